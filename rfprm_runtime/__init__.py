@@ -1,0 +1,76 @@
+"""Scores of process reward models, in your own process.
+
+Importing this package is cheap: the tokenizer, the model and the inference engine load with
+:meth:`Scorer.load`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rfprm_runtime.errors import (
+        ArtifactError,
+        BackendError,
+        InvalidTrajectoryError,
+        ManifestError,
+        MissingExtraError,
+        RfprmError,
+        TokenizerMismatchError,
+        TraceTooLongError,
+    )
+    from rfprm_runtime.manifest import Manifest
+    from rfprm_runtime.parsing import merge_steps, parse_trace, split_steps
+    from rfprm_runtime.scorer import Scorer
+    from rfprm_runtime.types import Trajectory, TrajectoryScore
+
+_HOMES = {
+    "Scorer": "scorer",
+    "Trajectory": "types",
+    "TrajectoryScore": "types",
+    "Manifest": "manifest",
+    "merge_steps": "parsing",
+    "parse_trace": "parsing",
+    "split_steps": "parsing",
+    "RfprmError": "errors",
+    "ArtifactError": "errors",
+    "BackendError": "errors",
+    "InvalidTrajectoryError": "errors",
+    "ManifestError": "errors",
+    "MissingExtraError": "errors",
+    "TokenizerMismatchError": "errors",
+    "TraceTooLongError": "errors",
+}
+
+__all__ = [
+    "ArtifactError",
+    "BackendError",
+    "InvalidTrajectoryError",
+    "Manifest",
+    "ManifestError",
+    "MissingExtraError",
+    "RfprmError",
+    "Scorer",
+    "TokenizerMismatchError",
+    "TraceTooLongError",
+    "Trajectory",
+    "TrajectoryScore",
+    "__version__",
+    "merge_steps",
+    "parse_trace",
+    "split_steps",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rfprm_runtime' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"rfprm_runtime.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

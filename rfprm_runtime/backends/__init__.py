@@ -1,0 +1,81 @@
+"""Backends: integers in, logits at marker rows out.
+
+The table maps a name to a function that imports inside, so that a backend nobody uses costs
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.backends.base import Backend
+from rfprm_runtime.errors import ArtifactError, BackendError
+from rfprm_runtime.manifest import Manifest
+
+ONNX_NAME = "model.onnx"
+SAFETENSORS_NAME = "model.safetensors"
+
+
+def _open_onnx(folder: Path, manifest: Manifest, **options: Any) -> Backend:
+    from rfprm_runtime.backends.onnx import OnnxBackend
+
+    return OnnxBackend(folder / ONNX_NAME, manifest, **options)
+
+
+def _open_torch(folder: Path, manifest: Manifest, **options: Any) -> Backend:
+    from rfprm_runtime.backends.torch import TorchBackend
+
+    return TorchBackend.load(folder / SAFETENSORS_NAME, manifest, **options)
+
+
+def _open_fake(folder: Path, manifest: Manifest, **options: Any) -> Backend:
+    from rfprm_runtime.backends.fake import FakeBackend
+
+    return FakeBackend(manifest.head.num_labels, **options)
+
+
+_OPENERS: dict[str, Callable[..., Backend]] = {
+    "onnx": _open_onnx,
+    "torch": _open_torch,
+    "fake": _open_fake,
+}
+# What an artifact may hold, in the order in which "auto" prefers it.
+_MODEL_FILES = {"onnx": ONNX_NAME, "torch": SAFETENSORS_NAME}
+
+
+def choose_backend(manifest: Manifest, requested: str = "auto") -> str:
+    """The name of the backend to open. An explicit request never falls back to another one.
+
+    Raises :class:`BackendError` for an unknown name and :class:`ArtifactError` where the artifact
+    holds no model for it.
+    """
+    available = [name for name, file in _MODEL_FILES.items() if file in manifest.files]
+    if requested == "auto":
+        if not available:
+            raise ArtifactError(
+                f"the artifact holds no model: its manifest lists {sorted(manifest.files)}, "
+                f"expected one of {sorted(_MODEL_FILES.values())}; export it again"
+            )
+        return available[0]
+    if requested not in _OPENERS:
+        raise BackendError(
+            f"backend is {requested!r}, expected 'auto' or one of {sorted(_OPENERS)}"
+        )
+    if requested in _MODEL_FILES and requested not in available:
+        raise ArtifactError(
+            f"backend {requested!r} needs {_MODEL_FILES[requested]}, but the artifact lists "
+            f"{sorted(manifest.files)}; export it with --format {requested}"
+        )
+    return requested
+
+
+def open_backend(name: str, folder: Path, manifest: Manifest, **options: Any) -> Backend:
+    """Load the model of ``folder`` into the backend ``name`` (see :func:`choose_backend`)."""
+    try:
+        return _OPENERS[name](folder, manifest, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise BackendError(f"backend {name!r} does not take these options: {error}") from None

@@ -1,0 +1,33 @@
+"""The seam between scoring and inference engines.
+
+A backend knows token ids and marker positions. It knows no text, no steps and no rewards.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.batching import BackendLimits, TokenBatch
+
+
+class Backend(Protocol):
+    """What the scorer asks of an engine. ``run`` may be called from several threads at once."""
+
+    @property
+    def limits(self) -> BackendLimits: ...
+
+    @property
+    def description(self) -> str:
+        """Engine, version and device, for people."""
+        ...
+
+    def run(self, batch: TokenBatch) -> NDArray[np.float32]:
+        """Logits float32 [num_markers, num_labels], rows in the order of the marker positions."""
+        ...
+
+    def close(self) -> None:
+        """Free the model. Calling it twice is fine."""
+        ...

@@ -1,0 +1,222 @@
+"""The network, defined once: training trains it, export verifies against it, tests use it.
+
+Parameter names are Hugging Face's, so a state dict of a Llama, Qwen2 or Qwen3 checkpoint fits.
+The only file of the runtime that imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.batching import BackendLimits, TokenBatch
+from rfprm_runtime.errors import BackendError, MissingExtraError
+from rfprm_runtime.manifest import Backbone, Head, Manifest
+from rfprm_runtime.rotary import rotary_tables
+
+try:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F  # noqa: N812
+except ImportError:
+    raise MissingExtraError("torch", "train", "the torch backend") from None
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · weight over the last axis, in float32 whatever the type of ``x``."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * scaled.to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention with rotary positions."""
+
+    def __init__(self, shape: Backbone) -> None:
+        super().__init__()
+        self.shape = shape
+        query_size = shape.num_heads * shape.head_dim
+        kv_size = shape.num_kv_heads * shape.head_dim
+        self.q_proj = nn.Linear(shape.hidden_size, query_size, bias=shape.qkv_bias)
+        self.k_proj = nn.Linear(shape.hidden_size, kv_size, bias=shape.qkv_bias)
+        self.v_proj = nn.Linear(shape.hidden_size, kv_size, bias=shape.qkv_bias)
+        self.o_proj = nn.Linear(query_size, shape.hidden_size, bias=shape.output_bias)
+        if shape.qk_norm:
+            self.q_norm = RMSNorm(shape.head_dim, shape.rms_norm_eps)
+            self.k_norm = RMSNorm(shape.head_dim, shape.rms_norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        heads = (batch, length, -1, self.shape.head_dim)
+        query = self.q_proj(x).view(heads)
+        key = self.k_proj(x).view(heads)
+        value = self.v_proj(x).view(heads).transpose(1, 2)
+        if self.shape.qk_norm:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = rotate(query.transpose(1, 2), cos, sin), rotate(key.transpose(1, 2), cos, sin)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, enable_gqa=key.shape[1] != query.shape[1]
+        )
+        out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return out
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) · up(x))."""
+
+    def __init__(self, shape: Backbone) -> None:
+        super().__init__()
+        hidden, inner, bias = shape.hidden_size, shape.intermediate_size, shape.mlp_bias
+        self.gate_proj = nn.Linear(hidden, inner, bias=bias)
+        self.up_proj = nn.Linear(hidden, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, hidden, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, shape: Backbone) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
+        self.self_attn = Attention(shape)
+        self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
+        self.mlp = MLP(shape)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and final norm: what Hugging Face stores under ``model.``"""
+
+    def __init__(self, shape: Backbone) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.num_layers))
+        self.norm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
+
+
+class PRMNetwork(nn.Module):
+    """Token ids and marker positions in, logits at the markers out."""
+
+    def __init__(self, shape: Backbone, head: Head) -> None:
+        super().__init__()
+        self.shape = shape
+        self.model = Decoder(shape)
+        self.score: nn.Module = (
+            nn.Linear(shape.hidden_size, head.num_labels)
+            if head.kind == "linear"
+            else nn.Sequential(
+                nn.Linear(shape.hidden_size, shape.hidden_size),
+                nn.ReLU(),
+                nn.Linear(shape.hidden_size, head.num_labels),
+            )
+        )
+
+    def forward(self, token_ids: Tensor, marker_positions: Tensor) -> Tensor:
+        """Logits [num_markers, num_labels].
+
+        ``token_ids`` int64 [batch, length], right-padded; ``marker_positions`` int64
+        [num_markers], into the flattened [batch * length].
+        """
+        return self.read_markers(self.run_layers(self.embed(token_ids)), marker_positions)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Hidden states [batch, length, hidden] before the first layer."""
+        out: Tensor = self.model.embed_tokens(token_ids)
+        return out
+
+    def run_layers(self, hidden: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Run layers [start, stop) on ``hidden`` [batch, length, hidden_size].
+
+        Separate from the rest so that training can keep the activations of frozen lower layers.
+        """
+        cos, sin = self._rotary(hidden.shape[1], hidden)
+        layers: Any = self.model.layers[start:stop]
+        for layer in layers:
+            hidden = layer(hidden, cos, sin)
+        return hidden
+
+    def read_markers(self, hidden: Tensor, marker_positions: Tensor) -> Tensor:
+        """Final norm and head at the marker rows only."""
+        rows = hidden.reshape(-1, hidden.shape[-1])[marker_positions]
+        out: Tensor = self.score(self.model.norm(rows))
+        return out
+
+    def _rotary(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = rotary_tables(length, self.shape.head_dim, self.shape.rope_theta)
+        return torch.from_numpy(cos).to(like), torch.from_numpy(sin).to(like)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of ``x`` [batch, heads, length, head_dim], halves not interleaved."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def build_network(
+    shape: Backbone, head: Head, weights: Mapping[str, NDArray[Any]]
+) -> PRMNetwork:
+    """The network with ``weights`` (Hugging Face names) loaded, in float32, in eval mode.
+
+    Raises :class:`BackendError` naming what is missing, superfluous or of another shape.
+    """
+    with torch.device("meta"):
+        network = PRMNetwork(shape, head)
+    state = {name: torch.tensor(np.asarray(array)) for name, array in weights.items()}
+    try:
+        network.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise BackendError(f"the weights do not fit the network: {error}") from None
+    return network.float().eval()
+
+
+class TorchBackend:
+    """The reference network behind the protocol: one row a call, float32 on a CPU."""
+
+    def __init__(self, network: PRMNetwork, *, device: str | None = None) -> None:
+        self._device = torch.device(
+            device or ("cuda" if torch.cuda.is_available() else "cpu")
+        )
+        self._network: PRMNetwork | None = network.to(self._device)
+        self.limits = BackendLimits()
+        self.description = f"torch {torch.__version__}, {self._device}"
+
+    @classmethod
+    def load(cls, path: Path, manifest: Manifest, *, device: str | None = None) -> TorchBackend:
+        """From the ``model.safetensors`` of an artifact."""
+        try:
+            from safetensors.numpy import load_file
+        except ImportError:
+            raise MissingExtraError("safetensors", "train", "the torch backend") from None
+        network = build_network(manifest.backbone, manifest.head, load_file(path))
+        return cls(network, device=device)
+
+    def run(self, batch: TokenBatch) -> NDArray[np.float32]:
+        if self._network is None:
+            raise BackendError("the backend was closed; load the scorer again")
+        with torch.inference_mode():
+            logits = self._network(
+                torch.from_numpy(batch.token_ids).to(self._device),
+                torch.from_numpy(batch.marker_positions).to(self._device),
+            )
+        result: NDArray[np.float32] = logits.float().cpu().numpy()
+        return result
+
+    def close(self) -> None:
+        self._network = None

@@ -1,0 +1,72 @@
+"""From encoded trajectories to the batches that a backend runs.
+
+Knows lengths and limits, no models and no text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.encoding import EncodedTrajectory
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Right-padded rows for one forward pass."""
+
+    token_ids: NDArray[np.int64]  # [batch, length]
+    lengths: NDArray[np.int64]  # [batch], real tokens of each row
+    marker_positions: NDArray[np.int64]  # [num_markers], into the flattened [batch * length]
+
+
+@dataclass(frozen=True)
+class BackendLimits:
+    """What a backend can take in one call, and how many calls at once."""
+
+    max_batch_size: int = 1
+    """Rows of one batch. With 1 nothing is ever padded, and a score cannot depend on what else
+    is scored: on a CPU that is also the fastest way."""
+    max_batch_tokens: int | None = None
+    """Padded tokens of one batch; a single longer row still gets a batch of its own."""
+    max_concurrent_runs: int = 1
+
+
+def plan_batches(lengths: Sequence[int], limits: BackendLimits) -> list[list[int]]:
+    """Indices of each batch, longest first.
+
+    Longest first keeps padding small and lets the short ones fill the cores at the end, where a
+    long last trajectory would leave all but one of them waiting.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    batches: list[list[int]] = []
+    for index in order:
+        if batches and _has_room(batches[-1], lengths, limits):
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def _has_room(batch: list[int], lengths: Sequence[int], limits: BackendLimits) -> bool:
+    rows = len(batch) + 1
+    padded_length = lengths[batch[0]]  # the longest of the batch came first
+    return rows <= limits.max_batch_size and (
+        limits.max_batch_tokens is None or rows * padded_length <= limits.max_batch_tokens
+    )
+
+
+def pad_batch(rows: Sequence[EncodedTrajectory], *, pad_id: int = 0) -> TokenBatch:
+    """Right-pad ``rows`` to one array. Causal attention keeps what is right of a row out of it."""
+    lengths = np.array([row.num_tokens for row in rows], dtype=np.int64)
+    length = int(lengths.max())
+    token_ids = np.full((len(rows), length), pad_id, dtype=np.int64)
+    for index, row in enumerate(rows):
+        token_ids[index, : row.num_tokens] = row.token_ids
+    marker_positions = np.concatenate(
+        [row.marker_positions + index * length for index, row in enumerate(rows)]
+    )
+    return TokenBatch(token_ids, lengths, marker_positions)

@@ -1,0 +1,245 @@
+"""``prm.json``: everything the runtime must know about a PRM besides its weights.
+
+The manifest is data; differences between model families live here and not in subclasses.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rfprm_runtime.errors import ArtifactError, ManifestError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "prm.json"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Backbone(_Record):
+    """Shape of a decoder of the Llama kind (Llama, Qwen2, Qwen3, …)."""
+
+    hidden_size: int = Field(gt=0)
+    num_layers: int = Field(gt=0)
+    num_heads: int = Field(gt=0)
+    num_kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0, multiple_of=2)
+    intermediate_size: int = Field(gt=0)
+    vocab_size: int = Field(gt=0)
+    rms_norm_eps: float = Field(gt=0)
+    rope_theta: float = Field(gt=0)
+    qkv_bias: bool = False
+    """Qwen2 has biases on the query, key and value projections."""
+    output_bias: bool = False
+    """Llama's ``attention_bias`` puts one on the output projection too."""
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    """Qwen3 normalises each query and key head before the rotary embedding."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Backbone:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
+            )
+        return self
+
+
+class Head(_Record):
+    """The network read at marker rows, after the final norm."""
+
+    kind: Literal["linear", "mlp_relu"]
+    """``linear``: Linear(hidden, num_labels) ``score.*``. ``mlp_relu`` (Qwen2.5-Math-PRM):
+    Linear(hidden, hidden) → ReLU → Linear(hidden, num_labels), ``score.0.*`` and ``score.2.*``."""
+    num_labels: int = Field(gt=0)
+
+
+class Template(_Record):
+    """Fixed text of the prompt, with its special tokens. ``ids`` are filled in at export."""
+
+    kind: Literal["template"] = "template"
+    text: str
+    ids: tuple[int, ...] | None = None
+
+
+class Question(_Record):
+    kind: Literal["question"] = "question"
+
+
+class Steps(_Record):
+    """Each thinking step, followed by the step marker."""
+
+    kind: Literal["steps"] = "steps"
+
+
+class Response(_Record):
+    """The steps of the final response, joined by ``separator``; nothing where there are none."""
+
+    kind: Literal["response"] = "response"
+    separator: str = "\n"
+
+
+class TrajectoryMarker(_Record):
+    kind: Literal["trajectory_marker"] = "trajectory_marker"
+
+
+Piece = Annotated[
+    Template | Question | Steps | Response | TrajectoryMarker, Field(discriminator="kind")
+]
+
+
+class Marker(_Record):
+    """The token at whose position a score is read."""
+
+    token: str
+    id: int = Field(ge=0)
+
+
+class Prompt(_Record):
+    """The order of the pieces of an encoded trajectory."""
+
+    pieces: tuple[Piece, ...]
+    step_marker: Marker
+    trajectory_marker: Marker | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Prompt:
+        kinds = [piece.kind for piece in self.pieces]
+        for kind in ("question", "steps"):
+            if kinds.count(kind) != 1:
+                raise ValueError(f"the prompt has {kinds.count(kind)} '{kind}' pieces, expected 1")
+        if kinds.count("trajectory_marker") != (self.trajectory_marker is not None):
+            raise ValueError(
+                "the prompt must hold one 'trajectory_marker' piece exactly when it names the "
+                "trajectory marker's token"
+            )
+        return self
+
+
+class Readout(_Record):
+    """How the logits of one marker row become a score in [0, 1]."""
+
+    transform: Literal["sigmoid", "softmax"]
+    positive: int = Field(ge=0)
+    """The label whose probability is the score; with ``sigmoid`` that column alone is read."""
+
+
+class FileRecord(_Record):
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    num_bytes: int = Field(ge=0)
+
+
+class Parity(_Record):
+    """How far the exported model is from the reference network, measured at export."""
+
+    reference: str
+    """Which reference the scores were compared with, with its version."""
+    traces: str
+    num_trajectories: int
+    num_scores: int
+    max_difference: float
+    mean_difference: float
+    spearman: float | None
+    """Rank agreement of all scores; None where every score is the same."""
+
+
+class Manifest(_Record):
+    format_version: Literal[1] = FORMAT_VERSION
+    name: str
+    family: str
+    backbone: Backbone
+    head: Head
+    prompt: Prompt
+    step_readout: Readout
+    trajectory_readout: Readout | None = None
+    alpha: float = Field(default=1.0, ge=0)
+    """α of Eq. 11, the weight of the trajectory score in the reward."""
+    max_positions: int = Field(gt=0)
+    precision: Literal["fp32"] = "fp32"
+    weights_sha256: str | None = None
+    """Of the merged fp32 weights, whatever file format they are stored in."""
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+    exporter: dict[str, str] = Field(default_factory=dict)
+    """Versions of the packages that wrote the artifact."""
+    source: dict[str, Any] = Field(default_factory=dict)
+    """Where the weights came from: base model, adapter, licence."""
+    parity: Parity | None = None
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Manifest:
+        labels = self.head.num_labels
+        for name, readout in (
+            ("step_readout", self.step_readout),
+            ("trajectory_readout", self.trajectory_readout),
+        ):
+            if readout is not None and readout.positive >= labels:
+                raise ValueError(f"{name} reads label {readout.positive} of a head with {labels}")
+        if (self.trajectory_readout is None) != (self.prompt.trajectory_marker is None):
+            raise ValueError(
+                "trajectory_readout and the prompt's trajectory_marker go together: give both or "
+                "neither"
+            )
+        for marker in (self.prompt.step_marker, self.prompt.trajectory_marker):
+            if marker is not None and marker.id >= self.backbone.vocab_size:
+                raise ValueError(
+                    f"marker {marker.token!r} has id {marker.id}, but the vocabulary ends at "
+                    f"{self.backbone.vocab_size - 1}"
+                )
+        return self
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``prm.json`` of an artifact folder.
+
+    Raises :class:`ArtifactError` where the folder or the file is missing and
+    :class:`ManifestError` where the file is no manifest, or one of a newer format.
+    """
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise ArtifactError(
+            f"there is no artifact folder {str(folder)!r}; make one with "
+            f"'rfprm export CHECKPOINT -o {folder}', or 'rfprm demo' for the shipped PRM"
+        )
+    if not path.is_file():
+        hint = (
+            "; this is a training checkpoint, export it first: rfprm export "
+            f"{folder} -o ARTIFACT"
+            if (folder / "checkpoint.json").is_file()
+            else f" (it holds {sorted(entry.name for entry in folder.iterdir())[:8]})"
+        )
+        raise ArtifactError(f"{str(folder)!r} holds no {MANIFEST_NAME}{hint}")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ManifestError(
+            f"{path} is not JSON ({error}); export the artifact again"
+        ) from None
+    return parse_manifest(content, origin=str(path))
+
+
+def parse_manifest(content: Any, *, origin: str = "the manifest") -> Manifest:
+    """Validate the content of ``prm.json``. Raises :class:`ManifestError`."""
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise ManifestError(f"{origin} has no format_version; it is not a PRM manifest")
+    if version != FORMAT_VERSION:
+        raise ManifestError(
+            f"{origin} has format_version {version}, this rfprm_runtime reads {FORMAT_VERSION}; "
+            + ("upgrade rfprm_runtime" if version > FORMAT_VERSION else "export the model again")
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}"
+            for problem in error.errors(include_url=False)
+        )
+        raise ManifestError(f"{origin} is not a valid manifest: {problems}") from None

@@ -1,0 +1,147 @@
+"""From what a model wrote to thinking, response and steps.
+
+Knows the tags that reasoning models use and nothing of scoring.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+SplitRule = Literal["blank_lines", "lines"]
+
+
+class ParsedTrace(NamedTuple):
+    """The two halves of a reasoning trace; either may be empty."""
+
+    thinking: str
+    response: str
+
+
+@dataclass(frozen=True)
+class ThinkingTags:
+    """How one family of models delimits its thinking, and its final answer if it does."""
+
+    open_thinking: str
+    close_thinking: str
+    open_response: str | None = None
+    close_response: str | None = None
+
+
+# Tried in order; a text belongs to the first style of which it holds a thinking tag.
+THINKING_STYLES = (
+    ThinkingTags(
+        "<|begin_of_thought|>",
+        "<|end_of_thought|>",
+        "<|begin_of_solution|>",
+        "<|end_of_solution|>",
+    ),
+    ThinkingTags("<think>", "</think>", "<answer>", "</answer>"),
+    ThinkingTags("<thinking>", "</thinking>", "<answer>", "</answer>"),
+)
+
+
+def parse_trace(text: str) -> ParsedTrace:
+    """Separate thinking from response.
+
+    A closing tag without its opening one ends the thinking (chat templates often put the opening
+    tag into the prompt); an opening tag without its closing one means that generation was cut
+    off, so all of the rest is thinking. Where thinking and text alternate, everything up to the
+    last closing tag is thinking, and inner tags become blank lines. A text without tags is all
+    response.
+    """
+    for tags in THINKING_STYLES:
+        if tags.open_thinking in text or tags.close_thinking in text:
+            return _parse_with(tags, text)
+    return ParsedTrace(thinking="", response=text)
+
+
+def _parse_with(tags: ThinkingTags, text: str) -> ParsedTrace:
+    thinking, closed, rest = text.rpartition(tags.close_thinking)
+    if not closed:
+        before, _, thinking = text.partition(tags.open_thinking)
+        # What stands before a cut-off thought was written too; losing it would be silent.
+        return ParsedTrace(thinking=f"{before}\n\n{thinking}".strip(), response="")
+    if tags.open_thinking in rest:  # a last thought that generation cut off
+        thinking, rest = f"{thinking}\n\n{rest}", ""
+    thinking = thinking.replace(tags.open_thinking, "\n\n").replace(tags.close_thinking, "\n\n")
+    return ParsedTrace(thinking=thinking.strip(), response=_inside_response_tags(tags, rest))
+
+
+def _inside_response_tags(tags: ThinkingTags, text: str) -> str:
+    for tag in (tags.open_response, tags.close_response):
+        if tag is not None:
+            text = text.replace(tag, "\n\n")
+    return text.strip()
+
+
+def split_steps(text: str, split: SplitRule = "blank_lines") -> list[str]:
+    """Steps of a text: separated by blank lines (the method's rule) or by line ends.
+
+    A line of only white space counts as blank; steps come back stripped, none is empty.
+    Raises ``ValueError`` for an unknown rule.
+    """
+    if split not in ("blank_lines", "lines"):
+        raise ValueError(f"split is {split!r}, expected 'blank_lines' or 'lines'")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    separator = r"\n\s*\n" if split == "blank_lines" else r"\n"
+    return [step.strip() for step in re.split(separator, text) if step.strip()]
+
+
+def merge_steps(
+    steps: Sequence[str],
+    response: Sequence[str],
+    *,
+    similarity: Callable[[str, str], float] | None = None,
+) -> list[str]:
+    """Merge surplus thinking steps so that step t can be paired with response step t.
+
+    ReasonFlux-PRM pairs both by index. Where there are more steps than response steps, its
+    authors merge each step that causes the mismatch into the one before it. Which ones those are
+    is found here by the monotone assignment of steps to response steps (every response step gets
+    at least one) with the greatest summed similarity; steps assigned to the same response step
+    are joined by a blank line.
+
+    ``similarity(step, response_step)`` is the share of common words unless given; a sentence
+    encoder is a useful replacement. With no more steps than response steps, or with no response,
+    the steps come back as they are.
+    """
+    num_steps, num_groups = len(steps), len(response)
+    if num_groups == 0 or num_steps <= num_groups:
+        return list(steps)
+    score = similarity or _word_overlap
+    starts = _best_group_starts(
+        [[score(step, part) for part in response] for step in steps], num_groups
+    )
+    ends = [*starts[1:], num_steps]
+    return ["\n\n".join(steps[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def _best_group_starts(similarities: list[list[float]], num_groups: int) -> list[int]:
+    """First step of each group, by dynamic programming over ``similarities`` [T][groups]."""
+    num_steps = len(similarities)
+    unreachable = float("-inf")
+    best = [[unreachable] * num_groups for _ in range(num_steps)]
+    opens_group = [[False] * num_groups for _ in range(num_steps)]
+    best[0][0], opens_group[0][0] = similarities[0][0], True
+    for t in range(1, num_steps):
+        for group in range(min(t + 1, num_groups)):
+            stay = best[t - 1][group]
+            advance = best[t - 1][group - 1] if group else unreachable
+            # On a tie the later step is merged into the one before it.
+            opens_group[t][group] = advance > stay
+            best[t][group] = max(stay, advance) + similarities[t][group]
+    starts, group = [], num_groups - 1
+    for t in range(num_steps - 1, -1, -1):
+        if opens_group[t][group]:
+            starts.append(t)
+            group -= 1
+    return starts[::-1]
+
+
+def _word_overlap(left: str, right: str) -> float:
+    """Jaccard similarity of the two texts' lower-cased words and numbers."""
+    a, b = (set(re.findall(r"\w+", text.lower())) for text in (left, right))
+    return len(a & b) / len(a | b) if a | b else 0.0

@@ -1,0 +1,31 @@
+"""From the logits at marker rows to scores in [0, 1]. Knows no tokens and no steps' texts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.manifest import Readout
+
+Float32Array = NDArray[np.float32]
+
+
+def read_scores(logits: Float32Array, readout: Readout) -> Float32Array:
+    """Scores float32 [num_markers] from ``logits`` float32 [num_markers, num_labels]."""
+    if readout.transform == "sigmoid":
+        return sigmoid(logits[:, readout.positive])
+    return softmax(logits)[:, readout.positive]
+
+
+def sigmoid(x: Float32Array) -> Float32Array:
+    # Either branch only ever exponentiates a number <= 0, so nothing overflows.
+    small = np.exp(-np.abs(x))
+    result: Float32Array = np.where(x >= 0, 1.0, small).astype(np.float32) / (1.0 + small)
+    return result
+
+
+def softmax(logits: Float32Array) -> Float32Array:
+    """Over the last axis."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: Float32Array = shifted / shifted.sum(axis=-1, keepdims=True)
+    return result

@@ -1,0 +1,158 @@
+"""The two nouns that travel: a trajectory goes in, its score comes out.
+
+Nothing here knows tokens, models or files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
+from pydantic import field_validator as validator
+
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.parsing import SplitRule, parse_trace, split_steps
+
+Float32Array = NDArray[np.float32]
+
+
+class Trajectory(BaseModel):
+    """One sample of ReasonFlux-PRM: question x, thinking steps s_1..s_T, final response a.
+
+    Raises ``pydantic.ValidationError`` (a ``ValueError``) when the question is blank, when there
+    are no steps, when a step or response step is blank, or when a type is wrong.
+    Use :meth:`build` for an :class:`InvalidTrajectoryError` with a one-line message instead.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    steps: tuple[str, ...]
+    """Thinking steps, in order; at least one, none of them blank."""
+    response: tuple[str, ...] = ()
+    """Steps of the final response; empty where the trace has none."""
+    outcome: bool | float | None = None
+    """Verified outcome of the trace: true or false, or a share of correct answers in [0, 1]."""
+    source: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @validator("question")
+    @classmethod
+    def _question_says_something(cls, question: str) -> str:
+        if not question.strip():
+            raise ValueError("the question is blank; a step can only be judged against a question")
+        return question
+
+    @validator("steps", "response", mode="before")
+    @classmethod
+    def _is_a_list(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(
+                "got one string, expected a list of strings; "
+                "split it with split_steps(text) or build the trajectory with Trajectory.from_text"
+            )
+        return value
+
+    @validator("steps")
+    @classmethod
+    def _has_a_step(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
+        if not steps:
+            raise ValueError("got 0 steps, expected at least 1; there is nothing to score")
+        return steps
+
+    @validator("steps", "response")
+    @classmethod
+    def _no_step_is_blank(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
+        for index, step in enumerate(steps):
+            if not step.strip():
+                raise ValueError(
+                    f"step {index} (from 0) is empty or only white space ({step[:20]!r}); remove "
+                    "it, so that scores and steps keep the same indices"
+                )
+        return steps
+
+    @validator("outcome")
+    @classmethod
+    def _outcome_is_a_share(cls, outcome: bool | float | None) -> bool | float | None:
+        if outcome is not None and not 0.0 <= outcome <= 1.0:
+            raise ValueError(f"outcome is {outcome}, expected true, false or a share in [0, 1]")
+        return outcome
+
+    @classmethod
+    def build(cls, **fields: Any) -> Trajectory:
+        """Like the constructor, but raises :class:`InvalidTrajectoryError` with one line."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise InvalidTrajectoryError(_one_line(error)) from None
+
+    @classmethod
+    def from_text(
+        cls, question: str, text: str, *, split: SplitRule = "blank_lines", **fields: Any
+    ) -> Trajectory:
+        """Parse what a model wrote: thinking tags are recognised, steps split by ``split``.
+
+        Where the text holds no thinking (plain text, or an empty ``<think></think>``), its steps
+        are the steps of the trajectory and the response is empty.
+        Raises :class:`InvalidTrajectoryError` where nothing but white space or tags remains.
+        """
+        if not isinstance(text, str):
+            raise InvalidTrajectoryError(
+                f"the trace text is {type(text).__name__}, expected a string"
+            )
+        trace = parse_trace(text)
+        steps, response = split_steps(trace.thinking, split), split_steps(trace.response, split)
+        if not steps:
+            steps, response = response, []
+        return cls.build(question=question, steps=steps, response=response, **fields)
+
+
+class TrajectoryScore(BaseModel):
+    """What a PRM says about one trajectory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    step_scores: Float32Array
+    """float32 [T], one reward in [0, 1] for each thinking step."""
+    trajectory_score: float | None
+    """Reward in [0, 1] of the whole trajectory; None for models without a trajectory readout."""
+    reward: float
+    """Eq. 11: mean of the step scores + α · trajectory score, in [0, 1 + α]."""
+    num_tokens: int
+    """Length of the encoded trajectory."""
+
+    @field_serializer("step_scores")
+    def _as_list(self, step_scores: Float32Array) -> list[float]:
+        return [float(score) for score in step_scores]
+
+    @validator("step_scores", mode="before")
+    @classmethod
+    def _as_array(cls, step_scores: Any) -> Float32Array:
+        return np.asarray(step_scores, dtype=np.float32)
+
+    def __eq__(self, other: object) -> bool:
+        # pydantic would compare the arrays with ==, whose truth is ambiguous.
+        if not isinstance(other, TrajectoryScore):
+            return NotImplemented
+        return (
+            np.array_equal(self.step_scores, other.step_scores)
+            and self.trajectory_score == other.trajectory_score
+            and self.reward == other.reward
+            and self.num_tokens == other.num_tokens
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _one_line(error: ValidationError) -> str:
+    """Name each offending field and what was wrong with it, without pydantic's decoration."""
+    parts = []
+    for problem in error.errors(include_url=False):
+        field = ".".join(str(place) for place in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if not problem["type"].startswith(("value_error", "missing")):
+            message += f" (got {type(problem['input']).__name__})"
+        parts.append(f"{field}: {message}")
+    return "; ".join(parts)
