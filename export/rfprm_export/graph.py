@@ -1,0 +1,277 @@
+"""The graph of a PRM, authored op by op from its weights.
+
+Standard ONNX ops only, with one switch: attention is either the standard ``Attention`` (every
+engine reads it) or ONNX Runtime's ``GroupQueryAttention`` (flash attention on a CPU: faster from
+about 1,000 tokens on, and memory that grows with the length and not with its square).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from rfprm_runtime.manifest import Backbone, Head
+from rfprm_runtime.rotary import rotary_tables
+
+AttentionOp = Literal["group_query", "standard"]
+OPSET = 24
+_IR_VERSION = 11
+_ALIGNMENT = 64  # bytes; lets an engine map weights straight into vector loads
+
+
+def write_graph(
+    path: Path,
+    backbone: Backbone,
+    head: Head,
+    weights: Mapping[str, NDArray[np.float32]],
+    *,
+    max_positions: int,
+    attention: AttentionOp = "group_query",
+) -> list[Path]:
+    """Write ``path`` and its weights beside it; returns the files written.
+
+    Inputs: ``token_ids`` int64 [batch, length] right-padded, ``lengths`` int64 [batch] (only
+    with ``group_query``), ``marker_positions`` int64 [num_markers] into the flattened
+    [batch * length]. Output: ``logits`` float32 [num_markers, num_labels].
+    """
+    data_path = path.with_name(path.name + ".data")
+    with data_path.open("wb") as data:
+        builder = GraphBuilder(data, data_path.name)
+        network = NetworkGraph(builder, backbone, weights, max_positions, attention)
+        builder.output(network.logits(head), "logits")
+        model = builder.model(network.inputs(), head.num_labels)
+    path.write_bytes(model.SerializeToString())
+    onnx.checker.check_model(str(path))  # by path: only so does it look for the weights
+    return [path, data_path]
+
+
+class GraphBuilder:
+    """Nodes and weights of one graph. Knows ONNX and no networks.
+
+    Weights go to the data file as they come, so memory stays flat and the 2 GB limit of protobuf
+    is never near.
+    """
+
+    def __init__(self, data: BinaryIO, data_name: str) -> None:
+        self._data = data
+        self._data_name = data_name
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, TensorProto] = {}
+
+    def op(
+        self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any
+    ) -> Any:
+        """Add a node; returns the name of its output, or a list of them."""
+        base = f"{kind}_{len(self._nodes)}"
+        names = [base] if outputs == 1 else [f"{base}_{index}" for index in range(outputs)]
+        self._nodes.append(
+            helper.make_node(kind, list(inputs), names, name=base, domain=domain, **attributes)
+        )
+        return names[0] if outputs == 1 else names
+
+    def output(self, source: str, name: str) -> None:
+        self._nodes.append(helper.make_node("Identity", [source], [name], name=name))
+
+    def constant(self, name: str, values: Any, dtype: type = np.int64) -> str:
+        """A small tensor inside the graph; the same name is written once."""
+        if name not in self._initializers:
+            array = np.asarray(values, dtype=dtype)
+            self._initializers[name] = onnx.numpy_helper.from_array(array, name)
+        return name
+
+    def weight(self, name: str, array: NDArray[np.float32]) -> str:
+        """A float32 tensor in the data file."""
+        self._data.write(b"\0" * (-self._data.tell() % _ALIGNMENT))
+        offset = self._data.tell()
+        self._data.write(np.ascontiguousarray(array, dtype=np.float32).data)
+        tensor = TensorProto(
+            name=name,
+            data_type=TensorProto.FLOAT,
+            dims=array.shape,
+            data_location=TensorProto.EXTERNAL,
+        )
+        place = {
+            "location": self._data_name,
+            "offset": str(offset),
+            "length": str(self._data.tell() - offset),
+        }
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=value)
+        self._initializers[name] = tensor
+        return name
+
+    def model(self, inputs: list[onnx.ValueInfoProto], num_labels: int) -> onnx.ModelProto:
+        logits = helper.make_tensor_value_info(
+            "logits", TensorProto.FLOAT, ["num_markers", num_labels]
+        )
+        graph = helper.make_graph(
+            self._nodes, "prm", inputs, [logits], list(self._initializers.values())
+        )
+        domains = {node.domain for node in self._nodes} - {""}
+        opsets = [helper.make_opsetid("", OPSET)]
+        opsets += [helper.make_opsetid(domain, 1) for domain in sorted(domains)]
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="rfprm_export"
+        )
+
+
+class NetworkGraph:
+    """The decoder of ``rfprm_runtime.backends.torch.PRMNetwork``, as nodes."""
+
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        backbone: Backbone,
+        weights: Mapping[str, NDArray[np.float32]],
+        max_positions: int,
+        attention: AttentionOp,
+    ) -> None:
+        self.b = builder
+        self.shape = backbone
+        self.weights = weights
+        self.attention = attention
+        cos, sin = rotary_tables(max_positions, backbone.head_dim, backbone.rope_theta)
+        self.cos, self.sin = builder.weight("rotary.cos", cos), builder.weight("rotary.sin", sin)
+        self._prepare_positions()
+
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        names: dict[str, list[str]] = {"token_ids": ["batch", "length"]}
+        if self.attention == "group_query":
+            names["lengths"] = ["batch"]
+        names["marker_positions"] = ["num_markers"]
+        return [
+            helper.make_tensor_value_info(name, TensorProto.INT64, dims)
+            for name, dims in names.items()
+        ]
+
+    def logits(self, head: Head) -> str:
+        table = self.b.weight("embed_tokens", self.weights["model.embed_tokens.weight"])
+        hidden: str = self.b.op("Gather", table, "token_ids")
+        last = self.shape.num_layers - 1
+        for index in range(self.shape.num_layers):
+            hidden = self._layer(f"model.layers.{index}", hidden, only_markers=index == last)
+        return self._head(head, self._norm("model.norm", hidden))
+
+    def _layer(self, name: str, hidden: str, *, only_markers: bool) -> str:
+        mixed = self._attend(
+            f"{name}.self_attn", self._norm(f"{name}.input_layernorm", hidden)
+        )
+        if only_markers:  # nothing but the marker rows is read after the last attention
+            hidden, mixed = self._marker_rows(hidden), self._marker_rows(mixed)
+        hidden = self.b.op("Add", hidden, self._linear(f"{name}.self_attn.o_proj", mixed))
+        normed = self._norm(f"{name}.post_attention_layernorm", hidden)
+        out: str = self.b.op("Add", hidden, self._mlp(f"{name}.mlp", normed))
+        return out
+
+    def _marker_rows(self, hidden: str) -> str:
+        """[batch, length, size] → [num_markers, size]."""
+        size = self.b.op("Shape", hidden, start=2, end=3)
+        minus_one = self.b.constant("minus_one", [-1])
+        flat = self.b.op(
+            "Reshape", hidden, self.b.op("Concat", minus_one, size, axis=0)
+        )
+        out: str = self.b.op("Gather", flat, "marker_positions")
+        return out
+
+    def _mlp(self, name: str, x: str) -> str:
+        packed = self._packed_linear(f"{name}.gate_up", [f"{name}.gate_proj", f"{name}.up_proj"], x)
+        gate, up = self.b.op("Split", packed, outputs=2, axis=-1, num_outputs=2)
+        activated = self.b.op("Mul", gate, self.b.op("Sigmoid", gate))
+        return self._linear(f"{name}.down_proj", self.b.op("Mul", activated, up))
+
+    def _attend(self, name: str, x: str) -> str:
+        shape = self.shape
+        packed = self._packed_linear(
+            f"{name}.qkv", [f"{name}.{part}_proj" for part in "qkv"], x
+        )
+        if self.attention == "group_query" and not shape.qk_norm:
+            return self._group_query_attention(packed, "", "")
+        sizes = np.array([shape.num_heads, shape.num_kv_heads, shape.num_kv_heads])
+        splits = self.b.constant("qkv_sizes", sizes * shape.head_dim)
+        query, key, value = self.b.op("Split", packed, splits, outputs=3, axis=-1)
+        if shape.qk_norm:
+            query = self._norm_heads(f"{name}.q_norm", query, shape.num_heads)
+            key = self._norm_heads(f"{name}.k_norm", key, shape.num_kv_heads)
+        if self.attention == "group_query":
+            return self._group_query_attention(query, key, value)
+        return self._standard_attention(query, key, value)
+
+    def _group_query_attention(self, query: str, key: str, value: str) -> str:
+        mixed, _, _ = self.b.op(
+            "GroupQueryAttention",
+            query, key, value, "", "", self.last_index, self.total_length, self.cos, self.sin,
+            outputs=3, domain="com.microsoft",
+            num_heads=self.shape.num_heads, kv_num_heads=self.shape.num_kv_heads, do_rotary=1,
+        )  # fmt: skip
+        return str(mixed)
+
+    def _standard_attention(self, query: str, key: str, value: str) -> str:
+        heads, kv_heads = self.shape.num_heads, self.shape.num_kv_heads
+        query = self._rotate(query, heads)
+        key = self._rotate(key, kv_heads)
+        out: str = self.b.op(
+            "Attention", query, key, value,
+            is_causal=1, q_num_heads=heads, kv_num_heads=kv_heads,
+        )  # fmt: skip
+        return out
+
+    def _rotate(self, x: str, num_heads: int) -> str:
+        out: str = self.b.op(
+            "RotaryEmbedding", x, self.cos, self.sin, self.position_ids, num_heads=num_heads
+        )
+        return out
+
+    def _prepare_positions(self) -> None:
+        """What attention needs to know of positions, computed once for all layers."""
+        b = self.b
+        shape = b.op("Shape", "token_ids")
+        length = b.op("Shape", "token_ids", start=1, end=2)
+        if self.attention == "group_query":
+            last = b.op("Sub", "lengths", b.constant("one", [1]))
+            self.last_index = b.op("Cast", last, to=TensorProto.INT32)
+            scalar = b.op("Squeeze", length, b.constant("axis_0", [0]))
+            self.total_length = b.op("Cast", scalar, to=TensorProto.INT32)
+        else:
+            scalar = b.op("Squeeze", length, b.constant("axis_0", [0]))
+            positions = b.op(
+                "Range", b.constant("zero_scalar", 0), scalar, b.constant("one_scalar", 1)
+            )
+            self.position_ids = b.op("Expand", positions, shape)
+
+    def _norm(self, name: str, x: str) -> str:
+        weight = self.b.weight(f"{name}.weight", self.weights[f"{name}.weight"])
+        out: str = self.b.op(
+            "RMSNormalization", x, weight, axis=-1, epsilon=self.shape.rms_norm_eps
+        )
+        return out
+
+    def _norm_heads(self, name: str, x: str, num_heads: int) -> str:
+        """Qwen3: each head by itself. [batch, length, heads * head_dim] both ways."""
+        per_head = self.b.constant(f"heads_{num_heads}", [0, 0, num_heads, self.shape.head_dim])
+        joined = self.b.constant(f"joined_{num_heads}", [0, 0, num_heads * self.shape.head_dim])
+        normed = self._norm(name, self.b.op("Reshape", x, per_head))
+        out: str = self.b.op("Reshape", normed, joined)
+        return out
+
+    def _head(self, head: Head, rows: str) -> str:
+        if head.kind == "linear":
+            return self._linear("score", rows)
+        return self._linear("score.2", self.b.op("Relu", self._linear("score.0", rows)))
+
+    def _linear(self, name: str, x: str) -> str:
+        return self._packed_linear(name, [name], x)
+
+    def _packed_linear(self, name: str, parts: list[str], x: str) -> str:
+        """One matrix product for several projections of the same input."""
+        matrix = np.concatenate([self.weights[f"{part}.weight"] for part in parts]).T
+        out: str = self.b.op("MatMul", x, self.b.weight(f"{name}.weight", matrix))
+        if f"{parts[0]}.bias" in self.weights:
+            bias = np.concatenate([self.weights[f"{part}.bias"] for part in parts])
+            out = self.b.op("Add", out, self.b.weight(f"{name}.bias", bias))
+        return out
