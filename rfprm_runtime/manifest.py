@@ -149,7 +149,7 @@ class Parity(_Record):
 
 
 class Manifest(_Record):
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     name: str
     family: str
     backbone: Backbone
@@ -210,8 +210,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     if not path.is_file():
         hint = (
-            "; this is a training checkpoint, export it first: rfprm export "
-            f"{folder} -o ARTIFACT"
+            f"; this is a training checkpoint, export it first: rfprm export {folder} -o ARTIFACT"
             if (folder / "checkpoint.json").is_file()
             else f" (it holds {sorted(entry.name for entry in folder.iterdir())[:8]})"
         )
@@ -219,9 +218,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ManifestError(
-            f"{path} is not JSON ({error}); export the artifact again"
-        ) from None
+        raise ManifestError(f"{path} is not JSON ({error}); export the artifact again") from None
     return parse_manifest(content, origin=str(path))
 
 

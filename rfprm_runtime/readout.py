@@ -20,8 +20,8 @@ def read_scores(logits: Float32Array, readout: Readout) -> Float32Array:
 def sigmoid(x: Float32Array) -> Float32Array:
     # Either branch only ever exponentiates a number <= 0, so nothing overflows.
     small = np.exp(-np.abs(x))
-    result: Float32Array = np.where(x >= 0, 1.0, small).astype(np.float32) / (1.0 + small)
-    return result
+    scores = np.where(x >= 0, np.float32(1.0), small) / (np.float32(1.0) + small)
+    return scores.astype(np.float32, copy=False)
 
 
 def softmax(logits: Float32Array) -> Float32Array:

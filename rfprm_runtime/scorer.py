@@ -7,7 +7,7 @@ Each of these lives in a module of its own; this one only walks the path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing
 from pathlib import Path
@@ -25,7 +25,7 @@ from rfprm_runtime.batching import pad_batch, plan_batches
 from rfprm_runtime.encoding import EncodedTrajectory, TrajectoryEncoder
 from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError, TraceTooLongError
 from rfprm_runtime.manifest import Manifest, read_manifest
-from rfprm_runtime.progress import progress_bar
+from rfprm_runtime.progress import ProgressBar, progress_bar
 from rfprm_runtime.readout import read_scores
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 
@@ -84,6 +84,7 @@ class Scorer:
         trajectories: Iterable[Trajectory],
         *,
         show_progress_bar: bool = False,
+        on_scored: Callable[[int], object] | None = None,
         on_error: Literal["raise"] = "raise",
     ) -> list[TrajectoryScore]: ...
 
@@ -93,6 +94,7 @@ class Scorer:
         trajectories: Iterable[Trajectory],
         *,
         show_progress_bar: bool = False,
+        on_scored: Callable[[int], object] | None = None,
         on_error: Literal["return"],
     ) -> list[TrajectoryScore | RfprmError]: ...
 
@@ -101,6 +103,7 @@ class Scorer:
         trajectories: Iterable[Trajectory],
         *,
         show_progress_bar: bool = False,
+        on_scored: Callable[[int], object] | None = None,
         on_error: Literal["raise", "return"] = "raise",
     ) -> Any:
         """Score many traces; results in input order, one for each.
@@ -111,13 +114,18 @@ class Scorer:
         :class:`InvalidTrajectoryError` for what is no trajectory, :class:`TraceTooLongError` for
         one with more tokens than the model has positions. With ``"return"`` the error takes the
         place of the score and the other traces are scored.
+
+        ``show_progress_bar`` draws tokens done of tokens to do on stderr; ``on_scored`` is called
+        with the number of traces that were just scored (``tqdm.update`` fits).
         """
         prepared = [self._prepare(item, index) for index, item in enumerate(trajectories)]
         errors = [item for item in prepared if isinstance(item, RfprmError)]
         if errors and on_error == "raise":
             raise errors[0]
         rows = [item for item in prepared if isinstance(item, EncodedTrajectory)]
-        scores = iter(self._score_encoded(rows, show_progress_bar))
+        total = sum(row.num_tokens for row in rows)
+        with closing(progress_bar(total, "tokens", show=show_progress_bar)) as bar:
+            scores = iter(self._score_encoded(rows, bar, on_scored or (lambda count: None)))
         return [item if isinstance(item, RfprmError) else next(scores) for item in prepared]
 
     def _prepare(self, trajectory: Any, index: int) -> EncodedTrajectory | RfprmError:
@@ -133,25 +141,24 @@ class Scorer:
         return row
 
     def _score_encoded(
-        self, rows: list[EncodedTrajectory], show_progress_bar: bool
+        self, rows: list[EncodedTrajectory], bar: ProgressBar, on_scored: Callable[[int], object]
     ) -> list[TrajectoryScore]:
-        lengths = [row.num_tokens for row in rows]
-        batches = plan_batches(lengths, self._backend.limits)
-        results: dict[int, TrajectoryScore] = {}
+        batches = plan_batches([row.num_tokens for row in rows], self._backend.limits)
         futures: dict[Future[NDArray[np.float32]], list[int]] = {
             self._pool.submit(self._run, [rows[index] for index in batch]): batch
             for batch in batches
         }
-        with closing(progress_bar(sum(lengths), "tokens", show=show_progress_bar)) as progress:
-            try:
-                for future in as_completed(futures):
-                    batch = futures.pop(future)
-                    chosen = [rows[index] for index in batch]
-                    results.update(zip(batch, self._read(chosen, future.result()), strict=True))
-                    progress.advance(sum(row.num_tokens for row in chosen))
-            finally:
-                for future in futures:  # after an error or Ctrl-C: what has not begun never will
-                    future.cancel()
+        results: dict[int, TrajectoryScore] = {}
+        try:
+            for future in as_completed(futures):
+                batch = futures[future]
+                chosen = [rows[index] for index in batch]
+                results.update(zip(batch, self._read(chosen, future.result()), strict=True))
+                bar.advance(sum(row.num_tokens for row in chosen))
+                on_scored(len(batch))
+        finally:
+            for future in futures:  # after an error or Ctrl-C: what has not begun never will
+                future.cancel()
         return [results[index] for index in range(len(rows))]
 
     def _run(self, rows: list[EncodedTrajectory]) -> NDArray[np.float32]:

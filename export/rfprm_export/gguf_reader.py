@@ -40,12 +40,11 @@ def read_gguf(
         reader = gguf.GGUFReader(path)
     except Exception as error:  # a truncated file surfaces as ValueError, IndexError or others
         raise ExportError(f"{path} cannot be read as GGUF: {error}") from error
-    fields = {name: field for name, field in reader.fields.items()}
 
     def value(name: str) -> Any:
-        if name not in fields:
+        if name not in reader.fields:
             raise ExportError(f"{path} has no metadata field {name!r}")
-        return fields[name].contents()
+        return reader.fields[name].contents()
 
     architecture = value("general.architecture")
     if architecture != "llama":
@@ -82,9 +81,7 @@ def _hugging_face_name(name: str) -> str:
 
 
 def _dequantise(tensor: Any, backbone: Backbone) -> NDArray[np.float32]:
-    array = np.asarray(
-        gguf.quants.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32
-    )
+    array = np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
     if ".attn_q." in tensor.name:
         return _halves_not_interleaved(array, backbone.num_heads)
     if ".attn_k." in tensor.name:

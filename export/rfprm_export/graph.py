@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from rfprm_export.options import AttentionOp
 from rfprm_runtime.manifest import Backbone, Head
 from rfprm_runtime.rotary import rotary_tables
 
-AttentionOp = Literal["group_query", "standard"]
 OPSET = 24
 _IR_VERSION = 11
 _ALIGNMENT = 64  # bytes; lets an engine map weights straight into vector loads
@@ -81,7 +81,7 @@ class GraphBuilder:
     def constant(self, name: str, values: Any, dtype: type = np.int64) -> str:
         """A small tensor inside the graph; the same name is written once."""
         if name not in self._initializers:
-            array = np.asarray(values, dtype=dtype)
+            array: NDArray[Any] = np.asarray(values, dtype=dtype)
             self._initializers[name] = onnx.numpy_helper.from_array(array, name)
         return name
 
@@ -159,9 +159,7 @@ class NetworkGraph:
         return self._head(head, self._norm("model.norm", hidden))
 
     def _layer(self, name: str, hidden: str, *, only_markers: bool) -> str:
-        mixed = self._attend(
-            f"{name}.self_attn", self._norm(f"{name}.input_layernorm", hidden)
-        )
+        mixed = self._attend(f"{name}.self_attn", self._norm(f"{name}.input_layernorm", hidden))
         if only_markers:  # nothing but the marker rows is read after the last attention
             hidden, mixed = self._marker_rows(hidden), self._marker_rows(mixed)
         hidden = self.b.op("Add", hidden, self._linear(f"{name}.self_attn.o_proj", mixed))
@@ -173,9 +171,7 @@ class NetworkGraph:
         """[batch, length, size] → [num_markers, size]."""
         size = self.b.op("Shape", hidden, start=2, end=3)
         minus_one = self.b.constant("minus_one", [-1])
-        flat = self.b.op(
-            "Reshape", hidden, self.b.op("Concat", minus_one, size, axis=0)
-        )
+        flat = self.b.op("Reshape", hidden, self.b.op("Concat", minus_one, size, axis=0))
         out: str = self.b.op("Gather", flat, "marker_positions")
         return out
 
@@ -187,9 +183,7 @@ class NetworkGraph:
 
     def _attend(self, name: str, x: str) -> str:
         shape = self.shape
-        packed = self._packed_linear(
-            f"{name}.qkv", [f"{name}.{part}_proj" for part in "qkv"], x
-        )
+        packed = self._packed_linear(f"{name}.qkv", [f"{name}.{part}_proj" for part in "qkv"], x)
         if self.attention == "group_query" and not shape.qk_norm:
             return self._group_query_attention(packed, "", "")
         sizes = np.array([shape.num_heads, shape.num_kv_heads, shape.num_kv_heads])

@@ -72,9 +72,7 @@ def backbone_from_config(config: Mapping[str, Any]) -> Backbone:
     """The shape that a Hugging Face ``config.json`` describes. Raises :class:`ExportError`."""
     kind = config.get("model_type")
     if kind not in ("llama", "qwen2", "qwen3"):
-        raise ExportError(
-            f"model_type is {kind!r}, the graph builder knows llama, qwen2 and qwen3"
-        )
+        raise ExportError(f"model_type is {kind!r}, the graph builder knows llama, qwen2 and qwen3")
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
         raise ExportError(f"hidden_act is {activation!r}, the graph builder knows silu")

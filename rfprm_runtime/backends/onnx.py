@@ -98,8 +98,10 @@ class OnnxBackend:
 def _check_num_threads(num_threads: int | None) -> int:
     if num_threads is None:
         # Only what this process may use: containers often pin fewer cores than there are.
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (
-            os.cpu_count() or 1
+        return (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else (os.cpu_count() or 1)
         )
     if num_threads < 1:
         raise BackendError(f"num_threads is {num_threads}, expected at least 1")

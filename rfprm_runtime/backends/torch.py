@@ -169,9 +169,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
-def build_network(
-    shape: Backbone, head: Head, weights: Mapping[str, NDArray[Any]]
-) -> PRMNetwork:
+def build_network(shape: Backbone, head: Head, weights: Mapping[str, NDArray[Any]]) -> PRMNetwork:
     """The network with ``weights`` (Hugging Face names) loaded, in float32, in eval mode.
 
     Raises :class:`BackendError` naming what is missing, superfluous or of another shape.
@@ -190,9 +188,7 @@ class TorchBackend:
     """The reference network behind the protocol: one row a call, float32 on a CPU."""
 
     def __init__(self, network: PRMNetwork, *, device: str | None = None) -> None:
-        self._device = torch.device(
-            device or ("cuda" if torch.cuda.is_available() else "cpu")
-        )
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._network: PRMNetwork | None = network.to(self._device)
         self.limits = BackendLimits()
         self.description = f"torch {torch.__version__}, {self._device}"

@@ -1,0 +1,159 @@
+"""Writes an artifact folder: whole and verified, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rfprm_export import ExportError
+from rfprm_export.checkpoint import LoadedPRM, load_prm, weights_digest
+from rfprm_export.graph import write_graph
+from rfprm_export.options import AttentionOp, ModelFormat, Precision
+from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
+from rfprm_runtime.artifact import describe_file
+from rfprm_runtime.backends import ONNX_NAME, SAFETENSORS_NAME
+from rfprm_runtime.encoding import TOKENIZER_NAME
+from rfprm_runtime.manifest import MANIFEST_NAME, Manifest
+from rfprm_runtime.scorer import Scorer
+
+
+def export_artifact(
+    checkpoint: Path,
+    output: Path,
+    *,
+    format: ModelFormat = "onnx",
+    precision: Precision = "fp32",
+    attention: AttentionOp = "group_query",
+    family: str | None = None,
+    base: Path | None = None,
+    verify: bool = True,
+    verify_traces: Path | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Turn a checkpoint or published PRM into an artifact at ``output``; returns its manifest.
+
+    Everything is written and verified in a folder beside ``output`` that takes its name at the
+    end, so a killed export leaves no half artifact, and a replaced one serves until then.
+    Raises :class:`ExportError`.
+    """
+    if output.exists() and not overwrite:
+        raise ExportError(f"{output} exists already; pass --overwrite to replace it")
+    prm = load_prm(checkpoint, family=family, base=base)
+    reference = reference_for(prm, checkpoint, verify_traces) if verify else None
+    with _folder_that_becomes(output) as folder:
+        manifest = _write_files(folder, prm, format, precision, attention)
+        if reference is not None:
+            manifest = _verified(folder, manifest, reference)
+    return manifest
+
+
+def _write_files(
+    folder: Path,
+    prm: LoadedPRM,
+    format: ModelFormat,
+    precision: Precision,
+    attention: AttentionOp,
+) -> Manifest:
+    manifest = prm.manifest.model_copy(update={"precision": precision})
+    prm.tokenizer.save(str(folder / TOKENIZER_NAME))
+    files = [folder / TOKENIZER_NAME]
+    if format == "onnx":
+        files += write_graph(
+            folder / ONNX_NAME,
+            manifest.backbone,
+            manifest.head,
+            prm.weights,
+            max_positions=manifest.max_positions,
+            attention=attention,
+        )
+    else:
+        from safetensors.numpy import save_file
+
+        save_file(prm.weights, folder / SAFETENSORS_NAME)
+        files.append(folder / SAFETENSORS_NAME)
+    manifest = manifest.model_copy(
+        update={
+            "weights_sha256": weights_digest(prm.weights),
+            "files": {file.name: describe_file(file) for file in files},
+            "exporter": _versions("rfprm_runtime", "onnx", "numpy", "onnxruntime"),
+        }
+    )
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def _verified(folder: Path, manifest: Manifest, reference: Reference) -> Manifest:
+    with Scorer.load(folder) as scorer:
+        parity = measure_parity(scorer, reference)
+    check_parity(parity, manifest.precision)
+    manifest = manifest.model_copy(update={"parity": parity})
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+@contextmanager
+def _folder_that_becomes(output: Path) -> Iterator[Path]:
+    """A folder beside ``output`` that is renamed to it on success and removed on failure."""
+    output = output.absolute()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(output)
+    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+    partial.mkdir()
+    try:
+        yield partial
+        _replace(output, partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _replace(output: Path, partial: Path) -> None:
+    if not output.exists():
+        partial.rename(output)
+        return
+    # A folder cannot be renamed over a full one; the old one steps aside for the moment.
+    old = partial.with_name(partial.name.replace(".partial-", ".replaced-"))
+    output.rename(old)
+    try:
+        partial.rename(output)
+    except OSError:
+        old.rename(output)
+        raise
+    shutil.rmtree(old)
+
+
+def _remove_leftovers(output: Path) -> None:
+    """What killed exports of the same artifact left behind."""
+    for kind in ("partial", "replaced"):
+        for leftover in output.parent.glob(f".{output.name}.{kind}-*"):
+            owner = leftover.name.rpartition("-")[2]
+            if owner.isdigit() and not _is_running(int(owner)):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_running(process_id: int) -> bool:
+    if process_id == os.getpid():
+        return False  # a leftover of an earlier process that had our number
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # rfprm_runtime itself, run from a checkout
+            from rfprm_runtime import __version__
+
+            found[package] = __version__ if package == "rfprm_runtime" else "unknown"
+    return found

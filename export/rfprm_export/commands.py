@@ -1,0 +1,84 @@
+"""The commands that export adds to ``rfprm``: thin shells over the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rfprm_export.options import AttentionOp, ModelFormat, Precision
+
+
+def export(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A training checkpoint, or a published PRM's folder.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The artifact folder to write.")],
+    precision: Annotated[Precision, typer.Option(help="Of weights and arithmetic.")] = "fp32",
+    format: Annotated[
+        ModelFormat,
+        typer.Option(help="What to write; torch is for the reference network."),
+    ] = "onnx",
+    attention: Annotated[
+        AttentionOp,
+        typer.Option(help="ONNX Runtime's own op, fast on a CPU, or the standard one."),
+    ] = "group_query",
+    family: Annotated[
+        str | None, typer.Option(help="Format of a published PRM that does not tell it.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="The base model, where it is not found by itself.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Compare with the reference network before writing.")
+    ] = True,
+    verify_traces: Annotated[
+        Path | None, typer.Option(help="JSONL traces to compare on; the shipped ones by default.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an artifact that exists.")] = False,
+) -> None:
+    """Turn a checkpoint into an artifact: merge, author the graph, verify, write."""
+    from rfprm_export.artifact_writer import export_artifact
+    from rfprm_runtime.report import print_manifest
+
+    manifest = export_artifact(
+        checkpoint,
+        output,
+        format=format,
+        precision=precision,
+        attention=attention,
+        family=family,
+        base=base,
+        verify=verify,
+        verify_traces=verify_traces,
+        overwrite=overwrite,
+    )
+    print_manifest(Console(highlight=False), manifest)
+    typer.echo(f"written: {output}")
+
+
+def demo(
+    artifact: Annotated[
+        Path, typer.Option("--artifact", "-a", help="Where the shipped PRM's artifact is kept.")
+    ] = Path("artifacts/smollm2-135m-gsm8k"),
+    base: Annotated[
+        Path | None, typer.Option(help="The base model, where it is not found by itself.")
+    ] = None,
+) -> None:
+    """Build the shipped PRM into ONNX (once), then score example traces."""
+    from rfprm_export.shipped import ensure_artifact
+    from rfprm_runtime.records import example_traces_path, read_trajectories
+    from rfprm_runtime.report import print_score
+    from rfprm_runtime.scorer import Scorer
+
+    console = Console(highlight=False)
+    with console.status("building the shipped PRM into ONNX"):
+        built = ensure_artifact(artifact, base=base)
+    console.print(f"{'built and verified' if built else 'found'} {artifact}\n", markup=False)
+    trajectories = read_trajectories(example_traces_path())
+    with Scorer.load(artifact) as scorer:
+        scores = scorer.score_batch(trajectories)
+    for trajectory, score in zip(trajectories, scores, strict=True):
+        print_score(console, trajectory, score)

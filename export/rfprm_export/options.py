@@ -1,0 +1,9 @@
+"""The choices an export has, importable without any engine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+ModelFormat = Literal["onnx", "torch"]
+Precision = Literal["fp32"]
+AttentionOp = Literal["group_query", "standard"]

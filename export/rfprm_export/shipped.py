@@ -1,0 +1,59 @@
+"""The PRM that comes with the package: where it lies, and its artifact, built once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rfprm_export import ExportError
+from rfprm_export.artifact_writer import export_artifact
+from rfprm_export.checkpoint import checkpoint_digest
+from rfprm_runtime.artifact import check_files
+from rfprm_runtime.errors import ArtifactError
+from rfprm_runtime.manifest import MANIFEST_NAME, read_manifest
+
+SHIPPED_NAME = "smollm2-135m-gsm8k"
+
+
+def shipped_checkpoint() -> Path:
+    """The checkpoint's folder, in an installed wheel or in a checkout."""
+    package = Path(__file__).resolve().parent
+    for models in (package / "models", package.parent.parent / "models"):
+        if (models / SHIPPED_NAME).is_dir():
+            return models / SHIPPED_NAME
+    raise ExportError(f"the shipped checkpoint {SHIPPED_NAME} is not part of this installation")
+
+
+def ensure_artifact(artifact: Path, *, base: Path | None = None) -> bool:
+    """Export the shipped checkpoint to ``artifact`` unless it is there, whole and up to date.
+
+    Returns whether it was built. Raises :class:`ExportError` where ``artifact`` is a folder of
+    something else, which is left as it is.
+    """
+    checkpoint = shipped_checkpoint()
+    if _is_current(artifact, checkpoint):
+        return False
+    if artifact.exists() and not _is_ours(artifact):
+        raise ExportError(
+            f"{artifact} exists and is not the artifact of {SHIPPED_NAME}; choose another folder "
+            "with --artifact"
+        )
+    export_artifact(checkpoint, artifact, base=base, overwrite=True)
+    return True
+
+
+def _is_current(artifact: Path, checkpoint: Path) -> bool:
+    try:
+        manifest = read_manifest(artifact)
+        check_files(artifact, manifest)
+    except ArtifactError:
+        return False
+    return manifest.source.get("checkpoint_sha256") == checkpoint_digest(checkpoint)
+
+
+def _is_ours(artifact: Path) -> bool:
+    """An older or damaged artifact of the shipped PRM may be replaced, nothing else."""
+    try:
+        return read_manifest(artifact).name == SHIPPED_NAME
+    except ArtifactError:
+        manifest = artifact / MANIFEST_NAME
+        return manifest.is_file() and SHIPPED_NAME in manifest.read_text(errors="replace")

@@ -1,0 +1,14 @@
+"""python export/to_onnx.py CHECKPOINT -o ARTIFACT: the same as ``rfprm export``."""
+
+import sys
+from pathlib import Path
+
+# A checkout works without being installed.
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
+
+from rfprm_runtime.cli import run_command
+
+if __name__ == "__main__":
+    from rfprm_export.commands import export
+
+    run_command(export)

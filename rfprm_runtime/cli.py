@@ -1,0 +1,148 @@
+"""``rfprm``: a thin shell over the library. Needs the extra ``cli``.
+
+Commands of other packages (export, train, …) are found by entry points of the group
+``rfprm.commands``; this module imports none of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+from rfprm_runtime.errors import MissingExtraError, RfprmError
+from rfprm_runtime.parsing import SplitRule
+
+try:
+    import typer
+    from rich.console import Console
+except ImportError:
+    raise SystemExit(f"rfprm: {MissingExtraError('typer', 'cli', 'the command line')}") from None
+
+DEFAULT_ARTIFACT = Path("artifacts/smollm2-135m-gsm8k")
+EXIT_SOME_LINES_FAILED = 3
+
+app = typer.Typer(
+    name="rfprm",
+    help="Scores of process reward models for whole reasoning traces.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ArtifactOption = Annotated[
+    Path,
+    typer.Option("--artifact", "-a", envvar="RFPRM_ARTIFACT", help="The PRM's artifact folder."),
+]
+
+
+@app.command()
+def score(
+    traces: Annotated[
+        Path, typer.Argument(help="JSONL file: question and steps, or question and completion.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
+    artifact: ArtifactOption = DEFAULT_ARTIFACT,
+    backend: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU cores to use; all by default. onnx only.")
+    ] = None,
+    split: Annotated[
+        SplitRule, typer.Option(help="What separates the steps of a text.")
+    ] = "blank_lines",
+    prefix: Annotated[str, typer.Option(help="Put before the names of the added fields.")] = "",
+) -> None:
+    """Score every trace of a file; adds step_scores, trajectory_score and reward to its fields.
+
+    Lines that cannot be scored are listed in OUTPUT.errors.jsonl with their numbers, and the
+    exit status is then 3.
+    """
+    from rfprm_runtime.score_file import score_file
+    from rfprm_runtime.scorer import Scorer
+
+    if not traces.is_file():
+        raise RfprmError(f"there is no file {str(traces)!r} to score")
+    options: dict[str, Any] = {} if threads is None else {"num_threads": threads}
+    with Scorer.load(artifact, backend=backend, **options) as scorer:
+        summary = score_file(
+            scorer, traces, output, split=split, prefix=prefix, show_progress_bar=True
+        )
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"{summary.num_scored} traces scored → {output}", markup=False)
+    for error in summary.first_errors:
+        console.print(error, markup=False, style="red")
+    if summary.num_failed:
+        console.print(
+            f"{summary.num_failed} lines could not be scored → {summary.errors_path}",
+            markup=False,
+        )
+        raise typer.Exit(EXIT_SOME_LINES_FAILED)
+
+
+@app.command()
+def info(
+    artifact: Annotated[Path, typer.Argument(help="The PRM's artifact folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print prm.json as it is.")] = False,
+) -> None:
+    """Print an artifact's manifest."""
+    from rfprm_runtime.manifest import read_manifest
+    from rfprm_runtime.report import print_manifest
+
+    manifest = read_manifest(artifact)
+    if as_json:
+        typer.echo(manifest.to_json(), nl=False)
+    else:
+        print_manifest(Console(highlight=False), manifest)
+
+
+def _add_commands_of_other_packages() -> None:
+    for entry in sorted(entry_points(group="rfprm.commands"), key=lambda entry: entry.name):
+        try:
+            command = entry.load()
+        except ImportError as error:
+            app.command(entry.name, **_TAKES_ANYTHING)(_command_that_raises(error))
+        else:
+            app.command(entry.name)(command)
+
+
+_TAKES_ANYTHING: dict[str, Any] = {
+    "context_settings": {"ignore_unknown_options": True, "help_option_names": []},
+}
+
+
+def _command_that_raises(error: ImportError) -> Callable[..., None]:
+    """A command whose package is not there says so when it is called, and in the help."""
+
+    def command(arguments: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> None:
+        raise error if isinstance(error, RfprmError) else RfprmError(str(error))
+
+    extra = (
+        f"pip install 'rfprm_runtime[{error.extra}]'"
+        if isinstance(error, MissingExtraError)
+        else str(error)
+    )
+    command.__doc__ = f"(not available: {extra})"
+    return command
+
+
+def main() -> None:
+    """Run the command line."""
+    _add_commands_of_other_packages()
+    _run(app)
+
+
+def run_command(command: Callable[..., None]) -> None:
+    """Run one command by itself: what the scripts in ``export/`` and ``training/`` do."""
+    single = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    single.command()(command)
+    _run(single)
+
+
+def _run(shell: typer.Typer) -> None:
+    """Errors that we raise on purpose become one line on stderr and exit status 1."""
+    try:
+        shell()
+    except (RfprmError, OSError) as error:
+        sys.exit(f"rfprm: {error}")

@@ -1,0 +1,113 @@
+"""Traces in JSONL files: one JSON object a line, one trajectory each.
+
+Knows files and field names. A bad line becomes an error with its number and never stops the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.parsing import SplitRule, split_steps
+from rfprm_runtime.types import Trajectory
+
+QUESTION_FIELDS = ("question", "problem", "prompt")
+TEXT_FIELDS = ("completion", "response", "text", "solution")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a file: the fields it held and the trajectory, or what was wrong with it."""
+
+    number: int  # from 1
+    fields: dict[str, Any] | None
+    trajectory: Trajectory | InvalidTrajectoryError
+
+
+def read_lines(path: Path, *, split: SplitRule = "blank_lines") -> Iterator[Line]:
+    """Every line of a JSONL file that is not blank, lazily.
+
+    Raises ``OSError`` where the file cannot be opened.
+    """
+    with path.open("rb") as file:
+        for number, content in enumerate(file, start=1):
+            if content.strip():
+                yield _read_line(number, content, split)
+
+
+def _read_line(number: int, content: bytes, split: SplitRule) -> Line:
+    fields: dict[str, Any] | None = None
+    try:
+        fields = _parse(content)
+        return Line(number, fields, trajectory_from_fields(fields, split=split))
+    except InvalidTrajectoryError as error:
+        return Line(number, fields, error)
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InvalidTrajectoryError(
+            f"not UTF-8: byte {content[error.start]:#04x} at column {error.start}; save the file "
+            "as UTF-8"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidTrajectoryError(f"not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise InvalidTrajectoryError(
+            f"a JSON {type(fields).__name__}, expected an object with a question and its steps"
+        )
+    return fields
+
+
+def trajectory_from_fields(
+    fields: dict[str, Any], *, split: SplitRule = "blank_lines"
+) -> Trajectory:
+    """Build a trajectory from the fields of a record.
+
+    The question is in ``question``, ``problem`` or ``prompt``. Then either ``steps`` (a list of
+    strings) with an optional ``response`` (a list of strings, or one string that is split), or
+    the text that a model wrote in ``completion``, ``response``, ``text`` or ``solution``, which is
+    parsed.
+    Other fields are not looked at, so records keep whatever else they carry.
+    Raises :class:`InvalidTrajectoryError`.
+    """
+    question = _first_of(fields, QUESTION_FIELDS, "a question")
+    if "steps" not in fields:
+        text = _first_of(fields, TEXT_FIELDS, "steps, or the text of a trace")
+        return Trajectory.from_text(question, text, split=split)
+    response = fields.get("response")
+    if isinstance(response, str):
+        response = split_steps(response, split)
+    return Trajectory.build(
+        question=question, steps=fields["steps"], response=() if response is None else response
+    )
+
+
+def _first_of(fields: dict[str, Any], names: tuple[str, ...], what: str) -> Any:
+    for name in names:
+        if name in fields:
+            return fields[name]
+    raise InvalidTrajectoryError(
+        f"no {what}: expected a field {' or '.join(map(repr, names))}, got {sorted(fields)}"
+    )
+
+
+def read_trajectories(path: Path, *, split: SplitRule = "blank_lines") -> list[Trajectory]:
+    """All trajectories of a file. Raises :class:`InvalidTrajectoryError` at the first bad line."""
+    trajectories = []
+    for line in read_lines(path, split=split):
+        if isinstance(line.trajectory, InvalidTrajectoryError):
+            raise InvalidTrajectoryError(f"{path.name}, line {line.number}: {line.trajectory}")
+        trajectories.append(line.trajectory)
+    return trajectories
+
+
+def example_traces_path() -> Path:
+    """Reasoning traces that come with the package, right ones and wrong ones."""
+    return Path(__file__).parent / "data" / "examples.jsonl"

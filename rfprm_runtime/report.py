@@ -1,0 +1,72 @@
+"""Scores and manifests as a person reads them in a terminal. Needs the extra ``cli``."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from rfprm_runtime.manifest import Manifest
+from rfprm_runtime.types import Trajectory, TrajectoryScore
+
+
+def print_score(console: Console, trajectory: Trajectory, score: TrajectoryScore) -> None:
+    """The question, each step beside its score, the response, and what it comes to."""
+    console.print(f"[bold]{escape(trajectory.question)}[/bold]")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right")
+    table.add_column()
+    for step_score, step in zip(score.step_scores, trajectory.steps, strict=True):
+        table.add_row(_tinted(float(step_score)), escape(step))
+    final = "" if score.trajectory_score is None else _tinted(score.trajectory_score)
+    table.add_row(final, f"[dim]trajectory[/dim]  {escape(' '.join(trajectory.response))}")
+    console.print(Padding(table, (0, 0, 0, 2)))
+    console.print(f"  reward {score.reward:.3f}  [dim]({score.num_tokens} tokens)[/dim]\n")
+
+
+def _tinted(score: float) -> str:
+    color = "green" if score >= 2 / 3 else "yellow" if score >= 1 / 3 else "red"
+    return f"[{color}]{score:.3f}[/{color}]"
+
+
+def print_manifest(console: Console, manifest: Manifest) -> None:
+    """What a person wants to know of an artifact, in two columns."""
+    table = Table.grid(padding=(0, 2))
+    for label, value in _manifest_rows(manifest):
+        table.add_row(f"[dim]{label}[/dim]", escape(value))
+    console.print(table)
+
+
+def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    shape, prompt, parity = manifest.backbone, manifest.prompt, manifest.parity
+    markers = [("step marker", prompt.step_marker), ("trajectory marker", prompt.trajectory_marker)]
+    rows = [
+        ("name", manifest.name),
+        ("family", manifest.family),
+        (
+            "backbone",
+            f"{shape.num_layers} layers, hidden {shape.hidden_size}, {shape.num_heads} heads, "
+            f"{shape.num_kv_heads} KV heads, vocabulary {shape.vocab_size}",
+        ),
+        ("max positions", f"{manifest.max_positions} tokens"),
+        ("precision", manifest.precision),
+        ("head", f"{manifest.head.kind}, {manifest.head.num_labels} labels"),
+        *((name, f"{marker.token} (id {marker.id})") for name, marker in markers if marker),
+        ("α (Eq. 11)", str(manifest.alpha)),
+        *((f"file {name}", f"{file.num_bytes:,} bytes") for name, file in manifest.files.items()),
+        *((key.replace("_", " "), str(value)) for key, value in manifest.source.items()),
+        ("exported with", ", ".join(f"{k} {v}" for k, v in manifest.exporter.items())),
+    ]
+    if parity is None:
+        return [*rows, ("parity", "not verified")]
+    rank = "undefined" if parity.spearman is None else f"{parity.spearman:.6f}"
+    return [
+        *rows,
+        (
+            "parity",
+            f"max difference {parity.max_difference:.1e}, mean {parity.mean_difference:.1e}, "
+            f"Spearman {rank} on {parity.num_scores} scores of {parity.traces}",
+        ),
+        ("reference", parity.reference),
+    ]

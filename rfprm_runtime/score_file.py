@@ -1,0 +1,142 @@
+"""Scores a JSONL file into another one, in bounded memory.
+
+The output appears whole or not at all; what every line held is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
+from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.progress import progress_bar
+from rfprm_runtime.records import Line, read_lines
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.types import Trajectory, TrajectoryScore
+
+ADDED_FIELDS = ("step_scores", "trajectory_score", "reward")
+# Enough traces at once to keep every core busy and to share out long and short ones.
+_CHUNK_TRACES = 256
+_MAX_ERRORS_TOLD = 10
+
+
+@dataclass
+class FileSummary:
+    """What became of the lines of a file."""
+
+    errors_path: Path
+    num_scored: int = 0
+    num_failed: int = 0
+    first_errors: list[str] = field(default_factory=list)
+
+
+def score_file(
+    scorer: Scorer,
+    traces: Path,
+    output: Path,
+    *,
+    split: SplitRule = "blank_lines",
+    prefix: str = "",
+    show_progress_bar: bool = False,
+) -> FileSummary:
+    """Score the traces of ``traces`` into ``output``, in order (see ``records`` for the fields).
+
+    Every input field is kept; ``step_scores``, ``trajectory_score`` and ``reward`` are added,
+    with ``prefix`` before their names. A line that cannot be scored goes, with its number and the
+    reason, to ``OUTPUT.errors.jsonl``, a file that is there only when such lines are.
+    Raises :class:`RfprmError` where output and input are the same file, ``OSError`` where a file
+    cannot be read or written.
+    """
+    if output.exists() and output.samefile(traces):
+        raise RfprmError(f"{output} is the input itself; choose another output file")
+    summary = FileSummary(errors_path=output.with_name(output.name + ".errors.jsonl"))
+    added = {name: prefix + name for name in ADDED_FIELDS}
+    with ExitStack() as stack:
+        scored_file = stack.enter_context(replacing(output))
+        errors_file = stack.enter_context(replacing(summary.errors_path))
+        total = _count_lines(traces) if show_progress_bar else None
+        bar = stack.enter_context(closing(progress_bar(total, "traces", show=show_progress_bar)))
+        for chunk in _chunks(read_lines(traces, split=split)):
+            lines = [_without_collision(line, added) for line in chunk]
+            for line, result in _score_lines(scorer, lines, bar.advance):
+                if isinstance(result, TrajectoryScore):
+                    _write(scored_file, {**(line.fields or {}), **_fields_of(result, added)})
+                    summary.num_scored += 1
+                else:
+                    _note_failure(summary, errors_file, line.number, result)
+    if not summary.num_failed:
+        summary.errors_path.unlink()
+    return summary
+
+
+def _score_lines(
+    scorer: Scorer, lines: list[Line], on_done: Callable[[int], None]
+) -> Iterator[tuple[Line, TrajectoryScore | RfprmError]]:
+    """Each line with its score, or with the reason why it has none."""
+    valid = [line.trajectory for line in lines if isinstance(line.trajectory, Trajectory)]
+    on_done(len(lines) - len(valid))
+    scores = iter(scorer.score_batch(valid, on_error="return", on_scored=on_done))
+    for line in lines:
+        bad = line.trajectory if isinstance(line.trajectory, RfprmError) else None
+        yield line, bad or next(scores)
+
+
+def _without_collision(line: Line, added: dict[str, str]) -> Line:
+    """A line whose fields the scores would overwrite counts as bad."""
+    taken = sorted(set(added.values()) & set(line.fields or {}))
+    if not taken or isinstance(line.trajectory, RfprmError):
+        return line
+    error = InvalidTrajectoryError(f"has the field {taken[0]!r} already; choose a --prefix")
+    return Line(line.number, line.fields, error)
+
+
+def _fields_of(score: TrajectoryScore, added: dict[str, str]) -> dict[str, Any]:
+    values = score.model_dump()
+    return {added[name]: values[name] for name in ADDED_FIELDS}
+
+
+def _note_failure(summary: FileSummary, file: IO[str], number: int, error: RfprmError) -> None:
+    _write(file, {"line": number, "error": str(error)})
+    summary.num_failed += 1
+    if len(summary.first_errors) < _MAX_ERRORS_TOLD:
+        summary.first_errors.append(f"line {number}: {error}")
+
+
+def _write(file: IO[str], fields: dict[str, Any]) -> None:
+    text = json.dumps(fields, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and UTF-8 cannot hold
+        text = json.dumps(fields)
+    file.write(text + "\n")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[str]]:
+    """A file that takes the name ``path`` when the block ends well, and is removed otherwise."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    iterator = iter(lines)
+    while chunk := list(islice(iterator, _CHUNK_TRACES)):
+        yield chunk
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
