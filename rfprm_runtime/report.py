@@ -33,6 +33,8 @@ def _tinted(score: float) -> str:
 def print_manifest(console: Console, manifest: Manifest) -> None:
     """What a person wants to know of an artifact, in two columns."""
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")  # a digest cut short is of no use
     for label, value in _manifest_rows(manifest):
         table.add_row(f"[dim]{label}[/dim]", escape(value))
     console.print(table)

