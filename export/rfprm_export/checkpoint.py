@@ -108,9 +108,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise ExportError(f"{path} is not a valid checkpoint description: {error}") from None
 
 
-def find_base(checkpoint: Checkpoint, folder: Path) -> Path:
-    """Where the base model lies. Raises :class:`ExportError` saying how to get it."""
-    base = checkpoint.base
+def find_base_model(base: GgufBase | FolderBase, folder: Path) -> Path:
+    """Where the base model lies; ``folder`` is what a relative path is relative to.
+
+    Raises :class:`ExportError` saying how to get it.
+    """
     if isinstance(base, FolderBase):
         return (folder / base.path).resolve()
     # find_spec does not import: the package wants an LLM framework that is not needed here.
@@ -127,7 +129,7 @@ def find_base(checkpoint: Checkpoint, folder: Path) -> Path:
 
 def _load_checkpoint(folder: Path, base: Path | None) -> LoadedPRM:
     checkpoint = read_checkpoint(folder)
-    base_path = base or find_base(checkpoint, folder)
+    base_path = base or find_base_model(checkpoint.base, folder)
     if isinstance(checkpoint.base, GgufBase):
         _check_base(base_path, checkpoint.base)
     model = read_base_model(base_path)

@@ -1,0 +1,147 @@
+"""Figures of merit as pure functions over arrays, with confidence intervals by bootstrap.
+
+``scores`` are float [n], ``right`` is bool [n], ``groups`` int [n] says which question each
+solution answers. Knows no models and no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Groups = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def auc(scores: Scores, right: Flags) -> float:
+    """Chance that a right solution scores above a wrong one, ties counting half; NaN without
+    both kinds."""
+    won, pairs = _won_pairs(scores[right], scores[~right])
+    return won / pairs if pairs else float("nan")
+
+
+def within_group_auc(scores: Scores, right: Flags, groups: Groups) -> float:
+    """The same over pairs of solutions to one question only, so the questions' difficulty, which
+    length alone gives away, does not count. NaN where no question has both kinds."""
+    won = pairs = 0.0
+    for members in _members(groups):
+        in_group, right_in_group = scores[members], right[members]
+        w, p = _won_pairs(in_group[right_in_group], in_group[~right_in_group])
+        won, pairs = won + w, pairs + p
+    return won / pairs if pairs else float("nan")
+
+
+def _won_pairs(above: Scores, below: Scores) -> tuple[float, int]:
+    """By ranks, so that a million scores do not make a matrix."""
+    ordered = np.sort(below)
+    lower = np.searchsorted(ordered, above, side="left")
+    not_higher = np.searchsorted(ordered, above, side="right")
+    return float((lower + not_higher).sum() / 2), len(above) * len(below)
+
+
+@dataclass(frozen=True)
+class BestOfN:
+    """Share of questions answered right when one solution of each group is picked."""
+
+    picked: float
+    random: float
+    oracle: float
+
+    @property
+    def gap_recovered(self) -> float:
+        """(picked − random) / (oracle − random); NaN where there is no gap."""
+        gap = self.oracle - self.random
+        return (self.picked - self.random) / gap if gap > 0 else float("nan")
+
+
+def best_of_n(scores: Scores, right: Flags, groups: Groups) -> BestOfN:
+    """Pick the highest score of each group; among ties each is as likely."""
+    picked, random, oracle = [], [], []
+    for members in _members(groups):
+        in_group, right_in_group = scores[members], right[members]
+        picked.append(right_in_group[in_group == in_group.max()].mean())
+        random.append(right_in_group.mean())
+        oracle.append(right_in_group.any())
+    return BestOfN(float(np.mean(picked)), float(np.mean(random)), float(np.mean(oracle)))
+
+
+def bootstrap(
+    figure: Callable[[Scores, Flags, Groups], float],
+    scores: Scores,
+    right: Flags,
+    groups: Groups,
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """The figure with the 2.5 % and 97.5 % quantiles over questions drawn with replacement.
+
+    Whole questions are drawn, because solutions to one question are not independent.
+    """
+    members = _members(groups)
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(num_resamples):
+        drawn = [members[index] for index in rng.integers(0, len(members), len(members))]
+        rows = np.concatenate(drawn)
+        # A question drawn twice counts as two questions.
+        renamed = np.repeat(np.arange(len(drawn)), [len(group) for group in drawn])
+        values.append(figure(scores[rows], right[rows], renamed))
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return Estimate(figure(scores, right, groups), float(low), float(high))
+
+
+def _members(groups: Groups) -> list[NDArray[np.int64]]:
+    """Indices of each group."""
+    order = np.argsort(groups, kind="stable")
+    cuts = np.flatnonzero(np.diff(groups[order])) + 1
+    return np.split(order, cuts)
+
+
+@dataclass(frozen=True)
+class FirstError:
+    """Does the first step below the threshold say where a trajectory goes wrong?"""
+
+    wrong_located: float
+    """Share of wrong trajectories whose first wrong step is found exactly."""
+    right_accepted: float
+    """Share of right trajectories in which no step falls below the threshold."""
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of both (ProcessBench, arXiv 2412.06559)."""
+        total = self.wrong_located + self.right_accepted
+        return 2 * self.wrong_located * self.right_accepted / total if total else 0.0
+
+
+def first_error_accuracy(
+    step_scores: list[NDArray[np.float32]], first_errors: list[int | None], threshold: float = 0.5
+) -> FirstError:
+    """``first_errors`` holds the index of the first wrong step, None for right trajectories."""
+    located: list[bool] = []
+    accepted: list[bool] = []
+    for scores, truth in zip(step_scores, first_errors, strict=True):
+        below = np.flatnonzero(scores < threshold)
+        found = int(below[0]) if len(below) else None
+        (accepted if truth is None else located).append(found == truth)
+    return FirstError(_share(located), _share(accepted))
+
+
+def _share(flags: list[bool]) -> float:
+    return float(np.mean(flags)) if flags else float("nan")

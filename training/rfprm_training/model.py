@@ -1,0 +1,193 @@
+"""The network under training: frozen base, LoRA on the upper layers, heads; and its checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rfprm_export.checkpoint import (
+    ADAPTER_NAME,
+    CHECKPOINT_NAME,
+    HEADS_NAME,
+    Checkpoint,
+    FolderBase,
+    GgufBase,
+    find_base_model,
+)
+from rfprm_export.weights import BaseModel, read_base_model
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from rfprm_runtime.backends.torch import PRMNetwork, build_network
+from rfprm_runtime.encoding import TrajectoryEncoder, with_template_ids
+from rfprm_runtime.families import FAMILIES
+from rfprm_training import TrainingError
+from rfprm_training.config import NetworkConfig, TrainingConfig
+
+_HEAD_PREFIXES = ("score.", "model.norm.")
+
+
+class TrainedPRM:
+    """What the trainer moves: LoRA matrices, the heads and the final norm, in float32."""
+
+    def __init__(self, config: TrainingConfig, config_folder: Path, device: torch.device) -> None:
+        self.config = config
+        self.base = read_base_model(find_base_model(config.base, config_folder))
+        self.encoder = _encoder(self.base, config)
+        torch.manual_seed(config.seed)
+        self.network = _frozen_network(self.base, config).to(device=device, dtype=torch.bfloat16)
+
+    def add_trained_parts(self) -> None:
+        """Put LoRA into the upper layers and unfreeze the heads."""
+        from peft import inject_adapter_in_model
+
+        torch.manual_seed(self.config.seed)
+        inject_adapter_in_model(lora_config(self.config.network), self.network)
+        for name, parameter in self.network.named_parameters():
+            trained = ".lora_" in name or name.startswith(_HEAD_PREFIXES)
+            parameter.requires_grad_(trained)
+            if trained:  # bfloat16 is too coarse for small updates
+                parameter.data = parameter.data.float()
+        self.network.train()
+
+    def logits(self, hidden: Tensor, marker_positions: Tensor) -> Tensor:
+        """Logits [num_markers, 2] from the states [batch, length, hidden] below the first
+        trained layer."""
+        top = self.network.run_layers(hidden, self.config.network.first_trained_layer)
+        return self.network.read_markers(top.float(), marker_positions)
+
+    def trained_parameters(self) -> dict[str, Tensor]:
+        return {
+            name: parameter
+            for name, parameter in self.network.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """For the optimiser: LoRA matrices decay, heads and norm have a rate of their own."""
+        settings = self.config.optimizer
+        trained = self.trained_parameters()
+        return [
+            {
+                "params": [p for name, p in trained.items() if ".lora_" in name],
+                "lr": settings.learning_rate,
+                "weight_decay": settings.weight_decay,
+            },
+            {
+                "params": [p for name, p in trained.items() if ".lora_" not in name],
+                "lr": settings.head_learning_rate,
+                "weight_decay": 0.0,
+            },
+        ]
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write adapter, heads and description: what ``rfprm export`` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        lora, heads = {}, {}
+        for name, parameter in self.trained_parameters().items():
+            array = parameter.detach().cpu().numpy().astype(np.float32)
+            if ".lora_" in name:
+                lora["base_model.model." + name.replace(".default.", ".")] = array
+            else:
+                heads[name] = array
+        save_file(lora, folder / ADAPTER_NAME)
+        save_file(heads, folder / HEADS_NAME)
+        _save_adapter_config(self.config, folder)
+        (folder / CHECKPOINT_NAME).write_text(
+            _describe(self.config, self.base).to_json(), encoding="utf-8"
+        )
+
+
+def lora_config(network: NetworkConfig) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=network.lora_rank,
+        lora_alpha=network.lora_alpha,
+        lora_dropout=network.lora_dropout,
+        target_modules=list(network.lora_targets),
+        layers_to_transform=list(range(network.first_trained_layer, network.num_layers)),
+        layers_pattern="layers",
+        bias="none",
+    )
+
+
+def _save_adapter_config(config: TrainingConfig, folder: Path) -> None:
+    lora = lora_config(config.network)
+    base = config.base
+    lora.base_model_name_or_path = base.file if isinstance(base, GgufBase) else base.path
+    lora.inference_mode = True
+    lora.save_pretrained(folder)
+    # peft writes sets, whose order changes from run to run.
+    path = folder / "adapter_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["target_modules"] = sorted(content["target_modules"])
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _frozen_network(base: BaseModel, config: TrainingConfig) -> PRMNetwork:
+    num_layers = config.network.num_layers
+    if num_layers > base.backbone.num_layers:
+        raise TrainingError(
+            f"network.num_layers is {num_layers}, the base model has {base.backbone.num_layers}"
+        )
+    shape = base.backbone.model_copy(update={"num_layers": num_layers})
+    head = FAMILIES[config.family].head
+    weights = {
+        name: array
+        for name, array in base.weights.items()
+        if name.startswith("model.")
+        and not (name.startswith("model.layers.") and int(name.split(".")[2]) >= num_layers)
+    }
+    if num_layers < base.backbone.num_layers:
+        # The final norm was made for the states after the last layer. The first layer that is cut
+        # off has one that was made for these.
+        norm = f"model.layers.{num_layers}.input_layernorm.weight"
+        weights["model.norm.weight"] = base.weights[norm]
+    # Scores of 0.5 everywhere to begin with.
+    weights["score.weight"] = np.zeros((head.num_labels, shape.hidden_size), dtype=np.float32)
+    weights["score.bias"] = np.zeros(head.num_labels, dtype=np.float32)
+    return build_network(shape, head, weights).requires_grad_(False)
+
+
+def _encoder(base: BaseModel, config: TrainingConfig) -> TrajectoryEncoder:
+    checkpoint = _describe(config, base)
+    return TrajectoryEncoder(
+        Tokenizer.from_str(base.tokenizer.to_str()),
+        with_template_ids(checkpoint.prompt, base.tokenizer),
+        vocab_size=base.backbone.vocab_size,
+    )
+
+
+def _describe(config: TrainingConfig, base: BaseModel) -> Checkpoint:
+    if config.family not in FAMILIES:
+        raise TrainingError(f"family is {config.family!r}, expected one of {sorted(FAMILIES)}")
+    family = FAMILIES[config.family]
+    ids = {token: base.tokenizer.token_to_id(token) for token in family.marker_tokens}
+    missing = [token for token, index in ids.items() if index is None]
+    if missing:
+        raise TrainingError(f"the base model's tokenizer has no {missing} to mark scores with")
+    return Checkpoint(
+        name=config.name,
+        family=config.family,
+        base=config.base,
+        num_layers=config.network.num_layers,
+        head=family.head,
+        prompt=family.prompt({token: int(index or 0) for token, index in ids.items()}),
+        step_readout=family.step_readout,
+        trajectory_readout=family.trajectory_readout,
+        alpha=config.alpha,
+        max_positions=base.max_positions,
+        source=_source(config),
+    )
+
+
+def _source(config: TrainingConfig) -> dict[str, Any]:
+    base = config.base
+    if isinstance(base, FolderBase):
+        return {"base_model": base.path}
+    return {"base_model": base.file, "base_package": f"{base.package}=={base.package_version}"}

@@ -1,0 +1,15 @@
+"""python training/train.py …: the same as ``rfprm train``."""
+
+import sys
+from pathlib import Path
+
+# A checkout works without being installed.
+_ROOT = Path(__file__).resolve().parent.parent
+sys.path[1:1] = [str(_ROOT), str(_ROOT / "export")]
+
+from rfprm_runtime.cli import run_command
+
+if __name__ == "__main__":
+    from rfprm_training.commands import train
+
+    run_command(train)
