@@ -6,9 +6,9 @@ from pathlib import Path
 # A checkout works without being installed.
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
-from rfprm_runtime.cli import run_command
-
 if __name__ == "__main__":
     from rfprm_export.commands import export
+
+    from rfprm_runtime.cli import run_command
 
     run_command(export)

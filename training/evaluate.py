@@ -7,9 +7,9 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent.parent
 sys.path[1:1] = [str(_ROOT), str(_ROOT / "export")]
 
-from rfprm_runtime.cli import run_command
-
 if __name__ == "__main__":
     from rfprm_training.commands import evaluate
+
+    from rfprm_runtime.cli import run_command
 
     run_command(evaluate)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rfprm_runtime.backends.torch import PRMNetwork
 from rfprm_runtime.batching import BackendLimits, pad_batch, plan_batches
@@ -45,11 +44,11 @@ class ActivationCache:
         self._progress_path = folder / f"{name}.json"
         path = folder / f"{name}.bin"
         shape = (int(self._offsets[-1]), hidden_size)
-        mode = "r+" if path.is_file() and path.stat().st_size == shape[0] * shape[1] * 2 else "w+"
-        if mode == "w+":
+        there = path.is_file() and path.stat().st_size == shape[0] * shape[1] * 2
+        if not there:
             self._progress_path.unlink(missing_ok=True)
         # numpy has no bfloat16; its bits travel as int16.
-        self._bits: NDArray[np.int16] = np.memmap(path, dtype=np.int16, mode=mode, shape=shape)
+        self._bits = np.memmap(path, dtype=np.int16, mode="r+" if there else "w+", shape=shape)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         """Hidden states of one trajectory, bfloat16 [num_tokens, hidden_size]."""
@@ -83,7 +82,7 @@ class ActivationCache:
         return int(json.loads(self._progress_path.read_text())["num_batches"])
 
     def _save_progress(self, num_batches: int) -> None:
-        self._bits.flush()  # type: ignore[attr-defined]
+        self._bits.flush()
         partial = self._progress_path.with_suffix(".partial")
         partial.write_text(json.dumps({"num_batches": num_batches}))
         partial.replace(self._progress_path)

@@ -27,7 +27,7 @@ class NetworkConfig(_Section):
     first_trained_layer: int = Field(ge=0)
     """Layers below it stay as they are, and their activations are computed once."""
     lora_rank: int = Field(gt=0)
-    lora_alpha: float = Field(gt=0)
+    lora_alpha: int = Field(gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 

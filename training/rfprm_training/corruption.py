@@ -6,8 +6,6 @@ follows from it is computed again, through the later steps to the answer. Pure a
 
 from __future__ import annotations
 
-import ast
-import operator
 import random
 import re
 from collections.abc import Callable, Mapping
@@ -15,16 +13,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from rfprm_training import TrainingError
+from rfprm_training.arithmetic import NUMBER, evaluate, format_number, is_plausible, to_fraction
 from rfprm_training.gsm8k import GoldSolution, strip_notes
 
 _NOTE = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
-_NUMBER = re.compile(r"\d[\d,]*\.?\d*|\.\d+")
-_OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-}
 _SWAPPED = {"+": "-", "-": "+", "*": "/", "/": "*"}
 
 
@@ -87,12 +79,12 @@ def wrong_operand(
     note = _last_note(solution.steps[place])
     if note is None:
         return None
-    operands = list(_NUMBER.finditer(note.group(1)))
-    known = {number for number in _numbers_before(solution, place)}
+    operands = list(NUMBER.finditer(note.group(1)))
+    known = _numbers_before(solution, place)
     if not operands:
         return None
     old = rng.choice(operands)
-    others = sorted(known - {_to_fraction(match.group()) for match in operands})
+    others = sorted(known - {to_fraction(match.group()) for match in operands})
     if not others:
         return None
     new = format_number(rng.choice(others))
@@ -107,7 +99,7 @@ def wrong_operator(
     note = _last_note(solution.steps[place])
     if note is None:
         return None
-    signs = [m for m in re.finditer(r"(?<=[\d.)])\s*([+\-*/])\s*(?=[\d.(])", note.group(1))]
+    signs = list(re.finditer(r"(?<=[\d.)])\s*([+\-*/])\s*(?=[\d.(])", note.group(1)))
     if not signs:
         return None
     sign = rng.choice(signs)
@@ -123,8 +115,8 @@ def skipped_step(
     note = _last_note(solution.steps[place])
     if note is None or place + 1 >= len(solution.steps):
         return None
-    result = _to_fraction(note.group(2))
-    operands = {_to_fraction(match.group()) for match in _NUMBER.finditer(note.group(1))}
+    result = to_fraction(note.group(2))
+    operands = {to_fraction(match.group()) for match in NUMBER.finditer(note.group(1))}
     operands.discard(result)
     choices = sorted(value for value in operands if value is not None)
     if result is None or not choices:
@@ -148,33 +140,6 @@ CORRUPTIONS: dict[str, Callable[[GoldSolution, int, random.Random], CorruptedSol
 }
 
 
-def evaluate(expression: str) -> Fraction | None:
-    """An arithmetic expression's exact value; None where it is not plain + − × ÷ on numbers."""
-    try:
-        tree = ast.parse(expression.replace(",", "").strip(), mode="eval")
-        return _evaluate_node(tree.body)
-    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
-        return None
-
-
-def _evaluate_node(node: ast.expr) -> Fraction:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return Fraction(str(node.value))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_evaluate_node(node.operand)
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        left, right = _evaluate_node(node.left), _evaluate_node(node.right)
-        return _OPERATORS[type(node.op)](left, right)
-    raise ValueError("not plain arithmetic")
-
-
-def format_number(value: Fraction) -> str:
-    """As a solution would write it: an integer, or at most two decimals."""
-    if value.denominator == 1:
-        return str(value.numerator)
-    return f"{float(value):.2f}".rstrip("0").rstrip(".")
-
-
 def _carry_through(
     solution: GoldSolution,
     place: int,
@@ -183,8 +148,8 @@ def _carry_through(
     value: Fraction | None,
 ) -> CorruptedSolution | None:
     """Replace one computation and its result, and all that follows from it."""
-    old = _to_fraction(note.group(2))
-    if value is None or old is None or value == old or not _is_plausible(value):
+    old = to_fraction(note.group(2))
+    if value is None or old is None or value == old or not is_plausible(value):
         return None
     step = _rewrite(solution.steps[place], note, expression, value)
     later = _propagate(solution.steps[place + 1 :], {old: value})
@@ -199,14 +164,14 @@ def _carry_through(
 def _rewrite(step: str, note: re.Match[str], expression: str, value: Fraction) -> str | None:
     """The step with the note's computation and result replaced, in the note and in the prose."""
     before, after = step[: note.start()], step[note.end() :]
-    if not expression == note.group(1):
+    if expression != note.group(1):
         before_new = _replace_in_prose(before, note.group(1), expression)
         if before_new is None:
             return None
         before = before_new
     result = format_number(value)
-    spelled = _NUMBER.match(after)
-    if spelled is None or _to_fraction(spelled.group()) != _to_fraction(note.group(2)):
+    spelled = NUMBER.match(after)
+    if spelled is None or to_fraction(spelled.group()) != to_fraction(note.group(2)):
         return None
     rest = spelled.group()[len(spelled.group().rstrip(".,")) :] + after[spelled.end() :]
     return f"{before}<<{expression}={result}>>{result}{rest}"
@@ -242,10 +207,8 @@ def _spelling(token: str) -> str:
 
 
 def _last_match(pattern: str, text: str) -> re.Match[str] | None:
-    found = None
-    for found in re.finditer(pattern, text):
-        pass
-    return found
+    matches = list(re.finditer(pattern, text))
+    return matches[-1] if matches else None
 
 
 def _propagate(steps: tuple[str, ...], changes: dict[Fraction, Fraction]) -> list[str] | None:
@@ -266,11 +229,11 @@ def _recompute(step: str, changes: dict[Fraction, Fraction]) -> str | None:
     for note in _NOTE.finditer(step):
         parts.append(_substitute(step[position : note.start()], changes))
         expression = _substitute(note.group(1), changes)
-        old, value = _to_fraction(note.group(2)), evaluate(expression)
-        spelled = _NUMBER.match(step, note.end())
-        if old is None or value is None or spelled is None or not _is_plausible(value):
+        old, value = to_fraction(note.group(2)), evaluate(expression)
+        spelled = NUMBER.match(step, note.end())
+        if old is None or value is None or spelled is None or not is_plausible(value):
             return None
-        if _to_fraction(spelled.group()) != old:
+        if to_fraction(spelled.group()) != old:
             return None
         if expression == note.group(1):
             parts.append(note.group() + spelled.group())
@@ -289,12 +252,12 @@ def _substitute(text: str, changes: dict[Fraction, Fraction]) -> str:
     def changed(match: re.Match[str]) -> str:
         spelled = match.group()
         number = spelled.rstrip(".,")
-        value = _to_fraction(number)
+        value = to_fraction(number)
         if value is None or value not in changes:
             return spelled
         return format_number(changes[value]) + spelled[len(number) :]
 
-    return _NUMBER.sub(changed, text)
+    return NUMBER.sub(changed, text)
 
 
 def _answer_after(solution: GoldSolution, last_steps: list[str]) -> str | None:
@@ -303,10 +266,10 @@ def _answer_after(solution: GoldSolution, last_steps: list[str]) -> str | None:
     gold_note = _last_note(solution.steps[-1])
     if note is None or gold_note is None:
         return None
-    right = _to_fraction(solution.answer)
-    if right is None or _to_fraction(gold_note.group(2)) != right:
+    right = to_fraction(solution.answer)
+    if right is None or to_fraction(gold_note.group(2)) != right:
         return None  # the answer is not the last result, so what becomes of it is not known
-    value = _to_fraction(note.group(2))
+    value = to_fraction(note.group(2))
     return None if value is None or value == right else note.group(2)
 
 
@@ -323,7 +286,7 @@ def _last_note(step: str) -> re.Match[str] | None:
 
 def _numbers_before(solution: GoldSolution, place: int) -> set[Fraction]:
     text = " ".join((solution.question, *map(strip_notes, solution.steps[:place])))
-    values = (_to_fraction(match.group()) for match in _NUMBER.finditer(text))
+    values = (to_fraction(match.group()) for match in NUMBER.finditer(text))
     return {value for value in values if value}
 
 
@@ -332,15 +295,3 @@ def _near_misses(value: Fraction) -> list[Fraction]:
     step = Fraction(1) if abs(value) < 20 else Fraction(10)
     misses = [value + step, value - step, value * 10, value / 10, value + 2, value * 2]
     return [miss for miss in misses if miss != value and miss > 0] or [value + 1]
-
-
-def _to_fraction(text: str) -> Fraction | None:
-    try:
-        return Fraction(text.replace(",", "").replace("$", "").rstrip(".%").strip())
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
-def _is_plausible(value: Fraction) -> bool:
-    """What a solution could say without giving itself away: positive, few decimals."""
-    return 0 < value < 10**7 and (value * 100).denominator == 1

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from rfprm_export.checkpoint import (
-    ADAPTER_NAME,
     CHECKPOINT_NAME,
     HEADS_NAME,
     Checkpoint,
@@ -17,6 +16,7 @@ from rfprm_export.checkpoint import (
     GgufBase,
     find_base_model,
 )
+from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
 from rfprm_export.weights import BaseModel, read_base_model
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
@@ -123,7 +123,7 @@ def _save_adapter_config(config: TrainingConfig, folder: Path) -> None:
     lora.inference_mode = True
     lora.save_pretrained(folder)
     # peft writes sets, whose order changes from run to run.
-    path = folder / "adapter_config.json"
+    path = folder / ADAPTER_CONFIG_NAME
     content = json.loads(path.read_text(encoding="utf-8"))
     content["target_modules"] = sorted(content["target_modules"])
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,57 @@
+"""Arithmetic as solutions spell it: numbers, expressions, and whether a result is believable."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections.abc import Callable
+from fractions import Fraction
+
+NUMBER = re.compile(r"\d[\d,]*\.?\d*|\.\d+")
+_OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def evaluate(expression: str) -> Fraction | None:
+    """An arithmetic expression's exact value; None where it is not plain + − × ÷ on numbers."""
+    try:
+        tree = ast.parse(expression.replace(",", "").strip(), mode="eval")
+        return _evaluate_node(tree.body)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
+        return None
+
+
+def _evaluate_node(node: ast.expr) -> Fraction:
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return Fraction(str(node.value))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_evaluate_node(node.operand)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _evaluate_node(node.left), _evaluate_node(node.right)
+        return _OPERATORS[type(node.op)](left, right)
+    raise ValueError("not plain arithmetic")
+
+
+def format_number(value: Fraction) -> str:
+    """As a solution would write it: an integer, or at most two decimals."""
+    if value.denominator == 1:
+        return str(value.numerator)
+    return f"{float(value):.2f}".rstrip("0").rstrip(".")
+
+
+def to_fraction(text: str) -> Fraction | None:
+    """The value of a spelled number (``1,200``, ``$3.50``, ``40%`` as 40), or None."""
+    try:
+        return Fraction(text.replace(",", "").replace("$", "").rstrip(".%").strip())
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def is_plausible(value: Fraction) -> bool:
+    """What a solution could say without giving itself away: positive, few decimals."""
+    return 0 < value < 10**7 and (value * 100).denominator == 1
