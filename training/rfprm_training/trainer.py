@@ -108,7 +108,7 @@ class Trainer:
             {
                 "step": step + 1,
                 "of": num_steps,
-                **{name: round(float(value), 5) for name, value in losses.items()},
+                **{f"loss_{name}": round(float(value), 5) for name, value in losses.items()},
                 "gradient_norm": round(float(norm), 4),
                 "seconds": round(time.perf_counter() - started, 2),
             }
