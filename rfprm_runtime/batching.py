@@ -1,4 +1,4 @@
-"""From encoded trajectories to the batches that a backend runs.
+"""From token rows to the batches that a backend runs.
 
 Knows lengths and limits, no models and no text.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.encoding import EncodedTrajectory
+from rfprm_runtime.encoding import TokenRow
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _has_room(batch: list[int], lengths: Sequence[int], limits: BackendLimits) -
     )
 
 
-def pad_batch(rows: Sequence[EncodedTrajectory], *, pad_id: int = 0) -> TokenBatch:
+def pad_batch(rows: Sequence[TokenRow], *, pad_id: int = 0) -> TokenBatch:
     """Right-pad ``rows`` to one array. Causal attention keeps what is right of a row out of it."""
     lengths = np.array([row.num_tokens for row in rows], dtype=np.int64)
     length = int(lengths.max())

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from rfprm_runtime.errors import MissingExtraError, RfprmError
 from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.types import Overflow
 
 try:
     import typer
@@ -52,6 +53,10 @@ def score(
     split: Annotated[
         SplitRule, typer.Option(help="What separates the steps of a text.")
     ] = "blank_lines",
+    overflow: Annotated[
+        Overflow,
+        typer.Option(help="Of traces longer than the model: an error, or scored in windows."),
+    ] = "error",
     prefix: Annotated[str, typer.Option(help="Put before the names of the added fields.")] = "",
 ) -> None:
     """Score every trace of a file; adds step_scores, trajectory_score and reward to its fields.
@@ -67,7 +72,13 @@ def score(
     options: dict[str, Any] = {} if threads is None else {"num_threads": threads}
     with Scorer.load(artifact, backend=backend, **options) as scorer:
         summary = score_file(
-            scorer, traces, output, split=split, prefix=prefix, show_progress_bar=True
+            scorer,
+            traces,
+            output,
+            split=split,
+            overflow=overflow,
+            prefix=prefix,
+            show_progress_bar=True,
         )
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"{summary.num_scored} traces scored → {output}", markup=False)

@@ -22,16 +22,31 @@ TOKENIZER_NAME = "tokenizer.json"
 
 
 @dataclass(frozen=True)
-class EncodedTrajectory:
-    """Integers only: what a backend needs of one trajectory."""
+class TokenRow:
+    """Integers only: what a backend runs."""
 
     token_ids: NDArray[np.int64]  # [num_tokens]
-    marker_positions: NDArray[np.int64]  # [num_steps (+ 1)], the trajectory marker last
-    num_steps: int
+    marker_positions: NDArray[np.int64]  # [num_markers]
 
     @property
     def num_tokens(self) -> int:
         return len(self.token_ids)
+
+
+@dataclass(frozen=True)
+class EncodedTrajectory(TokenRow):
+    """A whole trajectory: its markers are those of the steps, then the trajectory's if any."""
+
+    step_bounds: NDArray[np.int64]  # [num_steps + 1], where each step begins and the last ends
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.step_bounds) - 1
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the first step: the question and its template."""
+        return int(self.step_bounds[0])
 
 
 class TrajectoryEncoder:
@@ -66,7 +81,7 @@ class TrajectoryEncoder:
 
     def encode(self, trajectory: Trajectory) -> EncodedTrajectory:
         segments = render(trajectory, self._prompt)
-        return join_segments(segments, self._encode_texts(segments), trajectory)
+        return join_segments(segments, self._encode_texts(segments))
 
     def _encode_texts(self, segments: list[Segment]) -> list[list[int]]:
         texts = [segment.text for segment in segments if isinstance(segment, UserText)]
@@ -74,25 +89,28 @@ class TrajectoryEncoder:
         return [encoding.ids for encoding in encodings]
 
 
-def join_segments(
-    segments: list[Segment], text_ids: list[list[int]], trajectory: Trajectory
-) -> EncodedTrajectory:
-    """Concatenate the ids of the segments and note where each marker lands."""
+def join_segments(segments: list[Segment], text_ids: list[list[int]]) -> EncodedTrajectory:
+    """Concatenate the ids of the segments and note where each marker and step lands."""
     token_ids: list[int] = []
     marker_positions: list[int] = []
+    step_bounds: list[int] = []
     texts = iter(text_ids)
     for segment in segments:
         if isinstance(segment, MarkerSegment):
             marker_positions.append(len(token_ids))
             token_ids.append(segment.marker.id)
+            if segment.step is not None:
+                step_bounds.append(len(token_ids))
         elif isinstance(segment, Template):
             token_ids.extend(segment.ids or ())
         else:
+            if segment.step == 0:
+                step_bounds.append(len(token_ids))
             token_ids.extend(next(texts))
     return EncodedTrajectory(
         token_ids=np.array(token_ids, dtype=np.int64),
         marker_positions=np.array(marker_positions, dtype=np.int64),
-        num_steps=len(trajectory.steps),
+        step_bounds=np.array(step_bounds, dtype=np.int64),
     )
 
 

@@ -6,6 +6,9 @@ All of them derive from :class:`RfprmError`, so one ``except`` catches the libra
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 
 class RfprmError(Exception):
     """Base of every error this library raises on purpose."""
@@ -16,19 +19,23 @@ class InvalidTrajectoryError(RfprmError, ValueError):
 
 
 class TraceTooLongError(RfprmError, ValueError):
-    """The encoded trajectory has more tokens than the model has positions."""
+    """The encoded trajectory, or a part that cannot be split, exceeds the model's positions."""
 
-    def __init__(self, num_tokens: int, max_positions: int) -> None:
-        self.num_tokens = num_tokens
-        self.max_positions = max_positions
+    def __init__(self, num_tokens: int, max_positions: int, *, windowed: bool = False) -> None:
+        """``windowed``: windows were tried, and ``num_tokens`` is what one of them would need."""
+        self.num_tokens, self.max_positions, self.windowed = num_tokens, max_positions, windowed
         super().__init__(
-            f"the trajectory encodes to {num_tokens} tokens, but the model has {max_positions} "
-            "positions; shorten it, score a prefix of its steps, or use a model with more positions"
+            f"the question with a single step, or with the response, encodes to {num_tokens} "
+            f"tokens, but the model has {max_positions} positions; split that step or shorten it"
+            if windowed
+            else f"the trajectory encodes to {num_tokens} tokens, but the model has "
+            f"{max_positions} positions; pass overflow='window' to score its later steps with a "
+            "shortened past, or use a model with more positions"
         )
 
-    def __reduce__(self) -> tuple[type[TraceTooLongError], tuple[int, int]]:
+    def __reduce__(self) -> tuple[Callable[..., TraceTooLongError], tuple[()]]:
         # The default rebuilds from the message alone, which this constructor does not take.
-        return type(self), (self.num_tokens, self.max_positions)
+        return partial(type(self), self.num_tokens, self.max_positions, windowed=self.windowed), ()
 
 
 class ArtifactError(RfprmError):

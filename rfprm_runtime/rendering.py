@@ -17,6 +17,8 @@ class UserText:
     """Text that somebody wrote: encoded as plain text, whatever special token it spells."""
 
     text: str
+    step: int | None = None
+    """The index of the thinking step that it is, if it is one."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def _segments(trajectory: Trajectory, prompt: Prompt) -> Iterator[Segment]:
             yield UserText(trajectory.question)
         elif piece.kind == "steps":
             for index, step in enumerate(trajectory.steps):
-                yield UserText(step)
+                yield UserText(step, index)
                 yield MarkerSegment(prompt.step_marker, index)
         elif isinstance(piece, Response):
             if trajectory.response:

@@ -19,9 +19,10 @@ from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.progress import progress_bar
 from rfprm_runtime.records import Line, read_lines
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.types import Trajectory, TrajectoryScore
+from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
 ADDED_FIELDS = ("step_scores", "trajectory_score", "reward")
+WINDOW_FIELDS = ("windowed_from",)
 # Enough traces at once to keep every core busy and to share out long and short ones.
 _CHUNK_TRACES = 256
 _MAX_ERRORS_TOLD = 10
@@ -43,21 +44,25 @@ def score_file(
     output: Path,
     *,
     split: SplitRule = "blank_lines",
+    overflow: Overflow = "error",
     prefix: str = "",
     show_progress_bar: bool = False,
 ) -> FileSummary:
     """Score the traces of ``traces`` into ``output``, in order (see ``records`` for the fields).
 
     Every input field is kept; ``step_scores``, ``trajectory_score`` and ``reward`` are added,
-    with ``prefix`` before their names. A line that cannot be scored goes, with its number and the
-    reason, to ``OUTPUT.errors.jsonl``, a file that is there only when such lines are.
+    with ``prefix`` before their names, and with ``overflow="window"`` ``windowed_from`` too.
+    A line that cannot be scored goes, with its number and the reason, to
+    ``OUTPUT.errors.jsonl``, a file that is there only when such lines are.
+
     Raises :class:`RfprmError` where output and input are the same file, ``OSError`` where a file
     cannot be read or written.
     """
     if output.exists() and output.samefile(traces):
         raise RfprmError(f"{output} is the input itself; choose another output file")
     summary = FileSummary(errors_path=output.with_name(output.name + ".errors.jsonl"))
-    added = {name: prefix + name for name in ADDED_FIELDS}
+    names = ADDED_FIELDS + (WINDOW_FIELDS if overflow == "window" else ())
+    added = {name: prefix + name for name in names}
     with ExitStack() as stack:
         scored_file = stack.enter_context(replacing(output))
         errors_file = stack.enter_context(replacing(summary.errors_path))
@@ -65,7 +70,7 @@ def score_file(
         bar = stack.enter_context(closing(progress_bar(total, "traces", show=show_progress_bar)))
         for chunk in _chunks(read_lines(traces, split=split)):
             lines = [_without_collision(line, added) for line in chunk]
-            for line, result in _score_lines(scorer, lines, bar.advance):
+            for line, result in _score_lines(scorer, lines, overflow, bar.advance):
                 if isinstance(result, TrajectoryScore):
                     _write(scored_file, {**(line.fields or {}), **_fields_of(result, added)})
                     summary.num_scored += 1
@@ -77,12 +82,14 @@ def score_file(
 
 
 def _score_lines(
-    scorer: Scorer, lines: list[Line], on_done: Callable[[int], None]
+    scorer: Scorer, lines: list[Line], overflow: Overflow, on_done: Callable[[int], None]
 ) -> Iterator[tuple[Line, TrajectoryScore | RfprmError]]:
     """Each line with its score, or with the reason why it has none."""
     valid = [line.trajectory for line in lines if isinstance(line.trajectory, Trajectory)]
     on_done(len(lines) - len(valid))
-    scores = iter(scorer.score_batch(valid, on_error="return", on_scored=on_done))
+    scores = iter(
+        scorer.score_batch(valid, overflow=overflow, on_error="return", on_scored=on_done)
+    )
     for line in lines:
         bad = line.trajectory if isinstance(line.trajectory, RfprmError) else None
         yield line, bad or next(scores)
@@ -99,7 +106,7 @@ def _without_collision(line: Line, added: dict[str, str]) -> Line:
 
 def _fields_of(score: TrajectoryScore, added: dict[str, str]) -> dict[str, Any]:
     values = score.model_dump()
-    return {added[name]: values[name] for name in ADDED_FIELDS}
+    return {field: values[name] for name, field in added.items()}
 
 
 def _note_failure(summary: FileSummary, file: IO[str], number: int, error: RfprmError) -> None:

@@ -8,8 +8,9 @@ Each of these lives in a module of its own; this one only walks the path.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -21,13 +22,23 @@ from rfprm_runtime.aggregation import trajectory_reward
 from rfprm_runtime.artifact import check_files
 from rfprm_runtime.backends import choose_backend, open_backend
 from rfprm_runtime.backends.base import Backend
-from rfprm_runtime.batching import pad_batch, plan_batches
-from rfprm_runtime.encoding import EncodedTrajectory, TrajectoryEncoder
+from rfprm_runtime.encoding import EncodedTrajectory, TokenRow, TrajectoryEncoder
 from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError, TraceTooLongError
+from rfprm_runtime.execution import run_rows
 from rfprm_runtime.manifest import Manifest, read_manifest
 from rfprm_runtime.progress import ProgressBar, progress_bar
 from rfprm_runtime.readout import read_scores
-from rfprm_runtime.types import Trajectory, TrajectoryScore
+from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
+from rfprm_runtime.windowing import first_windowed_step, plan_windows
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A trajectory on its way through: encoded, and as the rows that fit the model."""
+
+    row: EncodedTrajectory
+    windows: list[TokenRow]
+    windowed_from: int | None
 
 
 class Scorer:
@@ -72,17 +83,23 @@ class Scorer:
         return cls(manifest, encoder, open_backend(name, folder, manifest, **backend_options))
 
     def score(
-        self, question: str, steps: Sequence[str], response: Sequence[str] = ()
+        self,
+        question: str,
+        steps: Sequence[str],
+        response: Sequence[str] = (),
+        *,
+        overflow: Overflow = "error",
     ) -> TrajectoryScore:
         """Score one trace. Raises as :meth:`score_batch` does."""
         trajectory = Trajectory.build(question=question, steps=steps, response=response)
-        return self.score_batch([trajectory])[0]
+        return self.score_batch([trajectory], overflow=overflow)[0]
 
     @overload
     def score_batch(
         self,
         trajectories: Iterable[Trajectory],
         *,
+        overflow: Overflow = "error",
         show_progress_bar: bool = False,
         on_scored: Callable[[int], object] | None = None,
         on_error: Literal["raise"] = "raise",
@@ -93,6 +110,7 @@ class Scorer:
         self,
         trajectories: Iterable[Trajectory],
         *,
+        overflow: Overflow = "error",
         show_progress_bar: bool = False,
         on_scored: Callable[[int], object] | None = None,
         on_error: Literal["return"],
@@ -102,6 +120,7 @@ class Scorer:
         self,
         trajectories: Iterable[Trajectory],
         *,
+        overflow: Overflow = "error",
         show_progress_bar: bool = False,
         on_scored: Callable[[int], object] | None = None,
         on_error: Literal["raise", "return"] = "raise",
@@ -110,25 +129,30 @@ class Scorer:
 
         On a CPU the score of a trace is the same to the bit whatever else is in the batch.
 
+        A trace with more tokens than the model has positions is an error, or with
+        ``overflow="window"`` its later steps are scored with the question and the steps just
+        before them, and the score says from which step on (``windowed_from``).
+
         With ``on_error="raise"`` nothing is scored unless every trace can be:
         :class:`InvalidTrajectoryError` for what is no trajectory, :class:`TraceTooLongError` for
-        one with more tokens than the model has positions. With ``"return"`` the error takes the
-        place of the score and the other traces are scored.
+        one that is too long. With ``"return"`` the error takes the place of the score and the
+        other traces are scored.
 
         ``show_progress_bar`` draws tokens done of tokens to do on stderr; ``on_scored`` is called
         with the number of traces that were just scored (``tqdm.update`` fits).
         """
-        prepared = [self._prepare(item, index) for index, item in enumerate(trajectories)]
-        errors = [item for item in prepared if isinstance(item, RfprmError)]
-        if errors and on_error == "raise":
-            raise errors[0]
-        rows = [item for item in prepared if isinstance(item, EncodedTrajectory)]
-        total = sum(row.num_tokens for row in rows)
+        prepared = [self._prepare(item, index, overflow) for index, item in enumerate(trajectories)]
+        if on_error == "raise":
+            for item in prepared:
+                if isinstance(item, RfprmError):
+                    raise item
+        valid = [item for item in prepared if not isinstance(item, RfprmError)]
+        total = sum(row.num_tokens for item in valid for row in item.windows)
         with closing(progress_bar(total, "tokens", show=show_progress_bar)) as bar:
-            scores = iter(self._score_encoded(rows, bar, on_scored or (lambda count: None)))
+            scores = iter(self._score_prepared(valid, bar, on_scored))
         return [item if isinstance(item, RfprmError) else next(scores) for item in prepared]
 
-    def _prepare(self, trajectory: Any, index: int) -> EncodedTrajectory | RfprmError:
+    def _prepare(self, trajectory: Any, index: int, overflow: Overflow) -> _Prepared | RfprmError:
         """Render and encode; what cannot be scored is found here, before anything runs."""
         if not isinstance(trajectory, Trajectory):
             return InvalidTrajectoryError(
@@ -136,46 +160,42 @@ class Scorer:
                 "with Trajectory(question=…, steps=[…]) or Trajectory.from_text(question, text)"
             )
         row = self._encoder.encode(trajectory)
-        if row.num_tokens > self.manifest.max_positions:
-            return TraceTooLongError(row.num_tokens, self.manifest.max_positions)
-        return row
-
-    def _score_encoded(
-        self, rows: list[EncodedTrajectory], bar: ProgressBar, on_scored: Callable[[int], object]
-    ) -> list[TrajectoryScore]:
-        batches = plan_batches([row.num_tokens for row in rows], self._backend.limits)
-        futures: dict[Future[NDArray[np.float32]], list[int]] = {
-            self._pool.submit(self._run, [rows[index] for index in batch]): batch
-            for batch in batches
-        }
-        results: dict[int, TrajectoryScore] = {}
+        limit = self.manifest.max_positions
         try:
-            for future in as_completed(futures):
-                batch = futures[future]
-                chosen = [rows[index] for index in batch]
-                results.update(zip(batch, self._read(chosen, future.result()), strict=True))
-                bar.advance(sum(row.num_tokens for row in chosen))
-                on_scored(len(batch))
-        finally:
-            for future in futures:  # after an error or Ctrl-C: what has not begun never will
-                future.cancel()
-        return [results[index] for index in range(len(rows))]
+            if row.num_tokens > limit and overflow != "window":
+                raise TraceTooLongError(row.num_tokens, limit)
+            return _Prepared(row, plan_windows(row, limit), first_windowed_step(row, limit))
+        except TraceTooLongError as error:
+            return error
 
-    def _run(self, rows: list[EncodedTrajectory]) -> NDArray[np.float32]:
-        return self._backend.run(pad_batch(rows))
-
-    def _read(
-        self, rows: list[EncodedTrajectory], logits: NDArray[np.float32]
+    def _score_prepared(
+        self,
+        items: list[_Prepared],
+        bar: ProgressBar,
+        on_scored: Callable[[int], object] | None,
     ) -> Iterable[TrajectoryScore]:
-        ends = np.cumsum([len(row.marker_positions) for row in rows])
-        for row, own_logits in zip(rows, np.split(logits, ends[:-1]), strict=True):
-            yield self._read_one(row, own_logits)
+        rows = [row for item in items for row in item.windows]
+        owners = [owner for owner, item in enumerate(items) for _ in item.windows]
+        num_left = [len(item.windows) for item in items]
 
-    def _read_one(self, row: EncodedTrajectory, logits: NDArray[np.float32]) -> TrajectoryScore:
-        manifest = self.manifest
-        step_scores = read_scores(logits[: row.num_steps], manifest.step_readout)
+        def on_row_done(index: int) -> None:
+            bar.advance(rows[index].num_tokens)
+            num_left[owners[index]] -= 1
+            if on_scored is not None and num_left[owners[index]] == 0:
+                on_scored(1)
+
+        logits = iter(run_rows(self._backend, self._pool, rows, on_row_done))
+        return [
+            self._read_out(item, np.concatenate([next(logits) for _ in item.windows]))
+            for item in items
+        ]
+
+    def _read_out(self, item: _Prepared, logits: NDArray[np.float32]) -> TrajectoryScore:
+        """``logits`` [num_steps (+ 1), num_labels], of the steps and then of the trajectory."""
+        manifest, num_steps = self.manifest, item.row.num_steps
+        step_scores = read_scores(logits[:num_steps], manifest.step_readout)
         trajectory_score = (
-            float(read_scores(logits[row.num_steps :], manifest.trajectory_readout)[0])
+            float(read_scores(logits[num_steps:], manifest.trajectory_readout)[0])
             if manifest.trajectory_readout is not None
             else None
         )
@@ -183,7 +203,8 @@ class Scorer:
             step_scores=step_scores,
             trajectory_score=trajectory_score,
             reward=trajectory_reward(step_scores, trajectory_score, manifest.alpha),
-            num_tokens=row.num_tokens,
+            num_tokens=item.row.num_tokens,
+            windowed_from=item.windowed_from,
         )
 
     @property

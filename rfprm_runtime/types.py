@@ -5,7 +5,7 @@ Nothing here knows tokens, models or files.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.parsing import SplitRule, parse_trace, split_steps
 
 Float32Array = NDArray[np.float32]
+Overflow = Literal["error", "window"]
+"""What becomes of a trace with more tokens than the model has positions."""
 
 
 class Trajectory(BaseModel):
@@ -122,6 +124,9 @@ class TrajectoryScore(BaseModel):
     """Eq. 11: mean of the step scores + α · trajectory score, in [0, 1 + α]."""
     num_tokens: int
     """Length of the encoded trajectory."""
+    windowed_from: int | None = None
+    """Where the trace was longer than the model's positions: the first step that was scored
+    without its whole past. The trajectory score then rests on the last window."""
 
     @field_serializer("step_scores")
     def _as_list(self, step_scores: Float32Array) -> list[float]:
@@ -141,6 +146,7 @@ class TrajectoryScore(BaseModel):
             and self.trajectory_score == other.trajectory_score
             and self.reward == other.reward
             and self.num_tokens == other.num_tokens
+            and self.windowed_from == other.windowed_from
         )
 
     __hash__ = None  # type: ignore[assignment]

@@ -108,8 +108,8 @@ class Trainer:
             {
                 "step": step + 1,
                 "of": num_steps,
-                **{f"loss_{name}": round(float(value), 5) for name, value in losses.items()},
-                "gradient_norm": round(float(norm), 4),
+                **{f"loss_{name}": round(value.item(), 5) for name, value in losses.items()},
+                "gradient_norm": round(norm.item(), 4),
                 "seconds": round(time.perf_counter() - started, 2),
             }
         )
@@ -182,6 +182,7 @@ class Trainer:
     def _resume(self, optimizer: torch.optim.Optimizer) -> int:
         path = self.folder / _STATE_NAME
         if not path.is_file():
+            self._forget_log_after(0)
             return 0
         state = torch.load(path, map_location=self.device, weights_only=True)
         if state["config"] != config_digest(self.config):
@@ -197,7 +198,7 @@ class Trainer:
         """Steps that were done but not saved are done again, and must not be logged twice."""
         path = self.folder / LOG_NAME
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        kept = lines[:step]  # one a step; the last of them may be torn by a kill
         path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def _log(self, record: dict[str, Any]) -> None:

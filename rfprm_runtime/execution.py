@@ -1,0 +1,46 @@
+"""Runs token rows on a backend: planned, concurrently, results in order. Knows no scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, as_completed
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.backends.base import Backend
+from rfprm_runtime.batching import pad_batch, plan_batches
+from rfprm_runtime.encoding import TokenRow
+
+
+def run_rows(
+    backend: Backend,
+    pool: Executor,
+    rows: Sequence[TokenRow],
+    on_row_done: Callable[[int], object],
+) -> list[NDArray[np.float32]]:
+    """Logits float32 [num_markers, num_labels] of each row, in the order of ``rows``.
+
+    ``on_row_done`` is called, in this thread, with the index of every row that was run. After an
+    error or Ctrl-C nothing new is begun.
+    """
+    futures: dict[Future[list[NDArray[np.float32]]], list[int]] = {
+        pool.submit(_run_batch, backend, [rows[index] for index in batch]): batch
+        for batch in plan_batches([row.num_tokens for row in rows], backend.limits)
+    }
+    results: dict[int, NDArray[np.float32]] = {}
+    try:
+        for future in as_completed(futures):
+            for index, logits in zip(futures[future], future.result(), strict=True):
+                results[index] = logits
+                on_row_done(index)
+    finally:
+        for future in futures:
+            future.cancel()
+    return [results[index] for index in range(len(rows))]
+
+
+def _run_batch(backend: Backend, rows: list[TokenRow]) -> list[NDArray[np.float32]]:
+    logits = backend.run(pad_batch(rows))
+    ends = np.cumsum([len(row.marker_positions) for row in rows])
+    return np.split(logits, ends[:-1])
