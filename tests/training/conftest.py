@@ -1,0 +1,155 @@
+"""A tiny base model and data files of our own, enough to train on in seconds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rfprm_training.gsm8k import GoldSolution
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+CONFIG = """
+name = "tiny"
+seed = 3
+[base]
+kind = "folder"
+path = "{base}"
+[network]
+num_layers = 3
+first_trained_layer = 1
+lora_rank = 2
+lora_alpha = 4
+lora_dropout = 0.1
+[data]
+gold = "{gold}"
+model_solutions = "{solutions}"
+num_constructed = 6
+num_constructed_held_out = 3
+num_folds = 3
+held_out_fold = 0
+[loss]
+kind = "bce"
+lambda_pair = 0.5
+[optimizer]
+learning_rate = 1e-3
+head_learning_rate = 1e-2
+num_epochs = 2
+warmup_steps = 2
+batch_tokens = 600
+save_every_steps = 2
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama folder of four random layers with a byte-level tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny-base")
+    tokenizer = _byte_tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=tokenizer.get_vocab_size(),
+        max_position_embeddings=1024,
+    )
+    # Exact in bfloat16, so that training and scoring in float32 start from the same weights.
+    LlamaForCausalLM(config).bfloat16().float().save_pretrained(folder)
+    return folder
+
+
+def _byte_tokenizer() -> Tokenizer:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = ("<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>")
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in specials])
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``gold.jsonl`` and ``solutions.jsonl`` in GSM8K's formats, with sums of our own."""
+    folder = tmp_path_factory.mktemp("tiny-data")
+    gold = [_gold(index) for index in range(12)]
+    solutions = [_solutions(index) for index in range(6)]
+    for name, rows in (("gold", gold), ("solutions", solutions)):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _gold(index: int) -> dict[str, str]:
+    trays, per_tray, eaten = 3 + index, 12 + 5 * index, 7 + 2 * index
+    baked = trays * per_tray
+    left = baked - eaten
+    return {
+        "question": f"A cook bakes {trays} trays of {per_tray} rolls and eats {eaten}. "
+        "How many are left?",
+        "answer": f"The cook bakes {trays} * {per_tray} = <<{trays}*{per_tray}={baked}>>{baked} "
+        f"rolls.\n{baked} - {eaten} = <<{baked}-{eaten}={left}>>{left} are left.\n#### {left}",
+    }
+
+
+def _solutions(index: int) -> dict[str, object]:
+    boxes = 2 + index
+    right = f"There are {boxes} * 4 = <<{boxes}*4={boxes * 4}>>{boxes * 4} pens.\nA: {boxes * 4}"
+    wrong = f"There are {boxes} + 4 = <<{boxes}+4={boxes + 4}>>{boxes + 4} pens.\nA: {boxes + 4}"
+    return {
+        "question": f"Mia has {boxes} boxes of 4 pens. How many pens has she?",
+        "ground_truth": right,
+        "small": {"solution": wrong, "is_correct": False},
+        "large": {"solution": right, "is_correct": True},
+    }
+
+
+@pytest.fixture
+def tiny_config(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(
+        CONFIG.format(
+            base=tiny_base, gold=tiny_data / "gold.jsonl", solutions=tiny_data / "solutions.jsonl"
+        ),
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture
+def write_config(tiny_config: Path) -> Callable[..., Path]:
+    """Writes the tiny config with ``replacements`` (old text, new text) applied."""
+
+    def write(*replacements: tuple[str, str], name: str = "changed.toml") -> Path:
+        text = tiny_config.read_text(encoding="utf-8")
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        path = tiny_config.with_name(name)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def pencils() -> GoldSolution:
+    """3 · 12 = 36, less 6 is 30, at 2 each is 60."""
+    return GoldSolution(
+        question="Mia has 3 boxes of 12 pencils. She gives 6 away and sells the rest at $2 each. "
+        "How many dollars does she get?",
+        steps=(
+            "Mia has 3*12=<<3*12=36>>36 pencils.",
+            "Then she has 36-6=<<36-6=30>>30 pencils.",
+            "She gets 30*2=$<<30*2=60>>60.",
+        ),
+        answer="60",
+    )

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rfprm_export.weights import read_base_model
+from rfprm_training.activations import ActivationCache
+
+from rfprm_runtime.backends.torch import PRMNetwork, build_network
+from rfprm_runtime.encoding import EncodedTrajectory
+from rfprm_runtime.manifest import Head
+
+HIDDEN_SIZE = 32
+
+
+@pytest.fixture
+def network(tiny_base: Path) -> PRMNetwork:
+    base = read_base_model(tiny_base)
+    head = {"score.weight": np.zeros((2, HIDDEN_SIZE), "f4"), "score.bias": np.zeros(2, "f4")}
+    weights = {name: array for name, array in base.weights.items() if name.startswith("model.")}
+    return build_network(base.backbone, Head(kind="linear", num_labels=2), weights | head)
+
+
+@pytest.fixture
+def rows() -> list[EncodedTrajectory]:
+    rng = np.random.default_rng(0)
+    return [
+        EncodedTrajectory(rng.integers(0, 256, length), np.array([length - 1]), 1)
+        for length in (5, 40, 12, 33, 40, 7)
+    ]
+
+
+def open_cache(folder: Path, rows: list[EncodedTrajectory], layer: int = 2) -> ActivationCache:
+    return ActivationCache(folder, rows, layer, HIDDEN_SIZE, "tiny")
+
+
+def states(network: PRMNetwork, row: EncodedTrajectory, layer: int) -> torch.Tensor:
+    with torch.inference_mode():
+        return network.run_layers(network.embed(torch.from_numpy(row.token_ids)[None]), 0, layer)[0]
+
+
+def test_cached_states_are_those_of_each_trajectory_alone(
+    network: PRMNetwork, rows: list[EncodedTrajectory], tmp_path: Path
+) -> None:
+    cache = open_cache(tmp_path, rows)
+    cache.fill(network, batch_tokens=80)  # padded in twos and threes
+    for index, row in enumerate(rows):
+        assert cache[index].dtype == torch.bfloat16
+        torch.testing.assert_close(
+            cache[index].float(), states(network, row, 2), rtol=1e-2, atol=1e-2
+        )
+
+
+def test_filling_resumes_where_it_was_stopped(
+    network: PRMNetwork,
+    rows: list[EncodedTrajectory],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rfprm_training.activations._BATCHES_PER_SAVE", 1)
+    whole = open_cache(tmp_path / "whole", rows)
+    whole.fill(network, batch_tokens=40)
+    run_layers, calls = network.run_layers, []
+
+    def counted(*arguments: object) -> torch.Tensor:
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return run_layers(*arguments)
+
+    network.run_layers = counted
+    with pytest.raises(KeyboardInterrupt):
+        open_cache(tmp_path / "stopped", rows).fill(network, batch_tokens=40)
+    resumed = open_cache(tmp_path / "stopped", rows)
+    calls.clear()
+    network.run_layers = lambda *arguments: (calls.append(1), run_layers(*arguments))[1]
+    resumed.fill(network, batch_tokens=40)
+    assert len(calls) == 1  # 40, 40, 33 and 12 + 7 + 5 tokens: four batches, three of them done
+    for index in range(len(rows)):
+        assert torch.equal(resumed[index], whole[index])
+
+
+def test_a_full_cache_runs_no_layer(
+    network: PRMNetwork, rows: list[EncodedTrajectory], tmp_path: Path
+) -> None:
+    open_cache(tmp_path, rows).fill(network)
+    cache = open_cache(tmp_path, rows)
+    cache.fill(network=None)  # type: ignore[arg-type]
+    assert torch.isfinite(cache[1].float()).all()
+
+
+def test_other_rows_or_layers_do_not_share_a_file(
+    network: PRMNetwork, rows: list[EncodedTrajectory], tmp_path: Path
+) -> None:
+    for layer, some in ((2, rows), (1, rows), (2, rows[::-1])):
+        open_cache(tmp_path, some, layer).fill(network)
+    assert len(list(tmp_path.glob("*.bin"))) == 3

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+from rfprm_training import TrainingError
+from rfprm_training.config import DataConfig
+from rfprm_training.corruption import CorruptedSolution
+from rfprm_training.dataset import (
+    Example,
+    build_examples,
+    corrupted_example,
+    gold_example,
+    group_batches,
+    sampled_example,
+)
+from rfprm_training.gsm8k import GoldSolution
+
+from rfprm_runtime.types import Trajectory
+
+
+def data_config(tiny_data: Path, **changes: object) -> DataConfig:
+    fields = {"num_constructed": 6, "num_constructed_held_out": 2, **changes}
+    files = {"gold": tiny_data / "gold.jsonl", "model_solutions": tiny_data / "solutions.jsonl"}
+    return DataConfig(**files, num_folds=3, **fields)
+
+
+def test_every_step_of_a_gold_solution_is_right(pencils: GoldSolution) -> None:
+    example = gold_example(pencils, "g")
+    assert example.step_labels == (1.0, 1.0, 1.0)
+    assert (example.trajectory_label, example.first_error) == (1.0, None)
+    assert example.trajectory.response == ("The answer is 60.",)
+    assert "<<" not in "".join(example.trajectory.steps)
+
+
+def test_the_first_error_and_what_builds_on_it_are_wrong() -> None:
+    wrong = CorruptedSolution("Why?", ("a", "b", "c"), "5", first_error=1, kind="wrong_result")
+    example = corrupted_example(wrong, "g")
+    assert example.step_labels == (1.0, 0.0, 0.0)
+    assert (example.trajectory_label, example.first_error) == (0.0, 1)
+
+
+def sampled(outcome: bool) -> Trajectory:
+    return Trajectory(
+        question="Why?",
+        steps=("a", "b", "c"),
+        outcome=outcome,
+        metadata={"question_index": 4},
+    )
+
+
+def test_earlier_steps_of_a_wrong_sampled_solution_are_unknown() -> None:
+    example = sampled_example(sampled(outcome=False))
+    assert [math.isnan(label) for label in example.step_labels] == [True, True, False]
+    assert (example.step_labels[2], example.trajectory_label) == (0.0, 0.0)
+
+
+def test_steps_of_a_right_sampled_solution_are_right() -> None:
+    example = sampled_example(sampled(outcome=True))
+    assert example.step_labels == (1.0, 1.0, 1.0)
+    assert example.group == "sampled-4"
+
+
+def test_held_out_questions_share_no_trajectory_with_the_trained_ones(
+    tiny_data: Path,
+) -> None:
+    examples = build_examples(data_config(tiny_data, held_out_fold=2), seed=0)
+    trained = {example.trajectory.question for example in examples if not example.held_out}
+    held_out = {example.trajectory.question for example in examples if example.held_out}
+    assert trained
+    assert held_out
+    assert not trained & held_out
+
+
+def test_the_folds_hold_each_sampled_question_out_once(tiny_data: Path) -> None:
+    held_out: list[str] = []
+    for fold in range(3):
+        examples = build_examples(data_config(tiny_data, held_out_fold=fold), seed=0)
+        held_out += {e.group for e in examples if e.held_out and e.kind == "sampled"}
+    assert sorted(held_out) == [f"sampled-{index}" for index in range(6)]
+
+
+def test_no_fold_held_out_trains_on_every_sampled_solution(
+    tiny_data: Path,
+) -> None:
+    examples = build_examples(data_config(tiny_data, held_out_fold=None), seed=0)
+    assert {e.held_out for e in examples if e.kind == "sampled"} == {False}
+    assert {e.held_out for e in examples if e.kind != "sampled"} == {False, True}
+
+
+def test_the_examples_do_not_depend_on_the_fold(tiny_data: Path) -> None:
+    folds = [build_examples(data_config(tiny_data, held_out_fold=f), seed=0) for f in (0, 2)]
+    first, second = ([example.trajectory for example in examples] for examples in folds)
+    assert first == second
+
+
+def test_another_seed_constructs_other_errors(tiny_data: Path) -> None:
+    first, second = (build_examples(data_config(tiny_data), seed) for seed in (0, 1))
+    assert [e.trajectory for e in first] != [e.trajectory for e in second]
+
+
+def test_too_few_gold_solutions_are_an_error(tiny_data: Path) -> None:
+    with pytest.raises(TrainingError, match="1000"):
+        build_examples(data_config(tiny_data, num_constructed=998), seed=0)
+
+
+def group_of(name: str) -> Example:
+    return Example(sampled(outcome=True), (1.0, 1.0, 1.0), 1.0, name, "sampled")
+
+
+def test_batches_hold_every_example_once_and_tear_no_group() -> None:
+    rng = random.Random(0)
+    examples = [group_of(f"g{index % 40}") for index in range(120)]
+    lengths = [rng.randrange(10, 90) for _ in examples]
+    batches = group_batches(examples, lengths, 600, rng)
+    assert sorted(index for batch in batches for index in batch) == list(range(120))
+    owners = [{examples[index].group for index in batch} for batch in batches]
+    assert sum(map(len, owners)) == 40
+    for batch in batches:
+        padded = len(batch) * max(lengths[index] for index in batch)
+        assert padded <= 600 or len({examples[index].group for index in batch}) == 1
+
+
+def test_a_group_beyond_the_limit_still_gets_a_batch() -> None:
+    examples = [group_of("a"), group_of("a"), group_of("b")]
+    batches = group_batches(examples, [500, 400, 20], 100, random.Random(0))
+    assert sorted(map(sorted, batches)) == [[0, 1], [2]]
+
+
+def test_epochs_differ() -> None:
+    examples = [group_of(f"g{index}") for index in range(30)]
+    lengths = [20] * 30
+    first, second = (group_batches(examples, lengths, 60, random.Random(s)) for s in (0, 1))
+    assert first != second

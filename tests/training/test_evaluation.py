@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rfprm_training import TrainingError
+from rfprm_training.config import read_config
+from rfprm_training.dataset import Example, build_examples
+from rfprm_training.evaluation import evaluate_scorer, open_scorer, summarise
+from rfprm_training.trainer import Trainer
+from typer.testing import CliRunner
+
+from rfprm_runtime.types import TrajectoryScore
+
+WriteConfig = Callable[..., Path]
+
+
+def score_of(step_scores: list[float], trajectory_score: float) -> TrajectoryScore:
+    reward = float(np.mean(step_scores)) + trajectory_score
+    return TrajectoryScore(
+        step_scores=step_scores,
+        trajectory_score=trajectory_score,
+        reward=reward,
+        num_tokens=10 * len(step_scores),
+    )
+
+
+def knowing(example: Example) -> TrajectoryScore:
+    """What a PRM that knows the labels would say."""
+    labels = [1.0 if np.isnan(label) else label for label in example.step_labels]
+    return score_of(labels, example.trajectory_label)
+
+
+@pytest.fixture
+def held_out(write_config: WriteConfig) -> tuple[list[Example], list[Example]]:
+    config = read_config(write_config())
+    examples = [e for e in build_examples(config.data, config.seed) if e.held_out]
+    sampled = [example for example in examples if example.kind == "sampled"]
+    return sampled, [example for example in examples if example.kind != "sampled"]
+
+
+def test_a_prm_that_knows_the_labels_is_perfect(
+    held_out: tuple[list[Example], list[Example]],
+) -> None:
+    sampled, constructed = held_out
+    evaluation = summarise(
+        sampled, list(map(knowing, sampled)), constructed, list(map(knowing, constructed))
+    )
+    reward = evaluation.rankings["reward"]
+    assert reward.auc.value == reward.auc_within_question.value == 1.0
+    assert reward.gap_recovered.value == reward.best_of_n.picked == 1.0
+    assert (evaluation.first_error.wrong_located, evaluation.first_error.f1) == (1.0, 1.0)
+    assert evaluation.constructed_auc_within_question.value == 1.0
+    assert (evaluation.num_solutions, evaluation.num_questions) == (4, 2)
+    assert evaluation.num_constructed == 6
+
+
+def test_a_prm_that_prefers_wrong_solutions_is_worse_than_random(
+    held_out: tuple[list[Example], list[Example]],
+) -> None:
+    sampled, constructed = held_out
+    upside_down = [
+        score_of([0.4] * len(e.step_labels), 1 - e.trajectory_label)
+        for e in (*sampled, *constructed)
+    ]
+    evaluation = summarise(
+        sampled, upside_down[: len(sampled)], constructed, upside_down[len(sampled) :]
+    )
+    assert evaluation.rankings["reward"].auc_within_question.value == 0.0
+    assert evaluation.rankings["reward"].gap_recovered.value == -1.0
+    assert evaluation.rankings["mean_step_score"].auc_within_question.value == 0.5
+    assert evaluation.first_error.right_accepted == 0.0
+
+
+def test_a_config_that_holds_nothing_out_cannot_be_evaluated(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    folder = Trainer(write_config(), tmp_path / "run", device="cpu").run()
+    nothing = write_config(("num_constructed_held_out = 3", "num_constructed_held_out = 0"))
+    with open_scorer(folder) as scorer, pytest.raises(TrainingError, match="held_out"):
+        evaluate_scorer(scorer, read_config(nothing))
+
+
+def test_train_and_evaluate_work_from_the_command_line(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    import typer
+    from rfprm_training.commands import evaluate, train
+
+    app = typer.Typer()
+    app.command()(train)
+    app.command()(evaluate)
+    folder, figures = tmp_path / "run", tmp_path / "evaluation.json"
+    arguments = ["train", str(write_config()), "-o", str(folder), "--device", "cpu"]
+    trained = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert (trained.exit_code, folder.name in trained.output) == (0, True)
+    measured = CliRunner().invoke(
+        app, ["evaluate", str(folder), "-o", str(figures)], catch_exceptions=False
+    )
+    assert measured.exit_code == 0
+    assert "AUC within a question" in " ".join(measured.output.split())
+    saved = json.loads(figures.read_text())
+    assert saved["num_solutions"] == 4
+    reward = saved["rankings"]["reward"]["auc_within_question"]
+    assert 0.0 <= reward["low"] <= reward["value"] <= reward["high"] <= 1.0

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from rfprm_training.config import LossConfig
+from rfprm_training.losses import Targets, joint_loss, pair_loss
+
+UNKNOWN = math.nan
+# Two trajectories of one question: two known steps, then one known and one unknown.
+TARGETS = Targets(
+    step_labels=torch.tensor([1.0, 0.0, 1.0, UNKNOWN]),
+    step_owner=torch.tensor([0, 0, 1, 1]),
+    trajectory_labels=torch.tensor([0.0, 1.0]),
+    groups=torch.tensor([0, 0]),
+)
+STEP_LOGITS = torch.tensor([0.0, 1.0, 2.0, 50.0])
+TRAJECTORY_LOGITS = torch.tensor([0.5, -0.5])
+
+
+def cross_entropy(logit: float, label: float) -> float:
+    chance = 1 / (1 + math.exp(-logit))
+    return -(label * math.log(chance) + (1 - label) * math.log(1 - chance))
+
+
+def test_steps_are_averaged_within_their_trajectory_first() -> None:
+    losses = joint_loss(STEP_LOGITS, TRAJECTORY_LOGITS, TARGETS, LossConfig())
+    first = (cross_entropy(0.0, 1) + cross_entropy(1.0, 0)) / 2
+    second = cross_entropy(2.0, 1)
+    assert float(losses["step"]) == pytest.approx((first + second) / 2, rel=1e-5)
+
+
+def test_mse_is_the_papers() -> None:
+    losses = joint_loss(STEP_LOGITS, TRAJECTORY_LOGITS, TARGETS, LossConfig(kind="mse"))
+    chance = 1 / (1 + math.exp(-0.5))
+    # 0.5 for a wrong one and -0.5 for a right one are equally far off.
+    assert float(losses["final"]) == pytest.approx(chance**2, rel=1e-5)
+
+
+def test_the_total_is_the_weighted_sum() -> None:
+    weights = LossConfig(lambda_step=2.0, lambda_final=3.0, lambda_pair=5.0)
+    losses = joint_loss(STEP_LOGITS, TRAJECTORY_LOGITS, TARGETS, weights)
+    total = 2 * losses["step"] + 3 * losses["final"] + 5 * losses["pair"]
+    assert float(losses["total"]) == pytest.approx(float(total), rel=1e-6)
+
+
+def test_an_unknown_step_moves_nothing() -> None:
+    logits = STEP_LOGITS.clone().requires_grad_()
+    joint_loss(logits, TRAJECTORY_LOGITS, TARGETS, LossConfig())["total"].backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[3] == 0
+    assert (logits.grad[:3] != 0).all()
+
+
+def test_a_batch_with_nothing_known_has_no_loss() -> None:
+    unknown = Targets(
+        torch.full((4,), UNKNOWN), TARGETS.step_owner, torch.full((2,), UNKNOWN), TARGETS.groups
+    )
+    losses = joint_loss(STEP_LOGITS, TRAJECTORY_LOGITS, unknown, LossConfig(lambda_pair=1.0))
+    assert float(losses["total"]) == 0.0
+
+
+def test_pairs_are_formed_within_a_question_only() -> None:
+    logits = torch.tensor([2.0, 1.0, 9.0, -9.0])
+    labels = torch.tensor([1.0, 0.0, 0.0, 1.0])
+    alone = pair_loss(logits, labels, torch.tensor([0, 0, 1, 2]))
+    assert float(alone) == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-5)
+
+
+def test_questions_without_a_pair_have_no_pair_loss() -> None:
+    same = pair_loss(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0]), torch.tensor([0, 0]))
+    assert float(same) == 0.0

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rfprm_training.metrics import (
+    auc,
+    best_of_n,
+    bootstrap,
+    first_error_accuracy,
+    within_group_auc,
+)
+
+SCORES = np.array([0.9, 0.1, 0.4, 0.6, 0.2, 0.2])
+RIGHT = np.array([True, False, True, False, True, False])
+GROUPS = np.array([0, 0, 1, 1, 2, 2])
+
+
+def test_auc_counts_pairs_and_half_for_ties() -> None:
+    # Right 0.9, 0.4, 0.2 against wrong 0.1, 0.6, 0.2: 3 + 2 + 1.5 of 9 pairs.
+    assert auc(SCORES, RIGHT) == pytest.approx(6.5 / 9)
+
+
+def test_within_question_auc_ignores_pairs_across_questions() -> None:
+    assert within_group_auc(SCORES, RIGHT, GROUPS) == pytest.approx((1 + 0 + 0.5) / 3)
+
+
+def test_auc_without_both_kinds_is_undefined() -> None:
+    assert np.isnan(auc(SCORES, np.ones(6, dtype=bool)))
+    assert np.isnan(within_group_auc(SCORES, RIGHT, np.arange(6)))
+
+
+def test_best_of_n_by_hand() -> None:
+    found = best_of_n(SCORES, RIGHT, GROUPS)
+    assert found.picked == pytest.approx((1 + 0 + 0.5) / 3)
+    assert found.random == pytest.approx(0.5)
+    assert found.oracle == 1.0
+    assert found.gap_recovered == pytest.approx(0.0)
+
+
+def test_a_perfect_scorer_recovers_the_whole_gap() -> None:
+    assert best_of_n(RIGHT.astype(float), RIGHT, GROUPS).gap_recovered == 1.0
+
+
+def test_groups_need_not_lie_together() -> None:
+    order = np.array([5, 0, 3, 1, 4, 2])
+    assert best_of_n(SCORES[order], RIGHT[order], GROUPS[order]) == best_of_n(SCORES, RIGHT, GROUPS)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=40))
+def test_auc_equals_its_slow_twin(pairs: list[tuple[int, bool]]) -> None:
+    scores = np.array([score for score, _ in pairs], dtype=float)
+    right = np.array([flag for _, flag in pairs])
+    won = [(a > b) + 0.5 * (a == b) for a in scores[right] for b in scores[~right]]
+    expected = np.mean(won) if won else np.nan
+    np.testing.assert_allclose(auc(scores, right), expected)
+
+
+def test_bootstrap_brackets_the_value_and_repeats() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random(400) < 0.5
+    scores = right + rng.normal(size=400)
+    groups = np.repeat(np.arange(100), 4)
+    first = bootstrap(within_group_auc, scores, right, groups, num_resamples=200)
+    assert first.low < first.value < first.high
+    assert first.high - first.low > 0.02
+    assert first == bootstrap(within_group_auc, scores, right, groups, num_resamples=200)
+
+
+def test_first_error_needs_the_exact_step() -> None:
+    steps = [np.array([0.9, 0.2, 0.1]), np.array([0.9, 0.8]), np.array([0.4, 0.1])]
+    found = first_error_accuracy([s.astype(np.float32) for s in steps], [1, None, 1])
+    assert found.wrong_located == 0.5
+    assert found.right_accepted == 1.0
+    assert found.f1 == pytest.approx(2 / 3)
