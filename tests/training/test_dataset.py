@@ -52,15 +52,27 @@ def sampled(outcome: bool) -> Trajectory:
 
 
 def test_earlier_steps_of_a_wrong_sampled_solution_are_unknown() -> None:
-    example = sampled_example(sampled(outcome=False))
+    example = sampled_example(sampled(outcome=False), "last")
     assert [math.isnan(label) for label in example.step_labels] == [True, True, False]
     assert (example.step_labels[2], example.trajectory_label) == (0.0, 0.0)
 
 
 def test_steps_of_a_right_sampled_solution_are_right() -> None:
-    example = sampled_example(sampled(outcome=True))
+    example = sampled_example(sampled(outcome=True), "last")
     assert example.step_labels == (1.0, 1.0, 1.0)
     assert example.group == "sampled-4"
+
+
+def test_steps_of_a_sampled_solution_may_take_its_outcome() -> None:
+    assert sampled_example(sampled(outcome=False), "outcome").step_labels == (0.0, 0.0, 0.0)
+    assert sampled_example(sampled(outcome=True), "outcome").step_labels == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("outcome", [True, False])
+def test_steps_of_a_sampled_solution_may_be_left_unjudged(outcome: bool) -> None:
+    example = sampled_example(sampled(outcome), "none")
+    assert all(map(math.isnan, example.step_labels))
+    assert example.trajectory_label == outcome
 
 
 def test_held_out_questions_share_no_trajectory_with_the_trained_ones(

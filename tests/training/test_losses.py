@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,9 +40,10 @@ def test_mse_is_the_papers() -> None:
 
 
 def test_the_total_is_the_weighted_sum() -> None:
-    weights = LossConfig(lambda_step=2.0, lambda_final=3.0, lambda_pair=5.0)
+    weights = LossConfig(lambda_step=2.0, lambda_final=3.0, lambda_pair=5.0, lambda_pair_step=7.0)
     losses = joint_loss(STEP_LOGITS, TRAJECTORY_LOGITS, TARGETS, weights)
     total = 2 * losses["step"] + 3 * losses["final"] + 5 * losses["pair"]
+    total = total + 7 * losses["pair_step"]
     assert float(losses["total"]) == pytest.approx(float(total), rel=1e-6)
 
 
@@ -72,3 +74,16 @@ def test_pairs_are_formed_within_a_question_only() -> None:
 def test_questions_without_a_pair_have_no_pair_loss() -> None:
     same = pair_loss(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0]), torch.tensor([0, 0]))
     assert float(same) == 0.0
+
+
+def test_the_pairs_of_steps_compare_mean_step_logits() -> None:
+    losses = joint_loss(STEP_LOGITS, TRAJECTORY_LOGITS, TARGETS, LossConfig())
+    # Means 0.5 of the wrong one and 26 of the right one.
+    assert float(losses["pair_step"]) == pytest.approx(math.log1p(math.exp(-25.5)), abs=1e-9)
+    swapped = joint_loss(
+        STEP_LOGITS,
+        TRAJECTORY_LOGITS,
+        replace(TARGETS, trajectory_labels=torch.tensor([1.0, 0.0])),
+        LossConfig(),
+    )
+    assert float(swapped["pair_step"]) == pytest.approx(25.5, rel=1e-5)

@@ -53,6 +53,11 @@ class DataConfig(_Section):
     num_constructed_held_out: int = Field(default=300, ge=0)
     """Further questions of ``gold``, kept for measuring first-error accuracy."""
     num_folds: int = Field(default=5, gt=1)
+    sampled_steps: Literal["none", "last", "outcome"] = "last"
+    """What is known of the steps of a real solution, of which only the outcome was judged. Where it
+    is right, all its steps are. Where it is wrong: ``last``, only that its last step is wrong;
+    ``outcome``, every step is taken to be. ``none`` says nothing of the steps of either, so that
+    how many steps a solution has cannot pass for how good they are."""
     held_out_fold: int | None = 0
     """Questions with index % num_folds equal to it are never trained on; None trains on all."""
     corruption_weights: dict[str, float] = Field(
@@ -74,6 +79,8 @@ class LossConfig(_Section):
     lambda_pair: float = Field(default=0.0, ge=0)
     """Logistic loss on pairs of a right and a wrong trajectory to the same question: an addition
     to the paper's loss, because ranking within a question is what the score is used for."""
+    lambda_pair_step: float = Field(default=0.0, ge=0)
+    """The same on the mean of the step logits, which is the other half of the reward (Eq. 11)."""
 
 
 class OptimizerConfig(_Section):

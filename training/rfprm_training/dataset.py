@@ -7,6 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
@@ -59,7 +60,10 @@ def build_examples(config: DataConfig, seed: int) -> list[Example]:
         random.Random(seed),
     )
     cut = 2 * config.num_constructed
-    sampled = [sampled_example(item) for item in read_model_solutions(config.model_solutions)]
+    sampled = [
+        sampled_example(solution, config.sampled_steps)
+        for solution in read_model_solutions(config.model_solutions)
+    ]
     return [
         *constructed[:cut],
         *(replace(example, held_out=True) for example in constructed[cut:]),
@@ -126,13 +130,17 @@ def corrupted_example(solution: CorruptedSolution, group: str) -> Example:
     return Example(trajectory, labels, 0.0, group, solution.kind)
 
 
-def sampled_example(trajectory: Trajectory) -> Example:
-    """A real solution: where it is right, so are its steps; where it is wrong, only the last
-    step is known to be, since nobody judged which came first."""
-    num_steps = len(trajectory.steps)
-    labels = (1.0,) * num_steps if trajectory.outcome else (UNKNOWN,) * (num_steps - 1) + (0.0,)
+def sampled_example(trajectory: Trajectory, steps: Literal["none", "last", "outcome"]) -> Example:
+    """A real solution, of which only the outcome is known; ``steps`` as in :class:`DataConfig`."""
+    num_steps, outcome = len(trajectory.steps), float(trajectory.outcome or 0)
+    if steps == "none":
+        labels = (UNKNOWN,) * num_steps
+    elif steps == "outcome" or outcome:
+        labels = (outcome,) * num_steps
+    else:
+        labels = (UNKNOWN,) * (num_steps - 1) + (0.0,)
     group = f"sampled-{trajectory.metadata['question_index']}"
-    return Example(trajectory, labels, float(trajectory.outcome or 0), group, "sampled")
+    return Example(trajectory, labels, outcome, group, "sampled")
 
 
 def group_batches(

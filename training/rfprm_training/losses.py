@@ -36,8 +36,18 @@ def joint_loss(
     losses, known = _known(trajectory_logits, targets.trajectory_labels, config)
     final = losses.sum() / known.sum().clamp(min=1)
     pair = pair_loss(trajectory_logits, targets.trajectory_labels, targets.groups)
-    total = config.lambda_step * step + config.lambda_final * final + config.lambda_pair * pair
-    return {"total": total, "step": step, "final": final, "pair": pair}
+    pair_step = pair_loss(
+        _mean_logits(step_logits, targets.step_owner, num_trajectories),
+        targets.trajectory_labels,
+        targets.groups,
+    )
+    total = (
+        config.lambda_step * step
+        + config.lambda_final * final
+        + config.lambda_pair * pair
+        + config.lambda_pair_step * pair_step
+    )
+    return {"total": total, "step": step, "final": final, "pair": pair, "pair_step": pair_step}
 
 
 def pair_loss(logits: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
@@ -57,6 +67,13 @@ def _known(logits: Tensor, labels: Tensor, config: LossConfig) -> tuple[Tensor, 
     else:
         losses = (torch.sigmoid(logits) - targets) ** 2
     return losses * known, known
+
+
+def _mean_logits(step_logits: Tensor, owner: Tensor, num_owners: int) -> Tensor:
+    """Mean step logit of each trajectory, float [num_owners]."""
+    sums = torch.zeros(num_owners, device=step_logits.device).index_add(0, owner, step_logits)
+    counts = torch.bincount(owner, minlength=num_owners)
+    return sums / counts.clamp(min=1)
 
 
 def _mean_by_owner(losses: Tensor, known: Tensor, owner: Tensor, num_owners: int) -> Tensor:
