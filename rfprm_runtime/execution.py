@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rfprm_runtime.backends.base import Backend
 from rfprm_runtime.batching import pad_batch, plan_batches
 from rfprm_runtime.encoding import TokenRow
+from rfprm_runtime.errors import BackendError
 
 
 def run_rows(
@@ -42,5 +43,10 @@ def run_rows(
 
 def _run_batch(backend: Backend, rows: list[TokenRow]) -> list[NDArray[np.float32]]:
     logits = backend.run(pad_batch(rows))
+    if not np.isfinite(logits).all():
+        raise BackendError(
+            f"{backend.description} returned logits that are not finite for a batch of "
+            f"{len(rows)} rows; the model or its precision is damaged, export it again"
+        )
     ends = np.cumsum([len(row.marker_positions) for row in rows])
     return np.split(logits, ends[:-1])

@@ -23,7 +23,12 @@ from rfprm_runtime.artifact import check_files
 from rfprm_runtime.backends import choose_backend, open_backend
 from rfprm_runtime.backends.base import Backend
 from rfprm_runtime.encoding import EncodedTrajectory, TokenRow, TrajectoryEncoder
-from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError, TraceTooLongError
+from rfprm_runtime.errors import (
+    BackendError,
+    InvalidTrajectoryError,
+    RfprmError,
+    TraceTooLongError,
+)
 from rfprm_runtime.execution import run_rows
 from rfprm_runtime.manifest import Manifest, read_manifest
 from rfprm_runtime.progress import ProgressBar, progress_bar
@@ -48,6 +53,7 @@ class Scorer:
         self.manifest = manifest
         self._encoder = encoder
         self._backend = backend
+        self._closed = False
         self._pool = ThreadPoolExecutor(
             backend.limits.max_concurrent_runs, thread_name_prefix="rfprm"
         )
@@ -141,6 +147,10 @@ class Scorer:
         ``show_progress_bar`` draws tokens done of tokens to do on stderr; ``on_scored`` is called
         with the number of traces that were just scored (``tqdm.update`` fits).
         """
+        _check_choice("overflow", overflow, ("error", "window"))
+        _check_choice("on_error", on_error, ("raise", "return"))
+        if self._closed:
+            raise BackendError("the scorer was closed; load it again")
         prepared = [self._prepare(item, index, overflow) for index, item in enumerate(trajectories)]
         if on_error == "raise":
             for item in prepared:
@@ -213,7 +223,8 @@ class Scorer:
         return self._backend.description
 
     def close(self) -> None:
-        """Wait for running batches and free the model."""
+        """Wait for running batches and free the model. Calling it twice is fine."""
+        self._closed = True
         self._pool.shutdown()
         self._backend.close()
 
@@ -227,3 +238,8 @@ class Scorer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected one of {choices}")

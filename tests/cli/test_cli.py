@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import fake_scorer
+
+from rfprm_runtime import RfprmError
+from rfprm_runtime.score_file import score_file
+
+
+def _rfprm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from rfprm_runtime.cli import main; main()"]
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+    )
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+GOOD = {"question": "q?", "steps": ["a", "b"], "id": 7, "nested": {"x": [1, None]}, "名": "ü"}
+BAD_LINES = {
+    b'{"question": "q", "steps": [': "not JSON",
+    b'{"question": "q\xff", "steps": ["a"]}': "not UTF-8",
+    b'["a", "list"]': "a JSON list, expected an object",
+    b'{"steps": ["a"]}': "no a question",
+    b'{"question": "q"}': "no steps, or the text of a trace",
+    b'{"question": "q", "steps": []}': "got 0 steps",
+    b'{"question": "q", "steps": ["a", " "]}': "only white space",
+    b'{"question": "q", "steps": "text"}': "got one string",
+    b'{"question": "q", "steps": [1, 2]}': "steps.0",
+    b'{"question": 5, "steps": ["a"]}': "question",
+    b'{"question": "q", "completion": " "}': "got 0 steps",
+    b'{"question": "q", "steps": ["%s"]}' % (b"x" * 600): "512 positions",
+    b'{"question": "q", "steps": ["a"], "reward": 1}': "choose a --prefix",
+}
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_LINES.items(), ids=BAD_LINES.values())
+def test_a_bad_line_is_reported_and_loses_no_other(
+    tmp_path: Path, line: bytes, message: str
+) -> None:
+    traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    good = json.dumps(GOOD).encode()
+    traces.write_bytes(b"\n".join([good, line, b"", good]) + b"\n")
+    with fake_scorer() as scorer:
+        summary = score_file(scorer, traces, output)
+    assert (summary.num_scored, summary.num_failed) == (2, 1)
+    assert len(_rows(output)) == 2
+    [error] = _rows(tmp_path / "out.jsonl.errors.jsonl")
+    assert error["line"] == 2
+    assert message in error["error"]
+    assert summary.first_errors == [f"line 2: {error['error']}"]
+
+
+def test_every_input_field_is_kept_in_order_and_spelling(tmp_path: Path) -> None:
+    traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [GOOD, {**GOOD, "id": 8, "odd": "\ud800"}, {"question": "q", "text": "a\n\nb\n\nc"}]
+    traces.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with fake_scorer() as scorer:
+        score_file(scorer, traces, output)
+        expected = scorer.score("q?", steps=["a", "b"])
+    found = _rows(output)
+    for row, scored in zip(rows, found, strict=True):
+        assert list(scored)[: len(row)] == list(row)
+        assert {key: scored[key] for key in row} == row
+    assert found[0]["step_scores"] == expected.step_scores.tolist()
+    assert found[0]["reward"] == expected.reward
+    assert len(found[2]["step_scores"]) == 3
+    assert "名" in output.read_text(encoding="utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_a_prefix_keeps_old_scores(tmp_path: Path) -> None:
+    traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    traces.write_text(json.dumps({**GOOD, "reward": -1}) + "\n", encoding="utf-8")
+    with fake_scorer() as scorer:
+        score_file(scorer, traces, output, prefix="prm_", overflow="window")
+    [row] = _rows(output)
+    assert row["reward"] == -1
+    assert row["prm_reward"] > 0
+    assert row["prm_windowed_from"] is None
+
+
+def test_many_lines_keep_their_order(tmp_path: Path) -> None:
+    traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{"question": f"q{i}", "steps": ["s"] * (1 + i % 3), "i": i} for i in range(600)]
+    traces.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with fake_scorer() as scorer:
+        score_file(scorer, traces, output)
+    assert [row["i"] for row in _rows(output)] == list(range(600))
+
+
+def test_an_interrupted_run_leaves_the_old_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
+    output.write_text("old\n")
+    with fake_scorer() as scorer:
+        monkeypatch.setattr(scorer, "score_batch", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            score_file(scorer, traces, output)
+    assert output.read_text() == "old\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def _interrupt(*args: object, **kwargs: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
+    traces = tmp_path / "in.jsonl"
+    traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
+    with fake_scorer() as scorer, pytest.raises(RfprmError, match="is the input itself"):
+        score_file(scorer, traces, traces)
+    assert _rows(traces) == [GOOD]
+
+
+def test_score_from_a_shell(tiny_artifact: Path, tmp_path: Path) -> None:
+    traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    traces.write_text(json.dumps(GOOD) + "\nnot json\n", encoding="utf-8")
+    found = _rfprm("score", traces, "-o", output, "-a", tiny_artifact, "--threads", "1")
+    assert found.returncode == 3
+    assert "1 traces scored" in found.stderr
+    assert "line 2: not JSON" in found.stderr
+    assert "Traceback" not in found.stderr
+    [row] = _rows(output)
+    assert len(row["step_scores"]) == 2
+
+
+def test_info_prints_the_manifest(tiny_artifact: Path) -> None:
+    found = _rfprm("info", tiny_artifact)
+    assert found.returncode == 0
+    assert "qwen2.5-math-prm" in found.stdout
+    assert "max difference" in found.stdout
+    as_json = _rfprm("info", tiny_artifact, "--json")
+    assert as_json.stdout == (tiny_artifact / "prm.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "absent"], "there is no artifact folder 'absent'"),
+        (["score", "absent.jsonl", "-o", "out.jsonl"], "there is no file 'absent.jsonl'"),
+        (["export", "absent", "-o", "artifact"], "there is no checkpoint 'absent'"),
+    ],
+)
+def test_errors_are_one_line_and_status_1(arguments: list[str], message: str) -> None:
+    found = _rfprm(*arguments)
+    assert found.returncode == 1
+    assert message in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+def test_help_lists_the_commands_of_all_packages() -> None:
+    found = _rfprm("--help")
+    assert found.returncode == 0
+    for command in ("score", "info", "demo", "export", "train", "evaluate"):
+        assert f" {command} " in found.stdout

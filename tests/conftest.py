@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tiny_models import save_published_prm
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real traces, which are not part of the repository."""
+    folder = Path(os.environ.get("RFPRM_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"the real traces are not here: {folder} is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published_prm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Qwen2 PRM as a Hugging Face folder."""
+    folder = tmp_path_factory.mktemp("published")
+    save_published_prm(folder, "qwen2")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory, published_prm: Path) -> Path:
+    """The same, exported to ONNX and verified. Copy it before changing it."""
+    from rfprm_export.artifact_writer import export_artifact
+
+    traces = tmp_path_factory.mktemp("traces") / "traces.jsonl"
+    traces.write_text('{"question": "2+2?", "steps": ["2+2 = 4", "so 4"]}\n', encoding="utf-8")
+    output = tmp_path_factory.mktemp("artifacts") / "tiny"
+    export_artifact(published_prm, output, verify_traces=traces)
+    return output
+
+

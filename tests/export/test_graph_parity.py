@@ -1,0 +1,106 @@
+"""The exported graph, the reference network and transformers' own forward agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import save_published_prm
+
+from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.graph import write_graph
+from rfprm_export.options import AttentionOp
+from rfprm_runtime.backends.onnx import OnnxBackend
+from rfprm_runtime.backends.torch import TorchBackend, build_network
+from rfprm_runtime.batching import TokenBatch
+
+BACKBONES = {
+    "llama": {"kind": "llama", "num_heads": 4, "num_kv_heads": 4},
+    "llama-gqa-3": {"kind": "llama", "num_heads": 3, "num_kv_heads": 1, "rope_theta": 500_000.0},
+    "llama-biases": {"kind": "llama", "attention_bias": True, "mlp_bias": True},
+    "qwen2": {"kind": "qwen2", "num_heads": 4, "num_kv_heads": 1},
+    "qwen3": {"kind": "qwen3", "num_heads": 4, "num_kv_heads": 2},
+}
+
+
+def _batch(vocab_size: int) -> TokenBatch:
+    """Rows of 40 and 23 tokens, right-padded, with markers at both ends of each."""
+    rng = np.random.default_rng(0)
+    return TokenBatch(
+        token_ids=rng.integers(0, vocab_size, (2, 40)),
+        lengths=np.array([40, 23]),
+        marker_positions=np.array([0, 17, 39, 40, 51, 62]),
+    )
+
+
+def _logits_of_transformers(backbone: Any, prm: LoadedPRM, batch: TokenBatch) -> np.ndarray:
+    """Hidden states by transformers, one row at a time and unpadded, and the head by hand."""
+    with torch.no_grad():
+        rows = [
+            backbone(torch.from_numpy(ids[:length])[None]).last_hidden_state[0].numpy()
+            for ids, length in zip(batch.token_ids, batch.lengths, strict=True)
+        ]
+    hidden = np.stack(
+        [rows[position // 40][position % 40] for position in batch.marker_positions]
+    ).astype(np.float64)
+    w = prm.weights
+    inner = np.maximum(hidden @ w["score.0.weight"].T + w["score.0.bias"], 0)
+    return inner @ w["score.2.weight"].T + w["score.2.bias"]
+
+
+@pytest.mark.parametrize("attention", ["group_query", "standard"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_graph_reference_and_transformers_agree(
+    name: str, attention: AttentionOp, tmp_path: Path
+) -> None:
+    backbone = save_published_prm(tmp_path, **BACKBONES[name])
+    prm = load_prm(tmp_path)
+    manifest = prm.manifest
+    batch = _batch(manifest.backbone.vocab_size)
+    write_graph(
+        tmp_path / "model.onnx",
+        manifest.backbone,
+        manifest.head,
+        prm.weights,
+        max_positions=manifest.max_positions,
+        attention=attention,
+    )
+    ours = OnnxBackend(tmp_path / "model.onnx", manifest).run(batch)
+    reference = TorchBackend(
+        build_network(manifest.backbone, manifest.head, prm.weights), device="cpu"
+    ).run(batch)
+    theirs = _logits_of_transformers(backbone, prm, batch)
+    for label, other in (("reference", reference), ("transformers", theirs)):
+        difference = np.abs(ours - other)
+        print(f"{name} {attention} {label}: max {difference.max():.1e} mean {difference.mean():.1e}")
+        assert difference.max() <= 1e-4
+    assert np.ptp(theirs, axis=0).min() > 0.05  # the rows differ, so agreement means something
+
+
+def test_what_is_padded_or_later_cannot_leak(tmp_path: Path) -> None:
+    save_published_prm(tmp_path, "qwen2")
+    prm = load_prm(tmp_path)
+    batch = _batch(prm.manifest.backbone.vocab_size)
+    network = build_network(prm.manifest.backbone, prm.manifest.head, prm.weights)
+    write_graph(
+        tmp_path / "model.onnx",
+        prm.manifest.backbone,
+        prm.manifest.head,
+        prm.weights,
+        max_positions=256,
+    )
+    changed = batch.token_ids.copy()
+    changed[1, 23:] = 7
+    changed[0, 18:39] = 9
+    unaffected = [0, 1, 3, 4, 5]
+    for backend in (
+        OnnxBackend(tmp_path / "model.onnx", prm.manifest),
+        TorchBackend(network, device="cpu"),
+    ):
+        before = backend.run(batch)
+        after = backend.run(TokenBatch(changed, batch.lengths, batch.marker_positions))
+        np.testing.assert_allclose(before[unaffected], after[unaffected], atol=1e-6)
+        assert np.abs(before[2] - after[2]).max() > 1e-3

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import byte_tokenizer, tiny_manifest
+
+from rfprm_runtime import ArtifactError, ManifestError
+from rfprm_runtime.manifest import FORMAT_VERSION, parse_manifest, read_manifest
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    return json.loads(tiny_manifest(byte_tokenizer()).to_json())
+
+
+def test_a_manifest_survives_its_json(content: dict[str, Any]) -> None:
+    assert parse_manifest(content) == tiny_manifest(byte_tokenizer())
+
+
+def test_a_newer_format_asks_for_an_upgrade(content: dict[str, Any]) -> None:
+    content["format_version"] = FORMAT_VERSION + 1
+    content["something_new"] = True
+    with pytest.raises(ManifestError, match="upgrade rfprm_runtime"):
+        parse_manifest(content)
+
+
+@pytest.mark.parametrize("content", [[], {}, {"format_version": "one"}, "text", None])
+def test_what_is_no_manifest_is_refused(content: Any) -> None:
+    with pytest.raises(ManifestError, match="no format_version"):
+        parse_manifest(content)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("max_positions",), 0, "max_positions"),
+        (("unknown",), 1, "unknown"),
+        (("step_readout", "positive"), 2, "reads label 2 of a head with 2"),
+        (("prompt", "step_marker", "id"), 10**6, "the vocabulary ends at"),
+        (("trajectory_readout",), None, "go together"),
+        (("backbone", "num_kv_heads"), 3, "not a multiple"),
+        (("prompt", "pieces"), [{"kind": "question"}], "0 'steps' pieces"),
+        (("prompt", "pieces", 0), {"kind": "poem"}, "poem"),
+        (("precision",), "fp4", "precision"),
+        (("files",), {"model.onnx": {"sha256": "xyz", "num_bytes": 1}}, "sha256"),
+    ],
+)
+def test_an_inconsistent_manifest_is_refused(
+    content: dict[str, Any], path: tuple[Any, ...], value: Any, message: str
+) -> None:
+    place: Any = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(ManifestError, match=message):
+        parse_manifest(content)
+
+
+def test_a_missing_field_is_named(content: dict[str, Any]) -> None:
+    del content["backbone"]["hidden_size"]
+    with pytest.raises(ManifestError, match=r"backbone\.hidden_size: Field required"):
+        parse_manifest(content)
+
+
+def test_a_missing_folder_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="rfprm export"):
+        read_manifest(tmp_path / "absent")
+
+
+def test_a_checkpoint_is_not_taken_for_an_artifact(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="training checkpoint, export it first"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "prm.json").write_bytes(content)
+    with pytest.raises(ManifestError, match=r"prm\.json is not JSON"):
+        read_manifest(tmp_path)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rfprm_runtime.aggregation import trajectory_reward
+from rfprm_runtime.manifest import Readout
+from rfprm_runtime.readout import read_scores
+
+LOGITS = st.lists(
+    st.tuples(st.floats(-1e4, 1e4, width=32), st.floats(-1e4, 1e4, width=32)),
+    min_size=1,
+    max_size=8,
+).map(lambda rows: np.array(rows, dtype=np.float32))
+
+
+@given(LOGITS)
+def test_sigmoid_equals_its_float64_twin(logits: np.ndarray) -> None:
+    scores = read_scores(logits, Readout(transform="sigmoid", positive=1))
+    exact = 1 / (1 + np.exp(-np.clip(logits[:, 1].astype(np.float64), -700, 700)))
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, exact, atol=1e-6)
+
+
+@given(LOGITS)
+def test_softmax_equals_its_float64_twin(logits: np.ndarray) -> None:
+    scores = read_scores(logits, Readout(transform="softmax", positive=1))
+    margin = np.clip(np.diff(logits.astype(np.float64), axis=1)[:, 0], -700, 700)
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-margin)), atol=1e-6)
+
+
+def test_reward_is_equation_11() -> None:
+    steps = np.array([0.2, 0.4], dtype=np.float32)
+    assert trajectory_reward(steps, 0.5, alpha=0.8) == pytest.approx(0.3 + 0.4)
+    assert trajectory_reward(steps, None, alpha=0.8) == pytest.approx(0.3)

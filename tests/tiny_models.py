@@ -1,0 +1,126 @@
+"""Small things that tests share: a tokenizer, manifests, random checkpoints of every backbone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from rfprm_runtime.backends.fake import FakeBackend
+from rfprm_runtime.encoding import TrajectoryEncoder, with_template_ids
+from rfprm_runtime.families import FAMILIES
+from rfprm_runtime.manifest import Backbone, Manifest
+from rfprm_runtime.scorer import Scorer
+
+SPECIAL_TOKENS = ("<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>", "<extra_0>")
+
+
+def byte_tokenizer() -> Tokenizer:
+    """Byte-level, one id a byte, with a few merges and the special tokens of the families."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("t", "h"), ("th", "e"), ("i", "n"), ("Ġ", "=")]
+    vocabulary = [*alphabet, *("".join(pair) for pair in merges)]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(vocabulary)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    return tokenizer
+
+
+def tiny_manifest(
+    tokenizer: Tokenizer, *, family: str = "rfprm", max_positions: int = 512, **changes: Any
+) -> Manifest:
+    preset = FAMILIES[family]
+    ids = {token: tokenizer.token_to_id(token) for token in preset.marker_tokens}
+    fields: dict[str, Any] = {
+        "name": "tiny",
+        "family": family,
+        "backbone": Backbone(
+            hidden_size=16,
+            num_layers=2,
+            num_heads=2,
+            num_kv_heads=1,
+            head_dim=8,
+            intermediate_size=24,
+            vocab_size=tokenizer.get_vocab_size(),
+            rms_norm_eps=1e-5,
+            rope_theta=10_000.0,
+        ),
+        "head": preset.head,
+        "prompt": with_template_ids(preset.prompt(ids), tokenizer),
+        "step_readout": preset.step_readout,
+        "trajectory_readout": preset.trajectory_readout,
+        "max_positions": max_positions,
+    }
+    return Manifest(**{**fields, **changes})
+
+
+def fake_scorer(**changes: Any) -> Scorer:
+    """A scorer without a model: real prompt, real tokenizer, made-up logits."""
+    tokenizer = byte_tokenizer()
+    manifest = tiny_manifest(tokenizer, **changes)
+    encoder = TrajectoryEncoder(
+        tokenizer, manifest.prompt, vocab_size=manifest.backbone.vocab_size
+    )
+    return Scorer(manifest, encoder, FakeBackend(manifest.head.num_labels))
+
+
+def save_published_prm(
+    folder: Path, kind: str, *, num_heads: int = 4, num_kv_heads: int = 2, **config: Any
+) -> Any:
+    """A random ``kind`` (llama, qwen2, qwen3) in the layout of Qwen2ForProcessRewardModel, with
+    biases that are not zero; returns transformers' own backbone for comparison."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoConfig, AutoModel
+
+    torch.manual_seed(hash((kind, num_heads, num_kv_heads)) % 2**31)
+    tokenizer = byte_tokenizer()
+    hidden_size = 8 * num_heads
+    model_config = AutoConfig.for_model(
+        kind,
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=hidden_size,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_kv_heads,
+        head_dim=8,
+        max_position_embeddings=256,
+        **config,
+    )
+    backbone = AutoModel.from_config(model_config).float().eval()
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if name.endswith("bias") or "norm" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    backbone.save_pretrained(folder)
+    state = {f"model.{name}": x for name, x in load_file(folder / "model.safetensors").items()}
+    for name, shape in {
+        "score.0.weight": (hidden_size, hidden_size),
+        "score.0.bias": (hidden_size,),
+        "score.2.weight": (2, hidden_size),
+        "score.2.bias": (2,),
+    }.items():
+        state[name] = torch.randn(shape) / hidden_size**0.5
+    save_file(state, folder / "model.safetensors")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    description = json.loads((folder / "config.json").read_text())
+    description["architectures"] = ["Qwen2ForProcessRewardModel"]
+    (folder / "config.json").write_text(json.dumps(description))
+    return backbone
+
+
+def random_weights(manifest: Manifest, seed: int = 0) -> dict[str, np.ndarray]:
+    """Weights for the network of ``manifest``, by its own parameter names."""
+    from rfprm_runtime.backends.torch import PRMNetwork
+
+    rng = np.random.default_rng(seed)
+    network = PRMNetwork(manifest.backbone, manifest.head)
+    return {
+        name: (rng.normal(size=tuple(x.shape)) / max(x.shape[-1], 4) ** 0.5).astype(np.float32)
+        for name, x in network.state_dict().items()
+    }
