@@ -60,13 +60,12 @@ def parse_trace(text: str) -> ParsedTrace:
 
 def _parse_with(tags: ThinkingTags, text: str) -> ParsedTrace:
     thinking, closed, rest = text.rpartition(tags.close_thinking)
-    if not closed:
-        before, _, thinking = text.partition(tags.open_thinking)
-        # What stands before a cut-off thought was written too; losing it would be silent.
-        return ParsedTrace(thinking=f"{before}\n\n{thinking}".strip(), response="")
-    if tags.open_thinking in rest:  # a last thought that generation cut off
-        thinking, rest = f"{thinking}\n\n{rest}", ""
-    thinking = thinking.replace(tags.open_thinking, "\n\n").replace(tags.close_thinking, "\n\n")
+    if not closed or tags.open_thinking in rest:
+        # Cut off in the middle of a thought. What stands before that thought was written too;
+        # losing it would be silent.
+        thinking, rest = text, ""
+    for tag in (tags.open_thinking, tags.close_thinking):
+        thinking = thinking.replace(tag, "\n\n")
     return ParsedTrace(thinking=thinking.strip(), response=_inside_response_tags(tags, rest))
 
 

@@ -45,6 +45,7 @@ class Trajectory(BaseModel):
     def _question_says_something(cls, question: str) -> str:
         if not question.strip():
             raise ValueError("the question is blank; a step can only be judged against a question")
+        _check_unicode(question)
         return question
 
     @validator("steps", "response", mode="before")
@@ -73,6 +74,7 @@ class Trajectory(BaseModel):
                     f"step {index} (from 0) is empty or only white space ({step[:20]!r}); remove "
                     "it, so that scores and steps keep the same indices"
                 )
+            _check_unicode(step)
         return steps
 
     @validator("outcome")
@@ -150,6 +152,17 @@ class TrajectoryScore(BaseModel):
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _check_unicode(text: str) -> None:
+    """JSON can spell half of a surrogate pair, which is no character and has no token ids."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"character {error.start} is a lone surrogate ({text[error.start]!r}), which is not "
+            "text; replace it, for example with U+FFFD"
+        ) from None
 
 
 def _one_line(error: ValidationError) -> str:

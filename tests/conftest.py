@@ -3,9 +3,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tiny_models import save_published_prm
 
+# A shared machine may stall for longer than any deadline.
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("house")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,5 +41,3 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory, published_prm: Path)
     output = tmp_path_factory.mktemp("artifacts") / "tiny"
     export_artifact(published_prm, output, verify_traces=traces)
     return output
-
-

@@ -62,9 +62,7 @@ def fake_scorer(**changes: Any) -> Scorer:
     """A scorer without a model: real prompt, real tokenizer, made-up logits."""
     tokenizer = byte_tokenizer()
     manifest = tiny_manifest(tokenizer, **changes)
-    encoder = TrajectoryEncoder(
-        tokenizer, manifest.prompt, vocab_size=manifest.backbone.vocab_size
-    )
+    encoder = TrajectoryEncoder(tokenizer, manifest.prompt, vocab_size=manifest.backbone.vocab_size)
     return Scorer(manifest, encoder, FakeBackend(manifest.head.num_labels))
 
 
@@ -79,7 +77,7 @@ def save_published_prm(
 
     torch.manual_seed(hash((kind, num_heads, num_kv_heads)) % 2**31)
     tokenizer = byte_tokenizer()
-    hidden_size = 8 * num_heads
+    hidden_size = 16 * num_heads
     model_config = AutoConfig.for_model(
         kind,
         vocab_size=tokenizer.get_vocab_size(),
@@ -88,7 +86,7 @@ def save_published_prm(
         num_hidden_layers=3,
         num_attention_heads=num_heads,
         num_key_value_heads=num_kv_heads,
-        head_dim=8,
+        head_dim=16,
         max_position_embeddings=256,
         **config,
     )
@@ -105,7 +103,7 @@ def save_published_prm(
         "score.2.weight": (2, hidden_size),
         "score.2.bias": (2,),
     }.items():
-        state[name] = torch.randn(shape) / hidden_size**0.5
+        state[name] = torch.randn(shape) * 2 / hidden_size**0.5
     save_file(state, folder / "model.safetensors")
     tokenizer.save(str(folder / "tokenizer.json"))
     description = json.loads((folder / "config.json").read_text())

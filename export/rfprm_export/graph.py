@@ -16,11 +16,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from rfprm_export import ExportError
 from rfprm_export.options import AttentionOp
 from rfprm_runtime.manifest import Backbone, Head
 from rfprm_runtime.rotary import rotary_tables
 
-OPSET = 24
+OPSET = 23  # the oldest with RMSNormalization, RotaryEmbedding and Attention
 _IR_VERSION = 11
 _ALIGNMENT = 64  # bytes; lets an engine map weights straight into vector loads
 
@@ -136,6 +137,11 @@ class NetworkGraph:
         self.shape = backbone
         self.weights = weights
         self.attention = attention
+        if attention == "group_query" and backbone.head_dim % 16:
+            raise ExportError(
+                f"the model's heads have size {backbone.head_dim}, ONNX Runtime's "
+                "GroupQueryAttention takes multiples of 16; export with --attention standard"
+            )
         cos, sin = rotary_tables(max_positions, backbone.head_dim, backbone.rope_theta)
         self.cos, self.sin = builder.weight("rotary.cos", cos), builder.weight("rotary.sin", sin)
         self._prepare_positions()

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from rfprm_export import ExportError, artifact_writer, verify
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.verify import rank_correlation
+
 from rfprm_runtime import Scorer
 from rfprm_runtime.manifest import Parity, read_manifest
 
@@ -92,7 +92,7 @@ def test_without_torch_and_without_recorded_scores_there_is_no_export(
     published_prm: Path, tmp_path: Path, traces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "find_spec", lambda name: None)
-    with pytest.raises(ExportError, match="holds no reference_scores.json"):
+    with pytest.raises(ExportError, match=r"holds no reference_scores\.json"):
         export_artifact(published_prm, tmp_path / "artifact", verify_traces=traces)
 
 

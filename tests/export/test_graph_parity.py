@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import save_published_prm
-
 from rfprm_export.checkpoint import LoadedPRM, load_prm
 from rfprm_export.graph import write_graph
 from rfprm_export.options import AttentionOp
+from tiny_models import save_published_prm
+
 from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.batching import TokenBatch
@@ -75,7 +75,9 @@ def test_graph_reference_and_transformers_agree(
     theirs = _logits_of_transformers(backbone, prm, batch)
     for label, other in (("reference", reference), ("transformers", theirs)):
         difference = np.abs(ours - other)
-        print(f"{name} {attention} {label}: max {difference.max():.1e} mean {difference.mean():.1e}")
+        print(
+            f"{name} {attention} {label}: max {difference.max():.1e} mean {difference.mean():.1e}"
+        )
         assert difference.max() <= 1e-4
     assert np.ptp(theirs, axis=0).min() > 0.05  # the rows differ, so agreement means something
 

@@ -20,9 +20,7 @@ from rfprm_runtime.manifest import Marker
 GOLDEN = Path(__file__).parent.parent / "golden"
 TOKENIZER = byte_tokenizer()
 MANIFEST = tiny_manifest(TOKENIZER)
-ENCODER = TrajectoryEncoder(
-    TOKENIZER, MANIFEST.prompt, vocab_size=MANIFEST.backbone.vocab_size
-)
+ENCODER = TrajectoryEncoder(TOKENIZER, MANIFEST.prompt, vocab_size=MANIFEST.backbone.vocab_size)
 SPECIAL_IDS = {TOKENIZER.token_to_id(token) for token in SPECIAL_TOKENS}
 TEXT = st.lists(
     st.one_of(st.sampled_from([*SPECIAL_TOKENS, "\n", " ", "the"]), st.text(max_size=5)),
@@ -33,7 +31,8 @@ TEXT = st.lists(
 
 def _regenerate() -> ModuleType:
     spec = importlib.util.spec_from_file_location("regenerate", GOLDEN / "regenerate.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -83,9 +82,7 @@ def test_a_tokenizer_with_too_many_ids_is_refused() -> None:
 
 
 def test_a_tokenizer_that_numbers_the_marker_otherwise_is_refused() -> None:
-    prompt = MANIFEST.prompt.model_copy(
-        update={"step_marker": Marker(token="<repo_name>", id=5)}
-    )
+    prompt = MANIFEST.prompt.model_copy(update={"step_marker": Marker(token="<repo_name>", id=5)})
     with pytest.raises(TokenizerMismatchError, match=r"'<repo_name>' with id 5"):
         TrajectoryEncoder(byte_tokenizer(), prompt, vocab_size=MANIFEST.backbone.vocab_size)
 

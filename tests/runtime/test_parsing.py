@@ -25,8 +25,7 @@ from rfprm_runtime.records import read_lines
         ("<think>a</think><answer>4</answer>", "a", "4"),
         ("<thinking>a</thinking>b", "a", "b"),
         (
-            "<|begin_of_thought|>a<|end_of_thought|>\n"
-            "<|begin_of_solution|>b<|end_of_solution|>",
+            "<|begin_of_thought|>a<|end_of_thought|>\n<|begin_of_solution|>b<|end_of_solution|>",
             "a",
             "b",
         ),

@@ -32,7 +32,7 @@ from rfprm_runtime import (
         ({"steps": ["a"]}, "question: Field required"),
         ({"question": "q", "steps": ["a"], "outcome": 1.5}, "outcome is 1.5"),
         ({"question": "q", "steps": ["a"], "reponse": []}, "reponse"),
-        ({"question": "q", "steps": ["\ud800"]}, "steps"),
+        ({"question": "q", "steps": ["\ud800"]}, "steps: character 0 is a lone surrogate"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_by_name(fields: dict, message: str) -> None:

@@ -35,8 +35,12 @@ class TrainedPRM:
     """What the trainer moves: LoRA matrices, the heads and the final norm, in float32."""
 
     def __init__(self, config: TrainingConfig, config_folder: Path, device: torch.device) -> None:
+        base_path = find_base_model(config.base, config_folder)
+        if isinstance(config.base, FolderBase):
+            # A relative path is relative to the config; the checkpoint will lie elsewhere.
+            config = config.model_copy(update={"base": FolderBase(path=str(base_path))})
         self.config = config
-        self.base = read_base_model(find_base_model(config.base, config_folder))
+        self.base = read_base_model(base_path)
         self.encoder = _encoder(self.base, config)
         torch.manual_seed(config.seed)
         self.network = _frozen_network(self.base, config).to(device=device, dtype=torch.bfloat16)
