@@ -86,18 +86,6 @@ def test_real_traces_score_alike_in_both_networks(artifact: Path, shared_data: P
     assert max(differences) <= 1e-4
 
 
-@needs_base_model
-def test_right_examples_are_rewarded_above_wrong_ones_on_average(artifact: Path) -> None:
-    import json
-
-    lines = example_traces_path().read_text(encoding="utf-8").splitlines()
-    right = np.array([json.loads(line)["outcome"] for line in lines])
-    with Scorer.load(artifact) as scorer:
-        scores = scorer.score_batch(read_trajectories(example_traces_path()))
-    rewards = np.array([score.reward for score in scores])
-    assert rewards[right].mean() > rewards[~right].mean()
-
-
 def test_the_wheel_holds_three_packages_the_prm_and_nothing_else(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
