@@ -11,9 +11,7 @@ from rfprm_training.corruption import (
     CorruptedSolution,
     corrupt,
     skipped_step,
-    wrong_operand,
     wrong_operator,
-    wrong_result,
 )
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, strip_notes
 
@@ -42,9 +40,14 @@ def _false_equations(solution: CorruptedSolution) -> list[int]:
     ]
 
 
+def _some(kind: str, place: int) -> CorruptedSolution:
+    """One that works out; many draws do not, because they would leave a fraction."""
+    tries = (CORRUPTIONS[kind](SOLUTION, place, random.Random(seed)) for seed in range(50))
+    return next(wrong for wrong in tries if wrong is not None)
+
+
 def test_wrong_result_breaks_one_equation_and_carries_its_number_on() -> None:
-    wrong = wrong_result(SOLUTION, 0, random.Random(1))
-    assert wrong is not None
+    wrong = _some("wrong_result", 0)
     assert _false_equations(wrong) == [0]
     result = wrong.steps[0].split(" = ")[1].split()[0]
     assert wrong.steps[1].startswith(f"After selling 20 she has {result} - 20")
@@ -52,12 +55,25 @@ def test_wrong_result_breaks_one_equation_and_carries_its_number_on() -> None:
 
 
 def test_wrong_operand_keeps_arithmetic_true() -> None:
-    wrong = wrong_operand(SOLUTION, 1, random.Random(0))
-    assert wrong is not None
+    wrong = _some("wrong_operand", 1)
     assert wrong.first_error == 1
     assert wrong.steps[0] == "Ana packs 6 * 14 = 84 apples."
     assert wrong.steps[1] != strip_notes(SOLUTION.steps[1])
     assert _false_equations(wrong) == []
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_a_fraction_among_whole_numbers_does_not_give_the_error_away(kind: str) -> None:
+    found = [
+        wrong
+        for place in range(3)
+        for seed in range(50)
+        if (wrong := CORRUPTIONS[kind](SOLUTION, place, random.Random(seed))) is not None
+    ]
+    assert len(found) > 5
+    assert not any(
+        "." in number for wrong in found for number in re.findall(r"\d[\d.]*\d", str(wrong.steps))
+    )
 
 
 def test_wrong_operator_swaps_the_sign_in_the_prose_too() -> None:

@@ -17,6 +17,7 @@ from rfprm_training.arithmetic import NUMBER, evaluate, format_number, is_plausi
 from rfprm_training.gsm8k import GoldSolution, strip_notes
 
 _NOTE = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
+_DECIMAL = re.compile(r"\d\.\d")
 _SWAPPED = {"+": "-", "-": "+", "*": "/", "/": "*"}
 
 
@@ -275,8 +276,13 @@ def _answer_after(solution: GoldSolution, last_steps: list[str]) -> str | None:
 
 def _corrupted(
     solution: GoldSolution, steps: tuple[str, ...], answer: str, first_error: int
-) -> CorruptedSolution:
+) -> CorruptedSolution | None:
+    """None where a decimal fraction shows up among whole numbers: right solutions have none then,
+    and a model would learn to look for the point instead of for the error."""
     plain = tuple(strip_notes(step) for step in steps)
+    right = " ".join((solution.question, *map(strip_notes, solution.steps)))
+    if _DECIMAL.search(" ".join(plain)) and not _DECIMAL.search(right):
+        return None
     return CorruptedSolution(solution.question, plain, answer, first_error, kind="")
 
 
