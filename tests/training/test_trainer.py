@@ -86,8 +86,12 @@ def test_a_run_interrupted_before_its_first_save_logs_nothing_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "early"
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_save_state", lambda *_: exec("raise KeyboardInterrupt"))
+        patch.setattr(Trainer, "_save_state", interrupted)
         with pytest.raises(KeyboardInterrupt):
             Trainer(write_config(), folder, device="cpu").run()
     assert read_log(folder)
