@@ -8,7 +8,6 @@ sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":
     from rfprm_export.commands import export
-
     from rfprm_runtime.cli import run_command
 
     run_command(export)

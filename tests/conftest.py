@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
 from tiny_models import save_published_prm
 
 # A shared machine may stall for longer than any deadline.

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from rfprm_export import verify
 from rfprm_export.shipped import SHIPPED_NAME, ensure_artifact, shipped_checkpoint
-
 from rfprm_runtime import Scorer
 from rfprm_runtime.manifest import read_manifest
 from rfprm_runtime.records import example_traces_path, read_trajectories

@@ -67,7 +67,13 @@ def fake_scorer(**changes: Any) -> Scorer:
 
 
 def save_published_prm(
-    folder: Path, kind: str, *, num_heads: int = 4, num_kv_heads: int = 2, **config: Any
+    folder: Path,
+    kind: str,
+    *,
+    num_heads: int = 4,
+    num_kv_heads: int = 2,
+    head_dim: int = 16,
+    **config: Any,
 ) -> Any:
     """A random ``kind`` (llama, qwen2, qwen3) in the layout of Qwen2ForProcessRewardModel, with
     biases that are not zero; returns transformers' own backbone for comparison."""
@@ -77,7 +83,7 @@ def save_published_prm(
 
     torch.manual_seed(hash((kind, num_heads, num_kv_heads)) % 2**31)
     tokenizer = byte_tokenizer()
-    hidden_size = 16 * num_heads
+    hidden_size = head_dim * num_heads
     model_config = AutoConfig.for_model(
         kind,
         vocab_size=tokenizer.get_vocab_size(),
@@ -86,7 +92,7 @@ def save_published_prm(
         num_hidden_layers=3,
         num_attention_heads=num_heads,
         num_key_value_heads=num_kv_heads,
-        head_dim=16,
+        head_dim=head_dim,
         max_position_embeddings=256,
         **config,
     )

@@ -8,8 +8,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 sys.path[1:1] = [str(_ROOT), str(_ROOT / "export")]
 
 if __name__ == "__main__":
-    from rfprm_training.commands import evaluate
-
     from rfprm_runtime.cli import run_command
+    from rfprm_training.commands import evaluate
 
     run_command(evaluate)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, load_prm, weights_digest
-from rfprm_export.graph import write_graph
-from rfprm_export.options import AttentionOp, ModelFormat, Precision
+from rfprm_export.graph import choose_attention, write_graph
+from rfprm_export.options import AttentionChoice, AttentionOp, ModelFormat, Precision
 from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
 from rfprm_runtime.artifact import describe_file
 from rfprm_runtime.backends import ONNX_NAME, SAFETENSORS_NAME
@@ -27,7 +27,7 @@ def export_artifact(
     *,
     format: ModelFormat = "onnx",
     precision: Precision = "fp32",
-    attention: AttentionOp = "group_query",
+    attention: AttentionChoice = "auto",
     family: str | None = None,
     base: Path | None = None,
     verify: bool = True,
@@ -43,9 +43,10 @@ def export_artifact(
     if output.exists() and not overwrite:
         raise ExportError(f"{output} exists already; pass --overwrite to replace it")
     prm = load_prm(checkpoint, family=family, base=base)
+    chosen = choose_attention(prm.manifest.backbone, attention)
     reference = reference_for(prm, checkpoint, verify_traces) if verify else None
     with _folder_that_becomes(output) as folder:
-        manifest = _write_files(folder, prm, format, precision, attention)
+        manifest = _write_files(folder, prm, format, precision, chosen)
         if reference is not None:
             manifest = _verified(folder, manifest, reference)
     return manifest
@@ -79,7 +80,10 @@ def _write_files(
         update={
             "weights_sha256": weights_digest(prm.weights),
             "files": {file.name: describe_file(file) for file in files},
-            "exporter": _versions("rfprm_runtime", "onnx", "numpy", "onnxruntime"),
+            "exporter": {
+                **_versions("rfprm_runtime", "onnx", "numpy", "onnxruntime"),
+                **({"attention": attention} if format == "onnx" else {}),
+            },
         }
     )
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")

@@ -190,6 +190,8 @@ def _load_published(folder: Path, family_name: str | None) -> LoadedPRM:
     )
     weights = _only_used(model.weights, model.backbone)
     _check_head(weights, manifest)
+    if family.head.kind == "linear":  # sequence classifiers have a head without a bias
+        weights.setdefault("score.bias", np.zeros(family.head.num_labels, dtype=np.float32))
     return LoadedPRM(manifest, weights, model.tokenizer)
 
 

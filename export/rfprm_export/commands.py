@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rfprm_export.options import AttentionOp, ModelFormat, Precision
+from rfprm_export.options import AttentionChoice, ModelFormat, Precision
 
 
 def export(
@@ -22,9 +22,9 @@ def export(
         typer.Option(help="What to write; torch is for the reference network."),
     ] = "onnx",
     attention: Annotated[
-        AttentionOp,
-        typer.Option(help="ONNX Runtime's own op, fast on a CPU, or the standard one."),
-    ] = "group_query",
+        AttentionChoice,
+        typer.Option(help="ONNX Runtime's own op, which is fast on a CPU, or the standard one."),
+    ] = "auto",
     family: Annotated[
         str | None, typer.Option(help="Format of a published PRM that does not tell it.")
     ] = None,

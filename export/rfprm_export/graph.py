@@ -17,13 +17,29 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from rfprm_export import ExportError
-from rfprm_export.options import AttentionOp
+from rfprm_export.options import AttentionChoice, AttentionOp
 from rfprm_runtime.manifest import Backbone, Head
 from rfprm_runtime.rotary import rotary_tables
 
 OPSET = 23  # the oldest with RMSNormalization, RotaryEmbedding and Attention
 _IR_VERSION = 11
 _ALIGNMENT = 64  # bytes; lets an engine map weights straight into vector loads
+
+
+def choose_attention(backbone: Backbone, requested: AttentionChoice) -> AttentionOp:
+    """ONNX Runtime's op wherever it takes the model's heads; an explicit request is kept.
+
+    Raises :class:`ExportError` where the requested op does not take them.
+    """
+    fits = backbone.head_dim % 16 == 0
+    if requested == "auto":
+        return "group_query" if fits else "standard"
+    if requested == "group_query" and not fits:
+        raise ExportError(
+            f"the model's heads have size {backbone.head_dim}, ONNX Runtime's "
+            "GroupQueryAttention takes multiples of 16; export with --attention standard"
+        )
+    return requested
 
 
 def write_graph(
@@ -137,11 +153,6 @@ class NetworkGraph:
         self.shape = backbone
         self.weights = weights
         self.attention = attention
-        if attention == "group_query" and backbone.head_dim % 16:
-            raise ExportError(
-                f"the model's heads have size {backbone.head_dim}, ONNX Runtime's "
-                "GroupQueryAttention takes multiples of 16; export with --attention standard"
-            )
         cos, sin = rotary_tables(max_positions, backbone.head_dim, backbone.rope_theta)
         self.cos, self.sin = builder.weight("rotary.cos", cos), builder.weight("rotary.sin", sin)
         self._prepare_positions()

@@ -7,3 +7,4 @@ from typing import Literal
 ModelFormat = Literal["onnx", "torch"]
 Precision = Literal["fp32"]
 AttentionOp = Literal["group_query", "standard"]
+AttentionChoice = Literal["auto", "group_query", "standard"]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import fake_scorer
 
 from rfprm_runtime import RfprmError
 from rfprm_runtime.score_file import score_file
+from tiny_models import fake_scorer
 
 
 def _rfprm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from rfprm_export import ExportError, artifact_writer, verify
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.verify import rank_correlation
-
 from rfprm_runtime import Scorer
 from rfprm_runtime.manifest import Parity, read_manifest
+from tiny_models import save_published_prm
 
 
 @pytest.fixture
@@ -31,7 +32,13 @@ def test_the_manifest_carries_parity_versions_and_files(tiny_artifact: Path) -> 
     assert manifest.parity.reference.startswith("torch")
     assert manifest.parity.num_scores == 2
     assert set(manifest.files) == {"tokenizer.json", "model.onnx", "model.onnx.data"}
-    assert set(manifest.exporter) == {"rfprm_runtime", "onnx", "numpy", "onnxruntime"}
+    assert set(manifest.exporter) == {
+        "rfprm_runtime",
+        "onnx",
+        "numpy",
+        "onnxruntime",
+        "attention",
+    }
     assert manifest.weights_sha256 is not None
 
 
@@ -124,6 +131,16 @@ def test_a_killed_export_leaves_the_old_artifact_and_the_next_one_cleans_up(
     assert len(list(tmp_path.iterdir())) == 2
     export_artifact(published_prm, output, verify=False, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_heads_that_the_fast_attention_does_not_take_get_the_standard_one(
+    tmp_path: Path, traces: Path
+) -> None:
+    save_published_prm(tmp_path / "small", "llama", head_dim=8)
+    manifest = export_artifact(tmp_path / "small", tmp_path / "a", verify_traces=traces)
+    assert manifest.exporter["attention"] == "standard"
+    with pytest.raises(ExportError, match="multiples of 16; export with --attention standard"):
+        export_artifact(tmp_path / "small", tmp_path / "b", attention="group_query")
 
 
 def test_rank_correlation_by_hand() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
+
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import GgufBase, find_base_model, load_prm
 from rfprm_export.lora import merge_lora
 from rfprm_export.weights import backbone_from_config, read_safetensors
-from safetensors.numpy import load_file, save_file
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from rfprm_export.checkpoint import LoadedPRM, load_prm
 from rfprm_export.graph import write_graph
 from rfprm_export.options import AttentionOp
-from tiny_models import save_published_prm
-
 from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.batching import TokenBatch
+from tiny_models import save_published_prm
 
 BACKBONES = {
     "llama": {"kind": "llama", "num_heads": 4, "num_kv_heads": 4},

@@ -15,12 +15,11 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from tiny_models import byte_tokenizer, tiny_manifest  # noqa: E402
-
 from rfprm_runtime.encoding import TrajectoryEncoder  # noqa: E402
 from rfprm_runtime.families import FAMILIES  # noqa: E402
 from rfprm_runtime.rendering import Segment, render  # noqa: E402
 from rfprm_runtime.types import Trajectory  # noqa: E402
+from tiny_models import byte_tokenizer, tiny_manifest  # noqa: E402
 
 TRAJECTORY = Trajectory(
     question="What is 3 + 4?",

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import SPECIAL_TOKENS, byte_tokenizer, tiny_manifest
 from tokenizers import AddedToken, Tokenizer, models
 
 from rfprm_runtime import TokenizerMismatchError, Trajectory
 from rfprm_runtime.encoding import TrajectoryEncoder
 from rfprm_runtime.families import FAMILIES
 from rfprm_runtime.manifest import Marker
+from tiny_models import SPECIAL_TOKENS, byte_tokenizer, tiny_manifest
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 TOKENIZER = byte_tokenizer()

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import byte_tokenizer, tiny_manifest
 
 from rfprm_runtime import ArtifactError, ManifestError
 from rfprm_runtime.manifest import FORMAT_VERSION, parse_manifest, read_manifest
+from tiny_models import byte_tokenizer, tiny_manifest
 
 
 @pytest.fixture

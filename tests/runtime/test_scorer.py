@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import fake_scorer
 
 from rfprm_runtime import (
     ArtifactError,
@@ -20,6 +19,7 @@ from rfprm_runtime import (
     Trajectory,
 )
 from rfprm_runtime.aggregation import trajectory_reward
+from tiny_models import fake_scorer
 
 WORDS = ["so", "then 3 + 4 = 7", "the rest is 12", "hence", "wait, no"]
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from tiny_models import fake_scorer
 
 from rfprm_runtime import TraceTooLongError, Trajectory
 from rfprm_runtime.encoding import EncodedTrajectory
 from rfprm_runtime.windowing import first_windowed_step, plan_windows
+from tiny_models import fake_scorer
 
 
 def _row(num_prefix: int, step_lengths: list[int], num_suffix: int) -> EncodedTrajectory:

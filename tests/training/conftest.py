@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from rfprm_training.gsm8k import GoldSolution
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tiny_models import byte_tokenizer
 
 CONFIG = """
 name = "tiny"
@@ -49,7 +50,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("tiny-base")
-    tokenizer = _byte_tokenizer()
+    tokenizer = byte_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -64,16 +65,6 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Exact in bfloat16, so that training and scoring in float32 start from the same weights.
     LlamaForCausalLM(config).bfloat16().float().save_pretrained(folder)
     return folder
-
-
-def _byte_tokenizer() -> Tokenizer:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    specials = ("<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>")
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in specials])
-    return tokenizer
 
 
 @pytest.fixture(scope="session")

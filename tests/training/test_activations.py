@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rfprm_export.weights import read_base_model
-from rfprm_training.activations import ActivationCache
 
+from rfprm_export.weights import read_base_model
 from rfprm_runtime.backends.torch import PRMNetwork, build_network
 from rfprm_runtime.encoding import EncodedTrajectory
 from rfprm_runtime.manifest import Head
+from rfprm_training.activations import ActivationCache
 
 HIDDEN_SIZE = 32
 

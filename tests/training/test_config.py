@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from rfprm_training import TrainingError
 from rfprm_training.config import read_config
 

@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+
 from rfprm_training import TrainingError
 from rfprm_training.arithmetic import evaluate, format_number, to_fraction
 from rfprm_training.corruption import (

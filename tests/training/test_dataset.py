@@ -5,6 +5,8 @@ import random
 from pathlib import Path
 
 import pytest
+
+from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
 from rfprm_training.config import DataConfig
 from rfprm_training.corruption import CorruptedSolution
@@ -17,8 +19,6 @@ from rfprm_training.dataset import (
     sampled_example,
 )
 from rfprm_training.gsm8k import GoldSolution
-
-from rfprm_runtime.types import Trajectory
 
 
 def data_config(tiny_data: Path, **changes: object) -> DataConfig:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
+
+from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.config import read_config
 from rfprm_training.dataset import Example, build_examples
 from rfprm_training.evaluation import evaluate_scorer, open_scorer, summarise
 from rfprm_training.trainer import Trainer
-from typer.testing import CliRunner
-
-from rfprm_runtime.types import TrajectoryScore
 
 WriteConfig = Callable[..., Path]
 
@@ -88,6 +88,7 @@ def test_train_and_evaluate_work_from_the_command_line(
     write_config: WriteConfig, tmp_path: Path
 ) -> None:
     import typer
+
     from rfprm_training.commands import evaluate, train
 
     app = typer.Typer()

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from rfprm_training import TrainingError
 from rfprm_training.gsm8k import (
     read_gold_solutions,

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from rfprm_training.config import LossConfig
 from rfprm_training.losses import Targets, joint_loss, pair_loss
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rfprm_training import TrainingError
-from rfprm_training.evaluation import open_scorer
-from rfprm_training.trainer import LOG_NAME, Trainer, learning_rate_scale
 from safetensors.numpy import load_file
 
 from rfprm_runtime.batching import pad_batch
+from rfprm_training import TrainingError
+from rfprm_training.evaluation import open_scorer
+from rfprm_training.trainer import LOG_NAME, Trainer, learning_rate_scale
 
 WriteConfig = Callable[..., Path]
 TENSOR_FILES = ("adapter_model.safetensors", "heads.safetensors")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from rfprm_export.checkpoint import FolderBase, GgufBase
 
+from rfprm_export.checkpoint import FolderBase, GgufBase
 from rfprm_training import TrainingError
 
 if sys.version_info >= (3, 11):

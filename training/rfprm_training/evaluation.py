@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rfprm_export.checkpoint import CHECKPOINT_NAME, load_prm
 
+from rfprm_export.checkpoint import CHECKPOINT_NAME, load_prm
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.encoding import TrajectoryEncoder
 from rfprm_runtime.scorer import Scorer

@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
 from rfprm_export.checkpoint import (
     CHECKPOINT_NAME,
     HEADS_NAME,
@@ -18,10 +22,6 @@ from rfprm_export.checkpoint import (
 )
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
 from rfprm_export.weights import BaseModel, read_base_model
-from safetensors.numpy import save_file
-from tokenizers import Tokenizer
-from torch import Tensor
-
 from rfprm_runtime.backends.torch import PRMNetwork, build_network
 from rfprm_runtime.encoding import TrajectoryEncoder, with_template_ids
 from rfprm_runtime.families import FAMILIES

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rfprm_export.checkpoint import CHECKPOINT_NAME
 from torch import Tensor
 
+from rfprm_export.checkpoint import CHECKPOINT_NAME
 from rfprm_training import TrainingError
 from rfprm_training.activations import ActivationCache
 from rfprm_training.config import TrainingConfig, read_config
