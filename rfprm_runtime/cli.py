@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -144,14 +145,18 @@ def main() -> None:
     _run(app)
 
 
-def run_command(command: Callable[..., None]) -> None:
+def run_command(module: str, name: str) -> None:
     """Run one command by itself: what the scripts in ``export/`` and ``training/`` do."""
-    single = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    single.command()(command)
-    _run(single)
+
+    def run() -> None:
+        single = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+        single.command()(getattr(import_module(module), name))
+        single()
+
+    _run(run)
 
 
-def _run(shell: typer.Typer) -> None:
+def _run(shell: Callable[[], object]) -> None:
     """Errors that we raise on purpose become one line on stderr and exit status 1."""
     try:
         shell()

@@ -9,6 +9,5 @@ sys.path[1:1] = [str(_ROOT), str(_ROOT / "export")]
 
 if __name__ == "__main__":
     from rfprm_runtime.cli import run_command
-    from rfprm_training.commands import train
 
-    run_command(train)
+    run_command("rfprm_training.commands", "train")

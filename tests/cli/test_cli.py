@@ -168,3 +168,21 @@ def test_help_lists_the_commands_of_all_packages() -> None:
     assert found.returncode == 0
     for command in ("score", "info", "demo", "export", "train", "evaluate"):
         assert f" {command} " in found.stdout
+
+
+@pytest.mark.parametrize(
+    "script", ["export/to_onnx.py", "training/train.py", "training/evaluate.py"]
+)
+def test_scripts_are_the_same_doors(script: str, tmp_path: Path) -> None:
+    path = Path(__file__).resolve().parents[2] / script
+    shown = subprocess.run(
+        [sys.executable, path, "--help"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert shown.returncode == 0
+    assert "Usage" in shown.stdout
+    failed = subprocess.run(
+        [sys.executable, path, "absent", "-o", "out"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("rfprm: ")
+    assert failed.stderr.count("\n") == 1
