@@ -81,7 +81,7 @@ def score_by_reference(
         vocab_size=prm.manifest.backbone.vocab_size,
     )
     with Scorer(prm.manifest, encoder, TorchBackend(network, device="cpu")) as scorer:
-        return scorer.backend_description, scorer.score_batch(trajectories)
+        return scorer.backend_description, scorer.score_batch(trajectories, overflow="window")
 
 
 def record_reference(checkpoint: Path) -> Path:
@@ -120,7 +120,7 @@ def _read_recorded(checkpoint: Path, traces: Path) -> RecordedScores:
 
 def measure_parity(scorer: Scorer, reference: Reference) -> Parity:
     """Compare every step and trajectory score of ``scorer`` with the reference's."""
-    ours = _all_scores(scorer.score_batch(reference.trajectories))
+    ours = _all_scores(scorer.score_batch(reference.trajectories, overflow="window"))
     theirs = _all_scores(reference.scores)
     if not len(ours):
         raise ExportError(f"the traces to verify with ({reference.traces}) hold no trajectory")

@@ -107,3 +107,18 @@ def test_train_and_evaluate_work_from_the_command_line(
     assert saved["num_solutions"] == 4
     reward = saved["rankings"]["reward"]["auc_within_question"]
     assert 0.0 <= reward["low"] <= reward["value"] <= reward["high"] <= 1.0
+
+
+def test_what_was_trained_can_be_exported_and_verified_without_torch(
+    write_config: WriteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rfprm_export import verify
+    from rfprm_export.artifact_writer import export_artifact
+    from rfprm_training.commands import train
+
+    train(write_config(), output=tmp_path / "run", device="cpu")
+    monkeypatch.setattr(verify, "find_spec", lambda name: None)
+    manifest = export_artifact(tmp_path / "run", tmp_path / "artifact")
+    assert manifest.parity is not None
+    assert manifest.parity.reference.startswith("recorded: torch")
+    assert manifest.parity.max_difference <= 1e-4

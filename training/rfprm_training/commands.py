@@ -21,13 +21,17 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train a PRM; run it again to go on where it was stopped."""
+    from rfprm_export.verify import record_reference
     from rfprm_training.config import read_config
     from rfprm_training.trainer import Trainer
 
     folder = output or Path("runs") / read_config(config).name
     trainer = Trainer(config, folder, cache=cache, device=device)
     typer.echo(f"{len(trainer.examples)} trajectories, log in {folder / 'train_log.jsonl'}")
-    typer.echo(f"checkpoint: {trainer.run()}")
+    trainer.run()
+    # Torch is here; where the checkpoint is exported it need not be.
+    record_reference(folder)
+    typer.echo(f"checkpoint: {folder}")
 
 
 def evaluate(
