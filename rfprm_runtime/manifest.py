@@ -146,6 +146,10 @@ class Parity(_Record):
     mean_difference: float
     spearman: float | None
     """Rank agreement of all scores; None where every score is the same."""
+    num_groups: int = 0
+    """Questions with four trajectories or more, of which the first four compete."""
+    same_best_of_4: float | None = None
+    """Share of those groups in which the trajectory with the highest reward is the same."""
 
 
 class Manifest(_Record):
@@ -160,7 +164,7 @@ class Manifest(_Record):
     alpha: float = Field(default=1.0, ge=0)
     """α of Eq. 11, the weight of the trajectory score in the reward."""
     max_positions: int = Field(gt=0)
-    precision: Literal["fp32"] = "fp32"
+    precision: Literal["fp32", "int16"] = "fp32"
     weights_sha256: str | None = None
     """Of the merged fp32 weights, whatever file format they are stored in."""
     files: dict[str, FileRecord] = Field(default_factory=dict)

@@ -70,5 +70,15 @@ def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
             f"max difference {parity.max_difference:.1e}, mean {parity.mean_difference:.1e}, "
             f"Spearman {rank} on {parity.num_scores} scores of {parity.traces}",
         ),
+        *(
+            [
+                (
+                    "Best-of-4",
+                    f"same pick in {parity.same_best_of_4:.1%} of {parity.num_groups} groups",
+                )
+            ]
+            if parity.same_best_of_4 is not None
+            else []
+        ),
         ("reference", parity.reference),
     ]

@@ -33,7 +33,7 @@ from rfprm_runtime.execution import run_rows
 from rfprm_runtime.manifest import Manifest, read_manifest
 from rfprm_runtime.progress import ProgressBar, progress_bar
 from rfprm_runtime.readout import read_scores
-from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
+from rfprm_runtime.types import Mode, Overflow, Trajectory, TrajectoryScore
 from rfprm_runtime.windowing import first_windowed_step, plan_windows
 
 
@@ -49,10 +49,19 @@ class _Prepared:
 class Scorer:
     """Scores reasoning traces with one process reward model. Safe to share between threads."""
 
-    def __init__(self, manifest: Manifest, encoder: TrajectoryEncoder, backend: Backend) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        encoder: TrajectoryEncoder,
+        backend: Backend,
+        *,
+        mode: Mode = "auto",
+    ) -> None:
+        _check_choice("mode", mode, ("auto", "throughput", "latency"))
         self.manifest = manifest
         self._encoder = encoder
         self._backend = backend
+        self._mode: Mode = mode
         self._closed = False
         self._pool = ThreadPoolExecutor(
             backend.limits.max_concurrent_runs, thread_name_prefix="rfprm"
@@ -64,15 +73,19 @@ class Scorer:
         artifact: str | Path,
         *,
         backend: str = "auto",
+        mode: Mode = "auto",
         check_integrity: bool = True,
         **backend_options: Any,
     ) -> Scorer:
         """Open an artifact folder (``prm.json``, ``tokenizer.json``, a model).
 
-        ``backend``: ``auto`` picks by what the artifact holds; ``onnx``, ``torch`` or ``fake`` is
-        used or an error is raised. ``check_integrity=False`` skips the sha256 of the files.
-        ``backend_options`` go to the backend: ``num_threads`` and ``provider`` for ``onnx``,
-        ``device`` for ``torch``.
+        ``backend``: ``auto`` picks by what the artifact holds; ``native``, ``onnx``, ``torch`` or
+        ``fake`` is used or an error is raised. ``mode``: ``throughput`` scores a trace on each
+        core, ``latency`` one trace on all of them (the native backend splits a trace, the others
+        run it on one core), ``auto`` splits traces only while there are fewer of them than cores;
+        scores are the same to the bit. ``check_integrity=False`` skips the sha256 of the files.
+        ``backend_options`` go to the backend: ``num_threads`` for ``native`` and ``onnx``,
+        ``provider`` for ``onnx``, ``device`` for ``torch``.
 
         Raises :class:`~rfprm_runtime.errors.ArtifactError` (or one of its kinds) where the folder
         is missing, incomplete, modified or made for another version, and
@@ -86,7 +99,8 @@ class Scorer:
         encoder = TrajectoryEncoder.load(
             folder, manifest.prompt, vocab_size=manifest.backbone.vocab_size
         )
-        return cls(manifest, encoder, open_backend(name, folder, manifest, **backend_options))
+        opened = open_backend(name, folder, manifest, **backend_options)
+        return cls(manifest, encoder, opened, mode=mode)
 
     def score(
         self,
@@ -194,7 +208,7 @@ class Scorer:
             if on_scored is not None and num_left[owners[index]] == 0:
                 on_scored(1)
 
-        logits = iter(run_rows(self._backend, self._pool, rows, on_row_done))
+        logits = iter(run_rows(self._backend, self._pool, rows, on_row_done, self._mode))
         return [
             self._read_out(item, np.concatenate([next(logits) for _ in item.windows]))
             for item in items

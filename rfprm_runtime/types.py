@@ -18,6 +18,9 @@ from rfprm_runtime.parsing import SplitRule, parse_trace, split_steps
 Float32Array = NDArray[np.float32]
 Overflow = Literal["error", "window"]
 """What becomes of a trace with more tokens than the model has positions."""
+Mode = Literal["auto", "throughput", "latency"]
+"""How cores are shared out: one trace each (``throughput``), all of them on one trace after the
+other (``latency``), or the one or the other by how many traces there are (``auto``)."""
 
 
 class Trajectory(BaseModel):

@@ -24,10 +24,10 @@ MAY_IMPORT = {
 # Inside the runtime: a module imports its own layer or lower ones.
 LAYERS = [
     {"errors"},
-    {"parsing", "rotary"},
+    {"parsing", "rotary", "cores"},
     {"types", "manifest"},
     {"families", "rendering", "encoding", "batching", "readout", "aggregation", "windowing",
-     "artifact", "records"},
+     "artifact", "records", "native"},
     {"backends", "progress"},
     {"execution"},
     {"scorer"},

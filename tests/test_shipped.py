@@ -15,7 +15,8 @@ import pytest
 from rfprm_export import verify
 from rfprm_export.shipped import SHIPPED_NAME, ensure_artifact, shipped_checkpoint
 from rfprm_runtime import Scorer
-from rfprm_runtime.manifest import read_manifest
+from rfprm_runtime.manifest import MANIFEST_NAME, read_manifest
+from rfprm_runtime.native.library import available_variants
 from rfprm_runtime.records import example_traces_path, read_trajectories
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,13 +27,27 @@ needs_base_model = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+TOLERANCE = {"fp32": 1e-4, "int16": 5e-3}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "fp32",
+        pytest.param(
+            "int16",
+            marks=pytest.mark.skipif(
+                not available_variants(), reason="the package was built without a C compiler"
+            ),
+        ),
+    ],
+)
+def artifact(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """Built as on a machine without torch: verified by the recorded reference scores."""
     folder = tmp_path_factory.mktemp("shipped") / SHIPPED_NAME
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "find_spec", lambda name: None)
-        assert ensure_artifact(folder)
+        assert ensure_artifact(folder, precision=request.param)
     return folder
 
 
@@ -42,14 +57,18 @@ def test_the_shipped_prm_is_faithful_without_torch(artifact: Path) -> None:
     assert parity is not None
     assert parity.reference.startswith("recorded: torch")
     print(f"max difference {parity.max_difference:.1e}, mean {parity.mean_difference:.1e}")
-    assert parity.max_difference <= 1e-4
+    assert parity.max_difference <= _tolerance(artifact)
+
+
+def _tolerance(artifact: Path) -> float:
+    return TOLERANCE[read_manifest(artifact).precision]
 
 
 @needs_base_model
 def test_the_shipped_prm_is_built_once(artifact: Path) -> None:
-    before = (artifact / "model.onnx.data").stat().st_mtime_ns
-    assert not ensure_artifact(artifact)
-    assert (artifact / "model.onnx.data").stat().st_mtime_ns == before
+    before = (artifact / MANIFEST_NAME).stat().st_mtime_ns
+    assert not ensure_artifact(artifact, precision=read_manifest(artifact).precision)
+    assert (artifact / MANIFEST_NAME).stat().st_mtime_ns == before
 
 
 @needs_base_model
@@ -57,14 +76,14 @@ def test_the_recorded_scores_are_the_reference_networks(artifact: Path) -> None:
     """Live torch against the artifact, on real long and short traces where they are there."""
     from rfprm_export.checkpoint import load_prm
 
-    trajectories = read_trajectories(example_traces_path())
+    trajectories, tolerance = read_trajectories(example_traces_path()), _tolerance(artifact)
     prm = load_prm(shipped_checkpoint())
     _, reference = verify.score_by_reference(prm, trajectories)
     with Scorer.load(artifact) as scorer:
         scores = scorer.score_batch(trajectories)
     for ours, theirs in zip(scores, reference, strict=True):
-        np.testing.assert_allclose(ours.step_scores, theirs.step_scores, atol=1e-4)
-        assert ours.trajectory_score == pytest.approx(theirs.trajectory_score, abs=1e-4)
+        np.testing.assert_allclose(ours.step_scores, theirs.step_scores, atol=tolerance)
+        assert ours.trajectory_score == pytest.approx(theirs.trajectory_score, abs=tolerance)
 
 
 @needs_base_model
@@ -83,7 +102,7 @@ def test_real_traces_score_alike_in_both_networks(artifact: Path, shared_data: P
         for ours, theirs in zip(scores, reference, strict=True)
     ]
     print(f"max difference {max(differences):.1e} on {len(trajectories)} real traces")
-    assert max(differences) <= 1e-4
+    assert max(differences) <= _tolerance(artifact)
 
 
 def test_the_wheel_holds_three_packages_the_prm_and_nothing_else(tmp_path: Path) -> None:
@@ -106,6 +125,8 @@ def test_the_wheel_holds_three_packages_the_prm_and_nothing_else(tmp_path: Path)
     for needed in (
         "rfprm_runtime/py.typed",
         "rfprm_runtime/data/examples.jsonl",
+        "rfprm_runtime/native/kernels.c",
+        "rfprm_export/data/gate_traces.jsonl",
         f"rfprm_export/models/{SHIPPED_NAME}/adapter_model.safetensors",
         f"rfprm_export/models/{SHIPPED_NAME}/heads.safetensors",
         f"rfprm_export/models/{SHIPPED_NAME}/checkpoint.json",

@@ -73,6 +73,7 @@ def save_published_prm(
     num_heads: int = 4,
     num_kv_heads: int = 2,
     head_dim: int = 16,
+    max_positions: int = 256,
     **config: Any,
 ) -> Any:
     """A random ``kind`` (llama, qwen2, qwen3) in the layout of Qwen2ForProcessRewardModel, with
@@ -93,7 +94,7 @@ def save_published_prm(
         num_attention_heads=num_heads,
         num_key_value_heads=num_kv_heads,
         head_dim=head_dim,
-        max_position_embeddings=256,
+        max_position_embeddings=max_positions,
         **config,
     )
     backbone = AutoModel.from_config(model_config).float().eval()

@@ -13,9 +13,10 @@ from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, load_prm, weights_digest
 from rfprm_export.graph import choose_attention, write_graph
 from rfprm_export.options import AttentionChoice, AttentionOp, ModelFormat, Precision
+from rfprm_export.pack import most_rounded, write_packed
 from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
 from rfprm_runtime.artifact import describe_file
-from rfprm_runtime.backends import ONNX_NAME, SAFETENSORS_NAME
+from rfprm_runtime.backends import NATIVE_NAME, ONNX_NAME, SAFETENSORS_NAME
 from rfprm_runtime.encoding import TOKENIZER_NAME
 from rfprm_runtime.manifest import MANIFEST_NAME, Manifest
 from rfprm_runtime.scorer import Scorer
@@ -25,7 +26,7 @@ def export_artifact(
     checkpoint: Path,
     output: Path,
     *,
-    format: ModelFormat = "onnx",
+    format: ModelFormat | None = None,
     precision: Precision = "fp32",
     attention: AttentionChoice = "auto",
     family: str | None = None,
@@ -42,14 +43,26 @@ def export_artifact(
     """
     if output.exists() and not overwrite:
         raise ExportError(f"{output} exists already; pass --overwrite to replace it")
+    format = _choose_format(format, precision)
     prm = load_prm(checkpoint, family=family, base=base)
     chosen = choose_attention(prm.manifest.backbone, attention)
-    reference = reference_for(prm, checkpoint, verify_traces) if verify else None
+    reference = reference_for(prm, checkpoint, precision, verify_traces) if verify else None
     with _folder_that_becomes(output) as folder:
         manifest = _write_files(folder, prm, format, precision, chosen)
         if reference is not None:
-            manifest = _verified(folder, manifest, reference)
+            manifest = _verified(folder, manifest, reference, prm)
     return manifest
+
+
+def _choose_format(requested: ModelFormat | None, precision: Precision) -> ModelFormat:
+    if requested is None:
+        return "native" if precision == "int16" else "onnx"
+    if (requested == "native") != (precision == "int16"):
+        raise ExportError(
+            f"--format {requested} does not go with --precision {precision}: the native kernels "
+            "read int16, and nothing else does; leave --format out"
+        )
+    return requested
 
 
 def _write_files(
@@ -71,6 +84,10 @@ def _write_files(
             max_positions=manifest.max_positions,
             attention=attention,
         )
+    elif format == "native":
+        files.append(
+            write_packed(folder / NATIVE_NAME, manifest.backbone, manifest.head, prm.weights)
+        )
     else:
         from safetensors.numpy import save_file
 
@@ -90,10 +107,10 @@ def _write_files(
     return manifest
 
 
-def _verified(folder: Path, manifest: Manifest, reference: Reference) -> Manifest:
+def _verified(folder: Path, manifest: Manifest, reference: Reference, prm: LoadedPRM) -> Manifest:
     with Scorer.load(folder) as scorer:
         parity = measure_parity(scorer, reference)
-    check_parity(parity, manifest.precision)
+    check_parity(parity, manifest.precision, lambda: most_rounded(manifest.backbone, prm.weights))
     manifest = manifest.model_copy(update={"parity": parity})
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest

@@ -18,9 +18,9 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The artifact folder to write.")],
     precision: Annotated[Precision, typer.Option(help="Of weights and arithmetic.")] = "fp32",
     format: Annotated[
-        ModelFormat,
-        typer.Option(help="What to write; torch is for the reference network."),
-    ] = "onnx",
+        ModelFormat | None,
+        typer.Option(help="What to write; by default native for int16, otherwise onnx."),
+    ] = None,
     attention: Annotated[
         AttentionChoice,
         typer.Option(help="ONNX Runtime's own op, which is fast on a CPU, or the standard one."),
@@ -35,7 +35,7 @@ def export(
         bool, typer.Option(help="Compare with the reference network before writing.")
     ] = True,
     verify_traces: Annotated[
-        Path | None, typer.Option(help="JSONL traces to compare on; the shipped ones by default.")
+        Path | None, typer.Option(help="JSONL traces to compare on; shipped ones by default.")
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an artifact that exists.")] = False,
 ) -> None:

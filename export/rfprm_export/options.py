@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-ModelFormat = Literal["onnx", "torch"]
-Precision = Literal["fp32"]
+ModelFormat = Literal["onnx", "native", "torch"]
+Precision = Literal["fp32", "int16"]
 AttentionOp = Literal["group_query", "standard"]
 AttentionChoice = Literal["auto", "group_query", "standard"]

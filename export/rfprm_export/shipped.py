@@ -7,9 +7,11 @@ from pathlib import Path
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import checkpoint_digest
+from rfprm_export.options import Precision
 from rfprm_runtime.artifact import check_files
 from rfprm_runtime.errors import ArtifactError
 from rfprm_runtime.manifest import MANIFEST_NAME, read_manifest
+from rfprm_runtime.native.library import available_variants
 
 SHIPPED_NAME = "smollm2-135m-gsm8k"
 
@@ -23,31 +25,42 @@ def shipped_checkpoint() -> Path:
     raise ExportError(f"the shipped checkpoint {SHIPPED_NAME} is not part of this installation")
 
 
-def ensure_artifact(artifact: Path, *, base: Path | None = None) -> bool:
+def best_precision() -> Precision:
+    """int16 where this installation has native kernels, fp32 for onnxruntime elsewhere."""
+    return "int16" if available_variants() else "fp32"
+
+
+def ensure_artifact(
+    artifact: Path, *, precision: Precision | None = None, base: Path | None = None
+) -> bool:
     """Export the shipped checkpoint to ``artifact`` unless it is there, whole and up to date.
+
+    ``precision`` is :func:`best_precision` by default.
 
     Returns whether it was built. Raises :class:`ExportError` where ``artifact`` is a folder of
     something else, which is left as it is.
     """
     checkpoint = shipped_checkpoint()
-    if _is_current(artifact, checkpoint):
+    precision = precision or best_precision()
+    if _is_current(artifact, checkpoint, precision):
         return False
     if artifact.exists() and not _is_ours(artifact):
         raise ExportError(
             f"{artifact} exists and is not the artifact of {SHIPPED_NAME}; choose another folder "
             "with --artifact"
         )
-    export_artifact(checkpoint, artifact, base=base, overwrite=True)
+    export_artifact(checkpoint, artifact, precision=precision, base=base, overwrite=True)
     return True
 
 
-def _is_current(artifact: Path, checkpoint: Path) -> bool:
+def _is_current(artifact: Path, checkpoint: Path, precision: Precision) -> bool:
     try:
         manifest = read_manifest(artifact)
         check_files(artifact, manifest)
     except ArtifactError:
         return False
-    return manifest.source.get("checkpoint_sha256") == checkpoint_digest(checkpoint)
+    is_newest = manifest.source.get("checkpoint_sha256") == checkpoint_digest(checkpoint)
+    return is_newest and manifest.precision == precision
 
 
 def _is_ours(artifact: Path) -> bool:

@@ -16,12 +16,19 @@ from rfprm_runtime.manifest import Manifest
 
 ONNX_NAME = "model.onnx"
 SAFETENSORS_NAME = "model.safetensors"
+NATIVE_NAME = "model.int16.safetensors"
 
 
 def _open_onnx(folder: Path, manifest: Manifest, **options: Any) -> Backend:
     from rfprm_runtime.backends.onnx import OnnxBackend
 
     return OnnxBackend(folder / ONNX_NAME, manifest, **options)
+
+
+def _open_native(folder: Path, manifest: Manifest, **options: Any) -> Backend:
+    from rfprm_runtime.backends.native import NativeBackend
+
+    return NativeBackend(folder / NATIVE_NAME, manifest, **options)
 
 
 def _open_torch(folder: Path, manifest: Manifest, **options: Any) -> Backend:
@@ -37,12 +44,13 @@ def _open_fake(folder: Path, manifest: Manifest, **options: Any) -> Backend:
 
 
 _OPENERS: dict[str, Callable[..., Backend]] = {
+    "native": _open_native,
     "onnx": _open_onnx,
     "torch": _open_torch,
     "fake": _open_fake,
 }
 # What an artifact may hold, in the order in which "auto" prefers it.
-_MODEL_FILES = {"onnx": ONNX_NAME, "torch": SAFETENSORS_NAME}
+_MODEL_FILES = {"native": NATIVE_NAME, "onnx": ONNX_NAME, "torch": SAFETENSORS_NAME}
 
 
 def choose_backend(manifest: Manifest, requested: str = "auto") -> str:

@@ -24,8 +24,12 @@ class Backend(Protocol):
         """Engine, version and device, for people."""
         ...
 
-    def run(self, batch: TokenBatch) -> NDArray[np.float32]:
-        """Logits float32 [num_markers, num_labels], rows in the order of the marker positions."""
+    def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
+        """Logits float32 [num_markers, num_labels], rows in the order of the marker positions.
+
+        ``threads``: how many cores this call may use. A backend that cannot split a call runs it
+        on one; the logits do not depend on it.
+        """
         ...
 
     def close(self) -> None:

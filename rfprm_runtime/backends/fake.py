@@ -23,7 +23,7 @@ class FakeBackend:
         self._num_labels = num_labels
         self.limits = limits or BackendLimits()
 
-    def run(self, batch: TokenBatch) -> NDArray[np.float32]:
+    def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         length = batch.token_ids.shape[1]
         rows = [divmod(int(position), length) for position in batch.marker_positions]
         prefixes = (batch.token_ids[row, : column + 1] for row, column in rows)

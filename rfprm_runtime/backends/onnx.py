@@ -5,7 +5,6 @@ Knows token ids, marker positions and execution providers.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.batching import BackendLimits, TokenBatch
+from rfprm_runtime.cores import usable_cores
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.manifest import Manifest
 
@@ -55,7 +55,7 @@ class OnnxBackend:
                 "(onnxruntime-gpu for cuda) or ask for another provider"
             )
         on_cpu = provider == CPU_PROVIDER
-        threads = _check_num_threads(num_threads) if on_cpu else 1
+        threads = usable_cores(num_threads) if on_cpu else 1
         self.limits = (
             BackendLimits(max_batch_size=1, max_concurrent_runs=threads)
             if on_cpu
@@ -66,7 +66,7 @@ class OnnxBackend:
         self._session = _open_session(ort, model_path, provider)
         self._input_names = [item.name for item in self._session.get_inputs()]
 
-    def run(self, batch: TokenBatch) -> NDArray[np.float32]:
+    def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         if self._session is None:
             raise BackendError("the backend was closed; load the scorer again")
         feeds = {
@@ -93,19 +93,6 @@ class OnnxBackend:
 
     def close(self) -> None:
         self._session = None
-
-
-def _check_num_threads(num_threads: int | None) -> int:
-    if num_threads is None:
-        # Only what this process may use: containers often pin fewer cores than there are.
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else (os.cpu_count() or 1)
-        )
-    if num_threads < 1:
-        raise BackendError(f"num_threads is {num_threads}, expected at least 1")
-    return num_threads
 
 
 def _open_session(ort: Any, model_path: Path, provider: str) -> Any:

@@ -203,7 +203,7 @@ class TorchBackend:
         network = build_network(manifest.backbone, manifest.head, load_file(path))
         return cls(network, device=device)
 
-    def run(self, batch: TokenBatch) -> NDArray[np.float32]:
+    def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         if self._network is None:
             raise BackendError("the backend was closed; load the scorer again")
         with torch.inference_mode():

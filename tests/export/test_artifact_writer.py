@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rfprm_export import ExportError, artifact_writer, verify
+from rfprm_export import ExportError, artifact_writer, pack, verify
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.verify import rank_correlation
 from rfprm_runtime import Scorer
@@ -92,7 +93,9 @@ def test_a_score_that_is_not_a_number_is_not_faithful() -> None:
         spearman=None,
     )
     with pytest.raises(ExportError, match="not faithful"):
-        verify.check_parity(parity, "fp32")
+        verify.check_parity(parity, "fp32", list)
+    with pytest.raises(ExportError, match=r"Most is lost in layer 3 down\. Nothing was written"):
+        verify.check_parity(parity, "int16", lambda: ["layer 3 down"])
 
 
 def test_without_torch_and_without_recorded_scores_there_is_no_export(
@@ -150,3 +153,73 @@ def test_rank_correlation_by_hand() -> None:
     # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
     assert rank_correlation(np.array([0.0, 5.0, 5.0, 9.0]), a) == pytest.approx(0.9486833)
     assert rank_correlation(np.ones(4), a) is None
+
+
+def test_the_gate_names_each_limit_that_is_not_kept() -> None:
+    faithful = Parity(
+        reference="r",
+        traces="t",
+        num_trajectories=200,
+        num_scores=800,
+        max_difference=0.2,
+        mean_difference=0.01,
+        spearman=0.995,
+        num_groups=50,
+        same_best_of_4=0.98,
+    )
+    assert verify.gate_failures(faithful) == []
+    for changes, said in (
+        ({"num_trajectories": 199}, "199 trajectories were compared"),
+        ({"mean_difference": 0.0101}, "scores differ by 0.0101"),
+        ({"mean_difference": float("nan")}, "scores differ by nan"),
+        ({"spearman": 0.9949}, "ρ is 0.9949"),
+        ({"spearman": None}, "ρ is None"),
+        ({"same_best_of_4": 0.9799}, "unchanged in 98.0% of 50 groups"),
+        ({"same_best_of_4": None, "num_groups": 0}, "no question has four trajectories"),
+    ):
+        (failure,) = verify.gate_failures(faithful.model_copy(update=changes))
+        assert said in failure
+
+
+@pytest.fixture(scope="module")
+def roomy_prm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a token a byte, the shipped traces need more positions than a tiny model has."""
+    folder = tmp_path_factory.mktemp("roomy")
+    save_published_prm(folder, "qwen2", max_positions=1024)
+    return folder
+
+
+def test_int16_is_judged_on_the_shipped_traces_and_says_so(roomy_prm: Path, tmp_path: Path) -> None:
+    manifest = export_artifact(roomy_prm, tmp_path / "artifact", precision="int16")
+    assert manifest.precision == "int16"
+    assert manifest.parity is not None
+    assert (manifest.parity.num_trajectories, manifest.parity.num_groups) == (256, 64)
+    assert manifest.parity.traces == "shipped gate traces"
+    with Scorer.load(tmp_path / "artifact") as scorer:
+        assert scorer.backend_description.startswith("native")
+
+
+def test_int16_that_is_not_faithful_is_refused_with_the_layers(
+    roomy_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "MAX_WEIGHT", 3)
+    with pytest.raises(ExportError, match=r"Most is lost in layer \d \w+ \("):
+        export_artifact(roomy_prm, tmp_path / "artifact", precision="int16")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_traces_cannot_judge_a_precision(
+    published_prm: Path, tmp_path: Path, traces: Path
+) -> None:
+    with pytest.raises(ExportError, match="is judged on at least 200"):
+        export_artifact(
+            published_prm, tmp_path / "artifact", precision="int16", verify_traces=traces
+        )
+
+
+@pytest.mark.parametrize(("format", "precision"), [("onnx", "int16"), ("native", "fp32")])
+def test_a_format_goes_with_its_precisions(
+    published_prm: Path, tmp_path: Path, format: Any, precision: Any
+) -> None:
+    with pytest.raises(ExportError, match="leave --format out"):
+        export_artifact(published_prm, tmp_path / "a", format=format, precision=precision)

@@ -121,7 +121,7 @@ def test_a_misspelt_choice_is_refused() -> None:
 def test_logits_that_are_not_numbers_are_an_error() -> None:
     with fake_scorer() as scorer:
         run = scorer._backend.run
-        scorer._backend.run = lambda batch: run(batch) * np.nan  # type: ignore[method-assign]
+        scorer._backend.run = lambda batch, threads: run(batch) * np.nan  # type: ignore[method-assign]
         with pytest.raises(BackendError, match="not finite"):
             scorer.score("q", steps=["a"])
 

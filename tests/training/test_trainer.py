@@ -151,7 +151,7 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
 
 def test_the_loss_falls(write_config: WriteConfig, tmp_path: Path) -> None:
     config = write_config(
-        ("num_epochs = 2", "num_epochs = 20"), ("\nlearning_rate = 1e-3", "\nlearning_rate = 1e-2")
+        ("num_epochs = 2", "num_epochs = 40"), ("\nlearning_rate = 1e-3", "\nlearning_rate = 1e-2")
     )
     folder = Trainer(config, tmp_path / "run", device="cpu").run()
     totals = [record["loss_total"] for record in read_log(folder)]

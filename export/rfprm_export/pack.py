@@ -1,0 +1,175 @@
+"""Weights for the native kernels: 16-bit integers in the order in which they are read.
+
+Each output column has its own scale. Columns lie in panels of 64, inputs in pairs, because one
+instruction multiplies a pair of inputs with 16 columns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_export import ExportError
+from rfprm_runtime.manifest import Backbone, Head
+from rfprm_runtime.native.model_file import (
+    HALF_PANEL,
+    LAYOUT,
+    LINEARS,
+    PANEL,
+    linear_shapes,
+    padded_inner,
+)
+
+MAX_WEIGHT = 2047
+"""12 bits. What they leave of a sum's 32 bits goes to the inputs, which vary more."""
+_SUM_LIMIT = 2.0**31 - 2.0**20
+_DTYPE_NAMES = {"int16": "I16", "float32": "F32", "float64": "F64"}
+_ALIGNMENT = 64
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+def check_fits(shape: Backbone) -> None:
+    """Raises :class:`ExportError` where the kernels do not take a backbone of this shape."""
+    for name in ("hidden_size", "head_dim"):
+        size = getattr(shape, name)
+        if size % 16:
+            raise ExportError(
+                f"the model's {name} is {size}, the native kernels take multiples of 16; export "
+                "with --precision fp32"
+            )
+
+
+def write_packed(path: Path, shape: Backbone, head: Head, weights: Weights) -> Path:
+    """Write the model at ``path``; see :mod:`rfprm_runtime.native.model_file` for the names."""
+    check_fits(shape)
+    tensors: dict[str, NDArray[Any]] = {}
+    small: dict[str, NDArray[Any]] = {}
+    limits = np.zeros((shape.num_layers, len(LINEARS)))
+    sizes = linear_shapes(shape)
+    for index in range(shape.num_layers):
+        source, name = f"model.layers.{index}", f"layers.{index}"
+        small[f"{name}.attention_norm"] = weights[f"{source}.input_layernorm.weight"]
+        small[f"{name}.mlp_norm"] = weights[f"{source}.post_attention_layernorm.weight"]
+        if shape.qk_norm:
+            small[f"{name}.query_norm"] = weights[f"{source}.self_attn.q_norm.weight"]
+            small[f"{name}.key_norm"] = weights[f"{source}.self_attn.k_norm.weight"]
+        for number, part in enumerate(LINEARS):
+            matrix, bias = _join(weights, source, part, shape)
+            panels, scales, limits[index, number] = pack_linear(matrix, *sizes[part])
+            tensors[f"{name}.{part}.panels"] = panels
+            small[f"{name}.{part}.scales"] = scales
+            if bias is not None:
+                small[f"{name}.{part}.bias"] = _padded(bias, sizes[part][1])
+    table = weights["model.embed_tokens.weight"]
+    units = _units(table, 32767)
+    tensors["embedding"] = np.rint(table / units[:, None]).astype(np.int16)
+    small["embedding_scale"] = units
+    small["final_norm"] = weights["model.norm.weight"]
+    heads = ["score"] if head.kind == "linear" else ["score.0", "score.2"]
+    for number, part in enumerate(heads):
+        small[f"head.{number}.weight"] = weights[f"{part}.weight"]
+        if f"{part}.bias" in weights:
+            small[f"head.{number}.bias"] = weights[f"{part}.bias"]
+    write_aligned(path, {**tensors, "activation_limits": limits, **small}, {"layout": LAYOUT})
+    return path
+
+
+def pack_linear(
+    matrix: NDArray[np.float32], depth: int, width: int
+) -> tuple[NDArray[np.int16], NDArray[np.float32], float]:
+    """Panels int16 [width / 64, depth / 2, 64, 2], scales float32 [width], and the limit.
+
+    ``matrix`` [out, in] is padded with zeros to ``width`` and ``depth``. The limit is the largest
+    L2 norm that a row of quantised inputs may have: by Cauchy and Schwarz no sum of products then
+    leaves 32 bits. Rounding may lengthen such a row by half a unit an entry, which is taken off.
+    """
+    padded = np.zeros((width, depth), np.float32)
+    padded[: matrix.shape[0], : matrix.shape[1]] = matrix
+    scales = _units(padded, MAX_WEIGHT)
+    whole = np.rint(padded / scales[:, None])
+    longest = np.sqrt((whole.astype(np.float64) ** 2).sum(axis=1)).max()
+    limit = _SUM_LIMIT / max(longest, 1.0) - 0.5 * np.sqrt(depth)
+    blocks = whole.astype(np.int16).reshape(width // PANEL, PANEL, depth // 2, 2)
+    return blocks.transpose(0, 2, 1, 3), scales, float(limit)
+
+
+def most_rounded(shape: Backbone, weights: Weights, count: int = 3) -> list[str]:
+    """The products whose weights lose most to rounding, worst first, with the share they lose."""
+    found = []
+    for index in range(shape.num_layers):
+        for part in LINEARS:
+            matrix, _ = _join(weights, f"model.layers.{index}", part, shape)
+            units = _units(matrix, MAX_WEIGHT)[:, None]
+            lost = np.linalg.norm(np.rint(matrix / units) * units - matrix)
+            size = max(float(np.linalg.norm(matrix)), 1e-30)
+            found.append((float(lost) / size, f"layer {index} {part}"))
+    return [f"{name} ({share:.1e})" for share, name in sorted(found, reverse=True)[:count]]
+
+
+def _join(
+    weights: Weights, layer: str, part: str, shape: Backbone
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """The matrix [out, in] and the bias of one product, in the order of its columns."""
+    if part == "gate_up":
+        names = [f"{layer}.mlp.gate_proj", f"{layer}.mlp.up_proj"]
+        gate, up = (_halves(weights[f"{name}.weight"], shape) for name in names)
+        matrix = np.stack([gate, up], axis=1).reshape(-1, shape.hidden_size)
+        if f"{names[0]}.bias" not in weights:
+            return matrix, None
+        gate, up = (_halves(weights[f"{name}.bias"][:, None], shape) for name in names)
+        return matrix, np.stack([gate, up], axis=1).reshape(-1)
+    names = {
+        "qkv": [f"{layer}.self_attn.{kind}_proj" for kind in "qkv"],
+        "output": [f"{layer}.self_attn.o_proj"],
+        "down": [f"{layer}.mlp.down_proj"],
+    }[part]
+    matrix = np.concatenate([weights[f"{name}.weight"] for name in names])
+    if f"{names[0]}.bias" not in weights:
+        return matrix, None
+    return matrix, np.concatenate([weights[f"{name}.bias"] for name in names])
+
+
+def _halves(rows: NDArray[np.float32], shape: Backbone) -> NDArray[np.float32]:
+    """[inner, n] → [groups, 32, n], padded with zeros."""
+    padded = np.zeros((padded_inner(shape), rows.shape[1]), np.float32)
+    padded[: len(rows)] = rows
+    return padded.reshape(-1, HALF_PANEL, rows.shape[1])
+
+
+def _padded(bias: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    result = np.zeros(width, np.float32)
+    result[: len(bias)] = bias
+    return result
+
+
+def _units(rows: NDArray[np.float32], largest: int) -> NDArray[np.float32]:
+    """The size of an integer unit, by row."""
+    units = np.abs(rows).max(axis=1) / np.float32(largest)
+    return np.where(units > 0, units, 1.0).astype(np.float32)
+
+
+def write_aligned(
+    path: Path, tensors: Mapping[str, NDArray[Any]], metadata: dict[str, str]
+) -> None:
+    """A safetensors file whose data begin at a multiple of 64 bytes, for vector loads."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
+    for name, tensor in tensors.items():
+        header[name] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype.name],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.nbytes],
+        }
+        offset += tensor.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(np.ascontiguousarray(tensor).data)

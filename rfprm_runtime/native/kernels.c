@@ -1,0 +1,617 @@
+/* A decoder of the Llama kind on a CPU: 16-bit integer products, float32 attention over paged
+ * keys and values, logits at marker rows.
+ *
+ * Every number that belongs to a token is computed from that token's row and from the keys and
+ * values before it, in an order that depends on its position alone: products add whole integers
+ * (exact in any order), attention walks pages of 64 positions. So the bits of a score do not
+ * depend on what shares the batch, where a prefix was split, or how many threads ran.
+ *
+ * Plain C with GCC/Clang vector extensions; the one instruction without a portable spelling is
+ * the dot product of 16-bit pairs. Sizes are checked by the caller (rfprm_runtime/native).
+ */
+
+#include <math.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define INTERFACE_VERSION 1
+#define PAGE 64          /* positions of a page of keys and values */
+#define PANEL 64         /* output columns of a packed panel of weights */
+#define MAX_ROWS 256     /* tokens that go through a layer at once */
+#define TILE 6           /* rows x 64 columns = 24 vector registers of sums */
+#define LANES 16
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(64), aligned(4), may_alias));
+
+/* ---- what the caller hands over; rfprm_runtime/native/library.py mirrors these ---- */
+
+typedef struct {
+    int64_t depth;           /* inputs */
+    int64_t width;           /* outputs, padded to whole panels */
+    const int16_t *panels;   /* [width / 64][depth / 2][64][2] */
+    const float *scales;     /* [width], of a unit of the weights */
+    const float *bias;       /* [width] or NULL */
+    double activation_limit; /* L2 norm that quantised inputs may have: sums then fit 32 bits */
+} Linear;
+
+typedef struct {
+    Linear qkv, output, gate_up, down; /* gate_up: panels of 32 gate and the 32 up columns */
+    const float *attention_norm, *mlp_norm;
+    const float *query_norm, *key_norm; /* [head_dim] or NULL */
+} Layer;
+
+typedef struct {
+    int64_t num_layers, hidden, num_heads, num_kv_heads, head_dim, inner;
+    int64_t num_labels, head_inner; /* head_inner: 0 for a linear head */
+    float eps;
+    const int16_t *embedding;     /* [vocab][hidden] */
+    const float *embedding_scale; /* [vocab] */
+    const float *cos, *sin;       /* [positions][head_dim / 2] */
+    const float *final_norm;
+    const float *head_weight, *head_bias;   /* [head_inner or num_labels][hidden], bias or NULL */
+    const float *head_weight2, *head_bias2; /* [num_labels][head_inner] */
+    const Layer *layers;
+} Model;
+
+/* ---- small vector helpers ---- */
+
+INLINE vec load(const float *p) { return *(const vec *)p; }
+INLINE void store(float *p, vec v) { *(vec *)p = v; }
+INLINE vec splat(float x) {
+    return (vec){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+}
+INLINE vec vmax(vec a, vec b) {
+    ivec more = a > b;
+    return (vec)((more & (ivec)a) | (~more & (ivec)b));
+}
+INLINE vec vabs(vec a) { return (vec)((ivec)a & 0x7fffffff); }
+INLINE vec keep(ivec mask, vec a) { return (vec)(mask & (ivec)a); }
+
+/* a * b + c, rounded once where the machine can. Written out, and the compiler told not to fuse on
+ * its own, so that a row gets the same bits in a tile of any height. */
+INLINE vec fma_vec(vec a, vec b, vec c) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    __m256 *x = (__m256 *)&a, *y = (__m256 *)&b, *z = (__m256 *)&c;
+    z[0] = _mm256_fmadd_ps(x[0], y[0], z[0]);
+    z[1] = _mm256_fmadd_ps(x[1], y[1], z[1]);
+    return c;
+#else
+    return a * b + c;
+#endif
+}
+
+INLINE float sum_lanes(vec v) {
+    float total = 0;
+    for (int lane = 0; lane < LANES; lane++) total += v[lane];
+    return total;
+}
+
+INLINE float max_lanes(vec v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)v);
+#else
+    float best = v[0];
+    for (int lane = 1; lane < LANES; lane++) best = v[lane] > best ? v[lane] : best;
+    return best;
+#endif
+}
+
+/* e^x for x <= 0 (and a little above): 2^n times a polynomial, relative error below 2e-7. */
+INLINE vec exp_vec(vec x) {
+    x = vmax(x, splat(-87.0f));
+    vec rounder = splat(12582912.0f); /* 1.5 * 2^23: a sum with it is rounded to an integer */
+    vec shifted = fma_vec(x, splat(1.44269504f), rounder), n = shifted - rounder;
+    vec r = fma_vec(n, splat(-0.693359375f), x);
+    r = fma_vec(n, splat(2.12194440e-4f), r);
+    vec p = fma_vec(r, splat(1.9875691500e-4f), splat(1.3981999507e-3f));
+    p = fma_vec(p, r, splat(8.3334519073e-3f));
+    p = fma_vec(p, r, splat(4.1665795894e-2f));
+    p = fma_vec(p, r, splat(1.6666665459e-1f));
+    p = fma_vec(p, r, splat(5.0000001201e-1f));
+    p = fma_vec(p, r * r, r) + 1.0f;
+    ivec bits = ((ivec)shifted - 0x4b400000) << 23;
+    return (vec)((ivec)p + bits);
+}
+
+/* ---- integer products ---- */
+
+/* Adds a.lo * b.lo + a.hi * b.hi to each 32-bit lane; `pair` holds the two 16-bit a. */
+INLINE ivec dot_pairs(ivec sum, int32_t pair, ivec b) {
+#if defined(__AVX512VNNI__)
+    return (ivec)_mm512_dpwssd_epi32((__m512i)sum, _mm512_set1_epi32(pair), (__m512i)b);
+#elif defined(__AVX2__)
+    __m256i a = _mm256_set1_epi32(pair), *s = (__m256i *)&sum, *w = (__m256i *)&b;
+    s[0] = _mm256_add_epi32(s[0], _mm256_madd_epi16(a, w[0]));
+    s[1] = _mm256_add_epi32(s[1], _mm256_madd_epi16(a, w[1]));
+    return sum;
+#else
+    ivec low = (b << 16) >> 16, high = b >> 16;
+    return sum + low * (int32_t)(int16_t)pair + high * (pair >> 16);
+#endif
+}
+
+typedef enum { STORE, ADD, SWIGLU } Finish;
+
+INLINE vec silu(vec x) { /* x / (1 + e^-x), by the side on which the exponential is small */
+    vec small = exp_vec(-vabs(x));
+    vec numerator = (vec)(((x > 0) & (ivec)(x)) | (~(x > 0) & (ivec)(x * small)));
+    return numerator / (small + 1.0f);
+}
+
+/* rows x 64 columns of inputs times one panel. */
+INLINE void product_tile(int rows, const Linear *linear, const int16_t *panel, int64_t column,
+                         const int16_t *inputs, const float *row_scales, int64_t stride,
+                         float *out, int64_t out_stride, Finish finish) {
+    ivec sums[TILE][4];
+    for (int row = 0; row < rows; row++)
+        for (int part = 0; part < 4; part++) sums[row][part] = (ivec){0};
+    for (int64_t k = 0; k < linear->depth; k += 2, panel += 2 * PANEL) {
+        ivec b[4];
+        for (int part = 0; part < 4; part++) {
+            b[part] = ((const ivec *)panel)[part];
+            __builtin_prefetch(panel + 16 * PANEL + part * 2 * LANES); /* 8 pairs ahead */
+        }
+        for (int row = 0; row < rows; row++) {
+            int32_t pair;
+            memcpy(&pair, inputs + row * stride + k, sizeof pair);
+            for (int part = 0; part < 4; part++)
+                sums[row][part] = dot_pairs(sums[row][part], pair, b[part]);
+        }
+    }
+    vec scale[4], bias[4];
+    for (int part = 0; part < 4; part++) {
+        scale[part] = load(linear->scales + column + part * LANES);
+        bias[part] = linear->bias ? load(linear->bias + column + part * LANES) : (vec){0};
+    }
+    for (int row = 0; row < rows; row++) {
+        vec value[4];
+        for (int part = 0; part < 4; part++)
+            value[part] = fma_vec(__builtin_convertvector(sums[row][part], vec),
+                                  scale[part] * splat(row_scales[row]), bias[part]);
+        if (finish == SWIGLU) {
+            float *to = out + row * out_stride + column / 2;
+            store(to, silu(value[0]) * value[2]);
+            store(to + LANES, silu(value[1]) * value[3]);
+            continue;
+        }
+        float *to = out + row * out_stride + column;
+        for (int part = 0; part < 4; part++) {
+            float *place = to + part * LANES;
+            if (finish == ADD) value[part] = load(place) + value[part];
+            store(place, value[part]);
+        }
+    }
+}
+
+INLINE void product_as(Finish finish, const Linear *linear, const int16_t *inputs,
+                       const float *row_scales, int64_t rows, float *out, int64_t out_stride) {
+    int64_t depth = linear->depth;
+    for (int64_t column = 0; column < linear->width; column += PANEL) {
+        const int16_t *panel = linear->panels + column * depth;
+        int64_t row = 0;
+#define TILE_OF(n)                                                                              \
+    product_tile(n, linear, panel, column, inputs + row * depth, row_scales + row, depth,       \
+                 out + row * out_stride, out_stride, finish)
+        for (; row + TILE <= rows; row += TILE) TILE_OF(TILE);
+        switch (rows - row) {
+        case 5: TILE_OF(5); break;
+        case 4: TILE_OF(4); break;
+        case 3: TILE_OF(3); break;
+        case 2: TILE_OF(2); break;
+        case 1: TILE_OF(1); break;
+        }
+#undef TILE_OF
+    }
+}
+
+static void product_store(const Linear *l, const int16_t *in, const float *s, int64_t n,
+                          float *out, int64_t stride) {
+    product_as(STORE, l, in, s, n, out, stride);
+}
+static void product_add(const Linear *l, const int16_t *in, const float *s, int64_t n,
+                        float *out, int64_t stride) {
+    product_as(ADD, l, in, s, n, out, stride);
+}
+static void product_swiglu(const Linear *l, const int16_t *in, const float *s, int64_t n,
+                           float *out, int64_t stride) {
+    product_as(SWIGLU, l, in, s, n, out, stride);
+}
+
+/* One row to 16-bit integers; returns the size of a unit. The unit is as small as 16 bits allow
+ * and as keeps every sum of products within 32 bits: by Cauchy and Schwarz a sum is at most the
+ * norm of the inputs times the norm of the weights. */
+static float quantise(const float *row, int64_t size, double limit, int16_t *out) {
+    vec largest = {0}, squares = {0};
+    for (int64_t i = 0; i < size; i += LANES) {
+        vec v = load(row + i);
+        largest = vmax(largest, vabs(v));
+        squares = fma_vec(v, v, squares);
+    }
+    double by_range = max_lanes(largest) / 32767.0;
+    double by_norm = sqrt((double)sum_lanes(squares)) * 1.0001 / limit;
+    float unit = (float)(by_range > by_norm ? by_range : by_norm);
+    if (!(unit > 1e-30f)) unit = 1e-30f;
+    float per_unit = 1.0f / unit;
+    for (int64_t i = 0; i < size; i += LANES) {
+        vec shifted = load(row + i) * per_unit + 12582912.0f;
+        ivec whole = (ivec)shifted - 0x4b400000;
+#if defined(__AVX512F__)
+        _mm256_storeu_si256((__m256i *)(out + i), _mm512_cvtsepi32_epi16((__m512i)whole));
+#else
+        for (int lane = 0; lane < LANES; lane++) {
+            int32_t x = whole[lane];
+            out[i + lane] = (int16_t)(x > 32767 ? 32767 : x < -32767 ? -32767 : x);
+        }
+#endif
+    }
+    return unit;
+}
+
+static void rms_norm(const float *row, const float *weight, int64_t size, float eps, float *out) {
+    vec squares = {0};
+    for (int64_t i = 0; i < size; i += LANES) {
+        vec v = load(row + i);
+        squares = fma_vec(v, v, squares);
+    }
+    float scale = 1.0f / sqrtf(sum_lanes(squares) / (float)size + eps);
+    for (int64_t i = 0; i < size; i += LANES)
+        store(out + i, load(row + i) * scale * load(weight + i));
+}
+
+/* ---- attention ---- */
+
+static void rotate(float *head, const float *cos, const float *sin, int64_t size) {
+    int64_t half = size / 2;
+    for (int64_t i = 0; i < half; i++) {
+        float first = head[i], second = head[i + half];
+        head[i] = first * cos[i] - second * sin[i];
+        head[i + half] = second * cos[i] + first * sin[i];
+    }
+}
+
+typedef struct {
+    const float *query;    /* [head_dim], scaled by 1 / sqrt(head_dim) */
+    float *mixed;          /* [head_dim], the running weighted sum */
+    float *largest;        /* the running maximum of the logits */
+    float *weights;        /* [16], the running sum of the weights, by lane */
+    int64_t position;
+} AttentionRow;
+
+/* `rows` queries against one page of 64 keys [head_dim][64] and values [64][head_dim]. */
+INLINE void attend_tile(int rows, const AttentionRow *row, const float *keys, const float *values,
+                        int64_t first_key, int64_t head_dim) {
+    static const ivec lane_numbers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    float weights[TILE][PAGE];
+    vec shrink[TILE];
+    {
+        vec logits[TILE][4];
+        for (int r = 0; r < rows; r++)
+            for (int part = 0; part < 4; part++) logits[r][part] = (vec){0};
+        for (int64_t d = 0; d < head_dim; d++) {
+            vec k[4];
+            for (int part = 0; part < 4; part++) k[part] = load(keys + d * PAGE + part * LANES);
+            for (int r = 0; r < rows; r++) {
+                vec q = splat(row[r].query[d]);
+                for (int part = 0; part < 4; part++) logits[r][part] = fma_vec(k[part], q, logits[r][part]);
+            }
+        }
+        for (int r = 0; r < rows; r++) {
+            int32_t last = (int32_t)(row[r].position - first_key); /* later keys are masked */
+            vec best = splat(-1e30f);
+            if (last < PAGE - 1)
+                for (int part = 0; part < 4; part++) {
+                    ivec seen = lane_numbers + part * LANES <= last;
+                    logits[r][part] =
+                        (vec)((seen & (ivec)logits[r][part]) | (~seen & (ivec)splat(-1e30f)));
+                }
+            for (int part = 0; part < 4; part++) best = vmax(best, logits[r][part]);
+            float before = *row[r].largest, now = max_lanes(best);
+            if (now < before) now = before;
+            *row[r].largest = now;
+            shrink[r] = exp_vec(splat(before - now));
+            vec total = load(row[r].weights) * shrink[r];
+            for (int part = 0; part < 4; part++) {
+                vec weight = exp_vec(logits[r][part] - now);
+                if (last < PAGE - 1)
+                    weight = keep(lane_numbers + part * LANES <= last, weight);
+                total = total + weight;
+                store(weights[r] + part * LANES, weight);
+            }
+            store(row[r].weights, total);
+        }
+    }
+    int64_t num_keys = row[rows - 1].position - first_key + 1; /* the last row sees the most */
+    if (num_keys > PAGE) num_keys = PAGE;
+#define MIX(parts)                                                                              \
+    do {                                                                                        \
+        vec mixed[TILE][parts];                                                                 \
+        for (int r = 0; r < rows; r++)                                                          \
+            for (int part = 0; part < parts; part++)                                            \
+                mixed[r][part] = load(row[r].mixed + column + part * LANES) * shrink[r];        \
+        for (int64_t key = 0; key < num_keys; key++) {                                          \
+            vec v[parts];                                                                       \
+            for (int part = 0; part < parts; part++)                                            \
+                v[part] = load(values + key * head_dim + column + part * LANES);                \
+            for (int r = 0; r < rows; r++) {                                                    \
+                vec weight = splat(weights[r][key]);                                            \
+                for (int part = 0; part < parts; part++)                                        \
+                    mixed[r][part] = fma_vec(v[part], weight, mixed[r][part]);                  \
+            }                                                                                   \
+        }                                                                                       \
+        for (int r = 0; r < rows; r++)                                                          \
+            for (int part = 0; part < parts; part++)                                            \
+                store(row[r].mixed + column + part * LANES, mixed[r][part]);                    \
+    } while (0)
+    int64_t column = 0;
+    for (; column + 4 * LANES <= head_dim; column += 4 * LANES) MIX(4);
+    for (; column < head_dim; column += LANES) MIX(1);
+#undef MIX
+}
+
+static void attend_rows(int64_t count, const AttentionRow *row, const float *keys,
+                        const float *values, int64_t first_key, int64_t head_dim) {
+    for (; count >= TILE; count -= TILE, row += TILE)
+        attend_tile(TILE, row, keys, values, first_key, head_dim);
+    switch (count) {
+    case 5: attend_tile(5, row, keys, values, first_key, head_dim); break;
+    case 4: attend_tile(4, row, keys, values, first_key, head_dim); break;
+    case 3: attend_tile(3, row, keys, values, first_key, head_dim); break;
+    case 2: attend_tile(2, row, keys, values, first_key, head_dim); break;
+    case 1: attend_tile(1, row, keys, values, first_key, head_dim); break;
+    }
+}
+
+/* ---- the network ---- */
+
+typedef struct {
+    float *hidden;     /* [num_tokens][hidden_stride], the residual stream */
+    float *wide;       /* [rows][widest product] */
+    float *mixed;      /* [rows][heads * head_dim] */
+    int16_t *inputs;   /* [rows][deepest product] */
+    float *units;      /* [rows] */
+    float *line;       /* [widest row] */
+    float *running;    /* [rows * group][17]: weights by lane, largest */
+    AttentionRow *rows;
+    int64_t hidden_stride, wide_stride;
+} Scratch;
+
+static int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Lays out the scratch memory from `base`; with base NULL only its size counts. */
+static int64_t lay_out(const Model *m, int64_t num_tokens, char *base, Scratch *s) {
+    int64_t query_size = m->num_heads * m->head_dim;
+    int64_t rows = num_tokens < MAX_ROWS ? num_tokens : MAX_ROWS;
+    int64_t qkv = query_size + 2 * m->num_kv_heads * m->head_dim;
+    int64_t group = m->num_heads / m->num_kv_heads;
+    s->hidden_stride = round_up(m->hidden, PANEL);
+    s->wide_stride = round_up(most(qkv, round_up(m->inner, 32)), PANEL);
+    int64_t deepest = most(most(m->hidden, query_size), m->inner), used = 0;
+#define TAKE(field, bytes) (s->field = (void *)(base + used), used += round_up(bytes, 64))
+    TAKE(hidden, num_tokens * s->hidden_stride * 4);
+    TAKE(wide, rows * s->wide_stride * 4);
+    TAKE(mixed, rows * query_size * 4);
+    TAKE(inputs, rows * deepest * 2);
+    TAKE(units, rows * 4);
+    TAKE(line, round_up(most(deepest, m->head_inner), LANES) * 4);
+    TAKE(running, rows * group * (LANES + 1) * 4);
+    TAKE(rows, rows * group * (int64_t)sizeof(AttentionRow));
+#undef TAKE
+    return used;
+}
+
+static void quantise_normed(const Scratch *s, const float *hidden, const float *norm,
+                            const Linear *linear, int64_t rows, float eps) {
+    for (int64_t row = 0; row < rows; row++) {
+        rms_norm(hidden + row * s->hidden_stride, norm, linear->depth, eps, s->line);
+        s->units[row] = quantise(s->line, linear->depth, linear->activation_limit,
+                                 s->inputs + row * linear->depth);
+    }
+}
+
+static void quantise_rows(const Scratch *s, const float *from, int64_t stride, const Linear *linear,
+                          int64_t rows) {
+    for (int64_t row = 0; row < rows; row++)
+        s->units[row] = quantise(from + row * stride, linear->depth, linear->activation_limit,
+                                 s->inputs + row * linear->depth);
+}
+
+static int64_t page_floats(const Model *m) { /* of keys, and as many of values, of one layer */
+    return m->num_kv_heads * m->head_dim * PAGE;
+}
+
+/* Rotates queries in place; writes keys and values of each row to its page, from `offset` on. */
+static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int64_t offset,
+                       int64_t rows, int64_t start, float *const *pages) {
+    int64_t size = m->head_dim, half = size / 2;
+    float query_scale = 1.0f / sqrtf((float)size);
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t position = start + row, slot = position % PAGE;
+        const float *cos = m->cos + position * half, *sin = m->sin + position * half;
+        float *head = s->wide + row * s->wide_stride;
+        float *keys = pages[position / PAGE] + offset;
+        float *values = keys + page_floats(m);
+        for (int64_t h = 0; h < m->num_heads; h++, head += size) {
+            if (layer->query_norm) rms_norm(head, layer->query_norm, size, m->eps, head);
+            rotate(head, cos, sin, size);
+            for (int64_t d = 0; d < size; d++) head[d] *= query_scale;
+        }
+        for (int64_t h = 0; h < m->num_kv_heads; h++, head += size) {
+            if (layer->key_norm) rms_norm(head, layer->key_norm, size, m->eps, head);
+            rotate(head, cos, sin, size);
+            for (int64_t d = 0; d < size; d++) keys[(h * size + d) * PAGE + slot] = head[d];
+        }
+        for (int64_t h = 0; h < m->num_kv_heads; h++, head += size)
+            memcpy(values + (h * PAGE + slot) * size, head, (size_t)size * sizeof(float));
+    }
+}
+
+/* Attention of the chosen rows (ascending), all heads; results in s->mixed, packed. */
+static void attend(const Model *m, const Scratch *s, int64_t offset, const int64_t *chosen,
+                   int64_t count, int64_t start, float *const *pages) {
+    int64_t size = m->head_dim, group = m->num_heads / m->num_kv_heads;
+    int64_t query_size = m->num_heads * size;
+    memset(s->mixed, 0, (size_t)(count * query_size) * sizeof(float));
+    for (int64_t kv = 0; kv < m->num_kv_heads; kv++) {
+        AttentionRow *row = s->rows;
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t g = 0; g < group; g++, row++) {
+                float *running = s->running + (i * group + g) * (LANES + 1);
+                memset(running, 0, LANES * sizeof(float));
+                running[LANES] = -1e30f;
+                int64_t head = kv * group + g;
+                row->query = s->wide + chosen[i] * s->wide_stride + head * size;
+                row->mixed = s->mixed + i * query_size + head * size;
+                row->weights = running;
+                row->largest = running + LANES;
+                row->position = start + chosen[i];
+            }
+        int64_t last = count ? start + chosen[count - 1] : -1, first = 0;
+        for (int64_t page = 0; page * PAGE <= last; page++) {
+            while (start + chosen[first] < page * PAGE) first++; /* rows before this page */
+            const float *keys = pages[page] + offset + kv * size * PAGE;
+            attend_rows((count - first) * group, s->rows + first * group, keys,
+                        keys + page_floats(m), page * PAGE, size);
+        }
+        for (row = s->rows; row < s->rows + count * group; row++) {
+            float scale = 1.0f / sum_lanes(load(row->weights));
+            for (int64_t d = 0; d < size; d += LANES)
+                store(row->mixed + d, load(row->mixed + d) * scale);
+        }
+    }
+}
+
+INLINE float dot(const float *a, const float *b, int64_t size) {
+    vec total = {0};
+    for (int64_t i = 0; i < size; i += LANES) total = fma_vec(load(a + i), load(b + i), total);
+    return sum_lanes(total);
+}
+
+static void read_head(const Model *m, const Scratch *s, const float *row, float *logits) {
+    float *normed = s->wide, *inner = s->line;
+    rms_norm(row, m->final_norm, m->hidden, m->eps, normed);
+    const float *from = normed, *weight = m->head_weight, *bias = m->head_bias;
+    int64_t depth = m->hidden;
+    if (m->head_inner) {
+        for (int64_t i = 0; i < m->head_inner; i++) {
+            float x = dot(normed, weight + i * depth, depth) + (bias ? bias[i] : 0.0f);
+            inner[i] = x > 0 ? x : 0;
+        }
+        from = inner, weight = m->head_weight2, bias = m->head_bias2, depth = m->head_inner;
+    }
+    for (int64_t i = 0; i < m->num_labels; i++)
+        logits[i] = dot(from, weight + i * depth, depth) + (bias ? bias[i] : 0.0f);
+}
+
+static void wait_for(_Atomic int64_t *done, int64_t position) {
+    for (int spins = 0; atomic_load_explicit(done, memory_order_acquire) < position; spins++) {
+        if (spins > 200) sched_yield();
+#if defined(__x86_64__)
+        else _mm_pause();
+#endif
+    }
+}
+
+static void embed(const Model *m, const Scratch *s, const int64_t *ids, int64_t num_tokens) {
+    for (int64_t row = 0; row < num_tokens; row++) {
+        const int16_t *from = m->embedding + ids[row] * m->hidden;
+        float unit = m->embedding_scale[ids[row]], *to = s->hidden + row * s->hidden_stride;
+        for (int64_t i = 0; i < m->hidden; i++) to[i] = (float)from[i] * unit;
+        for (int64_t i = m->hidden; i < s->hidden_stride; i++) to[i] = 0; /* padding */
+    }
+}
+
+/* The part of a layer after the keys: attention of the chosen rows, then their MLP. `hidden`
+ * holds those rows and no others. */
+static void finish_layer(const Model *m, const Layer *layer, const Scratch *s, float *hidden,
+                         int64_t offset, const int64_t *chosen, int64_t count, int64_t start,
+                         float *const *pages) {
+    int64_t stride = s->hidden_stride;
+    attend(m, s, offset, chosen, count, start, pages);
+    quantise_rows(s, s->mixed, m->num_heads * m->head_dim, &layer->output, count);
+    product_add(&layer->output, s->inputs, s->units, count, hidden, stride);
+    quantise_normed(s, hidden, layer->mlp_norm, &layer->gate_up, count, m->eps);
+    product_swiglu(&layer->gate_up, s->inputs, s->units, count, s->wide, s->wide_stride);
+    quantise_rows(s, s->wide, s->wide_stride, &layer->down, count);
+    product_add(&layer->down, s->inputs, s->units, count, hidden, stride);
+}
+
+/* ---- the interface ---- */
+
+int64_t rfprm_interface_version(void) { return INTERFACE_VERSION; }
+
+/* 2: AVX-512 with VNNI, 1: AVX2 with FMA, 0: neither. */
+int64_t rfprm_cpu_level(void) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+    return 0;
+}
+
+int64_t rfprm_page_positions(void) { return PAGE; }
+
+/* Bytes of the keys and values of one page in one layer. */
+int64_t rfprm_page_bytes(const Model *m) { return 2 * page_floats(m) * (int64_t)sizeof(float); }
+
+int64_t rfprm_scratch_bytes(const Model *m, int64_t num_tokens) {
+    Scratch s;
+    return lay_out(m, num_tokens, 0, &s);
+}
+
+/* Runs tokens at positions start, start + 1, … after what `pages` hold before `start`; writes
+ * their keys and values to `pages` and logits [num_markers][num_labels].
+ *
+ * `markers` ascend and are relative to the first token. With `keep_layers` a page has room for
+ * every layer and can serve as a past; without, all layers share the room of one, and `start` is
+ * 0. `done` is NULL, or one counter a layer of the positions whose keys are in place: threads
+ * that run neighbouring stretches of one trace share it, and each follows a layer behind the
+ * one before it. */
+void rfprm_run(const Model *m, const int64_t *ids, int64_t num_tokens, int64_t start,
+               float *const *pages, int64_t keep_layers, const int64_t *markers,
+               int64_t num_markers, float *logits, void *scratch, _Atomic int64_t *done) {
+    Scratch s;
+    int64_t all[MAX_ROWS], local[MAX_ROWS];
+    lay_out(m, num_tokens, scratch, &s);
+    embed(m, &s, ids, num_tokens);
+    for (int64_t i = 0; i < MAX_ROWS; i++) all[i] = i;
+    for (int64_t index = 0; index < m->num_layers; index++) {
+        const Layer *layer = m->layers + index;
+        int64_t offset = keep_layers ? index * 2 * page_floats(m) : 0, seen = 0;
+        for (int64_t first = 0; first < num_tokens; first += MAX_ROWS) {
+            int64_t rows = num_tokens - first < MAX_ROWS ? num_tokens - first : MAX_ROWS;
+            float *hidden = s.hidden + first * s.hidden_stride;
+            quantise_normed(&s, hidden, layer->attention_norm, &layer->qkv, rows, m->eps);
+            product_store(&layer->qkv, s.inputs, s.units, rows, s.wide, s.wide_stride);
+            place_keys(m, layer, &s, offset, rows, start + first, pages);
+            if (done) {
+                wait_for(done + index, start);
+                atomic_store_explicit(done + index, start + first + rows, memory_order_release);
+            }
+            if (index < m->num_layers - 1) {
+                finish_layer(m, layer, &s, hidden, offset, all, rows, start + first, pages);
+                continue;
+            }
+            int64_t here = 0; /* after the last keys only marker rows are read */
+            for (; seen < num_markers && markers[seen] < first + rows; here++, seen++) {
+                local[here] = markers[seen] - first;
+                memmove(hidden + here * s.hidden_stride, hidden + local[here] * s.hidden_stride,
+                        (size_t)s.hidden_stride * sizeof(float));
+            }
+            finish_layer(m, layer, &s, hidden, offset, local, here, start + first, pages);
+            for (int64_t i = 0; i < here; i++, logits += m->num_labels)
+                read_head(m, &s, hidden + i * s.hidden_stride, logits);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+"""The native kernels: as good as the reference network, and the same bits whatever is beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rfprm_export import ExportError
+from rfprm_export.checkpoint import load_prm
+from rfprm_export.pack import MAX_WEIGHT, check_fits, most_rounded, pack_linear, write_packed
+from rfprm_runtime import BackendError, Scorer, Trajectory
+from rfprm_runtime.backends.native import NativeBackend, split_evenly
+from rfprm_runtime.backends.torch import TorchBackend, build_network
+from rfprm_runtime.batching import TokenBatch
+from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.errors import ArtifactError
+from rfprm_runtime.manifest import Manifest
+from rfprm_runtime.native import library
+from rfprm_runtime.native.library import available_variants
+from rfprm_runtime.native.model_file import map_safetensors
+from tiny_models import byte_tokenizer, random_weights, save_published_prm, tiny_manifest
+
+pytestmark = pytest.mark.skipif(
+    not available_variants(), reason="the package was built without a C compiler"
+)
+BACKBONES = {
+    "llama": {"kind": "llama", "num_heads": 4, "num_kv_heads": 4},
+    "llama-gqa-3": {"kind": "llama", "num_heads": 3, "num_kv_heads": 1, "rope_theta": 500_000.0},
+    "llama-biases": {"kind": "llama", "attention_bias": True, "mlp_bias": True},
+    "llama-heads-of-80": {"kind": "llama", "num_heads": 2, "num_kv_heads": 1, "head_dim": 80},
+    "qwen2": {"kind": "qwen2", "num_heads": 4, "num_kv_heads": 1},
+    "qwen2-heads-of-128": {"kind": "qwen2", "num_heads": 7, "num_kv_heads": 1, "head_dim": 128},
+    "qwen3": {"kind": "qwen3", "num_heads": 4, "num_kv_heads": 2},
+}
+
+
+def _row(ids: np.ndarray, markers: list[int]) -> TokenBatch:
+    return TokenBatch(ids[None], np.array([len(ids)]), np.array(markers))
+
+
+def _rounded(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights as the packed file holds them, so that only the kernels' arithmetic is compared."""
+    result = dict(weights)
+    for name, matrix in weights.items():
+        largest = 32767 if "embed" in name else MAX_WEIGHT
+        if "embed" in name or "_proj.weight" in name:
+            units = np.abs(matrix).max(axis=1, keepdims=True) / np.float32(largest)
+            result[name] = (np.rint(matrix / units) * units).astype(np.float32)
+    return result
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_native_and_reference_agree(name: str, tmp_path: Path) -> None:
+    save_published_prm(tmp_path, **BACKBONES[name])
+    prm = load_prm(tmp_path)
+    manifest = prm.manifest
+    path = tmp_path / "packed.safetensors"
+    write_packed(path, manifest.backbone, manifest.head, prm.weights)
+    network = build_network(manifest.backbone, manifest.head, _rounded(prm.weights))
+    rng = np.random.default_rng(0)
+    lengths = [1, 5, 63, 64, 65, 200, 256]
+    for variant in available_variants():
+        native = NativeBackend(path, manifest, num_threads=2, kernels=variant)
+        for length in lengths:
+            ids = rng.integers(0, manifest.backbone.vocab_size, length)
+            batch = _row(ids, sorted({0, length // 3, length - 1}))
+            theirs = TorchBackend(network, device="cpu").run(batch)
+            ours = native.run(batch)
+            # What is left is the rounding of activations, to 14 bits or more.
+            assert np.abs(ours - theirs).max() <= 2e-3, f"{variant}, {length} tokens"
+            assert (native.run(batch, threads=2) == ours).all()
+        native.close()
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """A random model with room for long traces, and two heads of queries to one of keys."""
+    tokenizer = byte_tokenizer()
+    manifest = tiny_manifest(tokenizer, max_positions=2048)
+    shape = manifest.backbone.model_copy(
+        update={"hidden_size": 48, "head_dim": 16, "intermediate_size": 80}
+    )
+    manifest = manifest.model_copy(update={"backbone": shape})
+    path = tmp_path_factory.mktemp("native") / "model.int16.safetensors"
+    return write_packed(path, shape, manifest.head, random_weights(manifest)), manifest
+
+
+@pytest.fixture
+def backend(packed: tuple[Path, Manifest]) -> Iterator[NativeBackend]:
+    backend = NativeBackend(*packed, num_threads=4)
+    yield backend
+    backend.close()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    length=st.integers(1, 900),
+    threads=st.integers(1, 7),
+    cut=st.integers(1, 900),
+    seed=st.integers(0, 2**31),
+)
+def test_bits_do_not_depend_on_threads_or_on_what_follows(
+    packed: tuple[Path, Manifest], length: int, threads: int, cut: int, seed: int
+) -> None:
+    backend = NativeBackend(*packed, num_threads=4)
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, packed[1].backbone.vocab_size, length)
+    markers = np.flatnonzero(rng.random(length) < 0.2)
+    alone = backend.run(_row(ids, markers.tolist()))
+    assert (backend.run(_row(ids, markers.tolist()), threads=threads) == alone).all()
+    before = markers[markers < min(cut, length)]
+    prefix = backend.run(_row(ids[:cut], before.tolist()))
+    assert (prefix == alone[: len(before)]).all()
+    backend.close()
+
+
+_WORDS = st.text("abc =+12\n", min_size=1, max_size=60).filter(str.strip)
+_TRACES = st.builds(
+    lambda question, steps, response: Trajectory(
+        question=question, steps=tuple(steps), response=tuple(response)
+    ),
+    _WORDS,
+    st.lists(_WORDS, min_size=1, max_size=6),
+    st.lists(_WORDS, max_size=2),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(traces=st.lists(_TRACES, min_size=1, max_size=6), data=st.data())
+def test_a_score_has_the_same_bits_alone_and_in_any_batch(
+    packed: tuple[Path, Manifest], traces: list[Trajectory], data: st.DataObject
+) -> None:
+    path, manifest = packed
+
+    def scorer(threads: int, mode: str) -> Scorer:
+        encoder = TrajectoryEncoder(
+            byte_tokenizer(), manifest.prompt, vocab_size=manifest.backbone.vocab_size
+        )
+        backend = NativeBackend(path, manifest, num_threads=threads)
+        return Scorer(manifest, encoder, backend, mode=mode)  # type: ignore[arg-type]
+
+    with scorer(1, "throughput") as one:
+        alone = [one.score_batch([trace])[0] for trace in traces]
+    order = data.draw(st.permutations(range(len(traces))))
+    threads = data.draw(st.integers(1, 4))
+    mode = data.draw(st.sampled_from(["auto", "throughput", "latency"]))
+    with scorer(threads, mode) as other:
+        together = other.score_batch([traces[index] for index in order])
+    for index, score in zip(order, together, strict=True):
+        assert score.step_scores.tobytes() == alone[index].step_scores.tobytes()
+        assert score.trajectory_score == alone[index].trajectory_score
+        assert score.reward == alone[index].reward
+
+
+def test_marker_rows_are_ascending_positions_of_the_row(backend: NativeBackend) -> None:
+    ids = np.arange(10)
+    for markers in ([3, 3], [4, 2], [-1], [10]):
+        with pytest.raises(BackendError, match="expected ascending ones below 10"):
+            backend.run(_row(ids, markers))
+    assert backend.run(_row(ids, [])).shape == (0, 2)
+
+
+@pytest.mark.parametrize("bad", [-1, 10**6])
+def test_ids_outside_the_vocabulary_are_refused(backend: NativeBackend, bad: int) -> None:
+    with pytest.raises(BackendError, match="the vocabulary has"):
+        backend.run(_row(np.array([1, bad]), [1]))
+
+
+def test_rows_that_do_not_fit_are_refused(backend: NativeBackend) -> None:
+    for ids in (np.zeros((2, 4), np.int64), np.zeros((1, 0), np.int64), np.zeros((1, 2049), int)):
+        with pytest.raises(BackendError, match="one row a call"):
+            backend.run(TokenBatch(ids, np.array([1]), np.array([0])))
+
+
+def test_a_closed_backend_says_so(packed: tuple[Path, Manifest]) -> None:
+    backend = NativeBackend(*packed)
+    backend.close()
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        backend.run(_row(np.arange(3), [2]))
+
+
+def test_a_file_of_another_model_is_refused(packed: tuple[Path, Manifest], tmp_path: Path) -> None:
+    path, manifest = packed
+    deeper = manifest.backbone.model_copy(update={"num_layers": 3})
+    with pytest.raises(ArtifactError, match="expected float64 \\(3, 4\\)"):
+        NativeBackend(path, manifest.model_copy(update={"backbone": deeper}))
+    content = path.read_bytes()
+    for name, damaged in {
+        "empty": b"",
+        "cut": content[: len(content) // 2],
+        "header": b"\x10" + b"\0" * 7 + b"not json at all!",
+        "layout": content.replace(b"rfprm-int16-1", b"rfprm-int16-0", 1),
+    }.items():
+        broken = tmp_path / name
+        broken.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match="export the"):
+            NativeBackend(broken, manifest)
+
+
+def test_the_packed_file_is_plain_safetensors(packed: tuple[Path, Manifest]) -> None:
+    from safetensors.numpy import load_file
+
+    ours, metadata = map_safetensors(packed[0])
+    theirs = load_file(packed[0])
+    assert metadata == {"layout": "rfprm-int16-1"}
+    assert ours.keys() == theirs.keys()
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+
+
+def test_sums_of_the_worst_case_fit_32_bits() -> None:
+    """All weights and all inputs at their largest, same signs: the largest sum there can be."""
+    depth = 1536
+    panels, scales, limit = pack_linear(np.ones((64, depth), np.float32), depth, 64)
+    assert panels.max() == MAX_WEIGHT
+    assert np.allclose(panels * scales[0], 1.0)
+    inputs = np.floor(limit / np.sqrt(depth))  # as quantise() scales a constant row
+    assert inputs * MAX_WEIGHT * depth < 2**31
+    assert inputs * MAX_WEIGHT * depth > 2**30  # and the bits are used
+
+
+def test_shapes_that_the_kernels_do_not_take_are_refused() -> None:
+    shape = tiny_manifest(byte_tokenizer()).backbone
+    with pytest.raises(ExportError, match=r"head_dim is 8.*--precision fp32"):
+        check_fits(shape)
+
+
+def test_the_layer_that_rounding_hurts_is_named(packed: tuple[Path, Manifest]) -> None:
+    weights = random_weights(packed[1])
+    weights["model.layers.1.mlp.down_proj.weight"][:, 7] *= 1e4  # every row has an outlier
+    assert most_rounded(packed[1].backbone, weights)[0].startswith("layer 1 down (")
+
+
+def test_spans_cover_the_trace_and_later_ones_are_shorter() -> None:
+    shape = tiny_manifest(byte_tokenizer()).backbone
+    for tokens, threads in ((1, 8), (31, 4), (64, 2), (1000, 3), (8192, 16)):
+        spans = split_evenly(tokens, threads, shape)
+        assert [spans[0].start, spans[-1].stop] == [0, tokens]
+        assert [span.stop for span in spans[:-1]] == [span.start for span in spans[1:]]
+        assert len(spans) <= threads
+    sizes = [span.stop - span.start for span in split_evenly(8192, 4, shape)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) == 4
+
+
+def test_without_kernels_the_error_says_what_to_do(
+    packed: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(library, "library_path", lambda variant: tmp_path / variant)
+    library.load_library.cache_clear()
+    try:
+        with pytest.raises(BackendError, match=r"no C compiler was found.*--precision fp32"):
+            NativeBackend(*packed)
+    finally:
+        monkeypatch.undo()
+        library.load_library.cache_clear()
+    with pytest.raises(BackendError, match="'neon' are not available here"):
+        NativeBackend(*packed, kernels="neon")
+
+
+def test_the_weights_are_not_rounded_by_more_than_half_a_unit() -> None:
+    matrix = np.random.default_rng(0).normal(size=(70, 48)).astype(np.float32)
+    panels, scales, _ = pack_linear(matrix, 48, 128)
+    columns = panels.transpose(0, 2, 1, 3).reshape(128, 48) * scales[:, None]
+    assert (np.abs(columns[:70] - matrix) <= 0.5001 * scales[:70, None]).all()
+    assert not columns[70:].any()
+    assert panels.shape == (2, 24, 64, 2)
