@@ -1,4 +1,4 @@
-# make demo   set up, build the shipped PRM into ONNX, score example traces
+# make demo   set up, build the shipped PRM for this CPU, score example traces
 # make test   lint, types and tests: what CI runs
 
 PYTHON ?= python3

@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,11 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
                 "of --precision int16 need"
             )
             return
-        built = [self._compile(compiler, name, flags) for name, flags in VARIANTS.items()]
+        try:
+            built = [self._compile(compiler, name, flags) for name, flags in VARIANTS.items()]
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.app.display_warning(f"rfprm_runtime is built without its native kernels: {error}")
+            return
         build_data["artifacts"] += [f"/{path.as_posix()}" for path in built]
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{_platform_tag()}"
@@ -64,6 +69,4 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def _platform_tag() -> str:
-    import sysconfig
-
     return sysconfig.get_platform().replace("-", "_").replace(".", "_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def save_published_prm(
     from safetensors.torch import load_file, save_file
     from transformers import AutoConfig, AutoModel
 
-    torch.manual_seed(hash((kind, num_heads, num_kv_heads)) % 2**31)
+    # Not hash(): it differs between processes.
+    torch.manual_seed(zlib.crc32(repr((kind, num_heads, num_kv_heads)).encode()))
     tokenizer = byte_tokenizer()
     hidden_size = head_dim * num_heads
     model_config = AutoConfig.for_model(

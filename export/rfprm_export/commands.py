@@ -67,14 +67,14 @@ def demo(
         Path | None, typer.Option(help="The base model, where it is not found by itself.")
     ] = None,
 ) -> None:
-    """Build the shipped PRM into ONNX (once), then score example traces."""
+    """Build the shipped PRM for this CPU (once), then score example traces."""
     from rfprm_export.shipped import ensure_artifact
     from rfprm_runtime.records import example_traces_path, read_trajectories
     from rfprm_runtime.report import print_score
     from rfprm_runtime.scorer import Scorer
 
     console = Console(highlight=False)
-    with console.status("building the shipped PRM into ONNX"):
+    with console.status("building the shipped PRM for this CPU"):
         built = ensure_artifact(artifact, base=base)
     console.print(f"{'built and verified' if built else 'found'} {artifact}\n", markup=False)
     trajectories = read_trajectories(example_traces_path())

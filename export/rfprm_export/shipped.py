@@ -26,8 +26,8 @@ def shipped_checkpoint() -> Path:
 
 
 def best_precision() -> Precision:
-    """int16 where this installation has native kernels, fp32 for onnxruntime elsewhere."""
-    return "int16" if available_variants() else "fp32"
+    """The faster one here: int16 on processors with AVX-512 VNNI, elsewhere fp32 on onnxruntime."""
+    return "int16" if "avx512vnni" in available_variants() else "fp32"
 
 
 def ensure_artifact(

@@ -23,12 +23,23 @@
 #define PAGE 64          /* positions of a page of keys and values */
 #define PANEL 64         /* output columns of a packed panel of weights */
 #define MAX_ROWS 256     /* tokens that go through a layer at once */
-#define TILE 6           /* rows x 64 columns = 24 vector registers of sums */
+#define HALF (PANEL / 2)
+#define TILE 6           /* rows of a tile; with PARTS vectors of columns its sums fit registers */
+#if defined(__AVX512F__)
 #define LANES 16
+#define PARTS 4
+#elif defined(__AVX2__)
+#define LANES 8
+#define PARTS 2
+#else
+#define LANES 4
+#define PARTS 2
+#endif
+#define WIDTH (PARTS * LANES) /* columns of a tile */
 #define INLINE static inline __attribute__((always_inline))
 
-typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t ivec __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 /* ---- what the caller hands over; rfprm_runtime/native/library.py mirrors these ---- */
 
@@ -65,14 +76,19 @@ typedef struct {
 INLINE vec load(const float *p) { return *(const vec *)p; }
 INLINE void store(float *p, vec v) { *(vec *)p = v; }
 INLINE vec splat(float x) {
+#if LANES == 16
     return (vec){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+#elif LANES == 8
+    return (vec){x, x, x, x, x, x, x, x};
+#else
+    return (vec){x, x, x, x};
+#endif
 }
 INLINE vec vmax(vec a, vec b) {
     ivec more = a > b;
     return (vec)((more & (ivec)a) | (~more & (ivec)b));
 }
 INLINE vec vabs(vec a) { return (vec)((ivec)a & 0x7fffffff); }
-INLINE vec keep(ivec mask, vec a) { return (vec)(mask & (ivec)a); }
 
 /* a * b + c, rounded once where the machine can. Written out, and the compiler told not to fuse on
  * its own, so that a row gets the same bits in a tile of any height. */
@@ -80,10 +96,7 @@ INLINE vec fma_vec(vec a, vec b, vec c) {
 #if defined(__AVX512F__)
     return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif defined(__FMA__)
-    __m256 *x = (__m256 *)&a, *y = (__m256 *)&b, *z = (__m256 *)&c;
-    z[0] = _mm256_fmadd_ps(x[0], y[0], z[0]);
-    z[1] = _mm256_fmadd_ps(x[1], y[1], z[1]);
-    return c;
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #else
     return a * b + c;
 #endif
@@ -129,10 +142,9 @@ INLINE ivec dot_pairs(ivec sum, int32_t pair, ivec b) {
 #if defined(__AVX512VNNI__)
     return (ivec)_mm512_dpwssd_epi32((__m512i)sum, _mm512_set1_epi32(pair), (__m512i)b);
 #elif defined(__AVX2__)
-    __m256i a = _mm256_set1_epi32(pair), *s = (__m256i *)&sum, *w = (__m256i *)&b;
-    s[0] = _mm256_add_epi32(s[0], _mm256_madd_epi16(a, w[0]));
-    s[1] = _mm256_add_epi32(s[1], _mm256_madd_epi16(a, w[1]));
-    return sum;
+    return sum + (ivec)_mm256_madd_epi16(_mm256_set1_epi32(pair), (__m256i)b);
+#elif defined(__SSE2__)
+    return sum + (ivec)_mm_madd_epi16(_mm_set1_epi32(pair), (__m128i)b);
 #else
     ivec low = (b << 16) >> 16, high = b >> 16;
     return sum + low * (int32_t)(int16_t)pair + high * (pair >> 16);
@@ -147,45 +159,52 @@ INLINE vec silu(vec x) { /* x / (1 + e^-x), by the side on which the exponential
     return numerator / (small + 1.0f);
 }
 
-/* rows x 64 columns of inputs times one panel. */
-INLINE void product_tile(int rows, const Linear *linear, const int16_t *panel, int64_t column,
-                         const int16_t *inputs, const float *row_scales, int64_t stride,
-                         float *out, int64_t out_stride, Finish finish) {
-    ivec sums[TILE][4];
+/* The column, within a panel, of each part of tile number `block`: half of the parts lie in the
+ * first half of the panel and half in the second, so that gate and up meet in one tile. */
+INLINE int part_column(int block, int part) {
+    int here = part % (PARTS / 2), half = part / (PARTS / 2);
+    return half * HALF + (block * (PARTS / 2) + here) * LANES;
+}
+
+/* rows x WIDTH columns of inputs times one panel. */
+INLINE void product_tile(int rows, const Linear *linear, int64_t column, int block,
+                         const int16_t *inputs, const float *row_scales, float *out,
+                         int64_t out_stride, Finish finish) {
+    ivec sums[TILE][PARTS];
+    const int16_t *panel = linear->panels + column * linear->depth;
     for (int row = 0; row < rows; row++)
-        for (int part = 0; part < 4; part++) sums[row][part] = (ivec){0};
+        for (int part = 0; part < PARTS; part++) sums[row][part] = (ivec){0};
     for (int64_t k = 0; k < linear->depth; k += 2, panel += 2 * PANEL) {
-        ivec b[4];
-        for (int part = 0; part < 4; part++) {
-            b[part] = ((const ivec *)panel)[part];
-            __builtin_prefetch(panel + 16 * PANEL + part * 2 * LANES); /* 8 pairs ahead */
+        ivec b[PARTS];
+        for (int part = 0; part < PARTS; part++) {
+            const int16_t *place = panel + 2 * part_column(block, part);
+            b[part] = *(const ivec *)place;
+            __builtin_prefetch(place + 16 * PANEL); /* 8 pairs ahead */
         }
         for (int row = 0; row < rows; row++) {
             int32_t pair;
-            memcpy(&pair, inputs + row * stride + k, sizeof pair);
-            for (int part = 0; part < 4; part++)
+            memcpy(&pair, inputs + row * linear->depth + k, sizeof pair);
+            for (int part = 0; part < PARTS; part++)
                 sums[row][part] = dot_pairs(sums[row][part], pair, b[part]);
         }
     }
-    vec scale[4], bias[4];
-    for (int part = 0; part < 4; part++) {
-        scale[part] = load(linear->scales + column + part * LANES);
-        bias[part] = linear->bias ? load(linear->bias + column + part * LANES) : (vec){0};
-    }
     for (int row = 0; row < rows; row++) {
-        vec value[4];
-        for (int part = 0; part < 4; part++)
-            value[part] = fma_vec(__builtin_convertvector(sums[row][part], vec),
-                                  scale[part] * splat(row_scales[row]), bias[part]);
+        vec value[PARTS];
+        for (int part = 0; part < PARTS; part++) {
+            int64_t at = column + part_column(block, part);
+            vec scale = load(linear->scales + at) * splat(row_scales[row]);
+            vec bias = linear->bias ? load(linear->bias + at) : (vec){0};
+            value[part] = fma_vec(__builtin_convertvector(sums[row][part], vec), scale, bias);
+        }
+        float *to = out + row * out_stride;
         if (finish == SWIGLU) {
-            float *to = out + row * out_stride + column / 2;
-            store(to, silu(value[0]) * value[2]);
-            store(to + LANES, silu(value[1]) * value[3]);
+            for (int part = 0; part < PARTS / 2; part++)
+                store(to + column / 2 + part_column(block, part),
+                      silu(value[part]) * value[part + PARTS / 2]);
             continue;
         }
-        float *to = out + row * out_stride + column;
-        for (int part = 0; part < 4; part++) {
-            float *place = to + part * LANES;
+        for (int part = 0; part < PARTS; part++) {
+            float *place = to + column + part_column(block, part);
             if (finish == ADD) value[part] = load(place) + value[part];
             store(place, value[part]);
         }
@@ -194,23 +213,22 @@ INLINE void product_tile(int rows, const Linear *linear, const int16_t *panel, i
 
 INLINE void product_as(Finish finish, const Linear *linear, const int16_t *inputs,
                        const float *row_scales, int64_t rows, float *out, int64_t out_stride) {
-    int64_t depth = linear->depth;
-    for (int64_t column = 0; column < linear->width; column += PANEL) {
-        const int16_t *panel = linear->panels + column * depth;
-        int64_t row = 0;
 #define TILE_OF(n)                                                                              \
-    product_tile(n, linear, panel, column, inputs + row * depth, row_scales + row, depth,       \
+    product_tile(n, linear, column, block, inputs + row * linear->depth, row_scales + row,      \
                  out + row * out_stride, out_stride, finish)
-        for (; row + TILE <= rows; row += TILE) TILE_OF(TILE);
-        switch (rows - row) {
-        case 5: TILE_OF(5); break;
-        case 4: TILE_OF(4); break;
-        case 3: TILE_OF(3); break;
-        case 2: TILE_OF(2); break;
-        case 1: TILE_OF(1); break;
+    for (int64_t column = 0; column < linear->width; column += PANEL)
+        for (int block = 0; block < PANEL / WIDTH; block++) {
+            int64_t row = 0;
+            for (; row + TILE <= rows; row += TILE) TILE_OF(TILE);
+            switch (rows - row) {
+            case 5: TILE_OF(5); break;
+            case 4: TILE_OF(4); break;
+            case 3: TILE_OF(3); break;
+            case 2: TILE_OF(2); break;
+            case 1: TILE_OF(1); break;
+            }
         }
 #undef TILE_OF
-    }
 }
 
 static void product_store(const Linear *l, const int16_t *in, const float *s, int64_t n,
@@ -282,52 +300,48 @@ typedef struct {
     const float *query;    /* [head_dim], scaled by 1 / sqrt(head_dim) */
     float *mixed;          /* [head_dim], the running weighted sum */
     float *largest;        /* the running maximum of the logits */
-    float *weights;        /* [16], the running sum of the weights, by lane */
+    float *weights;        /* [LANES], the running sum of the weights, by lane (LANES of them) */
     int64_t position;
 } AttentionRow;
 
 /* `rows` queries against one page of 64 keys [head_dim][64] and values [64][head_dim]. */
 INLINE void attend_tile(int rows, const AttentionRow *row, const float *keys, const float *values,
                         int64_t first_key, int64_t head_dim) {
-    static const ivec lane_numbers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    float weights[TILE][PAGE];
+    float weights[TILE][PAGE]; /* logits at first */
     vec shrink[TILE];
-    {
-        vec logits[TILE][4];
+    for (int first = 0; first < PAGE; first += WIDTH) {
+        vec logits[TILE][PARTS];
         for (int r = 0; r < rows; r++)
-            for (int part = 0; part < 4; part++) logits[r][part] = (vec){0};
+            for (int part = 0; part < PARTS; part++) logits[r][part] = (vec){0};
         for (int64_t d = 0; d < head_dim; d++) {
-            vec k[4];
-            for (int part = 0; part < 4; part++) k[part] = load(keys + d * PAGE + part * LANES);
+            vec k[PARTS];
+            for (int part = 0; part < PARTS; part++)
+                k[part] = load(keys + d * PAGE + first + part * LANES);
             for (int r = 0; r < rows; r++) {
                 vec q = splat(row[r].query[d]);
-                for (int part = 0; part < 4; part++) logits[r][part] = fma_vec(k[part], q, logits[r][part]);
+                for (int part = 0; part < PARTS; part++)
+                    logits[r][part] = fma_vec(k[part], q, logits[r][part]);
             }
         }
-        for (int r = 0; r < rows; r++) {
-            int32_t last = (int32_t)(row[r].position - first_key); /* later keys are masked */
-            vec best = splat(-1e30f);
-            if (last < PAGE - 1)
-                for (int part = 0; part < 4; part++) {
-                    ivec seen = lane_numbers + part * LANES <= last;
-                    logits[r][part] =
-                        (vec)((seen & (ivec)logits[r][part]) | (~seen & (ivec)splat(-1e30f)));
-                }
-            for (int part = 0; part < 4; part++) best = vmax(best, logits[r][part]);
-            float before = *row[r].largest, now = max_lanes(best);
-            if (now < before) now = before;
-            *row[r].largest = now;
-            shrink[r] = exp_vec(splat(before - now));
-            vec total = load(row[r].weights) * shrink[r];
-            for (int part = 0; part < 4; part++) {
-                vec weight = exp_vec(logits[r][part] - now);
-                if (last < PAGE - 1)
-                    weight = keep(lane_numbers + part * LANES <= last, weight);
-                total = total + weight;
-                store(weights[r] + part * LANES, weight);
-            }
-            store(row[r].weights, total);
-        }
+        for (int r = 0; r < rows; r++)
+            for (int part = 0; part < PARTS; part++)
+                store(weights[r] + first + part * LANES, logits[r][part]);
+    }
+    for (int r = 0; r < rows; r++) {
+        int64_t seen = row[r].position - first_key + 1; /* later keys are masked */
+        for (int64_t key = seen; key < PAGE; key++) weights[r][key] = -1e30f;
+        vec best = load(weights[r]);
+        for (int key = LANES; key < PAGE; key += LANES) best = vmax(best, load(weights[r] + key));
+        float before = *row[r].largest, now = max_lanes(best);
+        if (now < before) now = before;
+        *row[r].largest = now;
+        shrink[r] = exp_vec(splat(before - now));
+        vec total = load(row[r].weights) * shrink[r];
+        for (int key = 0; key < PAGE; key += LANES)
+            store(weights[r] + key, exp_vec(load(weights[r] + key) - now));
+        for (int64_t key = seen; key < PAGE; key++) weights[r][key] = 0;
+        for (int key = 0; key < PAGE; key += LANES) total = total + load(weights[r] + key);
+        store(row[r].weights, total);
     }
     int64_t num_keys = row[rows - 1].position - first_key + 1; /* the last row sees the most */
     if (num_keys > PAGE) num_keys = PAGE;
@@ -352,7 +366,7 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const float *keys, co
                 store(row[r].mixed + column + part * LANES, mixed[r][part]);                    \
     } while (0)
     int64_t column = 0;
-    for (; column + 4 * LANES <= head_dim; column += 4 * LANES) MIX(4);
+    for (; column + WIDTH <= head_dim; column += WIDTH) MIX(PARTS);
     for (; column < head_dim; column += LANES) MIX(1);
 #undef MIX
 }
@@ -379,7 +393,7 @@ typedef struct {
     int16_t *inputs;   /* [rows][deepest product] */
     float *units;      /* [rows] */
     float *line;       /* [widest row] */
-    float *running;    /* [rows * group][17]: weights by lane, largest */
+    float *running;    /* [rows * group][LANES + 1]: weights by lane, largest */
     AttentionRow *rows;
     int64_t hidden_stride, wide_stride;
 } Scratch;

@@ -73,7 +73,7 @@ def test_an_unfaithful_model_is_not_written(
     write_graph = artifact_writer.write_graph
 
     def write_wrong_graph(path, backbone, head, weights, **options):  # type: ignore[no-untyped-def]
-        wrong = {**weights, "score.2.bias": weights["score.2.bias"] + np.float32([0, 0.01])}
+        wrong = {**weights, "score.2.bias": weights["score.2.bias"] + np.float32([0, 1.0])}
         return write_graph(path, backbone, head, wrong, **options)
 
     monkeypatch.setattr(artifact_writer, "write_graph", write_wrong_graph)
