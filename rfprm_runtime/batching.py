@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,51 @@ class TokenBatch:
     token_ids: NDArray[np.int64]  # [batch, length]
     lengths: NDArray[np.int64]  # [batch], real tokens of each row
     marker_positions: NDArray[np.int64]  # [num_markers], into the flattened [batch * length]
+
+
+class Block(Protocol):
+    """A piece of memory that pasts hold, compared by identity."""
+
+    @property
+    def num_bytes(self) -> int: ...
+
+
+class Past(Protocol):
+    """What a model keeps of the tokens before (their keys and values).
+
+    It never changes: extending it makes another one, so that any number of rows can go on from
+    the same past, in any thread. Memory is freed with the last past that holds it.
+    """
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """The memory that it holds; pasts with a common prefix share blocks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Extension:
+    """New tokens of one row."""
+
+    token_ids: NDArray[np.int64]  # [num_tokens], at least one
+    marker_positions: NDArray[np.int64]  # [num_markers], ascending, from the first new token on
+    past: Past | None = None
+    """What comes before the new tokens; None where they begin the row."""
+    keep: bool = False
+    """Whether the past up to the last new token is wanted."""
+
+    @property
+    def num_past_tokens(self) -> int:
+        return 0 if self.past is None else self.past.num_tokens
+
+
+@dataclass(frozen=True)
+class Extended:
+    logits: NDArray[np.float32]  # [num_markers, num_labels]
+    past: Past | None
 
 
 @dataclass(frozen=True)

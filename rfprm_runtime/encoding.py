@@ -6,6 +6,7 @@ ever searched for a marker, and no text can forge one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,15 @@ from tokenizers import Tokenizer
 
 from rfprm_runtime.errors import TokenizerMismatchError
 from rfprm_runtime.manifest import Marker, Prompt, Template
-from rfprm_runtime.rendering import MarkerSegment, Segment, UserText, render
+from rfprm_runtime.rendering import (
+    MarkerSegment,
+    Segment,
+    UserText,
+    render,
+    render_closing,
+    render_opening,
+    render_steps,
+)
 from rfprm_runtime.types import Trajectory
 
 TOKENIZER_NAME = "tokenizer.json"
@@ -80,7 +89,24 @@ class TrajectoryEncoder:
         return cls(tokenizer, prompt, vocab_size=vocab_size)
 
     def encode(self, trajectory: Trajectory) -> EncodedTrajectory:
-        segments = render(trajectory, self._prompt)
+        return self._encode_segments(render(trajectory, self._prompt))
+
+    # The parts of a trajectory that is not whole yet. Segments are encoded by themselves, so the
+    # parts, one after the other, are the trajectory to the id.
+
+    def encode_opening(self, question: str) -> TokenRow:
+        """What comes before the first step; it has no markers."""
+        return self._encode_segments(render_opening(question, self._prompt))
+
+    def encode_steps(self, steps: Sequence[str]) -> TokenRow:
+        return self._encode_segments(render_steps(steps, self._prompt))
+
+    def encode_closing(self, response: Sequence[str]) -> TokenRow:
+        """What comes after the last step, with the trajectory's marker if the prompt has one."""
+        return self._encode_segments(render_closing(response, self._prompt))
+
+    def _encode_segments(self, segments: Iterable[Segment]) -> EncodedTrajectory:
+        segments = list(segments)
         return join_segments(segments, self._encode_texts(segments))
 
     def _encode_texts(self, segments: list[Segment]) -> list[list[int]]:

@@ -113,6 +113,13 @@ class Prompt(_Record):
         for kind in ("question", "steps"):
             if kinds.count(kind) != 1:
                 raise ValueError(f"the prompt has {kinds.count(kind)} '{kind}' pieces, expected 1")
+        after = [kinds.index(kind) for kind in ("response", "trajectory_marker") if kind in kinds]
+        if not kinds.index("question") < kinds.index("steps") < min(after, default=len(kinds)):
+            raise ValueError(
+                f"the pieces of the prompt are {kinds}, expected the question before the steps, "
+                "the response and the trajectory_marker after them: a score can only rest on what "
+                "comes before its marker"
+            )
         if kinds.count("trajectory_marker") != (self.trajectory_marker is not None):
             raise ValueError(
                 "the prompt must hold one 'trajectory_marker' piece exactly when it names the "

@@ -5,7 +5,7 @@ Knows the manifest's prompt and text; nothing of token ids beyond the ones the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rfprm_runtime.manifest import Marker, Prompt, Response, Template
@@ -34,21 +34,39 @@ Segment = Template | UserText | MarkerSegment
 
 def render(trajectory: Trajectory, prompt: Prompt) -> list[Segment]:
     """The segments of one trajectory; one step marker for each step, in order."""
-    return list(_segments(trajectory, prompt))
+    return [
+        *render_opening(trajectory.question, prompt),
+        *render_steps(trajectory.steps, prompt),
+        *render_closing(trajectory.response, prompt),
+    ]
 
 
-def _segments(trajectory: Trajectory, prompt: Prompt) -> Iterator[Segment]:
-    for piece in prompt.pieces:
+def render_opening(question: str, prompt: Prompt) -> Iterator[Segment]:
+    """What comes before the first step."""
+    for piece in prompt.pieces[: _place_of_steps(prompt)]:
         if isinstance(piece, Template):
             yield piece
         elif piece.kind == "question":
-            yield UserText(trajectory.question)
-        elif piece.kind == "steps":
-            for index, step in enumerate(trajectory.steps):
-                yield UserText(step, index)
-                yield MarkerSegment(prompt.step_marker, index)
+            yield UserText(question)
+
+
+def render_steps(steps: Sequence[str], prompt: Prompt) -> Iterator[Segment]:
+    for index, step in enumerate(steps):
+        yield UserText(step, index)
+        yield MarkerSegment(prompt.step_marker, index)
+
+
+def render_closing(response: Sequence[str], prompt: Prompt) -> Iterator[Segment]:
+    """What comes after the last step, to the trajectory marker where the prompt has one."""
+    for piece in prompt.pieces[_place_of_steps(prompt) + 1 :]:
+        if isinstance(piece, Template):
+            yield piece
         elif isinstance(piece, Response):
-            if trajectory.response:
-                yield UserText(piece.separator.join(trajectory.response))
+            if response:
+                yield UserText(piece.separator.join(response))
         elif prompt.trajectory_marker is not None:
             yield MarkerSegment(prompt.trajectory_marker, None)
+
+
+def _place_of_steps(prompt: Prompt) -> int:
+    return [piece.kind for piece in prompt.pieces].index("steps")

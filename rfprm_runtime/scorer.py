@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from rfprm_runtime.aggregation import trajectory_reward
 from rfprm_runtime.artifact import check_files
 from rfprm_runtime.backends import choose_backend, open_backend
-from rfprm_runtime.backends.base import Backend
+from rfprm_runtime.backends.base import Backend, CachingBackend
+from rfprm_runtime.batching import Extended, Extension
 from rfprm_runtime.encoding import EncodedTrajectory, TokenRow, TrajectoryEncoder
 from rfprm_runtime.errors import (
     BackendError,
@@ -29,12 +30,15 @@ from rfprm_runtime.errors import (
     RfprmError,
     TraceTooLongError,
 )
-from rfprm_runtime.execution import run_rows
+from rfprm_runtime.execution import run_extensions, run_rows
 from rfprm_runtime.manifest import Manifest, read_manifest
 from rfprm_runtime.progress import ProgressBar, progress_bar
 from rfprm_runtime.readout import read_scores
+from rfprm_runtime.session import Session, SessionHost
 from rfprm_runtime.types import Mode, Overflow, Trajectory, TrajectoryScore
 from rfprm_runtime.windowing import first_windowed_step, plan_windows
+
+DEFAULT_SESSION_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Scorer:
         backend: Backend,
         *,
         mode: Mode = "auto",
+        share_prefixes: bool = True,
+        session_bytes: int = DEFAULT_SESSION_BYTES,
     ) -> None:
         _check_choice("mode", mode, ("auto", "throughput", "latency"))
         self.manifest = manifest
@@ -66,6 +72,8 @@ class Scorer:
         self._pool = ThreadPoolExecutor(
             backend.limits.max_concurrent_runs, thread_name_prefix="rfprm"
         )
+        self._share_prefixes = share_prefixes
+        self._sessions = SessionHost(manifest, encoder, backend, self._pool, mode, session_bytes)
 
     @classmethod
     def load(
@@ -74,6 +82,8 @@ class Scorer:
         *,
         backend: str = "auto",
         mode: Mode = "auto",
+        share_prefixes: bool = True,
+        session_bytes: int = DEFAULT_SESSION_BYTES,
         check_integrity: bool = True,
         **backend_options: Any,
     ) -> Scorer:
@@ -83,7 +93,11 @@ class Scorer:
         ``fake`` is used or an error is raised. ``mode``: ``throughput`` scores a trace on each
         core, ``latency`` one trace on all of them (the native backend splits a trace, the others
         run it on one core), ``auto`` splits traces only while there are fewer of them than cores;
-        scores are the same to the bit. ``check_integrity=False`` skips the sha256 of the files.
+        scores are the same to the bit. ``share_prefixes``: tokens with which several traces of a
+        batch begin are computed once, where the backend can go on from a past (``native`` can).
+        ``session_bytes``: what open sessions may keep between calls; what the least recently used
+        ones had is dropped beyond it and computed again when they go on.
+        ``check_integrity=False`` skips the sha256 of the files.
         ``backend_options`` go to the backend: ``num_threads`` for ``native`` and ``onnx``,
         ``provider`` for ``onnx``, ``device`` for ``torch``.
 
@@ -100,7 +114,14 @@ class Scorer:
             folder, manifest.prompt, vocab_size=manifest.backbone.vocab_size
         )
         opened = open_backend(name, folder, manifest, **backend_options)
-        return cls(manifest, encoder, opened, mode=mode)
+        return cls(
+            manifest,
+            encoder,
+            opened,
+            mode=mode,
+            share_prefixes=share_prefixes,
+            session_bytes=session_bytes,
+        )
 
     def score(
         self,
@@ -208,11 +229,26 @@ class Scorer:
             if on_scored is not None and num_left[owners[index]] == 0:
                 on_scored(1)
 
-        logits = iter(run_rows(self._backend, self._pool, rows, on_row_done, self._mode))
+        logits = iter(self._run(rows, on_row_done))
         return [
             self._read_out(item, np.concatenate([next(logits) for _ in item.windows]))
             for item in items
         ]
+
+    def _run(
+        self, rows: list[TokenRow], on_row_done: Callable[[int], object]
+    ) -> list[NDArray[np.float32]]:
+        if not (self._share_prefixes and isinstance(self._backend, CachingBackend)):
+            return run_rows(self._backend, self._pool, rows, on_row_done, self._mode)
+        logits: dict[int, NDArray[np.float32]] = {}
+
+        def on_done(index: int, extended: Extended) -> None:
+            logits[index] = extended.logits
+            on_row_done(index)
+
+        items = [Extension(row.token_ids, row.marker_positions) for row in rows]
+        run_extensions(self._backend, self._pool, items, on_done, self._mode)
+        return [logits[index] for index in range(len(rows))]
 
     def _read_out(self, item: _Prepared, logits: NDArray[np.float32]) -> TrajectoryScore:
         """``logits`` [num_steps (+ 1), num_labels], of the steps and then of the trajectory."""
@@ -231,6 +267,42 @@ class Scorer:
             windowed_from=item.windowed_from,
         )
 
+    def session(self, question: str) -> Session:
+        """A trace that grows: its steps are scored as they come, its past is computed once.
+
+        Raises :class:`InvalidTrajectoryError` for a blank question and
+        :class:`TraceTooLongError` for one that leaves no positions. A backend without a cache
+        (all but ``native``) runs the whole trace again at each call; scores of the native one are
+        the same to the bit as without a session, those of the others to about 1e-6.
+        """
+        return self._sessions.open(question)
+
+    def extend_sessions(
+        self, sessions: Sequence[Session], steps: Sequence[Sequence[str]]
+    ) -> list[NDArray[np.float32]]:
+        """:meth:`Session.extend` for many at once: ``steps[i]`` go to ``sessions[i]``.
+
+        All of them share the passes over the weights and the cores. Nothing is extended where
+        one of them cannot be. Raises ``ValueError`` where the numbers differ, and
+        :class:`BackendError` where a session is closed or named twice.
+        """
+        return self._sessions.extend(sessions, steps)
+
+    def score_sessions(
+        self,
+        sessions: Sequence[Session],
+        responses: Sequence[Sequence[str]] | None = None,
+    ) -> list[TrajectoryScore]:
+        """:meth:`Session.score` for many at once; without responses where none are given."""
+        return self._sessions.score(
+            sessions, [()] * len(sessions) if responses is None else responses
+        )
+
+    @property
+    def session_bytes(self) -> int:
+        """What open sessions keep at the moment, in bytes."""
+        return self._sessions.cache.num_bytes
+
     @property
     def backend_description(self) -> str:
         """Which engine, version and device scores, for people."""
@@ -239,6 +311,7 @@ class Scorer:
     def close(self) -> None:
         """Wait for running batches and free the model. Calling it twice is fine."""
         self._closed = True
+        self._sessions.close()
         self._pool.shutdown()
         self._backend.close()
 

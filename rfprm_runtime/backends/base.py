@@ -5,12 +5,13 @@ A backend knows token ids and marker positions. It knows no text, no steps and n
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.batching import BackendLimits, TokenBatch
+from rfprm_runtime.batching import BackendLimits, Extended, Extension, TokenBatch
 
 
 class Backend(Protocol):
@@ -34,4 +35,16 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the model. Calling it twice is fine."""
+        ...
+
+
+@runtime_checkable
+class CachingBackend(Backend, Protocol):
+    """A backend that can go on from a past, so that a prefix is computed once."""
+
+    def extend(self, extensions: Sequence[Extension], threads: int = 1) -> list[Extended]:
+        """Run all ``extensions`` in one pass over the weights.
+
+        The logits are those of running each whole row alone, to the bit.
+        """
         ...

@@ -19,7 +19,7 @@
 #include <immintrin.h>
 #endif
 
-#define INTERFACE_VERSION 1
+#define INTERFACE_VERSION 2
 #define PAGE 64          /* positions of a page of keys and values */
 #define PANEL 64         /* output columns of a packed panel of weights */
 #define MAX_ROWS 256     /* tokens that go through a layer at once */
@@ -70,6 +70,11 @@ typedef struct {
     const float *head_weight2, *head_bias2; /* [num_labels][head_inner] */
     const Layer *layers;
 } Model;
+
+typedef struct {
+    int64_t num_tokens, start; /* tokens to run; how many came before them */
+    float *const *pages;       /* of 64 positions each, from position 0 on */
+} Segment;
 
 /* ---- small vector helpers ---- */
 
@@ -443,16 +448,39 @@ static int64_t page_floats(const Model *m) { /* of keys, and as many of values, 
     return m->num_kv_heads * m->head_dim * PAGE;
 }
 
+/* The rows that a segment has among those that go through a layer at once. */
+typedef struct {
+    int64_t begin, end; /* rows */
+    int64_t shift;      /* the position of a row is the row plus this */
+    float *const *pages;
+} Part;
+
+/* The parts of rows first, first + 1, …; returns how many. */
+static int64_t find_parts(const Segment *segments, int64_t first, int64_t rows, Part *parts) {
+    int64_t count = 0, from = 0; /* the first row of the segment */
+    for (; from < first + rows; from += segments->num_tokens, segments++) {
+        int64_t to = from + segments->num_tokens;
+        if (to <= first) continue;
+        parts[count++] = (Part){
+            .begin = most(from - first, 0),
+            .end = to < first + rows ? to - first : rows,
+            .shift = segments->start + first - from,
+            .pages = segments->pages,
+        };
+    }
+    return count;
+}
+
 /* Rotates queries in place; writes keys and values of each row to its page, from `offset` on. */
 static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int64_t offset,
-                       int64_t rows, int64_t start, float *const *pages) {
+                       const Part *part) {
     int64_t size = m->head_dim, half = size / 2;
     float query_scale = 1.0f / sqrtf((float)size);
-    for (int64_t row = 0; row < rows; row++) {
-        int64_t position = start + row, slot = position % PAGE;
+    for (int64_t row = part->begin; row < part->end; row++) {
+        int64_t position = part->shift + row, slot = position % PAGE;
         const float *cos = m->cos + position * half, *sin = m->sin + position * half;
         float *head = s->wide + row * s->wide_stride;
-        float *keys = pages[position / PAGE] + offset;
+        float *keys = part->pages[position / PAGE] + offset;
         float *values = keys + page_floats(m);
         for (int64_t h = 0; h < m->num_heads; h++, head += size) {
             if (layer->query_norm) rms_norm(head, layer->query_norm, size, m->eps, head);
@@ -469,12 +497,12 @@ static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int
     }
 }
 
-/* Attention of the chosen rows (ascending), all heads; results in s->mixed, packed. */
-static void attend(const Model *m, const Scratch *s, int64_t offset, const int64_t *chosen,
-                   int64_t count, int64_t start, float *const *pages) {
+/* Attention of rows of one part (`chosen`, ascending), all heads; results in `mixed`, packed. */
+static void attend(const Model *m, const Scratch *s, int64_t offset, const Part *part,
+                   const int64_t *chosen, int64_t count, float *mixed) {
     int64_t size = m->head_dim, group = m->num_heads / m->num_kv_heads;
     int64_t query_size = m->num_heads * size;
-    memset(s->mixed, 0, (size_t)(count * query_size) * sizeof(float));
+    memset(mixed, 0, (size_t)(count * query_size) * sizeof(float));
     for (int64_t kv = 0; kv < m->num_kv_heads; kv++) {
         AttentionRow *row = s->rows;
         for (int64_t i = 0; i < count; i++)
@@ -484,15 +512,15 @@ static void attend(const Model *m, const Scratch *s, int64_t offset, const int64
                 running[LANES] = -1e30f;
                 int64_t head = kv * group + g;
                 row->query = s->wide + chosen[i] * s->wide_stride + head * size;
-                row->mixed = s->mixed + i * query_size + head * size;
+                row->mixed = mixed + i * query_size + head * size;
                 row->weights = running;
                 row->largest = running + LANES;
-                row->position = start + chosen[i];
+                row->position = part->shift + chosen[i];
             }
-        int64_t last = count ? start + chosen[count - 1] : -1, first = 0;
+        int64_t last = count ? part->shift + chosen[count - 1] : -1, first = 0;
         for (int64_t page = 0; page * PAGE <= last; page++) {
-            while (start + chosen[first] < page * PAGE) first++; /* rows before this page */
-            const float *keys = pages[page] + offset + kv * size * PAGE;
+            while (part->shift + chosen[first] < page * PAGE) first++; /* rows before this page */
+            const float *keys = part->pages[page] + offset + kv * size * PAGE;
             attend_rows((count - first) * group, s->rows + first * group, keys,
                         keys + page_floats(m), page * PAGE, size);
         }
@@ -547,11 +575,16 @@ static void embed(const Model *m, const Scratch *s, const int64_t *ids, int64_t 
 /* The part of a layer after the keys: attention of the chosen rows, then their MLP. `hidden`
  * holds those rows and no others. */
 static void finish_layer(const Model *m, const Layer *layer, const Scratch *s, float *hidden,
-                         int64_t offset, const int64_t *chosen, int64_t count, int64_t start,
-                         float *const *pages) {
-    int64_t stride = s->hidden_stride;
-    attend(m, s, offset, chosen, count, start, pages);
-    quantise_rows(s, s->mixed, m->num_heads * m->head_dim, &layer->output, count);
+                         int64_t offset, const Part *parts, int64_t num_parts,
+                         const int64_t *chosen, int64_t count) {
+    int64_t stride = s->hidden_stride, query_size = m->num_heads * m->head_dim, from = 0;
+    for (const Part *part = parts; part < parts + num_parts; part++) {
+        int64_t to = from;
+        while (to < count && chosen[to] < part->end) to++;
+        attend(m, s, offset, part, chosen + from, to - from, s->mixed + from * query_size);
+        from = to;
+    }
+    quantise_rows(s, s->mixed, query_size, &layer->output, count);
     product_add(&layer->output, s->inputs, s->units, count, hidden, stride);
     quantise_normed(s, hidden, layer->mlp_norm, &layer->gate_up, count, m->eps);
     product_swiglu(&layer->gate_up, s->inputs, s->units, count, s->wide, s->wide_stride);
@@ -584,19 +617,21 @@ int64_t rfprm_scratch_bytes(const Model *m, int64_t num_tokens) {
     return lay_out(m, num_tokens, 0, &s);
 }
 
-/* Runs tokens at positions start, start + 1, … after what `pages` hold before `start`; writes
- * their keys and values to `pages` and logits [num_markers][num_labels].
+/* Runs the tokens of each segment after what its pages hold before its start; writes their keys
+ * and values to the pages, and logits [num_markers][num_labels].
  *
- * `markers` ascend and are relative to the first token. With `keep_layers` a page has room for
- * every layer and can serve as a past; without, all layers share the room of one, and `start` is
- * 0. `done` is NULL, or one counter a layer of the positions whose keys are in place: threads
- * that run neighbouring stretches of one trace share it, and each follows a layer behind the
- * one before it. */
-void rfprm_run(const Model *m, const int64_t *ids, int64_t num_tokens, int64_t start,
-               float *const *pages, int64_t keep_layers, const int64_t *markers,
-               int64_t num_markers, float *logits, void *scratch, _Atomic int64_t *done) {
+ * `ids` and `markers` (ascending) count through the segments. With `keep_layers` a page has room
+ * for every layer and can serve as a past; without, all layers share the room of one, and every
+ * start is 0. `done` is NULL, or one counter a layer of the positions whose keys are in place:
+ * threads that run neighbouring stretches of one trace, a segment each, share it, and each
+ * follows a layer behind the one before it. */
+void rfprm_run(const Model *m, const int64_t *ids, const Segment *segments, int64_t num_segments,
+               int64_t keep_layers, const int64_t *markers, int64_t num_markers, float *logits,
+               void *scratch, _Atomic int64_t *done) {
     Scratch s;
-    int64_t all[MAX_ROWS], local[MAX_ROWS];
+    int64_t all[MAX_ROWS], local[MAX_ROWS], num_tokens = 0;
+    Part parts[MAX_ROWS];
+    for (int64_t i = 0; i < num_segments; i++) num_tokens += segments[i].num_tokens;
     lay_out(m, num_tokens, scratch, &s);
     embed(m, &s, ids, num_tokens);
     for (int64_t i = 0; i < MAX_ROWS; i++) all[i] = i;
@@ -605,16 +640,18 @@ void rfprm_run(const Model *m, const int64_t *ids, int64_t num_tokens, int64_t s
         int64_t offset = keep_layers ? index * 2 * page_floats(m) : 0, seen = 0;
         for (int64_t first = 0; first < num_tokens; first += MAX_ROWS) {
             int64_t rows = num_tokens - first < MAX_ROWS ? num_tokens - first : MAX_ROWS;
+            int64_t num_parts = find_parts(segments, first, rows, parts);
             float *hidden = s.hidden + first * s.hidden_stride;
             quantise_normed(&s, hidden, layer->attention_norm, &layer->qkv, rows, m->eps);
             product_store(&layer->qkv, s.inputs, s.units, rows, s.wide, s.wide_stride);
-            place_keys(m, layer, &s, offset, rows, start + first, pages);
+            for (int64_t i = 0; i < num_parts; i++) place_keys(m, layer, &s, offset, parts + i);
             if (done) {
-                wait_for(done + index, start);
-                atomic_store_explicit(done + index, start + first + rows, memory_order_release);
+                int64_t position = segments->start + first;
+                wait_for(done + index, segments->start);
+                atomic_store_explicit(done + index, position + rows, memory_order_release);
             }
             if (index < m->num_layers - 1) {
-                finish_layer(m, layer, &s, hidden, offset, all, rows, start + first, pages);
+                finish_layer(m, layer, &s, hidden, offset, parts, num_parts, all, rows);
                 continue;
             }
             int64_t here = 0; /* after the last keys only marker rows are read */
@@ -623,7 +660,7 @@ void rfprm_run(const Model *m, const int64_t *ids, int64_t num_tokens, int64_t s
                 memmove(hidden + here * s.hidden_stride, hidden + local[here] * s.hidden_stride,
                         (size_t)s.hidden_stride * sizeof(float));
             }
-            finish_layer(m, layer, &s, hidden, offset, local, here, start + first, pages);
+            finish_layer(m, layer, &s, hidden, offset, parts, num_parts, local, here);
             for (int64_t i = 0; i < here; i++, logits += m->num_labels)
                 read_head(m, &s, hidden + i * s.hidden_stride, logits);
         }

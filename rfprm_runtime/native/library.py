@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rfprm_runtime.errors import BackendError
 
-INTERFACE_VERSION = 1
+INTERFACE_VERSION = 2
 # Fastest first; the number is what rfprm_cpu_level must reach.
 VARIANTS = {"avx512vnni": 2, "avx2": 1, "generic": 0}
 
@@ -64,6 +64,10 @@ class Model(ctypes.Structure):
         ("head_bias2", c_void_p),
         ("layers", POINTER(Layer)),
     )
+
+
+class Segment(ctypes.Structure):
+    _fields_ = (("num_tokens", c_int64), ("start", c_int64), ("pages", c_void_p))
 
 
 def library_path(variant: str) -> Path:
@@ -123,9 +127,8 @@ def _open(path: Path) -> ctypes.CDLL:
     library.rfprm_run.argtypes = [
         POINTER(Model),
         c_void_p,  # ids int64 [num_tokens]
-        c_int64,  # num_tokens
-        c_int64,  # start
-        c_void_p,  # pages, an array of addresses
+        POINTER(Segment),
+        c_int64,  # num_segments
         c_int64,  # keep_layers
         c_void_p,  # markers int64 [num_markers]
         c_int64,  # num_markers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from rfprm_export.pack import MAX_WEIGHT, check_fits, most_rounded, pack_linear,
 from rfprm_runtime import BackendError, Scorer, Trajectory
 from rfprm_runtime.backends.native import NativeBackend, split_evenly
 from rfprm_runtime.backends.torch import TorchBackend, build_network
-from rfprm_runtime.batching import TokenBatch
+from rfprm_runtime.batching import Extension, Past, TokenBatch
 from rfprm_runtime.encoding import TrajectoryEncoder
 from rfprm_runtime.errors import ArtifactError
 from rfprm_runtime.manifest import Manifest
@@ -119,12 +120,86 @@ def test_bits_do_not_depend_on_threads_or_on_what_follows(
     backend.close()
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 300), st.lists(st.integers(1, 99), max_size=5)),
+        min_size=1,
+        max_size=5,
+    ),
+    threads=st.integers(1, 4),
+    seed=st.integers(0, 2**31),
+)
+def test_bits_do_not_depend_on_where_a_row_was_cut_or_what_shares_the_pass(
+    packed: tuple[Path, Manifest],
+    rows: list[tuple[int, int, list[int]]],
+    threads: int,
+    seed: int,
+) -> None:
+    """Rows that branch off from common stems, in pieces, all pieces of a turn in one pass."""
+    backend = NativeBackend(*packed, num_threads=4)
+    rng = np.random.default_rng(seed)
+    vocab = packed[1].backbone.vocab_size
+    stems = [rng.integers(0, vocab, size) for size in (0, 7, 64, 130)]
+    stem_pasts: list[Past | None] = [None]
+    for stem in stems[1:]:
+        (extended,) = backend.extend([_piece(stem, None)], threads=threads)
+        stem_pasts.append(extended.past)
+    ids = [np.concatenate([stems[s], rng.integers(0, vocab, n)]) for s, n, _ in rows]
+    past = [stem_pasts[s] for s, _, _ in rows]
+    sizes = [iter([*cuts, 10**6]) for _, _, cuts in rows]
+    found: list[list[np.ndarray]] = [[] for _ in rows]
+    for _ in range(7):
+        pieces, owners = [], []
+        for row in range(len(rows)):
+            done = past[row].num_tokens if past[row] is not None else 0
+            new = ids[row][done : done + next(sizes[row], 10**6)]
+            if len(new):
+                pieces.append(_piece(new, past[row]))
+                owners.append(row)
+        if not pieces:
+            break
+        for row, extended in zip(owners, backend.extend(pieces, threads=threads), strict=True):
+            found[row].append(extended.logits)
+            past[row] = extended.past
+    for row, (stem, _, _) in enumerate(rows):
+        markers = list(range(len(stems[stem]), len(ids[row])))
+        alone = backend.run(_row(ids[row], markers))
+        assert np.concatenate(found[row]).tobytes() == alone.tobytes()
+    backend.close()
+
+
+def _piece(ids: np.ndarray, past: Past | None) -> Extension:
+    return Extension(ids, np.arange(len(ids)), past, keep=True)
+
+
+def test_branches_do_not_write_into_each_other(backend: NativeBackend) -> None:
+    """Two rows go on from one half-filled page, in turns; a third goes on after both."""
+    rng = np.random.default_rng(1)
+    stem, *tails = (rng.integers(0, 200, size) for size in (70, 30, 30, 30))
+    (root,) = backend.extend([_piece(stem, None)])
+    pasts = [root.past] * 3
+    logits: list[list[np.ndarray]] = [[], [], []]
+    for begin in range(0, 30, 10):
+        for branch in range(3):
+            piece = _piece(tails[branch][begin : begin + 10], pasts[branch])
+            (extended,) = backend.extend([piece])
+            pasts[branch] = extended.past
+            logits[branch].append(extended.logits)
+    for branch, tail in enumerate(tails):
+        whole = backend.run(_row(np.concatenate([stem, tail]), list(range(70, 100))))
+        assert np.concatenate(logits[branch]).tobytes() == whole.tobytes()
+    firsts = [past.blocks[0] for past in pasts if past is not None]
+    assert firsts == [firsts[0]] * 3, "full pages are shared"
+
+
 _WORDS = st.text("abc =+12\n", min_size=1, max_size=60).filter(str.strip)
+_QUESTIONS = st.sampled_from(["What is 1 + 1, and is it more than 2?", "b?"]) | _WORDS
 _TRACES = st.builds(
     lambda question, steps, response: Trajectory(
         question=question, steps=tuple(steps), response=tuple(response)
     ),
-    _WORDS,
+    _QUESTIONS,
     st.lists(_WORDS, min_size=1, max_size=6),
     st.lists(_WORDS, max_size=2),
 )
@@ -132,25 +207,39 @@ _TRACES = st.builds(
 
 @settings(max_examples=25, deadline=None)
 @given(traces=st.lists(_TRACES, min_size=1, max_size=6), data=st.data())
-def test_a_score_has_the_same_bits_alone_and_in_any_batch(
+def test_a_score_has_the_same_bits_alone_in_any_batch_and_in_a_session(
     packed: tuple[Path, Manifest], traces: list[Trajectory], data: st.DataObject
 ) -> None:
     path, manifest = packed
 
-    def scorer(threads: int, mode: str) -> Scorer:
+    def scorer(threads: int, mode: str, *, share_prefixes: bool = False) -> Scorer:
         encoder = TrajectoryEncoder(
             byte_tokenizer(), manifest.prompt, vocab_size=manifest.backbone.vocab_size
         )
         backend = NativeBackend(path, manifest, num_threads=threads)
-        return Scorer(manifest, encoder, backend, mode=mode)  # type: ignore[arg-type]
+        return Scorer(manifest, encoder, backend, mode=mode, share_prefixes=share_prefixes)  # type: ignore[arg-type]
 
     with scorer(1, "throughput") as one:
         alone = [one.score_batch([trace])[0] for trace in traces]
     order = data.draw(st.permutations(range(len(traces))))
     threads = data.draw(st.integers(1, 4))
     mode = data.draw(st.sampled_from(["auto", "throughput", "latency"]))
-    with scorer(threads, mode) as other:
+    with scorer(threads, mode, share_prefixes=data.draw(st.booleans())) as other:
         together = other.score_batch([traces[index] for index in order])
+        sessions = [other.session(trace.question) for trace in traces]
+        cuts = [data.draw(st.integers(1, len(trace.steps))) for trace in traces]
+        other.extend_sessions(
+            sessions, [trace.steps[:cut] for trace, cut in zip(traces, cuts, strict=True)]
+        )
+        grown = []
+        for trace, session, cut in zip(traces, sessions, cuts, strict=True):
+            fork = session.fork()
+            if cut < len(trace.steps):
+                fork.extend(trace.steps[cut:])
+            grown.append(fork.score(trace.response))
+    for score, own in zip(grown, alone, strict=True):
+        assert score == own
+        assert score.step_scores.tobytes() == own.step_scores.tobytes()
     for index, score in zip(order, together, strict=True):
         assert score.step_scores.tobytes() == alone[index].step_scores.tobytes()
         assert score.trajectory_score == alone[index].trajectory_score
@@ -172,9 +261,21 @@ def test_ids_outside_the_vocabulary_are_refused(backend: NativeBackend, bad: int
 
 
 def test_rows_that_do_not_fit_are_refused(backend: NativeBackend) -> None:
-    for ids in (np.zeros((2, 4), np.int64), np.zeros((1, 0), np.int64), np.zeros((1, 2049), int)):
-        with pytest.raises(BackendError, match="one row a call"):
-            backend.run(TokenBatch(ids, np.array([1]), np.array([0])))
+    with pytest.raises(BackendError, match="one row a call"):
+        backend.run(TokenBatch(np.zeros((2, 4), np.int64), np.array([4, 4]), np.array([0])))
+    for ids in (np.zeros(0, np.int64), np.zeros(2049, np.int64)):
+        with pytest.raises(BackendError, match="expected 1 to 2048 of them"):
+            backend.run(_row(ids, [0]))
+    first = _tokens(2000)
+    (extended,) = backend.extend([Extension(first.token_ids, first.marker_positions, keep=True)])
+    with pytest.raises(BackendError, match="after 2000 tokens, expected 1 to 48"):
+        backend.extend([Extension(np.zeros(49, np.int64), first.marker_positions, extended.past)])
+
+
+def test_a_past_of_another_backend_is_refused(backend: NativeBackend) -> None:
+    past = SimpleNamespace(num_tokens=3, blocks=())
+    with pytest.raises(BackendError, match="a past of type SimpleNamespace"):
+        backend.extend([Extension(np.arange(3), np.zeros(0, np.int64), past)])
 
 
 def test_a_closed_backend_says_so(packed: tuple[Path, Manifest]) -> None:
@@ -236,14 +337,18 @@ def test_the_layer_that_rounding_hurts_is_named(packed: tuple[Path, Manifest]) -
     assert most_rounded(packed[1].backbone, weights)[0].startswith("layer 1 down (")
 
 
+def _tokens(count: int) -> Extension:
+    return Extension(np.zeros(count, np.int64), np.zeros(0, np.int64))
+
+
 def test_spans_cover_the_trace_and_later_ones_are_shorter() -> None:
     shape = tiny_manifest(byte_tokenizer()).backbone
     for tokens, threads in ((1, 8), (31, 4), (64, 2), (1000, 3), (8192, 16)):
-        spans = split_evenly(tokens, threads, shape)
+        spans = split_evenly(_tokens(tokens), threads, shape)
         assert [spans[0].start, spans[-1].stop] == [0, tokens]
         assert [span.stop for span in spans[:-1]] == [span.start for span in spans[1:]]
         assert len(spans) <= threads
-    sizes = [span.stop - span.start for span in split_evenly(8192, 4, shape)]
+    sizes = [span.stop - span.start for span in split_evenly(_tokens(8192), 4, shape)]
     assert sizes == sorted(sizes, reverse=True)
     assert len(sizes) == 4
 

@@ -1,0 +1,78 @@
+"""Which rows begin alike: a tree of token stretches in which every stretch is run once.
+
+Knows token ids and no models.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+MIN_SHARED = 16
+"""Tokens that rows must have in common: a stretch of its own costs a further pass over the
+weights, worth about as many tokens (measured; docs/log.md)."""
+
+
+@dataclass
+class PrefixNode:
+    """Tokens [begin, end) of every row in ``rows``: the same ids after the same ids."""
+
+    begin: int
+    end: int
+    rows: list[int]
+    """Indices of the rows that go through this node."""
+    ending: list[int]
+    """Those of them that end with it."""
+    children: list[PrefixNode] = field(default_factory=list)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.end - self.begin
+
+
+def plan_prefixes(
+    rows: Sequence[NDArray[np.int64]], indices: Iterable[int] | None = None
+) -> list[PrefixNode]:
+    """The roots of a forest over ``rows`` (int64 [num_tokens] each), or over some of them.
+
+    The nodes from a root to the one where a row ends are, joined, that row.
+    """
+    # Big-endian ids compare as bytes do, and a row sorts right before those that it begins.
+    order = sorted(
+        range(len(rows)) if indices is None else indices,
+        key=lambda index: rows[index].astype(">i8").tobytes(),
+    )
+    common = np.array(
+        [0, *(_num_common(rows[a], rows[b]) for a, b in itertools.pairwise(order))], np.int64
+    )
+    roots: list[PrefixNode] = []
+    # Neighbours in `order` from `low` to `high` that agree up to `begin`, and whose list they join.
+    pending = [(0, len(order), 0, roots)]
+    while pending:
+        low, high, begin, siblings = pending.pop()
+        if high - low <= 1:
+            siblings.extend(
+                PrefixNode(begin, len(rows[row]), [row], [row]) for row in order[low:high]
+            )
+            continue
+        shared = int(common[low + 1 : high].min())
+        if shared - begin >= MIN_SHARED:
+            through = order[low:high]
+            ending = [row for row in through if len(rows[row]) == shared]
+            node = PrefixNode(begin, shared, through, ending)
+            siblings.append(node)
+            low, begin, siblings = low + len(ending), shared, node.children
+        splits = low + 1 + np.flatnonzero(common[low + 1 : high] == shared)
+        bounds = [low, *(int(place) for place in splits), high]
+        pending.extend((a, b, begin, siblings) for a, b in itertools.pairwise(bounds))
+    return roots
+
+
+def _num_common(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
+    length = min(len(a), len(b))
+    different = np.flatnonzero(a[:length] != b[:length])
+    return int(different[0]) if len(different) else length

@@ -1,0 +1,282 @@
+"""Sessions: the scores of whole traces, step by step, and nothing computed twice."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rfprm_runtime import BackendError, InvalidTrajectoryError, Scorer, TraceTooLongError
+from rfprm_runtime.backends.fake import FakeBackend
+from rfprm_runtime.batching import BackendLimits, Extended, Extension, TokenBatch
+from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.types import Trajectory
+from tiny_models import byte_tokenizer, fake_scorer, tiny_manifest
+
+QUESTION = "How many legs do three cats have?"
+STEPS = ["A cat has four legs.", "3 * 4 = 12", "So twelve."]
+
+
+class _Page:
+    num_bytes = 64
+
+    def __init__(self, token_ids: np.ndarray) -> None:
+        self.token_ids = token_ids
+
+
+class _Past:
+    def __init__(self, blocks: tuple[_Page, ...]) -> None:
+        self.blocks = blocks
+        self.num_tokens = sum(len(block.token_ids) for block in blocks)
+
+
+class CountingBackend(FakeBackend):
+    """The fake model with a cache: a past is the tokens themselves. Counts what it runs."""
+
+    def __init__(self, num_labels: int) -> None:
+        super().__init__(num_labels, limits=BackendLimits(max_batch_tokens=64))
+        self.num_tokens = 0
+        self.passes: list[int] = []
+        self.fail_after: int | None = None
+
+    def extend(self, extensions: Sequence[Extension], threads: int = 1) -> list[Extended]:
+        self.passes.append(len(extensions))
+        if self.fail_after is not None and len(self.passes) > self.fail_after:
+            raise BackendError("out of luck")
+        results = []
+        for item in extensions:
+            blocks = () if item.past is None else item.past.blocks
+            before = [block.token_ids for block in blocks]  # type: ignore[attr-defined]
+            ids = np.concatenate([*before, item.token_ids])
+            self.num_tokens += len(item.token_ids)
+            markers = item.marker_positions + item.num_past_tokens
+            logits = self.run(TokenBatch(ids[None], np.array([len(ids)]), markers))
+            past = _Past((*blocks, _Page(item.token_ids))) if item.keep else None  # type: ignore[arg-type]
+            results.append(Extended(logits, past))
+        return results
+
+
+@pytest.fixture
+def backend() -> CountingBackend:
+    return CountingBackend(2)
+
+
+@pytest.fixture
+def scorer(backend: CountingBackend) -> Iterator[Scorer]:
+    with _scorer(backend) as scorer:
+        yield scorer
+
+
+def _scorer(backend: FakeBackend, **options: object) -> Scorer:
+    tokenizer = byte_tokenizer()
+    manifest = tiny_manifest(tokenizer)
+    encoder = TrajectoryEncoder(tokenizer, manifest.prompt, vocab_size=manifest.backbone.vocab_size)
+    return Scorer(manifest, encoder, backend, **options)  # type: ignore[arg-type]
+
+
+def test_a_session_says_what_the_whole_trace_says(scorer: Scorer) -> None:
+    session = scorer.session(QUESTION)
+    scores = [session.extend(STEPS[:1]), session.extend(STEPS[1:])]
+    whole = scorer.score(QUESTION, STEPS, ["12"])
+    assert np.concatenate(scores).tolist() == whole.step_scores.tolist()
+    assert session.step_scores.tolist() == whole.step_scores.tolist()
+    assert session.steps == tuple(STEPS)
+    assert session.score(["12"]) == whole
+    assert session.score() == scorer.score(QUESTION, STEPS)
+
+
+def test_only_new_tokens_are_computed(scorer: Scorer, backend: CountingBackend) -> None:
+    session = scorer.session(QUESTION)
+    for step in STEPS:
+        session.extend([step])
+    assert backend.num_tokens == session.num_tokens
+    fork = session.fork()
+    assert backend.num_tokens == session.num_tokens
+    fork.extend(["Or not."])
+    assert backend.num_tokens == fork.num_tokens
+    assert len(session.steps) == 3
+
+
+def test_a_fork_of_a_new_session_computes_the_question_once(
+    scorer: Scorer, backend: CountingBackend
+) -> None:
+    session = scorer.session(QUESTION)
+    assert backend.num_tokens == 0
+    forks = [session.fork() for _ in range(3)]
+    assert backend.num_tokens == session.num_tokens
+    scores = scorer.extend_sessions(forks, [[step] for step in STEPS])
+    for step, score in zip(STEPS, scores, strict=True):
+        assert score.tolist() == scorer.score(QUESTION, [step]).step_scores.tolist()
+    assert max(backend.passes) > 1, "short stretches go together"
+
+
+def test_many_sessions_of_one_question_share_what_is_not_cached(
+    scorer: Scorer, backend: CountingBackend
+) -> None:
+    sessions = [scorer.session(QUESTION) for _ in range(4)]
+    scorer.extend_sessions(sessions, [STEPS[:1]] * 4)
+    assert backend.num_tokens == sessions[0].num_tokens
+    results = scorer.score_sessions(sessions, [["12"], ["13"], [], ["12"]])
+    assert results[1] == scorer.score(QUESTION, STEPS[:1], ["13"])
+    assert results[2] == scorer.score(QUESTION, STEPS[:1])
+    assert results[0] == results[3]
+
+
+def test_beyond_the_budget_the_oldest_is_computed_again(backend: CountingBackend) -> None:
+    with _scorer(backend, session_bytes=2 * 64) as scorer:
+        sessions = [scorer.session(QUESTION + str(number)) for number in range(3)]
+        for session in sessions:
+            session.extend(STEPS[:1])
+            assert scorer.session_bytes <= 128
+        before = backend.num_tokens
+        sessions[2].extend(STEPS[1:2])
+        assert backend.num_tokens - before < sessions[2].num_tokens
+        before = backend.num_tokens
+        scores = sessions[0].extend(STEPS[1:])
+        assert backend.num_tokens - before == sessions[0].num_tokens
+        whole = scorer.score(sessions[0].question, STEPS)
+        assert scores.tolist() == whole.step_scores[1:].tolist()
+
+
+def test_closing_and_forgetting_free_memory(scorer: Scorer) -> None:
+    session = scorer.session(QUESTION)
+    session.extend(STEPS)
+    fork = session.fork()
+    used = scorer.session_bytes
+    assert used > 0
+    session.close()
+    session.close()
+    assert scorer.session_bytes == used, "the fork still needs it"
+    with pytest.raises(BackendError, match="session 0 was closed"):
+        session.extend(STEPS)
+    del fork
+    gc.collect()
+    assert scorer.session_bytes == 0
+    with scorer.session(QUESTION) as other:
+        other.extend(STEPS)
+    assert scorer.session_bytes == 0
+    assert repr(other) == "<Session: 3 steps, closed>"
+
+
+def test_bad_input_leaves_sessions_as_they_were(scorer: Scorer) -> None:
+    with pytest.raises(InvalidTrajectoryError, match="question is blank"):
+        scorer.session(" ")
+    session, other = scorer.session(QUESTION), scorer.session(QUESTION)
+    session.extend(STEPS[:1])
+    for bad, error in (
+        ([], InvalidTrajectoryError),
+        (["fine", " "], InvalidTrajectoryError),
+        ("one string", InvalidTrajectoryError),
+        (["x" * 5000], TraceTooLongError),
+    ):
+        with pytest.raises(error):
+            scorer.extend_sessions([other, session], [["good"], bad])
+        assert session.steps == tuple(STEPS[:1])
+        assert other.steps == ()
+    with pytest.raises(InvalidTrajectoryError, match="got 0 steps"):
+        other.score()
+    assert (
+        session.extend(STEPS[1:]).tolist() == scorer.score(QUESTION, STEPS).step_scores[1:].tolist()
+    )
+    with pytest.raises(TraceTooLongError):
+        scorer.session("x" * 5000)
+
+
+def test_a_failing_backend_leaves_sessions_as_they_were(
+    scorer: Scorer, backend: CountingBackend
+) -> None:
+    sessions = [scorer.session(QUESTION + str(number) * 80) for number in range(3)]
+    scorer.extend_sessions(sessions, [STEPS[:1]] * 3)
+    backend.passes.clear()
+    backend.fail_after = 1
+    with pytest.raises(BackendError, match="out of luck"):
+        scorer.extend_sessions(sessions, [[step * 4] for step in STEPS])
+    assert [session.steps for session in sessions] == [tuple(STEPS[:1])] * 3
+    backend.fail_after = None
+    for session in sessions:
+        session.extend(STEPS[1:])
+        assert session.score() == scorer.score(session.question, STEPS)
+
+
+def test_misuse_is_named(scorer: Scorer) -> None:
+    session = scorer.session(QUESTION)
+    with pytest.raises(BackendError, match="twice in this call; fork it"):
+        scorer.extend_sessions([session, session], [STEPS, STEPS])
+    with pytest.raises(ValueError, match="got 1 sessions and 2 lists of steps"):
+        scorer.extend_sessions([session], [STEPS, STEPS])
+    with pytest.raises(ValueError, match="got 1 sessions and 0 responses"):
+        scorer.score_sessions([session], [])
+    with _scorer(CountingBackend(2)) as other, pytest.raises(BackendError, match="another scorer"):
+        other.extend_sessions([session], [STEPS])
+    assert scorer.extend_sessions([], []) == []
+    session.extend(STEPS)
+    scorer.close()
+    with pytest.raises(BackendError, match="the scorer was closed"):
+        session.extend(STEPS)
+
+
+def test_two_threads_cannot_extend_one_session(backend: CountingBackend) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    class SlowBackend(CountingBackend):
+        def extend(self, extensions: Sequence[Extension], threads: int = 1) -> list[Extended]:
+            entered.set()
+            assert leave.wait(10)
+            return super().extend(extensions, threads)
+
+    with _scorer(SlowBackend(2)) as scorer, ThreadPoolExecutor(1) as pool:
+        session = scorer.session(QUESTION)
+        future = pool.submit(session.extend, STEPS)
+        assert entered.wait(10)
+        with pytest.raises(BackendError, match="in use by another thread"):
+            session.extend(STEPS)
+        leave.set()
+        assert len(future.result()) == 3
+        assert session.steps == tuple(STEPS)
+
+
+def test_without_a_cache_sessions_run_the_whole_trace() -> None:
+    with fake_scorer() as scorer:
+        session = scorer.session(QUESTION)
+        session.extend(STEPS[:1])
+        fork = session.fork()
+        fork.extend(STEPS[1:])
+        assert fork.score(["12"]) == scorer.score(QUESTION, STEPS, ["12"])
+        assert scorer.session_bytes == 0
+
+
+def test_a_model_without_a_trajectory_score() -> None:
+    with fake_scorer(family="qwen2.5-math-prm") as scorer:
+        session = scorer.session(QUESTION)
+        session.extend(STEPS)
+        assert session.score(["12"]) == scorer.score(QUESTION, STEPS, ["12"])
+        assert session.score().trajectory_score is None
+
+
+def test_a_batch_computes_what_its_traces_share_once(
+    scorer: Scorer, backend: CountingBackend
+) -> None:
+    traces = [
+        Trajectory(question=QUESTION, steps=tuple(STEPS[:n]), response=(str(r),))
+        for n in (1, 2, 3)
+        for r in (12, 13)
+    ]
+    scores = scorer.score_batch(traces)
+    assert backend.num_tokens < 0.6 * sum(score.num_tokens for score in scores)
+    with _scorer(CountingBackend(2), share_prefixes=False) as alone:
+        assert scores == alone.score_batch(traces)
+        assert scores == [scorer.score_batch([trace])[0] for trace in traces]
+
+
+def test_sessions_on_onnxruntime_agree_to_rounding(tiny_artifact: Path) -> None:
+    """Its products round differently for rows of different lengths."""
+    with Scorer.load(tiny_artifact, backend="onnx") as scorer:
+        session = scorer.session(QUESTION)
+        found = [session.extend([step]) for step in STEPS]
+        whole = scorer.score(QUESTION, STEPS)
+        assert np.abs(np.concatenate(found) - whole.step_scores).max() <= 1e-5
