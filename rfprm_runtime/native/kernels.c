@@ -1,5 +1,5 @@
-/* A decoder of the Llama kind on a CPU: 16-bit integer products, float32 attention over paged
- * keys and values, logits at marker rows.
+/* A decoder of the Llama kind on a CPU: 16-bit integer products, attention over paged keys and
+ * values of 16 bits, logits at marker rows; everything between is float32.
  *
  * Every number that belongs to a token is computed from that token's row and from the keys and
  * values before it, in an order that depends on its position alone: products add whole integers
@@ -19,7 +19,7 @@
 #include <immintrin.h>
 #endif
 
-#define INTERFACE_VERSION 2
+#define INTERFACE_VERSION 3
 #define PAGE 64          /* positions of a page of keys and values */
 #define PANEL 64         /* output columns of a packed panel of weights */
 #define MAX_ROWS 256     /* tokens that go through a layer at once */
@@ -73,7 +73,7 @@ typedef struct {
 
 typedef struct {
     int64_t num_tokens, start; /* tokens to run; how many came before them */
-    float *const *pages;       /* of 64 positions each, from position 0 on */
+    char *const *pages;        /* of 64 positions each, from position 0 on */
 } Segment;
 
 /* ---- small vector helpers ---- */
@@ -108,9 +108,13 @@ INLINE vec fma_vec(vec a, vec b, vec c) {
 }
 
 INLINE float sum_lanes(vec v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#else
     float total = 0;
     for (int lane = 0; lane < LANES; lane++) total += v[lane];
     return total;
+#endif
 }
 
 INLINE float max_lanes(vec v) {
@@ -136,6 +140,19 @@ INLINE vec exp_vec(vec x) {
     p = fma_vec(p, r, splat(1.6666665459e-1f));
     p = fma_vec(p, r, splat(5.0000001201e-1f));
     p = fma_vec(p, r * r, r) + 1.0f;
+    ivec bits = ((ivec)shifted - 0x4b400000) << 23;
+    return (vec)((ivec)p + bits);
+}
+
+/* 2^x for x <= 0 (and a little above), relative error below 3e-7. */
+INLINE vec exp2_vec(vec x) {
+    x = vmax(x, splat(-120.0f));
+    vec shifted = x + 12582912.0f, r = x - (shifted - 12582912.0f);
+    vec p = fma_vec(r, splat(1.327647177e-3f), splat(9.675541333e-3f));
+    p = fma_vec(p, r, splat(5.550713274e-2f));
+    p = fma_vec(p, r, splat(2.402211972e-1f));
+    p = fma_vec(p, r, splat(6.931469671e-1f));
+    p = fma_vec(p, r, splat(1.000000072f));
     ivec bits = ((ivec)shifted - 0x4b400000) << 23;
     return (vec)((ivec)p + bits);
 }
@@ -249,21 +266,7 @@ static void product_swiglu(const Linear *l, const int16_t *in, const float *s, i
     product_as(SWIGLU, l, in, s, n, out, stride);
 }
 
-/* One row to 16-bit integers; returns the size of a unit. The unit is as small as 16 bits allow
- * and as keeps every sum of products within 32 bits: by Cauchy and Schwarz a sum is at most the
- * norm of the inputs times the norm of the weights. */
-static float quantise(const float *row, int64_t size, double limit, int16_t *out) {
-    vec largest = {0}, squares = {0};
-    for (int64_t i = 0; i < size; i += LANES) {
-        vec v = load(row + i);
-        largest = vmax(largest, vabs(v));
-        squares = fma_vec(v, v, squares);
-    }
-    double by_range = max_lanes(largest) / 32767.0;
-    double by_norm = sqrt((double)sum_lanes(squares)) * 1.0001 / limit;
-    float unit = (float)(by_range > by_norm ? by_range : by_norm);
-    if (!(unit > 1e-30f)) unit = 1e-30f;
-    float per_unit = 1.0f / unit;
+static void to_integers(const float *row, int64_t size, float per_unit, int16_t *out) {
     for (int64_t i = 0; i < size; i += LANES) {
         vec shifted = load(row + i) * per_unit + 12582912.0f;
         ivec whole = (ivec)shifted - 0x4b400000;
@@ -276,6 +279,24 @@ static float quantise(const float *row, int64_t size, double limit, int16_t *out
         }
 #endif
     }
+}
+
+/* One row to integers of at most `most`; returns the size of a unit. The unit is as small as that
+ * allows and as keeps the norm of the integers within `limit`: by Cauchy and Schwarz a sum of
+ * products is at most the norm of the one side times the norm of the other, and has to fit 32
+ * bits. */
+static float quantise(const float *row, int64_t size, double most, double limit, int16_t *out) {
+    vec largest = {0}, squares = {0};
+    for (int64_t i = 0; i < size; i += LANES) {
+        vec v = load(row + i);
+        largest = vmax(largest, vabs(v));
+        squares = fma_vec(v, v, squares);
+    }
+    double by_range = max_lanes(largest) / most;
+    double by_norm = sqrt((double)sum_lanes(squares)) * 1.0001 / limit;
+    float unit = (float)(by_range > by_norm ? by_range : by_norm);
+    if (!(unit > 1e-30f)) unit = 1e-30f;
+    to_integers(row, size, 1.0f / unit, out);
     return unit;
 }
 
@@ -301,37 +322,71 @@ static void rotate(float *head, const float *cos, const float *sin, int64_t size
     }
 }
 
+/* Integers of queries and keys: their norms are at most the square root of 2^31. */
+#define QUERY_NORM 46340.0
+/* Integers of values, and the most that the weights of a page add up to: 64 rounded weights times
+ * values of 14 bits and a sign then stay below 2^31. */
+#define LARGEST_VALUE 16383.0
+#define WEIGHT_SUM 130900.0f
+
+/* A page of one layer and one head of keys. A row of keys has all 64 positions of two dimensions,
+ * a row of values all dimensions of two positions: what a product of pairs takes. */
 typedef struct {
-    const float *query;    /* [head_dim], scaled by 1 / sqrt(head_dim) */
-    float *mixed;          /* [head_dim], the running weighted sum */
-    float *largest;        /* the running maximum of the logits */
-    float *weights;        /* [LANES], the running sum of the weights, by lane (LANES of them) */
+    const int16_t *keys;   /* [head_dim / 2][64][2] */
+    const int16_t *values; /* [32][head_dim][2] */
+    const float *key_units, *value_units; /* [64] */
+} Page;
+
+static int64_t head_bytes(const Model *m) {
+    return 2 * PAGE * m->head_dim * (int64_t)sizeof(int16_t) + 2 * PAGE * (int64_t)sizeof(float);
+}
+
+static Page page_of(const Model *m, char *layer, int64_t kv_head) {
+    int16_t *keys = (int16_t *)(layer + kv_head * head_bytes(m));
+    int16_t *values = keys + PAGE * m->head_dim;
+    float *units = (float *)(values + PAGE * m->head_dim);
+    return (Page){keys, values, units, units + PAGE};
+}
+
+typedef struct {
+    const int16_t *query; /* [head_dim] */
+    float unit;           /* of the query, times log2(e) / sqrt(head_dim): weights are 2^logit */
+    float *mixed;         /* [head_dim], the running weighted sum */
+    float *largest;       /* the running maximum of the logits */
+    float *weights;       /* [LANES], the running sum of the weights, by lane */
     int64_t position;
 } AttentionRow;
 
-/* `rows` queries against one page of 64 keys [head_dim][64] and values [64][head_dim]. */
-INLINE void attend_tile(int rows, const AttentionRow *row, const float *keys, const float *values,
-                        int64_t first_key, int64_t head_dim) {
+/* `rows` queries against one page. */
+INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int64_t first_key,
+                        int64_t head_dim) {
     float weights[TILE][PAGE]; /* logits at first */
+    int16_t whole[TILE][PAGE]; /* weights times the unit of their value, as integers */
+    float units[TILE];
     vec shrink[TILE];
     for (int first = 0; first < PAGE; first += WIDTH) {
-        vec logits[TILE][PARTS];
+        ivec sums[TILE][PARTS];
         for (int r = 0; r < rows; r++)
-            for (int part = 0; part < PARTS; part++) logits[r][part] = (vec){0};
-        for (int64_t d = 0; d < head_dim; d++) {
-            vec k[PARTS];
+            for (int part = 0; part < PARTS; part++) sums[r][part] = (ivec){0};
+        for (int64_t d = 0; d < head_dim; d += 2) {
+            ivec k[PARTS];
             for (int part = 0; part < PARTS; part++)
-                k[part] = load(keys + d * PAGE + first + part * LANES);
+                k[part] = *(const ivec *)(page->keys + d * PAGE + 2 * (first + part * LANES));
             for (int r = 0; r < rows; r++) {
-                vec q = splat(row[r].query[d]);
+                int32_t pair;
+                memcpy(&pair, row[r].query + d, sizeof pair);
                 for (int part = 0; part < PARTS; part++)
-                    logits[r][part] = fma_vec(k[part], q, logits[r][part]);
+                    sums[r][part] = dot_pairs(sums[r][part], pair, k[part]);
             }
         }
-        for (int r = 0; r < rows; r++)
-            for (int part = 0; part < PARTS; part++)
-                store(weights[r] + first + part * LANES, logits[r][part]);
+        for (int part = 0; part < PARTS; part++) {
+            vec unit = load(page->key_units + first + part * LANES);
+            for (int r = 0; r < rows; r++)
+                store(weights[r] + first + part * LANES,
+                      __builtin_convertvector(sums[r][part], vec) * (unit * row[r].unit));
+        }
     }
+    float shrinks[(TILE + LANES - 1) / LANES * LANES] = {0};
     for (int r = 0; r < rows; r++) {
         int64_t seen = row[r].position - first_key + 1; /* later keys are masked */
         for (int64_t key = seen; key < PAGE; key++) weights[r][key] = -1e30f;
@@ -340,35 +395,56 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const float *keys, co
         float before = *row[r].largest, now = max_lanes(best);
         if (now < before) now = before;
         *row[r].largest = now;
-        shrink[r] = exp_vec(splat(before - now));
-        vec total = load(row[r].weights) * shrink[r];
-        for (int key = 0; key < PAGE; key += LANES)
-            store(weights[r] + key, exp_vec(load(weights[r] + key) - now));
-        for (int64_t key = seen; key < PAGE; key++) weights[r][key] = 0;
-        for (int key = 0; key < PAGE; key += LANES) total = total + load(weights[r] + key);
+        shrinks[r] = before - now;
+    }
+    for (int r = 0; r < rows; r += LANES) store(shrinks + r, exp2_vec(load(shrinks + r)));
+    for (int r = 0; r < rows; r++) {
+        int64_t seen = row[r].position - first_key + 1;
+        float now = *row[r].largest;
+        shrink[r] = splat(shrinks[r]);
+        vec total = load(row[r].weights) * shrink[r], sum = {0}, best = {0};
+        for (int key = 0; key < PAGE; key += LANES) {
+            vec weight = exp2_vec(load(weights[r] + key) - now);
+            if (key + LANES > seen) /* masked ones are tiny, but they are to be nothing */
+                for (int64_t lane = seen > key ? seen - key : 0; lane < LANES; lane++)
+                    weight[lane] = 0;
+            total = total + weight;
+            weight = weight * load(page->value_units + key);
+            sum = sum + weight;
+            best = vmax(best, weight);
+            store(weights[r] + key, weight);
+        }
         store(row[r].weights, total);
+        float by_range = max_lanes(best) / 32767.0f, by_sum = sum_lanes(sum) / WEIGHT_SUM;
+        units[r] = by_range > by_sum ? by_range : by_sum;
+        if (!(units[r] > 1e-30f)) units[r] = 1e-30f;
+        to_integers(weights[r], PAGE, 1.0f / units[r], whole[r]);
     }
     int64_t num_keys = row[rows - 1].position - first_key + 1; /* the last row sees the most */
     if (num_keys > PAGE) num_keys = PAGE;
 #define MIX(parts)                                                                              \
     do {                                                                                        \
-        vec mixed[TILE][parts];                                                                 \
+        ivec sums[TILE][parts];                                                                 \
         for (int r = 0; r < rows; r++)                                                          \
+            for (int part = 0; part < parts; part++) sums[r][part] = (ivec){0};                 \
+        for (int64_t key = 0; key < num_keys; key += 2) {                                       \
+            ivec v[parts];                                                                      \
             for (int part = 0; part < parts; part++)                                            \
-                mixed[r][part] = load(row[r].mixed + column + part * LANES) * shrink[r];        \
-        for (int64_t key = 0; key < num_keys; key++) {                                          \
-            vec v[parts];                                                                       \
-            for (int part = 0; part < parts; part++)                                            \
-                v[part] = load(values + key * head_dim + column + part * LANES);                \
+                v[part] = *(const ivec *)(page->values + key * head_dim +                       \
+                                          2 * (column + part * LANES));                         \
             for (int r = 0; r < rows; r++) {                                                    \
-                vec weight = splat(weights[r][key]);                                            \
+                int32_t pair;                                                                   \
+                memcpy(&pair, whole[r] + key, sizeof pair);                                     \
                 for (int part = 0; part < parts; part++)                                        \
-                    mixed[r][part] = fma_vec(v[part], weight, mixed[r][part]);                  \
+                    sums[r][part] = dot_pairs(sums[r][part], pair, v[part]);                    \
             }                                                                                   \
         }                                                                                       \
         for (int r = 0; r < rows; r++)                                                          \
-            for (int part = 0; part < parts; part++)                                            \
-                store(row[r].mixed + column + part * LANES, mixed[r][part]);                    \
+            for (int part = 0; part < parts; part++) {                                          \
+                float *place = row[r].mixed + column + part * LANES;                            \
+                store(place, fma_vec(__builtin_convertvector(sums[r][part], vec),               \
+                                     splat(units[r]), load(place) * shrink[r]));                \
+            }                                                                                   \
     } while (0)
     int64_t column = 0;
     for (; column + WIDTH <= head_dim; column += WIDTH) MIX(PARTS);
@@ -376,16 +452,16 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const float *keys, co
 #undef MIX
 }
 
-static void attend_rows(int64_t count, const AttentionRow *row, const float *keys,
-                        const float *values, int64_t first_key, int64_t head_dim) {
+static void attend_rows(int64_t count, const AttentionRow *row, const Page *page,
+                        int64_t first_key, int64_t head_dim) {
     for (; count >= TILE; count -= TILE, row += TILE)
-        attend_tile(TILE, row, keys, values, first_key, head_dim);
+        attend_tile(TILE, row, page, first_key, head_dim);
     switch (count) {
-    case 5: attend_tile(5, row, keys, values, first_key, head_dim); break;
-    case 4: attend_tile(4, row, keys, values, first_key, head_dim); break;
-    case 3: attend_tile(3, row, keys, values, first_key, head_dim); break;
-    case 2: attend_tile(2, row, keys, values, first_key, head_dim); break;
-    case 1: attend_tile(1, row, keys, values, first_key, head_dim); break;
+    case 5: attend_tile(5, row, page, first_key, head_dim); break;
+    case 4: attend_tile(4, row, page, first_key, head_dim); break;
+    case 3: attend_tile(3, row, page, first_key, head_dim); break;
+    case 2: attend_tile(2, row, page, first_key, head_dim); break;
+    case 1: attend_tile(1, row, page, first_key, head_dim); break;
     }
 }
 
@@ -395,6 +471,8 @@ typedef struct {
     float *hidden;     /* [num_tokens][hidden_stride], the residual stream */
     float *wide;       /* [rows][widest product] */
     float *mixed;      /* [rows][heads * head_dim] */
+    int16_t *queries;  /* [rows][heads * head_dim] */
+    float *query_units; /* [rows][heads] */
     int16_t *inputs;   /* [rows][deepest product] */
     float *units;      /* [rows] */
     float *line;       /* [widest row] */
@@ -419,6 +497,8 @@ static int64_t lay_out(const Model *m, int64_t num_tokens, char *base, Scratch *
     TAKE(hidden, num_tokens * s->hidden_stride * 4);
     TAKE(wide, rows * s->wide_stride * 4);
     TAKE(mixed, rows * query_size * 4);
+    TAKE(queries, rows * query_size * 2);
+    TAKE(query_units, rows * m->num_heads * 4);
     TAKE(inputs, rows * deepest * 2);
     TAKE(units, rows * 4);
     TAKE(line, round_up(most(deepest, m->head_inner), LANES) * 4);
@@ -432,7 +512,7 @@ static void quantise_normed(const Scratch *s, const float *hidden, const float *
                             const Linear *linear, int64_t rows, float eps) {
     for (int64_t row = 0; row < rows; row++) {
         rms_norm(hidden + row * s->hidden_stride, norm, linear->depth, eps, s->line);
-        s->units[row] = quantise(s->line, linear->depth, linear->activation_limit,
+        s->units[row] = quantise(s->line, linear->depth, 32767, linear->activation_limit,
                                  s->inputs + row * linear->depth);
     }
 }
@@ -440,19 +520,19 @@ static void quantise_normed(const Scratch *s, const float *hidden, const float *
 static void quantise_rows(const Scratch *s, const float *from, int64_t stride, const Linear *linear,
                           int64_t rows) {
     for (int64_t row = 0; row < rows; row++)
-        s->units[row] = quantise(from + row * stride, linear->depth, linear->activation_limit,
-                                 s->inputs + row * linear->depth);
+        s->units[row] = quantise(from + row * stride, linear->depth, 32767,
+                                 linear->activation_limit, s->inputs + row * linear->depth);
 }
 
-static int64_t page_floats(const Model *m) { /* of keys, and as many of values, of one layer */
-    return m->num_kv_heads * m->head_dim * PAGE;
+static int64_t layer_bytes(const Model *m) { /* of a page */
+    return m->num_kv_heads * head_bytes(m);
 }
 
 /* The rows that a segment has among those that go through a layer at once. */
 typedef struct {
     int64_t begin, end; /* rows */
     int64_t shift;      /* the position of a row is the row plus this */
-    float *const *pages;
+    char *const *pages;
 } Part;
 
 /* The parts of rows first, first + 1, …; returns how many. */
@@ -471,29 +551,40 @@ static int64_t find_parts(const Segment *segments, int64_t first, int64_t rows, 
     return count;
 }
 
-/* Rotates queries in place; writes keys and values of each row to its page, from `offset` on. */
+/* Queries, keys and values of a part's rows to integers: queries to the scratch memory, the others
+ * to the page of their position, whose layers begin at `offset`. */
 static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int64_t offset,
                        const Part *part) {
     int64_t size = m->head_dim, half = size / 2;
-    float query_scale = 1.0f / sqrtf((float)size);
+    float query_scale = 1.44269504f / sqrtf((float)size);
+    int16_t *whole = (int16_t *)s->line; /* of one head */
     for (int64_t row = part->begin; row < part->end; row++) {
         int64_t position = part->shift + row, slot = position % PAGE;
         const float *cos = m->cos + position * half, *sin = m->sin + position * half;
         float *head = s->wide + row * s->wide_stride;
-        float *keys = part->pages[position / PAGE] + offset;
-        float *values = keys + page_floats(m);
+        char *place = part->pages[position / PAGE] + offset;
         for (int64_t h = 0; h < m->num_heads; h++, head += size) {
+            int64_t at = row * m->num_heads + h;
             if (layer->query_norm) rms_norm(head, layer->query_norm, size, m->eps, head);
             rotate(head, cos, sin, size);
-            for (int64_t d = 0; d < size; d++) head[d] *= query_scale;
+            s->query_units[at] =
+                query_scale * quantise(head, size, 32767, QUERY_NORM, s->queries + at * size);
         }
         for (int64_t h = 0; h < m->num_kv_heads; h++, head += size) {
+            Page page = page_of(m, place, h);
+            int16_t *keys = (int16_t *)page.keys + 2 * slot;
             if (layer->key_norm) rms_norm(head, layer->key_norm, size, m->eps, head);
             rotate(head, cos, sin, size);
-            for (int64_t d = 0; d < size; d++) keys[(h * size + d) * PAGE + slot] = head[d];
+            ((float *)page.key_units)[slot] = quantise(head, size, 32767, QUERY_NORM, whole);
+            for (int64_t d = 0; d < size; d += 2) memcpy(keys + d * PAGE, whole + d, 4);
         }
-        for (int64_t h = 0; h < m->num_kv_heads; h++, head += size)
-            memcpy(values + (h * PAGE + slot) * size, head, (size_t)size * sizeof(float));
+        for (int64_t h = 0; h < m->num_kv_heads; h++, head += size) {
+            Page page = page_of(m, place, h);
+            int16_t *values = (int16_t *)page.values + (slot & ~1) * size + (slot & 1);
+            ((float *)page.value_units)[slot] =
+                quantise(head, size, LARGEST_VALUE, INFINITY, whole);
+            for (int64_t d = 0; d < size; d++) values[2 * d] = whole[d];
+        }
     }
 }
 
@@ -511,7 +602,8 @@ static void attend(const Model *m, const Scratch *s, int64_t offset, const Part 
                 memset(running, 0, LANES * sizeof(float));
                 running[LANES] = -1e30f;
                 int64_t head = kv * group + g;
-                row->query = s->wide + chosen[i] * s->wide_stride + head * size;
+                row->query = s->queries + (chosen[i] * m->num_heads + head) * size;
+                row->unit = s->query_units[chosen[i] * m->num_heads + head];
                 row->mixed = mixed + i * query_size + head * size;
                 row->weights = running;
                 row->largest = running + LANES;
@@ -520,9 +612,9 @@ static void attend(const Model *m, const Scratch *s, int64_t offset, const Part 
         int64_t last = count ? part->shift + chosen[count - 1] : -1, first = 0;
         for (int64_t page = 0; page * PAGE <= last; page++) {
             while (part->shift + chosen[first] < page * PAGE) first++; /* rows before this page */
-            const float *keys = part->pages[page] + offset + kv * size * PAGE;
-            attend_rows((count - first) * group, s->rows + first * group, keys,
-                        keys + page_floats(m), page * PAGE, size);
+            Page memory = page_of(m, part->pages[page] + offset, kv);
+            attend_rows((count - first) * group, s->rows + first * group, &memory, page * PAGE,
+                        size);
         }
         for (row = s->rows; row < s->rows + count * group; row++) {
             float scale = 1.0f / sum_lanes(load(row->weights));
@@ -610,7 +702,7 @@ int64_t rfprm_cpu_level(void) {
 int64_t rfprm_page_positions(void) { return PAGE; }
 
 /* Bytes of the keys and values of one page in one layer. */
-int64_t rfprm_page_bytes(const Model *m) { return 2 * page_floats(m) * (int64_t)sizeof(float); }
+int64_t rfprm_page_bytes(const Model *m) { return layer_bytes(m); }
 
 int64_t rfprm_scratch_bytes(const Model *m, int64_t num_tokens) {
     Scratch s;
@@ -637,7 +729,7 @@ void rfprm_run(const Model *m, const int64_t *ids, const Segment *segments, int6
     for (int64_t i = 0; i < MAX_ROWS; i++) all[i] = i;
     for (int64_t index = 0; index < m->num_layers; index++) {
         const Layer *layer = m->layers + index;
-        int64_t offset = keep_layers ? index * 2 * page_floats(m) : 0, seen = 0;
+        int64_t offset = keep_layers ? index * layer_bytes(m) : 0, seen = 0;
         for (int64_t first = 0; first < num_tokens; first += MAX_ROWS) {
             int64_t rows = num_tokens - first < MAX_ROWS ? num_tokens - first : MAX_ROWS;
             int64_t num_parts = find_parts(segments, first, rows, parts);

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rfprm_runtime.errors import BackendError
 
-INTERFACE_VERSION = 2
+INTERFACE_VERSION = 3
 # Fastest first; the number is what rfprm_cpu_level must reach.
 VARIANTS = {"avx512vnni": 2, "avx2": 1, "generic": 0}
 
