@@ -1,0 +1,31 @@
+"""What is compared. An engine is a module with ``load(folder) -> Engine`` of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    module: str
+    option: str = ""
+    """Handed to the module's ``load``."""
+    needs: tuple[str, ...] = ()
+    """Packages without which it is left out, and the table says so."""
+    venv: str | None = None
+    """A folder under the work folder with a Python of its own, for what cannot share ours."""
+    is_ours: bool = False
+
+
+ENGINES = {
+    "rfprm int16": EngineSpec("ours", "int16", is_ours=True),
+    "rfprm fp32": EngineSpec("ours", "fp32", is_ours=True),
+    "transformers fp32, one by one": EngineSpec("hf_transformers", "fp32-loop", ("transformers",)),
+    "transformers fp32, batched": EngineSpec("hf_transformers", "fp32-batched", ("transformers",)),
+    "transformers bf16, batched": EngineSpec("hf_transformers", "bf16-batched", ("transformers",)),
+    "torch.onnx export, fp32": EngineSpec("torch_onnx", "", ("onnxscript",)),
+    "OpenVINO fp32": EngineSpec("open_vino", "fp32", ("openvino",)),
+    "OpenVINO bf16": EngineSpec("open_vino", "bf16", ("openvino",)),
+    "OpenVINO int8": EngineSpec("open_vino", "int8", ("openvino", "nncf")),
+    "optimum-onnx, fp32": EngineSpec("optimum_onnx", "", venv="optimum"),
+}

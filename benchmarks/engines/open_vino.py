@@ -1,0 +1,107 @@
+"""OpenVINO at its best here: two streams of unpadded rows; int8 weights by nncf, with dynamic
+quantisation of activations in groups of 64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.engines.base import Engine, Row
+
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+def load(folder: Path, option: str) -> Engine:
+    weights = "int8" if option == "int8" else "fp32"
+    path = folder / "openvino" / f"{weights}.xml"
+    if not path.exists():
+        convert(folder, path.parent)
+    return OpenVinoEngine(path, option)
+
+
+def convert(folder: Path, target: Path) -> None:
+    """The reference network (OpenVINO's converter fails on transformers' own Llama)."""
+    import nncf
+    import openvino
+    import torch
+    from safetensors.numpy import load_file
+    from torch import nn
+
+    from rfprm_runtime.backends import torch as reference
+    from rfprm_runtime.manifest import read_manifest
+    from rfprm_runtime.rotary import rotary_tables
+
+    manifest = read_manifest(folder / "artifact-fp32")
+    shape = manifest.backbone
+    weights = load_file(folder / "checkpoint" / "model.safetensors")
+    network = reference.build_network(shape, manifest.head, weights)
+
+    def attention(self: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        # As the network's own, with the keys repeated: the converter knows no enable_gqa.
+        batch, length, _ = x.shape
+        query, key, value = (
+            projection(x).view(batch, length, -1, shape.head_dim).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        group = shape.num_heads // shape.num_kv_heads
+        mixed = nn.functional.scaled_dot_product_attention(
+            reference.rotate(query, cos, sin),
+            reference.rotate(key, cos, sin).repeat_interleave(group, 1),
+            value.repeat_interleave(group, 1),
+            is_causal=True,
+        )
+        out: torch.Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return out
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            tables = rotary_tables(manifest.max_positions, shape.head_dim, shape.rope_theta)
+            self.network = network
+            self.register_buffer("cos", torch.from_numpy(tables[0]))
+            self.register_buffer("sin", torch.from_numpy(tables[1]))
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            x = network.embed(ids)
+            for layer in network.model.layers:
+                x = layer(x, self.cos[: ids.shape[1]], self.sin[: ids.shape[1]])
+            out: torch.Tensor = network.score(network.model.norm(x))
+            return out
+
+    reference.Attention.forward = attention  # type: ignore[method-assign]
+    model = openvino.convert_model(
+        Logits().eval(),
+        example_input=(torch.ones((1, 64), dtype=torch.int64),),
+        input=[("ids", openvino.PartialShape([-1, -1]), openvino.Type.i64)],
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(model, target / "fp32.xml", compress_to_fp16=False)
+    compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+    openvino.save_model(compressed, target / "int8.xml")
+
+
+class OpenVinoEngine:
+    def __init__(self, path: Path, option: str) -> None:
+        import openvino
+
+        config = {"INFERENCE_PRECISION_HINT": _HINTS[option], "NUM_STREAMS": "2"}
+        if option == "int8":
+            config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "64"
+        self._compiled = openvino.Core().compile_model(str(path), "CPU", config)
+        self._queue = openvino.AsyncInferQueue(self._compiled, 2)
+        self._queue.set_callback(self._take)
+        self._results: dict[int, np.ndarray] = {}
+        self.versions = f"openvino {openvino.__version__.split('-')[0]}"
+
+    def _take(self, request: Any, data: tuple[int, Row]) -> None:
+        index, row = data
+        self._results[index] = row.scores(request.get_output_tensor(0).data[0, row.markers])
+
+    def run(self, rows: list[Row]) -> list[np.ndarray]:
+        # Longest first, so that no stream is left alone with a long one.
+        for index in sorted(range(len(rows)), key=lambda index: -len(rows[index].token_ids)):
+            self._queue.start_async({"ids": rows[index].token_ids[None]}, (index, rows[index]))
+        self._queue.wait_all()
+        return [self._results.pop(index) for index in range(len(rows))]

@@ -1,0 +1,70 @@
+"""What the engines load: our artifacts and a transformers checkpoint of the same weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.engines import ENGINES
+from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.shipped import ensure_artifact, shipped_checkpoint
+
+WORK = Path("artifacts/benchmarks")
+_OPTIMUM = ("torch==2.13.0", "optimum-onnx[onnxruntime]==0.1.0")
+
+
+def prepare(folder: Path = WORK) -> None:
+    """Build what is missing; the second time this does nothing."""
+    for precision in ("int16", "fp32"):
+        ensure_artifact(folder / f"artifact-{precision}", precision=precision)  # type: ignore[arg-type]
+    checkpoint = folder / "checkpoint"
+    if not (checkpoint / "config.json").exists():
+        write_transformers_checkpoint(load_prm(shipped_checkpoint()), checkpoint)
+
+
+def prepare_venv(name: str, folder: Path = WORK) -> Path:
+    """The Python of a peer that cannot share our environment, which is made here."""
+    assert name == "optimum", name
+    python = folder / "venvs" / name / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(python.parent.parent)], check=True)
+        for requirement in _OPTIMUM:
+            subprocess.run([str(python), "-m", "pip", "install", "-q", requirement], check=True)
+    return python
+
+
+def write_transformers_checkpoint(prm: LoadedPRM, folder: Path) -> None:
+    """The PRM as ``AutoModelForTokenClassification`` loads it."""
+    from safetensors.numpy import save_file
+
+    shape = prm.manifest.backbone
+    config = {
+        "architectures": ["LlamaForTokenClassification"],
+        "model_type": "llama",
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "head_dim": shape.head_dim,
+        "vocab_size": shape.vocab_size,
+        "rms_norm_eps": shape.rms_norm_eps,
+        "rope_theta": shape.rope_theta,
+        "max_position_embeddings": prm.manifest.max_positions,
+        "num_labels": prm.manifest.head.num_labels,
+        "hidden_act": "silu",
+        "torch_dtype": "float32",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(prm.weights), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+
+
+def engines_to_run(chosen: list[str]) -> list[str]:
+    """Names of the engines whose names hold one of ``chosen``; all of them by default."""
+    names = [name for name in ENGINES if not chosen or any(part in name for part in chosen)]
+    if not names:
+        raise SystemExit(f"no engine is called {chosen}, there are {list(ENGINES)}")
+    return names

@@ -1,0 +1,98 @@
+"""Tables, JSON and plots of what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.engines import ENGINES
+
+RESULTS = Path("benchmarks/results")
+
+
+def write_json(name: str, measured: dict[str, Any], folder: Path = RESULTS) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(measured, indent=1) + "\n")
+    partial.replace(path)
+    return path
+
+
+def print_workloads(measured: dict[str, Any]) -> None:
+    """A table for each workload, and one of what was left out."""
+    console = Console(width=118, highlight=False)
+    where = measured["environment"]
+    console.print(f"{where['cpu']}, {where['cores']} cores, {', '.join(where['instructions'])}")
+    for name, workload in measured["workloads"].items():
+        table = Table(
+            title=f"{name}: {workload['num_traces']} traces in {workload['num_calls']} calls, "
+            f"{workload['mean_tokens']:,.0f} tokens on average",
+            title_justify="left",
+        )
+        columns = ("engine", "tokens/s", "ours is faster by", "mean |difference|", "same best")
+        for column in columns:
+            table.add_column(column, justify="left" if column == "engine" else "right")
+        for engine, result in workload["engines"].items():
+            if "error" in result:
+                table.add_row(engine, "failed", "", "", "")
+                continue
+            faster, best = result["ours_is_faster_by"], result.get("same_best")
+            table.add_row(
+                f"[bold]{engine}[/]" if ENGINES[engine].is_ours else engine,
+                f"{result['tokens_per_second']:,.0f}",
+                f"{faster:.2f}×" if faster and engine != "rfprm int16" else "",
+                f"{result.get('mean_difference', 0):.5f}",
+                f"{best:.0%}" if best is not None else "",
+            )
+        console.print(table)
+    for engine, about in measured["engines"].items():
+        state = f"left out, {about['left_out']}" if about["left_out"] else about["versions"]
+        console.print(f"{engine}: {state}", style="dim")
+
+
+def best_peer(workload: dict[str, Any]) -> tuple[str, float]:
+    """The fastest of the others and by what factor ours is faster."""
+    peers = {
+        name: result["ours_is_faster_by"]
+        for name, result in workload["engines"].items()
+        if not ENGINES[name].is_ours and result.get("ours_is_faster_by")
+    }
+    name = min(peers, key=lambda peer: peers[peer])
+    return name, peers[name]
+
+
+def plot_workloads(name: str, measured: dict[str, Any], folder: Path = RESULTS) -> Path | None:
+    """Tokens a second by engine, a panel for each workload; None where matplotlib is missing."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError:
+        return None
+    workloads = measured["workloads"]
+    figure, axes = pyplot.subplots(
+        1, len(workloads), figsize=(1.5 + 3.2 * len(workloads), 4), sharey=True, squeeze=False
+    )
+    engines = list(measured["engines"])[::-1]
+    for axis, (title, workload) in zip(axes[0], workloads.items(), strict=True):
+        speeds = [
+            workload["engines"].get(engine, {}).get("tokens_per_second", 0) for engine in engines
+        ]
+        colors = ["#c2410c" if ENGINES[engine].is_ours else "#94a3b8" for engine in engines]
+        bars = axis.barh(engines, speeds, color=colors)
+        axis.bar_label(bars, [f"{speed:,.0f}" if speed else "–" for speed in speeds], padding=3)
+        axis.set_title(title, fontsize=10)
+        axis.margins(x=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("tokens per second")
+    figure.tight_layout()
+    path = folder / f"{name}.png"
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return path

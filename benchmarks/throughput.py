@@ -1,0 +1,51 @@
+"""Tokens per second on independent traces and on candidates of one question.
+
+python -m benchmarks.throughput [--engines rfprm OpenVINO] [--rounds 3] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.prepare import engines_to_run, prepare
+from benchmarks.report import plot_workloads, print_workloads, write_json
+from benchmarks.runner import run_workloads, say
+from benchmarks.workloads import Workloads
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engines", nargs="*", default=[], help="parts of names; all by default")
+    parser.add_argument("--workloads", nargs="*", default=[], help="parts of names")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="a few traces, one round")
+    parser.add_argument("--name", default="throughput", help="of the files in benchmarks/results")
+    options = parser.parse_args()
+    say("preparing models and traces")
+    prepare()
+    source = Workloads()
+    few = options.quick
+    workloads = [
+        source.solutions(4 if few else 25),
+        source.best_of(4, 2 if few else 10),
+        source.best_of(16, 1 if few else 5),
+        source.long(500, 2 if few else 8),
+        source.long(2000, 1 if few else 4),
+        *([] if few else [source.long(8000, 2)]),
+    ]
+    chosen = [
+        workload
+        for workload in workloads
+        if not options.workloads or any(part in workload["name"] for part in options.workloads)
+    ]
+    names = engines_to_run(options.engines)
+    measured = run_workloads(names, chosen, 1 if few else options.rounds)
+    measured["traces"] = source.source
+    print_workloads(measured)
+    print(
+        f"written: {write_json(options.name, measured)}, {plot_workloads(options.name, measured)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The traces that are scored, as text and as tokens.
+
+Real ones where the folder of real traces is there, otherwise those that the export's gate uses.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.prepare import WORK
+from rfprm_export.verify import gate_traces_path
+from rfprm_runtime.encoding import TokenRow, TrajectoryEncoder
+from rfprm_runtime.manifest import read_manifest
+from rfprm_runtime.records import read_trajectories
+from rfprm_runtime.types import Trajectory
+
+DATA = Path("../shared/data")
+_SOLVERS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+NUM_BEAMS, NUM_EXPANSIONS, NUM_DEPTHS = 8, 4, 10
+
+
+class Workloads:
+    def __init__(self, folder: Path = WORK, data: Path = DATA) -> None:
+        manifest = read_manifest(folder / "artifact-fp32")
+        self._folder = folder / "workloads"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._encoder = TrajectoryEncoder.load(
+            folder / "artifact-fp32", manifest.prompt, vocab_size=manifest.backbone.vocab_size
+        )
+        self._data = data if (data / "gsm8k_model_solutions.jsonl").is_file() else None
+        self.source = (
+            "GSM8K model solutions and long AIME traces" if self._data else "the export's traces"
+        )
+        self.groups = list(self._read_groups())
+
+    def solutions(self, num_questions: int) -> dict[str, Any]:
+        """Four solutions to each question, all in one call."""
+        rows = [trace for group in self.groups[:num_questions] for trace in group]
+        return self._write("solutions", [rows])
+
+    def one_by_one(self, count: int) -> dict[str, Any]:
+        """A trace a call."""
+        traces = [group[0] for group in self.groups[:count]]
+        return self._write("one-by-one", [[trace] for trace in traces])
+
+    def best_of(self, number: int, num_questions: int) -> dict[str, Any]:
+        """A question a call. Beyond four, a candidate is the beginning of one solution and the
+        end of another."""
+        calls = []
+        for index, group in enumerate(self.groups[:num_questions]):
+            rng = random.Random(index)
+            traces = list(group)
+            while len(traces) < number:
+                first, second = rng.sample(group, 2)
+                cut = rng.randint(1, len(first.steps))
+                steps = first.steps[:cut] + second.steps[min(cut, len(second.steps) - 1) :]
+                traces.append(Trajectory(question=first.question, steps=steps))
+            calls.append(traces[:number])
+        return self._write(f"best-of-{number}", calls)
+
+    def long(self, num_tokens: int, count: int) -> dict[str, Any]:
+        """Traces of just under ``num_tokens``, of steps of real long ones."""
+        pool = self._long_steps()
+        traces = []
+        for _ in range(count):
+            question, step = next(pool)
+            steps = [step]
+            size = self._encoder.encode(Trajectory(question=question, steps=(step,))).num_tokens
+            while True:
+                step = next(pool)[1]
+                size += self._encoder.encode_steps([step]).num_tokens
+                if size > num_tokens:
+                    break
+                steps.append(step)
+            traces.append(Trajectory(question=question, steps=tuple(steps)))
+        return self._write(f"{num_tokens:,} tokens", [traces])
+
+    def search(self) -> dict[str, Any]:
+        """Beam search over real steps. Which candidates survive is drawn by lot, so that all
+        engines do the same work; peers score each candidate's whole prefix."""
+        rng = random.Random(0)
+        question = self.groups[0][0].question
+        pool = [step for group in self.groups for trace in group for step in trace.steps]
+        depths, calls = [], []
+        prefixes: list[tuple[str, ...]] = [()]
+        for depth in range(NUM_DEPTHS):
+            parents = (
+                sorted(rng.sample(range(len(prefixes)), NUM_BEAMS)) * NUM_EXPANSIONS
+                if depth
+                else [0] * (NUM_BEAMS * NUM_EXPANSIONS)
+            )
+            candidates = [(parent, rng.choice(pool)) for parent in parents]
+            prefixes = [(*prefixes[parent], step) for parent, step in candidates]
+            depths.append(candidates)
+            calls.append([self._prefix_row(question, steps) for steps in prefixes])
+        name = f"search {NUM_BEAMS}x{NUM_EXPANSIONS}x{NUM_DEPTHS}"
+        return self._save(name, calls, {"question": question, "depths": depths})
+
+    def mixed(self, count: int) -> dict[str, Any]:
+        """Many traces from tens to thousands of tokens, for memory over time."""
+        rng = random.Random(0)
+        solutions = [trace for group in self.groups for trace in group]
+        pool = self._long_steps()
+        traces = []
+        for index in range(count):
+            if index % 50:
+                traces.append(solutions[rng.randrange(len(solutions))])
+                continue
+            question, step = next(pool)
+            steps = [step, *(next(pool)[1] for _ in range(rng.randrange(5, 60)))]
+            traces.append(Trajectory(question=question, steps=tuple(steps)))
+        return {"traces": traces}
+
+    def _read_groups(self) -> Iterator[list[Trajectory]]:
+        if self._data is None:
+            traces = read_trajectories(gate_traces_path())
+            for start in range(0, len(traces), 4):
+                yield traces[start : start + 4]
+            return
+        with (self._data / "gsm8k_model_solutions.jsonl").open(encoding="utf-8") as file:
+            for line in file:
+                row = json.loads(line)
+                yield [
+                    Trajectory.from_text(row["question"], row[name]["solution"], split="lines")
+                    for name in _SOLVERS
+                ]
+
+    def _long_steps(self) -> Iterator[tuple[str, str]]:
+        """Question and step, on and on, in the order of the traces."""
+        traces = [trace for group in self.groups for trace in group]
+        if self._data is not None:
+            with (self._data / "long_cot_aime24.jsonl").open(encoding="utf-8") as file:
+                rows = [json.loads(line) for line in file]
+            traces = [Trajectory.from_text(row["question"], row["completion"]) for row in rows]
+        while True:
+            for trace in traces:
+                for step in trace.steps:
+                    if len(step) < 1500:
+                        yield trace.question, step
+
+    def _row(self, trace: Trajectory) -> dict[str, Any]:
+        return _fields(self._encoder.encode(trace), trace.question, trace.steps, trace.response)
+
+    def _prefix_row(self, question: str, steps: tuple[str, ...]) -> dict[str, Any]:
+        opening, rest = self._encoder.encode_opening(question), self._encoder.encode_steps(steps)
+        ids = np.concatenate([opening.token_ids, rest.token_ids])
+        row = TokenRow(ids, rest.marker_positions + opening.num_tokens)
+        return {**_fields(row, question, steps, ()), "is_whole": False}
+
+    def _write(self, name: str, calls: list[list[Trajectory]]) -> dict[str, Any]:
+        return self._save(name, [[self._row(trace) for trace in call] for call in calls], {})
+
+    def _save(
+        self, name: str, calls: list[list[dict[str, Any]]], more: dict[str, Any]
+    ) -> dict[str, Any]:
+        (self._folder / f"{name}.json").write_text(json.dumps({"calls": calls, **more}))
+        lengths = [len(row["token_ids"]) for call in calls for row in call]
+        return {
+            "name": name,
+            "num_calls": len(calls),
+            "num_traces": len(lengths),
+            "num_tokens": sum(lengths),
+            "mean_tokens": round(sum(lengths) / len(lengths), 1),
+            "max_tokens": max(lengths),
+            # Rows of one question follow each other; groups are compared for their best.
+            "group_size": len(calls[0]) if len(calls) > 1 else 4 if name == "solutions" else 1,
+        }
+
+
+def _fields(
+    row: TokenRow, question: str, steps: tuple[str, ...], response: tuple[str, ...]
+) -> dict[str, Any]:
+    return {
+        "token_ids": row.token_ids.tolist(),
+        "markers": row.marker_positions.tolist(),
+        "is_whole": True,
+        "trace": {"question": question, "steps": steps, "response": response},
+    }
