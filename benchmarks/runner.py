@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -52,6 +53,9 @@ class Worker:
         missing = [package for package in spec.needs if find_spec(package) is None]
         if missing:
             self.error: str | None = f"not installed: {', '.join(missing)}"
+            return
+        if spec.instructions and not set(spec.instructions) & cpu_flags():
+            self.error = f"this CPU has neither of {' and '.join(spec.instructions)}"
             return
         python = sys.executable if spec.venv is None else str(prepare_venv(spec.venv, folder))
         log = (folder / "logs" / f"{spec.module}-{spec.option}.log").absolute()
@@ -101,20 +105,22 @@ def run_workloads(names: list[str], workloads: list[dict[str, Any]], rounds: int
         if worker.error:
             say(f"  left out: {worker.error}")
         workers.append(worker)
-    results = {}
-    for workload in workloads:
-        timings = _run_one([w for w in workers if not w.error], workload["name"], rounds)
-        results[workload["name"]] = {**workload, "engines": _summary(timings, workload)}
-    for worker in workers:
-        worker.close()
-    return {
+    measured: dict[str, Any] = {
         "environment": environment(),
         "engines": {
             worker.name: {"versions": worker.versions, "left_out": worker.error}
             for worker in workers
         },
-        "workloads": results,
+        "workloads": {},
     }
+    for workload in workloads:
+        timings = _run_one([w for w in workers if not w.error], workload["name"], rounds)
+        summary = _summary(timings, workload)
+        measured["workloads"][workload["name"]] = {**workload, "engines": summary}
+        keep(measured)
+    for worker in workers:
+        worker.close()
+    return measured
 
 
 def _run_one(workers: list[Worker], workload: str, rounds: int) -> dict[str, Timing]:
@@ -184,15 +190,8 @@ def _fidelity(
 
 
 def environment() -> dict[str, Any]:
-    model = platform.processor()
-    flags: set[str] = set()
-    if Path("/proc/cpuinfo").exists():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-            if line.startswith("flags"):
-                flags = set(line.partition(":")[2].split())
     wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+    model, flags = _cpu_field("model name") or platform.processor(), cpu_flags()
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "cpu": model,
@@ -201,6 +200,19 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
+
+
+def cpu_flags() -> set[str]:
+    return set(_cpu_field("flags").split())
+
+
+def _cpu_field(name: str) -> str:
+    """Of the first processor in /proc/cpuinfo; empty where there is none."""
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text().splitlines() if path.exists() else []:
+        if line.startswith(name):
+            return line.partition(":")[2].strip()
+    return ""
 
 
 def say(text: str) -> None:

@@ -6,6 +6,7 @@ python -m benchmarks.throughput [--engines rfprm OpenVINO] [--rounds 3] [--quick
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from benchmarks.prepare import engines_to_run, prepare
 from benchmarks.report import plot_workloads, print_workloads, write_json
@@ -26,9 +27,10 @@ def main() -> None:
     source = Workloads()
     few = options.quick
     workloads = [
-        source.solutions(4 if few else 25),
-        source.best_of(4, 2 if few else 10),
-        source.best_of(16, 1 if few else 5),
+        source.independent(8 if few else 64),
+        source.solutions(4 if few else 16),
+        source.best_of(4, 2 if few else 8),
+        source.best_of(16, 1 if few else 4),
         source.long(500, 2 if few else 8),
         source.long(2000, 1 if few else 4),
         *([] if few else [source.long(8000, 2)]),

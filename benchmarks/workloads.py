@@ -44,6 +44,10 @@ class Workloads:
         rows = [trace for group in self.groups[:num_questions] for trace in group]
         return self._write("solutions", [rows])
 
+    def independent(self, num_questions: int) -> dict[str, Any]:
+        """One solution to each question, all in one call: nothing is shared between them."""
+        return self._write("independent", [[group[0] for group in self.groups[-num_questions:]]])
+
     def one_by_one(self, count: int) -> dict[str, Any]:
         """A trace a call."""
         traces = [group[0] for group in self.groups[:count]]

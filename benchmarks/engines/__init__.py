@@ -14,6 +14,8 @@ class EngineSpec:
     """Packages without which it is left out, and the table says so."""
     venv: str | None = None
     """A folder under the work folder with a Python of its own, for what cannot share ours."""
+    instructions: tuple[str, ...] = ()
+    """Without one of these it is emulated, a hundred times slower, and left out."""
     is_ours: bool = False
 
 
@@ -25,7 +27,9 @@ ENGINES = {
     "transformers bf16, batched": EngineSpec("hf_transformers", "bf16-batched", ("transformers",)),
     "torch.onnx export, fp32": EngineSpec("torch_onnx", "", ("onnxscript",)),
     "OpenVINO fp32": EngineSpec("open_vino", "fp32", ("openvino",)),
-    "OpenVINO bf16": EngineSpec("open_vino", "bf16", ("openvino",)),
+    "OpenVINO bf16": EngineSpec(
+        "open_vino", "bf16", ("openvino",), instructions=("avx512_bf16", "amx_bf16")
+    ),
     "OpenVINO int8": EngineSpec("open_vino", "int8", ("openvino", "nncf")),
     "optimum-onnx, fp32": EngineSpec("optimum_onnx", "", venv="optimum"),
 }

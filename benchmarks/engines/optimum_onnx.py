@@ -14,16 +14,21 @@ def load(folder: Path, option: str) -> Engine:
 
 
 class OptimumEngine:
+    """It exports no Llama for token classification: the backbone, with the head in numpy."""
+
     def __init__(self, checkpoint: Path, exported: Path) -> None:
         import onnxruntime
         import torch
         import transformers
-        from optimum.onnxruntime import ORTModelForTokenClassification
+        from optimum.onnxruntime import ORTModelForFeatureExtraction
+        from safetensors.numpy import load_file
 
-        if not exported.exists():
-            model = ORTModelForTokenClassification.from_pretrained(checkpoint, export=True)
+        if not (exported / "model.onnx").exists():
+            model = ORTModelForFeatureExtraction.from_pretrained(checkpoint, export=True)
             model.save_pretrained(exported)
-        self._model = ORTModelForTokenClassification.from_pretrained(exported)
+        self._model = ORTModelForFeatureExtraction.from_pretrained(exported)
+        weights = load_file(checkpoint / "model.safetensors")
+        self._weight, self._bias = weights["score.weight"], weights.get("score.bias", 0)
         self._torch = torch
         self.versions = (
             f"optimum-onnx, transformers {transformers.__version__}, "
@@ -34,6 +39,11 @@ class OptimumEngine:
         results = []
         for row in rows:
             ids = self._torch.from_numpy(row.token_ids[None])
-            out = self._model(input_ids=ids, attention_mask=self._torch.ones_like(ids))
-            results.append(row.scores(out.logits[0].numpy()[row.markers]))
+            out = self._model(
+                input_ids=ids,
+                attention_mask=self._torch.ones_like(ids),
+                position_ids=self._torch.arange(ids.shape[1])[None],
+            )
+            hidden = out.last_hidden_state[0].numpy()[row.markers]
+            results.append(row.scores(hidden @ self._weight.T + self._bias))
         return results
