@@ -96,8 +96,16 @@ class Worker:
             self._process.wait()
 
 
-def run_workloads(names: list[str], workloads: list[dict[str, Any]], rounds: int) -> dict[str, Any]:
-    """Times of every engine on every workload, engine after engine in every round."""
+def run_workloads(
+    names: list[str],
+    workloads: list[dict[str, Any]],
+    rounds: int,
+    keep: Callable[[dict[str, Any]], object],
+) -> dict[str, Any]:
+    """Times of every engine on every workload, engine after engine in every round.
+
+    ``keep`` is handed what was measured so far after each workload.
+    """
     workers = []
     for name in names:
         say(f"loading {name}")

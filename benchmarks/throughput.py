@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from benchmarks.prepare import engines_to_run, prepare
 from benchmarks.report import plot_workloads, print_workloads, write_json
@@ -41,12 +42,13 @@ def main() -> None:
         if not options.workloads or any(part in workload["name"] for part in options.workloads)
     ]
     names = engines_to_run(options.engines)
-    measured = run_workloads(names, chosen, 1 if few else options.rounds)
-    measured["traces"] = source.source
+
+    def keep(measured: dict[str, Any]) -> Path:
+        return write_json(options.name, {"traces": source.source, **measured})
+
+    measured = run_workloads(names, chosen, 1 if few else options.rounds, keep)
     print_workloads(measured)
-    print(
-        f"written: {write_json(options.name, measured)}, {plot_workloads(options.name, measured)}"
-    )
+    print(f"written: {keep(measured)}, {plot_workloads(options.name, measured)}")
 
 
 if __name__ == "__main__":
