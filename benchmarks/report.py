@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -34,17 +35,28 @@ def print_workloads(measured: dict[str, Any]) -> None:
             f"{workload['mean_tokens']:,.0f} tokens on average",
             title_justify="left",
         )
-        columns = ("engine", "tokens/s", "ours is faster by", "mean |difference|", "same best")
+        one_by_one = workload["num_calls"] == workload["num_traces"]
+        columns = (
+            "engine",
+            *(("p50", "p99") if one_by_one else ("tokens/s",)),
+            "ours is faster by",
+            "mean |difference|",
+            "same best",
+        )
         for column in columns:
             table.add_column(column, justify="left" if column == "engine" else "right")
         for engine, result in workload["engines"].items():
             if "error" in result:
-                table.add_row(engine, "failed", "", "", "")
+                table.add_row(engine, "failed")
                 continue
             faster, best = result["ours_is_faster_by"], result.get("same_best")
             table.add_row(
                 f"[bold]{engine}[/]" if ENGINES[engine].is_ours else engine,
-                f"{result['tokens_per_second']:,.0f}",
+                *(
+                    percentiles(result["calls"])
+                    if one_by_one
+                    else (f"{result['tokens_per_second']:,.0f}",)
+                ),
                 f"{faster:.2f}×" if faster and engine != "rfprm int16" else "",
                 f"{result.get('mean_difference', 0):.5f}",
                 f"{best:.0%}" if best is not None else "",
@@ -53,6 +65,12 @@ def print_workloads(measured: dict[str, Any]) -> None:
     for engine, about in measured["engines"].items():
         state = f"left out, {about['left_out']}" if about["left_out"] else about["versions"]
         console.print(f"{engine}: {state}", style="dim")
+
+
+def percentiles(rounds: list[list[float]]) -> tuple[str, str]:
+    """The median and the 99th percentile over all calls, in milliseconds."""
+    calls = [call for calls in rounds for call in calls]
+    return tuple(f"{np.percentile(calls, rank) * 1000:.0f} ms" for rank in (50, 99))  # type: ignore[return-value]
 
 
 def best_peer(workload: dict[str, Any]) -> tuple[str, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.prepare import engines_to_run, prepare
 from benchmarks.report import plot_workloads, print_workloads, write_json
@@ -15,30 +15,40 @@ from benchmarks.runner import run_workloads, say
 from benchmarks.workloads import Workloads
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+class MakeWorkloads(Protocol):
+    def __call__(self, source: Workloads, *, quick: bool) -> list[dict[str, Any]]: ...
+
+
+def workloads(source: Workloads, *, quick: bool) -> list[dict[str, Any]]:
+    return [
+        source.independent(8 if quick else 64),
+        source.solutions(4 if quick else 16),
+        source.best_of(4, 2 if quick else 8),
+        source.best_of(16, 1 if quick else 4),
+        source.long(500, 2 if quick else 8),
+        source.long(1000, 2 if quick else 4),
+        source.long(2000, 1 if quick else 4),
+        *([] if quick else [source.long(8000, 2)]),
+    ]
+
+
+def run_benchmark(name: str, description: str | None, make_workloads: MakeWorkloads) -> None:
+    """The command line that throughput, latency and search share."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--engines", nargs="*", default=[], help="parts of names; all by default")
     parser.add_argument("--workloads", nargs="*", default=[], help="parts of names")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a few traces, one round")
-    parser.add_argument("--name", default="throughput", help="of the files in benchmarks/results")
+    parser.add_argument("--name", default=name, help="of the files in benchmarks/results")
     options = parser.parse_args()
     say("preparing models and traces")
     prepare()
     source = Workloads()
-    few = options.quick
-    workloads = [
-        source.independent(8 if few else 64),
-        source.solutions(4 if few else 16),
-        source.best_of(4, 2 if few else 8),
-        source.best_of(16, 1 if few else 4),
-        source.long(500, 2 if few else 8),
-        source.long(2000, 1 if few else 4),
-        *([] if few else [source.long(8000, 2)]),
-    ]
     chosen = [
         workload
-        for workload in workloads
+        for workload in make_workloads(source, quick=options.quick)
         if not options.workloads or any(part in workload["name"] for part in options.workloads)
     ]
     names = engines_to_run(options.engines)
@@ -46,10 +56,10 @@ def main() -> None:
     def keep(measured: dict[str, Any]) -> Path:
         return write_json(options.name, {"traces": source.source, **measured})
 
-    measured = run_workloads(names, chosen, 1 if few else options.rounds, keep)
+    measured = run_workloads(names, chosen, 1 if options.quick else options.rounds, keep)
     print_workloads(measured)
     print(f"written: {keep(measured)}, {plot_workloads(options.name, measured)}")
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark("throughput", __doc__, workloads)

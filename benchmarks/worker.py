@@ -36,7 +36,7 @@ def main() -> None:
         answer({"error": f"{type(error).__name__}: {error}"[:500]})
         return
     loaded = {"versions": engine.versions, "load_seconds": time.perf_counter() - begin}
-    answer({**loaded, "rss": _rss()})
+    answer({**loaded, "rss": resident_memory()})
     workloads: dict[str, dict[str, Any]] = {}
     for line in sys.stdin:
         name = json.loads(line)["workload"]
@@ -81,10 +81,10 @@ def _run(engine: Engine, workload: dict[str, Any]) -> dict[str, Any]:
             scores += [row[-1:] if "depths" in workload else row for row in rows]
         scores = [np.asarray(row, float).tolist() for row in scores]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": seconds, "scores": scores, "peak_rss": peak, "rss": _rss()}
+    return {"seconds": seconds, "scores": scores, "peak_rss": peak, "rss": resident_memory()}
 
 
-def _rss() -> float:
+def resident_memory() -> float:
     """Resident memory in MiB."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
