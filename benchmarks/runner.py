@@ -123,7 +123,7 @@ def run_workloads(
     }
     for workload in workloads:
         timings = _run_one([w for w in workers if not w.error], workload["name"], rounds)
-        summary = _summary(timings, workload)
+        summary = summarise(timings, workload)
         measured["workloads"][workload["name"]] = {**workload, "engines": summary}
         keep(measured)
     for worker in workers:
@@ -154,7 +154,7 @@ def _run_one(workers: list[Worker], workload: str, rounds: int) -> dict[str, Tim
     return timings
 
 
-def _summary(timings: dict[str, Timing], workload: dict[str, Any]) -> dict[str, Any]:
+def summarise(timings: dict[str, Timing], workload: dict[str, Any]) -> dict[str, Any]:
     good = {name: timing for name, timing in timings.items() if not timing.error}
     reference = good.get(REFERENCE) or good.get("rfprm fp32")
     ours = good.get("rfprm int16")

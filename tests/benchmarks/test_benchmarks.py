@@ -1,0 +1,87 @@
+"""The arithmetic of the benchmarks; their times are nobody's test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.engines import ENGINES
+from benchmarks.engines.base import Row, pad, sorted_batches
+from benchmarks.prepare import engines_to_run
+from benchmarks.report import best_peer, percentiles, write_json
+from benchmarks.runner import Timing, Worker, summarise
+
+
+def row(length: int, *, is_whole: bool = True) -> Row:
+    return Row(np.arange(1, length + 1), np.array([length - 1]), is_whole, {})
+
+
+def test_padding_is_on_the_right_and_masked() -> None:
+    ids, mask = pad([row(3), row(1)])
+    assert ids.tolist() == [[1, 2, 3], [1, 0, 0]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_batches_hold_every_row_once_within_their_limits() -> None:
+    rows = [row(length) for length in (5, 40, 7, 90, 6, 41)]
+    batches = sorted_batches(rows, max_rows=3, max_tokens=100)
+    assert sorted(index for batch in batches for index in batch) == list(range(6))
+    for batch in batches:
+        longest = max(len(rows[index].token_ids) for index in batch)
+        assert len(batch) == 1 or (len(batch) <= 3 and len(batch) * longest <= 100)
+
+
+def test_the_trajectory_is_read_from_its_own_column() -> None:
+    logits = np.array([[0.0, 9.0], [9.0, 0.0]])
+    assert row(1).scores(logits) == pytest.approx([0.5, 0.5])
+    assert row(1, is_whole=False).scores(logits)[1] > 0.99
+
+
+def test_ratios_are_of_the_same_round_and_picks_of_the_same_group() -> None:
+    scores = [np.array([value]) for value in (0.9, 0.1, 0.2, 0.8)]
+    swapped = [np.array([value]) for value in (0.1, 0.9, 0.2, 0.8)]
+    timings = {
+        "rfprm int16": Timing([[1.0], [2.0], [4.0]], scores),
+        "rfprm fp32": Timing([[3.0], [6.0], [12.0]], scores),
+        "OpenVINO int8": Timing([[2.0], [4.0], [40.0]], swapped),
+        "OpenVINO fp32": Timing(error="no"),
+    }
+    workload: dict[str, Any] = {"num_tokens": 8, "group_size": 2}
+    summary = summarise(timings, workload)
+    assert summary["OpenVINO int8"]["ours_is_faster_by"] == 2.0
+    assert summary["OpenVINO int8"]["same_best"] == 0.5
+    assert summary["OpenVINO int8"]["mean_difference"] == pytest.approx(0.4)
+    assert summary["OpenVINO fp32"] == {"error": "no"}
+    assert summary["rfprm int16"]["tokens_per_second"] == 4.0
+    assert best_peer({"engines": summary}) == ("OpenVINO int8", 2.0)
+
+
+def test_percentiles_are_in_milliseconds() -> None:
+    assert percentiles([[0.1, 0.1], [0.1, 0.3]])[0] == "100 ms"
+
+
+def test_engines_are_chosen_by_parts_of_their_names() -> None:
+    assert engines_to_run([]) == list(ENGINES)
+    assert engines_to_run(["rfprm"]) == ["rfprm int16", "rfprm fp32"]
+    with pytest.raises(SystemExit, match="no engine is called"):
+        engines_to_run(["llama"])
+
+
+def test_an_engine_that_the_cpu_can_only_emulate_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("benchmarks.runner.cpu_flags", lambda: {"avx2"})
+    monkeypatch.setattr("benchmarks.runner.find_spec", lambda name: object())
+    error = Worker("OpenVINO bf16", tmp_path).error
+    assert error is not None
+    assert "avx512_bf16" in error
+
+
+def test_results_are_json_and_appear_whole(tmp_path: Path) -> None:
+    path = write_json("one", {"a": 1}, tmp_path)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["one.json"]
