@@ -18,7 +18,7 @@ _OPTIMUM = ("torch==2.13.0", "optimum-onnx[onnxruntime]==0.1.0")
 def prepare(folder: Path = WORK) -> None:
     """Build what is missing; the second time this does nothing."""
     for precision in ("int16", "fp32"):
-        ensure_artifact(folder / f"artifact-{precision}", precision=precision)  # type: ignore[arg-type]
+        ensure_artifact(folder / f"artifact-{precision}", precision=precision)
     checkpoint = folder / "checkpoint"
     if not (checkpoint / "config.json").exists():
         write_transformers_checkpoint(load_prm(shipped_checkpoint()), checkpoint)

@@ -78,8 +78,8 @@ def _run(engine: Engine, workload: dict[str, Any]) -> dict[str, Any]:
             rows = engine.run(call)
             seconds.append(time.perf_counter() - begin)
             # Of a search only the newest step of each candidate is compared.
-            scores += [row[-1:] if "depths" in workload else row for row in rows]
-        scores = [np.asarray(row, float).tolist() for row in scores]
+            kept = [row[-1:] if "depths" in workload else row for row in rows]
+            scores += [np.asarray(row, float).tolist() for row in kept]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": seconds, "scores": scores, "peak_rss": peak, "rss": resident_memory()}
 

@@ -64,9 +64,10 @@ def convert(folder: Path, target: Path) -> None:
             self.register_buffer("sin", torch.from_numpy(tables[1]))
 
         def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            cos, sin = self.get_buffer("cos"), self.get_buffer("sin")
             x = network.embed(ids)
             for layer in network.model.layers:
-                x = layer(x, self.cos[: ids.shape[1]], self.sin[: ids.shape[1]])
+                x = layer(x, cos[: ids.shape[1]], sin[: ids.shape[1]])
             out: torch.Tensor = network.score(network.model.norm(x))
             return out
 

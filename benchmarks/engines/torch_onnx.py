@@ -35,11 +35,13 @@ def export(checkpoint: Path, path: Path) -> None:
             ).logits
             return logits
 
-    ids = torch.ones((2, 16), dtype=torch.int64)
+    # Two tensors: of one tensor passed twice the exporter makes a single input.
+    ids, mask = torch.ones((2, 16), dtype=torch.int64), torch.ones((2, 16), dtype=torch.int64)
     axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     program = torch.onnx.export(
-        Logits(), (ids, ids), dynamo=True, dynamic_shapes=(axes, axes), optimize=True
+        Logits(), (ids, mask), dynamo=True, dynamic_shapes=(axes, axes), optimize=True
     )
+    assert program is not None
     path.parent.mkdir(parents=True, exist_ok=True)
     program.save(path, external_data=True)
 
