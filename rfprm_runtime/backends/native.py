@@ -106,6 +106,7 @@ class NativeBackend:
             else:
                 logits = run.together(items, tables, num_labels)
         finally:
+            work.trim()
             self._idle.append(work)
         ends = np.cumsum([len(item.marker_positions) for item in items])[:-1]
         return [Extended(*pair) for pair in zip(np.split(logits, ends), pasts, strict=True)]

@@ -6,6 +6,7 @@ Knows positions and bytes; what is in a page only the kernels know.
 from __future__ import annotations
 
 import itertools
+import mmap
 import threading
 from dataclasses import dataclass
 
@@ -14,14 +15,16 @@ from numpy.typing import NDArray
 
 from rfprm_runtime.batching import Extension
 
-_ALIGNMENT = 64
+_KEPT_BYTES = 16 * 2**20
+"""What a workspace keeps of each kind of memory for the next run. Traces of 2,000 tokens fit, and
+what a longer one needs beside is small next to the time that it runs."""
 
 
 class Page:
     """Keys and values of neighbouring positions, of every layer."""
 
     def __init__(self, num_bytes: int, content: Page | None = None) -> None:
-        self.memory = _aligned(num_bytes)
+        self.memory = _allocate(num_bytes)
         self.address = int(self.memory.ctypes.data)
         self.filled = 0
         """Positions that some past lays claim to; the ones after them are free."""
@@ -42,25 +45,32 @@ class NativePast:
 
 
 class Workspace:
-    """Memory of one run, kept for the next: it grows to the longest trace and stays there."""
+    """Memory of one run. Some of it is kept for the next, so that short runs find theirs ready."""
 
     def __init__(self) -> None:
-        self._pages = _aligned(0)
-        self._scratch = _aligned(0)
+        self._pages = _allocate(0)
+        self._scratch = _allocate(0)
 
     def pages(self, count: int, num_bytes: int) -> NDArray[np.uint8]:
         """uint8 [count, num_bytes]"""
         if len(self._pages) < count * num_bytes:
-            self._pages = _aligned(count * num_bytes)
+            self._pages = _allocate(count * num_bytes)
         return self._pages[: count * num_bytes].reshape(count, num_bytes)
 
     def scratch(self, sizes: list[int]) -> list[int]:
         """Addresses of a stretch of memory for each of ``sizes``."""
         total = sum(sizes)
         if len(self._scratch) < total:
-            self._scratch = _aligned(total)
+            self._scratch = _allocate(total)
         ends = np.cumsum([0, *sizes[:-1]])
         return [self._scratch.ctypes.data + int(offset) for offset in ends]
+
+    def trim(self) -> None:
+        """After a run: give back what only a long trace needed."""
+        if len(self._pages) > _KEPT_BYTES:
+            self._pages = _allocate(0)
+        if len(self._scratch) > _KEPT_BYTES:
+            self._scratch = _allocate(0)
 
 
 class PageAllocator:
@@ -131,12 +141,15 @@ class PageAllocator:
         return NativePast(stop, tuple(blocks))
 
 
-def _aligned(num_bytes: int) -> NDArray[np.uint8]:
-    """Bytes at a multiple of 64. They are zeroed: keys that are not there yet are read, though
-    masked, and leftovers that read as denormal numbers would make that slow."""
-    memory = np.zeros(num_bytes + _ALIGNMENT, np.uint8)
-    offset = -memory.ctypes.data % _ALIGNMENT
-    return memory[offset : offset + num_bytes]
+def _allocate(num_bytes: int) -> NDArray[np.uint8]:
+    """Zeroed bytes at a multiple of 64, mapped on their own.
+
+    So they go back to the system when they are freed; from the heap, where they would lie among
+    small things that live longer, they would not, and a long run would grow. Zeroed, because keys
+    that are not there yet are read, though masked, and leftovers that read as denormal numbers
+    would make that slow.
+    """
+    return np.frombuffer(mmap.mmap(-1, max(1, num_bytes)), np.uint8, num_bytes)
 
 
 def _pages_of(num_tokens: int, page_positions: int) -> int:
