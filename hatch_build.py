@@ -1,7 +1,7 @@
 """Compiles the native kernels into the package, once for each kind of processor.
 
 Without a C compiler the package is built without them and says so; everything but models of
-``--precision int16`` works.
+``--precision int16`` and ``int8`` works.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         if compiler is None or sys.platform == "win32":
             self.app.display_warning(
                 "no C compiler: rfprm_runtime is built without its native kernels, which models "
-                "of --precision int16 need"
+                "of --precision int16 and int8 need"
             )
             return
         try:

@@ -141,6 +141,16 @@ class FileRecord(_Record):
     num_bytes: int = Field(ge=0)
 
 
+class ProductRecord(_Record):
+    """How many bits the weights and inputs of one matrix product have."""
+
+    name: str
+    """``layers.3.down``; the parts are ``qkv``, ``output``, ``gate_up`` and ``down``."""
+    bits: Literal[8, 16]
+    difference: float
+    """Mean difference of a score when this product has 8 bits and the others 16."""
+
+
 class Parity(_Record):
     """How far the exported model is from the reference network, measured at export."""
 
@@ -171,7 +181,9 @@ class Manifest(_Record):
     alpha: float = Field(default=1.0, ge=0)
     """α of Eq. 11, the weight of the trajectory score in the reward."""
     max_positions: int = Field(gt=0)
-    precision: Literal["fp32", "int16"] = "fp32"
+    precision: Literal["fp32", "int16", "int8"] = "fp32"
+    products: tuple[ProductRecord, ...] = ()
+    """With int8: every matrix product of the layers, and why it has the bits it has."""
     weights_sha256: str | None = None
     """Of the merged fp32 weights, whatever file format they are stored in."""
     files: dict[str, FileRecord] = Field(default_factory=dict)

@@ -40,6 +40,15 @@ def print_manifest(console: Console, manifest: Manifest) -> None:
     console.print(table)
 
 
+def _precision(manifest: Manifest) -> str:
+    if not manifest.products:
+        return manifest.precision
+    narrow = sum(product.bits == 8 for product in manifest.products)
+    return (
+        f"{manifest.precision} in {narrow} of {len(manifest.products)} products, int16 in the rest"
+    )
+
+
 def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
     shape, prompt, parity = manifest.backbone, manifest.prompt, manifest.parity
     markers = [("step marker", prompt.step_marker), ("trajectory marker", prompt.trajectory_marker)]
@@ -52,7 +61,7 @@ def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
             f"{shape.num_kv_heads} KV heads, vocabulary {shape.vocab_size}",
         ),
         ("max positions", f"{manifest.max_positions} tokens"),
-        ("precision", manifest.precision),
+        ("precision", _precision(manifest)),
         ("head", f"{manifest.head.kind}, {manifest.head.num_labels} labels"),
         *((name, f"{marker.token} (id {marker.id})") for name, marker in markers if marker),
         ("α (Eq. 11)", str(manifest.alpha)),

@@ -14,11 +14,12 @@ from rfprm_export.checkpoint import LoadedPRM, load_prm, weights_digest
 from rfprm_export.graph import choose_attention, write_graph
 from rfprm_export.options import AttentionChoice, AttentionOp, ModelFormat, Precision
 from rfprm_export.pack import most_rounded, write_packed
+from rfprm_export.short_products import choose_short_products
 from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
 from rfprm_runtime.artifact import describe_file
 from rfprm_runtime.backends import NATIVE_NAME, ONNX_NAME, SAFETENSORS_NAME
 from rfprm_runtime.encoding import TOKENIZER_NAME
-from rfprm_runtime.manifest import MANIFEST_NAME, Manifest
+from rfprm_runtime.manifest import MANIFEST_NAME, Manifest, ProductRecord
 from rfprm_runtime.scorer import Scorer
 
 
@@ -46,9 +47,17 @@ def export_artifact(
     format = _choose_format(format, precision)
     prm = load_prm(checkpoint, family=family, base=base)
     chosen = choose_attention(prm.manifest.backbone, attention)
+    if precision == "int8" and not verify:
+        raise ExportError(
+            "--precision int8 chooses the products that can have 8 bits by measuring them, which "
+            "--no-verify leaves out; leave it out, or export with --precision int16"
+        )
     reference = reference_for(prm, checkpoint, precision, verify_traces) if verify else None
     with _folder_that_becomes(output) as folder:
-        manifest = _write_files(folder, prm, format, precision, chosen)
+        products: tuple[ProductRecord, ...] = ()
+        if precision == "int8" and reference is not None:
+            products = choose_short_products(prm, reference, folder)
+        manifest = _write_files(folder, prm, format, precision, chosen, products)
         if reference is not None:
             manifest = _verified(folder, manifest, reference, prm)
     return manifest
@@ -56,11 +65,11 @@ def export_artifact(
 
 def _choose_format(requested: ModelFormat | None, precision: Precision) -> ModelFormat:
     if requested is None:
-        return "native" if precision == "int16" else "onnx"
-    if (requested == "native") != (precision == "int16"):
+        return "onnx" if precision == "fp32" else "native"
+    if (requested == "native") != (precision != "fp32"):
         raise ExportError(
             f"--format {requested} does not go with --precision {precision}: the native kernels "
-            "read int16, and nothing else does; leave --format out"
+            "read int16 and int8, and nothing else does; leave --format out"
         )
     return requested
 
@@ -71,8 +80,9 @@ def _write_files(
     format: ModelFormat,
     precision: Precision,
     attention: AttentionOp,
+    products: tuple[ProductRecord, ...],
 ) -> Manifest:
-    manifest = prm.manifest.model_copy(update={"precision": precision})
+    manifest = prm.manifest.model_copy(update={"precision": precision, "products": products})
     prm.tokenizer.save(str(folder / TOKENIZER_NAME))
     files = [folder / TOKENIZER_NAME]
     if format == "onnx":
@@ -85,9 +95,9 @@ def _write_files(
             attention=attention,
         )
     elif format == "native":
-        files.append(
-            write_packed(folder / NATIVE_NAME, manifest.backbone, manifest.head, prm.weights)
-        )
+        short = {product.name for product in products if product.bits == 8}
+        path = folder / NATIVE_NAME
+        files.append(write_packed(path, manifest.backbone, manifest.head, prm.weights, short=short))
     else:
         from safetensors.numpy import save_file
 
@@ -110,10 +120,18 @@ def _write_files(
 def _verified(folder: Path, manifest: Manifest, reference: Reference, prm: LoadedPRM) -> Manifest:
     with Scorer.load(folder) as scorer:
         parity = measure_parity(scorer, reference)
-    check_parity(parity, manifest.precision, lambda: most_rounded(manifest.backbone, prm.weights))
+    check_parity(parity, manifest.precision, lambda: _blame(manifest, prm))
     manifest = manifest.model_copy(update={"parity": parity})
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
+
+
+def _blame(manifest: Manifest, prm: LoadedPRM) -> list[str]:
+    if not manifest.products:
+        return most_rounded(manifest.backbone, prm.weights)
+    short = [product for product in manifest.products if product.bits == 8]
+    worst = sorted(short, key=lambda product: -product.difference)[:3]
+    return [f"{product.name} ({product.difference:.4f})" for product in worst]
 
 
 @contextmanager

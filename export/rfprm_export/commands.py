@@ -19,7 +19,7 @@ def export(
     precision: Annotated[Precision, typer.Option(help="Of weights and arithmetic.")] = "fp32",
     format: Annotated[
         ModelFormat | None,
-        typer.Option(help="What to write; by default native for int16, otherwise onnx."),
+        typer.Option(help="What to write; by default onnx for fp32, otherwise native."),
     ] = None,
     attention: Annotated[
         AttentionChoice,
@@ -43,19 +43,22 @@ def export(
     from rfprm_export.artifact_writer import export_artifact
     from rfprm_runtime.report import print_manifest
 
-    manifest = export_artifact(
-        checkpoint,
-        output,
-        format=format,
-        precision=precision,
-        attention=attention,
-        family=family,
-        base=base,
-        verify=verify,
-        verify_traces=verify_traces,
-        overwrite=overwrite,
-    )
-    print_manifest(Console(highlight=False), manifest)
+    console = Console(highlight=False)
+    minutes = ", which takes minutes: every product is measured" if precision == "int8" else ""
+    with console.status(f"exporting in {precision}{minutes}"):
+        manifest = export_artifact(
+            checkpoint,
+            output,
+            format=format,
+            precision=precision,
+            attention=attention,
+            family=family,
+            base=base,
+            verify=verify,
+            verify_traces=verify_traces,
+            overwrite=overwrite,
+        )
+    print_manifest(console, manifest)
     typer.echo(f"written: {output}")
 
 

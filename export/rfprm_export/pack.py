@@ -1,13 +1,14 @@
-"""Weights for the native kernels: 16-bit integers in the order in which they are read.
+"""Weights for the native kernels: integers in the order in which they are read.
 
-Each output column has its own scale. Columns lie in panels of 64, inputs in pairs, because one
-instruction multiplies a pair of inputs with 16 columns.
+Each output column has its own scale. Columns lie in panels of 64, inputs in pairs of 16 bits or in
+fours of 8, because one instruction multiplies as many with 16 columns.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from rfprm_runtime.native.model_file import (
 )
 
 MAX_WEIGHT = 2047
-"""12 bits. What they leave of a sum's 32 bits goes to the inputs, which vary more."""
+"""12 bits, in products of 16. What they leave of a sum's 32 bits goes to the inputs, which vary
+more."""
+MAX_SHORT_WEIGHT = 127
 _SUM_LIMIT = 2.0**31 - 2.0**20
-_DTYPE_NAMES = {"int16": "I16", "float32": "F32", "float64": "F64"}
+_DTYPE_NAMES = {"int8": "I8", "int32": "I32", "int16": "I16", "float32": "F32", "float64": "F64"}
 _ALIGNMENT = 64
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -45,8 +48,18 @@ def check_fits(shape: Backbone) -> None:
             )
 
 
-def write_packed(path: Path, shape: Backbone, head: Head, weights: Weights) -> Path:
-    """Write the model at ``path``; see :mod:`rfprm_runtime.native.model_file` for the names."""
+def product_names(shape: Backbone) -> list[str]:
+    """``layers.0.qkv``, …: the matrix products of all layers, in the order in which they run."""
+    return [f"layers.{index}.{part}" for index in range(shape.num_layers) for part in LINEARS]
+
+
+def write_packed(
+    path: Path, shape: Backbone, head: Head, weights: Weights, *, short: Collection[str] = ()
+) -> Path:
+    """Write the model at ``path``; see :mod:`rfprm_runtime.native.model_file` for the names.
+
+    The products named in ``short`` have 8 bits, the others 16.
+    """
     check_fits(shape)
     tensors: dict[str, NDArray[Any]] = {}
     small: dict[str, NDArray[Any]] = {}
@@ -61,9 +74,12 @@ def write_packed(path: Path, shape: Backbone, head: Head, weights: Weights) -> P
             small[f"{name}.key_norm"] = weights[f"{source}.self_attn.k_norm.weight"]
         for number, part in enumerate(LINEARS):
             matrix, bias = _join(weights, source, part, shape)
-            panels, scales, limits[index, number] = pack_linear(matrix, *sizes[part])
-            tensors[f"{name}.{part}.panels"] = panels
-            small[f"{name}.{part}.scales"] = scales
+            packed = pack_linear(matrix, *sizes[part], bits=8 if f"{name}.{part}" in short else 16)
+            tensors[f"{name}.{part}.panels"] = packed.panels
+            small[f"{name}.{part}.scales"] = packed.scales
+            limits[index, number] = packed.limit
+            if packed.sums is not None:
+                small[f"{name}.{part}.sums"] = packed.sums
             if bias is not None:
                 small[f"{name}.{part}.bias"] = _padded(bias, sizes[part][1])
     table = weights["model.embed_tokens.weight"]
@@ -80,23 +96,34 @@ def write_packed(path: Path, shape: Backbone, head: Head, weights: Weights) -> P
     return path
 
 
-def pack_linear(
-    matrix: NDArray[np.float32], depth: int, width: int
-) -> tuple[NDArray[np.int16], NDArray[np.float32], float]:
-    """Panels int16 [width / 64, depth / 2, 64, 2], scales float32 [width], and the limit.
+@dataclass(frozen=True)
+class PackedLinear:
+    panels: NDArray[np.int16] | NDArray[np.int8]
+    """[width / 64, depth / 2, 64, 2] of 16 bits, [width / 64, depth / 4, 64, 4] of 8."""
+    scales: NDArray[np.float32]  # [width]
+    limit: float
+    """The largest L2 norm that a row of quantised inputs may have: by Cauchy and Schwarz no sum of
+    products then leaves 32 bits. Sums of 8-bit products never do."""
+    sums: NDArray[np.int32] | None = None  # [width], of the 8-bit weights of a column
 
-    ``matrix`` [out, in] is padded with zeros to ``width`` and ``depth``. The limit is the largest
-    L2 norm that a row of quantised inputs may have: by Cauchy and Schwarz no sum of products then
-    leaves 32 bits. Rounding may lengthen such a row by half a unit an entry, which is taken off.
-    """
+
+def pack_linear(
+    matrix: NDArray[np.float32], depth: int, width: int, *, bits: int = 16
+) -> PackedLinear:
+    """``matrix`` [out, in], padded with zeros to ``width`` and ``depth``, in integers."""
     padded = np.zeros((width, depth), np.float32)
     padded[: matrix.shape[0], : matrix.shape[1]] = matrix
-    scales = _units(padded, MAX_WEIGHT)
+    scales = _units(padded, MAX_WEIGHT if bits == 16 else MAX_SHORT_WEIGHT)
     whole = np.rint(padded / scales[:, None])
+    if bits == 8:
+        short = whole.astype(np.int8).reshape(width // PANEL, PANEL, depth // 4, 4)
+        sums = whole.sum(axis=1).astype(np.int32)
+        return PackedLinear(short.transpose(0, 2, 1, 3), scales, np.inf, sums)
+    # Rounding may lengthen a row of inputs by half a unit an entry, which is taken off.
     longest = np.sqrt((whole.astype(np.float64) ** 2).sum(axis=1)).max()
     limit = _SUM_LIMIT / max(longest, 1.0) - 0.5 * np.sqrt(depth)
     blocks = whole.astype(np.int16).reshape(width // PANEL, PANEL, depth // 2, 2)
-    return blocks.transpose(0, 2, 1, 3), scales, float(limit)
+    return PackedLinear(blocks.transpose(0, 2, 1, 3), scales, float(limit))
 
 
 def most_rounded(shape: Backbone, weights: Weights, count: int = 3) -> list[str]:

@@ -9,6 +9,7 @@ from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import checkpoint_digest
 from rfprm_export.options import Precision
 from rfprm_runtime.artifact import check_files
+from rfprm_runtime.backends import NATIVE_NAME
 from rfprm_runtime.errors import ArtifactError
 from rfprm_runtime.manifest import MANIFEST_NAME, read_manifest
 from rfprm_runtime.native.library import available_variants
@@ -59,6 +60,8 @@ def _is_current(artifact: Path, checkpoint: Path, precision: Precision) -> bool:
         check_files(artifact, manifest)
     except ArtifactError:
         return False
+    if precision != "fp32" and NATIVE_NAME not in manifest.files:
+        return False  # of an earlier version
     is_newest = manifest.source.get("checkpoint_sha256") == checkpoint_digest(checkpoint)
     return is_newest and manifest.precision == precision
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, checkpoint_digest, load_prm
 from rfprm_export.options import Precision
+from rfprm_runtime.backends.base import Backend
 from rfprm_runtime.encoding import TrajectoryEncoder
 from rfprm_runtime.manifest import Parity
 from rfprm_runtime.records import example_traces_path, read_trajectories
@@ -110,14 +111,19 @@ def score_by_reference(
     from rfprm_runtime.backends.torch import TorchBackend, build_network
 
     network = build_network(prm.manifest.backbone, prm.manifest.head, prm.weights)
+    with scorer_over(prm, TorchBackend(network, device="cpu")) as scorer:
+        return scorer.backend_description, scorer.score_batch(trajectories, overflow="window")
+
+
+def scorer_over(prm: LoadedPRM, backend: Backend) -> Scorer:
+    """A scorer of a model that is not an artifact yet."""
     encoder = TrajectoryEncoder(
         # A copy: an encoder prepares its tokenizer for user text.
         type(prm.tokenizer).from_str(prm.tokenizer.to_str()),
         prm.manifest.prompt,
         vocab_size=prm.manifest.backbone.vocab_size,
     )
-    with Scorer(prm.manifest, encoder, TorchBackend(network, device="cpu")) as scorer:
-        return scorer.backend_description, scorer.score_batch(trajectories, overflow="window")
+    return Scorer(prm.manifest, encoder, backend)
 
 
 def record_reference(checkpoint: Path) -> None:
@@ -157,7 +163,7 @@ def _read_recorded(checkpoint: Path, traces: Path, name: str) -> RecordedScores:
 def measure_parity(scorer: Scorer, reference: Reference) -> Parity:
     """Compare every step and trajectory score of ``scorer`` with the reference's."""
     scores = scorer.score_batch(reference.trajectories, overflow="window")
-    ours, theirs = _all_scores(scores), _all_scores(reference.scores)
+    ours, theirs = all_scores(scores), all_scores(reference.scores)
     if not len(ours):
         raise ExportError(f"the traces to verify with ({reference.traces}) hold no trajectory")
     difference = np.abs(ours - theirs)
@@ -206,18 +212,24 @@ def check_parity(parity: Parity, precision: Precision, blame: Callable[[], list[
         raise ExportError(
             f"in {precision} the model is not faithful to {parity.reference} on {parity.traces}: "
             f"{'; '.join(failures)}. Most is lost in {', '.join(blame())}. Nothing was written; "
-            "export with --precision fp32"
+            f"export with --precision {'int16 or ' if precision == 'int8' else ''}fp32"
         )
 
 
 def gate_failures(parity: Parity) -> list[str]:
     """What of :data:`GATE` is not kept; empty where the model may be written."""
-    failures = []
+    failures = drift(parity)
     if not parity.num_trajectories >= GATE.num_trajectories:
         failures.append(
             f"{parity.num_trajectories} trajectories were compared, at least "
             f"{GATE.num_trajectories} are needed"
         )
+    return failures
+
+
+def drift(parity: Parity) -> list[str]:
+    """What of :data:`GATE` is not kept, on however many trajectories."""
+    failures = []
     # A correlation that does not exist is no agreement; scores that are all alike are no PRM.
     if parity.spearman is None or not parity.spearman >= GATE.spearman:
         failures.append(f"Spearman's ρ is {parity.spearman}, at least {GATE.spearman} is needed")
@@ -252,7 +264,7 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _all_scores(scores: Sequence[TrajectoryScore]) -> NDArray[np.float64]:
+def all_scores(scores: Sequence[TrajectoryScore]) -> NDArray[np.float64]:
     parts = [score.step_scores.astype(np.float64) for score in scores]
     parts += [
         np.array([score.trajectory_score]) for score in scores if score.trajectory_score is not None

@@ -16,7 +16,7 @@ from rfprm_runtime.manifest import Manifest
 
 ONNX_NAME = "model.onnx"
 SAFETENSORS_NAME = "model.safetensors"
-NATIVE_NAME = "model.int16.safetensors"
+NATIVE_NAME = "model.native.safetensors"
 
 
 def _open_onnx(folder: Path, manifest: Manifest, **options: Any) -> Backend:

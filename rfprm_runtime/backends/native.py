@@ -1,4 +1,4 @@
-"""Our own CPU kernels: 16-bit integer products, exact to the bit whatever is scored beside.
+"""Our own CPU kernels: products of 16- or 8-bit integers, the same bits whatever is beside.
 
 Knows token ids, marker positions, memory and threads; the arithmetic is in ``native/kernels.c``.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class _Span:
 
 
 class NativeBackend:
-    """Runs ``model.int16.safetensors``. The weights are mapped: processes share them.
+    """Runs ``model.native.safetensors``. The weights are mapped: processes share them.
 
     A trace runs on one thread or is split over several, from its beginning or after a past, alone
     or in one pass with others; the bits are the same.
@@ -110,6 +110,11 @@ class NativeBackend:
             self._idle.append(work)
         ends = np.cumsum([len(item.marker_positions) for item in items])[:-1]
         return [Extended(*pair) for pair in zip(np.split(logits, ends), pasts, strict=True)]
+
+    def use_short(self, other: NativeModel, products: Collection[str]) -> None:
+        """See :meth:`NativeModel.take`; for finding out what the products of ``other`` cost."""
+        if self._model is not None:
+            self._model.take(other, products)
 
     def _checked(self, item: Extension) -> Extension:
         """What the kernels would read out of bounds is refused here."""

@@ -1,5 +1,5 @@
-/* A decoder of the Llama kind on a CPU: 16-bit integer products, attention over paged keys and
- * values of 16 bits, logits at marker rows; everything between is float32.
+/* A decoder of the Llama kind on a CPU: products of 16- or 8-bit integers, attention over paged
+ * keys and values of 16 bits, logits at marker rows; everything between is float32.
  *
  * Every number that belongs to a token is computed from that token's row and from the keys and
  * values before it, in an order that depends on its position alone: products add whole integers
@@ -7,7 +7,8 @@
  * depend on what shares the batch, where a prefix was split, or how many threads ran.
  *
  * Plain C with GCC/Clang vector extensions; the one instruction without a portable spelling is
- * the dot product of 16-bit pairs. Sizes are checked by the caller (rfprm_runtime/native).
+ * the dot product of 16-bit pairs and of 8-bit fours. Sizes are checked by the caller
+ * (rfprm_runtime/native).
  */
 
 #include <math.h>
@@ -19,7 +20,7 @@
 #include <immintrin.h>
 #endif
 
-#define INTERFACE_VERSION 3
+#define INTERFACE_VERSION 4
 #define PAGE 64          /* positions of a page of keys and values */
 #define PANEL 64         /* output columns of a packed panel of weights */
 #define MAX_ROWS 256     /* tokens that go through a layer at once */
@@ -40,15 +41,19 @@
 
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int16_t svec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 /* ---- what the caller hands over; rfprm_runtime/native/library.py mirrors these ---- */
 
 typedef struct {
     int64_t depth;           /* inputs */
     int64_t width;           /* outputs, padded to whole panels */
-    const int16_t *panels;   /* [width / 64][depth / 2][64][2] */
+    int64_t bits;            /* of weights and inputs: 16 or 8 */
+    const int32_t *panels;   /* [width / 64][depth / 2][64][2] of 16, [width / 64][depth / 4][64][4]
+                              * of 8 bits: either way 32 bits of a column together */
     const float *scales;     /* [width], of a unit of the weights */
     const float *bias;       /* [width] or NULL */
+    const int32_t *sums;     /* [width], with 8 bits: of the weights of a column */
     double activation_limit; /* L2 norm that quantised inputs may have: sums then fit 32 bits */
 } Linear;
 
@@ -173,6 +178,49 @@ INLINE ivec dot_pairs(ivec sum, int32_t pair, ivec b) {
 #endif
 }
 
+/* Adds the products of the inputs at `at` and the weights in `b`: two of 16 bits a lane or four of
+ * 8. Those of 8 bits are stored as narrow() says. */
+INLINE ivec dot_step(int bits, ivec sum, const char *at, ivec b) {
+    int32_t first, second;
+    memcpy(&first, at, sizeof first);
+    if (bits == 16) return dot_pairs(sum, first, b);
+#if defined(__AVX512VNNI__)
+    (void)second;
+    return (ivec)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(first), (__m512i)b);
+#else
+    memcpy(&second, at + sizeof first, sizeof second);
+    sum = dot_pairs(sum, first, (ivec)((svec)((svec)b << 8) >> 8)); /* bytes 0 and 2 */
+    return dot_pairs(sum, second, (ivec)((svec)b >> 8));            /* bytes 1 and 3 */
+#endif
+}
+
+#if defined(__AVX512VNNI__)
+#define FOUR_BYTES 4 /* of four inputs of 8 bits */
+#define INPUT_SHIFT 128
+#else
+#define FOUR_BYTES 8
+#define INPUT_SHIFT 0
+#endif
+
+/* 16-bit integers from -127 to 127, in place, to what dot_step takes: bytes from 1 to 255 for the
+ * instruction whose one side is unsigned, otherwise even and odd ones of each four in pairs. */
+static void narrow(int16_t *row, int64_t size) {
+#if defined(__AVX512VNNI__)
+    char *to = (char *)row;
+    for (int64_t i = 0; i < size; i += 16) {
+        __m256i whole = _mm256_loadu_si256((const __m256i *)(row + i));
+        whole = _mm256_add_epi16(whole, _mm256_set1_epi16(INPUT_SHIFT));
+        _mm_storeu_si128((__m128i *)(to + i), _mm256_cvtepi16_epi8(whole));
+    }
+#else
+    for (int64_t i = 0; i < size; i += 4) {
+        int16_t one = row[i + 1];
+        row[i + 1] = row[i + 2];
+        row[i + 2] = one;
+    }
+#endif
+}
+
 typedef enum { STORE, ADD, SWIGLU } Finish;
 
 INLINE vec silu(vec x) { /* x / (1 + e^-x), by the side on which the exponential is small */
@@ -189,26 +237,32 @@ INLINE int part_column(int block, int part) {
 }
 
 /* rows x WIDTH columns of inputs times one panel. */
-INLINE void product_tile(int rows, const Linear *linear, int64_t column, int block,
+INLINE void product_tile(int bits, int rows, const Linear *linear, int64_t column, int block,
                          const int16_t *inputs, const float *row_scales, float *out,
                          int64_t out_stride, Finish finish) {
     ivec sums[TILE][PARTS];
-    const int16_t *panel = linear->panels + column * linear->depth;
-    for (int row = 0; row < rows; row++)
-        for (int part = 0; part < PARTS; part++) sums[row][part] = (ivec){0};
-    for (int64_t k = 0; k < linear->depth; k += 2, panel += 2 * PANEL) {
+    const int64_t steps = linear->depth * bits / 32;
+    const int32_t *panel = linear->panels + column * steps;
+    const char *input = (const char *)inputs;
+    for (int part = 0; part < PARTS; part++) {
+        /* With inputs shifted by 128 every sum is too large by 128 times the column's weights. */
+        ivec first = {0};
+        if (bits == 8 && INPUT_SHIFT)
+            first -= *(const ivec *)(linear->sums + column + part_column(block, part)) * INPUT_SHIFT;
+        for (int row = 0; row < rows; row++) sums[row][part] = first;
+    }
+    for (int64_t step = 0; step < steps; step++, panel += PANEL) {
         ivec b[PARTS];
         for (int part = 0; part < PARTS; part++) {
-            const int16_t *place = panel + 2 * part_column(block, part);
+            const int32_t *place = panel + part_column(block, part);
             b[part] = *(const ivec *)place;
-            __builtin_prefetch(place + 16 * PANEL); /* 8 pairs ahead */
+            __builtin_prefetch(place + 8 * PANEL); /* 8 steps ahead */
         }
-        for (int row = 0; row < rows; row++) {
-            int32_t pair;
-            memcpy(&pair, inputs + row * linear->depth + k, sizeof pair);
+        for (int row = 0; row < rows; row++)
             for (int part = 0; part < PARTS; part++)
-                sums[row][part] = dot_pairs(sums[row][part], pair, b[part]);
-        }
+                sums[row][part] = dot_step(bits, sums[row][part],
+                                           input + row * linear->depth * 2, b[part]);
+        input += bits == 8 ? FOUR_BYTES : 4;
     }
     for (int row = 0; row < rows; row++) {
         vec value[PARTS];
@@ -233,11 +287,11 @@ INLINE void product_tile(int rows, const Linear *linear, int64_t column, int blo
     }
 }
 
-INLINE void product_as(Finish finish, const Linear *linear, const int16_t *inputs,
+INLINE void product_as(int bits, Finish finish, const Linear *linear, const int16_t *inputs,
                        const float *row_scales, int64_t rows, float *out, int64_t out_stride) {
 #define TILE_OF(n)                                                                              \
-    product_tile(n, linear, column, block, inputs + row * linear->depth, row_scales + row,      \
-                 out + row * out_stride, out_stride, finish)
+    product_tile(bits, n, linear, column, block, inputs + row * linear->depth,                  \
+                 row_scales + row, out + row * out_stride, out_stride, finish)
     for (int64_t column = 0; column < linear->width; column += PANEL)
         for (int block = 0; block < PANEL / WIDTH; block++) {
             int64_t row = 0;
@@ -253,18 +307,23 @@ INLINE void product_as(Finish finish, const Linear *linear, const int16_t *input
 #undef TILE_OF
 }
 
-static void product_store(const Linear *l, const int16_t *in, const float *s, int64_t n,
-                          float *out, int64_t stride) {
-    product_as(STORE, l, in, s, n, out, stride);
-}
-static void product_add(const Linear *l, const int16_t *in, const float *s, int64_t n,
-                        float *out, int64_t stride) {
-    product_as(ADD, l, in, s, n, out, stride);
-}
-static void product_swiglu(const Linear *l, const int16_t *in, const float *s, int64_t n,
-                           float *out, int64_t stride) {
-    product_as(SWIGLU, l, in, s, n, out, stride);
-}
+/* A function for each finish and width of integers, so that every loop is compiled for its own. */
+#define PRODUCT(name, finish)                                                                   \
+    static void name##_16(const Linear *l, const int16_t *in, const float *scales, int64_t n,   \
+                          float *out, int64_t stride) {                                         \
+        product_as(16, finish, l, in, scales, n, out, stride);                                  \
+    }                                                                                           \
+    static void name##_8(const Linear *l, const int16_t *in, const float *scales, int64_t n,    \
+                         float *out, int64_t stride) {                                          \
+        product_as(8, finish, l, in, scales, n, out, stride);                                   \
+    }                                                                                           \
+    static void name(const Linear *l, const int16_t *in, const float *scales, int64_t n,        \
+                     float *out, int64_t stride) {                                              \
+        (l->bits == 8 ? name##_8 : name##_16)(l, in, scales, n, out, stride);                   \
+    }
+PRODUCT(product_store, STORE)
+PRODUCT(product_add, ADD)
+PRODUCT(product_swiglu, SWIGLU)
 
 static void to_integers(const float *row, int64_t size, float per_unit, int16_t *out) {
     for (int64_t i = 0; i < size; i += LANES) {
@@ -297,6 +356,15 @@ static float quantise(const float *row, int64_t size, double most, double limit,
     float unit = (float)(by_range > by_norm ? by_range : by_norm);
     if (!(unit > 1e-30f)) unit = 1e-30f;
     to_integers(row, size, 1.0f / unit, out);
+    return unit;
+}
+
+/* A row of inputs to the integers that `linear` takes; returns the size of a unit. */
+static float quantise_input(const float *row, const Linear *linear, int16_t *out) {
+    if (linear->bits == 16)
+        return quantise(row, linear->depth, 32767, linear->activation_limit, out);
+    float unit = quantise(row, linear->depth, 127, INFINITY, out);
+    narrow(out, linear->depth);
     return unit;
 }
 
@@ -512,16 +580,15 @@ static void quantise_normed(const Scratch *s, const float *hidden, const float *
                             const Linear *linear, int64_t rows, float eps) {
     for (int64_t row = 0; row < rows; row++) {
         rms_norm(hidden + row * s->hidden_stride, norm, linear->depth, eps, s->line);
-        s->units[row] = quantise(s->line, linear->depth, 32767, linear->activation_limit,
-                                 s->inputs + row * linear->depth);
+        s->units[row] = quantise_input(s->line, linear, s->inputs + row * linear->depth);
     }
 }
 
 static void quantise_rows(const Scratch *s, const float *from, int64_t stride, const Linear *linear,
                           int64_t rows) {
     for (int64_t row = 0; row < rows; row++)
-        s->units[row] = quantise(from + row * stride, linear->depth, 32767,
-                                 linear->activation_limit, s->inputs + row * linear->depth);
+        s->units[row] =
+            quantise_input(from + row * stride, linear, s->inputs + row * linear->depth);
 }
 
 static int64_t layer_bytes(const Model *m) { /* of a page */

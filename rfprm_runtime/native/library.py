@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rfprm_runtime.errors import BackendError
 
-INTERFACE_VERSION = 3
+INTERFACE_VERSION = 4
 # Fastest first; the number is what rfprm_cpu_level must reach.
 VARIANTS = {"avx512vnni": 2, "avx2": 1, "generic": 0}
 
@@ -22,9 +22,11 @@ class Linear(ctypes.Structure):
     _fields_ = (
         ("depth", c_int64),
         ("width", c_int64),
+        ("bits", c_int64),
         ("panels", c_void_p),
         ("scales", c_void_p),
         ("bias", c_void_p),
+        ("sums", c_void_p),
         ("activation_limit", c_double),
     )
 

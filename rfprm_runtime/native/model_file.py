@@ -1,4 +1,4 @@
-"""``model.int16.safetensors``: the weights as the kernels read them, mapped and not copied.
+"""``model.native.safetensors``: the weights as the kernels read them, mapped and not copied.
 
 A safetensors file (8 bytes of header length, a JSON header, the tensors), so any tool can look
 inside. The layout of the tensors is written by ``rfprm_export.pack`` and named in the metadata.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from rfprm_runtime.manifest import Backbone, Manifest
 from rfprm_runtime.native.library import Layer, Linear, Model
 from rfprm_runtime.rotary import rotary_tables
 
-LAYOUT = "rfprm-int16-1"
+LAYOUT = "rfprm-native-2"
 LINEARS = ("qkv", "output", "gate_up", "down")
 PANEL = 64
 """Output columns of a packed panel."""
 HALF_PANEL = 32
 """A panel of gate_up holds as many gate columns and then as many up columns."""
-_DTYPES = {"I16": np.int16, "F32": np.float32, "F64": np.float64}
+_DTYPES = {"I8": np.int8, "I32": np.int32, "I16": np.int16, "F32": np.float32, "F64": np.float64}
 
 
 class NativeModel:
@@ -47,11 +48,16 @@ class NativeModel:
         limits = self._tensor("activation_limits", (shape.num_layers, len(LINEARS)), np.float64)
         widths = linear_shapes(shape)
         layers = (Layer * shape.num_layers)()
+        self._own: list[dict[str, Linear]] = []
         for index in range(shape.num_layers):
             layer, name = layers[index], f"layers.{index}"
-            for number, part in enumerate(LINEARS):
-                linear = self._linear(f"{name}.{part}", *widths[part], limits[index, number])
+            linears = {
+                part: self._linear(f"{name}.{part}", *widths[part], limits[index, number])
+                for number, part in enumerate(LINEARS)
+            }
+            for part, linear in linears.items():
                 setattr(layer, part, linear)
+            self._own.append(linears)
             layer.attention_norm = self._floats(f"{name}.attention_norm", shape.hidden_size)
             layer.mlp_norm = self._floats(f"{name}.mlp_norm", shape.hidden_size)
             if shape.qk_norm:
@@ -86,14 +92,34 @@ class NativeModel:
             layers=ctypes.cast(layers, ctypes.POINTER(Layer)),
         )
 
+    def take(self, other: NativeModel, products: Collection[str]) -> None:
+        """Use the weights of ``other``, another packing of the same model, for these products
+        (``layers.3.down``), and this model's own for the others. Not while the model runs."""
+        for index in range(self.structure.num_layers):
+            for part in LINEARS:
+                source = other if f"layers.{index}.{part}" in products else self
+                setattr(self.structure.layers[index], part, source._own[index][part])
+        self._others = other
+
     def _linear(self, name: str, depth: int, width: int, limit: float) -> Linear:
-        panels = self._tensor(f"{name}.panels", (width // PANEL, depth // 2, PANEL, 2), np.int16)
+        panels = self._tensors.get(f"{name}.panels")
+        bits = 8 if panels is not None and panels.dtype == np.int8 else 16
+        count = 32 // bits  # weights that lie together
+        panels = self._tensor(
+            f"{name}.panels",
+            (width // PANEL, depth // count, PANEL, count),
+            np.int8 if bits == 8 else np.int16,
+        )
         return Linear(
             depth=depth,
             width=width,
+            bits=bits,
             panels=panels.ctypes.data,
             scales=self._floats(f"{name}.scales", width),
             bias=self._optional(f"{name}.bias", width),
+            sums=self._tensor(f"{name}.sums", (width,), np.int32).ctypes.data
+            if bits == 8
+            else None,
             activation_limit=float(limit),
         )
 

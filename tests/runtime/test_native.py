@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import load_prm
-from rfprm_export.pack import MAX_WEIGHT, check_fits, most_rounded, pack_linear, write_packed
+from rfprm_export.pack import (
+    MAX_SHORT_WEIGHT,
+    MAX_WEIGHT,
+    check_fits,
+    most_rounded,
+    pack_linear,
+    product_names,
+    write_packed,
+)
 from rfprm_runtime import BackendError, Scorer, Trajectory
 from rfprm_runtime.backends.native import NativeBackend, split_evenly
 from rfprm_runtime.backends.torch import TorchBackend, build_network
@@ -23,7 +31,7 @@ from rfprm_runtime.errors import ArtifactError
 from rfprm_runtime.manifest import Manifest
 from rfprm_runtime.native import library
 from rfprm_runtime.native.library import available_variants
-from rfprm_runtime.native.model_file import map_safetensors
+from rfprm_runtime.native.model_file import NativeModel, map_safetensors
 from tiny_models import byte_tokenizer, random_weights, save_published_prm, tiny_manifest
 
 pytestmark = pytest.mark.skipif(
@@ -44,11 +52,11 @@ def _row(ids: np.ndarray, markers: list[int]) -> TokenBatch:
     return TokenBatch(ids[None], np.array([len(ids)]), np.array(markers))
 
 
-def _rounded(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _rounded(weights: dict[str, np.ndarray], most: int = MAX_WEIGHT) -> dict[str, np.ndarray]:
     """Weights as the packed file holds them, so that only the kernels' arithmetic is compared."""
     result = dict(weights)
     for name, matrix in weights.items():
-        largest = 32767 if "embed" in name else MAX_WEIGHT
+        largest = 32767 if "embed" in name else most
         if "embed" in name or "_proj.weight" in name:
             units = np.abs(matrix).max(axis=1, keepdims=True) / np.float32(largest)
             result[name] = (np.rint(matrix / units) * units).astype(np.float32)
@@ -78,6 +86,57 @@ def test_native_and_reference_agree(name: str, tmp_path: Path) -> None:
         native.close()
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+def test_products_of_8_bits_agree_with_the_reference(name: str, tmp_path: Path) -> None:
+    save_published_prm(tmp_path, **BACKBONES[name])
+    prm = load_prm(tmp_path)
+    manifest = prm.manifest
+    path = tmp_path / "packed.safetensors"
+    names = product_names(manifest.backbone)
+    write_packed(path, manifest.backbone, manifest.head, prm.weights, short=names)
+    network = build_network(
+        manifest.backbone, manifest.head, _rounded(prm.weights, MAX_SHORT_WEIGHT)
+    )
+    ids = np.random.default_rng(0).integers(0, manifest.backbone.vocab_size, 200)
+    batch = _row(ids, [0, 66, 100, 199])
+    theirs = TorchBackend(network, device="cpu").run(batch)
+    found = []
+    for variant in available_variants():
+        native = NativeBackend(path, manifest, num_threads=2, kernels=variant)
+        found.append(native.run(batch))
+        assert (native.run(batch, threads=2) == found[-1]).all()
+        native.close()
+    # 7 bits of activations are rough; whole sums are exact, so that all kernels are alike rough.
+    assert np.abs(found[0] - theirs).max() <= 0.1 * np.abs(theirs).max()
+    for ours in found[1:]:
+        assert np.abs(ours - found[0]).max() <= 0.02 * np.abs(theirs).max()
+
+
+def test_products_are_switched_between_two_packings(
+    packed: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    manifest = packed[1]
+    names = product_names(manifest.backbone)
+    weights = random_weights(manifest)
+    chosen = names[1::3]
+    shapes = manifest.backbone, manifest.head, weights
+    files = {
+        kind: write_packed(tmp_path / kind, *shapes, short=short)
+        for kind, short in {"long": [], "short": names, "mixed": chosen}.items()
+    }
+    batch = _row(np.arange(70) % manifest.backbone.vocab_size, [3, 69])
+    long, mixed = (NativeBackend(files[kind], manifest) for kind in ("long", "mixed"))
+    before = long.run(batch)
+    short = NativeModel(files["short"], manifest)
+    long.use_short(short, chosen)
+    assert (long.run(batch) == mixed.run(batch)).all()
+    assert (long.run(batch) != before).any()
+    long.use_short(short, [])
+    assert (long.run(batch) == before).all()
+    long.close()
+    mixed.close()
+
+
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     """A random model with room for long traces, and two heads of queries to one of keys."""
@@ -87,7 +146,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
         update={"hidden_size": 48, "head_dim": 16, "intermediate_size": 80}
     )
     manifest = manifest.model_copy(update={"backbone": shape})
-    path = tmp_path_factory.mktemp("native") / "model.int16.safetensors"
+    path = tmp_path_factory.mktemp("native") / "model.native.safetensors"
     return write_packed(path, shape, manifest.head, random_weights(manifest)), manifest
 
 
@@ -296,7 +355,7 @@ def test_a_file_of_another_model_is_refused(packed: tuple[Path, Manifest], tmp_p
         "empty": b"",
         "cut": content[: len(content) // 2],
         "header": b"\x10" + b"\0" * 7 + b"not json at all!",
-        "layout": content.replace(b"rfprm-int16-1", b"rfprm-int16-0", 1),
+        "layout": content.replace(b"rfprm-native-2", b"rfprm-native-0", 1),
     }.items():
         broken = tmp_path / name
         broken.write_bytes(damaged)
@@ -309,7 +368,7 @@ def test_the_packed_file_is_plain_safetensors(packed: tuple[Path, Manifest]) -> 
 
     ours, metadata = map_safetensors(packed[0])
     theirs = load_file(packed[0])
-    assert metadata == {"layout": "rfprm-int16-1"}
+    assert metadata == {"layout": "rfprm-native-2"}
     assert ours.keys() == theirs.keys()
     assert all((ours[name] == theirs[name]).all() for name in ours)
 
@@ -317,7 +376,8 @@ def test_the_packed_file_is_plain_safetensors(packed: tuple[Path, Manifest]) -> 
 def test_sums_of_the_worst_case_fit_32_bits() -> None:
     """All weights and all inputs at their largest, same signs: the largest sum there can be."""
     depth = 1536
-    panels, scales, limit = pack_linear(np.ones((64, depth), np.float32), depth, 64)
+    linear = pack_linear(np.ones((64, depth), np.float32), depth, 64)
+    panels, scales, limit = linear.panels, linear.scales, linear.limit
     assert panels.max() == MAX_WEIGHT
     assert np.allclose(panels * scales[0], 1.0)
     inputs = np.floor(limit / np.sqrt(depth))  # as quantise() scales a constant row
@@ -368,10 +428,13 @@ def test_without_kernels_the_error_says_what_to_do(
         NativeBackend(*packed, kernels="neon")
 
 
-def test_the_weights_are_not_rounded_by_more_than_half_a_unit() -> None:
+@pytest.mark.parametrize("bits", [16, 8])
+def test_the_weights_are_not_rounded_by_more_than_half_a_unit(bits: int) -> None:
     matrix = np.random.default_rng(0).normal(size=(70, 48)).astype(np.float32)
-    panels, scales, _ = pack_linear(matrix, 48, 128)
-    columns = panels.transpose(0, 2, 1, 3).reshape(128, 48) * scales[:, None]
-    assert (np.abs(columns[:70] - matrix) <= 0.5001 * scales[:70, None]).all()
+    linear = pack_linear(matrix, 48, 128, bits=bits)
+    whole = linear.panels.transpose(0, 2, 1, 3).reshape(128, 48)
+    columns = whole * linear.scales[:, None]
+    assert (np.abs(columns[:70] - matrix) <= 0.5001 * linear.scales[:70, None]).all()
     assert not columns[70:].any()
-    assert panels.shape == (2, 24, 64, 2)
+    assert linear.panels.shape == ((2, 24, 64, 2) if bits == 16 else (2, 12, 64, 4))
+    assert linear.sums is None if bits == 16 else (linear.sums == whole.sum(axis=1)).all()
