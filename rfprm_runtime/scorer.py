@@ -91,15 +91,15 @@ class Scorer:
 
         ``backend``: ``auto`` picks by what the artifact holds; ``native``, ``onnx``, ``torch`` or
         ``fake`` is used or an error is raised. ``mode``: ``throughput`` scores a trace on each
-        core, ``latency`` one trace on all of them (the native backend splits a trace, the others
-        run it on one core), ``auto`` splits traces only while there are fewer of them than cores;
-        scores are the same to the bit. ``share_prefixes``: tokens with which several traces of a
-        batch begin are computed once, where the backend can go on from a past (``native`` can).
-        ``session_bytes``: what open sessions may keep between calls; what the least recently used
-        ones had is dropped beyond it and computed again when they go on.
-        ``check_integrity=False`` skips the sha256 of the files.
-        ``backend_options`` go to the backend: ``num_threads`` for ``native`` and ``onnx``,
-        ``provider`` for ``onnx``, ``device`` for ``torch``.
+        core, ``latency`` one trace on all of them, ``auto`` splits traces only while there are
+        fewer of them than cores (``native``; ``onnx`` has to be told when it is loaded, and runs a
+        trace on one core otherwise); scores are the same to the bit. ``share_prefixes``: tokens
+        with which several traces of a batch begin are computed once, where the backend can go on
+        from a past (``native`` can). ``session_bytes``: what open sessions may keep between calls;
+        what the least recently used ones had is dropped beyond it and computed again when they go
+        on. ``check_integrity=False`` skips the sha256 of the files. ``backend_options`` go to the
+        backend: ``num_threads`` for ``native`` and ``onnx``, ``provider`` for ``onnx``, ``device``
+        for ``torch``.
 
         Raises :class:`~rfprm_runtime.errors.ArtifactError` (or one of its kinds) where the folder
         is missing, incomplete, modified or made for another version, and
@@ -113,7 +113,7 @@ class Scorer:
         encoder = TrajectoryEncoder.load(
             folder, manifest.prompt, vocab_size=manifest.backbone.vocab_size
         )
-        opened = open_backend(name, folder, manifest, **backend_options)
+        opened = open_backend(name, folder, manifest, mode=mode, **backend_options)
         return cls(
             manifest,
             encoder,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.engines.base import Engine, Row
+
+if TYPE_CHECKING:
+    from rfprm_runtime import Scorer
 
 
 def load(folder: Path, option: str) -> Engine:
@@ -17,13 +21,21 @@ class OurEngine:
     def __init__(self, artifact: Path) -> None:
         from rfprm_runtime import Scorer
 
+        self._artifact = artifact
         self._scorer = Scorer.load(artifact)
+        self._for_one_trace: Scorer | None = None
         self.versions = self._scorer.backend_description
 
     def run(self, rows: list[Row]) -> list[np.ndarray]:
-        from rfprm_runtime import Trajectory
+        from rfprm_runtime import Scorer, Trajectory
 
-        scores = self._scorer.score_batch([Trajectory(**row.trace) for row in rows])
+        scorer = self._scorer
+        if len(rows) == 1 and self.versions.startswith("onnxruntime"):
+            # What the README says to do for one trace at a time; the native kernels need no mode.
+            if self._for_one_trace is None:
+                self._for_one_trace = Scorer.load(self._artifact, mode="latency")
+            scorer = self._for_one_trace
+        scores = scorer.score_batch([Trajectory(**row.trace) for row in rows])
         return [np.append(score.step_scores, score.trajectory_score or 0.0) for score in scores]
 
     def run_search(self, question: str, depths: list[list[tuple[int, str]]]) -> list[np.ndarray]:

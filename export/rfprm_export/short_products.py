@@ -7,7 +7,6 @@ and for most products of small ones. The others keep 16.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +18,12 @@ from rfprm_export.pack import product_names, write_packed
 from rfprm_export.verify import (
     Reference,
     all_scores,
-    drift,
     gate_failures,
-    groups_of_4,
     measure_parity,
     scorer_over,
 )
 from rfprm_runtime.backends.native import NativeBackend
-from rfprm_runtime.manifest import Parity, ProductRecord
+from rfprm_runtime.manifest import ProductRecord
 from rfprm_runtime.native.model_file import LINEARS, NativeModel, linear_shapes
 
 _PROBES = 16
@@ -39,9 +36,9 @@ def choose_short_products(
     """Every product with the bits it should have; ``work`` is a folder for what is written between.
 
     Products are taken in the order of what they gain (multiplications) for what they cost (the
-    square of the mean difference that they make alone), as many as keep the gate on every other
-    question; if these do not keep it on all, half as many. Raises :class:`ExportError` where none
-    can have 8 bits, naming the ones that lose most.
+    square of the mean difference that they make alone), as many as keep
+    :data:`~rfprm_export.verify.GATE` together. Raises :class:`ExportError` where none can have 8
+    bits, naming the ones that lose most.
     """
     shape, head = prm.manifest.backbone, prm.manifest.head
     names = product_names(shape)
@@ -54,9 +51,7 @@ def choose_short_products(
     sizes = linear_shapes(shape)
     gains = {name: float(np.prod(sizes[name.rpartition(".")[2]])) for name in names}
     order = sorted(names, key=lambda name: differences[name] ** 2 / gains[name])
-    count = mixed.largest_that_keeps(order, every_other_question(reference))
-    while count and gate_failures(mixed.parity(order[:count], reference)):
-        count //= 2
+    count = mixed.most_that_keep_the_gate(order, reference)
     mixed.close()
     for path in paths:
         path.unlink()
@@ -99,27 +94,14 @@ class _Mixed:
         exact = scores([])
         return {name: float(np.abs(scores([name]) - exact).mean()) for name in names}
 
-    def parity(self, short: Collection[str], reference: Reference) -> Parity:
-        self._backend.use_short(self._short, short)
-        return measure_parity(self._scorer, reference)
-
-    def largest_that_keeps(self, order: list[str], reference: Reference) -> int:
+    def most_that_keep_the_gate(self, order: list[str], reference: Reference) -> int:
         """How many products, from the first of ``order`` on, can have 8 bits together."""
         low, high = 0, len(order)
         while low < high:
             middle = (low + high + 1) // 2
-            if drift(self.parity(order[:middle], reference)):
+            self._backend.use_short(self._short, order[:middle])
+            if gate_failures(measure_parity(self._scorer, reference)):
                 high = middle - 1
             else:
                 low = middle
         return low
-
-
-def every_other_question(reference: Reference) -> Reference:
-    """The groups of four of every second question, so that the rest can judge the choice."""
-    chosen = [index for group in groups_of_4(reference.trajectories)[::2] for index in group]
-    return replace(
-        reference,
-        trajectories=[reference.trajectories[index] for index in chosen],
-        scores=[reference.scores[index] for index in chosen],
-    )

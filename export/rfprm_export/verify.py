@@ -218,18 +218,12 @@ def check_parity(parity: Parity, precision: Precision, blame: Callable[[], list[
 
 def gate_failures(parity: Parity) -> list[str]:
     """What of :data:`GATE` is not kept; empty where the model may be written."""
-    failures = drift(parity)
+    failures = []
     if not parity.num_trajectories >= GATE.num_trajectories:
         failures.append(
             f"{parity.num_trajectories} trajectories were compared, at least "
             f"{GATE.num_trajectories} are needed"
         )
-    return failures
-
-
-def drift(parity: Parity) -> list[str]:
-    """What of :data:`GATE` is not kept, on however many trajectories."""
-    failures = []
     # A correlation that does not exist is no agreement; scores that are all alike are no PRM.
     if parity.spearman is None or not parity.spearman >= GATE.spearman:
         failures.append(f"Spearman's ρ is {parity.spearman}, at least {GATE.spearman} is needed")

@@ -11,33 +11,37 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.backends.base import Backend
+from rfprm_runtime.cores import usable_cores
 from rfprm_runtime.errors import ArtifactError, BackendError
 from rfprm_runtime.manifest import Manifest
+from rfprm_runtime.types import Mode
 
 ONNX_NAME = "model.onnx"
 SAFETENSORS_NAME = "model.safetensors"
 NATIVE_NAME = "model.native.safetensors"
 
 
-def _open_onnx(folder: Path, manifest: Manifest, **options: Any) -> Backend:
+def _open_onnx(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
     from rfprm_runtime.backends.onnx import OnnxBackend
 
+    if mode == "latency":  # how many threads run a row is fixed when the model is loaded
+        options.setdefault("threads_per_row", usable_cores(options.get("num_threads")))
     return OnnxBackend(folder / ONNX_NAME, manifest, **options)
 
 
-def _open_native(folder: Path, manifest: Manifest, **options: Any) -> Backend:
+def _open_native(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
     from rfprm_runtime.backends.native import NativeBackend
 
     return NativeBackend(folder / NATIVE_NAME, manifest, **options)
 
 
-def _open_torch(folder: Path, manifest: Manifest, **options: Any) -> Backend:
+def _open_torch(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
     from rfprm_runtime.backends.torch import TorchBackend
 
     return TorchBackend.load(folder / SAFETENSORS_NAME, manifest, **options)
 
 
-def _open_fake(folder: Path, manifest: Manifest, **options: Any) -> Backend:
+def _open_fake(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
     from rfprm_runtime.backends.fake import FakeBackend
 
     return FakeBackend(manifest.head.num_labels, **options)
@@ -79,10 +83,12 @@ def choose_backend(manifest: Manifest, requested: str = "auto") -> str:
     return requested
 
 
-def open_backend(name: str, folder: Path, manifest: Manifest, **options: Any) -> Backend:
+def open_backend(
+    name: str, folder: Path, manifest: Manifest, *, mode: Mode = "auto", **options: Any
+) -> Backend:
     """Load the model of ``folder`` into the backend ``name`` (see :func:`choose_backend`)."""
     try:
-        return _OPENERS[name](folder, manifest, **options)
+        return _OPENERS[name](folder, manifest, mode=mode, **options)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise

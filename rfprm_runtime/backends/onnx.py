@@ -24,8 +24,9 @@ _PROVIDER_NAMES = {"cpu": CPU_PROVIDER, "cuda": "CUDAExecutionProvider"}
 class OnnxBackend:
     """One session, shared by all threads.
 
-    On a CPU each row runs on one core and ``num_threads`` rows run at once: measured faster than
-    one row on all cores, nothing is padded, and a row's bits cannot depend on its neighbours.
+    On a CPU every row is a call of its own: nothing is padded, and a row's bits cannot depend on
+    its neighbours. By default it runs on one core and as many run at once as there are cores, which
+    brings more in all; ``threads_per_row`` gives a row more of them, for latency.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class OnnxBackend:
         *,
         provider: str = "cpu",
         num_threads: int | None = None,
+        threads_per_row: int = 1,
         max_batch_tokens: int = 16_384,
     ) -> None:
         """
         ``provider``: ``cpu``, ``cuda`` or an ONNX Runtime provider name. It is used or an error
-        is raised; there is no fallback. ``num_threads``: rows scored at once on a CPU, all usable
-        cores by default. ``max_batch_tokens``: padded tokens of one batch on a GPU.
+        is raised; there is no fallback. ``num_threads``: cores to use of a CPU, all usable ones by
+        default; ``threads_per_row`` (at most as many) of them run one row together.
+        ``max_batch_tokens``: padded tokens of one batch on a GPU.
 
         Raises :class:`BackendError` where the provider is not available or the model does not
         load.
@@ -56,14 +59,15 @@ class OnnxBackend:
             )
         on_cpu = provider == CPU_PROVIDER
         threads = usable_cores(num_threads) if on_cpu else 1
+        per_row = max(1, min(threads_per_row, threads))
         self.limits = (
-            BackendLimits(max_batch_size=1, max_concurrent_runs=threads)
+            BackendLimits(max_batch_size=1, max_concurrent_runs=threads // per_row)
             if on_cpu
             else BackendLimits(max_batch_size=256, max_batch_tokens=max_batch_tokens)
         )
         self.description = f"onnxruntime {ort.__version__}, {provider}, {threads} thread(s)"
         self._num_labels = manifest.head.num_labels
-        self._session = _open_session(ort, model_path, provider)
+        self._session = _open_session(ort, model_path, provider, per_row)
         self._input_names = [item.name for item in self._session.get_inputs()]
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
@@ -95,12 +99,12 @@ class OnnxBackend:
         self._session = None
 
 
-def _open_session(ort: Any, model_path: Path, provider: str) -> Any:
+def _open_session(ort: Any, model_path: Path, provider: str, threads_per_row: int) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only; they reach the caller as exceptions
     options.enable_mem_pattern = False  # shapes differ in every run
     if provider == CPU_PROVIDER:
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = threads_per_row
         options.inter_op_num_threads = 1
     providers: Sequence[str] = (
         [provider] if provider == CPU_PROVIDER else [provider, CPU_PROVIDER]

@@ -13,9 +13,12 @@ import pytest
 
 from rfprm_export import ExportError, artifact_writer, pack, verify
 from rfprm_export.artifact_writer import export_artifact
+from rfprm_export.pack import product_names
 from rfprm_export.verify import rank_correlation
 from rfprm_runtime import Scorer
+from rfprm_runtime.backends import NATIVE_NAME
 from rfprm_runtime.manifest import Parity, read_manifest
+from rfprm_runtime.native.model_file import map_safetensors
 from tiny_models import save_published_prm
 
 
@@ -208,6 +211,41 @@ def test_int16_that_is_not_faithful_is_refused_with_the_layers(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_int8_is_chosen_by_product_and_recorded(
+    roomy_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if most were too much for all products but not for some.
+    monkeypatch.setattr(verify, "GATE", verify.Gate(mean_difference=1e-3))
+    manifest = export_artifact(roomy_prm, tmp_path / "artifact", precision="int8")
+    assert [product.name for product in manifest.products] == product_names(manifest.backbone)
+    assert all(product.difference > 0 for product in manifest.products)
+    bits = {product.name: product.bits for product in manifest.products}
+    assert set(bits.values()) == {8, 16}
+    tensors, _ = map_safetensors(tmp_path / "artifact" / NATIVE_NAME)
+    assert {name: tensors[f"{name}.panels"].dtype.itemsize * 8 for name in bits} == bits
+    assert manifest.parity is not None
+    assert manifest.parity.mean_difference <= 1e-3
+    assert sorted(path.name for path in (tmp_path / "artifact").iterdir()) == sorted(
+        [NATIVE_NAME, "tokenizer.json", "prm.json"]
+    )
+    with Scorer.load(tmp_path / "artifact") as scorer:
+        assert scorer.backend_description.startswith("native")
+
+
+def test_int8_that_no_product_allows_is_refused_with_the_worst(
+    roomy_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "GATE", verify.Gate(mean_difference=0.0))
+    with pytest.raises(ExportError, match=r"alone, these change a score most: layers\.\d\.\w+ \("):
+        export_artifact(roomy_prm, tmp_path / "artifact", precision="int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_is_not_chosen_blindly(roomy_prm: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="--no-verify leaves out"):
+        export_artifact(roomy_prm, tmp_path / "artifact", precision="int8", verify=False)
+
+
 def test_too_few_traces_cannot_judge_a_precision(
     published_prm: Path, tmp_path: Path, traces: Path
 ) -> None:
@@ -217,7 +255,9 @@ def test_too_few_traces_cannot_judge_a_precision(
         )
 
 
-@pytest.mark.parametrize(("format", "precision"), [("onnx", "int16"), ("native", "fp32")])
+@pytest.mark.parametrize(
+    ("format", "precision"), [("onnx", "int16"), ("torch", "int8"), ("native", "fp32")]
+)
 def test_a_format_goes_with_its_precisions(
     published_prm: Path, tmp_path: Path, format: Any, precision: Any
 ) -> None:

@@ -226,3 +226,19 @@ def test_a_model_file_that_is_no_model_is_refused(tiny_artifact: Path, tmp_path:
     (folder / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(BackendError, match="cannot load"):
         Scorer.load(folder, check_integrity=False)
+
+
+def test_onnx_in_latency_mode_gives_a_row_all_cores_and_the_same_bits(tiny_artifact: Path) -> None:
+    rows = [Trajectory(question=f"question {n}", steps=["a step " * n]) for n in range(1, 9)]
+    with (
+        Scorer.load(tiny_artifact, mode="throughput", num_threads=2) as spread,
+        Scorer.load(tiny_artifact, mode="latency", num_threads=2) as together,
+    ):
+        assert spread._backend.limits.max_concurrent_runs == 2
+        assert together._backend.limits.max_concurrent_runs == 1
+        for ours, theirs in zip(
+            spread.score_batch(rows, overflow="window"),
+            together.score_batch(rows, overflow="window"),
+            strict=True,
+        ):
+            assert (ours.step_scores == theirs.step_scores).all()
