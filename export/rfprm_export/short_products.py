@@ -16,6 +16,7 @@ from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.pack import product_names, write_packed
 from rfprm_export.verify import (
+    CHOICE,
     Reference,
     all_scores,
     gate_failures,
@@ -37,7 +38,7 @@ def choose_short_products(
 
     Products are taken in the order of what they gain (multiplications) for what they cost (the
     square of the mean difference that they make alone), as many as keep
-    :data:`~rfprm_export.verify.GATE` together. Raises :class:`ExportError` where none can have 8
+    :data:`~rfprm_export.verify.CHOICE` together. Raises :class:`ExportError` where none can have 8
     bits, naming the ones that lose most.
     """
     shape, head = prm.manifest.backbone, prm.manifest.head
@@ -51,7 +52,7 @@ def choose_short_products(
     sizes = linear_shapes(shape)
     gains = {name: float(np.prod(sizes[name.rpartition(".")[2]])) for name in names}
     order = sorted(names, key=lambda name: differences[name] ** 2 / gains[name])
-    count = mixed.most_that_keep_the_gate(order, reference)
+    count = mixed.most_that_can(order, reference)
     mixed.close()
     for path in paths:
         path.unlink()
@@ -94,13 +95,13 @@ class _Mixed:
         exact = scores([])
         return {name: float(np.abs(scores([name]) - exact).mean()) for name in names}
 
-    def most_that_keep_the_gate(self, order: list[str], reference: Reference) -> int:
+    def most_that_can(self, order: list[str], reference: Reference) -> int:
         """How many products, from the first of ``order`` on, can have 8 bits together."""
         low, high = 0, len(order)
         while low < high:
             middle = (low + high + 1) // 2
             self._backend.use_short(self._short, order[:middle])
-            if gate_failures(measure_parity(self._scorer, reference)):
+            if gate_failures(measure_parity(self._scorer, reference), CHOICE):
                 high = middle - 1
             else:
                 low = middle

@@ -44,6 +44,9 @@ class Gate:
 
 
 GATE = Gate()
+CHOICE = Gate(spearman=0.9975, mean_difference=0.005, same_best_of_4=0.99)
+"""What a choice made by these very traces must keep: on others it does worse (docs/log.md), so it
+may use half of what the gate allows."""
 
 
 class RecordedScores(BaseModel):
@@ -216,28 +219,28 @@ def check_parity(parity: Parity, precision: Precision, blame: Callable[[], list[
         )
 
 
-def gate_failures(parity: Parity) -> list[str]:
-    """What of :data:`GATE` is not kept; empty where the model may be written."""
+def gate_failures(parity: Parity, gate: Gate = GATE) -> list[str]:
+    """What of ``gate`` is not kept; empty where the model may be written."""
     failures = []
-    if not parity.num_trajectories >= GATE.num_trajectories:
+    if not parity.num_trajectories >= gate.num_trajectories:
         failures.append(
             f"{parity.num_trajectories} trajectories were compared, at least "
-            f"{GATE.num_trajectories} are needed"
+            f"{gate.num_trajectories} are needed"
         )
     # A correlation that does not exist is no agreement; scores that are all alike are no PRM.
-    if parity.spearman is None or not parity.spearman >= GATE.spearman:
-        failures.append(f"Spearman's ρ is {parity.spearman}, at least {GATE.spearman} is needed")
-    if not parity.mean_difference <= GATE.mean_difference:
+    if parity.spearman is None or not parity.spearman >= gate.spearman:
+        failures.append(f"Spearman's ρ is {parity.spearman}, at least {gate.spearman} is needed")
+    if not parity.mean_difference <= gate.mean_difference:
         failures.append(
             f"scores differ by {parity.mean_difference:.4f} in the mean, at most "
-            f"{GATE.mean_difference} is allowed"
+            f"{gate.mean_difference} is allowed"
         )
     if parity.same_best_of_4 is None:
         failures.append("no question has four trajectories, so no Best-of-4 pick can be compared")
-    elif not parity.same_best_of_4 >= GATE.same_best_of_4:
+    elif not parity.same_best_of_4 >= gate.same_best_of_4:
         failures.append(
             f"the Best-of-4 pick is unchanged in {parity.same_best_of_4:.1%} of "
-            f"{parity.num_groups} groups, at least {GATE.same_best_of_4:.0%} is needed"
+            f"{parity.num_groups} groups, at least {gate.same_best_of_4:.0%} is needed"
         )
     return failures
 
