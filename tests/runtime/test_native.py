@@ -32,6 +32,7 @@ from rfprm_runtime.manifest import Manifest
 from rfprm_runtime.native import library
 from rfprm_runtime.native.library import available_variants
 from rfprm_runtime.native.model_file import NativeModel, map_safetensors
+from rfprm_runtime.native.pages import Workspace
 from tiny_models import byte_tokenizer, random_weights, save_published_prm, tiny_manifest
 
 pytestmark = pytest.mark.skipif(
@@ -137,8 +138,10 @@ def test_products_are_switched_between_two_packings(
     mixed.close()
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+@pytest.fixture(scope="module", params=["16 bits", "8 and 16 bits"])
+def packed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Manifest]:
     """A random model with room for long traces, and two heads of queries to one of keys."""
     tokenizer = byte_tokenizer()
     manifest = tiny_manifest(tokenizer, max_positions=2048)
@@ -147,7 +150,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     )
     manifest = manifest.model_copy(update={"backbone": shape})
     path = tmp_path_factory.mktemp("native") / "model.native.safetensors"
-    return write_packed(path, shape, manifest.head, random_weights(manifest)), manifest
+    short = product_names(shape)[::2] if request.param.startswith("8") else []
+    weights = random_weights(manifest)
+    return write_packed(path, shape, manifest.head, weights, short=short), manifest
 
 
 @pytest.fixture
@@ -395,6 +400,19 @@ def test_the_layer_that_rounding_hurts_is_named(packed: tuple[Path, Manifest]) -
     weights = random_weights(packed[1])
     weights["model.layers.1.mlp.down_proj.weight"][:, 7] *= 1e4  # every row has an outlier
     assert most_rounded(packed[1].backbone, weights)[0].startswith("layer 1 down (")
+
+
+def test_a_workspace_gives_back_what_only_a_long_run_needed() -> None:
+    work = Workspace()
+    kept = work.scratch([1000, 64])
+    work.trim()
+    assert work.scratch([500, 64])[0] == kept[0]
+    work.scratch([2**25])
+    pages = work.pages(32, 2**20)
+    assert pages.ctypes.data % 64 == 0
+    assert not pages.any()
+    work.trim()
+    assert len(work._scratch) == len(work._pages) == 0
 
 
 def _tokens(count: int) -> Extension:
