@@ -110,7 +110,7 @@ class _SharedRun:
     ) -> None:
         self._backend, self._pool, self._items = backend, pool, items
         self._on_done, self._mode = on_done, mode
-        self._free = backend.limits.max_concurrent_runs
+        self._cores = self._free = backend.limits.max_concurrent_runs
         self._ready: list[_Task] = []  # a heap
         self._waiting = 0  # tokens of the ready tasks
         self._logits: list[list[NDArray[np.float32]]] = [[] for _ in items]
@@ -146,8 +146,9 @@ class _SharedRun:
         if self._mode == "latency":
             # One row after the other, each on all cores.
             return ([self._take()], self._free) if alone else ([], 0)
-        # Short stretches fill a pass together, but no core waits while another has two.
-        fair = -(-self._waiting // self._free)
+        # Short stretches fill a pass together, but none is so long that at the end the other
+        # cores wait for it.
+        fair = -(-self._waiting // self._cores)
         room = min(self._backend.limits.max_batch_tokens or 0, fair)
         tasks = [self._take()]
         room -= tasks[0].node.num_tokens

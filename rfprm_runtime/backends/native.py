@@ -24,7 +24,7 @@ from rfprm_runtime.native.library import Model, Segment, load_library
 from rfprm_runtime.native.model_file import NativeModel
 from rfprm_runtime.native.pages import NativePast, PageAllocator, Workspace
 
-_PASS_TOKENS = 256
+_PASS_TOKENS = 512
 """Rows beyond which a pass over the weights gets no cheaper by the row."""
 _MIN_SPAN = 32
 """Tokens below which a further thread costs more than it brings."""

@@ -23,7 +23,7 @@
 #define INTERFACE_VERSION 4
 #define PAGE 64          /* positions of a page of keys and values */
 #define PANEL 64         /* output columns of a packed panel of weights */
-#define MAX_ROWS 256     /* tokens that go through a layer at once */
+#define MAX_ROWS 512     /* tokens that go through a layer at once */
 #define HALF (PANEL / 2)
 #define TILE 6           /* rows of a tile; with PARTS vectors of columns its sums fit registers */
 #if defined(__AVX512F__)

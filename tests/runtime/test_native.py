@@ -66,14 +66,14 @@ def _rounded(weights: dict[str, np.ndarray], most: int = MAX_WEIGHT) -> dict[str
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_native_and_reference_agree(name: str, tmp_path: Path) -> None:
-    save_published_prm(tmp_path, **BACKBONES[name])
+    save_published_prm(tmp_path, max_positions=1024, **BACKBONES[name])
     prm = load_prm(tmp_path)
     manifest = prm.manifest
     path = tmp_path / "packed.safetensors"
     write_packed(path, manifest.backbone, manifest.head, prm.weights)
     network = build_network(manifest.backbone, manifest.head, _rounded(prm.weights))
     rng = np.random.default_rng(0)
-    lengths = [1, 5, 63, 64, 65, 200, 256]
+    lengths = [1, 5, 63, 64, 65, 200, 512, 600]
     for variant in available_variants():
         native = NativeBackend(path, manifest, num_threads=2, kernels=variant)
         for length in lengths:
