@@ -11,17 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfprm_export import ExportError
 from rfprm_export.checkpoint import load_prm
-from rfprm_export.pack import (
-    MAX_SHORT_WEIGHT,
-    MAX_WEIGHT,
-    check_fits,
-    most_rounded,
-    pack_linear,
-    product_names,
-    write_packed,
-)
+from rfprm_export.pack import MAX_SHORT_WEIGHT, MAX_WEIGHT, product_names, write_packed
 from rfprm_runtime import BackendError, Scorer, Trajectory
 from rfprm_runtime.backends.native import NativeBackend, split_evenly
 from rfprm_runtime.backends.torch import TorchBackend, build_network
@@ -378,30 +369,6 @@ def test_the_packed_file_is_plain_safetensors(packed: tuple[Path, Manifest]) -> 
     assert all((ours[name] == theirs[name]).all() for name in ours)
 
 
-def test_sums_of_the_worst_case_fit_32_bits() -> None:
-    """All weights and all inputs at their largest, same signs: the largest sum there can be."""
-    depth = 1536
-    linear = pack_linear(np.ones((64, depth), np.float32), depth, 64)
-    panels, scales, limit = linear.panels, linear.scales, linear.limit
-    assert panels.max() == MAX_WEIGHT
-    assert np.allclose(panels * scales[0], 1.0)
-    inputs = np.floor(limit / np.sqrt(depth))  # as quantise() scales a constant row
-    assert inputs * MAX_WEIGHT * depth < 2**31
-    assert inputs * MAX_WEIGHT * depth > 2**30  # and the bits are used
-
-
-def test_shapes_that_the_kernels_do_not_take_are_refused() -> None:
-    shape = tiny_manifest(byte_tokenizer()).backbone
-    with pytest.raises(ExportError, match=r"head_dim is 8.*--precision fp32"):
-        check_fits(shape)
-
-
-def test_the_layer_that_rounding_hurts_is_named(packed: tuple[Path, Manifest]) -> None:
-    weights = random_weights(packed[1])
-    weights["model.layers.1.mlp.down_proj.weight"][:, 7] *= 1e4  # every row has an outlier
-    assert most_rounded(packed[1].backbone, weights)[0].startswith("layer 1 down (")
-
-
 def test_a_workspace_gives_back_what_only_a_long_run_needed() -> None:
     work = Workspace()
     kept = work.scratch([1000, 64])
@@ -444,15 +411,3 @@ def test_without_kernels_the_error_says_what_to_do(
         library.load_library.cache_clear()
     with pytest.raises(BackendError, match="'neon' are not available here"):
         NativeBackend(*packed, kernels="neon")
-
-
-@pytest.mark.parametrize("bits", [16, 8])
-def test_the_weights_are_not_rounded_by_more_than_half_a_unit(bits: int) -> None:
-    matrix = np.random.default_rng(0).normal(size=(70, 48)).astype(np.float32)
-    linear = pack_linear(matrix, 48, 128, bits=bits)
-    whole = linear.panels.transpose(0, 2, 1, 3).reshape(128, 48)
-    columns = whole * linear.scales[:, None]
-    assert (np.abs(columns[:70] - matrix) <= 0.5001 * linear.scales[:70, None]).all()
-    assert not columns[70:].any()
-    assert linear.panels.shape == ((2, 24, 64, 2) if bits == 16 else (2, 12, 64, 4))
-    assert linear.sums is None if bits == 16 else (linear.sums == whole.sum(axis=1)).all()
