@@ -111,14 +111,14 @@ def merge_steps(
     if num_groups == 0 or num_steps <= num_groups:
         return list(steps)
     score = similarity or _word_overlap
-    starts = _best_group_starts(
+    starts = best_group_starts(
         [[score(step, part) for part in response] for step in steps], num_groups
     )
     ends = [*starts[1:], num_steps]
     return ["\n\n".join(steps[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
-def _best_group_starts(similarities: list[list[float]], num_groups: int) -> list[int]:
+def best_group_starts(similarities: list[list[float]], num_groups: int) -> list[int]:
     """First step of each group, by dynamic programming over ``similarities`` [T][groups]."""
     num_steps = len(similarities)
     unreachable = float("-inf")

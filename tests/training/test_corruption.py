@@ -9,12 +9,12 @@ from rfprm_training import TrainingError
 from rfprm_training.arithmetic import evaluate, format_number, to_fraction
 from rfprm_training.corruption import (
     CORRUPTIONS,
-    CorruptedSolution,
     corrupt,
     skipped_step,
     wrong_operator,
 )
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, strip_notes
+from rfprm_training.propagation import CorruptedSolution
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k_train.jsonl"
 EVEN = dict.fromkeys(CORRUPTIONS, 1.0)
@@ -28,6 +28,18 @@ SOLUTION = GoldSolution(
     ),
     answer="16",
 )
+MIXED = GoldSolution(
+    question="A club of 23 rents 4 halls for 2 hours at $60 an hour. What does each member pay?",
+    steps=(
+        "The rent is 4 * (2 * 60) + 23 - 23 = <<4*(2*60)+23-23=480>>480.",
+        "In cents that is 480 * 100 = <<480*100=48000>>48000.",
+        "With 60 minutes it is 48000 / 60 = <<48000/60=800>>800.",
+    ),
+    answer="800",
+)
+"""Brackets and a conversion, for the kinds of error that need them."""
+PRODUCT = GoldSolution("?", ("It is 4 * (2 + 60) = <<4*(2+60)=248>>248.",), "248")
+_FITTING = {"wrong_order": PRODUCT, "unit_slip": MIXED}
 _EQUATION = re.compile(r"([\d.]+(?: [-+*/] [\d.]+)+) = \$?([\d.]+)")
 
 
@@ -65,11 +77,12 @@ def test_wrong_operand_keeps_arithmetic_true() -> None:
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_a_fraction_among_whole_numbers_does_not_give_the_error_away(kind: str) -> None:
+    solution = _FITTING.get(kind, SOLUTION)
     found = [
         wrong
-        for place in range(3)
+        for place in range(len(solution.steps))
         for seed in range(50)
-        if (wrong := CORRUPTIONS[kind](SOLUTION, place, random.Random(seed))) is not None
+        if (wrong := CORRUPTIONS[kind](solution, place, random.Random(seed))) is not None
     ]
     assert len(found) > 5
     assert not any(
@@ -124,7 +137,8 @@ def test_a_kind_of_weight_zero_is_never_drawn() -> None:
         for seed in range(40)
         if (found := corrupt(SOLUTION, random.Random(seed), weights)) is not None
     }
-    assert kinds == {"wrong_operand", "wrong_operator", "skipped_step"}
+    assert "wrong_result" not in kinds
+    assert len(kinds) > 3
 
 
 def test_an_unknown_kind_is_refused() -> None:
@@ -157,7 +171,7 @@ def test_real_solutions_are_right_before_the_first_error_and_wrong_from_it(kind:
             assert to_fraction(wrong.answer) != to_fraction(solution.answer)
             assert wrong.answer in wrong.steps[-1]
             assert "<<" not in " ".join(wrong.steps)
-    assert found > 200
+    assert found > (0 if kind == "wrong_order" else 100)  # few solutions mix operations
 
 
 @pytest.mark.parametrize(
@@ -184,3 +198,32 @@ def test_numbers_are_written_as_solutions_write_them() -> None:
     assert format_number(Fraction(12)) == "12"
     assert format_number(Fraction(5, 2)) == "2.5"
     assert format_number(Fraction(1, 3)) == "0.33"
+
+
+def _all(kind: str, solution: GoldSolution, place: int) -> set[str]:
+    tries = (CORRUPTIONS[kind](solution, place, random.Random(seed)) for seed in range(60))
+    return {wrong.steps[wrong.first_error] for wrong in tries if wrong is not None}
+
+
+def test_a_misread_quantity_is_one_of_the_question() -> None:
+    found = _all("misread_quantity", SOLUTION, 0)
+    assert found == {"Ana packs 6 * 24 = 144 apples."}  # others would leave a fraction
+    swapped = GoldSolution("12 and 5?", ("It is 12 + 5 = <<12+5=17>>17.",), "17")
+    assert "It is 21 + 5 = 26." in _all("misread_quantity", swapped, 0)
+
+
+def test_a_contradiction_changes_an_earlier_result_alone() -> None:
+    found = _all("contradiction", SOLUTION, 1)
+    assert found
+    assert all(step.endswith("left.") and "84 - 20" not in step for step in found)
+    assert all(" - 20 = " in step for step in found)
+
+
+def test_the_wrong_order_ignores_brackets() -> None:
+    assert _all("wrong_order", PRODUCT, 0) == {"It is 4 * (2 + 60) = 68."}
+
+
+def test_a_unit_slip_takes_another_constant() -> None:
+    found = _all("unit_slip", MIXED, 1)
+    assert "In cents that is 480 * 1000 = 480000." in found
+    assert not _all("unit_slip", SOLUTION, 0)  # its numbers are the question's

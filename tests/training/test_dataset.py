@@ -9,16 +9,15 @@ import pytest
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
 from rfprm_training.config import DataConfig
-from rfprm_training.corruption import CorruptedSolution
+from rfprm_training.construction import corrupted_example, gold_example
 from rfprm_training.dataset import (
     Example,
     build_examples,
-    corrupted_example,
-    gold_example,
     group_batches,
     sampled_example,
 )
 from rfprm_training.gsm8k import GoldSolution
+from rfprm_training.propagation import CorruptedSolution
 
 
 def data_config(tiny_data: Path, **changes: object) -> DataConfig:
@@ -52,25 +51,25 @@ def sampled(outcome: bool) -> Trajectory:
 
 
 def test_earlier_steps_of_a_wrong_sampled_solution_are_unknown() -> None:
-    example = sampled_example(sampled(outcome=False), "last")
+    example = sampled_example(sampled(outcome=False), "last", [])
     assert [math.isnan(label) for label in example.step_labels] == [True, True, False]
     assert (example.step_labels[2], example.trajectory_label) == (0.0, 0.0)
 
 
 def test_steps_of_a_right_sampled_solution_are_right() -> None:
-    example = sampled_example(sampled(outcome=True), "last")
+    example = sampled_example(sampled(outcome=True), "last", [])
     assert example.step_labels == (1.0, 1.0, 1.0)
     assert example.group == "sampled-4"
 
 
 def test_steps_of_a_sampled_solution_may_take_its_outcome() -> None:
-    assert sampled_example(sampled(outcome=False), "outcome").step_labels == (0.0, 0.0, 0.0)
-    assert sampled_example(sampled(outcome=True), "outcome").step_labels == (1.0, 1.0, 1.0)
+    assert sampled_example(sampled(outcome=False), "outcome", []).step_labels == (0.0, 0.0, 0.0)
+    assert sampled_example(sampled(outcome=True), "outcome", []).step_labels == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("outcome", [True, False])
 def test_steps_of_a_sampled_solution_may_be_left_unjudged(outcome: bool) -> None:
-    example = sampled_example(sampled(outcome), "none")
+    example = sampled_example(sampled(outcome), "none", [])
     assert all(map(math.isnan, example.step_labels))
     assert example.trajectory_label == outcome
 
@@ -114,7 +113,7 @@ def test_another_seed_constructs_other_errors(tiny_data: Path) -> None:
 
 
 def test_too_few_gold_solutions_are_an_error(tiny_data: Path) -> None:
-    with pytest.raises(TrainingError, match="1000"):
+    with pytest.raises(TrainingError, match="998 constructed pairs were asked for"):
         build_examples(data_config(tiny_data, num_constructed=998), seed=0)
 
 

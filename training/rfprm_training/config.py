@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rfprm_export.checkpoint import FolderBase, GgufBase
 from rfprm_training import TrainingError
+from rfprm_training.corruption import CORRUPTIONS
+from rfprm_training.wording import WORDINGS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,11 +19,11 @@ else:
     import tomli as tomllib
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class NetworkConfig(_Section):
+class NetworkConfig(Section):
     num_layers: int = Field(gt=0)
     """Layers of the base that are kept; the heads read after the last of them."""
     first_trained_layer: int = Field(ge=0)
@@ -30,6 +32,12 @@ class NetworkConfig(_Section):
     lora_alpha: int = Field(gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the frozen weights and the activations; what is trained is float32. ``auto`` is bfloat16
+    on a GPU and float32 on a CPU, most of which only emulate bfloat16."""
+    gradient_checkpointing: bool = False
+    """Keep only each layer's input and compute the rest again in the backward pass: less memory for
+    about a third more time."""
 
     @model_validator(mode="after")
     def _something_is_trained(self) -> NetworkConfig:
@@ -41,25 +49,12 @@ class NetworkConfig(_Section):
         return self
 
 
-class DataConfig(_Section):
-    """Paths are relative to the working directory."""
+SampledSteps = Literal["none", "last", "outcome", "verified"]
 
-    gold: Path
-    """``gsm8k_train.jsonl``: right solutions, which are also corrupted."""
-    model_solutions: Path
-    """``gsm8k_model_solutions.jsonl``: real solutions with their outcomes."""
-    num_constructed: int = Field(ge=0)
-    """Questions of ``gold`` that give a right and a corrupted trajectory each."""
-    num_constructed_held_out: int = Field(default=300, ge=0)
-    """Further questions of ``gold``, kept for measuring first-error accuracy."""
-    num_folds: int = Field(default=5, gt=1)
-    sampled_steps: Literal["none", "last", "outcome"] = "last"
-    """What is known of the steps of a real solution, of which only the outcome was judged. Where it
-    is right, all its steps are. Where it is wrong: ``last``, only that its last step is wrong;
-    ``outcome``, every step is taken to be. ``none`` says nothing of the steps of either, so that
-    how many steps a solution has cannot pass for how good they are."""
-    held_out_fold: int | None = 0
-    """Questions with index % num_folds equal to it are never trained on; None trains on all."""
+
+class ConstructionConfig(Section):
+    """What is made of a right solution."""
+
     corruption_weights: dict[str, float] = Field(
         default={
             "wrong_result": 1.0,
@@ -69,9 +64,58 @@ class DataConfig(_Section):
         }
     )
     """How often each kind of error is tried first."""
+    errors_per_question: int = Field(default=1, gt=0)
+    """Wrong trajectories to a question, at most; all different."""
+    flawed_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the questions that also give a trajectory flawed in another way."""
+    reordered_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the right trajectories of which two independent steps change places."""
+    wordings: dict[str, float] = Field(default={"plain": 1.0})
+    """How often each wording is drawn, for right and wrong trajectories alike."""
+    thinking_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the trajectories that are put as a thinking model would, with self-correction."""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> ConstructionConfig:
+        for field, known in (
+            ("corruption_weights", set(CORRUPTIONS)),
+            ("wordings", set(WORDINGS)),
+        ):
+            named: dict[str, float] = getattr(self, field)
+            unknown = sorted(set(named) - known)
+            if unknown:
+                raise ValueError(f"{field} names {unknown}, expected some of {sorted(known)}")
+            if not any(weight > 0 for weight in named.values()):
+                raise ValueError(f"{field} gives no weight to anything")
+        return self
 
 
-class LossConfig(_Section):
+class DataConfig(Section):
+    """Paths are relative to the working directory."""
+
+    gold: Path
+    """``gsm8k_train.jsonl``: right solutions, which are also corrupted."""
+    model_solutions: Path
+    """``gsm8k_model_solutions.jsonl``: real solutions with their outcomes."""
+    num_constructed: int = Field(ge=0)
+    """Questions of ``gold`` that give a right and at least one wrong trajectory."""
+    num_constructed_held_out: int = Field(default=300, ge=0)
+    """Further questions of ``gold``, kept for measuring first-error accuracy."""
+    construction: ConstructionConfig = ConstructionConfig()
+    num_folds: int = Field(default=5, gt=1)
+    sampled_steps: SampledSteps = "last"
+    """What is known of the steps of a real solution, of which only the outcome was judged. Where it
+    is right, all its steps are. Where it is wrong: ``last``, only that its last step is wrong;
+    ``outcome``, every step is taken to be; ``verified``, what the verifier finds by comparing its
+    values with right solutions. ``none`` says nothing of the steps of either, so that how many
+    steps a solution has cannot pass for how good they are."""
+    sampled_repeats: int = Field(default=1, gt=0)
+    """How often a real solution is shown an epoch: as it is, then in other wordings."""
+    held_out_fold: int | None = 0
+    """Questions with index % num_folds equal to it are never trained on; None trains on all."""
+
+
+class LossConfig(Section):
     kind: Literal["mse", "bce"] = "bce"
     """``mse`` is the paper's; ``bce`` takes the same soft targets."""
     lambda_step: float = Field(default=1.0, ge=0)
@@ -83,7 +127,7 @@ class LossConfig(_Section):
     """The same on the mean of the step logits, which is the other half of the reward (Eq. 11)."""
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     learning_rate: float = Field(gt=0)
     head_learning_rate: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -95,7 +139,7 @@ class OptimizerConfig(_Section):
     save_every_steps: int = Field(default=50, gt=0)
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     name: str
     seed: int = 0
     base: Annotated[GgufBase | FolderBase, Field(discriminator="kind")]
@@ -110,15 +154,23 @@ class TrainingConfig(_Section):
 
 def read_config(path: Path) -> TrainingConfig:
     """Read a TOML file. Raises :class:`TrainingError` naming every field that is wrong."""
+    return read_toml(path, TrainingConfig, "training config")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_toml(path: Path, model: type[Model], what: str) -> Model:
+    """A TOML file as ``model``. Raises :class:`TrainingError` naming every field that is wrong."""
     try:
-        return TrainingConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise TrainingError(f"cannot read the config {path}: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
         raise TrainingError(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}"
             for problem in error.errors(include_url=False)
         )
-        raise TrainingError(f"{path} is not a training config: {problems}") from None
+        raise TrainingError(f"{path} is not a {what}: {problems}") from None

@@ -9,28 +9,23 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 from rfprm_training import TrainingError
-from rfprm_training.arithmetic import NUMBER, evaluate, format_number, is_plausible, to_fraction
+from rfprm_training.arithmetic import NUMBER, evaluate, format_number, to_fraction
 from rfprm_training.gsm8k import GoldSolution, strip_notes
+from rfprm_training.propagation import (
+    NOTE,
+    CorruptedSolution,
+    answer_after,
+    carry_through,
+    corrupted,
+    last_note,
+    propagate,
+)
 
-_NOTE = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
-_DECIMAL = re.compile(r"\d\.\d")
 _SWAPPED = {"+": "-", "-": "+", "*": "/", "/": "*"}
-
-
-@dataclass(frozen=True)
-class CorruptedSolution:
-    """A wrong solution and the first step (from 0) at which it goes wrong."""
-
-    question: str
-    steps: tuple[str, ...]
-    """Without calculator notes."""
-    answer: str
-    first_error: int
-    kind: str
 
 
 def corrupt(
@@ -38,8 +33,8 @@ def corrupt(
 ) -> CorruptedSolution | None:
     """One corruption, or None where none can be carried through.
 
-    ``kind_weights`` says how often each kind (``wrong_result``, ``wrong_operand``,
-    ``wrong_operator``, ``skipped_step``) is tried first; one with weight 0 never is. A corruption
+    ``kind_weights`` says how often each kind of :data:`CORRUPTIONS` is tried first; one with weight
+    0, or not named, never is. A corruption
     counts only when the answer changes, so the trajectory's label is wrong for certain.
     Raises :class:`TrainingError` for an unknown kind.
     """
@@ -67,17 +62,17 @@ def wrong_result(
     solution: GoldSolution, place: int, rng: random.Random
 ) -> CorruptedSolution | None:
     """The computation stands as it was, its result is off."""
-    note = _last_note(solution.steps[place])
+    note = last_note(solution.steps[place])
     if note is None or (value := evaluate(note.group(1))) is None:
         return None
-    return _carry_through(solution, place, note, note.group(1), rng.choice(_near_misses(value)))
+    return carry_through(solution, place, note, note.group(1), rng.choice(_near_misses(value)))
 
 
 def wrong_operand(
     solution: GoldSolution, place: int, rng: random.Random
 ) -> CorruptedSolution | None:
     """Another number of the question, or an earlier result, where one operand should be."""
-    note = _last_note(solution.steps[place])
+    note = last_note(solution.steps[place])
     if note is None:
         return None
     operands = list(NUMBER.finditer(note.group(1)))
@@ -90,14 +85,14 @@ def wrong_operand(
         return None
     new = format_number(rng.choice(others))
     expression = note.group(1)[: old.start()] + new + note.group(1)[old.end() :]
-    return _carry_through(solution, place, note, expression, evaluate(expression))
+    return carry_through(solution, place, note, expression, evaluate(expression))
 
 
 def wrong_operator(
     solution: GoldSolution, place: int, rng: random.Random
 ) -> CorruptedSolution | None:
     """Adds where it should subtract, multiplies where it should divide, or the reverse."""
-    note = _last_note(solution.steps[place])
+    note = last_note(solution.steps[place])
     if note is None:
         return None
     signs = list(re.finditer(r"(?<=[\d.)])\s*([+\-*/])\s*(?=[\d.(])", note.group(1)))
@@ -106,14 +101,14 @@ def wrong_operator(
     sign = rng.choice(signs)
     start, end = sign.span(1)
     expression = note.group(1)[:start] + _SWAPPED[sign.group(1)] + note.group(1)[end:]
-    return _carry_through(solution, place, note, expression, evaluate(expression))
+    return carry_through(solution, place, note, expression, evaluate(expression))
 
 
 def skipped_step(
     solution: GoldSolution, place: int, rng: random.Random
 ) -> CorruptedSolution | None:
     """A step is left out, and a later one uses one of its operands where its result belongs."""
-    note = _last_note(solution.steps[place])
+    note = last_note(solution.steps[place])
     if note is None or place + 1 >= len(solution.steps):
         return None
     result = to_fraction(note.group(2))
@@ -122,172 +117,130 @@ def skipped_step(
     choices = sorted(value for value in operands if value is not None)
     if result is None or not choices:
         return None
-    steps = _propagate(solution.steps[place + 1 :], {result: rng.choice(choices)})
+    steps = propagate(solution.steps[place + 1 :], {result: rng.choice(choices)})
     if steps is None:
         return None
-    answer = _answer_after(solution, steps[-1:])
+    answer = answer_after(solution, steps[-1:])
     changed = [i for i, step in enumerate(steps) if step != solution.steps[place + 1 + i]]
     if answer is None or not changed:
         return None
     kept = solution.steps[:place] + tuple(steps)
-    return _corrupted(solution, kept, answer, place + changed[0])
+    return corrupted(solution, kept, answer, place + changed[0])
 
+
+def misread_quantity(
+    solution: GoldSolution, place: int, rng: random.Random
+) -> CorruptedSolution | None:
+    """A quantity of the question is copied wrong: digits swapped, one lost, or off by a little."""
+    note = last_note(solution.steps[place])
+    if note is None:
+        return None
+    given = {to_fraction(match.group()) for match in NUMBER.finditer(solution.question)}
+    known = _numbers_before(solution, place)
+    operands = [
+        match
+        for match in NUMBER.finditer(note.group(1))
+        if to_fraction(match.group()) in given and len(match.group()) > 1
+    ]
+    if not operands:
+        return None
+    old = rng.choice(operands)
+    misreadings = sorted(_misreadings(old.group()) - known)
+    if not misreadings:
+        return None
+    new = format_number(rng.choice(misreadings))
+    expression = note.group(1)[: old.start()] + new + note.group(1)[old.end() :]
+    return carry_through(solution, place, note, expression, evaluate(expression))
+
+
+def contradiction(
+    solution: GoldSolution, place: int, rng: random.Random
+) -> CorruptedSolution | None:
+    """An earlier result is used with another value than it was found to have."""
+    note = last_note(solution.steps[place])
+    if note is None:
+        return None
+    found = {
+        to_fraction(earlier.group(2))
+        for step in solution.steps[:place]
+        for earlier in NOTE.finditer(step)
+    }
+    operands = [
+        match for match in NUMBER.finditer(note.group(1)) if to_fraction(match.group()) in found
+    ]
+    if not operands:
+        return None
+    old = rng.choice(operands)
+    value = to_fraction(old.group())
+    others = [] if value is None else set(_near_misses(value)) - _numbers_before(solution, place)
+    if not others:
+        return None
+    new = format_number(rng.choice(sorted(others)))
+    expression = note.group(1)[: old.start()] + new + note.group(1)[old.end() :]
+    return carry_through(solution, place, note, expression, evaluate(expression))
+
+
+def wrong_order(solution: GoldSolution, place: int, rng: random.Random) -> CorruptedSolution | None:
+    """The computation stands as it was; its operations are done in the wrong order."""
+    note = last_note(solution.steps[place])
+    if note is None:
+        return None
+    right = evaluate(note.group(1))
+    plain = note.group(1).replace("(", "").replace(")", "")
+    values = {evaluate(plain), _from_left_to_right(plain)} - {right, None}
+    if not values:
+        return None
+    value = rng.choice(sorted(value for value in values if value is not None))
+    return carry_through(solution, place, note, note.group(1), value)
+
+
+def unit_slip(solution: GoldSolution, place: int, rng: random.Random) -> CorruptedSolution | None:
+    """A conversion by a constant that is another one: 100 minutes to the hour, 10 to the dozen."""
+    note = last_note(solution.steps[place])
+    if note is None:
+        return None
+    given = {to_fraction(match.group()) for match in NUMBER.finditer(solution.question)}
+    constants = [
+        match
+        for match in NUMBER.finditer(note.group(1))
+        if match.group() in _CONVERSIONS and to_fraction(match.group()) not in given
+    ]
+    if not constants:
+        return None
+    old = rng.choice(constants)
+    new = rng.choice(_CONVERSIONS[old.group()])
+    expression = note.group(1)[: old.start()] + new + note.group(1)[old.end() :]
+    return carry_through(solution, place, note, expression, evaluate(expression))
+
+
+_CONVERSIONS = {
+    "60": ("100", "30", "24", "12"),
+    "100": ("10", "1000", "60"),
+    "12": ("10", "24", "52"),
+    "7": ("5", "30", "10"),
+    "24": ("12", "60", "20"),
+    "30": ("7", "12", "60"),
+    "52": ("12", "50", "7"),
+    "365": ("30", "52", "12"),
+    "1000": ("100", "10"),
+    "16": ("12", "10", "8"),
+    "3": ("12", "2", "10"),
+    "4": ("12", "7", "10"),
+    "2": ("3", "4"),
+}
+"""Constants that a solution brings in without the question naming them (60 minutes, 12 months, two
+people of a couple) and what is taken for them by mistake."""
 
 CORRUPTIONS: dict[str, Callable[[GoldSolution, int, random.Random], CorruptedSolution | None]] = {
     "wrong_result": wrong_result,
     "wrong_operand": wrong_operand,
     "wrong_operator": wrong_operator,
     "skipped_step": skipped_step,
+    "misread_quantity": misread_quantity,
+    "contradiction": contradiction,
+    "wrong_order": wrong_order,
+    "unit_slip": unit_slip,
 }
-
-
-def _carry_through(
-    solution: GoldSolution,
-    place: int,
-    note: re.Match[str],
-    expression: str,
-    value: Fraction | None,
-) -> CorruptedSolution | None:
-    """Replace one computation and its result, and all that follows from it."""
-    old = to_fraction(note.group(2))
-    if value is None or old is None or value == old or not is_plausible(value):
-        return None
-    step = _rewrite(solution.steps[place], note, expression, value)
-    later = _propagate(solution.steps[place + 1 :], {old: value})
-    if step is None or later is None:
-        return None
-    answer = _answer_after(solution, [step, *later][-1:])
-    if answer is None:
-        return None
-    return _corrupted(solution, (*solution.steps[:place], step, *later), answer, place)
-
-
-def _rewrite(step: str, note: re.Match[str], expression: str, value: Fraction) -> str | None:
-    """The step with the note's computation and result replaced, in the note and in the prose."""
-    before, after = step[: note.start()], step[note.end() :]
-    if expression != note.group(1):
-        before_new = _replace_in_prose(before, note.group(1), expression)
-        if before_new is None:
-            return None
-        before = before_new
-    result = format_number(value)
-    spelled = NUMBER.match(after)
-    if spelled is None or to_fraction(spelled.group()) != to_fraction(note.group(2)):
-        return None
-    rest = spelled.group()[len(spelled.group().rstrip(".,")) :] + after[spelled.end() :]
-    return f"{before}<<{expression}={result}>>{result}{rest}"
-
-
-def _replace_in_prose(prose: str, old: str, new: str) -> str | None:
-    """Change the one number or sign by which two expressions differ, as the prose spells it."""
-    old_tokens, new_tokens = _tokens(old), _tokens(new)
-    changed = [i for i, (a, b) in enumerate(zip(old_tokens, new_tokens, strict=False)) if a != b]
-    if len(old_tokens) != len(new_tokens) or len(changed) != 1:
-        return None
-    pattern = r"\s*[$€£%]?\s*".join(_spelling(token) for token in old_tokens)
-    match = _last_match(pattern, prose)
-    if match is None:
-        return None
-    start, end = match.span(changed[0] + 1)
-    return prose[:start] + new_tokens[changed[0]] + prose[end:]
-
-
-def _tokens(expression: str) -> list[str]:
-    return re.findall(r"\d[\d,]*\.?\d*|\.\d+|[+\-*/()]", expression)
-
-
-def _spelling(token: str) -> str:
-    """One capturing group for each way in which solutions spell a token."""
-    if token == "*":
-        return r"([*x×])"
-    if token == "/":
-        return r"([/÷])"
-    if token in "+-()":
-        return f"([{re.escape(token)}–−])" if token == "-" else f"({re.escape(token)})"
-    return f"({re.escape(token)})"
-
-
-def _last_match(pattern: str, text: str) -> re.Match[str] | None:
-    matches = list(re.finditer(pattern, text))
-    return matches[-1] if matches else None
-
-
-def _propagate(steps: tuple[str, ...], changes: dict[Fraction, Fraction]) -> list[str] | None:
-    """Later steps with changed numbers put in and every computation done again."""
-    changes = dict(changes)
-    out = []
-    for step in steps:
-        rewritten = _recompute(step, changes)
-        if rewritten is None:
-            return None
-        out.append(rewritten)
-    return out
-
-
-def _recompute(step: str, changes: dict[Fraction, Fraction]) -> str | None:
-    """One step after ``changes`` of earlier numbers; its own changed results are added."""
-    parts, position = [], 0
-    for note in _NOTE.finditer(step):
-        parts.append(_substitute(step[position : note.start()], changes))
-        expression = _substitute(note.group(1), changes)
-        old, value = to_fraction(note.group(2)), evaluate(expression)
-        spelled = NUMBER.match(step, note.end())
-        if old is None or value is None or spelled is None or not is_plausible(value):
-            return None
-        if to_fraction(spelled.group()) != old:
-            return None
-        if expression == note.group(1):
-            parts.append(note.group() + spelled.group())
-        else:
-            tail = spelled.group()[len(spelled.group().rstrip(".,")) :]
-            result = format_number(value)
-            parts.append(f"<<{expression}={result}>>{result}{tail}")
-            if value != old:
-                changes[old] = value
-        position = spelled.end()
-    parts.append(_substitute(step[position:], changes))
-    return "".join(parts)
-
-
-def _substitute(text: str, changes: dict[Fraction, Fraction]) -> str:
-    def changed(match: re.Match[str]) -> str:
-        spelled = match.group()
-        number = spelled.rstrip(".,")
-        value = to_fraction(number)
-        if value is None or value not in changes:
-            return spelled
-        return format_number(changes[value]) + spelled[len(number) :]
-
-    return NUMBER.sub(changed, text)
-
-
-def _answer_after(solution: GoldSolution, last_steps: list[str]) -> str | None:
-    """The answer that the changed last step comes to; None where it is not a new one."""
-    note = _last_note(last_steps[0]) if last_steps else None
-    gold_note = _last_note(solution.steps[-1])
-    if note is None or gold_note is None:
-        return None
-    right = to_fraction(solution.answer)
-    if right is None or to_fraction(gold_note.group(2)) != right:
-        return None  # the answer is not the last result, so what becomes of it is not known
-    value = to_fraction(note.group(2))
-    return None if value is None or value == right else note.group(2)
-
-
-def _corrupted(
-    solution: GoldSolution, steps: tuple[str, ...], answer: str, first_error: int
-) -> CorruptedSolution | None:
-    """None where a decimal fraction shows up among whole numbers: right solutions have none then,
-    and a model would learn to look for the point instead of for the error."""
-    plain = tuple(strip_notes(step) for step in steps)
-    right = " ".join((solution.question, *map(strip_notes, solution.steps)))
-    if _DECIMAL.search(" ".join(plain)) and not _DECIMAL.search(right):
-        return None
-    return CorruptedSolution(solution.question, plain, answer, first_error, kind="")
-
-
-def _last_note(step: str) -> re.Match[str] | None:
-    return _last_match(_NOTE.pattern, step)
 
 
 def _numbers_before(solution: GoldSolution, place: int) -> set[Fraction]:
@@ -297,7 +250,36 @@ def _numbers_before(solution: GoldSolution, place: int) -> set[Fraction]:
 
 
 def _near_misses(value: Fraction) -> list[Fraction]:
-    """Results as people get them wrong: off by a little, by a digit, or by a factor of ten."""
+    """Results as people get them wrong: off by a little, by a carry, or by a factor of ten."""
     step = Fraction(1) if abs(value) < 20 else Fraction(10)
     misses = [value + step, value - step, value * 10, value / 10, value + 2, value * 2]
+    misses += sorted(_misreadings(format_number(value)))
     return [miss for miss in misses if miss != value and miss > 0] or [value + 1]
+
+
+def _misreadings(spelled: str) -> set[Fraction]:
+    """Numbers that a spelled one is taken for: neighbouring digits swapped, or one of them off."""
+    readings = set()
+    for i, digit in enumerate(spelled):
+        if not digit.isdigit():
+            continue
+        after = spelled[i + 1 : i + 2]
+        if after.isdigit():
+            readings.add(spelled[:i] + after + digit + spelled[i + 2 :])
+        for other in (int(digit) - 1, int(digit) + 1):
+            if 0 <= other <= 9:
+                readings.add(f"{spelled[:i]}{other}{spelled[i + 1 :]}")
+    values = {to_fraction(reading) for reading in readings if not reading.startswith("0")}
+    return {value for value in values if value} - {to_fraction(spelled) or Fraction(0)}
+
+
+def _from_left_to_right(expression: str) -> Fraction | None:
+    """The value of ``a ∘ b ∘ c`` without brackets where no operation binds tighter than another."""
+    parts = re.split(r"([+\-*/])", expression.replace(" ", ""))
+    value = parts[0]
+    for sign, operand in zip(parts[1::2], parts[2::2], strict=False):
+        result = evaluate(f"({value}){sign}{operand}")
+        if result is None:
+            return None
+        value = f"{result.numerator}/{result.denominator}"
+    return evaluate(value)

@@ -1,49 +1,28 @@
-"""Labelled trajectories: what the joint loss is taught, and how questions are split."""
+"""The examples of a run: constructed ones, real ones with their outcomes; and their batches."""
 
 from __future__ import annotations
 
-import math
+import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Any
 
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
-from rfprm_training.config import DataConfig
-from rfprm_training.corruption import CorruptedSolution, corrupt
+from rfprm_training.config import ConstructionConfig, DataConfig, SampledSteps
+from rfprm_training.construction import question_examples, reword
+from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.gsm8k import (
     GoldSolution,
-    answer_response,
     read_gold_solutions,
     read_model_solutions,
     strip_notes,
 )
+from rfprm_training.verifier import find_equations, grade_steps
+from rfprm_training.wording import LabelledSteps
 
-UNKNOWN = math.nan
-"""Label of a step that nobody judged; it takes no part in the loss."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A trajectory with its targets in [0, 1], or :data:`UNKNOWN`."""
-
-    trajectory: Trajectory
-    step_labels: tuple[float, ...]
-    trajectory_label: float
-    group: str
-    """Trajectories to the same question share it: pairs are formed and splits made by group."""
-    kind: str
-    """``gold``, ``sampled`` (a real solution), or the kind of its constructed error."""
-    held_out: bool = False
-    """Whether its question is kept out of training."""
-
-    @property
-    def first_error(self) -> int | None:
-        """Index of the first step labelled wrong; None where there is none."""
-        wrong = (index for index, label in enumerate(self.step_labels) if label < 0.5)
-        return next(wrong, None)
+__all__ = ["UNKNOWN", "Example", "build_examples", "group_batches", "sampled_example"]
 
 
 def build_examples(config: DataConfig, seed: int) -> list[Example]:
@@ -53,20 +32,10 @@ def build_examples(config: DataConfig, seed: int) -> list[Example]:
     activations serve every fold. Raises :class:`TrainingError` where a file is missing or holds
     too few questions.
     """
-    constructed = construct_pairs(
-        read_gold_solutions(config.gold),
-        config.num_constructed + config.num_constructed_held_out,
-        config.corruption_weights,
-        random.Random(seed),
-    )
-    cut = 2 * config.num_constructed
-    sampled = [
-        sampled_example(solution, config.sampled_steps)
-        for solution in read_model_solutions(config.model_solutions)
-    ]
+    constructed = construct_examples(read_gold_solutions(config.gold), config, seed)
+    sampled = sampled_examples(read_model_solutions(config.model_solutions), config, seed)
     return [
-        *constructed[:cut],
-        *(replace(example, held_out=True) for example in constructed[cut:]),
+        *constructed,
         *(replace(example, held_out=_in_held_out_fold(example, config)) for example in sampled),
     ]
 
@@ -78,63 +47,119 @@ def _in_held_out_fold(example: Example, config: DataConfig) -> bool:
     return index % config.num_folds == config.held_out_fold
 
 
-def construct_pairs(
-    solutions: Iterable[GoldSolution],
-    num_questions: int,
-    kind_weights: dict[str, float],
-    rng: random.Random,
+def construct_examples(
+    solutions: list[GoldSolution], config: DataConfig, seed: int
 ) -> list[Example]:
-    """A right and a corrupted trajectory for each of ``num_questions``, side by side."""
-    order = list(solutions)
-    rng.shuffle(order)
+    """Of ``num_constructed`` questions to train on, and of ``num_constructed_held_out`` others.
+
+    Questions are put in the order of a hash; the ones held out come from its beginning, the ones
+    trained on from its end, and each draws from a generator of its own. So neither the split nor
+    what one question gives depends on the rest. Solutions with a false equation are left out. A
+    held-out question gives one right and one wrong trajectory.
+    """
+    ordered = sorted(solutions, key=lambda solution: _hash(seed, solution.question))
+    held_out, used = _take(ordered, config.num_constructed_held_out, config, seed, held_out=True)
+    trained, _ = _take(ordered[used:][::-1], config.num_constructed, config, seed, held_out=False)
+    return [*trained, *held_out]
+
+
+def _hash(seed: int, question: str) -> str:
+    return hashlib.sha256(f"{seed} {question}".encode()).hexdigest()
+
+
+def _take(
+    solutions: list[GoldSolution],
+    num_questions: int,
+    config: DataConfig,
+    seed: int,
+    *,
+    held_out: bool,
+) -> tuple[list[Example], int]:
+    """Examples of the first ``num_questions`` that give any, and how many were looked at."""
+    recipe = config.construction
     examples: list[Example] = []
-    for index, solution in enumerate(order):
-        if len(examples) == 2 * num_questions:
-            break
-        wrong = corrupt(solution, rng, kind_weights)
-        if wrong is not None:
-            group = f"constructed-{index}"
-            examples += [gold_example(solution, group), corrupted_example(wrong, group)]
-    if len(examples) < 2 * num_questions:
-        raise TrainingError(
-            f"{num_questions} constructed pairs were asked for, the gold solutions give "
-            f"{len(examples) // 2}; lower num_constructed or num_constructed_held_out"
+    found_questions = 0
+    for index, solution in enumerate(solutions):
+        if found_questions == num_questions:
+            return examples, index
+        if has_slip(solution):
+            continue
+        key = _hash(seed, solution.question)
+        found = question_examples(
+            solution,
+            solutions[index - 1],
+            f"constructed-{key[:12]}",
+            recipe,
+            random.Random(key),
+            errors=1 if held_out else recipe.errors_per_question,
+            flaws=0.0 if held_out else recipe.flawed_share,
         )
-    return examples
+        found_questions += bool(found)
+        examples += (replace(example, held_out=held_out) for example in found)
+    if found_questions < num_questions:
+        raise TrainingError(
+            f"{num_questions} constructed pairs were asked for, {len(solutions)} gold solutions "
+            f"give {found_questions}; lower num_constructed or num_constructed_held_out"
+        )
+    return examples, len(solutions)
 
 
-def gold_example(solution: GoldSolution, group: str) -> Example:
-    """Every step of a right solution is right."""
-    steps = tuple(strip_notes(step) for step in solution.steps)
-    trajectory = Trajectory(
-        question=solution.question,
-        steps=steps,
-        response=answer_response(solution.answer),
-        outcome=True,
-        source="gold",
+def has_slip(solution: GoldSolution) -> bool:
+    """Whether a solution that passes for right has a false equation."""
+    return any(
+        equation.holds is False
+        for step in solution.steps
+        for equation in find_equations(strip_notes(step))
     )
-    return Example(trajectory, (1.0,) * len(steps), 1.0, group, "gold")
 
 
-def corrupted_example(solution: CorruptedSolution, group: str) -> Example:
-    """Right up to the first wrong step; that one and what builds on it are wrong."""
-    trajectory = Trajectory(
-        question=solution.question,
-        steps=solution.steps,
-        response=answer_response(solution.answer),
-        outcome=False,
-        source="constructed",
-    )
-    num_wrong = len(solution.steps) - solution.first_error
-    labels = (1.0,) * solution.first_error + (0.0,) * num_wrong
-    return Example(trajectory, labels, 0.0, group, solution.kind)
+def sampled_examples(
+    trajectories: list[Trajectory], config: DataConfig, seed: int
+) -> list[Example]:
+    """Real solutions, each ``sampled_repeats`` times: as written, then in other words."""
+    references: dict[Any, list[tuple[str, ...]]] = defaultdict(list)
+    for trajectory in trajectories:
+        index = trajectory.metadata["question_index"]
+        if not references[index]:
+            references[index].append(trajectory.metadata["reference"])
+        if trajectory.outcome:
+            references[index].append(trajectory.steps)
+    first = [
+        sampled_example(
+            trajectory, config.sampled_steps, references[trajectory.metadata["question_index"]]
+        )
+        for trajectory in trajectories
+    ]
+    return first + [
+        _reworded(example, config.construction, random.Random(f"{seed} {repeat} {index}"))
+        for repeat in range(1, config.sampled_repeats)
+        for index, example in enumerate(first)
+    ]
 
 
-def sampled_example(trajectory: Trajectory, steps: Literal["none", "last", "outcome"]) -> Example:
-    """A real solution, of which only the outcome is known; ``steps`` as in :class:`DataConfig`."""
+def _reworded(example: Example, config: ConstructionConfig, rng: random.Random) -> Example:
+    trace = LabelledSteps(example.trajectory.steps, example.step_labels)
+    trace = reword(trace, config.wordings, rng)
+    trajectory = example.trajectory.model_copy(update={"steps": trace.steps})
+    return replace(example, trajectory=trajectory, step_labels=trace.labels, kind="reworded")
+
+
+def sampled_example(
+    trajectory: Trajectory, steps: SampledSteps, references: list[tuple[str, ...]]
+) -> Example:
+    """A real solution, of which only the outcome is known; ``steps`` as in :class:`DataConfig`,
+    ``references`` are right solutions to its question."""
     num_steps, outcome = len(trajectory.steps), float(trajectory.outcome or 0)
     if steps == "none":
-        labels = (UNKNOWN,) * num_steps
+        labels: tuple[float, ...] = (UNKNOWN,) * num_steps
+    elif steps == "verified":
+        grades = grade_steps(
+            trajectory.question,
+            trajectory.steps,
+            references=references,
+            outcome=bool(trajectory.outcome),
+        )
+        labels = tuple(grade.grade for grade in grades)
     elif steps == "outcome" or outcome:
         labels = (outcome,) * num_steps
     else:

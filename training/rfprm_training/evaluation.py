@@ -78,7 +78,7 @@ def evaluate_scorer(
     """
     examples = [e for e in build_examples(config.data, config.seed) if e.held_out]
     sampled = [example for example in examples if example.kind == "sampled"]
-    constructed = [example for example in examples if example.kind != "sampled"]
+    constructed = [e for e in examples if e.kind not in ("sampled", "reworded")]
     if not sampled or not constructed:
         raise TrainingError(
             "the config holds out no data to evaluate on: set data.held_out_fold and "

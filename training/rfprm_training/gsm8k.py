@@ -43,10 +43,12 @@ def read_gold_solutions(path: Path) -> list[GoldSolution]:
 def read_model_solutions(path: Path) -> list[Trajectory]:
     """Every model's solution of ``gsm8k_model_solutions.jsonl`` with its true outcome.
 
-    ``source`` names the model; ``metadata["question_index"]`` groups the solutions to a question.
+    ``source`` names the model; ``metadata["question_index"]`` groups the solutions to a question,
+    ``metadata["reference"]`` holds the steps of the right one.
     """
     trajectories = []
     for index, row in enumerate(read_rows(path)):
+        reference = tuple(map(strip_notes, split_solution(row["ground_truth"])[0]))
         models = [name for name in row if isinstance(row[name], dict)]
         for name in models:
             steps, answer = split_solution(row[name]["solution"])
@@ -58,7 +60,7 @@ def read_model_solutions(path: Path) -> list[Trajectory]:
                         response=answer_response(answer),
                         outcome=bool(row[name]["is_correct"]),
                         source=name,
-                        metadata={"question_index": index},
+                        metadata={"question_index": index, "reference": reference},
                     )
                 )
     return trajectories

@@ -11,6 +11,7 @@ import torch
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from rfprm_export.checkpoint import (
     CHECKPOINT_NAME,
@@ -43,7 +44,8 @@ class TrainedPRM:
         self.base = read_base_model(base_path)
         self.encoder = _encoder(self.base, config)
         torch.manual_seed(config.seed)
-        self.network = _frozen_network(self.base, config).to(device=device, dtype=torch.bfloat16)
+        dtype = compute_dtype(config.network, device)
+        self.network = _frozen_network(self.base, config).to(device=device, dtype=dtype)
 
     def add_trained_parts(self) -> None:
         """Put LoRA into the upper layers and unfreeze the heads."""
@@ -61,8 +63,17 @@ class TrainedPRM:
     def logits(self, hidden: Tensor, marker_positions: Tensor) -> Tensor:
         """Logits [num_markers, 2] from the states [batch, length, hidden] below the first
         trained layer."""
-        top = self.network.run_layers(hidden, self.config.network.first_trained_layer)
-        return self.network.read_markers(top.float(), marker_positions)
+        settings = self.config.network
+        first, last = settings.first_trained_layer, settings.num_layers
+        if settings.gradient_checkpointing:
+            # With the adapter on the first layer alone the input itself needs no gradient.
+            for layer in range(first, last):
+                hidden = checkpoint(
+                    self.network.run_layers, hidden, layer, layer + 1, use_reentrant=False
+                )
+        else:
+            hidden = self.network.run_layers(hidden, first)
+        return self.network.read_markers(hidden.float(), marker_positions)
 
     def trained_parameters(self) -> dict[str, Tensor]:
         return {
@@ -104,6 +115,13 @@ class TrainedPRM:
         (folder / CHECKPOINT_NAME).write_text(
             _describe(self.config, self.base).to_json(), encoding="utf-8"
         )
+
+
+def compute_dtype(network: NetworkConfig, device: torch.device) -> torch.dtype:
+    """The type of frozen weights and activations on ``device``."""
+    if network.precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if network.precision == "bfloat16" else torch.float32
 
 
 def lora_config(network: NetworkConfig) -> Any:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME
+from rfprm_runtime.batching import pad_batch
 from rfprm_training import TrainingError
 from rfprm_training.activations import ActivationCache
 from rfprm_training.config import TrainingConfig, read_config
@@ -36,7 +37,7 @@ _STATE_NAME = "state.pt"
 class Batch:
     """Padded states of some trajectories, and what they should score."""
 
-    hidden: Tensor  # bfloat16 [batch, length, hidden_size]
+    hidden: Tensor  # [batch, length, hidden_size]
     step_positions: Tensor  # int64 [num_steps], into the flattened [batch * length]
     trajectory_positions: Tensor  # int64 [batch]
     targets: Targets
@@ -129,7 +130,10 @@ class Trainer:
             raise TrainingError("no example is left to train on; raise num_constructed")
         return plan
 
-    def _fill_cache(self) -> ActivationCache:
+    def _fill_cache(self) -> ActivationCache | None:
+        """None where nothing would be read twice."""
+        if self.config.network.first_trained_layer == 0 or self.config.optimizer.num_epochs == 1:
+            return None
         layer = self.config.network.first_trained_layer
         key = self.config.base.model_dump_json()
         hidden_size = self.prm.network.shape.hidden_size
@@ -137,10 +141,20 @@ class Trainer:
         cache.fill(self.prm.network)
         return cache
 
-    def _load(self, cache: ActivationCache, indices: list[int]) -> Batch:
-        hidden = torch.nn.utils.rnn.pad_sequence(
-            [cache[index] for index in indices], batch_first=True
-        )
+    def _states(self, cache: ActivationCache | None, indices: list[int]) -> Tensor:
+        """States [batch, length, hidden_size] below the first trained layer."""
+        network = self.prm.network
+        dtype = network.model.embed_tokens.weight.dtype
+        if cache is not None:
+            rows = [cache[index] for index in indices]
+            return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device, dtype)
+        ids = torch.from_numpy(pad_batch([self.rows[index] for index in indices]).token_ids)
+        with torch.no_grad():
+            states = network.embed(ids.to(self.device))
+            return network.run_layers(states, 0, self.config.network.first_trained_layer)
+
+    def _load(self, cache: ActivationCache | None, indices: list[int]) -> Batch:
+        hidden = self._states(cache, indices)
         length = hidden.shape[1]
         steps, ends = [], []
         for row, index in enumerate(indices):
@@ -149,7 +163,7 @@ class Trainer:
             ends.append(markers[-1:])
         targets = make_targets([self.examples[index] for index in indices])
         return Batch(
-            hidden.to(self.device),
+            hidden,
             torch.cat(steps).to(self.device),
             torch.cat(ends).to(self.device),
             Targets(*(getattr(targets, name).to(self.device) for name in vars(targets))),

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from rfprm_training.config import ConstructionConfig
+from rfprm_training.construction import question_examples
+from rfprm_training.corruption import CORRUPTIONS
+from rfprm_training.dataset import has_slip
+from rfprm_training.example import Example
+from rfprm_training.flaws import FLAWS
+from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, strip_notes
+from rfprm_training.verifier import find_equations
+from rfprm_training.wording import WORDINGS, LabelledSteps, reordered, thinking
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k_train.jsonl"
+OTHER = GoldSolution("How many hens?", ("There are 4 + 5 = <<4+5=9>>9 hens.",), "9")
+RICH = ConstructionConfig(
+    corruption_weights=dict.fromkeys(CORRUPTIONS, 1.0),
+    errors_per_question=3,
+    flawed_share=1.0,
+    reordered_share=0.5,
+    wordings=dict.fromkeys(WORDINGS, 1.0),
+    thinking_share=0.4,
+)
+
+
+def examples_of(solution: GoldSolution, seed: int) -> list[Example]:
+    rng = random.Random(seed)
+    return question_examples(solution, OTHER, "g", RICH, rng, errors=3, flaws=1.0)
+
+
+def test_every_step_has_a_label_and_every_example_the_group(pencils: GoldSolution) -> None:
+    for seed in range(40):
+        for example in examples_of(pencils, seed):
+            assert len(example.step_labels) == len(example.trajectory.steps)
+            assert example.group == "g"
+            assert example.trajectory.question == pencils.question
+
+
+def test_errors_to_one_question_differ(pencils: GoldSolution) -> None:
+    wrong = [e for e in examples_of(pencils, 3) if e.kind in CORRUPTIONS]
+    assert len({e.trajectory.steps for e in wrong}) == len(wrong) > 1
+    assert all(e.trajectory_label == 0.0 and e.trajectory.outcome is False for e in wrong)
+
+
+def test_right_traces_end_right_though_they_may_err_on_the_way(pencils: GoldSolution) -> None:
+    mended = 0
+    for seed in range(200):
+        gold = examples_of(pencils, seed)[0]
+        assert (gold.kind, gold.trajectory_label) == ("gold", 1.0)
+        known = [label for label in gold.step_labels if not math.isnan(label)]
+        assert known[-1] == 1.0
+        mended += 0.0 in known
+    assert 10 < mended < 100  # only thinking traces correct themselves
+
+
+def test_construction_is_the_same_for_the_same_seed(pencils: GoldSolution) -> None:
+    assert repr(examples_of(pencils, 5)) == repr(examples_of(pencils, 5))
+
+
+def test_a_solution_without_computations_gives_nothing() -> None:
+    assert examples_of(GoldSolution("Why?", ("Because.",), "1"), 0) == []
+
+
+def test_stopping_early_leaves_right_steps_and_a_wrong_answer(pencils: GoldSolution) -> None:
+    flawed = FLAWS["stopped_early"](pencils, OTHER, random.Random(0))
+    assert flawed is not None
+    assert flawed.steps == tuple(strip_notes(step) for step in pencils.steps[:-1])
+    assert (flawed.answer, flawed.step_labels, flawed.trajectory_label) == ("30", (1.0, 1.0), 0.0)
+
+
+def test_wrong_words_leave_the_numbers(pencils: GoldSolution) -> None:
+    solution = GoldSolution(
+        pencils.question, ("Ann has 2 more, 1 + 2 = <<1+2=3>>3.", "3 is the sum."), "3"
+    )
+    flawed = FLAWS["wrong_words"](solution, OTHER, random.Random(0))
+    assert flawed is not None
+    assert flawed.steps[0] == "Ann has 2 less, 1 + 2 = 3."
+    assert flawed.step_labels[0] == 0.0
+    assert math.isnan(flawed.step_labels[1])
+    assert math.isnan(flawed.trajectory_label)
+
+
+def test_a_foreign_step_is_wrong_alone(pencils: GoldSolution) -> None:
+    flawed = FLAWS["foreign_step"](pencils, OTHER, random.Random(1))
+    assert flawed is not None
+    place = flawed.step_labels.index(0.0)
+    assert flawed.steps[place] == "There are 4 + 5 = 9 hens."
+    assert sum(flawed.step_labels) == len(pencils.steps)
+
+
+def test_a_repeated_step_stands_where_another_belongs(pencils: GoldSolution) -> None:
+    flawed = FLAWS["repeated_step"](pencils, OTHER, random.Random(1))
+    assert flawed is not None
+    assert flawed.steps[0] == flawed.steps[1]
+    assert flawed.step_labels[:2] == (1.0, 0.0)
+
+
+def test_the_solution_of_another_question_is_wrong_throughout(pencils: GoldSolution) -> None:
+    flawed = FLAWS["other_question"](pencils, OTHER, random.Random(1))
+    assert flawed is not None
+    assert set(flawed.step_labels) == {0.0}
+
+
+TRACE = LabelledSteps(("She has 3 x 12 = 36 pens.", "36 / 4 = 9 remain.", "Done."), (1.0, 0.0, 1.0))
+
+
+@pytest.mark.parametrize("name", WORDINGS)
+def test_wording_keeps_steps_and_what_they_compute(name: str) -> None:
+    for seed in range(10):
+        worded = WORDINGS[name](TRACE, random.Random(seed))
+        assert worded.labels == TRACE.labels
+        holds = [[e.holds for e in find_equations(step)] for step in worded.steps]
+        assert holds == [[True], [True], []]
+
+
+def test_thinking_moves_labels_with_their_steps() -> None:
+    for seed in range(30):
+        rng = random.Random(seed)
+        worded = thinking(TRACE, rng, corrections=[(1, "WRONG TRY", 0.25)])
+        found = dict(zip(worded.steps, worded.labels, strict=True))
+        assert [label for step, label in found.items() if "WRONG TRY" in step] == [0.25]
+        assert {label for step, label in found.items() if "9 remain" in step} == {0.0}
+        after = worded.steps[next(i for i, s in enumerate(worded.steps) if "WRONG" in s) + 1]
+        assert after.endswith("36 / 4 = 9 remain.")
+
+
+def test_only_steps_that_do_not_need_each_other_change_places() -> None:
+    chained = GoldSolution("?", ("1+1=<<1+1=2>>2", "2+3=<<2+3=5>>5", "5+1=<<5+1=6>>6"), "6")
+    free = GoldSolution("?", ("1+1=<<1+1=2>>2", "7+3=<<7+3=10>>10", "2+10=<<2+10=12>>12"), "12")
+    assert reordered(chained, random.Random(0)) is None
+    moved = reordered(free, random.Random(0))
+    assert moved is not None
+    assert moved.steps == (free.steps[1], free.steps[0], free.steps[2])
+
+
+@pytest.mark.skipif(not SHARED.is_file(), reason="../shared/data/gsm8k_train.jsonl is absent")
+def test_false_arithmetic_in_real_solutions_is_labelled_wrong() -> None:
+    drawn = random.Random(0).sample(read_gold_solutions(SHARED), 300)
+    solutions = [solution for solution in drawn if not has_slip(solution)]
+    false_steps = labelled_right = 0
+    for index, solution in enumerate(solutions):
+        rng = random.Random(index)
+        other = solutions[index - 1]
+        for e in question_examples(solution, other, "g", RICH, rng, errors=3, flaws=1.0):
+            for step, label in zip(e.trajectory.steps, e.step_labels, strict=True):
+                if any(equation.holds is False for equation in find_equations(step)):
+                    false_steps += 1
+                    labelled_right += label == 1.0
+    assert false_steps > 200
+    assert labelled_right == 0

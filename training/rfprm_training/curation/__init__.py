@@ -1,0 +1,1 @@
+"""From raw traces of any common format to trajectories worth labelling; a report on the rest."""

@@ -1,0 +1,113 @@
+"""Near-duplicates among millions of texts: MinHash by datasketch, its bands on disk.
+
+datasketch's own index lives in memory. Here the bands of all texts stand in a temporary SQLite
+file, so that memory does not grow with the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.errors import MissingExtraError
+
+_SHINGLE = 5
+_CACHE_KIB = 64 * 1024
+
+
+class NearDuplicates:
+    """Remembers texts and says of a new one which earlier one it repeats.
+
+    Use as a context manager; the index is deleted at the end.
+    """
+
+    def __init__(self, threshold: float, *, num_permutations: int = 64, seed: int = 1) -> None:
+        try:
+            from datasketch import MinHash
+        except ImportError:
+            raise MissingExtraError("datasketch", "data", "removal of duplicates") from None
+        self._threshold = threshold
+        self._empty = MinHash(num_perm=num_permutations, seed=seed)
+        self._rows = rows_per_band(threshold, num_permutations)
+        self._folder = tempfile.TemporaryDirectory(prefix="rfprm-duplicates-")
+        self._index = sqlite3.connect(Path(self._folder.name) / "bands.sqlite")
+        self._index.execute("PRAGMA journal_mode=OFF")
+        self._index.execute("PRAGMA synchronous=OFF")
+        self._index.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        self._index.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, place TEXT, hash BLOB)")
+        self._index.execute(
+            "CREATE TABLE bands (band INTEGER, text INTEGER, PRIMARY KEY (band, text)) "
+            "WITHOUT ROWID"
+        )
+
+    def add(self, text: str, place: str) -> str | None:
+        """The place of an earlier text like this one; None where there is none, and this one is
+        then remembered."""
+        signature = self._signature(text)
+        bands = _band_hashes(signature, self._rows)
+        earlier = self._most_alike(signature, bands)
+        if earlier is not None:
+            return earlier
+        cursor = self._index.execute(
+            "INSERT INTO texts (place, hash) VALUES (?, ?)", (place, signature.tobytes())
+        )
+        self._index.executemany(
+            "INSERT OR IGNORE INTO bands VALUES (?, ?)",
+            [(band, cursor.lastrowid) for band in bands],
+        )
+        return None
+
+    def _signature(self, text: str) -> NDArray[np.uint32]:
+        words = re.findall(r"\w+", text.lower())
+        count = max(1, len(words) - _SHINGLE + 1)
+        shingles = {" ".join(words[start : start + _SHINGLE]) for start in range(count)}
+        sketch = self._empty.copy()
+        sketch.update_batch([shingle.encode() for shingle in sorted(shingles)])
+        # The hash values are of 32 bits.
+        return np.asarray(sketch.hashvalues, dtype=np.uint64).astype(np.uint32)
+
+    def _most_alike(self, signature: NDArray[np.uint32], bands: list[int]) -> str | None:
+        marks = ",".join("?" * len(bands))
+        rows = self._index.execute(
+            "SELECT DISTINCT texts.id, place, hash FROM bands JOIN texts ON texts.id = bands.text "
+            f"WHERE band IN ({marks}) ORDER BY texts.id",
+            bands,
+        )
+        for _, place, stored in rows:
+            share = float((np.frombuffer(stored, dtype=np.uint32) == signature).mean())
+            if share >= self._threshold:
+                return str(place)
+        return None
+
+    def __enter__(self) -> NearDuplicates:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._index.close()
+        self._folder.cleanup()
+
+
+def rows_per_band(threshold: float, num_permutations: int) -> int:
+    """Rows of a band such that texts at ``threshold`` share one with a chance of 95 % or more:
+    the chance is 1 − (1 − sʳ)^(n/r), and more rows mean fewer texts to compare."""
+    rows = 1
+    for candidate in range(2, num_permutations // 4 + 1):
+        if 1 - (1 - threshold**candidate) ** (num_permutations // candidate) >= 0.95:
+            rows = candidate
+    return rows
+
+
+def _band_hashes(signature: NDArray[np.uint32], rows: int) -> list[int]:
+    """One signed 64-bit number a band."""
+    hashes = []
+    for index in range(len(signature) // rows):
+        part = signature[index * rows : (index + 1) * rows].tobytes()
+        digest = hashlib.blake2b(part, digest_size=8, salt=index.to_bytes(4, "little"))
+        hashes.append(int.from_bytes(digest.digest(), "little", signed=True))
+    return hashes

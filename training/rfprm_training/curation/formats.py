@@ -1,0 +1,201 @@
+"""The common formats of reasoning traces, read into one: a trajectory and its reference answer.
+
+Knows the field names that data sets use; knows no files. Several generations to one question
+become several candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.parsing import SplitRule, split_steps
+from rfprm_runtime.records import QUESTION_FIELDS, TEXT_FIELDS, trajectory_from_fields
+from rfprm_runtime.types import Trajectory
+from rfprm_training.verifier.answers import final_answer
+
+THINKING_FIELDS = (
+    "thinking",
+    "reasoning",
+    "reasoning_content",
+    "thinking_trajectory",
+    "thinking_trajectories",
+    "deepseek_reasoning",
+    "thought",
+)
+"""Where the thinking has a field of its own; the response is then in one of the next."""
+RESPONSE_FIELDS = (
+    "final_response",
+    "response",
+    "attempt",
+    "deepseek_solution",
+    "output",
+    "completion",
+    "solution",
+)
+CHAT_FIELDS = ("messages", "conversations", "conversation")
+ANSWER_FIELDS = (
+    "expected_answer",
+    "final_answer",
+    "gold_answer",
+    "ground_truth",
+    "target",
+    "answer",
+    "solution",
+)
+OUTCOME_FIELDS = ("outcome", "is_correct", "correct", "correctness", "correctness_math_verify")
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trajectory; its ``metadata["answer"]`` holds the reference answer if there is one."""
+
+    trajectory: Trajectory
+
+    @property
+    def answer(self) -> str | None:
+        found = self.trajectory.metadata.get("answer")
+        return found if isinstance(found, str) else None
+
+
+def read_candidates(
+    fields: dict[str, Any], *, split: SplitRule = "blank_lines", source: str | None = None
+) -> Iterator[Candidate | InvalidTrajectoryError]:
+    """Every trajectory of a record, or why there is none.
+
+    Formats: ``steps`` (+ ``response``); a text with or without thinking tags; thinking and response
+    in fields of their own; chat ``messages`` (role, content) or ``conversations`` (from, value),
+    with ``reasoning_content`` beside an assistant's content; ``generations``, a list of texts.
+    ``outcome`` and the reference answer are taken along where a field has them; ``metadata`` and
+    ``source`` of a record that has them are kept.
+    """
+    generations = fields.get("generations")
+    if isinstance(generations, list):
+        for index, text in enumerate(generations):
+            one = {k: _of_generation(v, index, len(generations)) for k, v in fields.items()}
+            one.pop("generations")
+            yield _candidate({**one, "completion": text}, split, source, {"generation": index})
+    else:
+        yield _candidate(fields, split, source, {})
+
+
+def _of_generation(value: Any, index: int, count: int) -> Any:
+    """Fields that are lists of the same length speak of one generation each."""
+    return value[index] if isinstance(value, list) and len(value) == count else value
+
+
+def _candidate(
+    fields: dict[str, Any], split: SplitRule, source: str | None, metadata: dict[str, Any]
+) -> Candidate | InvalidTrajectoryError:
+    try:
+        trajectory = _trajectory(fields, split)
+        answer = _answer(fields)
+        kept = fields.get("metadata")
+        metadata = {**(kept if isinstance(kept, dict) else {}), **metadata}
+        if answer is not None:
+            metadata.setdefault("answer", answer)
+        named = fields.get("source")
+        return Candidate(
+            Trajectory.build(
+                question=trajectory.question,
+                steps=trajectory.steps,
+                response=trajectory.response,
+                outcome=_outcome(fields),
+                source=named if isinstance(named, str) else source,
+                metadata=metadata,
+            )
+        )
+    except InvalidTrajectoryError as error:
+        return error
+
+
+def _trajectory(fields: dict[str, Any], split: SplitRule) -> Trajectory:
+    if "steps" in fields:
+        return trajectory_from_fields({**fields, "question": question_of(fields)}, split=split)
+    for name in CHAT_FIELDS:
+        if isinstance(fields.get(name), list):
+            return _from_chat(fields[name], split)
+    thinking = next((fields[n] for n in THINKING_FIELDS if fields.get(n)), None)
+    if thinking is None:
+        return _from_text(fields, split)
+    question = question_of(fields)
+    response = next((fields[n] for n in RESPONSE_FIELDS if isinstance(fields.get(n), str)), "")
+    return _from_halves(question, thinking, response, split)
+
+
+def _from_text(fields: dict[str, Any], split: SplitRule) -> Trajectory:
+    """A text with or without thinking tags; last of all in ``answer``, as GSM8K has it."""
+    names = (*TEXT_FIELDS, *RESPONSE_FIELDS, "answer")
+    text = next((fields[name] for name in names if isinstance(fields.get(name), str)), None)
+    if text is None:
+        raise InvalidTrajectoryError(
+            f"no steps and no text of a trace: got the fields {sorted(fields)}"
+        )
+    return Trajectory.from_text(question_of(fields), text, split=split)
+
+
+def _from_chat(messages: list[Any], split: SplitRule) -> Trajectory:
+    """The last answer of an assistant to the last message of a user before it."""
+    question = text = thinking = None
+    for message in messages:
+        if not isinstance(message, dict):
+            raise InvalidTrajectoryError(
+                f"a chat message is {type(message).__name__}, expected an object"
+            )
+        role = _ROLES.get(str(message.get("role", message.get("from"))).lower())
+        content = message.get("content", message.get("value"))
+        if role == "user":
+            question = content
+        elif role == "assistant":
+            text, thinking = content, message.get("reasoning_content")
+    if not isinstance(question, str) or not isinstance(text, str):
+        raise InvalidTrajectoryError(
+            "the chat holds no text of a user with an answer of an assistant"
+        )
+    if thinking:
+        return _from_halves(question, thinking, text, split)
+    return Trajectory.from_text(question, text, split=split)
+
+
+def _from_halves(question: Any, thinking: Any, response: str, split: SplitRule) -> Trajectory:
+    parts = thinking if isinstance(thinking, list) else [thinking]
+    if not all(isinstance(part, str) for part in parts):
+        raise InvalidTrajectoryError("the thinking is neither a string nor a list of strings")
+    steps = [step for part in parts for step in split_steps(part, split)]
+    return Trajectory.build(question=question, steps=steps, response=split_steps(response, split))
+
+
+def question_of(fields: dict[str, Any]) -> Any:
+    """The question of a record of any format. Raises :class:`InvalidTrajectoryError`."""
+    for name in CHAT_FIELDS:
+        if isinstance(fields.get(name), list):
+            return _from_chat(fields[name], "blank_lines").question
+    for name in (*QUESTION_FIELDS, "instruction", "input"):
+        if name in fields:
+            return fields[name]
+    raise InvalidTrajectoryError(f"no question: got the fields {sorted(fields)}")
+
+
+def _answer(fields: dict[str, Any]) -> str | None:
+    for name in ANSWER_FIELDS:
+        value = fields.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return f"{value:g}" if isinstance(value, float) else str(value)
+        if isinstance(value, str) and value.strip():
+            # A whole solution holds the answer at its end; a short text is the answer.
+            is_solution = len(value) > 80 or "####" in value or "\\boxed" in value
+            if name == "solution" and not is_solution:
+                continue
+            return final_answer(value) if is_solution else value.strip()
+    return None
+
+
+def _outcome(fields: dict[str, Any]) -> bool | float | None:
+    for name in OUTCOME_FIELDS:
+        value = fields.get(name)
+        if isinstance(value, (bool, int, float)):
+            return value
+    return None

@@ -1,0 +1,156 @@
+"""Raw traces in, trajectories worth labelling out, with a report of what was dropped and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.parsing import SplitRule
+from rfprm_training import TrainingError
+from rfprm_training.curation.config import CurationConfig
+from rfprm_training.curation.contamination import EvaluationQuestions
+from rfprm_training.curation.duplicates import NearDuplicates
+from rfprm_training.curation.filters import reason_to_drop
+from rfprm_training.curation.formats import Candidate
+from rfprm_training.curation.sources import Record, read_questions, read_records
+
+_EXAMPLES = 3
+
+
+@dataclass
+class CurationReport:
+    """What was read, kept and dropped."""
+
+    num_read: int = 0
+    num_kept: int = 0
+    num_kept_by_source: dict[str, int] = field(default_factory=dict)
+    num_dropped: dict[str, int] = field(default_factory=dict)
+    """By reason, in the order in which the filters ask."""
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """Of each reason, the first places with what was seen there."""
+    num_steps: int = 0
+    num_characters: int = 0
+    num_evaluation_questions: int = 0
+
+    def drop(self, reason: str, place: str, seen: str) -> None:
+        self.num_dropped[reason] = self.num_dropped.get(reason, 0) + 1
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(f"{place}: {seen}")
+
+    def keep(self, candidate: Candidate) -> None:
+        trajectory = candidate.trajectory
+        self.num_kept += 1
+        source = trajectory.source or "(none)"
+        self.num_kept_by_source[source] = self.num_kept_by_source.get(source, 0) + 1
+        self.num_steps += len(trajectory.steps)
+        self.num_characters += sum(map(len, (*trajectory.steps, *trajectory.response)))
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def curate(
+    sources: Sequence[str],
+    output: Path,
+    config: CurationConfig,
+    *,
+    split: SplitRule = "blank_lines",
+    overwrite: bool = False,
+    on_progress: Callable[[CurationReport], None] | None = None,
+) -> CurationReport:
+    """Write what passes to the JSONL file ``output``, and the report to ``output.report.json``.
+
+    Memory holds one record, the evaluation questions and a cache of fixed size. The output appears
+    when it is whole; the order is that of the sources. Raises :class:`TrainingError`.
+    """
+    if output.exists() and not overwrite:
+        raise TrainingError(f"{output} exists; choose another name, or use --overwrite")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(output.name + ".partial")
+    report = CurationReport()
+    evaluation = EvaluationQuestions(
+        (question for source in config.evaluation_sets for question in _questions(source)),
+        max_shared=config.max_contamination,
+    )
+    report.num_evaluation_questions = len(evaluation)
+    with ExitStack() as stack:
+        duplicates = None
+        if config.duplicates.threshold is not None:
+            duplicates = stack.enter_context(
+                NearDuplicates(
+                    config.duplicates.threshold,
+                    num_permutations=config.duplicates.num_permutations,
+                    seed=config.seed + 1,
+                )
+            )
+        file = stack.enter_context(partial.open("w", encoding="utf-8"))
+        for source in sources:
+            for record in read_records(source, split=split):
+                report.num_read += 1
+                kept = _judge(record, config, evaluation, duplicates, report)
+                if kept is not None:
+                    report.keep(kept)
+                    file.write(_line(kept))
+                if on_progress is not None and report.num_read % 100 == 0:
+                    on_progress(report)
+    _write_report(output, report)
+    partial.replace(output)
+    return report
+
+
+def _questions(source: str) -> Iterator[str]:
+    for place, question in read_questions(source):
+        if isinstance(question, InvalidTrajectoryError):
+            raise TrainingError(
+                f"the evaluation set {source!r}, {place}: {question}; a question that is not read "
+                "cannot be kept out of training"
+            )
+        yield question
+
+
+def _judge(
+    record: Record,
+    config: CurationConfig,
+    evaluation: EvaluationQuestions,
+    duplicates: NearDuplicates | None,
+    report: CurationReport,
+) -> Candidate | None:
+    candidate = record.found
+    if isinstance(candidate, InvalidTrajectoryError):
+        report.drop("unreadable", record.place, str(candidate))
+        return None
+    reason = reason_to_drop(candidate, config.filters)
+    if reason is not None:
+        report.drop(reason[0], record.place, reason[1])
+        return None
+    trajectory = candidate.trajectory
+    contaminated = evaluation.contains(trajectory.question)
+    if contaminated is not None:
+        report.drop("contamination", record.place, contaminated)
+        return None
+    if duplicates is not None:
+        text = "\n".join((trajectory.question, *trajectory.steps, *trajectory.response))
+        earlier = duplicates.add(text, record.place)
+        if earlier is not None:
+            report.drop("duplicate", record.place, f"like {earlier}")
+            return None
+    return candidate
+
+
+def _line(candidate: Candidate) -> str:
+    fields = candidate.trajectory.model_dump(mode="json")
+    return json.dumps(fields, ensure_ascii=False) + "\n"
+
+
+def _write_report(output: Path, report: CurationReport) -> None:
+    path = output.with_name(output.name + ".report.json")
+    partial = path.with_name(path.name + ".partial")
+    text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False)
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)

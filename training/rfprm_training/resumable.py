@@ -1,0 +1,104 @@
+"""A file that grows by whole lines, survives a kill, and appears under its name when it is done."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rfprm_training import TrainingError
+
+
+class ResumableLines:
+    """Lines for ``path`` in ``path.partial``, lines on what failed in ``path.errors.jsonl``.
+
+    ``key`` says what the lines depend on; a partial file of another key is refused. An input record
+    gives one line or one error, so both together say how many records are done.
+    """
+
+    def __init__(self, path: Path, key: dict[str, Any], *, overwrite: bool = False) -> None:
+        if path.exists() and not overwrite:
+            raise TrainingError(f"{path} exists; choose another name, or use --overwrite")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.errors_path = path.with_name(path.name + ".errors.jsonl")
+        self._partial = path.with_name(path.name + ".partial")
+        self._key_path = path.with_name(path.name + ".partial.json")
+        self._check_key(key)
+        self.num_lines = _keep_whole_lines(self._partial)
+        self.num_errors = _keep_whole_lines(self.errors_path)
+        self._lines = self._partial.open("a", encoding="utf-8")
+        self._errors = self.errors_path.open("a", encoding="utf-8")
+
+    @property
+    def num_done(self) -> int:
+        """Records of the input that need no more work."""
+        return self.num_lines + self.num_errors
+
+    def write(self, line: str) -> None:
+        self._lines.write(line)
+        self._lines.flush()
+        self.num_lines += 1
+
+    def write_error(self, record: dict[str, Any]) -> None:
+        self._errors.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._errors.flush()
+        self.num_errors += 1
+
+    def finish(self) -> None:
+        """Give the file its name."""
+        self._close()
+        self._partial.replace(self.path)
+        self._key_path.unlink()
+        if not self.num_errors:
+            self.errors_path.unlink()
+
+    def _close(self) -> None:
+        for file in (self._lines, self._errors):
+            if not file.closed:
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+
+    def __enter__(self) -> ResumableLines:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _check_key(self, key: dict[str, Any]) -> None:
+        text = json.dumps(key, sort_keys=True, indent=2) + "\n"
+        if self._key_path.is_file():
+            if self._key_path.read_text(encoding="utf-8") != text:
+                raise TrainingError(
+                    f"{self._partial} was begun with another input or other settings (see "
+                    f"{self._key_path}); remove both to start again, or choose another name"
+                )
+            return
+        # Nothing that stands there belongs to this run.
+        self._partial.unlink(missing_ok=True)
+        self.errors_path.unlink(missing_ok=True)
+        partial = self._key_path.with_suffix(".new")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self._key_path)
+
+
+def _keep_whole_lines(path: Path) -> int:
+    """Cut off what a kill left of a line; the number of lines that remain."""
+    if not path.is_file():
+        return 0
+    count = end = position = 0
+    with path.open("rb+") as file:
+        for line in file:
+            position += len(line)
+            if line.endswith(b"\n"):
+                count, end = count + 1, position
+        file.truncate(end)
+    return count

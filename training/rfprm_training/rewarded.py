@@ -1,0 +1,110 @@
+"""Rewarded trajectories as files: what labelling writes and training reads, one JSON object a line.
+
+A value that nobody knows is ``null`` in the file and NaN in memory. Every component of a step
+reward stays beside the fused value, so that an ablation needs no new labelling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rfprm_runtime.types import Trajectory
+from rfprm_training import TrainingError
+from rfprm_training.example import UNKNOWN, Example
+
+Reward = float | None
+
+
+class RewardedTrajectory(BaseModel):
+    """A trajectory with its rewards in [0, 1]; None where one is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trajectory: Trajectory
+    step_rewards: tuple[Reward, ...]
+    """Fused, one for each step."""
+    components: dict[str, tuple[Reward, ...]] = Field(default_factory=dict)
+    """``alignment``, ``quality``, ``coherence``, as far as they were asked for."""
+    quality_reasons: tuple[str, ...] | None = None
+    """What the expert said to each step, where it says anything."""
+    trajectory_reward: Reward = None
+    errors: tuple[str, ...] = ()
+    """What could not be found out about this trajectory, and why."""
+
+    @model_validator(mode="after")
+    def _one_reward_a_step(self) -> RewardedTrajectory:
+        num_steps = len(self.trajectory.steps)
+        for name, values in {"step_rewards": self.step_rewards, **self.components}.items():
+            if len(values) != num_steps:
+                raise ValueError(f"{name} has {len(values)} values for {num_steps} steps")
+            for value in values:
+                if value is not None and not 0 <= value <= 1:
+                    raise ValueError(f"{name} holds {value}, expected [0, 1] or null")
+        reward = self.trajectory_reward
+        if reward is not None and not 0 <= reward <= 1:
+            raise ValueError(f"trajectory_reward is {reward}, expected [0, 1] or null")
+        return self
+
+    def to_line(self) -> str:
+        """One line of JSON, its end included; trajectory fields stand at the top."""
+        fields = self.model_dump(mode="json")
+        return json.dumps({**fields.pop("trajectory"), **fields}, ensure_ascii=False) + "\n"
+
+    def as_example(self, *, held_out: bool = False) -> Example:
+        """As the trainer takes it. Trajectories to one question share a group."""
+        return Example(
+            trajectory=self.trajectory,
+            step_labels=tuple(UNKNOWN if r is None else r for r in self.step_rewards),
+            trajectory_label=UNKNOWN if self.trajectory_reward is None else self.trajectory_reward,
+            group=question_key(self.trajectory.question),
+            kind="rewarded",
+            held_out=held_out,
+        )
+
+
+def question_key(question: str) -> str:
+    """The same for questions that differ in case and white space alone."""
+    text = " ".join(question.lower().split())
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def known_or_none(values: Any) -> tuple[Reward, ...]:
+    """An array as a file spells it: NaN becomes None."""
+    return tuple(None if math.isnan(value) else float(value) for value in values)
+
+
+_TRAJECTORY_FIELDS = set(Trajectory.model_fields)
+
+
+def read_rewarded(path: Path) -> Iterator[RewardedTrajectory]:
+    """Every line of a file, lazily. Raises :class:`TrainingError` naming a bad line."""
+    try:
+        file = path.open(encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"cannot read {path}: {error.strerror}") from None
+    with file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _parse(path, number, line)
+
+
+def _parse(path: Path, number: int, line: str) -> RewardedTrajectory:
+    try:
+        fields = json.loads(line)
+        trajectory = {name: fields.pop(name) for name in _TRAJECTORY_FIELDS & set(fields)}
+        return RewardedTrajectory(trajectory=Trajectory(**trajectory), **fields)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise TrainingError(
+            f"{path}, line {number} is no rewarded trajectory: {place}: {problem['msg']}"
+        ) from None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise TrainingError(f"{path}, line {number} is no JSON object: {error}") from None

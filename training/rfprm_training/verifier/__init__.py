@@ -1,0 +1,14 @@
+"""An expert that needs no LLM: it checks what can be computed, and says nothing of the rest."""
+
+from rfprm_training.verifier.answers import answers_agree, final_answer
+from rfprm_training.verifier.equations import Equation, find_equations
+from rfprm_training.verifier.grading import StepGrade, grade_steps
+
+__all__ = [
+    "Equation",
+    "StepGrade",
+    "answers_agree",
+    "final_answer",
+    "find_equations",
+    "grade_steps",
+]

@@ -1,0 +1,107 @@
+"""The final answer of a text, and whether two answers are the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+
+from rfprm_training.arithmetic import to_fraction
+from rfprm_training.verifier.bounded import BoundedWorker
+
+_BOXED = re.compile(r"\\boxed\s*\{")
+_STATED = (
+    re.compile(r"####\s*(.+)"),
+    re.compile(r"(?:final answer|answer)\s*(?:is|:|=)\s*:?\s*(.+?)(?:\.\s|\.?$)", re.I | re.M),
+    re.compile(r"^A:\s*(.+)$", re.M),
+)
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+")
+_PLAIN = re.compile(r"\s*[$€£]?\s*(-?[\d,]*\.?\d+)\s*(?:%|[A-Za-z][A-Za-z ]{0,30})?\.?\s*$")
+
+
+def final_answer(text: str) -> str | None:
+    r"""What a text says its answer is: the last ``\boxed{…}``, ``#### …``, ``The answer is …``, and
+    where it says so nowhere its last number. None where there is no number either."""
+    boxed = _last_boxed(text)
+    if boxed:
+        return boxed
+    for pattern in _STATED:
+        matches = pattern.findall(text)
+        if matches and matches[-1].strip():
+            return str(matches[-1]).strip().rstrip(".").strip("*$ ") or None
+    numbers = _NUMBER.findall(text)
+    return numbers[-1] if numbers else None
+
+
+def _last_boxed(text: str) -> str | None:
+    openings = list(_BOXED.finditer(text))
+    if not openings:
+        return None
+    start, depth = openings[-1].end(), 1
+    for index in range(start, len(text)):
+        depth += (text[index] == "{") - (text[index] == "}")
+        if depth == 0:
+            return text[start:index].strip()
+    return None  # cut off in the middle
+
+
+class AnswerChecker:
+    """Compares answers: plain numbers exactly, everything else by math-verify in a child process
+    that is killed when it takes too long. Not for several threads at once."""
+
+    def __init__(self, *, timeout: float = 5.0) -> None:
+        """``timeout`` is in seconds for one comparison."""
+        self._worker = BoundedWorker("rfprm_training.verifier.answers:verify_math", timeout)
+
+    def agree(self, answer: str | None, target: str | None) -> bool | None:
+        """Whether both mean the same; None where one is missing or it could not be found out."""
+        return answers_agree(answer, target, verify=self._worker)
+
+    def close(self) -> None:
+        self._worker.close()
+
+    def __enter__(self) -> AnswerChecker:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def answers_agree(
+    answer: str | None, target: str | None, *, verify: Callable[[str, str], object] | None = None
+) -> bool | None:
+    """Whether two answers mean the same; None where it cannot be said.
+
+    Numbers are compared by value, equal texts are equal; ``verify(answer, target)`` is asked about
+    the rest. An answer that reads as no number is not the same as a target that is one.
+    """
+    if not answer or not target:
+        return None
+    first, second = _plain_number(answer), _plain_number(target)
+    if first is not None and second is not None:
+        return first == second
+    if _squeezed(answer) == _squeezed(target):
+        return True
+    if verify is None:
+        return None
+    found = verify(answer, target)
+    return found if isinstance(found, bool) else None
+
+
+def _plain_number(text: str) -> Fraction | None:
+    match = _PLAIN.match(text)
+    return to_fraction(match.group(1)) if match else None
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"[\s$.*]|\\text|[{}()]", "", text).lower()
+
+
+def verify_math(answer: str, target: str) -> bool:
+    """math-verify's verdict, in the child process; its own time limits are off, ours is outside."""
+    from math_verify import parse, verify
+
+    given, wanted = (
+        parse(f"${text}$", parsing_timeout=None, raise_on_error=False) for text in (answer, target)
+    )
+    return bool(given and wanted and verify(wanted, given, timeout_seconds=None))
