@@ -7,13 +7,13 @@ Memory holds a batch and the drawn steps, whatever the size of the file.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -272,7 +272,7 @@ def label_file(
     data set of the Hub. Records that are no trajectories are listed in ``output.errors.jsonl``.
     Raises :class:`TrainingError`.
     """
-    key = {"source": source, "split": split, "config": json.loads(config.model_dump_json())}
+    key = {"source": source, "split": split, "config": what_labels_depend_on(config)}
     with ResumableLines(output, key, overwrite=overwrite) as lines:
         pool = None
         if "coherence" in config.steps.components:
@@ -283,6 +283,19 @@ def label_file(
             pool = NegativePool(steps, encoder, config.seed)
         labeller = Labeller(config, encoder=encoder, negatives=pool)
         return asyncio.run(_label_into(lines, labeller, source, split, on_progress))
+
+
+def what_labels_depend_on(config: LabelConfig) -> dict[str, Any]:
+    """The settings without those that only say how fast, how dear and how patient a run may be."""
+    how = {
+        *("concurrency", "timeout", "max_attempts", "max_wait", "cache", "api_key_env"),
+        *("price_per_million_prompt_tokens", "price_per_million_answer_tokens"),
+        *("max_cost", "max_tokens"),
+    }
+    dumped: dict[str, Any] = config.model_dump(
+        mode="json", exclude={"batch_size": True, "expert": how, "policy": how}
+    )
+    return dumped
 
 
 def _all_steps(source: str, split: SplitRule) -> Iterator[Negative]:

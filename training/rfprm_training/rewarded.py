@@ -98,6 +98,8 @@ def read_rewarded(path: Path) -> Iterator[RewardedTrajectory]:
 def _parse(path: Path, number: int, line: str) -> RewardedTrajectory:
     try:
         fields = json.loads(line)
+        if not isinstance(fields, dict):
+            raise TypeError(f"a JSON {type(fields).__name__}")
         trajectory = {name: fields.pop(name) for name in _TRAJECTORY_FIELDS & set(fields)}
         return RewardedTrajectory(trajectory=Trajectory(**trajectory), **fields)
     except ValidationError as error:
@@ -106,5 +108,5 @@ def _parse(path: Path, number: int, line: str) -> RewardedTrajectory:
         raise TrainingError(
             f"{path}, line {number} is no rewarded trajectory: {place}: {problem['msg']}"
         ) from None
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise TrainingError(f"{path}, line {number} is no JSON object: {error}") from None

@@ -92,8 +92,8 @@ class ExpertClient:
                 return parse_form(answer.text, form)
             except ValueError as error:
                 problem = str(error)
-            conversation = [
-                *messages,
+            # The whole history is sent: the same request would be answered from the cache.
+            conversation += [
                 {"role": "assistant", "content": answer.text or "(nothing)"},
                 {
                     "role": "user",

@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from pydantic import BaseModel
+
+from llm_server import Server, completion, dribble, hang_up, raw, serving, status
+from rfprm_runtime.types import Trajectory
+from rfprm_training import TrainingError
+from rfprm_training.expert.budget import BudgetSpentError
+from rfprm_training.expert.cache import Answer, AnswerCache
+from rfprm_training.expert.client import (
+    ExpertClient,
+    ExpertError,
+    ServerRefusedError,
+    parse_form,
+)
+from rfprm_training.expert.config import ExpertConfig
+from rfprm_training.expert.judge import StepJudge
+from rfprm_training.expert.prompts import load_prompt
+
+MESSAGES = [{"role": "user", "content": "What is 40 + 2?"}]
+T = TypeVar("T")
+
+
+class Sum(BaseModel):
+    total: int
+
+
+def config(server: Server, folder: Path, **changes: Any) -> ExpertConfig:
+    fields = {"max_wait": 0.05, "timeout": 20.0, "cache": folder / "cache.sqlite", **changes}
+    return ExpertConfig(base_url=server.url, model="small", **fields)
+
+
+def ask(
+    settings: ExpertConfig, question: Callable[[ExpertClient], Awaitable[T]]
+) -> tuple[T, ExpertClient]:
+    async def run() -> tuple[T, ExpertClient]:
+        async with ExpertClient(settings) as client:
+            return await question(client), client
+
+    return asyncio.run(run())
+
+
+def plain(client: ExpertClient) -> Awaitable[str]:
+    return client.ask(MESSAGES, "p.1")
+
+
+def structured(client: ExpertClient) -> Awaitable[Sum]:
+    return client.ask_for(Sum, MESSAGES, "p.1")
+
+
+def test_an_answer_is_asked_for_once_and_then_remembered(tmp_path: Path) -> None:
+    with serving(["42"]) as server:
+        settings = config(server, tmp_path, price_per_million_prompt_tokens=1e4)
+        text, client = ask(settings, plain)
+        assert text == "42"
+        assert (client.usage.prompt_tokens, client.usage.answer_tokens) == (100, 10)
+        assert client.usage.cost == pytest.approx(1.0)
+        again, client = ask(settings, plain)
+        assert again == "42"
+        assert (client.usage.cached, client.usage.requests, client.usage.cost) == (1, 0, 0.0)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": "large"}, {"temperature": 0.5}, {"max_answer_tokens": 7}]
+)
+def test_another_model_or_setting_is_another_question(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    with serving(["42"]) as server:
+        settings = config(server, tmp_path)
+        ask(settings, plain)
+        ask(settings.model_copy(update=change), plain)
+    assert len(server.requests) == 2
+
+
+def test_another_prompt_version_or_seed_is_another_question(tmp_path: Path) -> None:
+    async def questions(client: ExpertClient) -> None:
+        await client.ask(MESSAGES, "p.1")
+        await client.ask(MESSAGES, "p.2")
+        await client.ask(MESSAGES, "p.2", seed=1)
+        await client.ask(MESSAGES, "p.2", seed=1)
+
+    with serving(["42"]) as server:
+        ask(config(server, tmp_path), questions)
+    assert len(server.requests) == 3
+    assert [request.get("seed") for request in server.requests] == [None, None, 1]
+
+
+def test_the_same_question_is_on_its_way_but_once(tmp_path: Path) -> None:
+    async def questions(client: ExpertClient) -> list[str]:
+        return await asyncio.gather(*(client.ask(MESSAGES, "p.1") for _ in range(20)))
+
+    def slowly(request: dict[str, Any]) -> str:
+        time.sleep(0.1)
+        return "42"
+
+    with serving(slowly) as server:
+        answers, _ = ask(config(server, tmp_path), questions)
+    assert answers == ["42"] * 20
+    assert len(server.requests) == 1
+
+
+def test_no_more_requests_than_allowed_are_on_their_way(tmp_path: Path) -> None:
+    async def questions(client: ExpertClient) -> None:
+        await asyncio.gather(*(client.ask(MESSAGES, f"p.{i}") for i in range(30)))
+
+    def slowly(handler: Any) -> None:
+        time.sleep(0.02)
+        handler.send_json(200, completion("42"))
+
+    with serving([slowly]) as server:
+        ask(config(server, tmp_path, concurrency=3), questions)
+    assert len(server.requests) == 30
+    assert 2 <= server.most_at_once <= 3
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        status(500),
+        status(503),
+        status(429),
+        status(408),
+        raw(b"<html>try later</html>"),
+        raw(b'{"choices": []}'),
+        raw(b"[1]"),
+        raw(b""),
+        hang_up,
+    ],
+    ids=["500", "503", "429", "408", "page", "no-choice", "list", "empty", "half-closed"],
+)
+def test_a_server_in_trouble_is_asked_again(tmp_path: Path, trouble: Any) -> None:
+    with serving([trouble, trouble, "42"]) as server:
+        text, client = ask(config(server, tmp_path), plain)
+    assert text == "42"
+    assert (client.usage.retries, client.usage.answers) == (2, 1)
+
+
+def test_an_answer_that_never_ends_is_given_up_and_asked_again(tmp_path: Path) -> None:
+    with serving([dribble, "42"]) as server:
+        text, client = ask(config(server, tmp_path, timeout=0.5), plain)
+    assert (text, client.usage.retries) == ("42", 1)
+
+
+def test_a_server_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with serving(["42"]) as server:
+        settings = config(server, tmp_path, max_attempts=2)
+    with pytest.raises(ExpertError, match="gave no answer in 2 attempts, the last: Connect"):
+        ask(settings, plain)
+
+
+def test_retry_after_is_obeyed(tmp_path: Path) -> None:
+    with serving([status(429, Retry_After="0.4"), "42"]) as server:
+        ask(config(server, tmp_path, max_wait=5.0), plain)
+    assert server.times[1] - server.times[0] >= 0.4
+
+
+def test_retry_after_may_be_a_date_and_is_bounded(tmp_path: Path) -> None:
+    later = format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True)
+    with serving([status(429, Retry_After=later), status(503, Retry_After="soon"), "42"]) as server:
+        started = time.monotonic()
+        ask(config(server, tmp_path, max_wait=0.2), plain)
+    assert 0.2 <= time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_a_refusal_stops_everything(tmp_path: Path, code: int) -> None:
+    with (
+        serving([status(code)]) as server,
+        pytest.raises(ServerRefusedError, match=rf"{code}.*OPENAI_API_KEY"),
+    ):
+        ask(config(server, tmp_path), plain)
+    assert len(server.requests) == 1
+
+
+def test_a_bad_request_is_not_sent_again(tmp_path: Path) -> None:
+    with serving([status(400)]) as server, pytest.raises(ExpertError, match="status 400"):
+        ask(config(server, tmp_path), plain)
+    assert len(server.requests) == 1
+
+
+def test_the_key_comes_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
+    with serving(["42"]) as server:
+        ask(config(server, tmp_path, api_key_env="MY_KEY"), plain)
+    sent = {name.lower(): value for name, value in server.headers[0].items()}
+    assert sent["authorization"] == "Bearer secret"
+
+
+def test_structured_output_is_asked_for_as_the_server_knows_it(tmp_path: Path) -> None:
+    with serving(['{"total": 42}']) as server:
+        for kind in ("json_schema", "json_object", "prompt"):
+            found, _ = ask(config(server, tmp_path, structured_output=kind), structured)
+            assert found.total == 42
+    formats = [request.get("response_format") for request in server.requests]
+    assert formats[0]["json_schema"]["schema"] == Sum.model_json_schema()
+    assert formats[1:] == [{"type": "json_object"}, None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"total": 42}',
+        'Sure! Here it is:\n```json\n{"total": 42}\n```\nAnything else?',
+        '<think>is it {"total": 1}? no</think>{"total": 42}',
+        '{"total": "42", "more": 1}',
+    ],
+)
+def test_json_is_found_in_what_surrounds_it(text: str) -> None:
+    assert parse_form(text, Sum).total == 42
+
+
+def test_an_answer_that_does_not_fit_is_sent_back_with_the_reason(tmp_path: Path) -> None:
+    with serving(["forty-two", '{"total": "many"}', '{"total": 42}']) as server:
+        found, client = ask(config(server, tmp_path), structured)
+    assert (found.total, client.usage.repairs) == (42, 2)
+    complaints = [request["messages"][-1]["content"] for request in server.requests[1:]]
+    assert "there is no JSON object in it" in complaints[0]
+    assert "total: Input should be a valid integer" in complaints[1]
+    assert [len(request["messages"]) for request in server.requests] == [1, 3, 5]
+
+
+def test_repairs_are_bounded(tmp_path: Path) -> None:
+    with (
+        serving(["{"]) as server,
+        pytest.raises(ExpertError, match="no usable answer in 3 tries: there is no JSON"),
+    ):
+        ask(config(server, tmp_path), structured)
+    assert len(server.requests) == 3
+
+
+def test_a_repaired_conversation_is_not_paid_for_twice(tmp_path: Path) -> None:
+    with serving(["{", '{"total": 42}']) as server:
+        for _ in range(2):
+            ask(config(server, tmp_path), structured)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_tokens": 1000}, {"max_cost": 0.1, "price_per_million_answer_tokens": 1000}]
+)
+def test_the_budget_is_kept_before_it_is_spent(tmp_path: Path, limit: dict[str, Any]) -> None:
+    async def questions(client: ExpertClient) -> int:
+        for count in range(100):
+            try:
+                await client.ask(MESSAGES, f"p.{count}")
+            except BudgetSpentError:
+                return count
+        return 100
+
+    with serving(["42"]) as server:
+        settings = config(server, tmp_path, max_answer_tokens=50, **limit)
+        count, client = ask(settings, questions)
+        assert 0 < count < 100
+        assert client.usage.prompt_tokens + client.usage.answer_tokens <= 1000 or count < 11
+        assert client.usage.cost <= 0.1
+        # What was answered stays available when the budget is spent.
+        again, _ = ask(settings.model_copy(update={"max_tokens": 1, "max_cost": None}), questions)
+    assert again == count == len(server.requests)
+
+
+def test_requests_on_their_way_count_against_the_budget(tmp_path: Path) -> None:
+    async def questions(client: ExpertClient) -> list[str | BaseException]:
+        many = (client.ask(MESSAGES, f"p.{i}") for i in range(20))
+        return await asyncio.gather(*many, return_exceptions=True)
+
+    def slowly(handler: Any) -> None:
+        time.sleep(0.1)
+        handler.send_json(200, completion("42", 20, 50))
+
+    with serving([slowly]) as server:
+        settings = config(server, tmp_path, concurrency=20, max_answer_tokens=50, max_tokens=300)
+        found, client = ask(settings, questions)
+    assert client.usage.prompt_tokens + client.usage.answer_tokens <= 300
+    refused = [one for one in found if isinstance(one, BudgetSpentError)]
+    assert 0 < len(server.requests) < 20
+    assert len(refused) == 20 - len(server.requests)
+
+
+def test_a_request_that_is_too_long_is_not_sent(tmp_path: Path) -> None:
+    with serving(["42"]) as server, pytest.raises(ExpertError, match="has 15 characters"):
+        ask(config(server, tmp_path, max_prompt_characters=10), plain)
+    assert not server.requests
+
+
+def test_the_cache_outlives_the_process_and_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "cache.sqlite"
+    cache = AnswerCache(path)
+    cache.put("k", "m", "p", Answer("42", 1, 2))
+    # Not closed: what was put is on disk already.
+    other = AnswerCache(path)
+    assert other.get("k") == Answer("42", 1, 2)
+    assert other.get("absent") is None
+    assert len(other) == 1
+    other.close()
+    cache.close()
+    (tmp_path / "text").write_text("this is no database, by far not one" * 100)
+    with pytest.raises(TrainingError, match="is not an answer cache"):
+        AnswerCache(tmp_path / "text")
+
+
+def test_prompts_are_versioned_files(tmp_path: Path) -> None:
+    prompt = load_prompt("judge_steps")
+    assert prompt.id == "judge_steps.1"
+    (system, user) = prompt.messages(question="Q?", steps="[1] s", response="r", first=1, last=1)
+    assert system["role"] == "system"
+    assert '{"grades": [{"step": 1,' in user["content"]
+    own = tmp_path / "mine.md"
+    own.write_text("---\nversion: 3b\n---\n# system\nBe {how}.\n\n# user\nGo\n")
+    assert load_prompt(str(own)).id == "mine.3b"
+    own.write_text("Be kind.")
+    with pytest.raises(TrainingError, match="has not the form"):
+        load_prompt(str(own))
+    with pytest.raises(TrainingError, match="there is no prompt file"):
+        load_prompt(str(tmp_path / "absent.md"))
+
+
+TRAJECTORY = Trajectory(
+    question="40 + 2?", steps=tuple(f"step {i}" for i in range(5)), response=("42",)
+)
+
+
+def grades(first: int, last: int) -> str:
+    entries = [{"step": i, "reason": f"r{i}", "grade": i} for i in range(first, last + 1)]
+    return json.dumps({"grades": entries})
+
+
+def test_the_judge_grades_every_step_in_parts(tmp_path: Path) -> None:
+    def reply(request: dict[str, Any]) -> str:
+        content = request["messages"][1]["content"]
+        first, last = map(int, re.search(r"numbered (\d+) to (\d+)", content).groups())
+        assert f"[{last}]" in content
+        assert f"[{last + 1}]" not in content  # later steps are not shown
+        return grades(first, last)
+
+    with serving(reply) as server:
+        settings = config(server, tmp_path, steps_per_request=2)
+        found, _ = ask(settings, lambda client: StepJudge(client).grade(TRAJECTORY))
+    assert [grade.grade for grade in found] == [1, 2, 3, 4, 5]
+    assert found[2].reason == "r3"
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (grades(1, 4), r"it grades the steps \[1, 2, 3, 4\], expected \[1, 2, 3, 4, 5\]"),
+        (grades(1, 5).replace('"grade": 5', '"grade": 9'), r"the grade of step 5 is 9\.0"),
+        ('{"grades": "fine"}', "valid list"),
+    ],
+)
+def test_grades_that_do_not_fit_are_named(tmp_path: Path, answer: str, complaint: str) -> None:
+    with serving([answer]) as server, pytest.raises(ExpertError, match=complaint):
+        ask(config(server, tmp_path), lambda client: StepJudge(client).grade(TRAJECTORY))
+
+
+def test_not_a_number_is_no_grade(tmp_path: Path) -> None:
+    answer = grades(1, 5).replace('"grade": 5', '"grade": NaN')
+    with serving([answer, grades(1, 5)]) as server:
+        found, _ = ask(config(server, tmp_path), lambda c: StepJudge(c).grade(TRAJECTORY))
+    assert not any(math.isnan(grade.grade) for grade in found)
+    assert len(server.requests) == 2

