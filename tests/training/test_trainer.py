@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file
 from rfprm_runtime.batching import pad_batch
 from rfprm_training import TrainingError
 from rfprm_training.evaluation import open_scorer
+from rfprm_training.model_card import write_model_card
 from rfprm_training.trainer import LOG_NAME, Trainer, learning_rate_scale
 
 WriteConfig = Callable[..., Path]
@@ -199,7 +201,7 @@ def test_layers_above_the_kept_ones_are_neither_trained_nor_scored(
 
 def test_no_held_out_example_is_trained_on(write_config: WriteConfig, tmp_path: Path) -> None:
     trainer = Trainer(write_config(), tmp_path / "run", device="cpu")
-    planned = [index for batch in trainer._plan() for index in batch]
+    planned = [index for (batch,) in trainer._plan() for index in batch]
     expected = [i for i, example in enumerate(trainer.examples) if not example.held_out]
     assert sorted(planned) == sorted(2 * expected)  # two epochs
     assert len(expected) < len(trainer.examples)
@@ -229,3 +231,200 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
     assert scales[7] == pytest.approx(0.5)  # half of the cosine's ten steps
     assert scales[-1] == pytest.approx(0.5 * (1 + math.cos(0.9 * math.pi)))
     assert all(later <= earlier for earlier, later in pairwise(scales[1:]))
+
+
+def parameters(folder: Path) -> dict[str, np.ndarray]:
+    heads = load_file(folder / "heads.safetensors")
+    adapter = folder / "adapter_model.safetensors"
+    return {**heads, **(load_file(adapter) if adapter.is_file() else {})}
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(
+    write_config: WriteConfig, finished_run: Path, tmp_path: Path
+) -> None:
+    config = write_config(("lora_rank = 2", "lora_rank = 2\ngradient_checkpointing = true"))
+    folder = Trainer(config, tmp_path / "run", device="cpu").run()
+    expected = parameters(finished_run)
+    for name, found in parameters(folder).items():
+        np.testing.assert_allclose(found, expected[name], atol=1e-6, err_msg=name)
+
+
+def test_full_training_moves_the_weights_themselves(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config = write_config(("lora_rank = 2", 'method = "full"'))
+    trainer = Trainer(config, tmp_path / "run", device="cpu")
+    before = trainer.prm.network.state_dict()["model.layers.1.mlp.up_proj.weight"].clone()
+    folder = trainer.run()
+    assert not (folder / "adapter_model.safetensors").exists()
+    saved = load_file(folder / "heads.safetensors")
+    layers = {int(name.split(".")[2]) for name in saved if name.startswith("model.layers.")}
+    assert layers == {1, 2}
+    assert not np.allclose(saved["model.layers.1.mlp.up_proj.weight"], before.numpy())
+    trainer.prm.network.float().eval()
+    row, example = trainer.rows[0], trainer.examples[0]
+    with open_scorer(folder) as scorer:
+        (score,) = scorer.score_batch([example.trajectory])
+    batch = pad_batch([row])
+    with torch.inference_mode():
+        logits = trainer.prm.network(
+            torch.from_numpy(batch.token_ids), torch.from_numpy(batch.marker_positions)
+        )
+    assert score.trajectory_score == pytest.approx(torch.sigmoid(logits[-1, 1]).item(), abs=1e-4)
+
+
+def test_training_in_bfloat16_keeps_what_is_trained_in_float32(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config = write_config(("lora_rank = 2", 'lora_rank = 2\nprecision = "bfloat16"'))
+    trainer = Trainer(config, tmp_path / "run", device="cpu")
+    trainer.run()
+    kinds = {p.dtype for p in trainer.prm.trained_parameters().values()}
+    frozen = {p.dtype for p in trainer.prm.network.parameters() if not p.requires_grad}
+    assert (kinds, frozen) == ({torch.float32}, {torch.bfloat16})
+
+
+EARLY = (
+    ("num_epochs = 2", "num_epochs = 60"),
+    ("save_every_steps = 2", "save_every_steps = 2\nevaluate_every_steps = 3\npatience = 2"),
+    # A rate at which held-out losses soon rise.
+    ("\nlearning_rate = 1e-3", "\nlearning_rate = 3e-2"),
+)
+
+
+def test_training_stops_when_held_out_losses_rise_and_keeps_the_best(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config = write_config(*EARLY)
+    trainer = Trainer(config, tmp_path / "run", device="cpu")
+    folder = trainer.run()
+    log = [json.loads(line) for line in (folder / LOG_NAME).read_text().splitlines()]
+    losses = {r["step"]: r["evaluation_total"] for r in log if "evaluation_total" in r}
+    best = min(losses, key=lambda step: losses[step])
+    after = [step for step in losses if step > best]
+    assert len(after) == 2
+    assert max(losses) < log[0]["of"]  # there were steps left
+    # The checkpoint is the best one: trained anew for as many steps, the weights are the same.
+    again = Trainer(config, tmp_path / "again", device="cpu")
+    again.run(max_steps=best)
+    expected = again.prm.trained_parameters()
+    for name, found in trainer.prm.trained_parameters().items():
+        torch.testing.assert_close(found, expected[name], rtol=0, atol=0)
+
+
+def test_early_stopping_survives_an_interruption(write_config: WriteConfig, tmp_path: Path) -> None:
+    config = write_config(*EARLY)
+    whole = Trainer(config, tmp_path / "whole", device="cpu").run()
+    for _ in range(300):
+        folder = Trainer(config, tmp_path / "parts", device="cpu").run(max_steps=5)
+        if (folder / "checkpoint.json").exists():
+            break
+    assert_same_result(folder, whole)
+
+
+def test_evaluating_needs_something_held_out(write_config: WriteConfig, tmp_path: Path) -> None:
+    config = write_config(
+        ("num_constructed_held_out = 3", "num_constructed_held_out = 0"),
+        ("held_out_fold = 0\n", "held_out_fold = 0\nsampled_repeats = 1\n"),
+        ("save_every_steps = 2", "save_every_steps = 2\nevaluate_every_steps = 1"),
+    )
+    text = config.read_text().replace("num_folds = 3\nheld_out_fold = 0", "num_folds = 9")
+    config.write_text(text.replace("sampled_repeats", "held_out_fold = 8\nsampled_repeats"))
+    with pytest.raises(TrainingError, match="holds out no example"):
+        Trainer(config, tmp_path / "run", device="cpu").run()
+
+
+REWARDED = """
+[data]
+kind = "rewarded"
+train = ["{train}"]
+held_out_share = 0.3
+"""
+
+
+def rewarded_config(path: Path, train: Path) -> Path:
+    text = path.read_text()
+    start, end = text.index("[data]"), text.index("[loss]")
+    path.write_text(text[:start] + REWARDED.format(train=train) + text[end:])
+    return path
+
+
+def write_rewarded(path: Path, count: int = 24) -> Path:
+    lines = []
+    for i in range(count):
+        fields = {
+            "question": f"What is {i} + 2?",
+            "steps": [f"{i} + 2 = {i + 2}", "Done."],
+            "response": [f"The answer is {i + 2}."],
+            "step_rewards": [i / count, None],
+            "trajectory_reward": 0.25 if i % 2 else None,
+        }
+        lines.append(json.dumps(fields) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
+def test_rewarded_trajectories_are_trained_on_with_soft_targets(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config = rewarded_config(write_config(), write_rewarded(tmp_path / "r.jsonl"))
+    trainer = Trainer(config, tmp_path / "run", device="cpu")
+    held_out = [example.held_out for example in trainer.examples]
+    assert 2 <= sum(held_out) <= 14
+    assert trainer.examples[6].step_labels[0] == 0.25
+    folder = trainer.run()
+    card = (folder / "README.md").read_text()
+    assert f"{held_out.count(False)} rewarded" in card
+    assert "`r.jsonl`" in card
+
+
+def test_a_question_may_not_be_trained_on_and_held_out(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    rewarded = write_rewarded(tmp_path / "r.jsonl")
+    config = rewarded_config(write_config(), rewarded)
+    config.write_text(
+        config.read_text().replace("held_out_share = 0.3", f'evaluation = ["{rewarded}"]')
+    )
+    with pytest.raises(TrainingError, match="24 questions are both trained on and held out"):
+        Trainer(config, tmp_path / "run", device="cpu")
+
+
+def test_the_card_says_what_was_done_and_keeps_notes(finished_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder)
+    card = (folder / "README.md").read_text()
+    assert "LoRA (rank 2" in card
+    assert "## Training" in card
+    assert "Not measured yet" in card
+    (folder / "README.md").write_text(card.replace("(none yet)", "Mind the gap."))
+    write_model_card(folder)
+    assert "Mind the gap." in (folder / "README.md").read_text()
+    (folder / "README.md").write_text("by hand")
+    write_model_card(folder)
+    assert (folder / "README.md").read_text() == "by hand"
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(write_config: WriteConfig, tmp_path: Path) -> None:
+    config = write_config(
+        ("lora_dropout = 0.1", "lora_dropout = 0.0"),
+        ("save_every_steps = 2", "save_every_steps = 2\nevaluate_every_steps = 2"),
+    )
+    folder, door = tmp_path / "run", Path(__file__).resolve().parents[2] / "training/train.py"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*launch, door, config, "-o", folder, "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    log = [json.loads(line) for line in (folder / LOG_NAME).read_text().splitlines()]
+    alone = Trainer(config, tmp_path / "alone", device="cpu")
+    steps = [record for record in log if "loss_total" in record]
+    assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
+    num_batches = len(alone._plan())
+    assert len(steps) == -(-num_batches // 2)
+    # The first step saw the first two batches of a run alone, before anything was learnt.
+    expected = 2.5 * math.log(2)
+    assert steps[0]["loss_total"] == pytest.approx(expected, rel=1e-3)
+    assert (folder / "checkpoint.json").is_file()
+    assert [r["step"] for r in log if "evaluation_total" in r][:2] == [2, 4]

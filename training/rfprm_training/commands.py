@@ -29,6 +29,8 @@ def train(
     trainer = Trainer(config, folder, cache=cache, device=device)
     typer.echo(f"{len(trainer.examples)} trajectories, log in {folder / 'train_log.jsonl'}")
     trainer.run()
+    if not trainer.is_main_process:
+        return
     # Torch is here; where the checkpoint is exported it need not be.
     record_reference(folder)
     typer.echo(f"checkpoint: {folder}")
@@ -52,7 +54,8 @@ def evaluate(
     from rfprm_training.config import read_config
     from rfprm_training.evaluation import evaluate_scorer, open_scorer
     from rfprm_training.evaluation_report import print_evaluation
-    from rfprm_training.trainer import CONFIG_NAME
+    from rfprm_training.model_card import EVALUATION_NAME, write_model_card
+    from rfprm_training.run_folder import CONFIG_NAME
 
     settings = read_config(config or model / CONFIG_NAME)
     with open_scorer(model) as scorer:
@@ -62,3 +65,5 @@ def evaluate(
         partial = output.with_name(f".{output.name}.partial")
         partial.write_text(json.dumps(evaluation.as_dict(), indent=2) + "\n", encoding="utf-8")
         partial.replace(output)
+        if output.resolve() == (model / EVALUATION_NAME).resolve():
+            write_model_card(model)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from rfprm_export.checkpoint import FolderBase, GgufBase
 from rfprm_training import TrainingError
@@ -28,8 +36,10 @@ class NetworkConfig(Section):
     """Layers of the base that are kept; the heads read after the last of them."""
     first_trained_layer: int = Field(ge=0)
     """Layers below it stay as they are, and their activations are computed once."""
-    lora_rank: int = Field(gt=0)
-    lora_alpha: int = Field(gt=0)
+    method: Literal["lora", "full"] = "lora"
+    """``full`` trains the whole weights of the trained layers; the checkpoint then holds them."""
+    lora_rank: int = Field(default=16, gt=0)
+    lora_alpha: int = Field(default=32, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -90,9 +100,22 @@ class ConstructionConfig(Section):
         return self
 
 
-class DataConfig(Section):
-    """Paths are relative to the working directory."""
+class RewardedDataConfig(Section):
+    """Rewarded trajectories, as ``rfprm label`` writes them; their rewards are soft targets. Paths
+    are relative to the working directory."""
 
+    kind: Literal["rewarded"]
+    train: tuple[Path, ...] = Field(min_length=1)
+    evaluation: tuple[Path, ...] = ()
+    """Files that are held out whole; a question that is in both kinds of file is an error."""
+    held_out_share: float = Field(default=0.05, ge=0, lt=1)
+    """Without ``evaluation``: the share of the questions that is held out, by a hash."""
+
+
+class DataConfig(Section):
+    """GSM8K's files. Paths are relative to the working directory."""
+
+    kind: Literal["gsm8k"] = "gsm8k"
     gold: Path
     """``gsm8k_train.jsonl``: right solutions, which are also corrupted."""
     model_solutions: Path
@@ -137,6 +160,23 @@ class OptimizerConfig(Section):
     """Padded tokens of one optimiser step, at most; one group of trajectories at least."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
     save_every_steps: int = Field(default=50, gt=0)
+    evaluate_every_steps: int | None = Field(default=None, gt=0)
+    """How often the loss on held-out examples is taken; None never does."""
+    max_evaluation_examples: int = Field(default=256, gt=0)
+    patience: int | None = Field(default=None, gt=0)
+    """Evaluations without a new lowest loss after which training ends. The checkpoint is then that
+    of the lowest loss."""
+
+    @model_validator(mode="after")
+    def _patience_needs_evaluations(self) -> OptimizerConfig:
+        if self.patience is not None and self.evaluate_every_steps is None:
+            raise ValueError("patience counts evaluations: set evaluate_every_steps too")
+        return self
+
+
+def _data_kind(data: Any) -> str:
+    kind = data.get("kind", "gsm8k") if isinstance(data, dict) else getattr(data, "kind", "gsm8k")
+    return str(kind)
 
 
 class TrainingConfig(Section):
@@ -147,7 +187,10 @@ class TrainingConfig(Section):
     alpha: float = Field(default=1.0, ge=0)
     """α of Eq. 11, written into the checkpoint."""
     network: NetworkConfig
-    data: DataConfig
+    data: Annotated[
+        Annotated[DataConfig, Tag("gsm8k")] | Annotated[RewardedDataConfig, Tag("rewarded")],
+        Discriminator(_data_kind),
+    ]
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig
 

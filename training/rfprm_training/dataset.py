@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections import defaultdict
 from dataclasses import replace
@@ -10,7 +11,12 @@ from typing import Any
 
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
-from rfprm_training.config import ConstructionConfig, DataConfig, SampledSteps
+from rfprm_training.config import (
+    ConstructionConfig,
+    DataConfig,
+    RewardedDataConfig,
+    SampledSteps,
+)
 from rfprm_training.construction import question_examples, reword
 from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.gsm8k import (
@@ -19,14 +25,53 @@ from rfprm_training.gsm8k import (
     read_model_solutions,
     strip_notes,
 )
+from rfprm_training.rewarded import read_rewarded
 from rfprm_training.verifier import find_equations, grade_steps
 from rfprm_training.wording import LabelledSteps
 
 __all__ = ["UNKNOWN", "Example", "build_examples", "group_batches", "sampled_example"]
 
 
-def build_examples(config: DataConfig, seed: int) -> list[Example]:
-    """Read the data files, construct the errors, split by question.
+def build_examples(config: DataConfig | RewardedDataConfig, seed: int) -> list[Example]:
+    """All examples of a run, those that are held out among them.
+
+    Raises :class:`TrainingError` where a file is missing, damaged or holds too little.
+    """
+    if isinstance(config, RewardedDataConfig):
+        return rewarded_examples(config)
+    return gsm8k_examples(config, seed)
+
+
+def rewarded_examples(config: RewardedDataConfig) -> list[Example]:
+    """Rewarded trajectories that have at least one reward. Raises :class:`TrainingError` where a
+    question is both trained on and held out."""
+    trained = [row.as_example() for path in config.train for row in read_rewarded(path)]
+    if config.evaluation:
+        held_out = [
+            row.as_example(held_out=True)
+            for path in config.evaluation
+            for row in read_rewarded(path)
+        ]
+        both = {example.group for example in trained} & {example.group for example in held_out}
+        if both:
+            question = next(e.trajectory.question for e in held_out if e.group in both)
+            raise TrainingError(
+                f"{len(both)} questions are both trained on and held out, the first of them "
+                f"{question[:80]!r}; curate the training data with --not-in"
+            )
+    else:
+        limit = int(config.held_out_share * 16**12)
+        held_out = []
+        trained = [replace(e, held_out=int(e.group[:12], 16) < limit) for e in trained]
+    return [e for e in (*trained, *held_out) if _has_a_label(e)]
+
+
+def _has_a_label(example: Example) -> bool:
+    return not all(math.isnan(x) for x in (*example.step_labels, example.trajectory_label))
+
+
+def gsm8k_examples(config: DataConfig, seed: int) -> list[Example]:
+    """Read GSM8K's files, construct the errors, split by question.
 
     The examples and their order do not depend on the fold that is held out, so cached
     activations serve every fold. Raises :class:`TrainingError` where a file is missing or holds

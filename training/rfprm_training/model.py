@@ -48,13 +48,19 @@ class TrainedPRM:
         self.network = _frozen_network(self.base, config).to(device=device, dtype=dtype)
 
     def add_trained_parts(self) -> None:
-        """Put LoRA into the upper layers and unfreeze the heads."""
-        from peft import inject_adapter_in_model
-
+        """Put LoRA into the upper layers, or unfreeze them, and unfreeze the heads."""
+        settings = self.config.network
         torch.manual_seed(self.config.seed)
-        inject_adapter_in_model(lora_config(self.config.network), self.network)
+        if settings.method == "lora":
+            from peft import inject_adapter_in_model
+
+            inject_adapter_in_model(lora_config(settings), self.network)
+            kept: tuple[str, ...] = ()
+        else:
+            layers = range(settings.first_trained_layer, settings.num_layers)
+            kept = tuple(f"model.layers.{layer}." for layer in layers)
         for name, parameter in self.network.named_parameters():
-            trained = ".lora_" in name or name.startswith(_HEAD_PREFIXES)
+            trained = ".lora_" in name or name.startswith((*_HEAD_PREFIXES, *kept))
             parameter.requires_grad_(trained)
             if trained:  # bfloat16 is too coarse for small updates
                 parameter.data = parameter.data.float()
@@ -83,24 +89,25 @@ class TrainedPRM:
         }
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """For the optimiser: LoRA matrices decay, heads and norm have a rate of their own."""
+        """For the optimiser: layers decay, heads and the final norm have a rate of their own."""
         settings = self.config.optimizer
         trained = self.trained_parameters()
         return [
             {
-                "params": [p for name, p in trained.items() if ".lora_" in name],
+                "params": [p for n, p in trained.items() if not n.startswith(_HEAD_PREFIXES)],
                 "lr": settings.learning_rate,
                 "weight_decay": settings.weight_decay,
             },
             {
-                "params": [p for name, p in trained.items() if ".lora_" not in name],
+                "params": [p for n, p in trained.items() if n.startswith(_HEAD_PREFIXES)],
                 "lr": settings.head_learning_rate,
                 "weight_decay": 0.0,
             },
         ]
 
     def save_checkpoint(self, folder: Path) -> None:
-        """Write adapter, heads and description: what ``rfprm export`` reads."""
+        """Write adapter, heads (with ``method = "full"`` all trained weights) and description: what
+        ``rfprm export`` reads."""
         folder.mkdir(parents=True, exist_ok=True)
         lora, heads = {}, {}
         for name, parameter in self.trained_parameters().items():
@@ -109,9 +116,10 @@ class TrainedPRM:
                 lora["base_model.model." + name.replace(".default.", ".")] = array
             else:
                 heads[name] = array
-        save_file(lora, folder / ADAPTER_NAME)
         save_file(heads, folder / HEADS_NAME)
-        _save_adapter_config(self.config, folder)
+        if lora:
+            save_file(lora, folder / ADAPTER_NAME)
+            _save_adapter_config(self.config, folder)
         (folder / CHECKPOINT_NAME).write_text(
             _describe(self.config, self.base).to_json(), encoding="utf-8"
         )

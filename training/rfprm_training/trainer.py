@@ -1,36 +1,33 @@
 """The training loop: cached activations in, a checkpoint out, resumable to the step.
 
-A run's folder holds the config, a log (``train_log.jsonl``), the state that a killed run resumes
-from, and at the end the checkpoint.
+With several processes (``accelerate launch``) each takes a batch of its own at every step.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import random
-import shutil
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
 
-from rfprm_export.checkpoint import CHECKPOINT_NAME
 from rfprm_runtime.batching import pad_batch
 from rfprm_training import TrainingError
 from rfprm_training.activations import ActivationCache
-from rfprm_training.config import TrainingConfig, read_config
+from rfprm_training.config import read_config
 from rfprm_training.dataset import Example, build_examples, group_batches
 from rfprm_training.losses import Targets, joint_loss
 from rfprm_training.model import TrainedPRM
+from rfprm_training.model_card import write_model_card
+from rfprm_training.run_folder import CONFIG_NAME, DATA_NAME, LOG_NAME, RunFolder
 
-CONFIG_NAME = "config.toml"
-LOG_NAME = "train_log.jsonl"
-_STATE_NAME = "state.pt"
+__all__ = ["CONFIG_NAME", "LOG_NAME", "Trainer", "learning_rate_scale", "make_targets"]
 
 
 @dataclass(frozen=True)
@@ -43,92 +40,224 @@ class Batch:
     targets: Targets
 
 
+@dataclass
+class Best:
+    """The lowest loss on held-out examples so far, and the weights that had it."""
+
+    loss: float
+    step: int
+    parameters: dict[str, Tensor]
+    since: int = 0
+    """Evaluations since."""
+
+
+class _Logits(nn.Module):
+    """What accelerate wraps: gradients are averaged over processes in its forward pass."""
+
+    def __init__(self, prm: TrainedPRM) -> None:
+        super().__init__()
+        self.network = prm.network
+        self._logits = prm.logits
+
+    def forward(self, hidden: Tensor, marker_positions: Tensor) -> Tensor:
+        return self._logits(hidden, marker_positions)
+
+
 class Trainer:
     """One run, in one folder. Calling :meth:`run` again goes on where it stopped."""
 
     def __init__(
         self, config_path: Path, folder: Path, *, cache: Path | None = None, device: str = "auto"
     ) -> None:
-        """``cache`` is where activations are kept, to be shared between runs.
+        """``cache`` is where activations are kept, to be shared between runs. ``device`` is
+        ``auto``, ``cpu`` or ``cuda``.
 
         Raises :class:`TrainingError` where the folder holds a run of another config.
         """
         self.config = read_config(config_path)
+        self._accelerator = Accelerator(cpu=device == "cpu")
+        self.device = self._accelerator.device
+        if device not in ("auto", self.device.type):
+            raise TrainingError(f"the device is {device!r}, this machine has {self.device.type!r}")
         self.folder = folder
-        self._adopt_folder(config_path)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        self._run: RunFolder | None = None
+        if self._accelerator.is_main_process:
+            self._run = RunFolder(folder, config_path, self.config)
+        self._accelerator.wait_for_everyone()
         self.prm = TrainedPRM(self.config, config_path.parent, self.device)
         self.examples = build_examples(self.config.data, self.config.seed)
         self.rows = [self.prm.encoder.encode(example.trajectory) for example in self.examples]
         self.cache_folder = cache or folder / "activations"
+        self._best: Best | None = None
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this process writes the files."""
+        return bool(self._accelerator.is_main_process)
 
     def run(self, *, max_steps: int | None = None) -> Path:
         """Train to the end, or for ``max_steps`` more steps; returns the checkpoint's folder."""
+        settings = self.config.optimizer
         cache = self._fill_cache()
         self.prm.add_trained_parts()
         optimizer = torch.optim.AdamW(self.prm.parameter_groups())
+        model, optimizer = self._accelerator.prepare(_Logits(self.prm), optimizer)
         rates = [group["lr"] for group in optimizer.param_groups]
         plan = self._plan()
         first = self._resume(optimizer)
+        if self._run is not None:
+            self._run.write_json(DATA_NAME, self._describe_data())
         stop = len(plan) if max_steps is None else min(len(plan), first + max_steps)
+        finished = first == len(plan)
         for step in range(first, stop):
-            scale = learning_rate_scale(step, len(plan), self.config.optimizer.warmup_steps)
+            scale = learning_rate_scale(step, len(plan), settings.warmup_steps)
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
-            self._train_step(step, self._load(cache, plan[step]), optimizer, len(plan))
-            if (step + 1) % self.config.optimizer.save_every_steps == 0 or step + 1 == stop:
+            mine = plan[step][self._accelerator.process_index]
+            self._train_step(step, self._load(cache, mine), model, optimizer, len(plan))
+            finished = step + 1 == len(plan)
+            if settings.evaluate_every_steps is not None and (
+                finished or (step + 1) % settings.evaluate_every_steps == 0
+            ):
+                finished = self._evaluate(cache, step + 1) or finished
+            if finished or step + 1 == stop or (step + 1) % settings.save_every_steps == 0:
                 self._save_state(optimizer, step + 1)
-        if stop == len(plan):
-            self.prm.save_checkpoint(self.folder)
+            if finished:
+                break
+        if finished:
+            self._finish()
         return self.folder
 
+    def _finish(self) -> None:
+        if self._best is not None:
+            self._restore(self._best.parameters)
+        if self._run is not None:
+            self.prm.save_checkpoint(self.folder)
+            write_model_card(self.folder)
+        self._accelerator.wait_for_everyone()
+
     def _train_step(
-        self, step: int, batch: Batch, optimizer: torch.optim.Optimizer, num_steps: int
+        self,
+        step: int,
+        batch: Batch,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        num_steps: int,
     ) -> None:
         started = time.perf_counter()
         # Dropout of a step depends on the step alone, so a resumed run repeats it.
         torch.manual_seed(self.config.seed * 1_000_003 + step)
-        positions = torch.cat([batch.step_positions, batch.trajectory_positions])
-        logits = self.prm.logits(batch.hidden, positions)
-        num_markers = len(batch.step_positions)
-        losses = joint_loss(
-            logits[:num_markers, 0], logits[num_markers:, 1], batch.targets, self.config.loss
-        )
+        losses = self._losses(batch, model)
         if not torch.isfinite(losses["total"]):
             raise TrainingError(
                 f"the loss at step {step} is {losses['total'].item()}; lower the learning rate"
             )
         optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()  # type: ignore[no-untyped-call]
+        self._accelerator.backward(losses["total"])
         parameters = list(self.prm.trained_parameters().values())
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optimizer.max_gradient_norm)
         optimizer.step()
-        self._log(
-            {
-                "step": step + 1,
-                "of": num_steps,
-                **{f"loss_{name}": round(value.item(), 5) for name, value in losses.items()},
-                "gradient_norm": round(norm.item(), 4),
-                "seconds": round(time.perf_counter() - started, 2),
-            }
+        means = self._mean_over_processes(losses)
+        if self._run is not None:
+            self._run.log(
+                {
+                    "step": step + 1,
+                    "of": num_steps,
+                    **{f"loss_{name}": round(value, 5) for name, value in means.items()},
+                    "gradient_norm": round(norm.item(), 4),
+                    "seconds": round(time.perf_counter() - started, 2),
+                }
+            )
+
+    def _losses(self, batch: Batch, model: nn.Module) -> dict[str, Tensor]:
+        positions = torch.cat([batch.step_positions, batch.trajectory_positions])
+        logits = model(batch.hidden, positions)
+        num_markers = len(batch.step_positions)
+        return joint_loss(
+            logits[:num_markers, 0], logits[num_markers:, 1], batch.targets, self.config.loss
         )
 
-    def _plan(self) -> list[list[int]]:
-        """The examples of every optimiser step of every epoch, the same in every process."""
+    def _mean_over_processes(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        values = torch.stack([value.detach() for value in losses.values()])
+        means: Any = self._accelerator.reduce(values, reduction="mean")
+        return dict(zip(losses, means.tolist(), strict=True))
+
+    def _evaluate(self, cache: ActivationCache | None, step: int) -> bool:
+        """Log the loss on held-out examples; whether training should end."""
+        batches = self._evaluation_batches()
+        if not batches:
+            raise TrainingError(
+                "evaluate_every_steps is set, but the config holds out no example to evaluate on"
+            )
+        self.prm.network.eval()
+        sums: dict[str, float] = {}
+        accelerator = self._accelerator
+        with torch.no_grad():
+            model = _Logits(self.prm)
+            for batch in batches[accelerator.process_index :: accelerator.num_processes]:
+                for name, value in self._losses(self._load(cache, batch), model).items():
+                    sums[name] = sums.get(name, 0.0) + value.item() * len(batch)
+        self.prm.network.train()
+        names = ("total", "step", "final", "pair", "pair_step")
+        # In float64: a sum of losses must not depend on the number of processes by much.
+        values = torch.tensor([sums.get(name, 0.0) for name in names], dtype=torch.float64)
+        summed: Any = accelerator.reduce(values.to(self.device), reduction="sum")
+        count = sum(map(len, batches))
+        means = {name: value / count for name, value in zip(names, summed.tolist(), strict=True)}
+        if self._run is not None:
+            rounded = {f"evaluation_{name}": round(v, 5) for name, v in means.items()}
+            self._run.log({"step": step, **rounded})
+        return self._remember_best(means["total"], step)
+
+    def _remember_best(self, loss: float, step: int) -> bool:
+        patience = self.config.optimizer.patience
+        if patience is None:
+            return False
+        if self._best is None or loss < self._best.loss:
+            trained = self.prm.trained_parameters()
+            copies = {name: p.detach().clone() for name, p in trained.items()}
+            self._best = Best(loss, step, copies)
+        else:
+            self._best.since += 1
+        return self._best.since >= patience
+
+    def _evaluation_batches(self) -> list[list[int]]:
+        """The same held-out examples every time: whole groups, up to the number asked for."""
+        settings = self.config.optimizer
+        held_out = [index for index, example in enumerate(self.examples) if example.held_out]
+        groups: dict[str, list[int]] = {}
+        for index in held_out:
+            groups.setdefault(self.examples[index].group, []).append(index)
+        keys = sorted(groups)
+        random.Random(self.config.seed).shuffle(keys)
+        chosen: list[int] = []
+        for key in keys:
+            if len(chosen) < settings.max_evaluation_examples:
+                chosen += groups[key]
+        if not chosen:
+            return []
+        examples = [self.examples[index] for index in chosen]
+        lengths = [self.rows[index].num_tokens for index in chosen]
+        batches = group_batches(examples, lengths, settings.batch_tokens, random.Random(0))
+        return [[chosen[index] for index in batch] for batch in batches]
+
+    def _plan(self) -> list[list[list[int]]]:
+        """The examples of every process at every optimiser step, the same in every process."""
         chosen = [index for index, example in enumerate(self.examples) if not example.held_out]
         examples = [self.examples[index] for index in chosen]
         lengths = [self.rows[index].num_tokens for index in chosen]
         settings = self.config.optimizer
-        plan = []
+        batches = []
         for epoch in range(settings.num_epochs):
             rng = random.Random(f"{self.config.seed} {epoch}")
             for batch in group_batches(examples, lengths, settings.batch_tokens, rng):
-                plan.append([chosen[index] for index in batch])
-        if not plan:
+                batches.append([chosen[index] for index in batch])
+        if not batches:
             raise TrainingError("no example is left to train on; raise num_constructed")
-        return plan
+        at_once = self._accelerator.num_processes
+        # The last step begins again at the front, so that every process has something to do.
+        batches += batches[: -len(batches) % at_once]
+        return [batches[start : start + at_once] for start in range(0, len(batches), at_once)]
 
     def _fill_cache(self) -> ActivationCache | None:
         """None where nothing would be read twice."""
@@ -138,7 +267,8 @@ class Trainer:
         key = self.config.base.model_dump_json()
         hidden_size = self.prm.network.shape.hidden_size
         cache = ActivationCache(self.cache_folder, self.rows, layer, hidden_size, key)
-        cache.fill(self.prm.network)
+        with self._accelerator.main_process_first():
+            cache.fill(self.prm.network)
         return cache
 
     def _states(self, cache: ActivationCache | None, indices: list[int]) -> Tensor:
@@ -169,55 +299,51 @@ class Trainer:
             Targets(*(getattr(targets, name).to(self.device) for name in vars(targets))),
         )
 
-    def _adopt_folder(self, config_path: Path) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        saved = self.folder / CONFIG_NAME
-        if not saved.is_file():
-            shutil.copyfile(config_path, saved)
-        elif read_config(saved) != self.config:
-            raise TrainingError(
-                f"{self.folder} holds a run of another config ({saved}); choose another folder, "
-                "or remove it to start again"
-            )
-        if (self.folder / CHECKPOINT_NAME).is_file():
-            raise TrainingError(f"{self.folder} holds a finished run; choose another folder")
+    def _describe_data(self) -> dict[str, Any]:
+        """For the model card: what was trained on and what was held out."""
+        described = {}
+        for name, held_out in (("trained", False), ("held_out", True)):
+            some = [i for i, e in enumerate(self.examples) if e.held_out == held_out]
+            described[name] = {
+                "trajectories": len(some),
+                "questions": len({self.examples[i].group for i in some}),
+                "tokens": sum(self.rows[i].num_tokens for i in some),
+                "kinds": dict(Counter(self.examples[i].kind for i in some)),
+            }
+        return described
 
     def _save_state(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        state = {
-            "step": step,
-            "config": config_digest(self.config),
-            "parameters": self.prm.trained_parameters(),
-            "optimizer": optimizer.state_dict(),
-        }
-        partial = self.folder / f"{_STATE_NAME}.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / _STATE_NAME)
+        if self._run is not None:
+            best = None if self._best is None else dict(vars(self._best))
+            self._run.save_state(
+                {
+                    "step": step,
+                    "parameters": self.prm.trained_parameters(),
+                    "optimizer": optimizer.state_dict(),
+                    "best": best,
+                }
+            )
+        self._accelerator.wait_for_everyone()
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> int:
-        path = self.folder / _STATE_NAME
-        if not path.is_file():
-            self._forget_log_after(0)
-            return 0
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["config"] != config_digest(self.config):
-            raise TrainingError(f"{path} belongs to another config; remove it to start again")
+        # Every process reads the same state; the folder has been checked by the main one.
+        run = self._run or RunFolder.for_reading(self.folder, self.config)
+        state = run.load_state(self.device)
+        step = 0 if state is None else int(state["step"])
+        if state is not None:
+            self._restore(state["parameters"])
+            optimizer.load_state_dict(state["optimizer"])
+            if state["best"] is not None:
+                self._best = Best(**state["best"])
+        if self._run is not None:
+            self._run.forget_log_after(step)
+        self._accelerator.wait_for_everyone()
+        return step
+
+    def _restore(self, parameters: dict[str, Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in self.prm.trained_parameters().items():
-                parameter.copy_(state["parameters"][name])
-        optimizer.load_state_dict(state["optimizer"])
-        self._forget_log_after(state["step"])
-        return int(state["step"])
-
-    def _forget_log_after(self, step: int) -> None:
-        """Steps that were done but not saved are done again, and must not be logged twice."""
-        path = self.folder / LOG_NAME
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        kept = lines[:step]  # one a step; the last of them may be torn by a kill
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-    def _log(self, record: dict[str, Any]) -> None:
-        with (self.folder / LOG_NAME).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+                parameter.copy_(parameters[name])
 
 
 def make_targets(examples: list[Example]) -> Targets:
@@ -238,7 +364,3 @@ def learning_rate_scale(step: int, num_steps: int, warmup_steps: int) -> float:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
     return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def config_digest(config: TrainingConfig) -> str:
-    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
