@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rfprm_training.evaluate_set import SetEvaluation
+    from rfprm_training.evaluation import Evaluation
 
 
 def train(
@@ -37,33 +41,89 @@ def train(
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A checkpoint or an artifact.")],
+    model: Annotated[
+        Path | None, typer.Argument(help="A checkpoint or an artifact; none with --judge.")
+    ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--on",
+            help="FORMAT:PATH, with processbench, prmbench, big_bench_mistake, outcomes or "
+            "rewarded. Without it: what the training config held out.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(help="The training config, which says what was held out; the checkpoint's."),
     ] = None,
+    judge: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of an expert LLM (base_url, model, …) to judge instead."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the figures as JSON too.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the reliability of the scores on the sets: PNG, SVG.")
+    ] = None,
 ) -> None:
-    """Measure a PRM on the questions that were held out of its training."""
+    """Measure a PRM: on what was held out of its training, or on evaluation sets."""
     import json
 
     from rich.console import Console
 
+    from rfprm_training import TrainingError
+    from rfprm_training.evaluation_report import plot_reliability, print_evaluation, print_set
+    from rfprm_training.model_card import EVALUATION_NAME, write_model_card
+
+    if (model is None) == (judge is None):
+        raise TrainingError("give a checkpoint or artifact, or an LLM with --judge: one of both")
+    console = Console(highlight=False)
+    if on:
+        sets = _evaluate_sets(model, judge, on)
+        for name, found in sets.items():
+            print_set(console, name, found)
+        if plot is not None:
+            plot_reliability(sets, plot)
+        content = {name: found.as_dict() for name, found in sets.items()}
+    elif model is None:
+        raise TrainingError("an LLM is judged on evaluation sets: name some with --on")
+    else:
+        evaluation = _evaluate_held_out(model, config)
+        print_evaluation(console, evaluation)
+        content = evaluation.as_dict()
+    if output is not None:
+        partial = output.with_name(f".{output.name}.partial")
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.replace(output)
+        if model is not None and output.resolve() == (model / EVALUATION_NAME).resolve():
+            write_model_card(model)
+
+
+def _evaluate_held_out(model: Path, config: Path | None) -> Evaluation:
     from rfprm_training.config import read_config
     from rfprm_training.evaluation import evaluate_scorer, open_scorer
-    from rfprm_training.evaluation_report import print_evaluation
-    from rfprm_training.model_card import EVALUATION_NAME, write_model_card
     from rfprm_training.run_folder import CONFIG_NAME
 
     settings = read_config(config or model / CONFIG_NAME)
     with open_scorer(model) as scorer:
-        evaluation = evaluate_scorer(scorer, settings, show_progress_bar=True)
-    print_evaluation(Console(highlight=False), evaluation)
-    if output is not None:
-        partial = output.with_name(f".{output.name}.partial")
-        partial.write_text(json.dumps(evaluation.as_dict(), indent=2) + "\n", encoding="utf-8")
-        partial.replace(output)
-        if output.resolve() == (model / EVALUATION_NAME).resolve():
-            write_model_card(model)
+        return evaluate_scorer(scorer, settings, show_progress_bar=True)
+
+
+def _evaluate_sets(
+    model: Path | None, judge: Path | None, specs: list[str]
+) -> dict[str, SetEvaluation]:
+    """Every set is read before anything is scored: a wrong path must not cost an hour."""
+    from rfprm_training.config import read_toml
+    from rfprm_training.evaluate_set import judge_set, score_set, summarise_set
+    from rfprm_training.evaluation import open_scorer
+    from rfprm_training.evaluation_sets import read_evaluation_set
+    from rfprm_training.expert.config import ExpertConfig
+
+    sets = {spec: read_evaluation_set(spec) for spec in specs}
+    if model is None:
+        assert judge is not None
+        expert = read_toml(judge, ExpertConfig, "description of an expert LLM")
+        return {spec: summarise_set(e, judge_set(e, expert)) for spec, e in sets.items()}
+    with open_scorer(model) as scorer:
+        return {spec: summarise_set(e, score_set(scorer, e)) for spec, e in sets.items()}

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
+from rfprm_runtime.errors import MissingExtraError
+from rfprm_training.evaluate_set import SetEvaluation
 from rfprm_training.evaluation import Evaluation
 
 
@@ -37,3 +43,65 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
         f"{found.right_accepted:.3f}, F1 {found.f1:.3f}; AUC within a question "
         f"{evaluation.constructed_auc_within_question}"
     )
+
+
+def print_set(console: Console, name: str, found: SetEvaluation) -> None:
+    """What :func:`rfprm_training.evaluate_set.summarise_set` measured on one set."""
+    console.rule(f"{name}: {found.num_trajectories} trajectories, {found.num_questions} questions")
+    if found.num_failed:
+        console.print(f"{found.num_failed} got no score and count as 'nothing found'", style="red")
+    if found.first_error is not None and found.first_error_at_half is not None:
+        console.print(
+            f"first wrong step: F1 {found.first_error.f1:.3f} (located "
+            f"{found.first_error.wrong_located:.3f} of the wrong ones, accepted "
+            f"{found.first_error.right_accepted:.3f} of the right ones; thresholds chosen on the "
+            f"other half of the questions: {found.thresholds}); at 0.5: "
+            f"F1 {found.first_error_at_half.f1:.3f}"
+        )
+    if found.steps is not None:
+        console.print(
+            f"{found.steps.num_steps} steps, {found.steps.num_wrong} wrong: F1 of right ones "
+            f"{found.steps.f1_right:.3f}, of wrong ones {found.steps.f1_wrong:.3f}, PRM score "
+            f"{found.steps.prm_score:.3f}, AUC {found.step_auc:.3f}"
+        )
+    if found.outcome_auc is not None:
+        console.print(f"outcome: AUC of the reward {found.outcome_auc}")
+    if found.outcome_auc_within_question is not None:
+        console.print(f"outcome: AUC within a question {found.outcome_auc_within_question}")
+    for kind, figure in (
+        ("steps", found.step_calibration),
+        ("trajectory", found.outcome_calibration),
+        ("trajectory, temperature-scaled", found.outcome_calibration_fitted),
+    ):
+        if figure is not None:
+            console.print(f"calibration of {kind}: ECE {figure.ece:.3f}, Brier {figure.brier:.3f}")
+    if found.best_of_n:
+        table = Table("N", "picked", "random", "majority", "oracle", "gap recovered")
+        for point in found.best_of_n:
+            figures = (point.picked, point.random, point.majority, point.oracle)
+            table.add_row(str(point.n), *map(str, figures), str(point.gap_recovered))
+        console.print(table)
+
+
+def plot_reliability(sets: Mapping[str, SetEvaluation], path: Path) -> None:
+    """Claimed against found frequency, a panel a set. Raises :class:`MissingExtraError`."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("matplotlib", "bench", "plots") from None
+    figure = Figure(figsize=(4 * len(sets), 4), layout="constrained")
+    axes: Any = figure.subplots(1, len(sets), squeeze=False)[0]
+    for axis, (name, found) in zip(axes, sets.items(), strict=True):
+        axis.plot((0, 1), (0, 1), color="0.7", linewidth=1)
+        for label, part in (
+            ("steps", found.step_calibration),
+            ("trajectory", found.outcome_calibration),
+            ("trajectory, scaled", found.outcome_calibration_fitted),
+        ):
+            if part is not None:
+                text = f"{label}: ECE {part.ece:.3f}"
+                axis.plot(part.claimed, part.found, marker="o", markersize=4, label=text)
+        axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="score", ylabel="share of right ones", title=name)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize="small")
+    figure.savefig(path)

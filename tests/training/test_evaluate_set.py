@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from llm_server import serving, status
+from rfprm_runtime.types import TrajectoryScore
+from rfprm_training import TrainingError
+from rfprm_training.best_of_n import any_right, best_of_n_curve, majority_right, picked_right
+from rfprm_training.commands import evaluate
+from rfprm_training.evaluate_set import judge_set, summarise_set
+from rfprm_training.evaluation_sets import read_evaluation_set
+from rfprm_training.example import Example
+from rfprm_training.expert.config import ExpertConfig
+from rfprm_training.step_metrics import (
+    calibration,
+    classify_steps,
+    cross_fitted_first_error,
+    fit_temperature,
+    halves,
+)
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def write(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_processbench_is_read(tmp_path: Path) -> None:
+    rows = [
+        {"problem": "q", "steps": ["a", "b", "c"], "label": 1, "final_answer_correct": False},
+        {"problem": "p", "steps": ["a"], "label": -1, "final_answer_correct": True},
+    ]
+    wrong, right = read_evaluation_set(f"processbench:{write(tmp_path / 'p.jsonl', *rows)}")
+    assert wrong.step_labels[:2] == (1.0, 0.0)
+    assert math.isnan(wrong.step_labels[2])
+    assert (wrong.first_error, right.first_error) == (1, None)
+    assert (wrong.trajectory_label, right.trajectory_label) == (0.0, 1.0)
+
+
+def test_prmbench_gives_the_right_process_and_the_wrong_one(tmp_path: Path) -> None:
+    row = {
+        "original_question": "q",
+        "modified_question": "q",
+        "original_process": ["a", "b"],
+        "modified_process": ["a", "x", "b"],
+        "error_steps": [2],
+        "classification": "circular",
+    }
+    right, wrong = read_evaluation_set(f"prmbench:{write(tmp_path / 'p.jsonl', row)}")
+    assert (right.step_labels, wrong.step_labels) == ((1.0, 1.0), (1.0, 0.0, 1.0))
+    assert wrong.kind == "circular"
+
+
+@pytest.mark.parametrize(
+    ("spec", "row", "complaint"),
+    [
+        ("words:x.jsonl", {}, "expected FORMAT:PATH"),
+        ("x.jsonl", {}, "expected FORMAT:PATH"),
+        ("processbench:", {"problem": "q", "steps": ["a"], "label": 4}, "first wrong step is 4"),
+        ("processbench:", {"problem": "q", "steps": []}, "row 1 is not of the format processbench"),
+        ("outcomes:", {"question": "q", "completion": "a"}, "has no outcome"),
+        ("outcomes:", {"query": "q"}, "no steps and no text"),
+    ],
+)
+def test_a_set_that_cannot_be_read_is_named(
+    tmp_path: Path, spec: str, row: dict[str, Any], complaint: str
+) -> None:
+    path = write(tmp_path / "x.jsonl", row)
+    with pytest.raises(TrainingError, match=complaint):
+        read_evaluation_set(spec + str(path) if spec.endswith(":") else spec)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is absent")
+@pytest.mark.parametrize(
+    ("spec", "count"),
+    [
+        ("big_bench_mistake:bbm_word_sorting", 300),
+        ("big_bench_mistake:bbm_tracking_shuffled_objects", 300),
+        ("prmbench:prmbench_sample", 150),
+        ("outcomes:long_cot_aime24", 30),
+    ],
+)
+def test_real_sets_are_read_whole(spec: str, count: int) -> None:
+    name, _, file = spec.partition(":")
+    assert len(read_evaluation_set(f"{name}:{SHARED / file}.jsonl")) == count
+
+
+def brute_force(scores: list[float], right: list[bool], n: int) -> float:
+    picked = []
+    for subset in itertools.combinations(range(len(scores)), n):
+        best = max(scores[i] for i in subset)
+        picked.append(np.mean([right[i] for i in subset if scores[i] == best]))
+    return float(np.mean(picked))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=2, max_size=7), st.data())
+def test_best_of_n_is_the_mean_over_all_subsets(
+    solutions: list[tuple[int, bool]], data: st.DataObject
+) -> None:
+    n = data.draw(st.integers(1, len(solutions)))
+    scores, right = [float(s) for s, _ in solutions], [r for _, r in solutions]
+    array, flags = np.array(scores), np.array(right)
+    assert picked_right(array, flags, n) == pytest.approx(brute_force(scores, right, n))
+    some = [any(right[i] for i in c) for c in itertools.combinations(range(len(right)), n)]
+    assert any_right(flags, n) == pytest.approx(np.mean(some))
+
+
+def test_the_majority_wins_where_it_is_right() -> None:
+    rng = np.random.default_rng(0)
+    answers = ["7", "7", "7", "8", None]
+    right = np.array([True, True, True, False, False])
+    assert majority_right(answers, right, 5, rng) == 1.0
+    assert majority_right(["7", "8"], np.array([True, False]), 2, rng) == 0.5
+    assert majority_right([None, None], np.array([True, False]), 2, rng) == 0.0
+
+
+def test_a_curve_rises_from_random_to_the_oracle_for_a_perfect_score() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random((60, 16)) < 0.3
+    groups = np.repeat(np.arange(60), 16)
+    flat = right.ravel()
+    points = best_of_n_curve(flat.astype(float), flat, groups)
+    assert [point.n for point in points] == [2, 4, 8, 16]
+    for point in points:
+        assert point.picked.value == pytest.approx(point.oracle.value)
+        assert point.gap_recovered.value == pytest.approx(1.0)
+        assert point.random.low <= point.random.value <= point.random.high
+    chance = best_of_n_curve(rng.random(960), flat, groups)[1]
+    assert chance.gap_recovered.low < 0 < chance.gap_recovered.high
+
+
+def test_sizes_that_no_question_has_are_left_out() -> None:
+    right = np.array([True, False, True])
+    points = best_of_n_curve(np.zeros(3), right, np.array([0, 0, 1]))
+    assert [(point.n, point.num_questions) for point in points] == [(2, 1)]
+
+
+def test_halves_never_share_a_question() -> None:
+    groups = [f"g{i // 3}" for i in range(300)]
+    first = halves(groups)
+    assert 60 < first.sum() < 240
+    for start in range(0, 300, 3):
+        assert len(set(first[start : start + 3].tolist())) == 1
+
+
+def test_a_threshold_is_never_chosen_on_its_own_half() -> None:
+    groups = [f"g{i}" for i in range(40)]
+    first = halves(groups)
+    # In one half the wrong step scores 0.6 and right ones 0.8, in the other 0.2 and 0.4.
+    scores = [
+        np.array([0.8, 0.6] if in_first else [0.4, 0.2], dtype=np.float32) for in_first in first
+    ]
+    found, thresholds = cross_fitted_first_error(scores, [1] * 40, groups)
+    assert 0.2 < thresholds[0] <= 0.4  # chosen on the second half, used on the first
+    assert 0.6 < thresholds[1] <= 0.8
+    assert found.wrong_located == 0.0  # and of no use there
+
+
+def test_one_threshold_for_all_finds_what_it_can() -> None:
+    groups = [f"g{i}" for i in range(40)]
+    scores = [np.array([0.9, 0.7 if i % 2 else 0.95], dtype=np.float32) for i in range(40)]
+    found, _ = cross_fitted_first_error(scores, [1 if i % 2 else None for i in range(40)], groups)
+    assert found.f1 == 1.0
+
+
+def test_step_classification_counts_both_classes() -> None:
+    right = np.array([True, True, True, False])
+    found = classify_steps(np.array([True, True, False, False]), right)
+    assert found.f1_right == pytest.approx(0.8)
+    assert found.f1_wrong == pytest.approx(2 / 3)
+    assert (found.accuracy, found.num_wrong) == (0.75, 1)
+
+
+def test_ece_is_zero_for_honest_scores_and_the_gap_for_boastful_ones() -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.random(20_000)
+    right = rng.random(20_000) < honest
+    assert calibration(honest, right).ece < 0.02
+    boastful = np.full(1000, 0.9)
+    assert calibration(boastful, np.arange(1000) % 2 == 0).ece == pytest.approx(0.4, abs=0.01)
+    with pytest.raises(ValueError, match="do not fill"):
+        calibration(honest[:3], right[:3])
+
+
+def test_the_temperature_is_found_again() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, 50_000)
+    right = rng.random(50_000) < 1 / (1 + np.exp(-(logits / 2.5 - 0.7)))
+    temperature, bias = fit_temperature(logits, right)
+    assert temperature == pytest.approx(2.5, rel=0.05)
+    assert bias == pytest.approx(-0.7, abs=0.05)
+    with pytest.raises(ValueError, match="do not rise"):
+        fit_temperature(-logits, right)
+    with pytest.raises(ValueError, match="right and wrong"):
+        fit_temperature(logits, np.ones(50_000, dtype=bool))
+
+
+def marked(count: int = 60) -> list[Example]:
+    rows = []
+    for i in range(count):
+        labels = (1.0, 0.0, math.nan) if i % 2 else (1.0, 1.0, 1.0)
+        rows.append(
+            Example(
+                trajectory_of(i, 3), labels, float(i % 2 == 0), f"q{i // 4}", "test", held_out=True
+            )
+        )
+    return rows
+
+
+def trajectory_of(index: int, steps: int) -> Any:
+    from rfprm_runtime.types import Trajectory
+
+    return Trajectory(
+        question=f"q{index // 4}",
+        steps=tuple(f"step {i}" for i in range(steps)),
+        response=(f"The answer is {index % 2}.",),
+    )
+
+
+def score_of(steps: list[float], final: float | None) -> TrajectoryScore:
+    return TrajectoryScore(
+        step_scores=steps,
+        trajectory_score=final,
+        reward=float(np.mean(steps)) + (final or 0.0),
+        num_tokens=9,
+    )
+
+
+def test_a_score_that_knows_everything_is_perfect_everywhere() -> None:
+    examples = marked()
+    scores = [
+        score_of([0.9, 0.1 if e.first_error == 1 else 0.9, 0.5], e.trajectory_label)
+        for e in examples
+    ]
+    for score, example in zip(scores, examples, strict=True):
+        if example.first_error is None:
+            score.step_scores[2] = 0.9
+    found = summarise_set(examples, scores)
+    assert found.first_error is not None
+    assert found.first_error_at_half is not None
+    assert found.first_error.f1 == found.first_error_at_half.f1 == 1.0
+    assert found.steps is not None
+    assert found.steps.prm_score == found.step_auc == 1.0
+    assert found.outcome_auc is not None
+    assert found.outcome_auc.value == 1.0
+    assert found.best_of_n[0].majority is not None
+    assert found.best_of_n[0].gap_recovered.value == pytest.approx(1.0)
+    assert found.outcome_calibration is not None
+    assert found.outcome_calibration.ece == 0.0
+    json.dumps(found.as_dict())
+
+
+def test_what_got_no_score_found_nothing() -> None:
+    examples = marked()
+    found = summarise_set(examples, [None] * len(examples))
+    assert found.num_failed == len(examples)
+    assert found.first_error is not None
+    assert (found.first_error.wrong_located, found.first_error.right_accepted) == (0.0, 1.0)
+    assert found.outcome_auc is None
+
+
+def test_an_llm_is_judged_like_a_prm(tmp_path: Path) -> None:
+    def reply(request: dict[str, Any]) -> Any:
+        content = request["messages"][1]["content"]
+        if "q3" in content:
+            return status(400)
+        entries = [{"step": i, "reason": "", "grade": 6 - i} for i in (1, 2, 3)]
+        return json.dumps({"grades": entries})
+
+    examples = marked(16)
+    with serving(reply) as server:
+        config = ExpertConfig(base_url=server.url, model="m", cache=tmp_path / "c.sqlite")
+        scores = judge_set(examples, config)
+    assert [score is None for score in scores] == [False] * 12 + [True] * 4
+    assert scores[0] is not None
+    assert scores[0].step_scores.tolist() == [1.0, 0.75, 0.5]
+    assert summarise_set(examples, scores).num_failed == 4
+
+
+def run(*arguments: object) -> Any:
+    app = typer.Typer()
+    app.command()(evaluate)
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_the_command_measures_a_judge_on_sets(tmp_path: Path) -> None:
+    rows = [{"problem": f"q{i}", "steps": ["a", "b"], "label": i % 2 * 2 - 1} for i in range(50)]
+    path = write(tmp_path / "p.jsonl", *rows)
+    answer = json.dumps({"grades": [{"step": i, "grade": 4} for i in (1, 2)]})
+    with serving([answer]) as server:
+        judge = tmp_path / "judge.toml"
+        judge.write_text(
+            f"base_url = '{server.url}'\nmodel = 'm'\ncache = '{tmp_path / 'c.sqlite'}'\n"
+        )
+        out = tmp_path / "out.json"
+        result = run("--judge", judge, "--on", f"processbench:{path}", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert "first wrong step: F1 0.000" in result.output
+    (figures,) = json.loads(out.read_text()).values()
+    assert figures["first_error"] == {"wrong_located": 0.0, "right_accepted": 1.0, "f1": 0.0}
+
+
+@pytest.mark.parametrize("arguments", [(), ("model", "--judge", "x.toml"), ("--judge", "x.toml")])
+def test_the_command_needs_one_thing_to_measure(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert isinstance(result.exception, TrainingError)
+
+
+def test_a_set_is_read_before_anything_is_scored(tmp_path: Path) -> None:
+    result = run(tmp_path / "no-model", "--on", f"processbench:{tmp_path / 'absent.jsonl'}")
+    assert isinstance(result.exception, TrainingError)
+    assert "there is no data file" in str(result.exception)
+
+
+def test_reliability_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra 'bench'")
+    from rfprm_training.evaluation_report import plot_reliability
+
+    examples = marked()
+    scores = [score_of([0.9, 0.5, 0.4], 0.3 + 0.4 * e.trajectory_label) for e in examples]
+    path = tmp_path / "plot.png"
+    plot_reliability({"set": summarise_set(examples, scores)}, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
