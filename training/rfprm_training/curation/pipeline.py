@@ -136,7 +136,8 @@ def _judge(
         return None
     if duplicates is not None:
         text = "\n".join((trajectory.question, *trajectory.steps, *trajectory.response))
-        earlier = duplicates.add(text, record.place)
+        # A right and a wrong trace may differ in one number, and both are wanted.
+        earlier = duplicates.add(text, record.place, kind=str(trajectory.outcome))
         if earlier is not None:
             report.drop("duplicate", record.place, f"like {earlier}")
             return None
