@@ -47,7 +47,11 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
 
 def print_set(console: Console, name: str, found: SetEvaluation) -> None:
     """What :func:`rfprm_training.evaluate_set.summarise_set` measured on one set."""
-    console.rule(f"{name}: {found.num_trajectories} trajectories, {found.num_questions} questions")
+    console.print(
+        f"\n{name}: {found.num_trajectories} trajectories, {found.num_questions} questions",
+        style="bold",
+        markup=False,
+    )
     if found.num_failed:
         console.print(f"{found.num_failed} got no score and count as 'nothing found'", style="red")
     if found.first_error is not None and found.first_error_at_half is not None:
