@@ -55,6 +55,15 @@ class Family:
         return [token for token in tokens if token is not None]
 
 
+_QWEN_QUESTION: tuple[Piece, ...] = (
+    Template(
+        text="<|im_start|>system\nPlease reason step by step, and put your final answer "
+        "within \\boxed{}.<|im_end|>\n<|im_start|>user\n"
+    ),
+    Question(),
+    Template(text="<|im_end|>\n<|im_start|>assistant\n"),
+)
+
 FAMILIES: dict[str, Family] = {
     # What this repository trains. The markers are special tokens that SmolLM2 reserves and its
     # chat training never uses; column 0 is the step head, column 1 the trajectory head.
@@ -73,18 +82,26 @@ FAMILIES: dict[str, Family] = {
         step_readout=Readout(transform="sigmoid", positive=0),
         trajectory_readout=Readout(transform="sigmoid", positive=1),
     ),
+    # The same, trained on Qwen2.5 and Qwen3: their chat format, and markers that they reserve for
+    # images. The step marker has the id of <extra_0> in Qwen2.5-Math-PRM, so that the step scores
+    # are those of that layout.
+    "rfprm-qwen": Family(
+        pieces=(
+            *_QWEN_QUESTION,
+            Steps(),
+            Response(separator="\n"),
+            TrajectoryMarker(),
+        ),
+        step_marker_token="<|quad_end|>",
+        trajectory_marker_token="<|quad_start|>",
+        head=Head(kind="linear", num_labels=2),
+        step_readout=Readout(transform="sigmoid", positive=0),
+        trajectory_readout=Readout(transform="sigmoid", positive=1),
+    ),
     # Qwen2.5-Math-PRM-7B and -72B, ReasonFlux-PRM-7B. The system prompt is the one of Qwen's
     # snippet, and the chat template's default, which ReasonFlux's snippet relies on.
     "qwen2.5-math-prm": Family(
-        pieces=(
-            Template(
-                text="<|im_start|>system\nPlease reason step by step, and put your final answer "
-                "within \\boxed{}.<|im_end|>\n<|im_start|>user\n"
-            ),
-            Question(),
-            Template(text="<|im_end|>\n<|im_start|>assistant\n"),
-            Steps(),
-        ),
+        pieces=(*_QWEN_QUESTION, Steps()),
         step_marker_token="<extra_0>",
         head=Head(kind="mlp_relu", num_labels=2),
         step_readout=Readout(transform="softmax", positive=1),

@@ -16,10 +16,11 @@ from rfprm_runtime.families import FAMILIES
 from rfprm_runtime.manifest import Backbone, Manifest
 from rfprm_runtime.scorer import Scorer
 
-SPECIAL_TOKENS = ("<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>", "<extra_0>")
+QWEN_TOKENS = ("<|im_start|>", "<|im_end|>", "<|quad_start|>", "<|quad_end|>")
+SPECIAL_TOKENS = (*QWEN_TOKENS[:2], "<repo_name>", "<reponame>", "<extra_0>", *QWEN_TOKENS[2:])
 
 
-def byte_tokenizer() -> Tokenizer:
+def byte_tokenizer(special: tuple[str, ...] = SPECIAL_TOKENS) -> Tokenizer:
     """Byte-level, one id a byte, with a few merges and the special tokens of the families."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("t", "h"), ("th", "e"), ("i", "n"), ("Ġ", "=")]
@@ -27,7 +28,7 @@ def byte_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(vocabulary)}, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
     return tokenizer
 
 

@@ -62,6 +62,21 @@ def export(
     typer.echo(f"written: {output}")
 
 
+def export_qwen2_layout(
+    checkpoint: Annotated[Path, typer.Argument(help="A training checkpoint on a Qwen2 backbone.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    base: Annotated[
+        Path | None, typer.Option(help="The base model, where it is not found by itself.")
+    ] = None,
+) -> None:
+    """Write a checkpoint as a Qwen2ForProcessRewardModel folder, which other servers load."""
+    from rfprm_export.checkpoint import load_prm
+    from rfprm_export.qwen2_layout import write_qwen2_layout
+
+    write_qwen2_layout(load_prm(checkpoint, base=base), output)
+    typer.echo(f"written: {output}")
+
+
 def demo(
     artifact: Annotated[
         Path, typer.Option("--artifact", "-a", help="Where the shipped PRM's artifact is kept.")

@@ -1,0 +1,131 @@
+"""A PRM in the layout of Qwen2ForProcessRewardModel, so that other servers (vLLM) can load it.
+
+Source: Qwen2.5-Math-PRM's ``config.json`` and weights: a Qwen2 body under ``model.*`` and
+``score`` = Linear(h, h) → ReLU → Linear(h, 2), read by softmax at every ``<extra_0>``. Step scores
+only: the layout has no place for a trajectory score.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+from rfprm_export import ExportError
+from rfprm_export.checkpoint import LoadedPRM
+from rfprm_export.weights import Weights
+from rfprm_runtime.manifest import Backbone, Manifest
+
+ARCHITECTURE = "Qwen2ForProcessRewardModel"
+STEP_TOKEN = "<extra_0>"
+
+
+def write_qwen2_layout(prm: LoadedPRM, folder: Path) -> None:
+    """Write ``config.json``, ``model.safetensors`` (float32) and the tokenizer to ``folder``.
+
+    Raises :class:`ExportError` where the backbone is no Qwen2, or ``folder`` exists.
+    """
+    manifest = prm.manifest
+    _check_backbone(manifest.backbone)
+    if folder.exists():
+        raise ExportError(f"{folder} exists; choose another folder or remove it")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    weights = {name: x for name, x in prm.weights.items() if not name.startswith("score.")}
+    weights.update(two_class_head(prm.weights, manifest))
+    save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
+    _write_json(partial / "config.json", _config(manifest))
+    tokenizer = _with_step_token(prm.tokenizer, manifest.prompt.step_marker.token)
+    tokenizer.save(str(partial / "tokenizer.json"))
+    _write_json(partial / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    partial.replace(folder)
+
+
+def two_class_head(weights: Weights, manifest: Manifest) -> Weights:
+    """The step readout as Linear → ReLU → Linear with two classes, exactly.
+
+    A score σ(z) with z = w·x + b becomes the classes (0, ReLU(z) − ReLU(−z)) = (0, z), of which
+    softmax gives σ(z). A head that is of this kind already stays as it is.
+    """
+    readout, head = manifest.step_readout, manifest.head
+    if head.kind == "mlp_relu" and readout.transform == "softmax" and readout.positive == 1:
+        return {name: x for name, x in weights.items() if name.startswith("score.")}
+    if head.kind != "linear" or readout.transform != "sigmoid":
+        raise ExportError(
+            f"a {head.kind} head read by {readout.transform} has no place in the layout of "
+            f"{ARCHITECTURE}; expected a linear one read by sigmoid"
+        )
+    size = manifest.backbone.hidden_size
+    row, bias = weights["score.weight"][readout.positive], weights["score.bias"][readout.positive]
+    first, first_bias = np.zeros((size, size), np.float32), np.zeros(size, np.float32)
+    first[0], first[1] = row, -row
+    first_bias[0], first_bias[1] = bias, -bias
+    second = np.zeros((2, size), np.float32)
+    second[1, 0], second[1, 1] = 1.0, -1.0
+    return {
+        "score.0.weight": first,
+        "score.0.bias": first_bias,
+        "score.2.weight": second,
+        "score.2.bias": np.zeros(2, np.float32),
+    }
+
+
+def _check_backbone(shape: Backbone) -> None:
+    fits = shape.qkv_bias and not (shape.output_bias or shape.mlp_bias or shape.qk_norm)
+    if not fits or shape.head_dim * shape.num_heads != shape.hidden_size:
+        raise ExportError(
+            f"the layout of {ARCHITECTURE} is for Qwen2 backbones (biases on query, key and value "
+            "alone); export this one with rfprm export"
+        )
+
+
+def _config(manifest: Manifest) -> dict[str, Any]:
+    shape = manifest.backbone
+    return {
+        "architectures": [ARCHITECTURE],
+        "model_type": "qwen2",
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "intermediate_size": shape.intermediate_size,
+        "vocab_size": shape.vocab_size,
+        "rms_norm_eps": shape.rms_norm_eps,
+        "rope_theta": shape.rope_theta,
+        "max_position_embeddings": manifest.max_positions,
+        "hidden_act": "silu",
+        "use_sliding_window": False,
+        "tie_word_embeddings": False,
+        "num_labels": 2,
+        "torch_dtype": "float32",
+    }
+
+
+def _with_step_token(tokenizer: Tokenizer, token: str) -> Tokenizer:
+    """The step marker under the name that the layout's users look for, with the same id."""
+    if token == STEP_TOKEN:
+        return tokenizer
+    content = json.loads(tokenizer.to_str())
+    if any(added["content"] == STEP_TOKEN for added in content["added_tokens"]):
+        raise ExportError(
+            f"steps are marked by {token!r}, but the tokenizer has another {STEP_TOKEN}; the "
+            "layout would read the wrong one"
+        )
+    for added in content["added_tokens"]:
+        if added["content"] == token:
+            added["content"] = STEP_TOKEN
+    vocabulary = content["model"].get("vocab", {})
+    if token in vocabulary:
+        vocabulary[STEP_TOKEN] = vocabulary.pop(token)
+    renamed: Tokenizer = Tokenizer.from_str(json.dumps(content))
+    return renamed
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
