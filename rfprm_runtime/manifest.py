@@ -128,12 +128,23 @@ class Prompt(_Record):
         return self
 
 
+class Calibration(_Record):
+    """Temperature scaling (Guo et al., arXiv 1706.04599) with a bias: a score of log-odds z becomes
+    σ(z / temperature + bias). The order of scores stays what it was."""
+
+    temperature: float = Field(gt=0)
+    bias: float = 0.0
+    fitted_on: str = ""
+    """What it was fitted on, and what it brought there."""
+
+
 class Readout(_Record):
     """How the logits of one marker row become a score in [0, 1]."""
 
     transform: Literal["sigmoid", "softmax"]
     positive: int = Field(ge=0)
     """The label whose probability is the score; with ``sigmoid`` that column alone is read."""
+    calibration: Calibration | None = None
 
 
 class FileRecord(_Record):

@@ -12,9 +12,25 @@ Float32Array = NDArray[np.float32]
 
 def read_scores(logits: Float32Array, readout: Readout) -> Float32Array:
     """Scores float32 [num_markers] from ``logits`` float32 [num_markers, num_labels]."""
+    if readout.calibration is not None:
+        odds = log_odds(logits, readout)
+        scale = np.float32(1 / readout.calibration.temperature)
+        return sigmoid(odds * scale + np.float32(readout.calibration.bias))
     if readout.transform == "sigmoid":
         return sigmoid(logits[:, readout.positive])
     return softmax(logits)[:, readout.positive]
+
+
+def log_odds(logits: Float32Array, readout: Readout) -> Float32Array:
+    """log p / (1 − p) of each score before calibration, float32 [num_markers]."""
+    positive = logits[:, readout.positive]
+    if readout.transform == "sigmoid":
+        return positive
+    others = np.delete(logits, readout.positive, axis=1)
+    largest = others.max(axis=1)
+    rest = np.log(np.exp(others - largest[:, None]).sum(axis=1))
+    result: Float32Array = (positive - largest - rest).astype(np.float32, copy=False)
+    return result
 
 
 def sigmoid(x: Float32Array) -> Float32Array:

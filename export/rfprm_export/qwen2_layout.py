@@ -54,7 +54,8 @@ def two_class_head(weights: Weights, manifest: Manifest) -> Weights:
     softmax gives σ(z). A head that is of this kind already stays as it is.
     """
     readout, head = manifest.step_readout, manifest.head
-    if head.kind == "mlp_relu" and readout.transform == "softmax" and readout.positive == 1:
+    as_it_is = readout.positive == 1 and readout.calibration is None
+    if head.kind == "mlp_relu" and readout.transform == "softmax" and as_it_is:
         return {name: x for name, x in weights.items() if name.startswith("score.")}
     if head.kind != "linear" or readout.transform != "sigmoid":
         raise ExportError(
@@ -63,6 +64,9 @@ def two_class_head(weights: Weights, manifest: Manifest) -> Weights:
         )
     size = manifest.backbone.hidden_size
     row, bias = weights["score.weight"][readout.positive], weights["score.bias"][readout.positive]
+    if readout.calibration is not None:
+        row, bias = row / readout.calibration.temperature, bias / readout.calibration.temperature
+        bias += readout.calibration.bias
     first, first_bias = np.zeros((size, size), np.float32), np.zeros(size, np.float32)
     first[0], first[1] = row, -row
     first_bias[0], first_bias[1] = bias, -bias

@@ -10,8 +10,10 @@ from safetensors.numpy import load_file
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import load_prm
-from rfprm_export.qwen2_layout import write_qwen2_layout
+from rfprm_export.qwen2_layout import two_class_head, write_qwen2_layout
 from rfprm_runtime.families import FAMILIES
+from rfprm_runtime.manifest import Calibration, Readout
+from rfprm_runtime.readout import read_scores
 from rfprm_runtime.types import Trajectory
 from rfprm_training.evaluation import open_scorer
 from rfprm_training.trainer import Trainer
@@ -132,6 +134,22 @@ def test_transformers_own_qwen2_reads_the_layout(checkpoint: Path, tmp_path: Pat
     with open_scorer(checkpoint) as ours:
         (score,) = ours.score_batch([trajectory])
     np.testing.assert_allclose(chances.numpy(), score.step_scores, atol=1e-5)
+
+
+def test_a_calibrated_readout_is_kept(checkpoint: Path, tmp_path: Path) -> None:
+    prm = load_prm(checkpoint)
+    readout = prm.manifest.step_readout
+    calibrated = readout.model_copy(update={"calibration": Calibration(temperature=2, bias=0.3)})
+    manifest = prm.manifest.model_copy(update={"step_readout": calibrated})
+    weights = two_class_head(prm.weights, manifest)
+    hidden = np.random.default_rng(0).normal(size=(5, 32)).astype(np.float32)
+    inner = np.maximum(hidden @ weights["score.0.weight"].T + weights["score.0.bias"], 0)
+    logits = inner @ weights["score.2.weight"].T + weights["score.2.bias"]
+    plain = hidden @ prm.weights["score.weight"].T + prm.weights["score.bias"]
+    softmax = Readout(transform="softmax", positive=1)
+    np.testing.assert_allclose(
+        read_scores(logits, softmax), read_scores(plain, calibrated), atol=1e-5
+    )
 
 
 def test_other_backbones_are_refused(tmp_path: Path) -> None:

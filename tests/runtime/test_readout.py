@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_runtime.aggregation import trajectory_reward
-from rfprm_runtime.manifest import Readout
+from rfprm_runtime.manifest import Calibration, Readout
 from rfprm_runtime.readout import read_scores
 
 LOGITS = st.lists(
@@ -35,3 +35,27 @@ def test_reward_is_equation_11() -> None:
     steps = np.array([0.2, 0.4], dtype=np.float32)
     assert trajectory_reward(steps, 0.5, alpha=0.8) == pytest.approx(0.3 + 0.4)
     assert trajectory_reward(steps, None, alpha=0.8) == pytest.approx(0.3)
+
+
+@given(LOGITS, st.sampled_from(["sigmoid", "softmax"]), st.floats(0.25, 8), st.floats(-3, 3))
+def test_calibration_scales_the_log_odds(
+    logits: np.ndarray, transform: str, temperature: float, bias: float
+) -> None:
+    readout = Readout(
+        transform=transform,  # type: ignore[arg-type]
+        positive=1,
+        calibration=Calibration(temperature=temperature, bias=bias),
+    )
+    wide = logits.astype(np.float64)
+    odds = wide[:, 1] if transform == "sigmoid" else wide[:, 1] - wide[:, 0]
+    exact = 1 / (1 + np.exp(-np.clip(odds / temperature + bias, -700, 700)))
+    found = read_scores(logits, readout)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, exact, atol=2e-5)
+
+
+def test_calibration_of_several_labels_is_one_against_the_rest() -> None:
+    logits = np.array([[0.5, 2.0, -1.0]], dtype=np.float32)
+    plain = Readout(transform="softmax", positive=1)
+    same = plain.model_copy(update={"calibration": Calibration(temperature=1.0)})
+    np.testing.assert_allclose(read_scores(logits, plain), read_scores(logits, same), atol=1e-6)

@@ -100,6 +100,43 @@ def evaluate(
             write_model_card(model)
 
 
+def calibrate(
+    checkpoint: Annotated[Path, typer.Argument(help="A training checkpoint.")],
+    on: Annotated[
+        list[str],
+        typer.Option("--on", help="FORMAT:PATH as in evaluate; not what the model is judged on."),
+    ],
+) -> None:
+    """Fit the temperature of a checkpoint's scores; keep it where it helps, then export again."""
+    from rfprm_export.verify import record_reference
+    from rfprm_training.calibrate import fit_calibration, refuse_calibrated, write_calibration
+    from rfprm_training.evaluation import open_scorer
+    from rfprm_training.evaluation_sets import read_evaluation_set
+
+    refuse_calibrated(checkpoint)
+    examples = [example for spec in on for example in read_evaluation_set(spec)]
+    with open_scorer(checkpoint) as scorer:
+        trajectories = [example.trajectory for example in examples]
+        scores = scorer.score_batch(trajectories, overflow="window", show_progress_bar=True)
+    found = [
+        result
+        for kind in ("step", "trajectory")
+        if (result := fit_calibration(kind, examples, scores, fitted_on=", ".join(on))) is not None
+    ]
+    for result in found:
+        verdict = "kept" if result.helps else "no help, left out"
+        typer.echo(
+            f"{result.kind} scores: temperature {result.fitted.temperature:.3f}, bias "
+            f"{result.fitted.bias:+.3f}; ECE {result.ece_before:.3f} → {result.ece_after:.3f} "
+            f"({result.num_scores} scores, cross-fitted by question): {verdict}"
+        )
+    if not found:
+        typer.echo("nothing to fit: fewer than 100 labels, or scores that do not follow them")
+    if any(result.helps for result in found):
+        write_calibration(checkpoint, found)
+        record_reference(checkpoint)
+
+
 def _evaluate_held_out(model: Path, config: Path | None) -> Evaluation:
     from rfprm_training.config import read_config
     from rfprm_training.evaluation import evaluate_scorer, open_scorer
