@@ -35,11 +35,15 @@ class PrefixNode:
 
 
 def plan_prefixes(
-    rows: Sequence[NDArray[np.int64]], indices: Iterable[int] | None = None
+    rows: Sequence[NDArray[np.int64]],
+    indices: Iterable[int] | None = None,
+    *,
+    min_shared: int = MIN_SHARED,
 ) -> list[PrefixNode]:
     """The roots of a forest over ``rows`` (int64 [num_tokens] each), or over some of them.
 
-    The nodes from a root to the one where a row ends are, joined, that row.
+    The nodes from a root to the one where a row ends are, joined, that row. Fewer than
+    ``min_shared`` tokens more in common make no node of their own.
     """
     # Big-endian ids compare as bytes do, and a row sorts right before those that it begins.
     order = sorted(
@@ -60,7 +64,7 @@ def plan_prefixes(
             )
             continue
         shared = int(common[low + 1 : high].min())
-        if shared - begin >= MIN_SHARED:
+        if shared - begin >= min_shared:
             through = order[low:high]
             ending = [row for row in through if len(rows[row]) == shared]
             node = PrefixNode(begin, shared, through, ending)

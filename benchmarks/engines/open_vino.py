@@ -38,7 +38,13 @@ def convert(folder: Path, target: Path) -> None:
     weights = load_file(folder / "checkpoint" / "model.safetensors")
     network = reference.build_network(shape, manifest.head, weights)
 
-    def attention(self: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    def attention(
+        self: Any,
+        x: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        visible: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         # As the network's own, with the keys repeated: the converter knows no enable_gqa.
         batch, length, _ = x.shape
         query, key, value = (

@@ -7,6 +7,7 @@ The only file of the runtime that imports torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ class RMSNorm(nn.Module):
         return self.weight * scaled.to(x.dtype)
 
 
+@dataclass(frozen=True)
+class Tree:
+    """Rows that each hold several sequences with a common beginning, which is there once."""
+
+    positions: Tensor  # int64 [batch, length], each token's place in its own sequence
+    visible: Tensor  # bool [batch, 1, length, length], what a token (row) may attend to (column)
+
+
 class Attention(nn.Module):
     """Causal grouped-query attention with rotary positions."""
 
@@ -56,7 +65,7 @@ class Attention(nn.Module):
             self.q_norm = RMSNorm(shape.head_dim, shape.rms_norm_eps)
             self.k_norm = RMSNorm(shape.head_dim, shape.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None = None) -> Tensor:
         batch, length, _ = x.shape
         heads = (batch, length, -1, self.shape.head_dim)
         query = self.q_proj(x).view(heads)
@@ -66,7 +75,12 @@ class Attention(nn.Module):
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = rotate(query.transpose(1, 2), cos, sin), rotate(key.transpose(1, 2), cos, sin)
         mixed = F.scaled_dot_product_attention(
-            query, key, value, is_causal=True, enable_gqa=key.shape[1] != query.shape[1]
+            query,
+            key,
+            value,
+            attn_mask=visible,
+            is_causal=visible is None,
+            enable_gqa=key.shape[1] != query.shape[1],
         )
         out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
         return out
@@ -95,8 +109,15 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
         self.mlp = MLP(shape)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None = None) -> Tensor:
+        return self.feed_forward(self.attend(x, cos, sin, visible))
+
+    def attend(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None) -> Tensor:
+        out: Tensor = x + self.self_attn(self.input_layernorm(x), cos, sin, visible)
+        return out
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Of any rows: what it makes of one does not depend on the others."""
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -134,33 +155,49 @@ class PRMNetwork(nn.Module):
         ``token_ids`` int64 [batch, length], right-padded; ``marker_positions`` int64
         [num_markers], into the flattened [batch * length].
         """
-        return self.read_markers(self.run_layers(self.embed(token_ids)), marker_positions)
+        return self.run_to_markers(self.embed(token_ids), marker_positions)
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Hidden states [batch, length, hidden] before the first layer."""
         out: Tensor = self.model.embed_tokens(token_ids)
         return out
 
-    def run_layers(self, hidden: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """Run layers [start, stop) on ``hidden`` [batch, length, hidden_size].
+    def run_layers(
+        self, hidden: Tensor, start: int, stop: int, *, tree: Tree | None = None
+    ) -> Tensor:
+        """Run layers [start, stop) on ``hidden`` [batch, length, hidden_size]; without ``tree``
+        every row is one sequence.
 
         Separate from the rest so that training can keep the activations of frozen lower layers.
         """
-        cos, sin = self._rotary(hidden.shape[1], hidden)
+        cos, sin = self._rotary(hidden, tree)
         layers: Any = self.model.layers[start:stop]
         for layer in layers:
-            hidden = layer(hidden, cos, sin)
+            hidden = layer(hidden, cos, sin, None if tree is None else tree.visible)
         return hidden
 
-    def read_markers(self, hidden: Tensor, marker_positions: Tensor) -> Tensor:
-        """Final norm and head at the marker rows only."""
+    def run_to_markers(
+        self, hidden: Tensor, marker_positions: Tensor, start: int = 0, *, tree: Tree | None = None
+    ) -> Tensor:
+        """Run what is left from layer ``start`` on; logits [num_markers, num_labels].
+
+        After the last attention only the rows of markers are read, so only they go on.
+        """
+        last: Any = self.model.layers[-1]
+        hidden = self.run_layers(hidden, start, len(self.model.layers) - 1, tree=tree)
+        cos, sin = self._rotary(hidden, tree)
+        hidden = last.attend(hidden, cos, sin, None if tree is None else tree.visible)
         rows = hidden.reshape(-1, hidden.shape[-1])[marker_positions]
-        out: Tensor = self.score(self.model.norm(rows))
+        out: Tensor = self.score(self.model.norm(last.feed_forward(rows).float()))
         return out
 
-    def _rotary(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = rotary_tables(length, self.shape.head_dim, self.shape.rope_theta)
-        return torch.from_numpy(cos).to(like), torch.from_numpy(sin).to(like)
+    def _rotary(self, hidden: Tensor, tree: Tree | None) -> tuple[Tensor, Tensor]:
+        length = hidden.shape[1]  # no sequence is longer than the row
+        tables = rotary_tables(length, self.shape.head_dim, self.shape.rope_theta)
+        cos, sin = (torch.from_numpy(table).to(hidden) for table in tables)
+        if tree is None:
+            return cos, sin
+        return cos[tree.positions].unsqueeze(1), sin[tree.positions].unsqueeze(1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

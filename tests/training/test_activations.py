@@ -8,9 +8,10 @@ import torch
 
 from rfprm_export.weights import read_base_model
 from rfprm_runtime.backends.torch import PRMNetwork, build_network
-from rfprm_runtime.encoding import EncodedTrajectory
+from rfprm_runtime.encoding import TokenRow
 from rfprm_runtime.manifest import Head
 from rfprm_training.activations import ActivationCache
+from rfprm_training.packing import Pack, pack
 
 HIDDEN_SIZE = 32
 
@@ -24,27 +25,32 @@ def network(tiny_base: Path) -> PRMNetwork:
 
 
 @pytest.fixture
-def rows() -> list[EncodedTrajectory]:
+def rows() -> list[TokenRow]:
     rng = np.random.default_rng(0)
     return [
-        EncodedTrajectory(rng.integers(0, 256, length), np.array([length - 1]), 1)
+        TokenRow(rng.integers(0, 256, length), np.array([length - 1]))
         for length in (5, 40, 12, 33, 40, 7)
     ]
 
 
-def open_cache(folder: Path, rows: list[EncodedTrajectory], layer: int = 2) -> ActivationCache:
-    return ActivationCache(folder, rows, layer, HIDDEN_SIZE, "tiny")
+@pytest.fixture
+def packs(rows: list[TokenRow]) -> list[Pack]:
+    return [pack(rows, [index]) for index in range(len(rows))]
 
 
-def states(network: PRMNetwork, row: EncodedTrajectory, layer: int) -> torch.Tensor:
+def open_cache(folder: Path, packs: list[Pack], layer: int = 2) -> ActivationCache:
+    return ActivationCache(folder, packs, layer, HIDDEN_SIZE, "tiny")
+
+
+def states(network: PRMNetwork, row: TokenRow, layer: int) -> torch.Tensor:
     with torch.inference_mode():
         return network.run_layers(network.embed(torch.from_numpy(row.token_ids)[None]), 0, layer)[0]
 
 
 def test_cached_states_are_those_of_each_trajectory_alone(
-    network: PRMNetwork, rows: list[EncodedTrajectory], tmp_path: Path
+    network: PRMNetwork, rows: list[TokenRow], packs: list[Pack], tmp_path: Path
 ) -> None:
-    cache = open_cache(tmp_path, rows)
+    cache = open_cache(tmp_path, packs)
     cache.fill(network, batch_tokens=80)  # padded in twos and threes
     for index, row in enumerate(rows):
         assert cache[index].dtype == torch.bfloat16
@@ -53,47 +59,62 @@ def test_cached_states_are_those_of_each_trajectory_alone(
         )
 
 
+def test_states_of_a_tree_are_those_of_its_trajectories(
+    network: PRMNetwork, rows: list[TokenRow], tmp_path: Path
+) -> None:
+    shared, *ends = (row.token_ids for row in rows)
+    whole = [TokenRow(np.concatenate([shared, end]), np.array([2])) for end in ends]
+    tree = pack(whole, range(len(whole)))
+    cache = open_cache(tmp_path, [tree, pack(whole, [0])])
+    cache.fill(network)
+    for row, markers in zip(whole, tree.marker_positions, strict=True):
+        torch.testing.assert_close(
+            cache[0][markers].float(),
+            states(network, row, 2)[row.marker_positions],
+            rtol=1e-2,
+            atol=1e-2,
+        )
+
+
 def test_filling_resumes_where_it_was_stopped(
     network: PRMNetwork,
-    rows: list[EncodedTrajectory],
+    packs: list[Pack],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("rfprm_training.activations._BATCHES_PER_SAVE", 1)
-    whole = open_cache(tmp_path / "whole", rows)
+    whole = open_cache(tmp_path / "whole", packs)
     whole.fill(network, batch_tokens=40)
     run_layers, calls = network.run_layers, []
 
-    def counted(*arguments: object) -> torch.Tensor:
+    def counted(*arguments: object, **options: object) -> torch.Tensor:
         if len(calls) == 3:
             raise KeyboardInterrupt
         calls.append(1)
-        return run_layers(*arguments)
+        return run_layers(*arguments, **options)
 
     network.run_layers = counted
     with pytest.raises(KeyboardInterrupt):
-        open_cache(tmp_path / "stopped", rows).fill(network, batch_tokens=40)
-    resumed = open_cache(tmp_path / "stopped", rows)
+        open_cache(tmp_path / "stopped", packs).fill(network, batch_tokens=40)
+    resumed = open_cache(tmp_path / "stopped", packs)
     calls.clear()
-    network.run_layers = lambda *arguments: (calls.append(1), run_layers(*arguments))[1]
+    network.run_layers = lambda *a, **o: (calls.append(1), run_layers(*a, **o))[1]
     resumed.fill(network, batch_tokens=40)
     assert len(calls) == 1  # 40, 40, 33 and 12 + 7 + 5 tokens: four batches, three of them done
-    for index in range(len(rows)):
+    for index in range(len(packs)):
         assert torch.equal(resumed[index], whole[index])
 
 
-def test_a_full_cache_runs_no_layer(
-    network: PRMNetwork, rows: list[EncodedTrajectory], tmp_path: Path
-) -> None:
-    open_cache(tmp_path, rows).fill(network)
-    cache = open_cache(tmp_path, rows)
+def test_a_full_cache_runs_no_layer(network: PRMNetwork, packs: list[Pack], tmp_path: Path) -> None:
+    open_cache(tmp_path, packs).fill(network)
+    cache = open_cache(tmp_path, packs)
     cache.fill(network=None)  # type: ignore[arg-type]
     assert torch.isfinite(cache[1].float()).all()
 
 
-def test_other_rows_or_layers_do_not_share_a_file(
-    network: PRMNetwork, rows: list[EncodedTrajectory], tmp_path: Path
+def test_other_packs_or_layers_do_not_share_a_file(
+    network: PRMNetwork, packs: list[Pack], tmp_path: Path
 ) -> None:
-    for layer, some in ((2, rows), (1, rows), (2, rows[::-1])):
+    for layer, some in ((2, packs), (1, packs), (2, packs[::-1])):
         open_cache(tmp_path, some, layer).fill(network)
     assert len(list(tmp_path.glob("*.bin"))) == 3

@@ -8,7 +8,7 @@ import pytest
 
 from rfprm_training.config import ConstructionConfig
 from rfprm_training.construction import question_examples
-from rfprm_training.corruption import CORRUPTIONS
+from rfprm_training.corruption import CORRUPTIONS, corrupt
 from rfprm_training.dataset import has_slip
 from rfprm_training.example import Example
 from rfprm_training.flaws import FLAWS
@@ -28,9 +28,11 @@ RICH = ConstructionConfig(
 )
 
 
-def examples_of(solution: GoldSolution, seed: int) -> list[Example]:
+def examples_of(solution: GoldSolution, seed: int, cut_errors: int = 0) -> list[Example]:
     rng = random.Random(seed)
-    return question_examples(solution, OTHER, "g", RICH, rng, errors=3, flaws=1.0)
+    return question_examples(
+        solution, OTHER, "g", RICH, rng, errors=3, cut_errors=cut_errors, flaws=1.0
+    )
 
 
 def test_every_step_has_a_label_and_every_example_the_group(pencils: GoldSolution) -> None:
@@ -64,6 +66,56 @@ def test_construction_is_the_same_for_the_same_seed(pencils: GoldSolution) -> No
 
 def test_a_solution_without_computations_gives_nothing() -> None:
     assert examples_of(GoldSolution("Why?", ("Because.",), "1"), 0) == []
+
+
+def test_cut_errors_end_with_their_first_wrong_step(pencils: GoldSolution) -> None:
+    num_cut = 0
+    for seed in range(40):
+        for example in examples_of(pencils, seed, cut_errors=5)[4:]:
+            if example.kind not in CORRUPTIONS:
+                continue
+            num_cut += 1
+            assert example.step_labels[-1] == 0.0
+            assert 0.0 not in example.step_labels[:-1]
+            assert math.isnan(example.trajectory_label)
+            assert (example.trajectory.response, example.trajectory.outcome) == ((), None)
+    assert num_cut > 40
+
+
+def test_traces_to_one_question_are_put_alike_up_to_the_error(pencils: GoldSolution) -> None:
+    """The manner of a trace must not say whether it is right."""
+    for seed in range(60):
+        rng = random.Random(seed)
+        config = RICH.model_copy(update={"reordered_share": 0.0, "thinking_share": 0.0})
+        gold, *wrong = question_examples(pencils, OTHER, "g", config, rng, errors=2, cut_errors=4)
+        for example in wrong:
+            before = example.first_error
+            if example.kind != "skipped_step":
+                assert example.trajectory.steps[:before] == gold.trajectory.steps[:before]
+
+
+def test_a_concluding_step_is_as_right_as_the_whole(pencils: GoldSolution) -> None:
+    config = ConstructionConfig(concluding_share=1.0, flawed_share=1.0)
+    for seed in range(20):
+        for e in question_examples(
+            pencils, OTHER, "g", config, random.Random(seed), errors=2, flaws=1.0
+        ):
+            assert "answer is" in e.trajectory.steps[-1]
+            assert e.trajectory.response == ()
+            assert repr(e.step_labels[-1]) == repr(e.trajectory_label)
+            if e.kind == "gold":
+                assert "60" in e.trajectory.steps[-1]
+
+
+def test_what_a_sentence_announces_changes_with_its_computation() -> None:
+    solution = GoldSolution(
+        "A book of 12 inches has 80 pages an inch. How many in 6 parts?",
+        ("There are 960 pages because 80 x 12 = <<80*12=960>>960.", "960/6=<<960/6=160>>160."),
+        "160",
+    )
+    wrong = corrupt(solution, random.Random(0), {"misread_quantity": 1.0})
+    assert wrong is not None
+    assert "960" not in " ".join(wrong.steps)
 
 
 def test_stopping_early_leaves_right_steps_and_a_wrong_answer(pencils: GoldSolution) -> None:

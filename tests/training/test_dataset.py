@@ -11,7 +11,6 @@ from rfprm_training import TrainingError
 from rfprm_training.config import DataConfig
 from rfprm_training.construction import corrupted_example, gold_example
 from rfprm_training.dataset import (
-    Example,
     build_examples,
     group_batches,
     sampled_example,
@@ -23,7 +22,7 @@ from rfprm_training.propagation import CorruptedSolution
 def data_config(tiny_data: Path, **changes: object) -> DataConfig:
     fields = {"num_constructed": 6, "num_constructed_held_out": 2, **changes}
     files = {"gold": tiny_data / "gold.jsonl", "model_solutions": tiny_data / "solutions.jsonl"}
-    return DataConfig(**files, num_folds=3, **fields)
+    return DataConfig(**{**files, "num_folds": 3, **fields})
 
 
 def test_every_step_of_a_gold_solution_is_right(pencils: GoldSolution) -> None:
@@ -107,6 +106,15 @@ def test_the_examples_do_not_depend_on_the_fold(tiny_data: Path) -> None:
     assert first == second
 
 
+def test_without_model_solutions_there_is_what_is_constructed(tiny_data: Path) -> None:
+    examples = build_examples(
+        data_config(tiny_data, model_solutions=None, num_procedures=5), seed=0
+    )
+    groups = {example.group.split("-")[0] for example in examples}
+    assert groups == {"constructed", "procedure"}
+    assert not any(e.held_out for e in examples if e.group.startswith("procedure"))
+
+
 def test_another_seed_constructs_other_errors(tiny_data: Path) -> None:
     first, second = (build_examples(data_config(tiny_data), seed) for seed in (0, 1))
     assert [e.trajectory for e in first] != [e.trajectory for e in second]
@@ -117,31 +125,25 @@ def test_too_few_gold_solutions_are_an_error(tiny_data: Path) -> None:
         build_examples(data_config(tiny_data, num_constructed=998), seed=0)
 
 
-def group_of(name: str) -> Example:
-    return Example(sampled(outcome=True), (1.0, 1.0, 1.0), 1.0, name, "sampled")
-
-
-def test_batches_hold_every_example_once_and_tear_no_group() -> None:
+def test_batches_hold_every_row_once_and_tear_no_group() -> None:
     rng = random.Random(0)
-    examples = [group_of(f"g{index % 40}") for index in range(120)]
-    lengths = [rng.randrange(10, 90) for _ in examples]
-    batches = group_batches(examples, lengths, 600, rng)
+    groups = [f"g{index % 40}" for index in range(120)]
+    lengths = [rng.randrange(10, 90) for _ in groups]
+    batches = group_batches(groups, lengths, 600, rng)
     assert sorted(index for batch in batches for index in batch) == list(range(120))
-    owners = [{examples[index].group for index in batch} for batch in batches]
+    owners = [{groups[index] for index in batch} for batch in batches]
     assert sum(map(len, owners)) == 40
     for batch in batches:
         padded = len(batch) * max(lengths[index] for index in batch)
-        assert padded <= 600 or len({examples[index].group for index in batch}) == 1
+        assert padded <= 600 or len({groups[index] for index in batch}) == 1
 
 
 def test_a_group_beyond_the_limit_still_gets_a_batch() -> None:
-    examples = [group_of("a"), group_of("a"), group_of("b")]
-    batches = group_batches(examples, [500, 400, 20], 100, random.Random(0))
+    batches = group_batches(["a", "a", "b"], [500, 400, 20], 100, random.Random(0))
     assert sorted(map(sorted, batches)) == [[0, 1], [2]]
 
 
 def test_epochs_differ() -> None:
-    examples = [group_of(f"g{index}") for index in range(30)]
-    lengths = [20] * 30
-    first, second = (group_batches(examples, lengths, 60, random.Random(s)) for s in (0, 1))
+    groups = [f"g{index}" for index in range(30)]
+    first, second = (group_batches(groups, [20] * 30, 60, random.Random(s)) for s in (0, 1))
     assert first != second

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rfprm_runtime.types import TrajectoryScore
+from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.config import read_config
 from rfprm_training.dataset import Example, build_examples
@@ -56,6 +56,34 @@ def test_a_prm_that_knows_the_labels_is_perfect(
     assert evaluation.constructed_auc_within_question.value == 1.0
     assert (evaluation.num_solutions, evaluation.num_questions) == (4, 2)
     assert evaluation.num_constructed == 6
+    assert evaluation.first_error_at_half.f1 == 1.0
+    assert set(evaluation.first_error_by_kind.values()) == {1.0}
+    assert evaluation.step_calibration.ece == 0.0
+
+
+def test_without_real_solutions_only_the_constructed_ones_are_measured(
+    held_out: tuple[list[Example], list[Example]],
+) -> None:
+    _, constructed = held_out
+    evaluation = summarise([], [], constructed, list(map(knowing, constructed)))
+    assert evaluation.rankings == {}
+    assert (evaluation.num_solutions, evaluation.num_questions) == (0, 0)
+    assert evaluation.first_error.f1 == 1.0
+
+
+def test_thresholds_are_those_of_the_other_half() -> None:
+    """Scores that are right in their order but not at 0.5 lose nothing."""
+    examples, scores = [], []
+    for index in range(40):
+        trajectory = Trajectory(question=f"q{index}", steps=("a", "b"))
+        for kind, label, score in (("gold", 1.0, 0.3), ("wrong_result", 0.0, 0.1)):
+            examples.append(Example(trajectory, (1.0, label), label, f"q{index}", kind))
+            scores.append(score_of([0.3, score], 0.5))
+    evaluation = summarise([], [], examples, scores)
+    assert evaluation.first_error.f1 == 1.0
+    assert all(0.1 < threshold < 0.3 for threshold in evaluation.thresholds)
+    assert evaluation.first_error_at_half.f1 == 0.0
+    assert evaluation.first_error_by_kind == {"wrong_result": 1.0}
 
 
 def test_a_prm_that_prefers_wrong_solutions_is_worse_than_random(

@@ -173,8 +173,8 @@ def test_the_checkpoint_scores_as_the_network_that_was_trained(
     examples = trainer.examples[:6]
     with open_scorer(folder) as scorer:
         scores = scorer.score_batch([example.trajectory for example in examples])
-    for row, score in zip(trainer.rows, scores, strict=False):
-        batch = pad_batch([row])
+    for example, score in zip(examples, scores, strict=True):
+        batch = pad_batch([trainer.prm.encoder.encode(example.trajectory)])
         with torch.inference_mode():
             logits = trainer.prm.network(
                 torch.from_numpy(batch.token_ids), torch.from_numpy(batch.marker_positions)
@@ -201,7 +201,9 @@ def test_layers_above_the_kept_ones_are_neither_trained_nor_scored(
 
 def test_no_held_out_example_is_trained_on(write_config: WriteConfig, tmp_path: Path) -> None:
     trainer = Trainer(write_config(), tmp_path / "run", device="cpu")
-    planned = [index for (batch,) in trainer._plan() for index in batch]
+    planned = [
+        i for (batch,) in trainer._plan() for pack in batch for i in trainer.packs[pack].members
+    ]
     expected = [i for i, example in enumerate(trainer.examples) if not example.held_out]
     assert sorted(planned) == sorted(2 * expected)  # two epochs
     assert len(expected) < len(trainer.examples)
@@ -262,10 +264,10 @@ def test_full_training_moves_the_weights_themselves(
     assert layers == {1, 2}
     assert not np.allclose(saved["model.layers.1.mlp.up_proj.weight"], before.numpy())
     trainer.prm.network.float().eval()
-    row, example = trainer.rows[0], trainer.examples[0]
+    example = trainer.examples[0]
     with open_scorer(folder) as scorer:
         (score,) = scorer.score_batch([example.trajectory])
-    batch = pad_batch([row])
+    batch = pad_batch([trainer.prm.encoder.encode(example.trajectory)])
     with torch.inference_mode():
         logits = trainer.prm.network(
             torch.from_numpy(batch.token_ids), torch.from_numpy(batch.marker_positions)
@@ -282,6 +284,53 @@ def test_training_in_bfloat16_keeps_what_is_trained_in_float32(
     kinds = {p.dtype for p in trainer.prm.trained_parameters().values()}
     frozen = {p.dtype for p in trainer.prm.network.parameters() if not p.requires_grad}
     assert (kinds, frozen) == ({torch.float32}, {torch.bfloat16})
+
+
+def test_a_run_starts_from_what_another_has_trained(
+    write_config: WriteConfig, finished_run: Path, tmp_path: Path
+) -> None:
+    config = write_config(("seed = 3", f'seed = 3\nstart_from = "{finished_run}"'))
+    trainer = Trainer(config, tmp_path / "second", device="cpu")
+    trainer.prm.add_trained_parts()
+    expected = parameters(finished_run)
+    for name, parameter in trainer.prm.trained_parameters().items():
+        stored = name.replace(".default.", ".")
+        stored = f"base_model.model.{stored}" if ".lora_" in name else stored
+        np.testing.assert_array_equal(parameter.detach().numpy(), expected[stored], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("lora_rank = 2", "lora_rank = 3"), "same first_trained_layer, method, lora_rank"),
+        (("first_trained_layer = 1", "first_trained_layer = 2"), "was trained in other places"),
+        (("num_layers = 3", "num_layers = 4"), "whose num_layers is 3, but this run's is 4"),
+        (("lora_alpha = 4", "lora_alpha = 8"), "whose lora_alpha is 4"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(
+    write_config: WriteConfig,
+    finished_run: Path,
+    tmp_path: Path,
+    change: tuple[str, str],
+    message: str,
+) -> None:
+    config = write_config(("seed = 3", f'seed = 3\nstart_from = "{finished_run}"'), change)
+    trainer = Trainer(config, tmp_path / "second", device="cpu")
+    with pytest.raises(TrainingError, match=message):
+        trainer.prm.add_trained_parts()
+
+
+def test_packing_changes_no_loss(write_config: WriteConfig, tmp_path: Path) -> None:
+    """The first step of training, with every group in one row and with none packed."""
+    losses = []
+    for tokens in (2048, 0):
+        everything = ("batch_tokens = 600", f"batch_tokens = 100000\npack_tokens = {tokens}")
+        trainer = Trainer(write_config(everything), tmp_path / str(tokens), device="cpu")
+        folder = trainer.run(max_steps=2)
+        assert (len(trainer.packs) < len(trainer.examples)) == (tokens > 0)
+        losses.append([record["loss_total"] for record in read_log(folder)])
+    np.testing.assert_allclose(*losses, atol=2e-3)
 
 
 EARLY = (

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from rfprm_runtime.backends.torch import PRMNetwork
-from rfprm_runtime.batching import BackendLimits, pad_batch, plan_batches
-from rfprm_runtime.encoding import EncodedTrajectory
+from rfprm_runtime.batching import BackendLimits, plan_batches
+from rfprm_training.packing import Pack, pad_packs
 
 _BATCHES_PER_SAVE = 16
 
 
 class ActivationCache:
-    """bfloat16 hidden states [num_tokens, hidden_size] of each trajectory, before one layer.
+    """bfloat16 hidden states [num_tokens, hidden_size] of each pack, before one layer.
 
     Stored as one memory-mapped file; filling it resumes where a killed run stopped.
     """
@@ -30,16 +30,16 @@ class ActivationCache:
     def __init__(
         self,
         folder: Path,
-        rows: Sequence[EncodedTrajectory],
+        packs: Sequence[Pack],
         layer: int,
         hidden_size: int,
         key: str,
     ) -> None:
         """``key`` names the weights; together with ids and layer it names the cache's files."""
-        self.rows = rows
+        self.packs = packs
         self.layer = layer
-        self._offsets = np.concatenate([[0], np.cumsum([row.num_tokens for row in rows])])
-        name = _cache_name(rows, layer, key)
+        self._offsets = np.concatenate([[0], np.cumsum([pack.num_tokens for pack in packs])])
+        name = _cache_name(packs, layer, key)
         folder.mkdir(parents=True, exist_ok=True)
         self._progress_path = folder / f"{name}.json"
         path = folder / f"{name}.bin"
@@ -51,14 +51,14 @@ class ActivationCache:
         self._bits = np.memmap(path, dtype=np.int16, mode="r+" if there else "w+", shape=shape)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        """Hidden states of one trajectory, bfloat16 [num_tokens, hidden_size]."""
+        """Hidden states of one pack, bfloat16 [num_tokens, hidden_size]."""
         start, end = self._offsets[index], self._offsets[index + 1]
         return torch.from_numpy(np.array(self._bits[start:end])).view(torch.bfloat16)
 
     def fill(self, network: PRMNetwork, *, batch_tokens: int = 4096) -> None:
         """Run layers [0, layer) over whatever is not there yet."""
         limits = BackendLimits(max_batch_size=64, max_batch_tokens=batch_tokens)
-        batches = plan_batches([row.num_tokens for row in self.rows], limits)
+        batches = plan_batches([pack.num_tokens for pack in self.packs], limits)
         done = self._num_done()
         for number in range(done, len(batches)):
             self._fill_batch(network, batches[number])
@@ -66,11 +66,11 @@ class ActivationCache:
                 self._save_progress(number + 1)
 
     def _fill_batch(self, network: PRMNetwork, batch: list[int]) -> None:
-        padded = pad_batch([self.rows[index] for index in batch])
         device = next(network.parameters()).device
+        padded = pad_packs([self.packs[index] for index in batch], device)
         with torch.inference_mode():
-            ids = torch.from_numpy(padded.token_ids).to(device)
-            hidden = network.run_layers(network.embed(ids), 0, self.layer)
+            embedded = network.embed(padded.token_ids)
+            hidden = network.run_layers(embedded, 0, self.layer, tree=padded.tree)
         bits = hidden.to(torch.bfloat16).cpu().view(torch.int16).numpy()
         for row, index in enumerate(batch):
             start, end = self._offsets[index], self._offsets[index + 1]
@@ -88,8 +88,8 @@ class ActivationCache:
         partial.replace(self._progress_path)
 
 
-def _cache_name(rows: Sequence[EncodedTrajectory], layer: int, key: str) -> str:
+def _cache_name(packs: Sequence[Pack], layer: int, key: str) -> str:
     digest = hashlib.sha256(f"{key} {layer}".encode())
-    for row in rows:
-        digest.update(row.token_ids.tobytes() + b"|")
+    for pack in packs:
+        digest.update(pack.token_ids.tobytes() + b"|" + pack.seen_until.tobytes() + b"|")
     return digest.hexdigest()[:24]

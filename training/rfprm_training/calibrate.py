@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,13 @@ from rfprm_export.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from rfprm_runtime.manifest import Calibration, Readout
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
+from rfprm_training.config import read_config
+from rfprm_training.cross_validation import read_out_of_fold
 from rfprm_training.evaluate_set import cross_fitted_calibration
+from rfprm_training.evaluation import held_out_examples, open_scorer
+from rfprm_training.evaluation_sets import read_evaluation_set
 from rfprm_training.example import Example
+from rfprm_training.run_folder import CONFIG_NAME
 from rfprm_training.step_metrics import calibration, fit_temperature
 
 _MIN_SCORES = 100
@@ -37,6 +42,51 @@ class CalibrationResult:
     @property
     def helps(self) -> bool:
         return self.ece_after < self.ece_before
+
+
+@dataclass
+class KnownScores:
+    """Trajectories with labels, and what a PRM that was not trained on them says."""
+
+    examples: list[Example] = field(default_factory=list)
+    scores: list[TrajectoryScore] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+    def add(
+        self, examples: Sequence[Example], scores: Sequence[TrajectoryScore], source: str
+    ) -> None:
+        self.examples += examples
+        self.scores += scores
+        self.sources.append(source)
+
+
+def collect_scores(
+    checkpoint: Path, on: Sequence[str], *, folds: Path | None = None, held_out: bool = False
+) -> dict[Kind, KnownScores]:
+    """What there is to fit on: evaluation sets for steps and trajectories, out-of-fold scores for
+    trajectories, the constructed trajectories that the run held out for steps.
+
+    Raises :class:`TrainingError` where nothing is named, or something cannot be read.
+    """
+    found: dict[Kind, KnownScores] = {"step": KnownScores(), "trajectory": KnownScores()}
+    pairs = [] if folds is None else list(read_out_of_fold(folds))
+    if pairs:
+        examples, scores = (list(part) for part in zip(*pairs, strict=True))
+        found["trajectory"].add(examples, scores, "out-of-fold solutions")
+    both: tuple[Kind, ...] = ("step", "trajectory")
+    sets = [(spec, read_evaluation_set(spec), both) for spec in on]
+    if held_out:
+        _, constructed = held_out_examples(read_config(checkpoint / CONFIG_NAME))
+        sets.append(("held-out constructed trajectories", constructed, ("step",)))
+    with open_scorer(checkpoint) as scorer:
+        for name, examples, kinds in sets:
+            trajectories = [example.trajectory for example in examples]
+            scores = scorer.score_batch(trajectories, overflow="window", show_progress_bar=True)
+            for kind in kinds:
+                found[kind].add(examples, scores, name)
+    if not any(known.examples for known in found.values()):
+        raise TrainingError("name what to fit on: --on, --folds or --held-out")
+    return found
 
 
 def fit_calibration(

@@ -40,6 +40,32 @@ def train(
     typer.echo(f"checkpoint: {folder}")
 
 
+def cross_validate(
+    config: Annotated[Path, typer.Argument(help="The TOML file that describes a run.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the folds; runs/NAME-folds if not."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Where activations are kept, to be shared between runs."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Judge a recipe on all real solutions: a PRM for each fold, trained on the others."""
+    from rich.console import Console
+
+    from rfprm_training.config import read_config
+    from rfprm_training.cross_validation import cross_validate as run
+    from rfprm_training.evaluation_report import print_cross_validation
+    from rfprm_training.model_card import FOLDS_NAME
+
+    folder = output or Path("runs") / f"{read_config(config).name}-folds"
+    found = run(config, folder, cache=cache, device=device)
+    print_cross_validation(Console(highlight=False), found)
+    typer.echo(f"figures: {folder / FOLDS_NAME}")
+
+
 def evaluate(
     model: Annotated[
         Path | None, typer.Argument(help="A checkpoint or an artifact; none with --judge.")
@@ -103,25 +129,43 @@ def evaluate(
 def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help="A training checkpoint.")],
     on: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("--on", help="FORMAT:PATH as in evaluate; not what the model is judged on."),
-    ],
+    ] = None,
+    folds: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of rfprm cross-validate with the same config: outcomes, and the scores of "
+            "PRMs that were not trained on them, for the trajectory score."
+        ),
+    ] = None,
+    held_out: Annotated[
+        bool,
+        typer.Option(
+            "--held-out", help="Steps of the constructed trajectories that the config held out."
+        ),
+    ] = False,
 ) -> None:
     """Fit the temperature of a checkpoint's scores; keep it where it helps, then export again."""
     from rfprm_export.verify import record_reference
-    from rfprm_training.calibrate import fit_calibration, refuse_calibrated, write_calibration
-    from rfprm_training.evaluation import open_scorer
-    from rfprm_training.evaluation_sets import read_evaluation_set
+    from rfprm_training.calibrate import (
+        collect_scores,
+        fit_calibration,
+        refuse_calibrated,
+        write_calibration,
+    )
 
     refuse_calibrated(checkpoint)
-    examples = [example for spec in on for example in read_evaluation_set(spec)]
-    with open_scorer(checkpoint) as scorer:
-        trajectories = [example.trajectory for example in examples]
-        scores = scorer.score_batch(trajectories, overflow="window", show_progress_bar=True)
+    data = collect_scores(checkpoint, on or [], folds=folds, held_out=held_out)
     found = [
         result
-        for kind in ("step", "trajectory")
-        if (result := fit_calibration(kind, examples, scores, fitted_on=", ".join(on))) is not None
+        for kind, known in data.items()
+        if (
+            result := fit_calibration(
+                kind, known.examples, known.scores, fitted_on=", ".join(known.sources)
+            )
+        )
+        is not None
     ]
     for result in found:
         verdict = "kept" if result.helps else "no help, left out"

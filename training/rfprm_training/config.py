@@ -76,14 +76,21 @@ class ConstructionConfig(Section):
     """How often each kind of error is tried first."""
     errors_per_question: int = Field(default=1, gt=0)
     """Wrong trajectories to a question, at most; all different."""
+    cut_errors_per_question: int = Field(default=0, ge=0)
+    """Further wrong trajectories that end with their first wrong step: beside the right one, whose
+    beginning they share, they cost a step each. Held-out questions give none."""
     flawed_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the questions that also give a trajectory flawed in another way."""
     reordered_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the right trajectories of which two independent steps change places."""
     wordings: dict[str, float] = Field(default={"plain": 1.0})
     """How often each wording is drawn, for right and wrong trajectories alike."""
+    concluding_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the questions whose trajectories state the answer in a last step instead of a
+    response."""
     thinking_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of the trajectories that are put as a thinking model would, with self-correction."""
+    """Share of the questions whose trajectories are put as a thinking model would, with
+    self-correction."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> ConstructionConfig:
@@ -118,12 +125,16 @@ class DataConfig(Section):
     kind: Literal["gsm8k"] = "gsm8k"
     gold: Path
     """``gsm8k_train.jsonl``: right solutions, which are also corrupted."""
-    model_solutions: Path
-    """``gsm8k_model_solutions.jsonl``: real solutions with their outcomes."""
+    model_solutions: Path | None = None
+    """``gsm8k_model_solutions.jsonl``: real solutions with their outcomes; None trains on what is
+    constructed alone."""
     num_constructed: int = Field(ge=0)
     """Questions of ``gold`` that give a right and at least one wrong trajectory."""
     num_constructed_held_out: int = Field(default=300, ge=0)
     """Further questions of ``gold``, kept for measuring first-error accuracy."""
+    num_procedures: int = Field(default=0, ge=0)
+    """Problems other than sums (who holds what, expressions, sorting, brackets, liars), each with a
+    right trajectory and wrong ones as for a question of ``gold``."""
     construction: ConstructionConfig = ConstructionConfig()
     num_folds: int = Field(default=5, gt=1)
     sampled_steps: SampledSteps = "last"
@@ -134,8 +145,8 @@ class DataConfig(Section):
     steps a solution has cannot pass for how good they are."""
     sampled_repeats: int = Field(default=1, gt=0)
     """How often a real solution is shown an epoch: as it is, then in other wordings."""
-    held_out_fold: int | None = 0
-    """Questions with index % num_folds equal to it are never trained on; None trains on all."""
+    held_out_fold: int | None = None
+    """Questions with index % num_folds equal to it are never trained on. Left out, all are."""
 
 
 class LossConfig(Section):
@@ -158,6 +169,10 @@ class OptimizerConfig(Section):
     num_epochs: int = Field(gt=0)
     batch_tokens: int = Field(gt=0)
     """Padded tokens of one optimiser step, at most; one group of trajectories at least."""
+    pack_tokens: int = Field(default=2048, ge=0)
+    """Trajectories to one question are packed into rows of at most so many tokens, in which what
+    they share is computed once. 0 gives each a row of its own, and with it causal attention without
+    a mask."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
     save_every_steps: int = Field(default=50, gt=0)
     evaluate_every_steps: int | None = Field(default=None, gt=0)
@@ -182,6 +197,9 @@ def _data_kind(data: Any) -> str:
 class TrainingConfig(Section):
     name: str
     seed: int = 0
+    start_from: Path | None = None
+    """A checkpoint of the same network, whose weights training begins with; relative to the working
+    directory. None begins with the base model and heads that score 0.5."""
     base: Annotated[GgufBase | FolderBase, Field(discriminator="kind")]
     family: str = "rfprm"
     alpha: float = Field(default=1.0, ge=0)

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from rfprm_runtime.types import Trajectory
 from rfprm_training.config import ConstructionConfig
 from rfprm_training.corruption import CORRUPTIONS, corrupt
-from rfprm_training.example import Example
+from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.flaws import FLAWS
 from rfprm_training.gsm8k import GoldSolution, answer_response, strip_notes
 from rfprm_training.propagation import CorruptedSolution
-from rfprm_training.wording import WORDINGS, LabelledSteps, reordered, thinking
+from rfprm_training.wording import CONCLUSIONS, WORDINGS, LabelledSteps, reordered, thinking
 
 _KEEPS_ITS_PLACE = set(CORRUPTIONS) - {"skipped_step"}
 
@@ -30,28 +30,53 @@ def question_examples(
     rng: random.Random,
     *,
     errors: int,
-    flaws: float,
+    cut_errors: int = 0,
+    flaws: float = 0.0,
 ) -> list[Example]:
     """Everything that one question gives; empty where no error can be constructed.
 
     ``other`` is another question's solution; ``errors`` is how many wrong trajectories there are
-    at most, all different; ``flaws`` the chance of a flawed one.
+    at most, all different; ``cut_errors`` how many more end with their first wrong step; ``flaws``
+    the chance of a flawed one. All are put in the same manner,
+    so that it tells nothing, and so that they share their steps up to the error.
     """
-    wrong: list[CorruptedSolution] = []
-    for _ in range(2 * errors):
-        if len(wrong) < errors:
-            found = corrupt(solution, rng, config.corruption_weights)
-            if found is not None and found.steps not in [earlier.steps for earlier in wrong]:
-                wrong.append(found)
+    wrong = _different_errors(solution, config, rng, errors + cut_errors)
     if not wrong:
         return []
     right = _right_variant(solution, config, rng)
-    examples = [_worded(_gold(right), right, wrong[0], group, "gold", config, rng)]
-    for error in wrong:
-        examples.append(_worded(_corrupted(error), solution, error, group, error.kind, config, rng))
+    manner = _Manner(config, rng)
+    examples = [_worded(_gold(right), right, wrong[0], group, "gold", manner, rng)]
+    for error in wrong[:errors]:
+        examples.append(_worded(_corrupted(error), solution, error, group, error.kind, manner, rng))
+    examples += (_cut_short(error, group, manner) for error in wrong[errors:])
     if flaws and rng.random() < flaws:
-        examples += _flawed(solution, other, group, config, rng)
+        examples += _flawed(solution, other, group, manner, rng)
     return examples
+
+
+def _different_errors(
+    solution: GoldSolution, config: ConstructionConfig, rng: random.Random, count: int
+) -> list[CorruptedSolution]:
+    """Up to ``count`` corruptions, no two of which begin with the same wrong step."""
+    found: dict[tuple[str, ...], CorruptedSolution] = {}
+    for _ in range(2 * count):
+        error = corrupt(solution, rng, config.corruption_weights)
+        if error is None:
+            break
+        found.setdefault(error.steps[: error.first_error + 1], error)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def _cut_short(error: CorruptedSolution, group: str, manner: _Manner) -> Example:
+    """Up to the first wrong step, after which nothing is known of the whole."""
+    labelled = _corrupted(error)
+    worded = manner.reword(labelled.trace)  # the whole: its end must not show in how it is put
+    end = worded.labels.index(0.0) + 1
+    labelled.trace = LabelledSteps(worded.steps[:end], worded.labels[:end])
+    labelled.response, labelled.trajectory_label = (), UNKNOWN
+    return labelled.as_example(group, error.kind, "constructed")
 
 
 def gold_example(solution: GoldSolution, group: str) -> Example:
@@ -112,24 +137,57 @@ def _right_variant(
     return solution
 
 
+class _Manner:
+    """How one writer puts whatever there is to say: the same steps in the same words."""
+
+    def __init__(self, config: ConstructionConfig, rng: random.Random) -> None:
+        self.is_thinking = bool(config.thinking_share) and rng.random() < config.thinking_share
+        self.repeats_steps = rng.random() < 0.5
+        concludes = bool(config.concluding_share) and rng.random() < config.concluding_share
+        self._conclusion = rng.choice(CONCLUSIONS) if concludes else None
+        self._wordings = config.wordings
+        self._seed = rng.random()
+
+    def conclude(self, labelled: _Labelled, answer: str) -> None:
+        """A last step that states the answer, and then no response: it is as right as the whole."""
+        if self._conclusion is not None:
+            trace = labelled.trace
+            labelled.trace = LabelledSteps(
+                (*trace.steps, self._conclusion.format(answer)),
+                (*trace.labels, labelled.trajectory_label),
+            )
+            labelled.response = ()
+
+    def reword(self, trace: LabelledSteps) -> LabelledSteps:
+        if self.is_thinking:
+            return self.think(trace, [])
+        return reword(trace, self._wordings, random.Random(self._seed))
+
+    def think(
+        self, trace: LabelledSteps, corrections: list[tuple[int, str, float]]
+    ) -> LabelledSteps:
+        return thinking(trace, random.Random(self._seed), corrections=corrections)
+
+
 def _worded(
     labelled: _Labelled,
     right: GoldSolution,
     wrong: CorruptedSolution,
     group: str,
     kind: str,
-    config: ConstructionConfig,
+    manner: _Manner,
     rng: random.Random,
 ) -> Example:
     """In the words of some writer, or as a thinking model would put it."""
     source = "gold" if kind == "gold" else "constructed"
-    if config.thinking_share and rng.random() < config.thinking_share:
+    if manner.is_thinking:
+        said = labelled.trace.steps if manner.repeats_steps else ()
         corrections = _corrections(labelled, right, wrong, kind, rng)
-        said = labelled.trace.steps if rng.random() < 0.5 else ()
-        labelled.trace = thinking(labelled.trace, rng, corrections=corrections)
+        labelled.trace = manner.think(labelled.trace, corrections)
         labelled.response = (*said, *labelled.response)
     else:
-        labelled.trace = reword(labelled.trace, config.wordings, rng)
+        labelled.trace = manner.reword(labelled.trace)
+        manner.conclude(labelled, right.answer if kind == "gold" else wrong.answer)
     return labelled.as_example(group, kind, source)
 
 
@@ -169,14 +227,15 @@ def _flawed(
     solution: GoldSolution,
     other: GoldSolution,
     group: str,
-    config: ConstructionConfig,
+    manner: _Manner,
     rng: random.Random,
 ) -> list[Example]:
     kind = rng.choice(sorted(FLAWS))
     flawed = FLAWS[kind](solution, other, rng)
     if flawed is None:
         return []
-    trace = reword(LabelledSteps(flawed.steps, flawed.step_labels), config.wordings, rng)
+    trace = manner.reword(LabelledSteps(flawed.steps, flawed.step_labels))
     response = answer_response(flawed.answer)
     labelled = _Labelled(solution.question, trace, response, flawed.trajectory_label)
+    manner.conclude(labelled, flawed.answer)
     return [labelled.as_example(group, kind, "constructed")]

@@ -6,6 +6,7 @@ import hashlib
 import math
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from rfprm_training.gsm8k import (
     read_model_solutions,
     strip_notes,
 )
+from rfprm_training.procedures import PROCEDURES, procedure_examples
 from rfprm_training.rewarded import read_rewarded
 from rfprm_training.verifier import find_equations, grade_steps
 from rfprm_training.wording import LabelledSteps
@@ -78,10 +80,28 @@ def gsm8k_examples(config: DataConfig, seed: int) -> list[Example]:
     too few questions.
     """
     constructed = construct_examples(read_gold_solutions(config.gold), config, seed)
+    constructed += _procedures(config, seed)
+    if config.model_solutions is None:
+        return constructed
     sampled = sampled_examples(read_model_solutions(config.model_solutions), config, seed)
     return [
         *constructed,
         *(replace(example, held_out=_in_held_out_fold(example, config)) for example in sampled),
+    ]
+
+
+def _procedures(config: DataConfig, seed: int) -> list[Example]:
+    kinds = sorted(PROCEDURES)
+    errors = config.construction.errors_per_question
+    return [
+        example
+        for index in range(config.num_procedures)
+        for example in procedure_examples(
+            kinds[index % len(kinds)],
+            f"procedure-{index}",
+            random.Random(f"{seed} procedure {index}"),
+            errors=errors,
+        )
     ]
 
 
@@ -137,6 +157,7 @@ def _take(
             recipe,
             random.Random(key),
             errors=1 if held_out else recipe.errors_per_question,
+            cut_errors=0 if held_out else recipe.cut_errors_per_question,
             flaws=0.0 if held_out else recipe.flawed_share,
         )
         found_questions += bool(found)
@@ -214,27 +235,28 @@ def sampled_example(
 
 
 def group_batches(
-    examples: list[Example], lengths: list[int], batch_tokens: int, rng: random.Random
+    groups: Sequence[str], lengths: Sequence[int], batch_tokens: int, rng: random.Random
 ) -> list[list[int]]:
     """Indices of each optimiser step, in random order; a group is never torn apart.
 
-    Groups of like length share a batch, so little is padded; ``batch_tokens`` bounds the padded
-    tokens, but a batch holds one group at least.
+    ``groups`` and ``lengths`` are those of the rows. Groups of like length share a batch, so
+    little is padded; ``batch_tokens`` bounds the padded tokens, but a batch holds one group at
+    least.
     """
-    groups: dict[str, list[int]] = defaultdict(list)
-    for index, example in enumerate(examples):
-        groups[example.group].append(index)
-    # Random noise on the sort key lets neighbours differ from epoch to epoch.
-    longest = {key: max(lengths[i] for i in group) for key, group in groups.items()}
-    noisy = {key: longest[key] * rng.uniform(0.85, 1.15) for key in groups}
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        members[group].append(index)
+    # Random noise on the sort key lets neighbours differ from epoch to epoch; more would pad more.
+    longest = {key: max(lengths[i] for i in group) for key, group in members.items()}
+    noisy = {key: longest[key] * rng.uniform(0.94, 1.06) for key in members}
     batches: list[list[int]] = []
     current_longest = 0
-    for key in sorted(groups, key=lambda key: noisy[key]):
-        rows = len(batches[-1]) + len(groups[key]) if batches else 0
+    for key in sorted(members, key=lambda key: noisy[key]):
+        rows = len(batches[-1]) + len(members[key]) if batches else 0
         current_longest = max(current_longest, longest[key])
         if not batches or rows * current_longest > batch_tokens:
             batches.append([])
             current_longest = longest[key]
-        batches[-1] += groups[key]
+        batches[-1] += members[key]
     rng.shuffle(batches)
     return batches

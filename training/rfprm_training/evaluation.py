@@ -27,6 +27,12 @@ from rfprm_training.metrics import (
     first_error_accuracy,
     within_group_auc,
 )
+from rfprm_training.step_metrics import (
+    Calibration,
+    calibration,
+    cross_fitted_first_error,
+    halves,
+)
 
 SCORE_KINDS = ("reward", "trajectory_score", "mean_step_score", "shorter_is_better")
 
@@ -48,13 +54,22 @@ class Evaluation:
     num_solutions: int
     num_questions: int
     rankings: dict[str, RankingReport]
+    """Of real solutions; empty where none were held out."""
     num_constructed: int
     first_error: FirstError
+    """With the thresholds below."""
+    first_error_at_half: FirstError
+    """With a threshold of 0.5."""
+    thresholds: tuple[float, float]
+    """Each chosen on one half of the questions and used on the other."""
     first_error_by_kind: dict[str, float]
+    """Share of each kind of error that is located, with the same thresholds."""
+    step_calibration: Calibration
     constructed_auc_within_question: Estimate
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "first_error_f1": self.first_error.f1}
+        f1 = {"first_error_f1": self.first_error.f1}
+        return {**asdict(self), **f1, "first_error_at_half_f1": self.first_error_at_half.f1}
 
 
 def open_scorer(path: Path) -> Scorer:
@@ -74,21 +89,26 @@ def evaluate_scorer(
 ) -> Evaluation:
     """Score what ``config`` held out of training, and nothing else.
 
-    Raises :class:`TrainingError` where it held out no real solution or no constructed one.
+    Raises :class:`TrainingError` where it held out no constructed trajectory.
     """
-    examples = [e for e in build_examples(config.data, config.seed) if e.held_out]
-    sampled = [example for example in examples if example.kind == "sampled"]
-    constructed = [e for e in examples if e.kind not in ("sampled", "reworded")]
-    if not sampled or not constructed:
+    sampled, constructed = held_out_examples(config)
+    if not constructed:
         raise TrainingError(
-            "the config holds out no data to evaluate on: set data.held_out_fold and "
-            "data.num_constructed_held_out"
+            "the config holds out no data to evaluate on: set data.num_constructed_held_out, and "
+            "data.held_out_fold for real solutions"
         )
     scores = scorer.score_batch(
         [example.trajectory for example in (*sampled, *constructed)],
         show_progress_bar=show_progress_bar,
     )
     return summarise(sampled, scores[: len(sampled)], constructed, scores[len(sampled) :])
+
+
+def held_out_examples(config: TrainingConfig) -> tuple[list[Example], list[Example]]:
+    """What was kept out of training: real solutions, and constructed trajectories."""
+    examples = [e for e in build_examples(config.data, config.seed) if e.held_out]
+    sampled = [example for example in examples if example.kind == "sampled"]
+    return sampled, [e for e in examples if e.kind not in ("sampled", "reworded")]
 
 
 def summarise(
@@ -98,22 +118,23 @@ def summarise(
     constructed_scores: Sequence[TrajectoryScore],
 ) -> Evaluation:
     """All figures from scored held-out examples. Pure."""
-    right, groups = _outcomes(sampled), _group_ids(sampled)
     first_errors = [example.first_error for example in constructed]
+    questions = [example.group for example in constructed]
     step_scores = [score.step_scores for score in constructed_scores]
+    found, thresholds = cross_fitted_first_error(step_scores, first_errors, questions)
     kinds = sorted({example.kind for example in constructed} - {"gold"})
     return Evaluation(
         num_solutions=len(sampled),
-        num_questions=len(set(groups.tolist())),
-        rankings={
-            kind: _ranking(_score_by(kind, sampled, sampled_scores), right, groups)
-            for kind in SCORE_KINDS
-        },
+        num_questions=len({example.group for example in sampled}),
+        rankings=rank_by_every_score(sampled, sampled_scores) if sampled else {},
         num_constructed=len(constructed),
-        first_error=first_error_accuracy(step_scores, first_errors),
+        first_error=found,
+        first_error_at_half=first_error_accuracy(step_scores, first_errors),
+        thresholds=thresholds,
         first_error_by_kind={
-            kind: _located(kind, constructed, constructed_scores) for kind in kinds
+            kind: _located(kind, constructed, constructed_scores, thresholds) for kind in kinds
         },
+        step_calibration=_step_calibration(constructed, constructed_scores),
         constructed_auc_within_question=bootstrap(
             within_group_auc,
             _score_by("reward", constructed, constructed_scores),
@@ -121,6 +142,16 @@ def summarise(
             _group_ids(constructed),
         ),
     )
+
+
+def rank_by_every_score(
+    examples: Sequence[Example], scores: Sequence[TrajectoryScore]
+) -> dict[str, RankingReport]:
+    """How each of :data:`SCORE_KINDS` ranks solutions with known outcomes. Pure."""
+    right, groups = _outcomes(examples), _group_ids(examples)
+    return {
+        kind: _ranking(_score_by(kind, examples, scores), right, groups) for kind in SCORE_KINDS
+    }
 
 
 def _ranking(scores: Any, right: Any, groups: Any) -> RankingReport:
@@ -150,8 +181,25 @@ def _group_ids(examples: Sequence[Example]) -> Any:
     return np.unique([example.group for example in examples], return_inverse=True)[1]
 
 
-def _located(kind: str, examples: Sequence[Example], scores: Sequence[TrajectoryScore]) -> float:
-    chosen = [(e, s) for e, s in zip(examples, scores, strict=True) if e.kind == kind]
-    return first_error_accuracy(
-        [score.step_scores for _, score in chosen], [example.first_error for example, _ in chosen]
-    ).wrong_located
+def _step_calibration(
+    examples: Sequence[Example], scores: Sequence[TrajectoryScore]
+) -> Calibration:
+    claimed = np.concatenate([score.step_scores for score in scores]).astype(np.float64)
+    labels = np.concatenate([example.step_labels for example in examples])
+    known = ~np.isnan(labels)
+    return calibration(claimed[known], labels[known] > 0.5)
+
+
+def _located(
+    kind: str,
+    examples: Sequence[Example],
+    scores: Sequence[TrajectoryScore],
+    thresholds: tuple[float, float],
+) -> float:
+    first = halves([example.group for example in examples])
+    located = [
+        first_error_accuracy([score.step_scores], [e.first_error], thresholds[0 if half else 1])
+        for e, score, half in zip(examples, scores, first, strict=True)
+        if e.kind == kind
+    ]
+    return float(np.mean([found.wrong_located for found in located]))

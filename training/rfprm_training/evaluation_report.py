@@ -4,25 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_training.evaluate_set import SetEvaluation
-from rfprm_training.evaluation import Evaluation
+from rfprm_training.evaluation import Evaluation, RankingReport
+
+if TYPE_CHECKING:
+    from rfprm_training.cross_validation import CrossValidation
 
 
 def print_evaluation(console: Console, evaluation: Evaluation) -> None:
     """Tables of what :func:`rfprm_training.evaluation.evaluate_scorer` measured."""
+    if evaluation.rankings:
+        print_rankings(
+            console, evaluation.num_solutions, evaluation.num_questions, evaluation.rankings
+        )
+    kinds = ", ".join(
+        f"{kind} {share:.3f}" for kind, share in evaluation.first_error_by_kind.items()
+    )
+    console.print(
+        f"{evaluation.num_constructed} constructed trajectories: first wrong step located in "
+        f"{evaluation.first_error.wrong_located:.3f} of the wrong ones ({kinds}), right ones "
+        f"accepted {evaluation.first_error.right_accepted:.3f}, F1 "
+        f"{evaluation.first_error.f1:.3f} (thresholds chosen on the other half of the questions: "
+        f"{evaluation.thresholds}); at 0.5: F1 {evaluation.first_error_at_half.f1:.3f}; ECE of "
+        f"steps {evaluation.step_calibration.ece:.3f}; AUC within a question "
+        f"{evaluation.constructed_auc_within_question}"
+    )
+
+
+def print_rankings(
+    console: Console,
+    num_solutions: int,
+    num_questions: int,
+    rankings: Mapping[str, RankingReport],
+) -> None:
+    """How each score ranks real solutions to questions that were not trained on."""
     table = Table(
-        title=f"{evaluation.num_solutions} real solutions to {evaluation.num_questions} held-out "
-        "questions, 95 % intervals over questions"
+        title=f"{num_solutions} real solutions to {num_questions} held-out questions, "
+        "95 % intervals over questions"
     )
     for heading in ("score", "AUC", "AUC within a question", "Best-of-N", "gap recovered"):
         table.add_column(heading)
-    for name, ranking in evaluation.rankings.items():
+    for name, ranking in rankings.items():
         table.add_row(
             name.replace("_", " "),
             str(ranking.auc),
@@ -31,18 +59,17 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
             str(ranking.gap_recovered),
         )
     console.print(table)
-    best = next(iter(evaluation.rankings.values())).best_of_n
+    best = next(iter(rankings.values())).best_of_n
     console.print(f"Best-of-N: random {best.random:.3f}, oracle {best.oracle:.3f}")
-    found = evaluation.first_error
-    kinds = ", ".join(
-        f"{kind} {share:.3f}" for kind, share in evaluation.first_error_by_kind.items()
-    )
-    console.print(
-        f"{evaluation.num_constructed} constructed trajectories: first wrong step located in "
-        f"{found.wrong_located:.3f} of the wrong ones ({kinds}), right ones accepted "
-        f"{found.right_accepted:.3f}, F1 {found.f1:.3f}; AUC within a question "
-        f"{evaluation.constructed_auc_within_question}"
-    )
+
+
+def print_cross_validation(console: Console, found: CrossValidation) -> None:
+    """What :func:`rfprm_training.cross_validation.cross_validate` measured."""
+    print_rankings(console, found.num_solutions, found.num_questions, found.rankings)
+    text = f"calibration of the trajectory score: ECE {found.outcome_calibration.ece:.3f}"
+    if found.outcome_calibration_fitted is not None:
+        text += f", temperature-scaled {found.outcome_calibration_fitted.ece:.3f}"
+    console.print(f"{found.num_folds} folds; {text}")
 
 
 def print_set(console: Console, name: str, found: SetEvaluation) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -20,10 +20,11 @@ from rfprm_export.checkpoint import (
     FolderBase,
     GgufBase,
     find_base_model,
+    read_checkpoint,
 )
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
 from rfprm_export.weights import BaseModel, read_base_model
-from rfprm_runtime.backends.torch import PRMNetwork, build_network
+from rfprm_runtime.backends.torch import PRMNetwork, Tree, build_network
 from rfprm_runtime.encoding import TrajectoryEncoder, with_template_ids
 from rfprm_runtime.families import FAMILIES
 from rfprm_training import TrainingError
@@ -64,22 +65,61 @@ class TrainedPRM:
             parameter.requires_grad_(trained)
             if trained:  # bfloat16 is too coarse for small updates
                 parameter.data = parameter.data.float()
+        if self.config.start_from is not None:
+            self._start_from(self.config.start_from)
         self.network.train()
 
-    def logits(self, hidden: Tensor, marker_positions: Tensor) -> Tensor:
+    def _start_from(self, folder: Path) -> None:
+        """Take over what a run of the same network has trained. Raises :class:`TrainingError`."""
+        start = read_checkpoint(folder)
+        mine = _describe(self.config, self.base)
+        for field in ("family", "base", "num_layers", "head"):
+            if getattr(start, field) != getattr(mine, field):
+                raise TrainingError(
+                    f"start_from names {folder}, whose {field} is {getattr(start, field)}, but "
+                    f"this run's is {getattr(mine, field)}: start from a run of the same network"
+                )
+        weights = load_file(folder / HEADS_NAME)
+        if (folder / ADAPTER_NAME).is_file():
+            weights |= load_file(folder / ADAPTER_NAME)
+            scale = json.loads((folder / ADAPTER_CONFIG_NAME).read_text())["lora_alpha"]
+            if scale != self.config.network.lora_alpha:
+                raise TrainingError(
+                    f"start_from names {folder}, whose lora_alpha is {scale}, but this run's is "
+                    f"{self.config.network.lora_alpha}; use the same"
+                )
+        trained = {_stored_name(name): p for name, p in self.trained_parameters().items()}
+        shapes = {name: tuple(p.shape) for name, p in trained.items()}
+        found = {name: array.shape for name, array in weights.items()}
+        if shapes != found:
+            name = min({n for n, _ in set(shapes.items()) ^ set(found.items())})
+            raise TrainingError(
+                f"start_from names {folder}, which was trained in other places: {name} has shape "
+                f"{found.get(name)} there and {shapes.get(name)} here; use the same first_trained_"
+                "layer, method, lora_rank and lora_targets"
+            )
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(torch.from_numpy(weights[name]))
+
+    def logits(self, hidden: Tensor, marker_positions: Tensor, tree: Tree | None = None) -> Tensor:
         """Logits [num_markers, 2] from the states [batch, length, hidden] below the first
         trained layer."""
         settings = self.config.network
-        first, last = settings.first_trained_layer, settings.num_layers
+        first, last = settings.first_trained_layer, settings.num_layers - 1
         if settings.gradient_checkpointing:
             # With the adapter on the first layer alone the input itself needs no gradient.
             for layer in range(first, last):
                 hidden = checkpoint(
-                    self.network.run_layers, hidden, layer, layer + 1, use_reentrant=False
+                    self.network.run_layers,
+                    hidden,
+                    layer,
+                    layer + 1,
+                    tree=tree,
+                    use_reentrant=False,
                 )
-        else:
-            hidden = self.network.run_layers(hidden, first)
-        return self.network.read_markers(hidden.float(), marker_positions)
+            first = last
+        return self.network.run_to_markers(hidden, marker_positions, first, tree=tree)
 
     def trained_parameters(self) -> dict[str, Tensor]:
         return {
@@ -109,13 +149,11 @@ class TrainedPRM:
         """Write adapter, heads (with ``method = "full"`` all trained weights) and description: what
         ``rfprm export`` reads."""
         folder.mkdir(parents=True, exist_ok=True)
-        lora, heads = {}, {}
+        lora: dict[str, Any] = {}
+        heads: dict[str, Any] = {}
         for name, parameter in self.trained_parameters().items():
             array = parameter.detach().cpu().numpy().astype(np.float32)
-            if ".lora_" in name:
-                lora["base_model.model." + name.replace(".default.", ".")] = array
-            else:
-                heads[name] = array
+            (lora if ".lora_" in name else heads)[_stored_name(name)] = array
         save_file(heads, folder / HEADS_NAME)
         if lora:
             save_file(lora, folder / ADAPTER_NAME)
@@ -123,6 +161,11 @@ class TrainedPRM:
         (folder / CHECKPOINT_NAME).write_text(
             _describe(self.config, self.base).to_json(), encoding="utf-8"
         )
+
+
+def _stored_name(name: str) -> str:
+    """Of a trained parameter in the checkpoint's files: PEFT's where it is LoRA."""
+    return "base_model.model." + name.replace(".default.", ".") if ".lora_" in name else name
 
 
 def compute_dtype(network: NetworkConfig, device: torch.device) -> torch.dtype:

@@ -13,6 +13,8 @@ from rfprm_training.run_folder import CONFIG_NAME, DATA_NAME, read_log
 
 CARD_NAME = "README.md"
 EVALUATION_NAME = "evaluation.json"
+FOLDS_NAME = "cross_validation.json"
+"""What :mod:`rfprm_training.cross_validation` writes, put beside a checkpoint of its recipe."""
 _MARK = "<!-- written by rfprm train; what stands below the line '## Notes' is kept -->"
 _NOTES = "## Notes"
 
@@ -35,7 +37,7 @@ def write_model_card(folder: Path) -> None:
         "## Training",
         _training(read_log(folder), config),
         "## Results",
-        _results(_read_json(folder / EVALUATION_NAME)),
+        _results(_read_json(folder / EVALUATION_NAME), _read_json(folder / FOLDS_NAME)),
         _NOTES + (old.partition(_NOTES)[2].rstrip() or "\n\n(none yet)"),
     ]
     partial = path.with_name(path.name + ".partial")
@@ -100,6 +102,8 @@ def _training(log: list[dict[str, Any]], config: TrainingConfig) -> str:
         f"rate {settings.learning_rate:g} (heads {settings.head_learning_rate:g}), "
         f"{settings.num_epochs} epochs, {settings.batch_tokens:,} tokens a step.",
     ]
+    if config.start_from is not None:
+        lines.insert(0, f"It began with the weights of `{config.start_from.name}`.")
     if steps:
         tenth = max(1, len(steps) // 10)
         first, last = steps[:tenth], steps[-tenth:]
@@ -124,28 +128,60 @@ def _mean(records: list[dict[str, Any]]) -> float:
     return sum(float(record["loss_total"]) for record in records) / len(records)
 
 
-def _results(evaluation: dict[str, Any] | None) -> str:
-    if evaluation is None:
-        return "Not measured yet: `rfprm evaluate` writes them."
-    rows = ["| score | AUC | AUC within a question | gap recovered |", "|---|---|---|---|"]
-    for name, ranking in evaluation["rankings"].items():
-        cells = (ranking[key] for key in ("auc", "auc_within_question", "gap_recovered"))
-        figures = (f"{c['value']:.3f} [{c['low']:.3f}, {c['high']:.3f}]" for c in cells)
-        rows.append(f"| {name.replace('_', ' ')} | {' | '.join(figures)} |")
-    found = evaluation["first_error"]
-    return "\n".join(
-        (
-            f"{evaluation['num_solutions']} real solutions to {evaluation['num_questions']} "
-            "questions that were not trained on; 95 % intervals by bootstrap over questions.",
-            "",
-            *rows,
-            "",
-            f"On {evaluation['num_constructed']} constructed trajectories of held-out questions: "
-            f"first wrong step located in {found['wrong_located']:.3f} of the wrong ones, no step "
-            f"below 0.5 in {found['right_accepted']:.3f} of the right ones, F1 "
-            f"{evaluation['first_error_f1']:.3f}.",
+def _results(evaluation: dict[str, Any] | None, folds: dict[str, Any] | None) -> str:
+    parts = []
+    if folds is not None:
+        parts.append(
+            f"{folds['num_solutions']:,} real solutions to {folds['num_questions']:,} questions, "
+            f"each scored by a PRM of the same recipe that was not trained on its question "
+            f"({folds['num_folds']} folds); 95 % intervals by bootstrap over questions. Expected "
+            f"calibration error of the trajectory score {folds['outcome_calibration']['ece']:.3f}"
+            + _after_scaling(folds["outcome_calibration_fitted"])
+            + "."
         )
-    )
+        parts.append(_ranking_table(folds["rankings"]))
+    if evaluation is not None and evaluation["rankings"]:
+        parts.append(
+            f"{evaluation['num_solutions']} real solutions to {evaluation['num_questions']} "
+            "questions that were not trained on; 95 % intervals by bootstrap over questions."
+        )
+        parts.append(_ranking_table(evaluation["rankings"]))
+    if evaluation is not None:
+        found, at_half = evaluation["first_error"], evaluation["first_error_at_half"]
+        kinds = ", ".join(
+            f"{kind} {share:.2f}" for kind, share in evaluation["first_error_by_kind"].items()
+        )
+        parts.append(
+            f"On {evaluation['num_constructed']} constructed trajectories of held-out questions: "
+            f"first wrong step located in {found['wrong_located']:.3f} of the wrong ones "
+            f"({kinds}), right ones accepted {found['right_accepted']:.3f}, F1 "
+            f"{evaluation['first_error_f1']:.3f}, with thresholds chosen on the other half of the "
+            f"questions ({evaluation['thresholds'][0]:.2f} and {evaluation['thresholds'][1]:.2f}). "
+            f"At 0.5: {at_half['wrong_located']:.3f}, {at_half['right_accepted']:.3f}, F1 "
+            f"{evaluation['first_error_at_half_f1']:.3f}. Expected calibration error of the steps "
+            f"{evaluation['step_calibration']['ece']:.3f}."
+        )
+    return "\n\n".join(parts) or "Not measured yet: `rfprm evaluate` writes them."
+
+
+def _after_scaling(fitted: dict[str, Any] | None) -> str:
+    return "" if fitted is None else f", {fitted['ece']:.3f} after temperature scaling"
+
+
+def _ranking_table(rankings: dict[str, Any]) -> str:
+    best = next(iter(rankings.values()))["best_of_n"]
+    rows = [
+        f"Best-of-N: random {best['random']:.3f}, oracle {best['oracle']:.3f}.",
+        "",
+        "| score | AUC | AUC within a question | Best-of-N | gap recovered |",
+        "|---|---|---|---|---|",
+    ]
+    for name, ranking in rankings.items():
+        cells = [ranking[key] for key in ("auc", "auc_within_question", "gap_recovered")]
+        spelled = [f"{c['value']:.3f} [{c['low']:.3f}, {c['high']:.3f}]" for c in cells]
+        spelled.insert(2, f"{ranking['best_of_n']['picked']:.3f}")
+        rows.append(f"| {name.replace('_', ' ')} | {' | '.join(spelled)} |")
+    return "\n".join(rows)
 
 
 def _versions() -> str:

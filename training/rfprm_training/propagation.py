@@ -57,12 +57,29 @@ def _rewrite(step: str, note: re.Match[str], expression: str, value: Fraction) -
         if before_new is None:
             return None
         before = before_new
-    result = format_number(value)
+    result, old = format_number(value), to_fraction(note.group(2))
     spelled = NUMBER.match(after)
-    if spelled is None or to_fraction(spelled.group()) != to_fraction(note.group(2)):
+    if spelled is None or to_fraction(spelled.group()) != old:
         return None
+    if old not in {to_fraction(token) for token in _tokens(f"{expression} {note.group(1)}")}:
+        before = _announced_otherwise(before, old, result)
     rest = spelled.group()[len(spelled.group().rstrip(".,")) :] + after[spelled.end() :]
     return f"{before}<<{expression}={result}>>{result}{rest}"
+
+
+def _announced_otherwise(prose: str, old: Fraction | None, result: str) -> str:
+    """What the sentence before a computation says of its result ("There are 960 pages because
+    80 x 12 = 960"); left to stand, it would give the change away."""
+    if "<<" in prose:  # the number may be the result of an earlier computation
+        return prose
+
+    def replaced(match: re.Match[str]) -> str:
+        number = match.group()
+        if to_fraction(number) != old:
+            return number
+        return result + number[len(number.rstrip(".,")) :]
+
+    return NUMBER.sub(replaced, prose)
 
 
 def _replace_in_prose(prose: str, old: str, new: str) -> str | None:

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rfprm_runtime.batching import pad_batch
+from rfprm_runtime.backends.torch import Tree
 from rfprm_training import TrainingError
 from rfprm_training.activations import ActivationCache
 from rfprm_training.config import read_config
@@ -25,6 +25,7 @@ from rfprm_training.dataset import Example, build_examples, group_batches
 from rfprm_training.losses import Targets, joint_loss
 from rfprm_training.model import TrainedPRM
 from rfprm_training.model_card import write_model_card
+from rfprm_training.packing import pack_groups, pad_packs
 from rfprm_training.run_folder import CONFIG_NAME, DATA_NAME, LOG_NAME, RunFolder
 
 __all__ = ["CONFIG_NAME", "LOG_NAME", "Trainer", "learning_rate_scale", "make_targets"]
@@ -32,11 +33,12 @@ __all__ = ["CONFIG_NAME", "LOG_NAME", "Trainer", "learning_rate_scale", "make_ta
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded states of some trajectories, and what they should score."""
+    """Padded states of some packs, and what their trajectories should score."""
 
     hidden: Tensor  # [batch, length, hidden_size]
+    tree: Tree | None
     step_positions: Tensor  # int64 [num_steps], into the flattened [batch * length]
-    trajectory_positions: Tensor  # int64 [batch]
+    trajectory_positions: Tensor  # int64 [num_trajectories]
     targets: Targets
 
 
@@ -59,8 +61,8 @@ class _Logits(nn.Module):
         self.network = prm.network
         self._logits = prm.logits
 
-    def forward(self, hidden: Tensor, marker_positions: Tensor) -> Tensor:
-        return self._logits(hidden, marker_positions)
+    def forward(self, hidden: Tensor, marker_positions: Tensor, tree: Tree | None) -> Tensor:
+        return self._logits(hidden, marker_positions, tree)
 
 
 class Trainer:
@@ -86,8 +88,12 @@ class Trainer:
         self._accelerator.wait_for_everyone()
         self.prm = TrainedPRM(self.config, config_path.parent, self.device)
         self.examples = build_examples(self.config.data, self.config.seed)
-        self.rows = [self.prm.encoder.encode(example.trajectory) for example in self.examples]
+        rows = [self.prm.encoder.encode(example.trajectory) for example in self.examples]
+        self._lengths = [row.num_tokens for row in rows]
+        groups = [example.group for example in self.examples]
+        self.packs = pack_groups(rows, groups, self.config.optimizer.pack_tokens)
         self.cache_folder = cache or folder / "activations"
+        self._cache_is_shared = cache is not None
         self._best: Best | None = None
 
     @property
@@ -171,7 +177,7 @@ class Trainer:
 
     def _losses(self, batch: Batch, model: nn.Module) -> dict[str, Tensor]:
         positions = torch.cat([batch.step_positions, batch.trajectory_positions])
-        logits = model(batch.hidden, positions)
+        logits = model(batch.hidden, positions, batch.tree)
         num_markers = len(batch.step_positions)
         return joint_loss(
             logits[:num_markers, 0], logits[num_markers:, 1], batch.targets, self.config.loss
@@ -196,13 +202,13 @@ class Trainer:
             model = _Logits(self.prm)
             for batch in batches[accelerator.process_index :: accelerator.num_processes]:
                 for name, value in self._losses(self._load(cache, batch), model).items():
-                    sums[name] = sums.get(name, 0.0) + value.item() * len(batch)
+                    sums[name] = sums.get(name, 0.0) + value.item() * self._num_members(batch)
         self.prm.network.train()
         names = ("total", "step", "final", "pair", "pair_step")
         # In float64: a sum of losses must not depend on the number of processes by much.
         values = torch.tensor([sums.get(name, 0.0) for name in names], dtype=torch.float64)
         summed: Any = accelerator.reduce(values.to(self.device), reduction="sum")
-        count = sum(map(len, batches))
+        count = sum(map(self._num_members, batches))
         means = {name: value / count for name, value in zip(names, summed.tolist(), strict=True)}
         if self._run is not None:
             rounded = {f"evaluation_{name}": round(v, 5) for name, v in means.items()}
@@ -221,37 +227,43 @@ class Trainer:
             self._best.since += 1
         return self._best.since >= patience
 
+    def _num_members(self, batch: list[int]) -> int:
+        return sum(len(self.packs[index].members) for index in batch)
+
     def _evaluation_batches(self) -> list[list[int]]:
         """The same held-out examples every time: whole groups, up to the number asked for."""
-        settings = self.config.optimizer
-        held_out = [index for index, example in enumerate(self.examples) if example.held_out]
         groups: dict[str, list[int]] = {}
-        for index in held_out:
-            groups.setdefault(self.examples[index].group, []).append(index)
+        for index in self._packs_of(held_out=True):
+            groups.setdefault(self._group(index), []).append(index)
         keys = sorted(groups)
         random.Random(self.config.seed).shuffle(keys)
         chosen: list[int] = []
         for key in keys:
-            if len(chosen) < settings.max_evaluation_examples:
+            if self._num_members(chosen) < self.config.optimizer.max_evaluation_examples:
                 chosen += groups[key]
-        if not chosen:
-            return []
-        examples = [self.examples[index] for index in chosen]
-        lengths = [self.rows[index].num_tokens for index in chosen]
-        batches = group_batches(examples, lengths, settings.batch_tokens, random.Random(0))
+        return self._batches(chosen, random.Random(0))
+
+    def _packs_of(self, *, held_out: bool) -> list[int]:
+        """Questions are held out whole, and so are packs."""
+        first = (self.examples[pack.members[0]] for pack in self.packs)
+        return [index for index, example in enumerate(first) if example.held_out == held_out]
+
+    def _group(self, pack: int) -> str:
+        return self.examples[self.packs[pack].members[0]].group
+
+    def _batches(self, chosen: list[int], rng: random.Random) -> list[list[int]]:
+        """``chosen`` packs in batches of whole groups."""
+        groups = [self._group(index) for index in chosen]
+        lengths = [self.packs[index].num_tokens for index in chosen]
+        batches = group_batches(groups, lengths, self.config.optimizer.batch_tokens, rng)
         return [[chosen[index] for index in batch] for batch in batches]
 
     def _plan(self) -> list[list[list[int]]]:
-        """The examples of every process at every optimiser step, the same in every process."""
-        chosen = [index for index, example in enumerate(self.examples) if not example.held_out]
-        examples = [self.examples[index] for index in chosen]
-        lengths = [self.rows[index].num_tokens for index in chosen]
-        settings = self.config.optimizer
+        """The packs of every process at every optimiser step, the same in every process."""
+        chosen = self._packs_of(held_out=False)
         batches = []
-        for epoch in range(settings.num_epochs):
-            rng = random.Random(f"{self.config.seed} {epoch}")
-            for batch in group_batches(examples, lengths, settings.batch_tokens, rng):
-                batches.append([chosen[index] for index in batch])
+        for epoch in range(self.config.optimizer.num_epochs):
+            batches += self._batches(chosen, random.Random(f"{self.config.seed} {epoch}"))
         if not batches:
             raise TrainingError("no example is left to train on; raise num_constructed")
         at_once = self._accelerator.num_processes
@@ -261,41 +273,41 @@ class Trainer:
 
     def _fill_cache(self) -> ActivationCache | None:
         """None where nothing would be read twice."""
-        if self.config.network.first_trained_layer == 0 or self.config.optimizer.num_epochs == 1:
+        network, read_once = self.config.network, self.config.optimizer.num_epochs == 1
+        if network.first_trained_layer == 0 or (read_once and not self._cache_is_shared):
             return None
         layer = self.config.network.first_trained_layer
         key = self.config.base.model_dump_json()
         hidden_size = self.prm.network.shape.hidden_size
-        cache = ActivationCache(self.cache_folder, self.rows, layer, hidden_size, key)
+        cache = ActivationCache(self.cache_folder, self.packs, layer, hidden_size, key)
         with self._accelerator.main_process_first():
             cache.fill(self.prm.network)
         return cache
 
-    def _states(self, cache: ActivationCache | None, indices: list[int]) -> Tensor:
-        """States [batch, length, hidden_size] below the first trained layer."""
+    def _load(self, cache: ActivationCache | None, indices: list[int]) -> Batch:
+        packs = [self.packs[index] for index in indices]
+        padded = pad_packs(packs, self.device)
         network = self.prm.network
-        dtype = network.model.embed_tokens.weight.dtype
         if cache is not None:
             rows = [cache[index] for index in indices]
-            return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device, dtype)
-        ids = torch.from_numpy(pad_batch([self.rows[index] for index in indices]).token_ids)
-        with torch.no_grad():
-            states = network.embed(ids.to(self.device))
-            return network.run_layers(states, 0, self.config.network.first_trained_layer)
-
-    def _load(self, cache: ActivationCache | None, indices: list[int]) -> Batch:
-        hidden = self._states(cache, indices)
-        length = hidden.shape[1]
-        steps, ends = [], []
-        for row, index in enumerate(indices):
-            markers = torch.from_numpy(self.rows[index].marker_positions) + row * length
-            steps.append(markers[:-1])
-            ends.append(markers[-1:])
-        targets = make_targets([self.examples[index] for index in indices])
+            dtype = network.model.embed_tokens.weight.dtype
+            hidden = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device, dtype)
+        else:
+            first = self.config.network.first_trained_layer
+            with torch.no_grad():
+                embedded = network.embed(padded.token_ids)
+                hidden = network.run_layers(embedded, 0, first, tree=padded.tree)
+        markers = [
+            torch.from_numpy(positions) + row * hidden.shape[1]
+            for row, pack in enumerate(packs)
+            for positions in pack.marker_positions
+        ]
+        targets = make_targets([self.examples[i] for pack in packs for i in pack.members])
         return Batch(
             hidden,
-            torch.cat(steps).to(self.device),
-            torch.cat(ends).to(self.device),
+            padded.tree,
+            torch.cat([positions[:-1] for positions in markers]).to(self.device),
+            torch.cat([positions[-1:] for positions in markers]).to(self.device),
             Targets(*(getattr(targets, name).to(self.device) for name in vars(targets))),
         )
 
@@ -307,7 +319,7 @@ class Trainer:
             described[name] = {
                 "trajectories": len(some),
                 "questions": len({self.examples[i].group for i in some}),
-                "tokens": sum(self.rows[i].num_tokens for i in some),
+                "tokens": sum(self._lengths[i] for i in some),
                 "kinds": dict(Counter(self.examples[i].kind for i in some)),
             }
         return described

@@ -25,6 +25,16 @@ _SUM = re.compile(
 _CONNECTORS = ("So", "Then", "Next", "Now", "After that", "Therefore")
 
 
+CONCLUSIONS = (
+    "The answer is {}.",
+    "So the answer is {}.",
+    "Therefore, the final answer is \\(\\boxed{{{}}}\\).",
+    "Therefore, the answer is $\\boxed{{{}}}$.",
+    "So, the final answer is **{}**.",
+)
+"""How a last step states the answer."""
+
+
 @dataclass(frozen=True)
 class LabelledSteps:
     """Steps, and of each what is known: 1 right, 0 wrong, NaN unknown."""

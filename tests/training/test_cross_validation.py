@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+from rfprm_training import TrainingError
+from rfprm_training.commands import cross_validate, evaluate
+from rfprm_training.config import read_config
+from rfprm_training.cross_validation import cross_validate as run
+from rfprm_training.cross_validation import (
+    read_out_of_fold,
+    summarise_folds,
+)
+from rfprm_training.dataset import build_examples
+from rfprm_training.evaluation import open_scorer
+from rfprm_training.model_card import FOLDS_NAME
+from rfprm_training.trainer import Trainer
+
+WriteConfig = Callable[..., Path]
+
+
+def test_every_solution_is_scored_by_the_prm_that_was_not_trained_on_its_question(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config = write_config(("num_epochs = 2", "num_epochs = 1"))
+    found = run(config, tmp_path / "folds", device="cpu")
+    assert (found.num_folds, found.num_solutions, found.num_questions) == (3, 12, 6)
+    pairs = list(read_out_of_fold(tmp_path / "folds"))
+    assert len(pairs) == 12
+    for fold in range(3):
+        folder = tmp_path / "folds" / f"fold-{fold}"
+        with open_scorer(folder) as scorer:
+            of_fold = [pair for pair in pairs if int(pair[0].group.split("-")[1]) % 3 == fold]
+            again = scorer.score_batch([example.trajectory for example, _ in of_fold])
+        assert len(of_fold) == 4
+        for (example, score), expected in zip(of_fold, again, strict=True):
+            np.testing.assert_array_equal(score.step_scores, expected.step_scores)
+            assert score.trajectory_score == expected.trajectory_score
+            assert np.isnan(example.step_labels).all()
+        # The split is that of the data: what this PRM was trained on holds none of it.
+        settings = read_config(folder / "config.toml")
+        trained = {
+            e.trajectory.question
+            for e in build_examples(settings.data, settings.seed)
+            if not e.held_out
+        }
+        assert not trained & {example.trajectory.question for example, _ in of_fold}
+    saved = json.loads((tmp_path / "folds" / FOLDS_NAME).read_text())
+    assert saved["num_questions"] == 6
+    assert set(saved["rankings"]) >= {"reward", "trajectory_score", "mean_step_score"}
+
+
+def test_what_is_trained_already_is_not_trained_again(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config, folder = write_config(("num_epochs = 2", "num_epochs = 1")), tmp_path / "folds"
+    app = typer.Typer()
+    app.command()(cross_validate)
+    arguments = [str(config), "-o", str(folder), "--device", "cpu"]
+    first = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    weights = [load_file(folder / f"fold-{i}" / "heads.safetensors") for i in range(3)]
+    times = [(folder / f"fold-{i}" / "checkpoint.json").stat().st_mtime_ns for i in range(3)]
+    second = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert first.output == second.output
+    assert "12 real solutions to 6 held-out questions" in " ".join(first.output.split())
+    assert times == [
+        (folder / f"fold-{i}" / "checkpoint.json").stat().st_mtime_ns for i in range(3)
+    ]
+    # The folds differ, and share the activations below the trained layers.
+    assert not np.array_equal(weights[0]["score.weight"], weights[1]["score.weight"])
+    assert len(list((folder / "activations").glob("*.bin"))) == 1
+
+
+def test_a_config_without_real_solutions_has_no_folds(
+    write_config: WriteConfig, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = write_config((f'model_solutions = "{tiny_data / "solutions.jsonl"}"\n', ""))
+    with pytest.raises(TrainingError, match="no real solutions to divide into folds"):
+        run(config, tmp_path / "folds", device="cpu")
+
+
+def test_a_perfect_prm_recovers_the_whole_gap(write_config: WriteConfig, tmp_path: Path) -> None:
+    run(write_config(("num_epochs = 2", "num_epochs = 1")), tmp_path / "folds", device="cpu")
+    pairs = list(read_out_of_fold(tmp_path / "folds"))
+    examples = [example for example, _ in pairs]
+    knowing = [
+        score.model_copy(
+            update={
+                "trajectory_score": example.trajectory_label,
+                "reward": example.trajectory_label,
+            }
+        )
+        for example, score in pairs
+    ]
+    found = summarise_folds(examples, knowing, num_folds=3)
+    assert found.rankings["reward"].gap_recovered.value == 1.0
+    assert found.rankings["trajectory_score"].auc_within_question.value == 1.0
+    assert found.outcome_calibration.ece == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_model_card_gives_the_figures_of_the_folds(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    short = write_config(("num_epochs = 2", "num_epochs = 1"))
+    whole = write_config(
+        ("num_epochs = 2", "num_epochs = 1"), ("\nheld_out_fold = 0", ""), name="whole.toml"
+    )
+    run(short, tmp_path / "folds", device="cpu")
+    folder = Trainer(whole, tmp_path / "run", device="cpu").run()
+    shutil.copy(tmp_path / "folds" / FOLDS_NAME, folder)
+    evaluate(folder, output=folder / "evaluation.json")
+    card = (folder / "README.md").read_text()
+    assert "12 real solutions to 6 questions" in card
+    assert "(3 folds)" in card
+    assert "| reward |" in card
+    assert "constructed trajectories of held-out questions" in card

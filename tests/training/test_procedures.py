@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import math
+import random
+import re
+
+import pytest
+
+from rfprm_training.arithmetic import evaluate
+from rfprm_training.example import Example
+from rfprm_training.procedures import PROCEDURES, procedure_examples
+
+
+def examples_of(kind: str, seed: int) -> list[Example]:
+    return procedure_examples(kind, "g", random.Random(seed), errors=3)
+
+
+@pytest.mark.parametrize("kind", PROCEDURES)
+def test_a_wrong_trace_leaves_the_right_one_at_its_first_error(kind: str) -> None:
+    num_wrong = 0
+    for seed in range(60):
+        right, *wrong = examples_of(kind, seed)
+        assert (right.kind, set(right.step_labels), right.trajectory_label) == ("gold", {1.0}, 1.0)
+        for example in wrong:
+            num_wrong += 1
+            place = example.first_error
+            assert place is not None
+            steps = example.trajectory.steps
+            assert steps[:place] == right.trajectory.steps[:place]
+            assert steps[place] != right.trajectory.steps[place]
+            assert example.trajectory.question == right.trajectory.question
+    assert num_wrong > 60
+
+
+@pytest.mark.parametrize("kind", PROCEDURES)
+def test_only_another_answer_makes_a_trajectory_wrong(kind: str) -> None:
+    for seed in range(60):
+        right, *wrong = examples_of(kind, seed)
+        for example in wrong:
+            same = example.trajectory.steps[-1] == right.trajectory.steps[-1]
+            assert math.isnan(example.trajectory_label) == same
+            assert example.step_labels[-1] != 1.0
+
+
+@pytest.mark.parametrize("kind", PROCEDURES)
+def test_the_same_seed_gives_the_same_problem(kind: str) -> None:
+    assert repr(examples_of(kind, 7)) == repr(examples_of(kind, 7))
+
+
+def test_expressions_have_the_value_that_the_answer_states() -> None:
+    for seed in range(50):
+        right = examples_of("expression", seed)[0].trajectory
+        value = evaluate(right.question.rstrip("= "))
+        assert right.steps[-1] == f"So the answer is {value}."
+
+
+def test_words_end_in_the_order_of_the_alphabet() -> None:
+    for seed in range(50):
+        right = examples_of("sorting", seed)[0].trajectory
+        words = right.question.split(": ")[1].split()
+        assert right.steps[-1].endswith(f"The answer is {' '.join(sorted(words))}.")
+
+
+def test_the_answer_closes_every_bracket() -> None:
+    closing = dict(zip("([{<", ")]}>", strict=True))
+    for seed in range(50):
+        right = examples_of("brackets", seed)[0].trajectory
+        stack: list[str] = []
+        answer = right.steps[-1].split("answer is ")[1].rstrip(".").split()
+        for sign in (*right.question.split("Input: ")[1].split(), *answer):
+            if sign in closing:
+                stack.append(closing[sign])
+            else:
+                assert stack.pop() == sign
+        assert not stack
+
+
+def test_who_holds_what_follows_from_the_swaps() -> None:
+    for seed in range(50):
+        right = examples_of("tracking", seed)[0].trajectory
+        story, options = right.question.split("\nOptions: ")
+        holds = dict(re.findall(r"(\w+) has the (\w+) ", story))
+        for one, other in re.findall(r"(\w+) and (\w+) swap", story):
+            holds[one], holds[other] = holds[other], holds[one]
+        asked = re.search(r"does (\w+) have", story)
+        assert asked is not None
+        letter = re.search(rf"\((\w)\) {holds[asked.group(1)]} ", options)
+        assert letter is not None
+        assert right.steps[-1].endswith(f"So the answer is ({letter.group(1)}).")
+
+
+def test_liars_are_told_from_the_truthful() -> None:
+    for seed in range(50):
+        right = examples_of("liars", seed)[0].trajectory
+        first, *claims, _ = re.split(r"(?<=[.?]) ", right.question)
+        truthful = first.endswith("tells the truth.")
+        for claim in claims:
+            truthful = truthful == claim.endswith("tells the truth.")
+        assert right.steps[-1].endswith(f"So the answer is {'yes' if truthful else 'no'}.")
