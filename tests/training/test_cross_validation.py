@@ -79,6 +79,16 @@ def test_what_is_trained_already_is_not_trained_again(
     assert len(list((folder / "activations").glob("*.bin"))) == 1
 
 
+def test_folds_of_another_config_are_not_taken_for_this_ones(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config, folder = write_config(("num_epochs = 2", "num_epochs = 1")), tmp_path / "folds"
+    run(config, folder, device="cpu")
+    other = write_config(("num_epochs = 2", "num_epochs = 3"), name="other.toml")
+    with pytest.raises(TrainingError, match="holds a run of another config"):
+        run(other, folder, device="cpu")
+
+
 def test_a_config_without_real_solutions_has_no_folds(
     write_config: WriteConfig, tiny_data: Path, tmp_path: Path
 ) -> None:

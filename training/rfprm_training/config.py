@@ -132,6 +132,9 @@ class DataConfig(Section):
     """Questions of ``gold`` that give a right and at least one wrong trajectory."""
     num_constructed_held_out: int = Field(default=300, ge=0)
     """Further questions of ``gold``, kept for measuring first-error accuracy."""
+    next_steps: Path | None = None
+    """A file of ``rfprm sample``: what a small model would say next after the beginning of a
+    solution, graded against it. Of held-out questions nothing is used."""
     num_procedures: int = Field(default=0, ge=0)
     """Problems other than sums (who holds what, expressions, sorting, brackets, liars), each with a
     right trajectory and wrong ones as for a question of ``gold``."""

@@ -29,6 +29,7 @@ from rfprm_training.evaluation import (
 from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.gsm8k import read_rows
 from rfprm_training.model_card import FOLDS_NAME
+from rfprm_training.run_folder import CONFIG_NAME
 from rfprm_training.step_metrics import Calibration, calibration
 from rfprm_training.trainer import Trainer
 
@@ -59,7 +60,7 @@ def cross_validate(
     """Train a PRM for each fold, in folders below ``folder``, and judge what they held out.
 
     Running it again goes on where it was stopped. Raises :class:`TrainingError` where the config
-    has no folds.
+    has no folds, or ``folder`` holds the folds of another one.
     """
     config = read_config(config_path)
     if not isinstance(config.data, DataConfig) or config.data.model_solutions is None:
@@ -68,15 +69,22 @@ def cross_validate(
         )
     folder.mkdir(parents=True, exist_ok=True)
     cache = cache or folder / "activations"
-    parts = []
+    examples: list[Example] = []
+    scores: list[TrajectoryScore] = []
     for fold in range(config.data.num_folds):
         of_fold = _write_fold_config(config, config_path, fold, folder)
         run = folder / f"fold-{fold}"
+        if (run / CONFIG_NAME).is_file() and read_config(run / CONFIG_NAME) != read_config(of_fold):
+            raise TrainingError(
+                f"{run} holds a run of another config; choose another folder, or remove it"
+            )
         if not (run / CHECKPOINT_NAME).is_file():
             Trainer(of_fold, run, cache=cache, device=device).run()
-        parts.append(_score_held_out(run, read_config(of_fold)))
-    examples = [example for part, _ in parts for example in part]
-    scores = [score for _, part in parts for score in part]
+        if not (run / SCORES_NAME).is_file():
+            _write_scores(run / SCORES_NAME, *_score_held_out(run, read_config(of_fold)))
+        for example, score in read_out_of_fold(run):
+            examples.append(example)
+            scores.append(score)
     _write_scores(folder / SCORES_NAME, examples, scores)
     found = summarise_folds(examples, scores, num_folds=config.data.num_folds)
     partial = folder / f".{FOLDS_NAME}.partial"
@@ -145,7 +153,8 @@ def _write_scores(
 
 def read_out_of_fold(folder: Path) -> Iterator[tuple[Example, TrajectoryScore]]:
     """Solutions with their outcome (nothing is known of their steps) and the scores of the PRM that
-    was not trained on their question. Raises :class:`TrainingError` where there are none."""
+    was not trained on their question; of all folds or, in its own folder, of one. Raises
+    :class:`TrainingError` where there are none."""
     for row in read_rows(folder / SCORES_NAME):
         trajectory = Trajectory(**row["trajectory"])
         steps = (UNKNOWN,) * len(trajectory.steps)

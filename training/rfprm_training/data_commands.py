@@ -83,3 +83,51 @@ def label(
     print_labelling(Console(highlight=False), summary, output)
     if summary.stopped is not None:
         raise typer.Exit(EXIT_STOPPED)
+
+
+def sample(
+    gold: Annotated[Path, typer.Argument(help="GSM8K's train.jsonl, or a file of its form.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
+    config: Annotated[Path, typer.Option(help="TOML file that names the model and how much.")],
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Let a small model say what comes next after right beginnings; run it again to go on."""
+    from collections.abc import Sequence
+
+    import torch
+    from rich.console import Console
+
+    from rfprm_training.config import read_toml
+    from rfprm_training.gsm8k import read_gold_solutions
+    from rfprm_training.sampling.model import LineSampler
+    from rfprm_training.sampling.next_steps import Sampler, SamplingConfig, sample_file
+
+    settings = read_toml(config, SamplingConfig, "description of what to sample")
+
+    def open_sampler(preamble: str) -> Sampler:
+        model = LineSampler(settings.base, config.parent, preamble, device=device)
+
+        def draw(texts: Sequence[str], seed: int) -> list[list[str]]:
+            return model.sample(
+                texts,
+                count=settings.samples_per_place,
+                temperature=settings.temperature,
+                max_tokens=settings.max_step_tokens,
+                generator=torch.Generator().manual_seed(seed),
+            )
+
+        return draw
+
+    console = Console(stderr=True, highlight=False)
+    with console.status("reading the model") as status:
+        count = sample_file(
+            read_gold_solutions(gold),
+            output,
+            settings,
+            open_sampler,
+            source=gold.name,
+            overwrite=overwrite,
+            on_progress=lambda done, total: status.update(f"{done:,} of {total:,} beginnings"),
+        )
+    typer.echo(f"{count:,} beginnings with sampled next steps → {output}")

@@ -28,6 +28,7 @@ from rfprm_training.gsm8k import (
 )
 from rfprm_training.procedures import PROCEDURES, procedure_examples
 from rfprm_training.rewarded import read_rewarded
+from rfprm_training.sampling.next_steps import graded_examples, read_next_steps
 from rfprm_training.verifier import find_equations, grade_steps
 from rfprm_training.wording import LabelledSteps
 
@@ -79,7 +80,9 @@ def gsm8k_examples(config: DataConfig, seed: int) -> list[Example]:
     activations serve every fold. Raises :class:`TrainingError` where a file is missing or holds
     too few questions.
     """
-    constructed = construct_examples(read_gold_solutions(config.gold), config, seed)
+    solutions = read_gold_solutions(config.gold)
+    constructed = construct_examples(solutions, config, seed)
+    constructed += _next_steps(solutions, constructed, config, seed)
     constructed += _procedures(config, seed)
     if config.model_solutions is None:
         return constructed
@@ -88,6 +91,31 @@ def gsm8k_examples(config: DataConfig, seed: int) -> list[Example]:
         *constructed,
         *(replace(example, held_out=_in_held_out_fold(example, config)) for example in sampled),
     ]
+
+
+def _next_steps(
+    solutions: list[GoldSolution], constructed: list[Example], config: DataConfig, seed: int
+) -> list[Example]:
+    """In the groups of their questions, so that they are packed with what is constructed."""
+    if config.next_steps is None:
+        return []
+    held_out = {example.group for example in constructed if example.held_out}
+    by_question = {solution.question: solution for solution in solutions}
+    found: list[Example] = []
+    for row in read_next_steps(config.next_steps):
+        if row.question not in by_question:
+            raise TrainingError(
+                f"{config.next_steps} has a question that {config.gold} has not: "
+                f"{row.question[:80]!r}; sample from the same file"
+            )
+        group = _constructed_group(seed, row.question)
+        if group not in held_out:
+            found += graded_examples(row, by_question[row.question], group)
+    return found
+
+
+def _constructed_group(seed: int, question: str) -> str:
+    return f"constructed-{_hash(seed, question)[:12]}"
 
 
 def _procedures(config: DataConfig, seed: int) -> list[Example]:
@@ -153,7 +181,7 @@ def _take(
         found = question_examples(
             solution,
             solutions[index - 1],
-            f"constructed-{key[:12]}",
+            _constructed_group(seed, solution.question),
             recipe,
             random.Random(key),
             errors=1 if held_out else recipe.errors_per_question,

@@ -2,7 +2,7 @@
 
 from rfprm_training.verifier.answers import answers_agree, final_answer
 from rfprm_training.verifier.equations import Equation, find_equations
-from rfprm_training.verifier.grading import StepGrade, grade_steps
+from rfprm_training.verifier.grading import StepGrade, grade_next_step, grade_steps
 
 __all__ = [
     "Equation",
@@ -10,5 +10,6 @@ __all__ = [
     "answers_agree",
     "final_answer",
     "find_equations",
+    "grade_next_step",
     "grade_steps",
 ]

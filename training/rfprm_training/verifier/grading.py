@@ -56,6 +56,26 @@ def grade_steps(
     return _in_wrong_trace(steps, grades, _Support.of(question, right_steps))
 
 
+def grade_next_step(
+    question: str, step: str, *, before: Sequence[str], references: Sequence[Sequence[str]]
+) -> StepGrade:
+    """What is known of ``step`` after the right steps ``before``.
+
+    Wrong where it has a false equation, or a value that no reference has and that leads back to
+    none; right where it arrives at a reference's value that the steps before it have not; unknown
+    where it arrives at nothing new.
+    """
+    steps = [*before, step]
+    support = _Support.of(question, [line for reference in references for line in reference])
+    grades = _until_astray(steps, [_by_arithmetic(line) for line in steps], support)
+    if len(grades) < len(steps):
+        return StepGrade(math.nan, "a step before it has a value that no reference has")
+    is_new = _results(step) - {value for line in before for value in _results(line)}
+    if grades[-1].grade == 1 and not is_new:
+        return StepGrade(math.nan, "it arrives at nothing new")
+    return grades[-1]
+
+
 @dataclass(frozen=True)
 class _Support:
     """What right solutions to a question contain."""
@@ -82,6 +102,18 @@ class _Support:
 def _in_wrong_trace(
     steps: Sequence[str], grades: list[StepGrade], support: _Support
 ) -> list[StepGrade]:
+    out = _until_astray(steps, grades, support)
+    if out[-1].grade == 0:
+        rest = len(steps) - len(out)
+        return out + [StepGrade(0.0, "it comes after a wrong step")] * rest
+    out[-1] = StepGrade(0.0, "its values are right, the trace's answer is not")
+    return out
+
+
+def _until_astray(
+    steps: Sequence[str], grades: list[StepGrade], support: _Support
+) -> list[StepGrade]:
+    """Up to the first step that goes astray, that one included."""
     out: list[StepGrade] = []
     reached: set[Fraction] = set()
     for step, grade in zip(steps, grades, strict=True):
@@ -99,9 +131,7 @@ def _in_wrong_trace(
         else:
             out.append(StepGrade(math.nan, "it computes nothing"))
         if out[-1].grade == 0:
-            rest = len(steps) - len(out)
-            return out + [StepGrade(0.0, "it comes after a wrong step")] * rest
-    out[-1] = StepGrade(0.0, "its values are right, the trace's answer is not")
+            break
     return out
 
 

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from rfprm_export.checkpoint import FolderBase
+from rfprm_training import TrainingError
+from rfprm_training.config import DataConfig
+from rfprm_training.dataset import build_examples
+from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
+from rfprm_training.sampling.model import LineSampler
+from rfprm_training.sampling.next_steps import (
+    NextSteps,
+    SamplingConfig,
+    draw_beginnings,
+    graded_examples,
+    read_next_steps,
+    sample_file,
+)
+from rfprm_training.verifier import grade_next_step
+
+GRADES = {
+    "So 36 - 6 = 30 are left.": 1.0,
+    "Then 36 + 6 = 42 are there.": math.nan,  # 12 fewer lead back to 30
+    "She earns 36 * 17 = $612.": 0.0,
+    "She has 36 - 6 = 29 now.": 0.0,
+    "She has 3*12=36 pencils.": math.nan,
+    "Let me think.": math.nan,
+}
+
+
+@pytest.mark.parametrize(("step", "expected"), GRADES.items())
+def test_a_next_step_is_graded_against_the_solution(
+    pencils: GoldSolution, step: str, expected: float
+) -> None:
+    grade = grade_next_step(
+        pencils.question,
+        step,
+        before=["Mia has 3*12=36 pencils."],
+        references=[["Mia has 3*12=36 pencils.", "Then 36-6=30.", "She gets 30*2=$60."]],
+    )
+    assert repr(grade.grade) == repr(expected), grade.reason
+
+
+def test_graded_steps_end_their_trajectories(pencils: GoldSolution) -> None:
+    row = NextSteps(pencils.question, ("Mia has 3*12=36 pencils.",), (*GRADES, *GRADES))
+    found = list(graded_examples(row, pencils, "g"))
+    assert [e.step_labels for e in found] == [(1.0, 1.0), (1.0, 0.0), (1.0, 0.0)]
+    assert all(math.isnan(e.trajectory_label) and e.group == "g" for e in found)
+    assert found[0].trajectory.steps == (*row.steps, "So 36 - 6 = 30 are left.")
+
+
+def config_of(tiny_base: Path, **changes: object) -> SamplingConfig:
+    base = FolderBase(path=str(tiny_base))
+    fields = {"num_questions": 5, "num_demonstrations": 2, "batch_size": 4, **changes}
+    return SamplingConfig(base=base, **fields)
+
+
+def counting(calls: list[int]) -> Callable[[str], Callable[[Sequence[str], int], list[list[str]]]]:
+    """A sampler that says something different of every text and seed."""
+
+    def open_sampler(preamble: str) -> Callable[[Sequence[str], int], list[list[str]]]:
+        def sample(texts: Sequence[str], seed: int) -> list[list[str]]:
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            calls.append(seed)
+            return [[f"{seed} {len(text)}", "1 + 1 = 3"] for text in texts]
+
+        return sample
+
+    return open_sampler
+
+
+def test_sampling_goes_on_where_it_was_stopped(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    solutions = read_gold_solutions(tiny_data / "gold.jsonl")
+    config, whole, stopped = config_of(tiny_base), tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    total = len(draw_beginnings(solutions[2:], config))
+    assert total == 10
+    never: list[int] = [0, 0, 0]
+    assert sample_file(solutions, whole, config, counting(never), source="gold") == total
+    calls: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        sample_file(solutions, stopped, config, counting(calls), source="gold")
+    assert not stopped.exists()
+    partial = stopped.with_name("b.jsonl.partial")
+    lines = partial.read_text().splitlines(keepends=True)
+    partial.write_text("".join(lines[:5]) + lines[5][:9])  # a kill within a line
+    sample_file(solutions, stopped, config, counting([0, 0, 0]), source="gold")
+    assert stopped.read_text() == whole.read_text()
+    questions = [row.question for row in read_next_steps(whole)]
+    assert len(questions) == total
+    assert not {solution.question for solution in solutions[:2]} & set(questions)
+
+
+def test_other_settings_do_not_go_on_with_a_file(
+    tiny_base: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    solutions, output = read_gold_solutions(tiny_data / "gold.jsonl"), tmp_path / "a.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        sample_file(solutions, output, config_of(tiny_base), counting([0]), source="gold")
+    other = config_of(tiny_base, seed=1)
+    with pytest.raises(TrainingError, match="other settings"):
+        sample_file(solutions, output, other, counting([]), source="gold")
+
+
+@pytest.fixture(scope="module")
+def sampler(tiny_base: Path) -> LineSampler:
+    return LineSampler(FolderBase(path=str(tiny_base)), tiny_base, "Question: 1 + 1?\n2\n\n")
+
+
+def draw(
+    sampler: LineSampler, texts: list[str], seed: int = 0, **changes: float
+) -> list[list[str]]:
+    settings = {"count": 3, "temperature": 1.0, "max_tokens": 400, **changes}
+    return sampler.sample(texts, generator=torch.Generator().manual_seed(seed), **settings)
+
+
+def test_the_same_seed_samples_the_same(sampler: LineSampler) -> None:
+    texts = ["Question: how many?\n", "Question: how many hens are there on the farm?\n"]
+    first = draw(sampler, texts)
+    assert first == draw(sampler, texts)
+    assert first != draw(sampler, texts, seed=1)
+    assert all("\n" not in line for lines in first for line in lines)
+
+
+def test_what_does_not_end_is_left_out(sampler: LineSampler) -> None:
+    assert draw(sampler, ["a", "b"], max_tokens=0) == [[], []]
+
+
+def test_texts_of_other_lengths_and_the_cached_preamble_change_no_logits(
+    sampler: LineSampler, tiny_base: Path
+) -> None:
+    """The most likely continuation is that of the whole text by itself."""
+    texts = ["Question: how many?\n", "Question: how many hens are there on the farm?\n"]
+    greedy = draw(sampler, texts, temperature=1e-6, count=1, max_tokens=12)
+    for text, lines in zip(texts, greedy, strict=True):
+        ids = sampler._ids("Question: 1 + 1?\n2\n\n" + text)
+        with torch.inference_mode():
+            for _ in range(12):
+                logits = sampler._model(torch.tensor([ids])).logits[0, -1]
+                ids.append(int(logits.argmax()))
+        said, end, _ = sampler.tokenizer.decode(ids[-12:]).partition("\n")
+        assert lines == ([said] if end else [])
+
+
+def test_sampled_steps_are_trained_on_beside_what_is_constructed(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "next.jsonl"
+    fields = {"gold": tiny_data / "gold.jsonl", "num_constructed": 6, "num_constructed_held_out": 3}
+    before = build_examples(DataConfig(**fields), seed=0)
+    solutions = read_gold_solutions(fields["gold"])
+    rows = [{"question": s.question, "steps": [], "sampled": ["3 + 4 = 9"]} for s in solutions]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    added = build_examples(DataConfig(**fields, next_steps=path), seed=0)[len(before) :]
+    held_out = {e.trajectory.question for e in before if e.held_out}
+    assert len(added) == len(solutions) - len(held_out)
+    assert not held_out & {e.trajectory.question for e in added}
+    trained = {e.trajectory.question: e.group for e in before if not e.held_out}
+    shared = [e for e in added if e.trajectory.question in trained]
+    assert shared
+    assert all(trained[e.trajectory.question] == e.group for e in shared)
+    path.write_text(json.dumps({"question": "Who?", "steps": [], "sampled": []}) + "\n")
+    with pytest.raises(TrainingError, match="sample from the same file"):
+        build_examples(DataConfig(**fields, next_steps=path), seed=0)
+    path.write_text('{"question": "Who?"}\n')
+    with pytest.raises(TrainingError, match="line 1 holds no sampled steps"):
+        build_examples(DataConfig(**fields, next_steps=path), seed=0)

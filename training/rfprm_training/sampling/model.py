@@ -1,0 +1,150 @@
+"""A causal language model that goes on from many beginnings at once. Knows tokens, no steps."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from rfprm_export.checkpoint import FolderBase, GgufBase, find_base_model
+from rfprm_export.weights import read_base_model
+
+
+class LineSampler:
+    """Samples the rest of a line after texts that all begin with the same ``preamble``, which is
+    computed once."""
+
+    def __init__(
+        self,
+        base: GgufBase | FolderBase,
+        folder: Path,
+        preamble: str,
+        *,
+        device: str = "cpu",
+    ) -> None:
+        """``folder`` is what a relative path of ``base`` is relative to. Raises
+        :class:`~rfprm_export.ExportError` where the model is not there."""
+        path = find_base_model(base, folder)
+        self.tokenizer: Tokenizer = read_base_model(path).tokenizer
+        self._device = torch.device(device)
+        self._model = _causal_lm(base, path).to(self._device).eval()
+        # transformers calls the past by another name since 5.24.
+        arguments = inspect.signature(self._model.forward).parameters
+        self._past_name = "cache" if "cache" in arguments else "past_key_values"
+        ids = self._ids(preamble)
+        with torch.inference_mode():
+            outputs = self._model(torch.tensor([ids], device=self._device), logits_to_keep=1)
+        self._preamble_length = len(ids)
+        self._preamble: Any = outputs[self._past_name]
+
+    def sample(
+        self,
+        texts: Sequence[str],
+        *,
+        count: int,
+        temperature: float,
+        max_tokens: int,
+        generator: torch.Generator,
+    ) -> list[list[str]]:
+        """``count`` continuations of each text, up to the end of the line; what has not ended after
+        ``max_tokens`` is left out."""
+        rows = [self._ids(text) for text in texts]
+        length = max(map(len, rows))
+        ids = torch.tensor([[0] * (length - len(row)) + row for row in rows], device=self._device)
+        known = torch.tensor([[0] * (length - len(r)) + [1] * len(r) for r in rows])
+        known = known.to(self._device)
+        with torch.inference_mode():
+            found = self._continue(ids, known, count, temperature, max_tokens, generator)
+        lines = [self._line(row) for row in found]
+        return [
+            [line for line in lines[start : start + count] if line is not None]
+            for start in range(0, len(lines), count)
+        ]
+
+    def _continue(
+        self,
+        ids: Tensor,
+        known: Tensor,
+        count: int,
+        temperature: float,
+        max_tokens: int,
+        generator: torch.Generator,
+    ) -> list[list[int]]:
+        # Each text is read once; its state is repeated for its continuations.
+        past = copy.deepcopy(self._preamble)
+        past.batch_repeat_interleave(len(ids))
+        before = torch.ones(len(ids), self._preamble_length, dtype=known.dtype, device=self._device)
+        mask = torch.cat([before, known], dim=1)
+        logits, past = self._step(ids, mask, past)
+        past.batch_repeat_interleave(count)
+        mask, logits = mask.repeat_interleave(count, 0), logits.repeat_interleave(count, 0)
+        found: list[list[int]] = [[] for _ in range(len(mask))]
+        going = torch.ones(len(mask), dtype=torch.bool)
+        for _ in range(max_tokens):
+            chances = torch.softmax(logits.float().cpu() / temperature, dim=-1)
+            drawn = torch.multinomial(chances, 1, generator=generator)
+            for row in torch.nonzero(going).flatten().tolist():
+                token = int(drawn[row])
+                found[row].append(token)
+                going[row] = "\n" not in self.tokenizer.decode([token])
+            if not going.any():
+                break
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            logits, past = self._step(drawn.to(self._device), mask, past)
+        return found
+
+    def _step(self, ids: Tensor, mask: Tensor, past: Any) -> tuple[Tensor, Any]:
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        outputs = self._model(
+            ids,
+            attention_mask=mask,
+            position_ids=positions,
+            logits_to_keep=1,
+            **{self._past_name: past},
+        )
+        return outputs.logits[:, -1], outputs[self._past_name]
+
+    def _line(self, tokens: list[int]) -> str | None:
+        line, end, _ = self.tokenizer.decode(tokens).partition("\n")
+        return line if end else None
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+
+def _causal_lm(base: GgufBase | FolderBase, path: Path) -> Any:
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    if isinstance(base, FolderBase):
+        return AutoModelForCausalLM.from_pretrained(path)
+    weights = read_base_model(path)
+    shape = weights.backbone
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=shape.hidden_size,
+            intermediate_size=shape.intermediate_size,
+            num_hidden_layers=shape.num_layers,
+            num_attention_heads=shape.num_heads,
+            num_key_value_heads=shape.num_kv_heads,
+            head_dim=shape.head_dim,
+            vocab_size=shape.vocab_size,
+            max_position_embeddings=weights.max_positions,
+            rms_norm_eps=shape.rms_norm_eps,
+            rope_theta=shape.rope_theta,
+            attention_bias=shape.output_bias,
+            mlp_bias=shape.mlp_bias,
+            tie_word_embeddings="lm_head.weight" not in weights.weights,
+        )
+    )
+    state = {name: torch.tensor(array) for name, array in weights.weights.items()}
+    # Where the output layer is the embedding, the state does not name it.
+    model.load_state_dict(state, strict=False)
+    model.tie_weights()
+    return model
