@@ -38,7 +38,7 @@ def write_model_card(folder: Path) -> None:
         _training(read_log(folder), config),
         "## Results",
         _results(_read_json(folder / EVALUATION_NAME), _read_json(folder / FOLDS_NAME)),
-        _NOTES + (old.partition(_NOTES)[2].rstrip() or "\n\n(none yet)"),
+        _NOTES + (old.partition(f"\n{_NOTES}")[2].rstrip() or "\n\n(none yet)"),
     ]
     partial = path.with_name(path.name + ".partial")
     partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
