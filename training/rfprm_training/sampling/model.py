@@ -126,23 +126,24 @@ def _causal_lm(base: GgufBase | FolderBase, path: Path) -> Any:
         return AutoModelForCausalLM.from_pretrained(path)
     weights = read_base_model(path)
     shape = weights.backbone
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            hidden_size=shape.hidden_size,
-            intermediate_size=shape.intermediate_size,
-            num_hidden_layers=shape.num_layers,
-            num_attention_heads=shape.num_heads,
-            num_key_value_heads=shape.num_kv_heads,
-            head_dim=shape.head_dim,
-            vocab_size=shape.vocab_size,
-            max_position_embeddings=weights.max_positions,
-            rms_norm_eps=shape.rms_norm_eps,
-            rope_theta=shape.rope_theta,
-            attention_bias=shape.output_bias,
-            mlp_bias=shape.mlp_bias,
-            tie_word_embeddings="lm_head.weight" not in weights.weights,
-        )
+    config = LlamaConfig.from_dict(
+        {
+            "hidden_size": shape.hidden_size,
+            "intermediate_size": shape.intermediate_size,
+            "num_hidden_layers": shape.num_layers,
+            "num_attention_heads": shape.num_heads,
+            "num_key_value_heads": shape.num_kv_heads,
+            "head_dim": shape.head_dim,
+            "vocab_size": shape.vocab_size,
+            "max_position_embeddings": weights.max_positions,
+            "rms_norm_eps": shape.rms_norm_eps,
+            "rope_theta": shape.rope_theta,
+            "attention_bias": shape.output_bias,
+            "mlp_bias": shape.mlp_bias,
+            "tie_word_embeddings": "lm_head.weight" not in weights.weights,
+        }
     )
+    model = LlamaForCausalLM(config)
     state = {name: torch.tensor(array) for name, array in weights.weights.items()}
     # Where the output layer is the embedding, the state does not name it.
     model.load_state_dict(state, strict=False)
