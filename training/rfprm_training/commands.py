@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from rfprm_training.evaluate_set import SetEvaluation
     from rfprm_training.evaluation import Evaluation
 
+CacheOption = Annotated[
+    Path | None, typer.Option(help="Where activations are kept, to be shared between runs.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
 
 def train(
     config: Annotated[Path, typer.Argument(help="The TOML file that describes the run.")],
@@ -18,11 +23,8 @@ def train(
         Path | None,
         typer.Option("--output", "-o", help="The run's folder; runs/NAME of the config if not."),
     ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Where activations are kept, to be shared between runs."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    cache: CacheOption = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Train a PRM; run it again to go on where it was stopped."""
     from rfprm_export.verify import record_reference
@@ -46,11 +48,8 @@ def cross_validate(
         Path | None,
         typer.Option("--output", "-o", help="Folder for the folds; runs/NAME-folds if not."),
     ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Where activations are kept, to be shared between runs."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    cache: CacheOption = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Judge a recipe on all real solutions: a PRM for each fold, trained on the others."""
     from rich.console import Console
