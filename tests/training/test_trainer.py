@@ -458,7 +458,7 @@ def test_the_card_says_what_was_done_and_keeps_notes(finished_run: Path, tmp_pat
     assert "Not measured yet" in card
     (folder / "README.md").write_text(card.replace("(none yet)", "Mind the gap."))
     write_model_card(folder)
-    assert "Mind the gap." in (folder / "README.md").read_text()
+    assert (folder / "README.md").read_text() == card.replace("(none yet)", "Mind the gap.")
     (folder / "README.md").write_text("by hand")
     write_model_card(folder)
     assert (folder / "README.md").read_text() == "by hand"
