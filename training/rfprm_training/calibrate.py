@@ -23,6 +23,7 @@ from rfprm_training.evaluation_sets import read_evaluation_set
 from rfprm_training.example import Example
 from rfprm_training.run_folder import CONFIG_NAME
 from rfprm_training.step_metrics import calibration, fit_temperature
+from rfprm_training.whole_files import write_whole
 
 _MIN_SCORES = 100
 Kind = Literal["step", "trajectory"]
@@ -140,9 +141,7 @@ def write_calibration(folder: Path, results: Sequence[CalibrationResult]) -> Non
         if readout is None or not result.helps:
             continue
         changes[name] = readout.model_copy(update={"calibration": result.fitted})
-    partial = folder / f".{CHECKPOINT_NAME}.partial"
-    partial.write_text(checkpoint.model_copy(update=changes).to_json(), encoding="utf-8")
-    partial.replace(folder / CHECKPOINT_NAME)
+    write_whole(folder / CHECKPOINT_NAME, checkpoint.model_copy(update=changes).to_json())
 
 
 def refuse_calibrated(folder: Path) -> None:

@@ -100,6 +100,7 @@ def evaluate(
     from rfprm_training import TrainingError
     from rfprm_training.evaluation_report import plot_reliability, print_evaluation, print_set
     from rfprm_training.model_card import EVALUATION_NAME, write_model_card
+    from rfprm_training.whole_files import write_whole
 
     if (model is None) == (judge is None):
         raise TrainingError("give a checkpoint or artifact, or an LLM with --judge: one of both")
@@ -118,9 +119,7 @@ def evaluate(
         print_evaluation(console, evaluation)
         content = evaluation.as_dict()
     if output is not None:
-        partial = output.with_name(f".{output.name}.partial")
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(output)
+        write_whole(output, json.dumps(content, indent=2) + "\n")
         if model is not None and output.resolve() == (model / EVALUATION_NAME).resolve():
             write_model_card(model)
 

@@ -32,6 +32,7 @@ from rfprm_training.model_card import FOLDS_NAME
 from rfprm_training.run_folder import CONFIG_NAME
 from rfprm_training.step_metrics import Calibration, calibration
 from rfprm_training.trainer import Trainer
+from rfprm_training.whole_files import write_whole
 
 SCORES_NAME = "out_of_fold.jsonl"
 
@@ -87,9 +88,7 @@ def cross_validate(
             scores.append(score)
     _write_scores(folder / SCORES_NAME, examples, scores)
     found = summarise_folds(examples, scores, num_folds=config.data.num_folds)
-    partial = folder / f".{FOLDS_NAME}.partial"
-    partial.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / FOLDS_NAME)
+    write_whole(folder / FOLDS_NAME, json.dumps(found.as_dict(), indent=2) + "\n")
     return found
 
 
@@ -102,7 +101,7 @@ def _write_fold_config(config: TrainingConfig, config_path: Path, fold: int, fol
     changed = config.model_copy(update={"data": data, "base": base})
     path = folder / f"fold-{fold}.toml"
     content = changed.model_dump(mode="json", exclude_none=True)
-    path.write_text(tomli_w.dumps(content), encoding="utf-8")
+    write_whole(path, tomli_w.dumps(content))
     return path
 
 
@@ -135,20 +134,19 @@ def summarise_folds(
 def _write_scores(
     path: Path, examples: Sequence[Example], scores: Sequence[TrajectoryScore]
 ) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for example, score in zip(examples, scores, strict=True):
-            row = {
-                "group": example.group,
-                "trajectory": example.trajectory.model_dump(mode="json"),
-                "outcome": example.trajectory_label,
-                "step_scores": score.step_scores.tolist(),
-                "trajectory_score": score.trajectory_score,
-                "reward": score.reward,
-                "num_tokens": score.num_tokens,
-            }
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    partial.replace(path)
+    rows = (
+        {
+            "group": example.group,
+            "trajectory": example.trajectory.model_dump(mode="json"),
+            "outcome": example.trajectory_label,
+            "step_scores": score.step_scores.tolist(),
+            "trajectory_score": score.trajectory_score,
+            "reward": score.reward,
+            "num_tokens": score.num_tokens,
+        }
+        for example, score in zip(examples, scores, strict=True)
+    )
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_out_of_fold(folder: Path) -> Iterator[tuple[Example, TrajectoryScore]]:

@@ -10,6 +10,7 @@ from typing import Any
 from rfprm_export.checkpoint import GgufBase
 from rfprm_training.config import RewardedDataConfig, TrainingConfig, read_config
 from rfprm_training.run_folder import CONFIG_NAME, DATA_NAME, read_log
+from rfprm_training.whole_files import write_whole
 
 CARD_NAME = "README.md"
 EVALUATION_NAME = "evaluation.json"
@@ -40,9 +41,7 @@ def write_model_card(folder: Path) -> None:
         _results(_read_json(folder / EVALUATION_NAME), _read_json(folder / FOLDS_NAME)),
         _NOTES + (old.partition(f"\n{_NOTES}")[2].rstrip() or "\n\n(none yet)"),
     ]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, "\n\n".join(parts) + "\n")
 
 
 def _front_matter(config: TrainingConfig) -> str:

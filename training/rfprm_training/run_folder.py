@@ -13,6 +13,7 @@ import torch
 from rfprm_export.checkpoint import CHECKPOINT_NAME
 from rfprm_training import TrainingError
 from rfprm_training.config import TrainingConfig, read_config
+from rfprm_training.whole_files import write_whole
 
 CONFIG_NAME = "config.toml"
 LOG_NAME = "train_log.jsonl"
@@ -47,9 +48,7 @@ class RunFolder:
         return run
 
     def write_json(self, name: str, content: Any) -> None:
-        partial = self.path / f"{name}.partial"
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(self.path / name)
+        write_whole(self.path / name, json.dumps(content, indent=2) + "\n")
 
     def save_state(self, state: dict[str, Any]) -> None:
         partial = self.path / f"{_STATE_NAME}.partial"
