@@ -9,11 +9,13 @@ from rfprm_training import TrainingError
 from rfprm_training.config import read_config
 
 WriteConfig = Callable[..., Path]
-SHIPPED = Path(__file__).resolve().parents[2] / "training/configs/smollm2-135m-gsm8k.toml"
+CONFIGS = Path(__file__).resolve().parents[2] / "training/configs"
 
 
-def test_the_shipped_config_is_valid() -> None:
-    assert read_config(SHIPPED).name == "smollm2-135m-gsm8k"
+def test_every_config_is_valid_and_named_like_its_file() -> None:
+    paths = sorted(CONFIGS.glob("*.toml"))
+    assert "smollm2-135m-gsm8k" in [path.stem for path in paths]
+    assert [read_config(path).name for path in paths] == [path.stem for path in paths]
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,8 @@ def test_the_shipped_config_is_valid() -> None:
         ('name = "tiny"', "", "name: Field required"),
         ('kind = "folder"', 'kind = "floppy"', "base"),
         ("seed = 3", "seed = ", "not TOML"),
+        ("num_folds = 3", "num_folds = 3\nprocedures = {sudoku = 1}", "sudoku.*sorting"),
+        ("num_folds = 3", "num_folds = 3\nprocedures = {sums = -1}", r"procedures\.sums"),
     ],
 )
 def test_what_is_wrong_is_named(

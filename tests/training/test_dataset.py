@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,11 +109,41 @@ def test_the_examples_do_not_depend_on_the_fold(tiny_data: Path) -> None:
 
 def test_without_model_solutions_there_is_what_is_constructed(tiny_data: Path) -> None:
     examples = build_examples(
-        data_config(tiny_data, model_solutions=None, num_procedures=5), seed=0
+        data_config(tiny_data, model_solutions=None, procedures={"sums": 2, "liars": 3}), seed=0
     )
     groups = {example.group.split("-")[0] for example in examples}
     assert groups == {"constructed", "procedure"}
-    assert not any(e.held_out for e in examples if e.group.startswith("procedure"))
+    made_up = [e for e in examples if e.group.startswith("procedure")]
+    assert not any(e.held_out for e in made_up)
+    assert len({e.group for e in made_up}) == 5
+    assert {e.kind for e in made_up} == {"gold", "sums", "liars"}
+
+
+def test_a_later_run_passes_over_what_an_earlier_one_has_seen(tiny_data: Path) -> None:
+    def questions(**changes: Any) -> set[tuple[str, bool]]:
+        config = data_config(tiny_data, model_solutions=None, **changes)
+        return {(e.trajectory.question, e.held_out) for e in build_examples(config, seed=0)}
+
+    first, both = questions(num_constructed=2), questions(num_constructed=4)
+    second = questions(num_constructed=2, skip_constructed=2)
+    held_out = {each for each in both if each[1]}
+    assert first | second == both
+    assert first & second == held_out
+
+
+def test_another_variant_draws_other_errors_and_holds_out_the_same(tiny_data: Path) -> None:
+    def trajectories(variant: int, held_out: bool) -> list[Trajectory]:
+        config = data_config(
+            tiny_data, model_solutions=None, variant=variant, procedures={"sums": 1}
+        )
+        return [e.trajectory for e in build_examples(config, seed=0) if e.held_out == held_out]
+
+    assert trajectories(0, held_out=True) == trajectories(1, held_out=True)
+    first, second = trajectories(0, held_out=False), trajectories(1, held_out=False)
+    assert first != second
+    for here, there in ((first, second), (second, first)):
+        others = {t.question for t in here} - {t.question for t in there}
+        assert all(question.startswith("Start with") for question in others)
 
 
 def test_another_seed_constructs_other_errors(tiny_data: Path) -> None:

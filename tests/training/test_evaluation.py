@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from rfprm_runtime.types import Trajectory, TrajectoryScore
@@ -13,6 +15,8 @@ from rfprm_training import TrainingError
 from rfprm_training.config import read_config
 from rfprm_training.dataset import Example, build_examples
 from rfprm_training.evaluation import evaluate_scorer, open_scorer, summarise
+from rfprm_training.evaluation_report import print_evaluation
+from rfprm_training.model_card import EVALUATION_NAME, write_model_card
 from rfprm_training.trainer import Trainer
 
 WriteConfig = Callable[..., Path]
@@ -58,7 +62,10 @@ def test_a_prm_that_knows_the_labels_is_perfect(
     assert evaluation.num_constructed == 6
     assert evaluation.first_error_at_half.f1 == 1.0
     assert set(evaluation.first_error_by_kind.values()) == {1.0}
-    assert evaluation.step_calibration.ece == 0.0
+    many = constructed * 8
+    calibration = summarise([], [], many, list(map(knowing, many))).step_calibration
+    assert calibration is not None
+    assert calibration.ece == 0.0
 
 
 def test_without_real_solutions_only_the_constructed_ones_are_measured(
@@ -110,6 +117,24 @@ def test_a_config_that_holds_nothing_out_cannot_be_evaluated(
     nothing = write_config(("num_constructed_held_out = 3", "num_constructed_held_out = 0"))
     with open_scorer(folder) as scorer, pytest.raises(TrainingError, match="held_out"):
         evaluate_scorer(scorer, read_config(nothing))
+
+
+def test_what_too_few_are_held_out_for_is_left_out(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config = write_config(("num_constructed_held_out = 3", "num_constructed_held_out = 1"))
+    folder = Trainer(config, tmp_path / "run", device="cpu").run()
+    with open_scorer(folder) as scorer:
+        evaluation = evaluate_scorer(scorer, read_config(config))
+    assert evaluation.num_constructed == 2
+    assert evaluation.step_calibration is None
+    (folder / EVALUATION_NAME).write_text(json.dumps(evaluation.as_dict()), encoding="utf-8")
+    write_model_card(folder)
+    assert "On 2 constructed trajectories" in (folder / "README.md").read_text(encoding="utf-8")
+    said = io.StringIO()
+    print_evaluation(Console(file=said, width=200), evaluation)
+    assert "2 constructed trajectories" in said.getvalue()
+    assert "ECE" not in said.getvalue()
 
 
 def test_train_and_evaluate_work_from_the_command_line(

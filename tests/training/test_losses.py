@@ -16,6 +16,7 @@ TARGETS = Targets(
     step_owner=torch.tensor([0, 0, 1, 1]),
     trajectory_labels=torch.tensor([0.0, 1.0]),
     groups=torch.tensor([0, 0]),
+    siblings=torch.tensor([0, 1, 0, 2]),
 )
 STEP_LOGITS = torch.tensor([0.0, 1.0, 2.0, 50.0])
 TRAJECTORY_LOGITS = torch.tensor([0.5, -0.5])
@@ -41,10 +42,12 @@ def test_mse_is_the_papers() -> None:
 
 
 def test_the_total_is_the_weighted_sum() -> None:
-    weights = LossConfig(lambda_step=2.0, lambda_final=3.0, lambda_pair=5.0, lambda_pair_step=7.0)
+    weights = LossConfig(
+        lambda_step=2.0, lambda_final=3.0, lambda_pair=5.0, lambda_pair_step=7.0, lambda_sibling=11
+    )
     losses = joint_loss(STEP_LOGITS, TRAJECTORY_LOGITS, TARGETS, weights)
     total = 2 * losses["step"] + 3 * losses["final"] + 5 * losses["pair"]
-    total = total + 7 * losses["pair_step"]
+    total = total + 7 * losses["pair_step"] + 11 * losses["sibling"]
     assert float(losses["total"]) == pytest.approx(float(total), rel=1e-6)
 
 
@@ -58,10 +61,13 @@ def test_an_unknown_step_moves_nothing() -> None:
 
 
 def test_a_batch_with_nothing_known_has_no_loss() -> None:
-    unknown = Targets(
-        torch.full((4,), UNKNOWN), TARGETS.step_owner, torch.full((2,), UNKNOWN), TARGETS.groups
+    unknown = replace(
+        TARGETS,
+        step_labels=torch.full((4,), UNKNOWN),
+        trajectory_labels=torch.full((2,), UNKNOWN),
     )
-    losses = joint_loss(STEP_LOGITS, TRAJECTORY_LOGITS, unknown, LossConfig(lambda_pair=1.0))
+    config = LossConfig(lambda_pair=1.0, lambda_sibling=1.0)
+    losses = joint_loss(STEP_LOGITS, TRAJECTORY_LOGITS, unknown, config)
     assert float(losses["total"]) == 0.0
 
 
@@ -88,3 +94,11 @@ def test_the_pairs_of_steps_compare_mean_step_logits() -> None:
         LossConfig(),
     )
     assert float(swapped["pair_step"]) == pytest.approx(25.5, rel=1e-5)
+
+
+def test_steps_are_compared_with_those_that_follow_the_same_beginning() -> None:
+    labels = torch.tensor([1.0, 0.0, 0.0, UNKNOWN])
+    targets = replace(TARGETS, step_labels=labels)
+    losses = joint_loss(STEP_LOGITS, TRAJECTORY_LOGITS, targets, LossConfig())
+    # The first (right, 0) and the third (wrong, 2) do; the second has a beginning of its own.
+    assert float(losses["sibling"]) == pytest.approx(math.log1p(math.exp(2)), rel=1e-5)

@@ -3,16 +3,18 @@ from __future__ import annotations
 import math
 import random
 import re
+from fractions import Fraction
 
 import pytest
 
-from rfprm_training.arithmetic import evaluate
+from rfprm_training.arithmetic import evaluate, format_number
 from rfprm_training.example import Example
 from rfprm_training.procedures import PROCEDURES, procedure_examples
+from rfprm_training.verifier import find_equations
 
 
-def examples_of(kind: str, seed: int) -> list[Example]:
-    return procedure_examples(kind, "g", random.Random(seed), errors=3)
+def examples_of(kind: str, seed: int, cut_errors: int = 0) -> list[Example]:
+    return procedure_examples(kind, "g", random.Random(seed), errors=3, cut_errors=cut_errors)
 
 
 @pytest.mark.parametrize("kind", PROCEDURES)
@@ -97,3 +99,62 @@ def test_liars_are_told_from_the_truthful() -> None:
         for claim in claims:
             truthful = truthful == claim.endswith("tells the truth.")
         assert right.steps[-1].endswith(f"So the answer is {'yes' if truthful else 'no'}.")
+
+
+@pytest.mark.parametrize("kind", PROCEDURES)
+def test_a_cut_error_ends_with_a_wrong_step_that_no_other_trace_has(kind: str) -> None:
+    num_cut = 0
+    for seed in range(60):
+        whole = examples_of(kind, seed)
+        both = examples_of(kind, seed, cut_errors=5)
+        assert [e.trajectory for e in both[: len(whole)]] == [e.trajectory for e in whole]
+        beginnings = {
+            e.trajectory.steps[
+                : (len(e.step_labels) if e.first_error is None else e.first_error + 1)
+            ]
+            for e in whole
+        }
+        for cut in both[len(whole) :]:
+            num_cut += 1
+            steps = cut.trajectory.steps
+            assert cut.step_labels == (1.0,) * (len(steps) - 1) + (0.0,)
+            assert math.isnan(cut.trajectory_label)
+            assert steps[:-1] == whole[0].trajectory.steps[: len(steps) - 1]
+            assert steps not in beginnings
+            beginnings.add(steps)
+    assert num_cut > 30
+
+
+def test_a_chain_of_sums_ends_in_the_number_that_the_operations_give() -> None:
+    operations = {
+        r"Add (\S+)\.|Increase it by (\S+)\.|Put (\S+) more to it\.": lambda x, n: x + n,
+        r"Subtract (\S+)\.|Take away (\S+)\.|Decrease it by (\S+)\.": lambda x, n: x - n,
+        r"Multiply by (\S+)\.|Take it (\S+) times\.": lambda x, n: x * n,
+        r"Divide by (\S+)\.|Share it among (\S+)\.|Split it into (\S+) equal parts\.": (
+            lambda x, n: x / n
+        ),
+        r"Take (\S+)% of it\.|Keep (\S+) percent\.": lambda x, n: x * n / 100,
+    }
+    for seed in range(50):
+        right = examples_of("sums", seed)[0].trajectory
+        start, *asked = right.question.removesuffix(" What is the result?").split(". ")
+        value = Fraction(start.removeprefix("Start with "))
+        for sentence in asked:
+            for pattern, operation in operations.items():
+                if found := re.fullmatch(pattern, sentence.rstrip(".") + "."):
+                    value = operation(value, Fraction(next(filter(None, found.groups()))))
+        assert right.steps[-1] == f"The answer is {format_number(value)}."
+
+
+def test_every_step_of_a_chain_of_sums_holds_and_every_slip_shows() -> None:
+    for seed in range(50):
+        right, *wrong = examples_of("sums", seed, cut_errors=5)
+        assert all(
+            equation.holds
+            for step in right.trajectory.steps
+            for equation in find_equations(step.replace("$", ""))
+        )
+        for example in wrong:
+            place = example.first_error
+            assert place is not None
+            assert example.trajectory.steps[place] != right.trajectory.steps[place]

@@ -55,3 +55,27 @@ def to_fraction(text: str) -> Fraction | None:
 def is_plausible(value: Fraction) -> bool:
     """What a solution could say without giving itself away: positive, few decimals."""
     return 0 < value < 10**7 and (value * 100).denominator == 1
+
+
+def near_misses(value: Fraction) -> list[Fraction]:
+    """Results as people get them wrong: off by a little, by a carry, or by a factor of ten."""
+    step = Fraction(1) if abs(value) < 20 else Fraction(10)
+    misses = [value + step, value - step, value * 10, value / 10, value + 2, value * 2]
+    misses += sorted(misreadings(format_number(value)))
+    return [miss for miss in misses if miss != value and miss > 0] or [value + 1]
+
+
+def misreadings(spelled: str) -> set[Fraction]:
+    """Numbers that a spelled one is taken for: neighbouring digits swapped, or one of them off."""
+    readings = set()
+    for i, digit in enumerate(spelled):
+        if not digit.isdigit():
+            continue
+        after = spelled[i + 1 : i + 2]
+        if after.isdigit():
+            readings.add(spelled[:i] + after + digit + spelled[i + 2 :])
+        for other in (int(digit) - 1, int(digit) + 1):
+            if 0 <= other <= 9:
+                readings.add(f"{spelled[:i]}{other}{spelled[i + 1 :]}")
+    values = {to_fraction(reading) for reading in readings if not reading.startswith("0")}
+    return {value for value in values if value} - {to_fraction(spelled) or Fraction(0)}

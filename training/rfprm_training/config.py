@@ -19,6 +19,7 @@ from pydantic import (
 from rfprm_export.checkpoint import FolderBase, GgufBase
 from rfprm_training import TrainingError
 from rfprm_training.corruption import CORRUPTIONS
+from rfprm_training.procedures import PROCEDURES
 from rfprm_training.wording import WORDINGS
 
 if sys.version_info >= (3, 11):
@@ -79,6 +80,8 @@ class ConstructionConfig(Section):
     cut_errors_per_question: int = Field(default=0, ge=0)
     """Further wrong trajectories that end with their first wrong step: beside the right one, whose
     beginning they share, they cost a step each. Held-out questions give none."""
+    cut_errors_per_procedure: int = Field(default=0, ge=0)
+    """The same for the problems of ``procedures``."""
     flawed_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the questions that also give a trajectory flawed in another way."""
     reordered_share: float = Field(default=0.0, ge=0, le=1)
@@ -130,14 +133,20 @@ class DataConfig(Section):
     constructed alone."""
     num_constructed: int = Field(ge=0)
     """Questions of ``gold`` that give a right and at least one wrong trajectory."""
+    skip_constructed: int = Field(default=0, ge=0)
+    """Questions that are passed over before them, because an earlier run has seen them."""
+    variant: int = Field(default=0, ge=0)
+    """Another one draws other errors of the same questions, and other ``procedures``. What is held
+    out stays as it is."""
     num_constructed_held_out: int = Field(default=300, ge=0)
     """Further questions of ``gold``, kept for measuring first-error accuracy."""
     next_steps: Path | None = None
     """A file of ``rfprm sample``: what a small model would say next after the beginning of a
     solution, graded against it. Of held-out questions nothing is used."""
-    num_procedures: int = Field(default=0, ge=0)
-    """Problems other than sums (who holds what, expressions, sorting, brackets, liars), each with a
-    right trajectory and wrong ones as for a question of ``gold``."""
+    procedures: dict[str, Annotated[int, Field(ge=0)]] = Field(default={})
+    """How many problems of each kind are made up (chains of sums, who holds what, expressions,
+    sorting, brackets, liars), each with a right trajectory and wrong ones as for a question of
+    ``gold``."""
     construction: ConstructionConfig = ConstructionConfig()
     num_folds: int = Field(default=5, gt=1)
     sampled_steps: SampledSteps = "last"
@@ -151,6 +160,13 @@ class DataConfig(Section):
     held_out_fold: int | None = None
     """Questions with index % num_folds equal to it are never trained on. Left out, all are."""
 
+    @model_validator(mode="after")
+    def _procedures_are_known(self) -> DataConfig:
+        unknown = sorted(set(self.procedures) - set(PROCEDURES))
+        if unknown:
+            raise ValueError(f"procedures names {unknown}, expected some of {sorted(PROCEDURES)}")
+        return self
+
 
 class LossConfig(Section):
     kind: Literal["mse", "bce"] = "bce"
@@ -162,6 +178,9 @@ class LossConfig(Section):
     to the paper's loss, because ranking within a question is what the score is used for."""
     lambda_pair_step: float = Field(default=0.0, ge=0)
     """The same on the mean of the step logits, which is the other half of the reward (Eq. 11)."""
+    lambda_sibling: float = Field(default=0.0, ge=0)
+    """The same on pairs of steps, a right and a wrong one, that follow the same beginning: what a
+    search compares."""
 
 
 class OptimizerConfig(Section):

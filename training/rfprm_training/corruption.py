@@ -13,7 +13,14 @@ from dataclasses import replace
 from fractions import Fraction
 
 from rfprm_training import TrainingError
-from rfprm_training.arithmetic import NUMBER, evaluate, format_number, to_fraction
+from rfprm_training.arithmetic import (
+    NUMBER,
+    evaluate,
+    format_number,
+    misreadings,
+    near_misses,
+    to_fraction,
+)
 from rfprm_training.gsm8k import GoldSolution, strip_notes
 from rfprm_training.propagation import (
     NOTE,
@@ -65,7 +72,7 @@ def wrong_result(
     note = last_note(solution.steps[place])
     if note is None or (value := evaluate(note.group(1))) is None:
         return None
-    return carry_through(solution, place, note, note.group(1), rng.choice(_near_misses(value)))
+    return carry_through(solution, place, note, note.group(1), rng.choice(near_misses(value)))
 
 
 def wrong_operand(
@@ -145,10 +152,10 @@ def misread_quantity(
     if not operands:
         return None
     old = rng.choice(operands)
-    misreadings = sorted(_misreadings(old.group()) - known)
-    if not misreadings:
+    others = sorted(misreadings(old.group()) - known)
+    if not others:
         return None
-    new = format_number(rng.choice(misreadings))
+    new = format_number(rng.choice(others))
     expression = note.group(1)[: old.start()] + new + note.group(1)[old.end() :]
     return carry_through(solution, place, note, expression, evaluate(expression))
 
@@ -172,7 +179,7 @@ def contradiction(
         return None
     old = rng.choice(operands)
     value = to_fraction(old.group())
-    others = [] if value is None else set(_near_misses(value)) - _numbers_before(solution, place)
+    others = [] if value is None else set(near_misses(value)) - _numbers_before(solution, place)
     if not others:
         return None
     new = format_number(rng.choice(sorted(others)))
@@ -247,30 +254,6 @@ def _numbers_before(solution: GoldSolution, place: int) -> set[Fraction]:
     text = " ".join((solution.question, *map(strip_notes, solution.steps[:place])))
     values = (to_fraction(match.group()) for match in NUMBER.finditer(text))
     return {value for value in values if value}
-
-
-def _near_misses(value: Fraction) -> list[Fraction]:
-    """Results as people get them wrong: off by a little, by a carry, or by a factor of ten."""
-    step = Fraction(1) if abs(value) < 20 else Fraction(10)
-    misses = [value + step, value - step, value * 10, value / 10, value + 2, value * 2]
-    misses += sorted(_misreadings(format_number(value)))
-    return [miss for miss in misses if miss != value and miss > 0] or [value + 1]
-
-
-def _misreadings(spelled: str) -> set[Fraction]:
-    """Numbers that a spelled one is taken for: neighbouring digits swapped, or one of them off."""
-    readings = set()
-    for i, digit in enumerate(spelled):
-        if not digit.isdigit():
-            continue
-        after = spelled[i + 1 : i + 2]
-        if after.isdigit():
-            readings.add(spelled[:i] + after + digit + spelled[i + 2 :])
-        for other in (int(digit) - 1, int(digit) + 1):
-            if 0 <= other <= 9:
-                readings.add(f"{spelled[:i]}{other}{spelled[i + 1 :]}")
-    values = {to_fraction(reading) for reading in readings if not reading.startswith("0")}
-    return {value for value in values if value} - {to_fraction(spelled) or Fraction(0)}
 
 
 def _from_left_to_right(expression: str) -> Fraction | None:

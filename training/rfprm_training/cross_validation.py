@@ -45,8 +45,8 @@ class CrossValidation:
     num_solutions: int
     num_questions: int
     rankings: dict[str, RankingReport]
-    outcome_calibration: Calibration
-    """Of the trajectory score as it is."""
+    outcome_calibration: Calibration | None
+    """Of the trajectory score as it is; None where there are too few solutions."""
     outcome_calibration_fitted: Calibration | None
     """After temperature scaling, fitted on one half of the questions and judged on the other; None
     where the scores do not follow the outcomes."""

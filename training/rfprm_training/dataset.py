@@ -26,7 +26,7 @@ from rfprm_training.gsm8k import (
     read_model_solutions,
     strip_notes,
 )
-from rfprm_training.procedures import PROCEDURES, procedure_examples
+from rfprm_training.procedures import procedure_examples
 from rfprm_training.rewarded import read_rewarded
 from rfprm_training.sampling.next_steps import graded_examples, read_next_steps
 from rfprm_training.verifier import find_equations, grade_steps
@@ -119,16 +119,18 @@ def _constructed_group(seed: int, question: str) -> str:
 
 
 def _procedures(config: DataConfig, seed: int) -> list[Example]:
-    kinds = sorted(PROCEDURES)
-    errors = config.construction.errors_per_question
+    counts, recipe = config.procedures, config.construction
+    turns = range(max(counts.values(), default=0))
+    kinds = [kind for turn in turns for kind in sorted(counts) if turn < counts[kind]]
     return [
         example
-        for index in range(config.num_procedures)
+        for index, kind in enumerate(kinds)
         for example in procedure_examples(
-            kinds[index % len(kinds)],
+            kind,
             f"procedure-{index}",
-            random.Random(f"{seed} procedure {index}"),
-            errors=errors,
+            random.Random(_of_variant(f"{seed} procedure {index}", config)),
+            errors=recipe.errors_per_question,
+            cut_errors=recipe.cut_errors_per_procedure,
         )
     ]
 
@@ -152,7 +154,8 @@ def construct_examples(
     """
     ordered = sorted(solutions, key=lambda solution: _hash(seed, solution.question))
     held_out, used = _take(ordered, config.num_constructed_held_out, config, seed, held_out=True)
-    trained, _ = _take(ordered[used:][::-1], config.num_constructed, config, seed, held_out=False)
+    others = ordered[used:][::-1][config.skip_constructed :]
+    trained, _ = _take(others, config.num_constructed, config, seed, held_out=False)
     return [*trained, *held_out]
 
 
@@ -183,7 +186,7 @@ def _take(
             solutions[index - 1],
             _constructed_group(seed, solution.question),
             recipe,
-            random.Random(key),
+            random.Random(key if held_out else _of_variant(key, config)),
             errors=1 if held_out else recipe.errors_per_question,
             cut_errors=0 if held_out else recipe.cut_errors_per_question,
             flaws=0.0 if held_out else recipe.flawed_share,
@@ -193,9 +196,14 @@ def _take(
     if found_questions < num_questions:
         raise TrainingError(
             f"{num_questions} constructed pairs were asked for, {len(solutions)} gold solutions "
-            f"give {found_questions}; lower num_constructed or num_constructed_held_out"
+            f"give {found_questions}; lower num_constructed, skip_constructed or "
+            "num_constructed_held_out"
         )
     return examples, len(solutions)
+
+
+def _of_variant(key: str, config: DataConfig) -> str:
+    return f"{key} {config.variant}" if config.variant else key
 
 
 def has_slip(solution: GoldSolution) -> bool:

@@ -36,8 +36,6 @@ from rfprm_training.step_metrics import (
 )
 from rfprm_training.verifier.answers import final_answer
 
-_MIN_FOR_CALIBRATION = 40
-
 
 @dataclass(frozen=True)
 class SetEvaluation:
@@ -114,14 +112,13 @@ def _step_figures(
     classified, _ = cross_fitted_classification(
         step_scores, right, [example.group for example, _, _ in by_step]
     )
-    enough = len(right) >= _MIN_FOR_CALIBRATION
     return {
         "first_error": found,
         "first_error_at_half": first_error_accuracy([s for _, s in marked], first_errors),
         "thresholds": thresholds,
         "steps": classified,
         "step_auc": auc(step_scores, right),
-        "step_calibration": calibration(step_scores, right) if enough else None,
+        "step_calibration": calibration(step_scores, right),
     }
 
 
@@ -149,7 +146,7 @@ def _outcome_figures(
         figures["outcome_auc_within_question"] = bootstrap(within_group_auc, rewards, right, groups)
         figures["best_of_n"] = tuple(best_of_n_curve(rewards, right, groups, answers=answers))
     finals = [score.trajectory_score for _, score in known]
-    if None not in finals and len(known) >= _MIN_FOR_CALIBRATION:
+    if None not in finals:
         values = np.array(finals, dtype=np.float64)
         figures["outcome_calibration"] = calibration(values, right)
         fitted = cross_fitted_calibration(values, right, names)

@@ -64,7 +64,8 @@ class Evaluation:
     """Each chosen on one half of the questions and used on the other."""
     first_error_by_kind: dict[str, float]
     """Share of each kind of error that is located, with the same thresholds."""
-    step_calibration: Calibration
+    step_calibration: Calibration | None
+    """None where too few steps are known."""
     constructed_auc_within_question: Estimate
 
     def as_dict(self) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def _group_ids(examples: Sequence[Example]) -> Any:
 
 def _step_calibration(
     examples: Sequence[Example], scores: Sequence[TrajectoryScore]
-) -> Calibration:
+) -> Calibration | None:
     claimed = np.concatenate([score.step_scores for score in scores]).astype(np.float64)
     labels = np.concatenate([example.step_labels for example in examples])
     known = ~np.isnan(labels)

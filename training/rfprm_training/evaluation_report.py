@@ -26,14 +26,15 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
     kinds = ", ".join(
         f"{kind} {share:.3f}" for kind, share in evaluation.first_error_by_kind.items()
     )
+    steps = evaluation.step_calibration
     console.print(
         f"{evaluation.num_constructed} constructed trajectories: first wrong step located in "
         f"{evaluation.first_error.wrong_located:.3f} of the wrong ones ({kinds}), right ones "
         f"accepted {evaluation.first_error.right_accepted:.3f}, F1 "
         f"{evaluation.first_error.f1:.3f} (thresholds chosen on the other half of the questions: "
-        f"{evaluation.thresholds}); at 0.5: F1 {evaluation.first_error_at_half.f1:.3f}; ECE of "
-        f"steps {evaluation.step_calibration.ece:.3f}; AUC within a question "
-        f"{evaluation.constructed_auc_within_question}"
+        f"{evaluation.thresholds}); at 0.5: F1 {evaluation.first_error_at_half.f1:.3f}; "
+        + ("" if steps is None else f"ECE of steps {steps.ece:.3f}; ")
+        + f"AUC within a question {evaluation.constructed_auc_within_question}"
     )
 
 
@@ -66,10 +67,12 @@ def print_rankings(
 def print_cross_validation(console: Console, found: CrossValidation) -> None:
     """What :func:`rfprm_training.cross_validation.cross_validate` measured."""
     print_rankings(console, found.num_solutions, found.num_questions, found.rankings)
-    text = f"calibration of the trajectory score: ECE {found.outcome_calibration.ece:.3f}"
+    text = f"{found.num_folds} folds"
+    if found.outcome_calibration is not None:
+        text += f"; calibration of the trajectory score: ECE {found.outcome_calibration.ece:.3f}"
     if found.outcome_calibration_fitted is not None:
         text += f", temperature-scaled {found.outcome_calibration_fitted.ece:.3f}"
-    console.print(f"{found.num_folds} folds; {text}")
+    console.print(text)
 
 
 def print_set(console: Console, name: str, found: SetEvaluation) -> None:

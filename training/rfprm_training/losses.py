@@ -14,6 +14,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from rfprm_training.config import LossConfig
 
+PARTS = ("total", "step", "final", "pair", "pair_step", "sibling")
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -23,6 +25,7 @@ class Targets:
     step_owner: Tensor  # int64 [num_steps], the trajectory of each step
     trajectory_labels: Tensor  # float [num_trajectories], NaN where unknown
     groups: Tensor  # int64 [num_trajectories], equal for the same question
+    siblings: Tensor  # int64 [num_steps], equal for steps that follow the same beginning
 
 
 def joint_loss(
@@ -41,13 +44,15 @@ def joint_loss(
         targets.trajectory_labels,
         targets.groups,
     )
+    sibling = pair_loss(step_logits, targets.step_labels, targets.siblings)
     total = (
         config.lambda_step * step
         + config.lambda_final * final
         + config.lambda_pair * pair
         + config.lambda_pair_step * pair_step
+        + config.lambda_sibling * sibling
     )
-    return {"total": total, "step": step, "final": final, "pair": pair, "pair_step": pair_step}
+    return dict(zip(PARTS, (total, step, final, pair, pair_step, sibling), strict=True))
 
 
 def pair_loss(logits: Tensor, labels: Tensor, groups: Tensor) -> Tensor:

@@ -133,10 +133,12 @@ def _results(evaluation: dict[str, Any] | None, folds: dict[str, Any] | None) ->
         parts.append(
             f"{folds['num_solutions']:,} real solutions to {folds['num_questions']:,} questions, "
             f"each scored by a PRM of the same recipe that was not trained on its question "
-            f"({folds['num_folds']} folds); 95 % intervals by bootstrap over questions. Expected "
-            f"calibration error of the trajectory score {folds['outcome_calibration']['ece']:.3f}"
-            + _after_scaling(folds["outcome_calibration_fitted"])
-            + "."
+            f"({folds['num_folds']} folds); 95 % intervals by bootstrap over questions."
+            + _calibration_of(
+                "trajectory score",
+                folds["outcome_calibration"],
+                folds["outcome_calibration_fitted"],
+            )
         )
         parts.append(_ranking_table(folds["rankings"]))
     if evaluation is not None and evaluation["rankings"]:
@@ -157,14 +159,20 @@ def _results(evaluation: dict[str, Any] | None, folds: dict[str, Any] | None) ->
             f"{evaluation['first_error_f1']:.3f}, with thresholds chosen on the other half of the "
             f"questions ({evaluation['thresholds'][0]:.2f} and {evaluation['thresholds'][1]:.2f}). "
             f"At 0.5: {at_half['wrong_located']:.3f}, {at_half['right_accepted']:.3f}, F1 "
-            f"{evaluation['first_error_at_half_f1']:.3f}. Expected calibration error of the steps "
-            f"{evaluation['step_calibration']['ece']:.3f}."
+            f"{evaluation['first_error_at_half_f1']:.3f}."
+            + _calibration_of("steps", evaluation["step_calibration"])
         )
     return "\n\n".join(parts) or "Not measured yet: `rfprm evaluate` writes them."
 
 
-def _after_scaling(fitted: dict[str, Any] | None) -> str:
-    return "" if fitted is None else f", {fitted['ece']:.3f} after temperature scaling"
+def _calibration_of(
+    what: str, found: dict[str, Any] | None, fitted: dict[str, Any] | None = None
+) -> str:
+    """A sentence, where there was enough to tell."""
+    if found is None:
+        return ""
+    scaled = "" if fitted is None else f", {fitted['ece']:.3f} after temperature scaling"
+    return f" Expected calibration error of the {what} {found['ece']:.3f}{scaled}."
 
 
 def _ranking_table(rankings: dict[str, Any]) -> str:

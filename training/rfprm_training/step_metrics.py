@@ -19,6 +19,8 @@ FloatArray = NDArray[np.float64]
 StepScores = Sequence[NDArray[np.float32]]
 
 _NUM_THRESHOLDS = 199
+_NUM_BINS = 10
+_MIN_FOR_CALIBRATION = 4 * _NUM_BINS
 
 
 @dataclass(frozen=True)
@@ -129,15 +131,15 @@ class Calibration:
     """Share of right ones in each bin."""
 
 
-def calibration(scores: FloatArray, right: NDArray[np.bool_], *, num_bins: int = 10) -> Calibration:
+def calibration(scores: FloatArray, right: NDArray[np.bool_]) -> Calibration | None:
     """ECE with bins of equal numbers, Brier score, and the points of a reliability plot.
 
-    Raises ``ValueError`` where there are fewer scores than bins.
+    None of fewer than 40 scores: an average of so few is no frequency.
     """
-    if len(scores) < num_bins:
-        raise ValueError(f"{len(scores)} scores do not fill {num_bins} bins")
+    if len(scores) < _MIN_FOR_CALIBRATION:
+        return None
     order = np.argsort(scores, kind="stable")
-    bins = np.array_split(order, num_bins)
+    bins = np.array_split(order, _NUM_BINS)
     claimed = np.array([scores[members].mean() for members in bins])
     found = np.array([right[members].mean() for members in bins])
     sizes = np.array([len(members) for members in bins])

@@ -21,7 +21,7 @@ from rfprm_training import TrainingError
 from rfprm_training.activations import ActivationCache
 from rfprm_training.config import read_config
 from rfprm_training.dataset import Example, build_examples
-from rfprm_training.losses import Targets, joint_loss
+from rfprm_training.losses import PARTS, Targets, joint_loss
 from rfprm_training.model import TrainedPRM
 from rfprm_training.model_card import write_model_card
 from rfprm_training.packing import pack_groups, pad_packs
@@ -204,12 +204,11 @@ class Trainer:
                         name, 0.0
                     ) + value.item() * self.schedule.num_trajectories(batch)
         self.prm.network.train()
-        names = ("total", "step", "final", "pair", "pair_step")
         # In float64: a sum of losses must not depend on the number of processes by much.
-        values = torch.tensor([sums.get(name, 0.0) for name in names], dtype=torch.float64)
+        values = torch.tensor([sums.get(name, 0.0) for name in PARTS], dtype=torch.float64)
         summed: Any = accelerator.reduce(values.to(self.device), reduction="sum")
         count = sum(map(self.schedule.num_trajectories, batches))
-        means = {name: value / count for name, value in zip(names, summed.tolist(), strict=True)}
+        means = {name: value / count for name, value in zip(PARTS, summed.tolist(), strict=True)}
         if self._run is not None:
             rounded = {f"evaluation_{name}": round(v, 5) for name, v in means.items()}
             self._run.log({"step": step, **rounded})
@@ -318,11 +317,18 @@ def make_targets(examples: list[Example]) -> Targets:
     """The labels of a batch, in the order of its markers."""
     owner = [row for row, example in enumerate(examples) for _ in example.step_labels]
     names = sorted({example.group for example in examples})
+    beginnings: dict[tuple[str, ...], int] = {}
+    siblings = [
+        beginnings.setdefault((example.group, *example.trajectory.steps[:index]), len(beginnings))
+        for example in examples
+        for index in range(len(example.step_labels))
+    ]
     return Targets(
         step_labels=torch.tensor([label for example in examples for label in example.step_labels]),
         step_owner=torch.tensor(owner),
         trajectory_labels=torch.tensor([example.trajectory_label for example in examples]),
         groups=torch.tensor([names.index(example.group) for example in examples]),
+        siblings=torch.tensor(siblings),
     )
 
 

@@ -1,5 +1,5 @@
-"""Problems other than sums, with traces whose first wrong step is known: following who holds what,
-evaluating expressions, sorting words, closing brackets, telling liars from the truthful.
+"""Made-up problems, with traces whose first wrong step is known: chains of sums, following who
+holds what, evaluating expressions, sorting words, closing brackets, telling liars apart.
 
 A problem is a machine: a state, a step that moves it on, a slip that moves it on wrongly. What
 comes after a slip is right by the wrong state, as in the traces of a model. Pure and seeded.
@@ -14,6 +14,7 @@ from rfprm_training.example import Example
 from rfprm_training.procedures.machine import Problem, examples_of
 from rfprm_training.procedures.people import liars, tracking
 from rfprm_training.procedures.signs import brackets, expression
+from rfprm_training.procedures.sums import sums
 from rfprm_training.procedures.words import sorting
 
 PROCEDURES: dict[str, Callable[[random.Random], Problem]] = {
@@ -22,9 +23,14 @@ PROCEDURES: dict[str, Callable[[random.Random], Problem]] = {
     "sorting": sorting,
     "brackets": brackets,
     "liars": liars,
+    "sums": sums,
 }
 
 
-def procedure_examples(kind: str, group: str, rng: random.Random, *, errors: int) -> list[Example]:
-    """A right trace and up to ``errors`` wrong ones to one problem of ``kind``, drawn."""
-    return examples_of(PROCEDURES[kind](rng), kind, group, rng, errors=errors)
+def procedure_examples(
+    kind: str, group: str, rng: random.Random, *, errors: int, cut_errors: int = 0
+) -> list[Example]:
+    """A right trace, up to ``errors`` wrong ones, and up to ``cut_errors`` more that end with their
+    first wrong step, to one problem of ``kind``, drawn."""
+    problem = PROCEDURES[kind](rng)
+    return examples_of(problem, kind, group, rng, errors=errors, cut_errors=cut_errors)

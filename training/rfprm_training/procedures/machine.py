@@ -21,7 +21,8 @@ class Problem:
 
     question: str
     start: State
-    steps: Sequence[Callable[[State], Move]]
+    steps: Sequence[Callable[[State], Move | None]]
+    """None where a wrong state leaves nothing to say."""
     slips: Sequence[Callable[[State], Move | None]]
     """The same steps, each with a mistake; None where it has none to make."""
     answer: Callable[[State], str]
@@ -29,35 +30,57 @@ class Problem:
 
 
 def examples_of(
-    problem: Problem, kind: str, group: str, rng: random.Random, *, errors: int
+    problem: Problem,
+    kind: str,
+    group: str,
+    rng: random.Random,
+    *,
+    errors: int,
+    cut_errors: int = 0,
 ) -> list[Example]:
-    """A right trace and up to ``errors`` wrong ones to ``problem``."""
+    """A right trace, up to ``errors`` wrong ones and up to ``cut_errors`` that end with their first
+    wrong step; no two begin with the same one."""
     right = _carry_out(problem, None)
     assert right is not None
     examples = [_example(problem, right, (1.0,) * len(right), 1.0, group, "gold")]
     traces = [right]
+    beginnings = {right}
     for place in rng.sample(range(len(problem.steps)), min(errors, len(problem.steps))):
         wrong = _carry_out(problem, place)
         if wrong is None or wrong in traces:
             continue
         traces.append(wrong)
+        beginnings.add(wrong[: place + 1])
         # A mistake without consequence leaves the answer right, and the steps after it alone.
         harmless = wrong[-1] == right[-1]
         after = UNKNOWN if harmless else 0.0
         labels = (1.0,) * place + (0.0,) + (after,) * (len(wrong) - place - 1)
         whole = UNKNOWN if harmless else 0.0
         examples.append(_example(problem, wrong, labels, whole, group, kind))
+    for _ in range(cut_errors):
+        place = rng.randrange(len(problem.steps))
+        cut = _carry_out(problem, place, stop_there=True)
+        if cut is not None and cut not in beginnings:
+            beginnings.add(cut)
+            labels = (1.0,) * place + (0.0,)
+            examples.append(_example(problem, cut, labels, UNKNOWN, group, kind))
     return examples
 
 
-def _carry_out(problem: Problem, slip_at: int | None) -> tuple[str, ...] | None:
+def _carry_out(
+    problem: Problem, slip_at: int | None, *, stop_there: bool = False
+) -> tuple[str, ...] | None:
+    """None where there is no such slip, or no step that goes on from it."""
     state, said = problem.start, []
     for index, step in enumerate(problem.steps):
-        move = problem.slips[index](state) if index == slip_at else step(state)
-        if move is None or (index == slip_at and move[1] == step(state)[1]):
+        right = step(state)
+        move = problem.slips[index](state) if index == slip_at else right
+        if move is None or (index == slip_at and right is not None and move[1] == right[1]):
             return None
         state, text = move
         said.append(text)
+        if stop_there and index == slip_at:
+            return tuple(said)
     return (*said, problem.answer(state))
 
 
