@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.engines import ENGINES
 from rfprm_export.checkpoint import LoadedPRM, load_prm
 from rfprm_export.shipped import ensure_artifact, shipped_checkpoint
+from rfprm_export.weights import config_fields
 
 WORK = Path("artifacts/benchmarks")
 _OPTIMUM = ("torch==2.13.0", "optimum-onnx[onnxruntime]==0.1.0")
@@ -43,18 +44,10 @@ def write_transformers_checkpoint(prm: LoadedPRM, folder: Path) -> None:
     config = {
         "architectures": ["LlamaForTokenClassification"],
         "model_type": "llama",
-        "hidden_size": shape.hidden_size,
-        "intermediate_size": shape.intermediate_size,
-        "num_hidden_layers": shape.num_layers,
-        "num_attention_heads": shape.num_heads,
-        "num_key_value_heads": shape.num_kv_heads,
+        **config_fields(shape),
         "head_dim": shape.head_dim,
-        "vocab_size": shape.vocab_size,
-        "rms_norm_eps": shape.rms_norm_eps,
-        "rope_theta": shape.rope_theta,
         "max_position_embeddings": prm.manifest.max_positions,
         "num_labels": prm.manifest.head.num_labels,
-        "hidden_act": "silu",
         "torch_dtype": "float32",
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM
-from rfprm_export.weights import Weights
+from rfprm_export.weights import Weights, config_fields
 from rfprm_runtime.manifest import Backbone, Manifest
 
 ARCHITECTURE = "Qwen2ForProcessRewardModel"
@@ -94,16 +94,8 @@ def _config(manifest: Manifest) -> dict[str, Any]:
     return {
         "architectures": [ARCHITECTURE],
         "model_type": "qwen2",
-        "hidden_size": shape.hidden_size,
-        "num_hidden_layers": shape.num_layers,
-        "num_attention_heads": shape.num_heads,
-        "num_key_value_heads": shape.num_kv_heads,
-        "intermediate_size": shape.intermediate_size,
-        "vocab_size": shape.vocab_size,
-        "rms_norm_eps": shape.rms_norm_eps,
-        "rope_theta": shape.rope_theta,
+        **config_fields(shape),
         "max_position_embeddings": manifest.max_positions,
-        "hidden_act": "silu",
         "use_sliding_window": False,
         "tie_word_embeddings": False,
         "num_labels": 2,

@@ -99,6 +99,22 @@ def backbone_from_config(config: Mapping[str, Any]) -> Backbone:
     )
 
 
+def config_fields(shape: Backbone) -> dict[str, Any]:
+    """What every decoder's ``config.json`` says of its shape, in the names that
+    :func:`backbone_from_config` reads. ``head_dim`` and the biases are the layout's to add."""
+    return {
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "vocab_size": shape.vocab_size,
+        "rms_norm_eps": shape.rms_norm_eps,
+        "rope_theta": shape.rope_theta,
+        "hidden_act": "silu",
+    }
+
+
 def _rope_theta(config: Mapping[str, Any]) -> float:
     """transformers 5 writes ``rope_parameters``, older ones ``rope_theta`` and ``rope_scaling``."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}

@@ -37,21 +37,14 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from rfprm_export.checkpoint import find_base_model, read_checkpoint
     from rfprm_export.shipped import shipped_checkpoint
-    from rfprm_export.weights import read_base_model
+    from rfprm_export.weights import config_fields, read_base_model
 
     checkpoint = shipped_checkpoint()
     base = read_base_model(find_base_model(read_checkpoint(checkpoint).base, checkpoint))
     shape, folder = base.backbone, tmp_path_factory.mktemp("smollm2")
     config = LlamaConfig(
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        vocab_size=shape.vocab_size,
+        **config_fields(shape),
         max_position_embeddings=base.max_positions,
-        rms_norm_eps=shape.rms_norm_eps,
-        rope_theta=shape.rope_theta,
         tie_word_embeddings=True,
         bos_token_id=1,
         eos_token_id=2,

@@ -107,11 +107,14 @@ def fit_calibration(
         return None
     clipped = np.clip(values, 1e-6, 1 - 1e-6)
     temperature, bias = fit_temperature(np.log(clipped / (1 - clipped)), right)
-    figures = calibration(values, right), calibration(crossed, right)
-    before, after = (figure.ece for figure in figures if figure is not None)
-    text = f"{len(values)} scores of {fitted_on}: ECE {before:.3f} before, {after:.3f} after"
+    before, after = calibration(values, right), calibration(crossed, right)
+    assert before is not None  # there are more than a calibration needs
+    assert after is not None
+    text = (
+        f"{len(values)} scores of {fitted_on}: ECE {before.ece:.3f} before, {after.ece:.3f} after"
+    )
     fitted = Calibration(temperature=temperature, bias=bias, fitted_on=text)
-    return CalibrationResult(kind, len(values), before, after, fitted)
+    return CalibrationResult(kind, len(values), before.ece, after.ece, fitted)
 
 
 def _labelled(

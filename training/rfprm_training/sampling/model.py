@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from rfprm_export.checkpoint import FolderBase, GgufBase, find_base_model
-from rfprm_export.weights import read_base_model
+from rfprm_export.weights import config_fields, read_base_model
 
 
 class LineSampler:
@@ -128,16 +128,9 @@ def _causal_lm(base: GgufBase | FolderBase, path: Path) -> Any:
     shape = weights.backbone
     config = LlamaConfig.from_dict(
         {
-            "hidden_size": shape.hidden_size,
-            "intermediate_size": shape.intermediate_size,
-            "num_hidden_layers": shape.num_layers,
-            "num_attention_heads": shape.num_heads,
-            "num_key_value_heads": shape.num_kv_heads,
+            **config_fields(shape),
             "head_dim": shape.head_dim,
-            "vocab_size": shape.vocab_size,
             "max_position_embeddings": weights.max_positions,
-            "rms_norm_eps": shape.rms_norm_eps,
-            "rope_theta": shape.rope_theta,
             "attention_bias": shape.output_bias,
             "mlp_bias": shape.mlp_bias,
             "tie_word_embeddings": "lm_head.weight" not in weights.weights,
