@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import GgufBase, find_base_model, load_prm
 from rfprm_export.lora import merge_lora
-from rfprm_export.weights import backbone_from_config, read_safetensors
+from rfprm_export.weights import backbone_from_config, config_fields, read_safetensors
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -50,6 +50,15 @@ def test_old_and_new_configs_mean_the_same() -> None:
     new = {key: value for key, value in LLAMA.items() if key != "rope_theta"}
     new["rope_parameters"] = {"rope_type": "default", "rope_theta": 10_000.0}
     assert backbone_from_config(new) == old
+
+
+def test_the_fields_of_a_shape_are_read_as_that_shape() -> None:
+    shape = backbone_from_config(LLAMA)
+    assert backbone_from_config({**LLAMA, **config_fields(shape)}) == shape
+    written = config_fields(shape)
+    assert {name: LLAMA[name] for name in written if name in LLAMA} == {
+        name: value for name, value in written.items() if name in LLAMA
+    }
     assert old.num_kv_heads == 4
     assert old.head_dim == 8
 
