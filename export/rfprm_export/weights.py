@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401  (numpy knows bfloat16 once it is imported)
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
