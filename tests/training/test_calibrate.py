@@ -65,7 +65,7 @@ def test_the_command_writes_what_helps_into_the_checkpoint(
     rows = []
     for index, example in enumerate(trainer.examples * 8):
         labels = [1.0 if x != x else x for x in example.step_labels]
-        # Questions differ, so that both halves hold some; the scores' order is kept.
+        # Questions differ, so that every fold holds some; the scores' order is kept.
         rows.append(
             {
                 "question": f"{example.trajectory.question} ({index})",

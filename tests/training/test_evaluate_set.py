@@ -27,7 +27,7 @@ from rfprm_training.step_metrics import (
     classify_steps,
     cross_fitted_first_error,
     fit_temperature,
-    halves,
+    folds,
 )
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -148,25 +148,29 @@ def test_sizes_that_no_question_has_are_left_out() -> None:
     assert [(point.n, point.num_questions) for point in points] == [(2, 1)]
 
 
-def test_halves_never_share_a_question() -> None:
-    groups = [f"g{i // 3}" for i in range(300)]
-    first = halves(groups)
-    assert 60 < first.sum() < 240
-    for start in range(0, 300, 3):
-        assert len(set(first[start : start + 3].tolist())) == 1
+def test_folds_never_share_a_question() -> None:
+    groups = [f"g{i // 3}" for i in range(3000)]
+    fold_of = folds(groups)
+    assert np.bincount(fold_of, minlength=10).min() > 210
+    assert (fold_of.reshape(-1, 3) == fold_of[::3, None]).all()
 
 
-def test_a_threshold_is_never_chosen_on_its_own_half() -> None:
+def test_a_threshold_is_never_chosen_on_its_own_fold() -> None:
     groups = [f"g{i}" for i in range(40)]
-    first = halves(groups)
-    # In one half the wrong step scores 0.6 and right ones 0.8, in the other 0.2 and 0.4.
-    scores = [
-        np.array([0.8, 0.6] if in_first else [0.4, 0.2], dtype=np.float32) for in_first in first
-    ]
+    fold_of = folds(groups)
+    # In one fold the wrong step scores 0.6 and right ones 0.8, in the others 0.2 and 0.4.
+    odd = fold_of == fold_of[0]
+    scores = [np.array([0.8, 0.6] if own else [0.4, 0.2], dtype=np.float32) for own in odd]
     found, thresholds = cross_fitted_first_error(scores, [1] * 40, groups)
-    assert 0.2 < thresholds[0] <= 0.4  # chosen on the second half, used on the first
-    assert 0.6 < thresholds[1] <= 0.8
-    assert found.wrong_located == 0.0  # and of no use there
+    assert np.all((thresholds > 0.2) & (thresholds <= 0.4))  # its own would be above 0.6
+    assert found.wrong_located == pytest.approx(1 - odd.mean())
+
+
+def test_a_single_question_is_judged_at_a_half() -> None:
+    scores = [np.array([0.9, 0.6], dtype=np.float32)] * 3
+    found, thresholds = cross_fitted_first_error(scores, [1] * 3, ["g"] * 3)
+    assert thresholds.tolist() == [0.5] * 3
+    assert found.wrong_located == 0.0
 
 
 def test_one_threshold_for_all_finds_what_it_can() -> None:

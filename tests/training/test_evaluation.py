@@ -78,7 +78,7 @@ def test_without_real_solutions_only_the_constructed_ones_are_measured(
     assert evaluation.first_error.f1 == 1.0
 
 
-def test_thresholds_are_those_of_the_other_half() -> None:
+def test_thresholds_are_those_of_the_other_folds() -> None:
     """Scores that are right in their order but not at 0.5 lose nothing."""
     examples, scores = [], []
     for index in range(40):

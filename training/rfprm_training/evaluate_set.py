@@ -32,7 +32,7 @@ from rfprm_training.step_metrics import (
     cross_fitted_classification,
     cross_fitted_first_error,
     fit_temperature,
-    halves,
+    folds,
 )
 from rfprm_training.verifier.answers import final_answer
 
@@ -50,6 +50,8 @@ class SetEvaluation:
     first_error_at_half: FirstError | None = None
     """With a threshold of 0.5."""
     thresholds: tuple[float, float] | None = None
+    """The lowest and the highest of ten, each chosen on nine tenths of the questions and used on
+    the others."""
     steps: StepClassification | None = None
     step_auc: float | None = None
     step_calibration: Calibration | None = None
@@ -109,13 +111,13 @@ def _step_figures(
     found, thresholds = cross_fitted_first_error(
         [s for _, s in marked], first_errors, [example.group for example, _ in marked]
     )
-    classified, _ = cross_fitted_classification(
+    classified = cross_fitted_classification(
         step_scores, right, [example.group for example, _, _ in by_step]
     )
     return {
         "first_error": found,
         "first_error_at_half": first_error_accuracy([s for _, s in marked], first_errors),
-        "thresholds": thresholds,
+        "thresholds": (float(thresholds.min()), float(thresholds.max())),
         "steps": classified,
         "step_auc": auc(step_scores, right),
         "step_calibration": calibration(step_scores, right),
@@ -156,18 +158,19 @@ def _outcome_figures(
 
 
 def cross_fitted_calibration(scores: Any, right: Any, groups: Sequence[str]) -> Any:
-    """Scores after temperature scaling, each half with what was fitted on the other; None where a
-    half cannot be fitted."""
+    """Scores after temperature scaling, each fold of the questions with what was fitted on the
+    others; None where one cannot be fitted."""
     clipped = np.clip(scores, 1e-6, 1 - 1e-6)
     logits = np.log(clipped / (1 - clipped))
-    first = halves(groups)
+    fold_of = folds(groups)
     out = np.empty_like(logits)
-    for half in (first, ~first):
+    for fold in np.unique(fold_of):
+        own = fold_of == fold
         try:
-            temperature, bias = fit_temperature(logits[~half], right[~half])
+            temperature, bias = fit_temperature(logits[~own], right[~own])
         except ValueError:
             return None
-        out[half] = 1 / (1 + np.exp(-(logits[half] / temperature + bias)))
+        out[own] = 1 / (1 + np.exp(-(logits[own] / temperature + bias)))
     return out
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME, load_prm
 from rfprm_runtime.backends.torch import TorchBackend, build_network
@@ -31,7 +32,6 @@ from rfprm_training.step_metrics import (
     Calibration,
     calibration,
     cross_fitted_first_error,
-    halves,
 )
 
 SCORE_KINDS = ("reward", "trajectory_score", "mean_step_score", "shorter_is_better")
@@ -61,7 +61,8 @@ class Evaluation:
     first_error_at_half: FirstError
     """With a threshold of 0.5."""
     thresholds: tuple[float, float]
-    """Each chosen on one half of the questions and used on the other."""
+    """The lowest and the highest of ten, each chosen on nine tenths of the questions and used on
+    the others."""
     first_error_by_kind: dict[str, float]
     """Share of each kind of error that is located, with the same thresholds."""
     step_calibration: Calibration | None
@@ -131,7 +132,7 @@ def summarise(
         num_constructed=len(constructed),
         first_error=found,
         first_error_at_half=first_error_accuracy(step_scores, first_errors),
-        thresholds=thresholds,
+        thresholds=(float(thresholds.min()), float(thresholds.max())),
         first_error_by_kind={
             kind: _located(kind, constructed, constructed_scores, thresholds) for kind in kinds
         },
@@ -195,12 +196,11 @@ def _located(
     kind: str,
     examples: Sequence[Example],
     scores: Sequence[TrajectoryScore],
-    thresholds: tuple[float, float],
+    thresholds: NDArray[np.float64],
 ) -> float:
-    first = halves([example.group for example in examples])
     located = [
-        first_error_accuracy([score.step_scores], [e.first_error], thresholds[0 if half else 1])
-        for e, score, half in zip(examples, scores, first, strict=True)
+        first_error_accuracy([score.step_scores], [e.first_error], float(threshold))
+        for e, score, threshold in zip(examples, scores, thresholds, strict=True)
         if e.kind == kind
     ]
     return float(np.mean([found.wrong_located for found in located]))

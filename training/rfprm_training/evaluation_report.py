@@ -31,11 +31,16 @@ def print_evaluation(console: Console, evaluation: Evaluation) -> None:
         f"{evaluation.num_constructed} constructed trajectories: first wrong step located in "
         f"{evaluation.first_error.wrong_located:.3f} of the wrong ones ({kinds}), right ones "
         f"accepted {evaluation.first_error.right_accepted:.3f}, F1 "
-        f"{evaluation.first_error.f1:.3f} (thresholds chosen on the other half of the questions: "
-        f"{evaluation.thresholds}); at 0.5: F1 {evaluation.first_error_at_half.f1:.3f}; "
+        f"{evaluation.first_error.f1:.3f} (thresholds chosen on the other nine tenths of the "
+        f"questions: {_range(evaluation.thresholds)}); at 0.5: F1 "
+        f"{evaluation.first_error_at_half.f1:.3f}; "
         + ("" if steps is None else f"ECE of steps {steps.ece:.3f}; ")
         + f"AUC within a question {evaluation.constructed_auc_within_question}"
     )
+
+
+def _range(thresholds: tuple[float, float]) -> str:
+    return f"{thresholds[0]:.3f} to {thresholds[1]:.3f}"
 
 
 def print_rankings(
@@ -84,12 +89,16 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
     )
     if found.num_failed:
         console.print(f"{found.num_failed} got no score and count as 'nothing found'", style="red")
-    if found.first_error is not None and found.first_error_at_half is not None:
+    if (
+        found.first_error is not None
+        and found.first_error_at_half is not None
+        and found.thresholds is not None
+    ):
         console.print(
             f"first wrong step: F1 {found.first_error.f1:.3f} (located "
             f"{found.first_error.wrong_located:.3f} of the wrong ones, accepted "
             f"{found.first_error.right_accepted:.3f} of the right ones; thresholds chosen on the "
-            f"other half of the questions: {found.thresholds}); at 0.5: "
+            f"other nine tenths of the questions: {_range(found.thresholds)}); at 0.5: "
             f"F1 {found.first_error_at_half.f1:.3f}"
         )
     if found.steps is not None:

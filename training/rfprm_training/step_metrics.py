@@ -1,7 +1,7 @@
 """Figures for step scores: first errors, step classification, calibration. Pure.
 
-A threshold is chosen by cross-fitting: the questions are split in two halves, each half is judged
-by the threshold that suits the other best, so no figure rests on a threshold chosen on its data.
+A threshold is chosen by cross-fitting: the questions are split in ten folds, each is judged by the
+threshold that suits the other nine best, so no figure rests on a threshold chosen on its data.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rfprm_training.metrics import FirstError, first_error_accuracy
 FloatArray = NDArray[np.float64]
 StepScores = Sequence[NDArray[np.float32]]
 
+NUM_FOLDS = 10
 _NUM_THRESHOLDS = 199
 _NUM_BINS = 10
 _MIN_FOR_CALIBRATION = 4 * _NUM_BINS
@@ -39,33 +40,44 @@ class StepClassification:
         return (self.f1_right + self.f1_wrong) / 2
 
 
-def halves(groups: Sequence[str]) -> NDArray[np.bool_]:
-    """Which half each trajectory belongs to; a question is never in both."""
-    digests = [hashlib.sha256(group.encode()).digest()[0] for group in groups]
-    return np.array([digest % 2 == 0 for digest in digests], dtype=np.bool_)
+def folds(groups: Sequence[str]) -> NDArray[np.int64]:
+    """int64 [N], the fold in [0, 10) of each trajectory; a question is in one of them only."""
+    digests = [hashlib.sha256(group.encode()).digest()[:4] for group in groups]
+    return np.array(
+        [int.from_bytes(digest, "big") % NUM_FOLDS for digest in digests], dtype=np.int64
+    )
 
 
 def cross_fitted_first_error(
     step_scores: StepScores, first_errors: Sequence[int | None], groups: Sequence[str]
-) -> tuple[FirstError, tuple[float, float]]:
-    """First-error accuracy over all trajectories and the two thresholds that were used.
+) -> tuple[FirstError, NDArray[np.float64]]:
+    """First-error accuracy over all trajectories, and float64 [N], the threshold of each.
 
-    With a single question in a half there is nothing to choose by, and 0.5 is used.
+    Where a single fold has questions there is nothing to choose by, and 0.5 is used.
     """
-    first = halves(groups)
 
     def best(chosen: NDArray[np.int64]) -> float:
         scores = [step_scores[i] for i in chosen]
         truth = [first_errors[i] for i in chosen]
         return _best_threshold(lambda t: _worth(first_error_accuracy(scores, truth, t)))
 
-    thresholds = best(np.flatnonzero(~first)), best(np.flatnonzero(first))
-    # Scores are moved so that one threshold serves both halves.
+    thresholds = _cross_fitted(best, folds(groups))
+    # Scores are moved so that one threshold serves all folds.
     moved = [
-        (scores - thresholds[0 if in_first else 1] + 0.5).astype(np.float32)
-        for scores, in_first in zip(step_scores, first, strict=True)
+        (scores - threshold + 0.5).astype(np.float32)
+        for scores, threshold in zip(step_scores, thresholds, strict=True)
     ]
     return first_error_accuracy(moved, list(first_errors)), thresholds
+
+
+def _cross_fitted(
+    best: Callable[[NDArray[np.int64]], float], fold_of: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The threshold of each item: the best for the items of the other folds."""
+    thresholds = np.full(len(fold_of), 0.5)
+    for fold in np.unique(fold_of):
+        thresholds[fold_of == fold] = best(np.flatnonzero(fold_of != fold))
+    return thresholds
 
 
 def _worth(found: FirstError) -> float:
@@ -77,18 +89,15 @@ def _worth(found: FirstError) -> float:
 
 def cross_fitted_classification(
     scores: FloatArray, right: NDArray[np.bool_], groups: Sequence[str]
-) -> tuple[StepClassification, tuple[float, float]]:
+) -> StepClassification:
     """Step classification over all steps; ``groups`` names the question of each step."""
-    first = halves(groups)
 
-    def best(chosen: NDArray[np.bool_]) -> float:
+    def best(chosen: NDArray[np.int64]) -> float:
         return _best_threshold(
             lambda t: classify_steps(scores[chosen] >= t, right[chosen]).prm_score
         )
 
-    thresholds = best(~first), best(first)
-    predicted = scores >= np.where(first, thresholds[0], thresholds[1])
-    return classify_steps(predicted, right), thresholds
+    return classify_steps(scores >= _cross_fitted(best, folds(groups)), right)
 
 
 def classify_steps(predicted: NDArray[np.bool_], right: NDArray[np.bool_]) -> StepClassification:
