@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ManifestError,
         MissingExtraError,
         RfprmError,
+        SourceError,
         TokenizerMismatchError,
         TraceTooLongError,
     )
@@ -37,6 +38,7 @@ _HOMES = {
     "parse_trace": "parsing",
     "split_steps": "parsing",
     "RfprmError": "errors",
+    "SourceError": "errors",
     "ArtifactError": "errors",
     "BackendError": "errors",
     "InvalidTrajectoryError": "errors",
@@ -56,6 +58,7 @@ __all__ = [
     "RfprmError",
     "Scorer",
     "Session",
+    "SourceError",
     "TokenizerMismatchError",
     "TraceTooLongError",
     "Trajectory",

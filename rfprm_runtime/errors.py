@@ -54,6 +54,10 @@ class BackendError(RfprmError):
     """The inference backend cannot do what was asked."""
 
 
+class SourceError(RfprmError):
+    """A file or data set of traces that is not there, or that is no such file."""
+
+
 class MissingExtraError(RfprmError, ImportError):
     """A package that belongs to an optional extra is not installed."""
 

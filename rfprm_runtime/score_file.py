@@ -6,9 +6,8 @@ The output appears whole or not at all; what every line held is kept.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,6 +19,7 @@ from rfprm_runtime.progress import progress_bar
 from rfprm_runtime.records import Line, read_lines
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
+from rfprm_runtime.whole_files import replacing
 
 ADDED_FIELDS = ("step_scores", "trajectory_score", "reward")
 WINDOW_FIELDS = ("windowed_from",)
@@ -123,19 +123,6 @@ def _write(file: IO[str], fields: dict[str, Any]) -> None:
     except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and UTF-8 cannot hold
         text = json.dumps(fields)
     file.write(text + "\n")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[str]]:
-    """A file that takes the name ``path`` when the block ends well, and is removed otherwise."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            yield file
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:

@@ -24,15 +24,16 @@ MAY_IMPORT = {
 # Inside the runtime: a module imports its own layer or lower ones.
 LAYERS = [
     {"errors"},
-    {"parsing", "rotary", "cores"},
+    {"parsing", "rotary", "cores", "bounded", "rewards", "whole_files"},
     {"types", "manifest"},
     {"families", "rendering", "encoding", "batching", "readout", "aggregation", "windowing",
-     "artifact", "records", "native"},
-    {"backends", "progress", "prefix"},
+     "artifact", "records", "formats", "answers", "native"},
+    {"backends", "progress", "prefix", "sources"},
     {"execution", "past_cache"},
     {"session"},
     {"scorer"},
-    {"report", "score_file"},
+    {"report", "score_file", "reranker", "search", "selection", "view", "micro_batcher"},
+    {"integrations"},
     {"cli"},
 ]  # fmt: skip
 FILES = [(name, path) for name, folder in PACKAGES.items() for path in folder.rglob("*.py")]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from rfprm_runtime.answers import to_fraction
 from rfprm_training import TrainingError
-from rfprm_training.arithmetic import evaluate, format_number, to_fraction
+from rfprm_training.arithmetic import evaluate, format_number
 from rfprm_training.corruption import (
     CORRUPTIONS,
     corrupt,

@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.errors import InvalidTrajectoryError, SourceError
+from rfprm_runtime.formats import Candidate, read_candidates
+from rfprm_runtime.sources import read_records
 from rfprm_training import TrainingError
 from rfprm_training.curation.config import CurationConfig, FilterConfig, read_curation_config
 from rfprm_training.curation.contamination import EvaluationQuestions
 from rfprm_training.curation.duplicates import NearDuplicates, rows_per_band
 from rfprm_training.curation.filters import reason_to_drop, repeated_share
-from rfprm_training.curation.formats import Candidate, read_candidates
 from rfprm_training.curation.pipeline import curate
-from rfprm_training.curation.sources import read_records
 
 THOUGHT = "<think>\nI add.\n\n40 + 2 = 42.\n</think>\n\nThe answer is 42."
 
@@ -242,13 +242,13 @@ def test_parquet_gives_the_same_as_jsonl(tmp_path: Path) -> None:
 )
 def test_a_source_that_cannot_be_read_is_named(tmp_path: Path, name: str, complaint: str) -> None:
     (tmp_path / "data.csv").write_text("a,b\n")
-    with pytest.raises(TrainingError, match=complaint):
+    with pytest.raises(SourceError, match=complaint):
         list(read_records(str(tmp_path / name)))
 
 
 def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"nothing of the kind")
-    with pytest.raises(TrainingError, match="is not a Parquet file"):
+    with pytest.raises(SourceError, match="is not a Parquet file"):
         list(read_records(str(tmp_path / "x.parquet")))
 
 

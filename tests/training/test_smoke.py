@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from rfprm_runtime.answers import to_fraction
 from rfprm_training import TrainingError
-from rfprm_training.arithmetic import evaluate, to_fraction
+from rfprm_training.arithmetic import evaluate
 from rfprm_training.propagation import NOTE
 from rfprm_training.smoke import run
 from rfprm_training.word_problems import word_problems

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
+from rfprm_runtime.answers import AnswerChecker
+from rfprm_runtime.bounded import BoundedWorker
 from rfprm_training.verifier import answers_agree, final_answer, find_equations, grade_steps
-from rfprm_training.verifier.answers import AnswerChecker
-from rfprm_training.verifier.bounded import BoundedWorker
 
 
 def verdicts(text: str) -> list[bool | None]:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
+from rfprm_runtime.answers import to_fraction
+
 NUMBER = re.compile(r"\d[\d,]*\.?\d*|\.\d+")
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
@@ -42,14 +44,6 @@ def format_number(value: Fraction) -> str:
     if value.denominator == 1:
         return str(value.numerator)
     return f"{float(value):.2f}".rstrip("0").rstrip(".")
-
-
-def to_fraction(text: str) -> Fraction | None:
-    """The value of a spelled number (``1,200``, ``$3.50``, ``40%`` as 40), or None."""
-    try:
-        return Fraction(text.replace(",", "").replace("$", "").rstrip(".%").strip())
-    except (ValueError, ZeroDivisionError):
-        return None
 
 
 def is_plausible(value: Fraction) -> bool:

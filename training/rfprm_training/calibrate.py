@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rfprm_export.checkpoint import CHECKPOINT_NAME, read_checkpoint
 from rfprm_runtime.manifest import Calibration, Readout
 from rfprm_runtime.types import TrajectoryScore
+from rfprm_runtime.whole_files import write_whole
 from rfprm_training import TrainingError
 from rfprm_training.config import read_config
 from rfprm_training.cross_validation import read_out_of_fold
@@ -23,7 +24,6 @@ from rfprm_training.evaluation_sets import read_evaluation_set
 from rfprm_training.example import Example
 from rfprm_training.run_folder import CONFIG_NAME
 from rfprm_training.step_metrics import calibration, fit_temperature
-from rfprm_training.whole_files import write_whole
 
 _MIN_SCORES = 100
 Kind = Literal["step", "trajectory"]

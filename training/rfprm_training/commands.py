@@ -97,10 +97,10 @@ def evaluate(
 
     from rich.console import Console
 
+    from rfprm_runtime.whole_files import write_whole
     from rfprm_training import TrainingError
     from rfprm_training.evaluation_report import plot_reliability, print_evaluation, print_set
     from rfprm_training.model_card import EVALUATION_NAME, write_model_card
-    from rfprm_training.whole_files import write_whole
 
     if (model is None) == (judge is None):
         raise TrainingError("give a checkpoint or artifact, or an LLM with --judge: one of both")

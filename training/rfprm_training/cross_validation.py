@@ -17,6 +17,7 @@ import tomli_w
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME
 from rfprm_runtime.types import Trajectory, TrajectoryScore
+from rfprm_runtime.whole_files import write_whole
 from rfprm_training import TrainingError
 from rfprm_training.config import DataConfig, TrainingConfig, read_config
 from rfprm_training.evaluate_set import cross_fitted_calibration
@@ -32,7 +33,6 @@ from rfprm_training.model_card import FOLDS_NAME
 from rfprm_training.run_folder import CONFIG_NAME
 from rfprm_training.step_metrics import Calibration, calibration
 from rfprm_training.trainer import Trainer
-from rfprm_training.whole_files import write_whole
 
 SCORES_NAME = "out_of_fold.jsonl"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rfprm_runtime.answers import final_answer
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.best_of_n import CurvePoint, best_of_n_curve
@@ -34,7 +35,6 @@ from rfprm_training.step_metrics import (
     fit_temperature,
     folds,
 )
-from rfprm_training.verifier.answers import final_answer
 
 
 @dataclass(frozen=True)

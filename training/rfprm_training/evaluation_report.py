@@ -131,7 +131,7 @@ def plot_reliability(sets: Mapping[str, SetEvaluation], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtraError("matplotlib", "bench", "plots") from None
+        raise MissingExtraError("matplotlib", "plots", "plots") from None
     figure = Figure(figsize=(4 * len(sets), 4), layout="constrained")
     axes: Any = figure.subplots(1, len(sets), squeeze=False)[0]
     for axis, (name, found) in zip(axes, sets.items(), strict=True):

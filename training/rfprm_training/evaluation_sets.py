@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.formats import Candidate
+from rfprm_runtime.sources import read_records
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
-from rfprm_training.curation.formats import Candidate
-from rfprm_training.curation.sources import read_records
 from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.gsm8k import read_rows
 from rfprm_training.rewarded import question_key, read_rewarded

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.answers import AnswerChecker
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.formats import Candidate
 from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.sources import Record, read_records
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
-from rfprm_training.curation.formats import Candidate
-from rfprm_training.curation.sources import Record, read_records
 from rfprm_training.encoders import SentenceEncoder, SentenceTransformerEncoder
 from rfprm_training.expert.budget import BudgetSpentError, Usage
 from rfprm_training.expert.client import ExpertClient, ExpertError
@@ -40,7 +41,6 @@ from rfprm_training.step_rewards import (
     quality_rewards,
 )
 from rfprm_training.trajectory_reward import TemplateReward, TrajectoryReward, outcome_reward
-from rfprm_training.verifier.answers import AnswerChecker
 from rfprm_training.verifier.grading import StepGrade, grade_steps
 
 FloatArray = NDArray[np.float64]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_export.checkpoint import GgufBase
+from rfprm_runtime.whole_files import write_whole
 from rfprm_training.config import RewardedDataConfig, TrainingConfig, read_config
 from rfprm_training.run_folder import CONFIG_NAME, DATA_NAME, read_log
-from rfprm_training.whole_files import write_whole
 
 CARD_NAME = "README.md"
 EVALUATION_NAME = "evaluation.json"

@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rfprm_training.arithmetic import NUMBER, evaluate, format_number, is_plausible, to_fraction
+from rfprm_runtime.answers import to_fraction
+from rfprm_training.arithmetic import NUMBER, evaluate, format_number, is_plausible
 from rfprm_training.gsm8k import GoldSolution, strip_notes
 
 NOTE = re.compile(r"<<([^<>=]*)=([^<>]*)>>")

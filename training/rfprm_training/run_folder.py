@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME
+from rfprm_runtime.whole_files import write_whole
 from rfprm_training import TrainingError
 from rfprm_training.config import TrainingConfig, read_config
-from rfprm_training.whole_files import write_whole
 
 CONFIG_NAME = "config.toml"
 LOG_NAME = "train_log.jsonl"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, field_validator
 
+from rfprm_runtime.answers import AnswerChecker, final_answer
 from rfprm_runtime.types import Trajectory
 from rfprm_training.expert.client import ExpertClient
 from rfprm_training.expert.judge import numbered
 from rfprm_training.expert.prompts import load_prompt
-from rfprm_training.verifier.answers import AnswerChecker, final_answer
 
 
 @dataclass(frozen=True)

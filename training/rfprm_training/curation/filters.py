@@ -6,11 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
+from rfprm_runtime.answers import final_answer
 from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.formats import Candidate
 from rfprm_runtime.types import Trajectory
 from rfprm_training.curation.config import FilterConfig
-from rfprm_training.curation.formats import Candidate
-from rfprm_training.verifier.answers import final_answer
 
 _LANGUAGE_SAMPLE = 2000
 _TAIL = 4000

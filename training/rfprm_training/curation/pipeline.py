@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.formats import Candidate
 from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.sources import Record, read_questions, read_records
 from rfprm_training import TrainingError
 from rfprm_training.curation.config import CurationConfig
 from rfprm_training.curation.contamination import EvaluationQuestions
 from rfprm_training.curation.duplicates import NearDuplicates
 from rfprm_training.curation.filters import reason_to_drop
-from rfprm_training.curation.formats import Candidate
-from rfprm_training.curation.sources import Record, read_questions, read_records
 
 _EXAMPLES = 3
 

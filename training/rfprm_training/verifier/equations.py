@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rfprm_training.arithmetic import evaluate, to_fraction
+from rfprm_runtime.answers import to_fraction
+from rfprm_training.arithmetic import evaluate
 
 _MAX_CHARACTERS = 20_000
 _MAX_TOKENS_OF_A_SIDE = 40

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rfprm_training.arithmetic import NUMBER, to_fraction
+from rfprm_runtime.answers import to_fraction
+from rfprm_training.arithmetic import NUMBER
 from rfprm_training.verifier.equations import find_equations
 
 

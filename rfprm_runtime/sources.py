@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rfprm_runtime.errors import InvalidTrajectoryError, MissingExtraError
+from rfprm_runtime.errors import InvalidTrajectoryError, MissingExtraError, SourceError
+from rfprm_runtime.formats import Candidate, question_of, read_candidates
 from rfprm_runtime.parsing import SplitRule
-from rfprm_training import TrainingError
-from rfprm_training.curation.formats import Candidate, question_of, read_candidates
 
 HUB_PREFIX = "hf://"
 _PARQUET_ROWS = 256
@@ -30,7 +29,7 @@ def read_records(source: str, *, split: SplitRule = "blank_lines") -> Iterator[R
 
     ``source`` is a ``.jsonl``/``.json`` or ``.parquet`` file, or ``hf://NAME``, with
     ``hf://NAME:SPLIT`` for another split than ``train`` and ``hf://NAME@CONFIG:SPLIT`` for another
-    configuration. Raises :class:`TrainingError` where it cannot be opened.
+    configuration. Raises :class:`SourceError` where it cannot be opened.
     """
     name = source if source.startswith(HUB_PREFIX) else Path(source).name
     for place, row in _rows(source):
@@ -62,14 +61,14 @@ def _rows(source: str) -> Iterator[tuple[str, dict[str, Any] | InvalidTrajectory
         return _hub_rows(source)
     path = Path(source)
     if not path.is_file():
-        raise TrainingError(
+        raise SourceError(
             f"there is no file {source!r}; data sets of the Hub are spelled hf://NAME"
         )
     if path.suffix == ".parquet":
         return _parquet_rows(path)
     if path.suffix in (".jsonl", ".json", ".ndjson"):
         return _json_rows(path)
-    raise TrainingError(f"{source!r} ends in {path.suffix!r}, expected .jsonl or .parquet")
+    raise SourceError(f"{source!r} ends in {path.suffix!r}, expected .jsonl or .parquet")
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | InvalidTrajectoryError]]:
@@ -96,11 +95,11 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise MissingExtraError("pyarrow", "data", "Parquet files") from None
+        raise MissingExtraError("pyarrow", "select", "Parquet files") from None
     try:
         file = parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
-        raise TrainingError(f"{path} is not a Parquet file: {error}") from None
+        raise SourceError(f"{path} is not a Parquet file: {error}") from None
     number = 0
     with file:
         for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
@@ -114,12 +113,12 @@ def _hub_rows(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         import datasets
     except ImportError:
-        raise MissingExtraError("datasets", "data", "data sets of the Hub") from None
+        raise MissingExtraError("datasets", "select", "data sets of the Hub") from None
     name, _, split = source.removeprefix(HUB_PREFIX).partition(":")
     name, _, config = name.partition("@")
     try:
         rows = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
     except Exception as error:  # whatever the Hub's client raises, there is no data
-        raise TrainingError(f"the data set {name!r} cannot be opened: {error}") from None
+        raise SourceError(f"the data set {name!r} cannot be opened: {error}") from None
     for number, row in enumerate(rows, start=1):
         yield f"row {number}", {k: v for k, v in row.items() if v is not None}

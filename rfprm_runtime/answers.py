@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from rfprm_training.arithmetic import to_fraction
-from rfprm_training.verifier.bounded import BoundedWorker
+from rfprm_runtime.bounded import BoundedWorker
 
 _BOXED = re.compile(r"\\boxed\s*\{")
 _STATED = (
@@ -51,7 +50,7 @@ class AnswerChecker:
 
     def __init__(self, *, timeout: float = 5.0) -> None:
         """``timeout`` is in seconds for one comparison."""
-        self._worker = BoundedWorker("rfprm_training.verifier.answers:verify_math", timeout)
+        self._worker = BoundedWorker("rfprm_runtime.answers:verify_math", timeout)
 
     def agree(self, answer: str | None, target: str | None) -> bool | None:
         """Whether both mean the same; None where one is missing or it could not be found out."""
@@ -91,6 +90,14 @@ def answers_agree(
 def _plain_number(text: str) -> Fraction | None:
     match = _PLAIN.match(text)
     return to_fraction(match.group(1)) if match else None
+
+
+def to_fraction(text: str) -> Fraction | None:
+    """The value of a spelled number (``1,200``, ``$3.50``, ``40%`` as 40), or None."""
+    try:
+        return Fraction(text.replace(",", "").replace("$", "").rstrip(".%").strip())
+    except (ValueError, ZeroDivisionError):
+        return None
 
 
 def _squeezed(text: str) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rfprm_runtime.answers import final_answer
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.parsing import SplitRule, split_steps
 from rfprm_runtime.records import QUESTION_FIELDS, TEXT_FIELDS, trajectory_from_fields
 from rfprm_runtime.types import Trajectory
-from rfprm_training.verifier.answers import final_answer
 
 THINKING_FIELDS = (
     "thinking",
