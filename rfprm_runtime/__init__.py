@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from rfprm_runtime.manifest import Manifest
     from rfprm_runtime.parsing import merge_steps, parse_trace, split_steps
+    from rfprm_runtime.reranker import RankedCandidate, Ranking, Reranker
     from rfprm_runtime.scorer import Scorer
     from rfprm_runtime.session import Session
     from rfprm_runtime.types import Trajectory, TrajectoryScore
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "Scorer": "scorer",
     "Session": "session",
+    "RankedCandidate": "reranker",
+    "Ranking": "reranker",
+    "Reranker": "reranker",
     "Trajectory": "types",
     "TrajectoryScore": "types",
     "Manifest": "manifest",
@@ -55,6 +59,9 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "MissingExtraError",
+    "RankedCandidate",
+    "Ranking",
+    "Reranker",
     "RfprmError",
     "Scorer",
     "Session",

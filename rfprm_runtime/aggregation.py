@@ -1,9 +1,23 @@
-"""From step scores and a trajectory score to one reward (ReasonFlux-PRM, arXiv 2506.18896)."""
+"""From step scores and a trajectory score to one number (ReasonFlux-PRM, arXiv 2506.18896).
+
+Knows arrays and scores, no tokens and no text.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
 import numpy as np
 from numpy.typing import NDArray
+
+from rfprm_runtime.types import TrajectoryScore
+
+StepAggregation = Literal["mean", "min", "last", "product"]
+Aggregation = Literal["reward", "trajectory", "mean", "min", "last", "product"]
+"""How a trajectory's scores become one number to rank by: Eq. 11, the trajectory score alone, or
+the mean, the lowest, the last or the product of its step scores."""
 
 
 def trajectory_reward(
@@ -17,3 +31,57 @@ def trajectory_reward(
     # float64 sums make the mean independent of how numpy splits a float32 reduction.
     mean = float(np.mean(step_scores, dtype=np.float64))
     return mean if trajectory_score is None else mean + alpha * trajectory_score
+
+
+def aggregate_steps(
+    step_scores: NDArray[np.float32],
+    how: StepAggregation | Callable[[NDArray[np.float32]], float] = "mean",
+) -> float:
+    """One number for ``step_scores``, float32 [T] with T >= 1, whole or so far.
+
+    A callable gets the array. Raises ``ValueError`` for an unknown name or a result that is no
+    number.
+    """
+    if callable(how):
+        return _checked(how(step_scores), how)
+    _check_name(how, get_args(StepAggregation))
+    values = step_scores.astype(np.float64)
+    if how == "mean":
+        return float(values.mean())
+    if how == "min":
+        return float(values.min())
+    if how == "product":
+        return float(values.prod())
+    return float(values[-1])
+
+
+def aggregate(
+    score: TrajectoryScore, how: Aggregation | Callable[[TrajectoryScore], float] = "reward"
+) -> float:
+    """One number for a scored trajectory, higher is better.
+
+    A callable gets the :class:`TrajectoryScore`. Raises ``ValueError`` for an unknown name, for
+    ``trajectory`` where the PRM has no such readout, and for a result that is no number.
+    """
+    if callable(how):
+        return _checked(how(score), how)
+    _check_name(how, get_args(Aggregation))
+    if how == "reward":
+        return score.reward
+    if how != "trajectory":
+        return aggregate_steps(score.step_scores, how)
+    if score.trajectory_score is None:
+        raise ValueError("this PRM has no trajectory score; rank by 'reward', 'mean' or 'min'")
+    return score.trajectory_score
+
+
+def _check_name(how: str, names: tuple[str, ...]) -> None:
+    if how not in names:
+        raise ValueError(f"aggregation is {how!r}, expected one of {names} or a function")
+
+
+def _checked(value: Any, how: object) -> float:
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError(f"the aggregation {how!r} returned nan, which has no rank")
+    return number

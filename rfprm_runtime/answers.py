@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from rfprm_runtime.bounded import BoundedWorker
+from rfprm_runtime.errors import MissingExtraError
 
 _BOXED = re.compile(r"\\boxed\s*\{")
 _STATED = (
@@ -46,10 +48,15 @@ def _last_boxed(text: str) -> str | None:
 
 class AnswerChecker:
     """Compares answers: plain numbers exactly, everything else by math-verify in a child process
-    that is killed when it takes too long. Not for several threads at once."""
+    that is killed when it takes too long. Any thread may use it.
+
+    Raises :class:`MissingExtraError` where math-verify is not installed.
+    """
 
     def __init__(self, *, timeout: float = 5.0) -> None:
         """``timeout`` is in seconds for one comparison."""
+        if importlib.util.find_spec("math_verify") is None:
+            raise MissingExtraError("math-verify", "math", "comparing answers")
         self._worker = BoundedWorker("rfprm_runtime.answers:verify_math", timeout)
 
     def agree(self, answer: str | None, target: str | None) -> bool | None:
@@ -85,6 +92,32 @@ def answers_agree(
         return None
     found = verify(answer, target)
     return found if isinstance(found, bool) else None
+
+
+def group_answers(
+    answers: Sequence[str | None], *, verify: Callable[[str, str], object] | None = None
+) -> list[list[int]]:
+    """Indices of the answers that mean the same, groups in the order of their first members.
+
+    An answer joins the first group whose first member it agrees with, so the grouping depends on
+    the order alone. Those that are None are in no group.
+    """
+    groups: list[list[int]] = []
+    by_text: dict[str, list[int]] = {}
+    for index, answer in enumerate(answers):
+        if answer is None:
+            continue
+        group = by_text.get(answer)
+        if group is None:
+            group = next(
+                (g for g in groups if answers_agree(answer, answers[g[0]], verify=verify)), None
+            )
+            if group is None:
+                group = []
+                groups.append(group)
+            by_text[answer] = group
+        group.append(index)
+    return groups
 
 
 def _plain_number(text: str) -> Fraction | None:

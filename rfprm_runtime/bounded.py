@@ -5,75 +5,123 @@ Computer algebra can run for hours on a line of text, and a thread cannot be sto
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
 from importlib import import_module
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import IO, Any
+
+_START_SECONDS = 60.0
+_READY = "ready"
 
 
 class BoundedWorker:
-    """One function in one child process, which is started on the first call and after a kill."""
+    """One function in one child process, which is started on the first call and after a kill.
+
+    Any thread may call it; calls run one after the other.
+    """
 
     def __init__(self, function: str, timeout: float) -> None:
-        """``function`` is ``module:name``; ``timeout`` is in seconds a call."""
+        """``function`` is ``module:name``, of values that JSON knows; ``timeout`` is in seconds a
+        call."""
         self.timeout = timeout
         self._function = function
-        self._process: BaseProcess | None = None
-        self._pipe: Connection | None = None
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.num_timeouts = 0
 
     def __call__(self, *arguments: Any) -> Any:
         """The function's result; None where it raised or ran out of time."""
-        pipe = self._ensure_started()
-        try:
-            pipe.send(arguments)
-            if pipe.poll(self.timeout):
-                return pipe.recv()
-            self.num_timeouts += 1
-        except (EOFError, OSError):
-            pass  # the child died, of memory for example
-        self.close()
-        return None
+        request = json.dumps(arguments)
+        with self._lock:
+            stdin = self._ensure_started()
+            try:
+                stdin.write(request + "\n")
+                stdin.flush()
+                line = self._lines.get(timeout=self.timeout)
+                if line:
+                    return json.loads(line)
+            except queue.Empty:
+                self.num_timeouts += 1
+            except OSError:
+                pass  # the child died, of memory for example
+            self._end()
+            return None
 
     def close(self) -> None:
         """End the child process. Safe to call twice."""
-        if self._pipe is not None:
-            self._pipe.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._process.close()
-        self._process = self._pipe = None
+        with self._lock:
+            self._end()
 
-    def _ensure_started(self) -> Connection:
-        if self._pipe is not None:
-            return self._pipe
-        # spawn: a forked child of a process with threads may deadlock.
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._function), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._pipe = ours
-        # Imports are not part of any call's time.
-        if not ours.poll(60) or ours.recv() != "ready":
-            self.close()
-            raise RuntimeError(f"the child process for {self._function} did not start")
-        return ours
+    def __del__(self) -> None:
+        self._end()
 
-
-def _serve(pipe: Connection, function: str) -> None:
-    module, name = function.split(":")
-    call = getattr(import_module(module), name)
-    pipe.send("ready")
-    while True:
-        try:
-            arguments = pipe.recv()
-        except (EOFError, OSError):
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
             return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was to be written has no reader
+                    pipe.close()
+
+    def _ensure_started(self) -> IO[str]:
+        if self._process is None:
+            # Not multiprocessing: its children import the caller's main script again, which runs
+            # it once more where it has no `if __name__ == "__main__"`.
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", f"from {__name__} import serve; serve()", self._function],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+            assert self._process.stdout is not None
+            self._lines = queue.SimpleQueue()
+            arguments = (self._process.stdout, self._lines)
+            threading.Thread(target=_forward, args=arguments, daemon=True).start()
+            self._await_start()
+        assert self._process is not None
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    def _await_start(self) -> None:
+        """Imports are not part of any call's time."""
         try:
-            result = call(*arguments)
+            if self._lines.get(timeout=_START_SECONDS) == _READY + "\n":
+                return
+        except queue.Empty:
+            pass
+        self._end()
+        raise RuntimeError(f"the child process for {self._function} did not start")
+
+
+def _forward(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:
+    """Pass lines on as they come; an empty one says that the process has ended."""
+    try:
+        for line in pipe:
+            lines.put(line)
+    except (OSError, ValueError):
+        pass  # closed while it was read
+    lines.put("")
+
+
+def serve() -> None:
+    """What the child process runs: a call a line, until its input ends."""
+    module, name = sys.argv[1].split(":")
+    answers, sys.stdout = sys.stdout, sys.stderr  # a print of the function's is no answer
+    call = getattr(import_module(module), name)
+    print(_READY, file=answers, flush=True)
+    for line in sys.stdin:
+        try:
+            result = json.dumps(call(*json.loads(line)))
         except Exception:  # whatever computer algebra raises, the answer is "not known"
-            result = None
-        pipe.send(result)
+            result = "null"
+        print(result, file=answers, flush=True)

@@ -1,0 +1,330 @@
+"""Reranker: candidates to a question in, the same in order of worth out.
+
+score → aggregate → (vote) → sort. Knows no tokens and no models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, TypeVar, get_args, overload
+
+from rfprm_runtime.aggregation import Aggregation, aggregate
+from rfprm_runtime.answers import AnswerChecker, final_answer, group_answers
+from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
+from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.types import Float32Array, Overflow, Trajectory, TrajectoryScore
+
+Kind = TypeVar("Kind")
+Method = Literal["best_of_n", "weighted_vote", "majority_vote"]
+"""``best_of_n``: the highest score first. ``weighted_vote``: candidates with the same answer add up
+their scores, and the answer with the most comes first (weighted Best-of-N, arXiv 2206.02336).
+``majority_vote``: every candidate counts once (self-consistency, arXiv 2203.11171)."""
+
+
+@dataclass(frozen=True)
+class RankedCandidate:
+    """A candidate and how it did."""
+
+    index: int
+    """Its place among the candidates that were given, from 0."""
+    rank: int
+    """From 1, the best."""
+    value: float | None
+    """What it was ranked by, within its answer where there was a vote; None where it has no
+    score."""
+    answer: str | None
+    trajectory: Trajectory | None
+    score: TrajectoryScore | None
+    error: RfprmError | None = None
+    """Why it has no score; such candidates rank last."""
+
+    @property
+    def step_scores(self) -> Float32Array | None:
+        """float32 [T]."""
+        return None if self.score is None else self.score.step_scores
+
+
+@dataclass(frozen=True)
+class Vote:
+    """An answer and what speaks for it."""
+
+    answer: str
+    """As its first candidate spells it."""
+    weight: float
+    members: tuple[int, ...]
+    """Indices of the candidates that gave it."""
+
+
+@dataclass(frozen=True)
+class Ranking(Sequence[RankedCandidate]):
+    """Candidates to one question, the best first."""
+
+    question: str
+    method: Method
+    candidates: tuple[RankedCandidate, ...]
+    votes: tuple[Vote, ...]
+    """Most votes first; empty where there was no vote."""
+
+    @property
+    def best(self) -> RankedCandidate:
+        return self.candidates[0]
+
+    @property
+    def answer(self) -> str | None:
+        """What won: the answer with the most votes, or that of the best candidate."""
+        return self.votes[0].answer if self.votes else self.best.answer
+
+    def top_k(self, k: int) -> list[RankedCandidate]:
+        return list(self.candidates[:k])
+
+    @overload
+    def __getitem__(self, index: int) -> RankedCandidate: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RankedCandidate]: ...
+    def __getitem__(self, index: int | slice) -> RankedCandidate | Sequence[RankedCandidate]:
+        return self.candidates[index]
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def __iter__(self) -> Iterator[RankedCandidate]:
+        return iter(self.candidates)
+
+
+class Reranker:
+    """Ranks candidates by a PRM. Safe to share between threads."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        aggregation: Aggregation | Callable[[TrajectoryScore], float] = "reward",
+        extract_answer: Callable[[str], str | None] = final_answer,
+        same_answer: Callable[[str, str], bool] | None = None,
+        split: SplitRule = "blank_lines",
+        overflow: Overflow = "error",
+    ) -> None:
+        r"""``extract_answer`` gets a candidate's text and says its answer; the default takes the
+        last ``\boxed{…}``, ``#### …`` or "the answer is …", or else the last number.
+        ``same_answer`` says whether two spell the same; by default numbers are compared by value
+        and all else by math-verify, for at most five seconds (extra ``math``; for votes only).
+        ``split`` and ``overflow`` are those of :meth:`Trajectory.from_text` and
+        :meth:`Scorer.score_batch`."""
+        self._scorer = scorer
+        self._aggregation = aggregation
+        self._extract_answer = extract_answer
+        self._same_answer = same_answer
+        self._checker: AnswerChecker | None = None
+        self._split: SplitRule = split
+        self._overflow: Overflow = overflow
+
+    def rank(
+        self,
+        question: str,
+        candidates: Sequence[str | Trajectory],
+        *,
+        top_k: int | None = None,
+        method: Method = "best_of_n",
+        on_error: Literal["raise", "rank_last"] = "raise",
+    ) -> Ranking:
+        """Rank ``candidates``, texts as a model wrote them or trajectories; keep ``top_k``.
+
+        Equal values keep the order in which they came. A candidate that cannot be scored raises,
+        or with ``rank_last`` comes after all others with its ``error``.
+
+        Raises :class:`InvalidTrajectoryError` and :class:`TraceTooLongError` as
+        :meth:`Scorer.score_batch` does, ``ValueError`` where there are no candidates or where
+        ``top_k`` is below 1, and :class:`MissingExtraError` for a vote without math-verify.
+        """
+        return self.rank_many(
+            [question], [candidates], top_k=top_k, method=method, on_error=on_error
+        )[0]
+
+    def rank_many(
+        self,
+        questions: Sequence[str],
+        candidates: Sequence[Sequence[str | Trajectory]],
+        *,
+        top_k: int | None = None,
+        method: Method = "best_of_n",
+        on_error: Literal["raise", "rank_last"] = "raise",
+        show_progress_bar: bool = False,
+    ) -> list[Ranking]:
+        """:meth:`rank` for many questions, ``candidates[i]`` to ``questions[i]``, scored together.
+
+        What candidates have in common, their question first of all, is computed once where the
+        backend can (``native``). Raises as :meth:`rank` does, and ``ValueError`` where the
+        numbers differ.
+        """
+        _check_arguments(questions, candidates, top_k, method, on_error)
+        if method != "best_of_n":
+            self._prepare_votes()
+        parsed = [
+            [self._trajectory(question, item, place) for place, item in enumerate(group)]
+            for question, group in zip(questions, candidates, strict=True)
+        ]
+        flat = [item for group in parsed for item in group]
+        errors = [item for item in flat if isinstance(item, RfprmError)]
+        if errors and on_error == "raise":
+            raise errors[0]
+        valid = [item for item in flat if isinstance(item, Trajectory)]
+        scores = iter(
+            self._scorer.score_batch(
+                valid,
+                overflow=self._overflow,
+                on_error="return",
+                show_progress_bar=show_progress_bar,
+            )
+        )
+        rankings = []
+        for question, given, group in zip(questions, candidates, parsed, strict=True):
+            found = [item if isinstance(item, RfprmError) else next(scores) for item in group]
+            unscored = next((item for item in found if isinstance(item, RfprmError)), None)
+            if unscored is not None and on_error == "raise":
+                raise unscored
+            rankings.append(self._rank(question, given, group, found, method, top_k))
+        return rankings
+
+    def close(self) -> None:
+        """End the process that compares answers, if there is one. The scorer stays open."""
+        if self._checker is not None:
+            self._checker.close()
+
+    def __enter__(self) -> Reranker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _prepare_votes(self) -> None:
+        if self._same_answer is None and self._checker is None:
+            self._checker = AnswerChecker()
+
+    def _trajectory(self, question: str, item: object, place: int) -> Trajectory | RfprmError:
+        try:
+            if isinstance(item, str):
+                return Trajectory.from_text(question, item, split=self._split)
+            if not isinstance(item, Trajectory):
+                raise InvalidTrajectoryError(
+                    f"is {type(item).__name__}, expected a str or Trajectory"
+                )
+            if item.question != question:
+                raise InvalidTrajectoryError(
+                    f"answers the question {item.question[:60]!r}, expected {question[:60]!r}"
+                )
+            return item
+        except InvalidTrajectoryError as error:
+            return InvalidTrajectoryError(
+                f"candidate {place} (from 0) of {question[:60]!r}: {error}"
+            )
+
+    def _rank(
+        self,
+        question: str,
+        given: Sequence[str | Trajectory],
+        trajectories: Sequence[Trajectory | RfprmError],
+        scores: Sequence[TrajectoryScore | RfprmError],
+        method: Method,
+        top_k: int | None,
+    ) -> Ranking:
+        values = [
+            aggregate(score, self._aggregation) if isinstance(score, TrajectoryScore) else None
+            for score in scores
+        ]
+        answers = [
+            self._extract_answer(text_of(item)) if value is not None else None
+            for item, value in zip(given, values, strict=True)
+        ]
+        votes = () if method == "best_of_n" else self._count(answers, values, method)
+        order = _order(values, votes, by_value=method != "majority_vote")
+        ranked = tuple(
+            RankedCandidate(
+                index=index,
+                rank=rank,
+                value=values[index],
+                answer=answers[index],
+                trajectory=_kept(trajectories[index], Trajectory),
+                score=_kept(scores[index], TrajectoryScore),
+                error=_kept(scores[index], RfprmError),
+            )
+            for rank, index in enumerate(order[:top_k], start=1)
+        )
+        return Ranking(question, method, ranked, votes)
+
+    def _count(
+        self, answers: Sequence[str | None], values: Sequence[float | None], method: Method
+    ) -> tuple[Vote, ...]:
+        same = self._same_answer or (self._checker.agree if self._checker is not None else None)
+        weights = [1.0 if method == "majority_vote" else (value or 0.0) for value in values]
+        return count_votes(answers, weights, same_answer=same)
+
+
+def count_votes(
+    answers: Sequence[str | None],
+    weights: Sequence[float],
+    *,
+    same_answer: Callable[[str, str], bool | None] | None = None,
+) -> tuple[Vote, ...]:
+    """Answers by the summed weight of those who gave them, the most first; of equal ones the one
+    that was given first. None has no vote. Without ``same_answer`` only numbers of the same value
+    and equal texts are the same. Pure but for ``same_answer``."""
+    votes = [
+        Vote(str(answers[group[0]]), sum(weights[i] for i in group), tuple(group))
+        for group in group_answers(answers, verify=same_answer)
+    ]
+    return tuple(sorted(votes, key=lambda vote: -vote.weight))
+
+
+def text_of(candidate: str | Trajectory) -> str:
+    """What is searched for an answer: the text, or the response, or else the steps."""
+    if isinstance(candidate, str):
+        return candidate
+    return "\n\n".join(candidate.response or candidate.steps)
+
+
+def _order(values: Sequence[float | None], votes: Sequence[Vote], *, by_value: bool) -> list[int]:
+    """By answer in the order of the votes, then by value, then as they came; unscored ones last."""
+    place = {index: p for p, vote in enumerate(votes) for index in vote.members}
+
+    def key(index: int) -> tuple[bool, int, float]:
+        value = values[index]
+        worth = value if by_value and value is not None else 0.0
+        return value is None, place.get(index, len(votes)), -worth
+
+    return sorted(range(len(values)), key=key)
+
+
+def _kept(item: object, kind: type[Kind]) -> Kind | None:
+    return item if isinstance(item, kind) else None
+
+
+def _check_arguments(
+    questions: Sequence[str],
+    candidates: Sequence[Sequence[object]],
+    top_k: int | None,
+    method: str,
+    on_error: str,
+) -> None:
+    if isinstance(questions, str) or any(isinstance(group, str) for group in candidates):
+        raise ValueError("got one string where a list of questions or candidates was expected")
+    if len(questions) != len(candidates):
+        raise ValueError(
+            f"got {len(questions)} questions and {len(candidates)} lists of candidates"
+        )
+    empty = next((i for i, group in enumerate(candidates) if not len(group)), None)
+    if empty is not None:
+        raise ValueError(f"question {empty} (from 0) has no candidates to rank")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k is {top_k}, expected at least 1, or None for all")
+    if method not in get_args(Method):
+        raise ValueError(f"method is {method!r}, expected one of {get_args(Method)}")
+    if on_error not in ("raise", "rank_last"):
+        raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'rank_last'")
