@@ -74,12 +74,18 @@ def read_candidates(
     """
     generations = fields.get("generations")
     if isinstance(generations, list):
-        for index, text in enumerate(generations):
-            one = {k: _of_generation(v, index, len(generations)) for k, v in fields.items()}
-            one.pop("generations")
-            yield _candidate({**one, "completion": text}, split, source, {"generation": index})
+        for index in range(len(generations)):
+            one = fields_of_generation(fields, index)
+            yield _candidate(one, split, source, {"generation": index})
     else:
         yield _candidate(fields, split, source, {})
+
+
+def fields_of_generation(fields: dict[str, Any], index: int) -> dict[str, Any]:
+    """A record of several ``generations`` as a record of one of them, in ``completion``."""
+    count = len(fields["generations"])
+    one = {k: _of_generation(v, index, count) for k, v in fields.items() if k != "generations"}
+    return {**one, "completion": fields["generations"][index]}
 
 
 def _of_generation(value: Any, index: int, count: int) -> Any:
@@ -128,13 +134,18 @@ def _trajectory(fields: dict[str, Any], split: SplitRule) -> Trajectory:
 
 def _from_text(fields: dict[str, Any], split: SplitRule) -> Trajectory:
     """A text with or without thinking tags; last of all in ``answer``, as GSM8K has it."""
-    names = (*TEXT_FIELDS, *RESPONSE_FIELDS, "answer")
-    text = next((fields[name] for name in names if isinstance(fields.get(name), str)), None)
+    text = text_of(fields)
     if text is None:
         raise InvalidTrajectoryError(
             f"no steps and no text of a trace: got the fields {sorted(fields)}"
         )
     return Trajectory.from_text(question_of(fields), text, split=split)
+
+
+def text_of(fields: dict[str, Any]) -> str | None:
+    """What a model wrote, where a record without steps and thinking fields has it as one text."""
+    names = (*TEXT_FIELDS, *RESPONSE_FIELDS, "answer")
+    return next((fields[name] for name in names if isinstance(fields.get(name), str)), None)
 
 
 def _from_chat(messages: list[Any], split: SplitRule) -> Trajectory:

@@ -108,6 +108,16 @@ def read_trajectories(path: Path, *, split: SplitRule = "blank_lines") -> list[T
     return trajectories
 
 
+def json_line(fields: dict[str, Any]) -> str:
+    """The line of a JSONL file for ``fields``, its line end included; text stays readable."""
+    text = json.dumps(fields, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and UTF-8 cannot hold
+        text = json.dumps(fields)
+    return text + "\n"
+
+
 def example_traces_path() -> Path:
     """Reasoning traces that come with the package, right ones and wrong ones."""
     return Path(__file__).parent / "data" / "examples.jsonl"

@@ -5,7 +5,6 @@ The output appears whole or not at all; what every line held is kept.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import IO, Any
 from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.progress import progress_bar
-from rfprm_runtime.records import Line, read_lines
+from rfprm_runtime.records import Line, json_line, read_lines
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 from rfprm_runtime.whole_files import replacing
@@ -72,7 +71,9 @@ def score_file(
             lines = [_without_collision(line, added) for line in chunk]
             for line, result in _score_lines(scorer, lines, overflow, bar.advance):
                 if isinstance(result, TrajectoryScore):
-                    _write(scored_file, {**(line.fields or {}), **_fields_of(result, added)})
+                    scored_file.write(
+                        json_line({**(line.fields or {}), **_fields_of(result, added)})
+                    )
                     summary.num_scored += 1
                 else:
                     _note_failure(summary, errors_file, line.number, result)
@@ -110,19 +111,10 @@ def _fields_of(score: TrajectoryScore, added: dict[str, str]) -> dict[str, Any]:
 
 
 def _note_failure(summary: FileSummary, file: IO[str], number: int, error: RfprmError) -> None:
-    _write(file, {"line": number, "error": str(error)})
+    file.write(json_line({"line": number, "error": str(error)}))
     summary.num_failed += 1
     if len(summary.first_errors) < _MAX_ERRORS_TOLD:
         summary.first_errors.append(f"line {number}: {error}")
-
-
-def _write(file: IO[str], fields: dict[str, Any]) -> None:
-    text = json.dumps(fields, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and UTF-8 cannot hold
-        text = json.dumps(fields)
-    file.write(text + "\n")
 
 
 def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:

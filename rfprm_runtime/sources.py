@@ -6,13 +6,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rfprm_runtime.errors import InvalidTrajectoryError, MissingExtraError, SourceError
 from rfprm_runtime.formats import Candidate, question_of, read_candidates
 from rfprm_runtime.parsing import SplitRule
 
 HUB_PREFIX = "hf://"
+JSONL_SUFFIXES = (".jsonl", ".json", ".ndjson")
+SourceKind = Literal["jsonl", "parquet", "hub"]
 _PARQUET_ROWS = 256
 
 
@@ -57,59 +59,81 @@ def read_questions(source: str) -> Iterator[tuple[str, str | InvalidTrajectoryEr
 
 
 def _rows(source: str) -> Iterator[tuple[str, dict[str, Any] | InvalidTrajectoryError]]:
-    if source.startswith(HUB_PREFIX):
+    kind = kind_of(source)
+    if kind == "hub":
         return _hub_rows(source)
+    return _parquet_rows(Path(source)) if kind == "parquet" else _json_rows(Path(source))
+
+
+def kind_of(source: str) -> SourceKind:
+    """How ``source`` is read. Raises :class:`SourceError` where there is no such file."""
+    if source.startswith(HUB_PREFIX):
+        return "hub"
     path = Path(source)
     if not path.is_file():
         raise SourceError(
             f"there is no file {source!r}; data sets of the Hub are spelled hf://NAME"
         )
     if path.suffix == ".parquet":
-        return _parquet_rows(path)
-    if path.suffix in (".jsonl", ".json", ".ndjson"):
-        return _json_rows(path)
+        return "parquet"
+    if path.suffix in JSONL_SUFFIXES:
+        return "jsonl"
     raise SourceError(f"{source!r} ends in {path.suffix!r}, expected .jsonl or .parquet")
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | InvalidTrajectoryError]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:
-                yield f"line {number}", InvalidTrajectoryError(f"not JSON in UTF-8: {error}")
-                continue
-            if isinstance(row, dict):
-                yield f"line {number}", row
-            else:
-                yield (
-                    f"line {number}",
-                    InvalidTrajectoryError(f"a JSON {type(row).__name__}, expected an object"),
-                )
+            if line.strip():
+                yield f"line {number}", parse_json_row(line)
+
+
+def parse_json_row(line: bytes) -> dict[str, Any] | InvalidTrajectoryError:
+    """The fields of a line of a JSONL file, or why it has none."""
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return InvalidTrajectoryError(f"not JSON in UTF-8: {error}")
+    if isinstance(row, dict):
+        return row
+    return InvalidTrajectoryError(f"a JSON {type(row).__name__}, expected an object")
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    number = 0
+    with open_parquet(path) as file:
+        for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"row {number}", without_absent(row)
+
+
+def open_parquet(path: Path) -> Any:
+    """A ``pyarrow.parquet.ParquetFile``. Raises :class:`SourceError` where it is none."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise MissingExtraError("pyarrow", "select", "Parquet files") from None
     try:
-        file = parquet.ParquetFile(path)
+        return parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
         raise SourceError(f"{path} is not a Parquet file: {error}") from None
-    number = 0
-    with file:
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                # A column that a row does not have is None there.
-                yield f"row {number}", {k: v for k, v in row.items() if v is not None}
+
+
+def without_absent(row: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a row of a table has: those of other rows are None there."""
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _hub_rows(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, row in enumerate(open_hub_rows(source, streaming=True), start=1):
+        yield f"row {number}", without_absent(row)
+
+
+def open_hub_rows(source: str, *, streaming: bool) -> Any:
+    """The data set ``hf://NAME[@CONFIG][:SPLIT]``: streamed, or downloaded once and then read from
+    the cache of ``datasets``. Raises :class:`SourceError`."""
     try:
         import datasets
     except ImportError:
@@ -117,8 +141,8 @@ def _hub_rows(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
     name, _, split = source.removeprefix(HUB_PREFIX).partition(":")
     name, _, config = name.partition("@")
     try:
-        rows = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
+        return datasets.load_dataset(
+            name, config or None, split=split or "train", streaming=streaming
+        )
     except Exception as error:  # whatever the Hub's client raises, there is no data
         raise SourceError(f"the data set {name!r} cannot be opened: {error}") from None
-    for number, row in enumerate(rows, start=1):
-        yield f"row {number}", {k: v for k, v in row.items() if v is not None}

@@ -156,6 +156,12 @@ class TrajectoryScore(BaseModel):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def _repr_html_(self) -> str:
+        """What a notebook displays: a strip of the step scores, and the reward."""
+        from rfprm_runtime.notebook import score_html
+
+        return score_html(self)
+
 
 def _check_unicode(text: str) -> None:
     """JSON can spell half of a surrogate pair, which is no character and has no token ids."""

@@ -1,0 +1,293 @@
+"""GRPO on a CPU: TRL trains SmolLM2-135M-Instruct with the shipped PRM's process reward (Eq. 12).
+
+    make demo                                    # writes the artifact
+    python examples/grpo_trl.py --steps 24       # some ten minutes on two cores
+    python examples/grpo_trl.py --tiny           # a random policy, two steps, seconds
+
+Saves the reward curve (reward.png, run.json) and checks afterwards, from the completions that TRL
+logged, that the rewards are those of the scorer and TRL's advantages are Eq. 12.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import GRPOConfig, GRPOTrainer
+
+from rfprm_export.checkpoint import find_base_model, read_checkpoint
+from rfprm_export.weights import BaseModel, config_fields, read_base_model
+from rfprm_runtime import RfprmError, Scorer, Trajectory
+from rfprm_runtime.answers import answers_agree, final_answer
+from rfprm_runtime.integrations.trl import process_reward
+from rfprm_runtime.rewards import DEFAULT_BETA, group_advantages, mixed_reward
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINT = ROOT / "models" / "smollm2-135m-gsm8k"
+REWARD = "process_reward_function"
+REQUEST = "Solve it step by step, one short line a step. End with 'The answer is N.'"
+PROBLEMS = [
+    ("Mia has 5 bags with 6 apples each. How many apples has she?", "30"),
+    ("A book costs $8. How much do 4 books cost?", "32"),
+    ("Tom had 20 marbles and gave 7 away. How many are left?", "13"),
+    ("A bus has 40 seats and 26 are taken. How many are free?", "14"),
+    ("Each of 3 boxes holds 9 pens, and 5 more lie on the desk. How many pens are there?", "32"),
+    ("Ann reads 12 pages a day. How many pages does she read in 5 days?", "60"),
+    ("24 cookies are shared by 6 children. How many does each get?", "4"),
+    ("Sam is 11 and his sister is 4 years older. How old is she?", "15"),
+    ("A farmer has 15 cows and buys twice as many. How many cows has he now?", "45"),
+    ("Lea saves $3 a week and has $10 already. How much has she after 6 weeks?", "28"),
+    ("A rope of 50 metres is cut into 5 equal pieces. How long is each?", "10"),
+    ("Ben bakes 36 rolls and sells a third of them. How many has he sold?", "12"),
+]
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
+    "+ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
+    "{% endif %}"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    trainer = _trainer(options)
+    trainer.train()
+    run = {
+        **_curve(trainer.state.log_history),
+        **_check(options),
+        "circumstances": _circumstances(options),
+    }
+    _plot(run, options.output / "reward.png")
+    (options.output / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    _tell(run, options.output)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--artifact", type=Path, default=ROOT / "artifacts" / "smollm2-135m-gsm8k")
+    add("--backend", default="auto", help="of the scorer")
+    add("-o", "--output", type=Path, default=ROOT / "runs" / "grpo")
+    add("--steps", type=int, default=24)
+    add("--prompts", type=int, default=2, help="questions a step")
+    add("--generations", type=int, default=4, help="completions a question")
+    add("--max-tokens", type=int, default=80, help="of a completion")
+    add("--learning-rate", type=float, default=5e-4)
+    add("--beta", type=float, default=DEFAULT_BETA, help="weight of the process reward (Eq. 12)")
+    add("--seed", type=int, default=0)
+    add("--tiny", action="store_true", help="a small random policy, two steps")
+    options = parser.parse_args(arguments)
+    if options.tiny:
+        options.steps, options.max_tokens = 2, 12
+    return options
+
+
+def _trainer(options: argparse.Namespace) -> GRPOTrainer:
+    base = read_base_model(find_base_model(read_checkpoint(CHECKPOINT).base, CHECKPOINT))
+    reward = process_reward(
+        str(options.artifact),
+        backend=options.backend,
+        beta=options.beta,
+        outcome="answer",
+        question="question",
+        split="lines",
+    )
+    return GRPOTrainer(
+        model=_random_policy(base, options.seed) if options.tiny else _policy(base),
+        reward_funcs=reward,
+        args=_training(options),
+        train_dataset=Dataset.from_list([_row(question, answer) for question, answer in PROBLEMS]),
+        processing_class=_tokenizer(base),
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
+    )
+
+
+def _training(options: argparse.Namespace) -> GRPOConfig:
+    return GRPOConfig(
+        output_dir=str(options.output),
+        max_steps=options.steps,
+        per_device_train_batch_size=options.prompts * options.generations,
+        num_generations=options.generations,
+        max_completion_length=options.max_tokens,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=2,
+        scale_rewards="group",
+        logging_steps=1,
+        log_completions=True,
+        num_completions_to_print=0,
+        report_to="none",
+        save_strategy="no",
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        seed=options.seed,
+    )
+
+
+def _row(question: str, answer: str) -> dict[str, Any]:
+    prompt = [{"role": "user", "content": f"{question}\n{REQUEST}"}]
+    return {"prompt": prompt, "question": question, "answer": answer}
+
+
+def _policy(base: BaseModel) -> LlamaForCausalLM:
+    shape = base.backbone
+    fields = {
+        **config_fields(shape),
+        "head_dim": shape.head_dim,
+        "max_position_embeddings": base.max_positions,
+        "tie_word_embeddings": "lm_head.weight" not in base.weights,
+    }
+    model = LlamaForCausalLM(LlamaConfig.from_dict(fields))
+    state = {name: torch.tensor(array) for name, array in base.weights.items()}
+    model.load_state_dict(state, strict=False)  # a tied output layer is not in the state
+    model.tie_weights()
+    return model
+
+
+def _random_policy(base: BaseModel, seed: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=base.backbone.vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config)
+
+
+def _tokenizer(base: BaseModel) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=base.tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHATML,
+    )
+
+
+def _curve(log_history: list[dict[str, Any]]) -> dict[str, Any]:
+    """What TRL logged at every step, and what share of the time scoring took."""
+    names = {
+        "reward": "reward",
+        "process": "process_reward/process",
+        "outcome": "process_reward/outcome",
+        "num_steps": "process_reward/num_steps",
+        "unscorable": "process_reward/unscorable",
+        "scoring_seconds": "process_reward/seconds",
+        "step_seconds": "step_time",
+        "num_tokens": "completions/mean_length",
+    }
+    steps = [entry for entry in log_history if "reward" in entry]
+    curve = {name: [entry.get(key) for entry in steps] for name, key in names.items()}
+    share = sum(curve["scoring_seconds"]) / sum(curve["step_seconds"])
+    return {"curve": curve, "scoring_share_of_step": share}
+
+
+def _check(options: argparse.Namespace) -> dict[str, Any]:
+    """Rewards and advantages again, from the logged completions, without the adapter or TRL."""
+    paths = sorted((options.output / "completions").glob("*.parquet"))[: options.steps]
+    rewards, advantages = [], []
+    with Scorer.load(options.artifact, backend=options.backend) as scorer:
+        for path in paths:
+            table = pd.read_parquet(path)
+            ours = _rewards(scorer, table, options.beta)
+            rewards.append(table[REWARD].to_numpy() - ours)
+            ours = group_advantages(ours, options.generations)
+            advantages.append(table["advantage"].to_numpy() - ours)
+    reward_differences = np.concatenate(rewards)
+    return {
+        "num_completions": len(reward_differences),
+        "num_without_reward": int(np.isnan(reward_differences).sum()),
+        "max_reward_difference": _largest(reward_differences),
+        "max_advantage_difference": _largest(np.concatenate(advantages)),
+    }
+
+
+def _rewards(scorer: Scorer, table: pd.DataFrame, beta: float) -> np.ndarray:
+    answers = dict(PROBLEMS)
+    questions = [prompt[-1]["content"].removesuffix(f"\n{REQUEST}") for prompt in table["prompt"]]
+    texts = [completion[-1]["content"] for completion in table["completion"]]
+    process = [_score(scorer, *pair) for pair in zip(questions, texts, strict=True)]
+    outcome = [
+        float(answers_agree(final_answer(text), answers[question]) is True)
+        for question, text in zip(questions, texts, strict=True)
+    ]
+    return mixed_reward(outcome, process, beta)
+
+
+def _score(scorer: Scorer, question: str, text: str) -> float | None:
+    try:
+        trajectory = Trajectory.from_text(question, text, split="lines")
+        return scorer.score_batch([trajectory])[0].reward
+    except RfprmError:
+        return None
+
+
+def _largest(differences: np.ndarray) -> float:
+    known = np.abs(differences[~np.isnan(differences)])
+    return float(known.max()) if len(known) else 0.0
+
+
+def _circumstances(options: argparse.Namespace) -> dict[str, Any]:
+    packages = ("trl", "transformers", "torch", "peft", "rfprm_runtime")
+    return {
+        "options": {name: str(value) for name, value in vars(options).items() if name != "output"},
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def _plot(run: dict[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, label in (
+        ("reward", "reward (Eq. 12)"),
+        ("process", "process reward (Eq. 11)"),
+        ("outcome", "outcome"),
+    ):
+        values = [np.nan if x is None else x for x in run["curve"][name]]
+        axes.plot(range(1, len(values) + 1), values, marker=".", label=label)
+    axes.set(xlabel="training step", ylabel="mean over the step's completions")
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def _tell(run: dict[str, Any], output: Path) -> None:
+    rewards = [x for x in run["curve"]["reward"] if x is not None]
+    quarter = max(len(rewards) // 4, 1)
+    print(
+        f"mean reward, first quarter of {len(rewards)} steps {np.mean(rewards[:quarter]):.3f}, "
+        f"last quarter {np.mean(rewards[-quarter:]):.3f}\n"
+        f"{run['num_completions']} logged completions scored again, "
+        f"{run['num_without_reward']} of them without a reward: "
+        f"largest difference of rewards {run['max_reward_difference']:.1e}, "
+        f"of TRL's advantages from Eq. 12 {run['max_advantage_difference']:.1e}\n"
+        f"scoring took {100 * run['scoring_share_of_step']:.1f} % of the time of a training step "
+        f"({np.mean(run['curve']['scoring_seconds']):.2f} of "
+        f"{np.mean(run['curve']['step_seconds']):.2f} s)\n"
+        f"→ {output / 'run.json'}, {output / 'reward.png'}"
+    )
+    if run["max_reward_difference"] > 1e-5 or run["max_advantage_difference"] > 1e-2:
+        raise SystemExit("the logged rewards or advantages are not those of the scorer")
+
+
+if __name__ == "__main__":
+    main()

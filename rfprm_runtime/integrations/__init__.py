@@ -1,0 +1,1 @@
+"""Process rewards inside RL stacks: translations of their signatures, nothing else."""

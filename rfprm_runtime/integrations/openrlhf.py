@@ -1,0 +1,126 @@
+"""Process rewards for OpenRLHF: ``--reward.remote_url`` takes a .py file of two lines:
+
+    from rfprm_runtime.integrations.openrlhf import process_reward
+    reward_func = process_reward("artifacts/…", beta=0.75)
+
+Translates OpenRLHF's ``reward_func``, nothing else. This file itself is such a file, too, with the
+artifact in the variable RFPRM_ARTIFACT.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from rfprm_runtime.errors import InvalidTrajectoryError, MissingExtraError
+from rfprm_runtime.integrations.completion_rewards import (
+    CompletionReward,
+    RewardSettings,
+    completion_rewards,
+    judge_answers,
+    score_in_common,
+)
+from rfprm_runtime.integrations.prompts import response_of
+
+logger = logging.getLogger(__name__)
+
+
+def process_reward(
+    artifact: str, *, outcome: bool = True, unscorable: float = 0.0, **settings: Any
+) -> Callable[..., dict[str, Any]]:
+    """A ``reward_func(queries, prompts, labels)``: Eq. 12 with the PRM of ``artifact``.
+
+    A query is the prompt, a chat template and all, with the response behind it: the response is
+    what follows the prompt, less the end tokens
+    (:data:`~rfprm_runtime.integrations.prompts.END_TOKENS`), and the question what the user says
+    last in the prompt.
+    ``outcome``: whether labels are right answers, to be compared with the final ones of responses
+    (extra ``math``); otherwise the process reward is all. ``unscorable``: the reward of what cannot
+    be scored, which is warned of; OpenRLHF knows no missing reward. ``settings``: the other fields
+    of :class:`~rfprm_runtime.integrations.completion_rewards.RewardSettings`.
+    """
+    chosen = RewardSettings(artifact=str(artifact), **settings)
+    return partial(_reward_func, chosen, outcome, unscorable)
+
+
+def reward_func(
+    queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **_: Any
+) -> dict[str, Any]:
+    """:func:`process_reward` with its defaults and the artifact of the variable RFPRM_ARTIFACT."""
+    chosen = process_reward(os.environ.get("RFPRM_ARTIFACT", ""))
+    return chosen(queries, prompts, labels)
+
+
+def _reward_func(
+    settings: RewardSettings,
+    outcome: bool,
+    unscorable: float,
+    queries: Sequence[str],
+    prompts: Sequence[str],
+    labels: Sequence[Any],
+    **_: Any,
+) -> dict[str, Any]:
+    """``rewards`` and ``scores``, float32 [N], and ``extra_logs`` of such.
+
+    ``scores`` lie in [0, 1], as OpenRLHF's dynamic filtering expects: the outcomes, or else the
+    mean step scores.
+    """
+    try:
+        rewards = _rewards(settings, outcome, queries, prompts, labels)
+    except Exception:
+        # OpenRLHF logs what a reward function raises as mere information, and goes on without.
+        logger.exception("the process reward failed")
+        raise
+    for reward in rewards:
+        if reward.error is not None:
+            logger.warning("reward %s for what cannot be scored: %s", unscorable, reward.error)
+    mixed = [unscorable if x.reward is None else x.reward for x in rewards]
+    steps = [0.0 if x.score is None else float(x.score.step_scores.mean()) for x in rewards]
+    process = [math.nan if x.process is None else x.process for x in rewards]
+    extra = {"process_reward": process, "scored": [float(x.reward is not None) for x in rewards]}
+    scores = [x.outcome or 0.0 for x in rewards] if outcome else steps
+    return {
+        "rewards": _tensor(mixed),
+        "scores": _tensor(scores),
+        "extra_logs": {name: _tensor(values) for name, values in extra.items()},
+    }
+
+
+def _rewards(
+    settings: RewardSettings,
+    outcome: bool,
+    queries: Sequence[str],
+    prompts: Sequence[str],
+    labels: Sequence[Any],
+) -> list[CompletionReward]:
+    responses = [_response(query, prompt) for query, prompt in zip(queries, prompts, strict=True)]
+    if outcome and not all(label is not None and str(label).strip() for label in labels):
+        raise ValueError(
+            f"labels are {list(labels)!r}, expected right answers (--data.label_key); pass "
+            "outcome=False to train on the process reward alone"
+        )
+    outcomes = judge_answers(responses, labels, settings) if outcome else None
+    return completion_rewards(
+        prompts, responses, outcomes, settings, score_all=partial(score_in_common, settings)
+    )
+
+
+def _response(query: str, prompt: str) -> str:
+    """Blank where it cannot be told from the prompt: a blank response is not scored."""
+    try:
+        return response_of(query, prompt)
+    except InvalidTrajectoryError as error:
+        logger.warning("%s", error)
+        return ""
+
+
+def _tensor(values: Sequence[float]) -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtraError("torch", "train", "answering OpenRLHF") from None
+    return torch.tensor(values, dtype=torch.float32)

@@ -1,0 +1,159 @@
+"""Process rewards for TRL: ``GRPOTrainer(reward_funcs=process_reward("artifacts/…"))``.
+
+Translates TRL's reward functions, nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from rfprm_runtime.integrations.completion_rewards import (
+    CompletionReward,
+    Outcome,
+    RewardSettings,
+    completion_rewards,
+    judge_answers,
+    shared_scorer,
+)
+from rfprm_runtime.integrations.prompts import trace_of
+
+logger = logging.getLogger(__name__)
+RewardFunction = Callable[..., Any]
+
+
+def process_reward(
+    artifact: str,
+    *,
+    outcome: str | RewardFunction | None = None,
+    question: str | None = None,
+    asynchronous: bool = False,
+    **settings: Any,
+) -> RewardFunction:
+    """A reward function for ``reward_funcs``: Eq. 12 with the PRM of ``artifact``.
+
+    ``outcome``: the data set's column with the right answers, which are compared with the final
+    answers of completions (extra ``math``); or another reward function of TRL's kind, for example
+    ``trl.rewards.accuracy_reward``, whose rewards are the outcomes; or None for the process reward
+    alone. ``question``: the column with the questions; without it the prompt holds the question
+    (what the user says last). ``settings``: the other fields of
+    :class:`~rfprm_runtime.integrations.completion_rewards.RewardSettings`.
+
+    The function is logged as ``process_reward_function`` (``…_async`` where ``asynchronous``). It
+    pickles, and loads the PRM when it is first called in a process. A completion that cannot be
+    scored has the reward None, which moves nothing, and is warned of. Its metrics:
+    ``process_reward/process``, ``…/outcome``, ``…/num_steps`` (means), ``…/unscorable`` (share) and
+    ``…/seconds``; its columns in the completions table: ``process`` and ``outcome``.
+
+    Raises ``ValueError`` for settings that do not fit each other.
+    """
+    chosen = RewardSettings(artifact=str(artifact), **settings)
+    if inspect.iscoroutinefunction(outcome) and not asynchronous:
+        raise ValueError("the outcome is an async function; pass asynchronous=True to await it")
+    # By position: a column of the data set may be called anything.
+    function: Any = process_reward_function_async if asynchronous else process_reward_function
+    bound: Any = partial(function, chosen, outcome, question)
+    # TRL looks through a partial for the name of its function; others look no further.
+    bound.__name__ = function.__name__
+    return bound  # type: ignore[no-any-return]
+
+
+def process_reward_function(
+    settings: RewardSettings,
+    outcome: str | RewardFunction | None,
+    question: str | None,
+    /,
+    *,
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    **columns: Any,
+) -> list[float | None]:
+    """TRL's contract: a reward a completion, or None."""
+    outcomes = None
+    if callable(outcome):
+        outcomes = outcome(prompts=prompts, completions=completions, **columns)
+    return _rewards(settings, outcome, question, outcomes, prompts, completions, columns)
+
+
+async def process_reward_function_async(
+    settings: RewardSettings,
+    outcome: str | RewardFunction | None,
+    question: str | None,
+    /,
+    *,
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    **columns: Any,
+) -> list[float | None]:
+    """The same, scored in a thread so that other reward functions go on meanwhile."""
+    outcomes = None
+    if callable(outcome):
+        outcomes = outcome(prompts=prompts, completions=completions, **columns)
+        outcomes = await outcomes if inspect.isawaitable(outcomes) else outcomes
+    return await asyncio.to_thread(
+        _rewards, settings, outcome, question, outcomes, prompts, completions, columns
+    )
+
+
+def _rewards(
+    settings: RewardSettings,
+    outcome: str | RewardFunction | None,
+    question: str | None,
+    outcomes: Sequence[Outcome] | None,
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    columns: dict[str, Any],
+) -> list[float | None]:
+    shared_scorer(settings)  # so that loading it is not part of the time
+    started = time.perf_counter()
+    texts = [trace_of(completion) for completion in completions]
+    questions = _column(columns, question, "question") if question else prompts
+    if isinstance(outcome, str):
+        outcomes = judge_answers(texts, _column(columns, outcome, "outcome"), settings)
+    rewards = completion_rewards(questions, texts, outcomes, settings)
+    _report(rewards, columns, time.perf_counter() - started)
+    return [reward.reward for reward in rewards]
+
+
+def _column(columns: dict[str, Any], name: str, setting: str) -> Sequence[Any]:
+    if name not in columns:
+        known = sorted(
+            set(columns) - {"trainer_state", "log_extra", "log_metric", "completion_ids"}
+        )
+        raise ValueError(f"{setting}={name!r} is no column of the data set; it has {known}")
+    return columns[name]  # type: ignore[no-any-return]
+
+
+def _report(rewards: Sequence[CompletionReward], columns: dict[str, Any], seconds: float) -> None:
+    """Warn of what has no reward, and hand metrics to TRL where it takes them."""
+    errors = [reward.error for reward in rewards if reward.error is not None]
+    if errors:
+        logger.warning(
+            "%d of %d completions cannot be scored and get the reward None; the first one: %s",
+            len(errors),
+            len(rewards),
+            errors[0],
+        )
+    log_metric, log_extra = columns.get("log_metric"), columns.get("log_extra")
+    if log_metric is not None:
+        for name, value in _metrics(rewards, seconds).items():
+            log_metric(f"process_reward/{name}", value)
+    if log_extra is not None:
+        log_extra("process", [reward.process for reward in rewards])
+        log_extra("outcome", [reward.outcome for reward in rewards])
+
+
+def _metrics(rewards: Sequence[CompletionReward], seconds: float) -> dict[str, float]:
+    values: dict[str, list[float]] = {
+        "process": [x.process for x in rewards if x.process is not None],
+        "outcome": [x.outcome for x in rewards if x.outcome is not None],
+        "num_steps": [len(x.score.step_scores) for x in rewards if x.score is not None],
+        "unscorable": [x.reward is None for x in rewards],
+        "seconds": [seconds],
+    }
+    return {name: sum(found) / len(found) for name, found in values.items() if found}

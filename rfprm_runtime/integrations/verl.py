@@ -1,0 +1,139 @@
+"""Process rewards for verl: ``reward.custom_reward_function.path=pkg://rfprm_runtime.integrations.verl``.
+
+Translates verl's ``compute_score``, nothing else. verl calls it with one sample at a time from many
+threads; what they ask for at the same time is scored in common.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from rfprm_runtime.integrations.completion_rewards import (
+    CompletionReward,
+    RewardSettings,
+    completion_rewards,
+    judge_answers,
+    once_per_process,
+    score_in_common,
+)
+
+logger = logging.getLogger(__name__)
+ARTIFACT_VARIABLE = "RFPRM_ARTIFACT"
+_NUM_WAITING = 256  # threads that wait for a score; they do no work of their own
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None = None,
+    **reward_kwargs: Any,
+) -> dict[str, float]:
+    """One sample: ``score`` is Eq. 12, with what it is made of beside it. Any thread may call it.
+
+    The question is ``extra_info["question"]``, which verl's preparation of GSM8K puts there (other
+    preparations need a line for it, or ``question_key`` names another field).
+    ``reward_kwargs`` (``+reward.custom_reward_function.reward_kwargs.NAME=VALUE``): ``artifact``
+    (or the variable RFPRM_ARTIFACT), ``question_key``, ``outcome`` (False: the process reward
+    alone, the ground truth is not looked at), ``unscorable`` (the score of what cannot be scored,
+    0.0), and the other fields of
+    :class:`~rfprm_runtime.integrations.completion_rewards.RewardSettings`.
+
+    The keys are always ``score``, ``process``, ``num_steps``, ``scored`` and, with outcomes,
+    ``acc``; verl needs the same ones of every sample and knows no missing reward. What cannot be
+    scored has ``scored`` 0, and is warned of.
+    Raises ``ValueError`` where settings, the question or the ground truth are missing.
+    """
+    [found] = compute_score_batch(
+        [data_source], [solution_str], [ground_truth], [extra_info], **reward_kwargs
+    )
+    return found
+
+
+async def compute_score_async(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: Mapping[str, Any] | None = None,
+    **reward_kwargs: Any,
+) -> dict[str, float]:
+    """:func:`compute_score`, awaited (``custom_reward_function.name=compute_score_async``).
+
+    verl asks for it on an event loop, so batches are not limited by the loop's number of threads.
+    """
+    sample = partial(compute_score, data_source, solution_str, ground_truth, extra_info)
+    pool = once_per_process(("verl",), lambda: ThreadPoolExecutor(_NUM_WAITING))
+    call = partial(sample, **reward_kwargs)
+    return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+def compute_score_batch(
+    data_sources: Sequence[str],
+    solution_strs: Sequence[str],
+    ground_truths: Sequence[Any],
+    extra_infos: Sequence[Mapping[str, Any] | None],
+    **reward_kwargs: Any,
+) -> list[dict[str, float]]:
+    """Many samples, for verl's ``BatchRewardManager``; otherwise as :func:`compute_score`."""
+    settings, own = _settings(reward_kwargs)
+    questions = [_question(extra_info, own["question_key"]) for extra_info in extra_infos]
+    outcomes = None
+    if own["outcome"]:
+        _check_ground_truths(ground_truths, data_sources)
+        outcomes = judge_answers(solution_strs, ground_truths, settings)
+    rewards = completion_rewards(
+        questions, solution_strs, outcomes, settings, score_all=partial(score_in_common, settings)
+    )
+    return [_as_verl_wants(reward, own) for reward in rewards]
+
+
+def _settings(reward_kwargs: dict[str, Any]) -> tuple[RewardSettings, dict[str, Any]]:
+    """Settings of the reward, and those of this adapter."""
+    own: dict[str, Any] = {"question_key": "question", "outcome": True, "unscorable": 0.0}
+    # verl adds the last two where it serves a reward model of its own.
+    ignored = ("reward_router_address", "reward_model_tokenizer")
+    given = {name: value for name, value in reward_kwargs.items() if name not in ignored}
+    own.update({name: given.pop(name) for name in own if name in given})
+    given.setdefault("artifact", os.environ.get(ARTIFACT_VARIABLE, ""))
+    return RewardSettings(**given), own
+
+
+def _question(extra_info: Mapping[str, Any] | None, key: str) -> Any:
+    if not extra_info or key not in extra_info:
+        raise ValueError(
+            f"extra_info has no {key!r}, it has {sorted(extra_info or ())}; a process reward needs "
+            f"the question: put it into extra_info[{key!r}] when the data are prepared, or name "
+            "another field by question_key"
+        )
+    return extra_info[key]
+
+
+def _check_ground_truths(ground_truths: Sequence[Any], data_sources: Sequence[str]) -> None:
+    for ground_truth, data_source in zip(ground_truths, data_sources, strict=True):
+        if ground_truth is None or not str(ground_truth).strip():
+            raise ValueError(
+                f"a sample of {data_source} has no ground truth; pass "
+                "reward_kwargs.outcome=False to train on the process reward alone"
+            )
+
+
+def _as_verl_wants(reward: CompletionReward, own: Mapping[str, Any]) -> dict[str, float]:
+    if reward.error is not None:
+        logger.warning(
+            "a completion cannot be scored and gets the score %s: %s",
+            own["unscorable"],
+            reward.error,
+        )
+    found = {
+        "score": float(own["unscorable"]) if reward.reward is None else reward.reward,
+        "process": reward.process or 0.0,
+        "num_steps": 0.0 if reward.score is None else float(len(reward.score.step_scores)),
+        "scored": float(reward.reward is not None),
+    }
+    return {**found, "acc": reward.outcome or 0.0} if own["outcome"] else found

@@ -1,0 +1,121 @@
+"""Scores as a notebook shows them: small pieces of HTML with inline styles, no scripts.
+
+Steps are numbered from 0, as ``step_scores`` is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+from rfprm_runtime.tint import solid_tint, tint
+
+if TYPE_CHECKING:
+    from rfprm_runtime.types import Trajectory, TrajectoryScore
+
+MAX_CELLS = 200
+"""More cells than this are too thin to be seen; then a cell stands for several steps."""
+_TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;text-align:start"
+
+
+@dataclass(frozen=True)
+class ShownTrace:
+    """A trajectory and its score, for a notebook to display as the last value of a cell."""
+
+    trajectory: Trajectory
+    score: TrajectoryScore
+
+    def _repr_html_(self) -> str:
+        return trace_html(self.trajectory, self.score)
+
+
+def show(trajectory: Trajectory, score: TrajectoryScore) -> ShownTrace:
+    """The steps of a trace tinted by their scores, in a notebook.
+
+    Raises ``ValueError`` where ``score`` is of another trace, with another number of steps.
+    """
+    num_steps, num_scores = len(trajectory.steps), len(score.step_scores)
+    if num_steps != num_scores:
+        raise ValueError(
+            f"the trajectory has {num_steps} steps and the score {num_scores} step scores; "
+            "show a trajectory with its own score"
+        )
+    return ShownTrace(trajectory, score)
+
+
+def score_html(score: TrajectoryScore) -> str:
+    """A strip with a cell for each step, and what it comes to. Knows no text of the trace."""
+    cells = "".join(_cell(*cell) for cell in _cells([float(s) for s in score.step_scores]))
+    return (
+        '<div style="max-width:44em;margin:.3em 0">'
+        '<div role="img" aria-label="step scores" style="display:flex;gap:1px;height:14px;'
+        f'border-radius:3px;overflow:hidden">{cells}</div>'
+        f'<div style="margin-top:.35em;line-height:1.5">{_summary(score)}</div></div>'
+    )
+
+
+def trace_html(trajectory: Trajectory, score: TrajectoryScore) -> str:
+    """The question, each step tinted beside its score, the response, and what it comes to."""
+    rows = [
+        _row(f"step {index}", f"{value:.3f}", tint(float(value)), escape(step))
+        for index, (value, step) in enumerate(zip(score.step_scores, trajectory.steps, strict=True))
+    ]
+    if trajectory.response or score.trajectory_score is not None:
+        rows.append(_trajectory_row(trajectory, score.trajectory_score))
+    return (
+        '<div style="max-width:60em;line-height:1.5">'
+        f'<p dir="auto" style="margin:.3em 0 .6em;font-weight:600;{_TEXT}">'
+        f"{escape(trajectory.question)}</p>{''.join(rows)}{score_html(score)}</div>"
+    )
+
+
+def _trajectory_row(trajectory: Trajectory, score: float | None) -> str:
+    label = '<span style="opacity:.7">trajectory</span>&ensp;'
+    text = label + escape("\n\n".join(trajectory.response))
+    if score is None:
+        return _row("final response", "", "transparent", text)
+    return _row("trajectory score", f"{score:.3f}", tint(score), text)
+
+
+def _row(title: str, number: str, color: str, text_html: str) -> str:
+    return (
+        f'<div title="{title}" style="display:flex;gap:.8em;margin:2px 0;padding:.3em .6em;'
+        f'border-radius:4px;background:{color}"><span style="flex:0 0 3.2em;text-align:right;'
+        f'font-variant-numeric:tabular-nums">{number}</span>'
+        f'<span dir="auto" style="flex:1;min-width:0;{_TEXT}">{text_html}</span></div>'
+    )
+
+
+def _cells(scores: Sequence[float]) -> list[tuple[str, float]]:
+    """What each cell is called and its score: of several steps, the lowest one's."""
+    per_cell = -(-len(scores) // MAX_CELLS)
+    if per_cell <= 1:
+        return [(f"step {index}", score) for index, score in enumerate(scores)]
+    return [
+        (f"lowest of steps {start} to {start + len(part) - 1}", min(part))
+        for start in range(0, len(scores), per_cell)
+        if (part := scores[start : start + per_cell])
+    ]
+
+
+def _cell(name: str, score: float) -> str:
+    return (
+        f'<span title="{name}: {score:.3f}" '
+        f'style="flex:1;min-width:1px;background:{solid_tint(score)}"></span>'
+    )
+
+
+def _summary(score: TrajectoryScore) -> str:
+    parts = [f"<b>reward {score.reward:.3f}</b>"]
+    if score.trajectory_score is not None:
+        parts.append(f"trajectory {score.trajectory_score:.3f}")
+    if count := len(score.step_scores):
+        lowest = int(score.step_scores.argmin())
+        steps = "1 step" if count == 1 else f"{count:,} steps"
+        parts.append(f"{steps}, lowest {float(score.step_scores[lowest]):.3f} (step {lowest})")
+    parts.append(f"{score.num_tokens:,} tokens")
+    if score.windowed_from is not None:
+        parts.append(f"windowed from step {score.windowed_from}")
+    return " · ".join(parts)

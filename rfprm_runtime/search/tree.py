@@ -1,0 +1,191 @@
+"""The tree of a search: every step that was proposed, how it scored and what became of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rfprm_runtime.errors import MissingExtraError, RfprmError
+from rfprm_runtime.session import Session
+from rfprm_runtime.types import Float32Array, TrajectoryScore
+from rfprm_runtime.whole_files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+State = Literal["open", "expanded", "finished", "pruned", "hopeless", "too_deep", "failed"]
+_FORMAT = 1
+_COLORS = {"finished": "#0b6e4f", "expanded": "#3a6ea5", "open": "#3a6ea5", "failed": "#b00020"}
+
+
+@dataclass
+class Node:
+    """A step in its place; the root has none."""
+
+    id: int
+    parent: int | None
+    depth: int
+    """Number of steps from the question to here."""
+    step: str = ""
+    step_scores: Float32Array = field(default_factory=lambda: np.zeros(0, np.float32))
+    """float32 [depth], of the whole path."""
+    value: float = 0.0
+    """The aggregated step scores of the path, by which nodes are compared."""
+    state: State = "open"
+    reason: str = ""
+    """Why it is failed, hopeless or pruned."""
+    lineage: int = 0
+    """Which child of the root it comes from, counted from 0 in the order of the proposals."""
+    response: tuple[str, ...] = ()
+    score: TrajectoryScore | None = None
+    """Of finished traces."""
+    session: Session | None = field(default=None, repr=False, compare=False)
+
+    def leave(self, state: State, reason: str = "") -> None:
+        """It will not be gone on from: what its session keeps is freed."""
+        self.state, self.reason = state, reason
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+
+class SearchTree:
+    """Nodes in the order in which they came; ``nodes[i].id == i``."""
+
+    def __init__(self, question: str) -> None:
+        self.question = question
+        self.nodes = [Node(id=0, parent=None, depth=0)]
+
+    @property
+    def root(self) -> Node:
+        return self.nodes[0]
+
+    def add(self, parent: Node, step: str) -> Node:
+        lineage = sum(n.parent == 0 for n in self.nodes) if parent.id == 0 else parent.lineage
+        node = Node(len(self.nodes), parent.id, parent.depth + 1, step, lineage=lineage)
+        self.nodes.append(node)
+        return node
+
+    def path(self, node: Node) -> tuple[str, ...]:
+        """The steps from the question to ``node``."""
+        steps = [n.step for n in self.ancestors(node)]
+        return tuple(steps[::-1])
+
+    def ancestors(self, node: Node) -> Iterator[Node]:
+        """``node`` and what is above it, without the root."""
+        while node.parent is not None:
+            yield node
+            node = self.nodes[node.parent]
+
+    def with_state(self, state: State) -> list[Node]:
+        return [node for node in self.nodes if node.state == state]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole tree in values that JSON knows."""
+        return {
+            "format": _FORMAT,
+            "question": self.question,
+            "nodes": [
+                {
+                    "id": node.id,
+                    "parent": node.parent,
+                    "step": node.step,
+                    "step_score": float(node.step_scores[-1]) if len(node.step_scores) else None,
+                    "value": node.value,
+                    "state": node.state,
+                    "reason": node.reason,
+                    "response": list(node.response),
+                    "score": None if node.score is None else node.score.model_dump(),
+                }
+                for node in self.nodes
+            ],
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the tree as JSON, whole or not at all."""
+        write_whole(Path(path), json.dumps(self.as_dict(), ensure_ascii=False, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> SearchTree:
+        """Read what :meth:`save` wrote. Raises :class:`RfprmError` where it is no such file."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise ValueError(f"format {content['format']}, expected {_FORMAT}")
+            tree = cls(content["question"])
+            for row in content["nodes"]:
+                _read_node(tree, row)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise RfprmError(f"{path} holds no search tree: {error!r}; save it again") from None
+        return tree
+
+    def plot(self, best: Node | None = None) -> Figure:
+        """The tree drawn from left to right: colour says what became of a step, the number is its
+        score, the path to ``best`` is bold. Needs the extra ``plots``."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise MissingExtraError("matplotlib", "plots", "drawing a tree") from None
+        heights = _leaf_heights(self)
+        depth = max(node.depth for node in self.nodes)
+        figure = Figure(figsize=(2 + 1.6 * depth, 1 + 0.3 * max(heights)), layout="constrained")
+        axes = figure.subplots()
+        bold = set() if best is None else {node.id for node in self.ancestors(best)}
+        for node in self.nodes[1:]:
+            assert node.parent is not None
+            width = 2.5 if node.id in bold else 0.8
+            ends = (node.depth - 1, node.depth), (heights[node.parent], heights[node.id])
+            color = _COLORS.get(node.state, "0.6")
+            axes.plot(*ends, color=color if node.id in bold else "0.75", linewidth=width, zorder=1)
+            axes.plot(node.depth, heights[node.id], "o", color=color, markersize=5, zorder=2)
+            if len(node.step_scores):
+                label = f"{node.step_scores[-1]:.2f}"
+                spot = (node.depth + 0.06, heights[node.id])
+                axes.annotate(label, spot, fontsize=7, color=color, va="center")
+        axes.plot(0, heights[0], "o", color="black", markersize=6)
+        for state in ("finished", "expanded", "pruned", "failed"):
+            axes.plot([], [], "o", color=_COLORS.get(state, "0.6"), label=state)
+        axes.legend(fontsize="x-small", loc="lower left", frameon=False)
+        axes.set(xlabel="steps", xlim=(-0.3, depth + 0.6), yticks=[], title=self.question[:70])
+        axes.spines[["left", "right", "top"]].set_visible(False)
+        return figure
+
+
+def _read_node(tree: SearchTree, row: dict[str, Any]) -> None:
+    if row["parent"] is None:
+        node = tree.root
+    else:
+        node = tree.add(tree.nodes[row["parent"]], row["step"])
+        before = tree.nodes[row["parent"]].step_scores
+        if row["step_score"] is not None:
+            node.step_scores = np.append(before, np.float32(row["step_score"]))
+    node.value, node.state, node.reason = row["value"], row["state"], row["reason"]
+    node.response = tuple(row["response"])
+    node.score = None if row["score"] is None else TrajectoryScore(**row["score"])
+
+
+def _leaf_heights(tree: SearchTree) -> list[float]:
+    """A height for each node: leaves one below the other, a parent amid its children."""
+    children: list[list[int]] = [[] for _ in tree.nodes]
+    for node in tree.nodes[1:]:
+        assert node.parent is not None
+        children[node.parent].append(node.id)
+    heights = [0.0] * len(tree.nodes)
+    leaves = 0
+    order, stack = [], [0]
+    while stack:
+        order.append(stack.pop())
+        stack.extend(children[order[-1]])
+    for index in order:
+        if not children[index]:
+            heights[index] = float(leaves)
+            leaves += 1
+    for index in reversed(order):
+        if children[index]:
+            heights[index] = float(np.mean([heights[child] for child in children[index]]))
+    return heights

@@ -1,0 +1,70 @@
+"""A trace as the chat that a model is fine-tuned on: what was asked, what was written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rfprm_runtime.formats import CHAT_FIELDS, THINKING_FIELDS, text_of
+from rfprm_runtime.types import Trajectory
+
+MESSAGES_FIELD = "messages"
+# TRL's SFTTrainer reads these in place of `messages`, or beside them, where a row has them.
+TAKEN_BY_TRL = (
+    "prompt",
+    "completion",
+    "chosen",
+    "rejected",
+    "conversations",
+    "messages",
+    "input_ids",
+    "labels",
+)
+ORIGINAL_PREFIX = "original_"
+
+
+def messages_of(fields: dict[str, Any], trajectory: Trajectory) -> list[dict[str, str]]:
+    """The question as the user's message, the trace as the assistant's.
+
+    A text stays as it was written, and a chat keeps its system prompt. Where steps and response,
+    or thinking and response, have fields of their own, the thinking is put in ``<think>`` tags.
+    """
+    answer = {"role": "assistant", "content": _written(fields, trajectory)}
+    question = {"role": "user", "content": trajectory.question}
+    return [*_system_messages(fields), question, answer]
+
+
+def renamed_for_trl(names: list[str]) -> dict[str, str]:
+    """New names for fields that would keep SFTTrainer from reading ``messages``."""
+    return {name: ORIGINAL_PREFIX + name for name in names if name in TAKEN_BY_TRL}
+
+
+def _written(fields: dict[str, Any], trajectory: Trajectory) -> str:
+    has_parts = "steps" in fields or any(fields.get(name) for name in THINKING_FIELDS)
+    chat = next((fields[n] for n in CHAT_FIELDS if isinstance(fields.get(n), list)), None)
+    if "steps" not in fields and chat is not None:
+        answer = [item for item in chat if _role(item) in ("assistant", "gpt")][-1]
+        has_parts = bool(answer.get("reasoning_content"))
+        text = answer.get("content", answer.get("value"))
+    else:
+        text = text_of(fields)
+    if has_parts or not isinstance(text, str):
+        return _with_tags("\n\n".join(trajectory.steps), "\n\n".join(trajectory.response))
+    return text
+
+
+def _with_tags(thinking: str, response: str) -> str:
+    return f"<think>\n{thinking}\n</think>\n\n{response}" if response else thinking
+
+
+def _system_messages(fields: dict[str, Any]) -> list[dict[str, str]]:
+    chat = next((fields[n] for n in CHAT_FIELDS if isinstance(fields.get(n), list)), None)
+    texts = [
+        message.get("content", message.get("value"))
+        for message in chat or ()
+        if _role(message) == "system"
+    ]
+    return [{"role": "system", "content": text} for text in texts if isinstance(text, str)]
+
+
+def _role(message: Any) -> str:
+    return str(message.get("role", message.get("from"))).lower()

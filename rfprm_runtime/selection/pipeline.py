@@ -1,0 +1,208 @@
+"""Selection from one end to the other: score what is not scored yet, choose, write."""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.manifest import Manifest
+from rfprm_runtime.records import json_line
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.selection.added_fields import added_names, check_first_row, chosen_rows
+from rfprm_runtime.selection.inputs import Input, Plan, Shard, open_input
+from rfprm_runtime.selection.output import (
+    check_output,
+    rows_of,
+    schema_with,
+    table_of,
+    write_jsonl,
+    write_parquet,
+)
+from rfprm_runtime.selection.rule import OUTCOMES, Choice, Selection, choose
+from rfprm_runtime.selection.score_table import (
+    Groups,
+    ScoreTable,
+    read_groups,
+    read_score_table,
+)
+from rfprm_runtime.selection.scores import NO_GENERATION, ShardScores
+from rfprm_runtime.selection.scoring import provenance, score_missing, settle
+from rfprm_runtime.selection.settings import OutputOptions, RayWorkers, Scoring
+from rfprm_runtime.selection.summary import SelectionSummary
+from rfprm_runtime.selection.work_folder import WorkFolder
+from rfprm_runtime.whole_files import remove_leftovers, replacing
+
+_MAX_ERRORS_TOLD = 10
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is the same for every step of one selection."""
+
+    source: Input
+    plan: Plan
+    work: WorkFolder
+    output: Path
+    rule: Selection
+    scoring: Scoring
+    options: OutputOptions
+
+    def scores(self, shard: Shard) -> ShardScores:
+        return self.work.load(shard.index)
+
+
+def select_traces(
+    scorer: Scorer | str | Path,
+    source: str | Path,
+    output: str | Path,
+    selection: Selection,
+    *,
+    scoring: Scoring | None = None,
+    options: OutputOptions | None = None,
+    workers: RayWorkers | None = None,
+    show_progress_bar: bool = False,
+) -> SelectionSummary:
+    """Write the rows of ``source`` that ``selection`` chooses to ``output``.
+
+    ``scorer``: one that is loaded, or the folder of an artifact, which is loaded only where
+    something is left to score. ``source``: a JSONL or Parquet file, or ``hf://NAME``.
+    ``workers``: score on Ray, which needs the artifact's folder.
+
+    Scores are kept in a work folder, shard by shard: after a kill, and for another rule, the same
+    call scores only what is missing. Rows that cannot be scored go, with number and reason, to
+    ``OUTPUT.errors.jsonl``, which is there only when such rows are. The output is written whole or
+    not at all.
+
+    Raises :class:`RfprmError` (or one of its kinds) where the work folder holds scores of something
+    else, where the input or artifact cannot be read, and where an added field has the name of
+    one that is there.
+    """
+    scoring, options = scoring or Scoring(), options or OutputOptions()
+    source, output = str(source), Path(output)
+    manifest, scoring = settle(scorer, scoring, workers)
+    _check_before_scoring(selection, options, manifest)
+    with open_input(source) as opened:
+        check_output(output, source, opened.schema)
+        plan = opened.plan(scoring.shard_rows)
+        check_first_row(opened, plan, scoring, options)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        for name in (output.name, _errors_path(output).name):
+            remove_leftovers(output.parent, glob.escape(name))
+        folder = options.work or output.with_name(output.name + ".work")
+        work = WorkFolder(folder, provenance(plan, manifest, scoring))
+        run = _Run(opened, plan, work, output, selection, scoring, options)
+        num_scored = score_missing(
+            scorer, opened, plan, work, scoring, source, workers, show=show_progress_bar
+        )
+        summary = _select(run, source, manifest)
+        summary.num_shards = len(plan.shards)
+        summary.num_shards_reused = len(plan.shards) - num_scored
+    if not options.keep_work:
+        work.remove()
+    return summary
+
+
+def _check_before_scoring(rule: Selection, options: OutputOptions, manifest: Manifest) -> None:
+    """What would fail in the end is not worth hours of scoring."""
+    if rule.score == "trajectory" and manifest.trajectory_readout is None:
+        raise RfprmError(
+            f"the PRM {manifest.name!r} has no trajectory score; rank by 'reward', 'mean' or 'min'"
+        )
+    if options.report is not None:
+        from rfprm_runtime.selection.report import check_extras
+
+        check_extras()
+
+
+def _select(run: _Run, source: str, manifest: Manifest) -> SelectionSummary:
+    table = read_score_table(map(run.scores, run.plan.shards), run.rule.score)
+    groups = _groups(run, table)
+    codes = None if groups is None else groups.code
+    choice = choose(run.rule, table.score, table.num_tokens, table.question, codes)
+    _write(run, table, choice)
+    summary = _write_errors(run)
+    summary.num_rows, summary.num_scored = run.plan.num_rows, len(table)
+    summary.num_chosen = len(choice.chosen)
+    counts = np.bincount(choice.outcome, minlength=len(OUTCOMES))
+    summary.outcomes = {
+        name: int(n) for name, n in zip(OUTCOMES, counts, strict=True) if n or name == "chosen"
+    }
+    if run.options.report is not None:
+        from rfprm_runtime.selection.report import ReportInput, write_report
+
+        write_report(
+            run.options.report,
+            ReportInput(
+                run.source, run.plan, run.scores, table, groups, choice, run.rule, run.scoring
+            ),
+            summary,
+            manifest,
+            source=source,
+            output=str(run.output),
+        )
+    return summary
+
+
+def _groups(run: _Run, table: ScoreTable) -> Groups | None:
+    if run.rule.group_by is None:
+        if run.options.report is None:
+            return None
+        return read_groups(run.source, run.plan.shards, table, "source")
+    groups = read_groups(run.source, run.plan.shards, table, run.rule.group_by)
+    if groups is None and len(table):
+        raise RfprmError(
+            f"no row that was scored has the field {run.rule.group_by!r} to group by; the scores "
+            "are kept, run it again with a field of the input"
+        )
+    return groups
+
+
+def _write(run: _Run, table: ScoreTable, choice: Choice) -> None:
+    schema, options = run.source.schema, run.options
+    order = _order(choice) if options.order == "rank" else None
+    picked = chosen_rows(
+        run.source, run.plan.shards, run.scores, table, choice, run.scoring, options
+    )
+    if run.output.suffix == ".parquet":
+        wider = schema_with(
+            schema, added_names(run.scoring, options, schema), prefix=options.prefix
+        )
+        tables = (table_of(*item, wider) for item in picked)
+        write_parquet(run.output, tables, wider, order)
+    else:
+        rows = (row for item in picked for row in rows_of(*item))
+        write_jsonl(run.output, rows, order)
+
+
+def _order(choice: Choice) -> NDArray[np.int64]:
+    """For each rank, which of the chosen rows in input order has it."""
+    return np.argsort(np.argsort(choice.chosen))
+
+
+def _errors_path(output: Path) -> Path:
+    return output.with_name(output.name + ".errors.jsonl")
+
+
+def _write_errors(run: _Run) -> SelectionSummary:
+    path = _errors_path(run.output)
+    summary = SelectionSummary(errors_path=path, work_path=run.work.path)
+    with replacing(path) as file:
+        for shard in run.plan.shards:
+            for failure in run.scores(shard).failures:
+                line = {"row": failure.row + 1, "error": failure.reason}
+                place = f"row {failure.row + 1}"
+                if failure.generation != NO_GENERATION:
+                    line = {"row": failure.row + 1, "generation": failure.generation, **line}
+                    place += f", generation {failure.generation}"
+                file.write(json_line(line))
+                summary.num_failed += 1
+                if len(summary.first_errors) < _MAX_ERRORS_TOLD:
+                    summary.first_errors.append(f"{place}: {failure.reason}")
+    if not summary.num_failed:
+        path.unlink()
+    return summary

@@ -1,0 +1,149 @@
+"""Scores shards in actors on a Ray cluster. Needs the extra ``ray``.
+
+A worker gets the description of a shard and reads its rows itself; scores come back as the bytes
+that a shard's file holds, so that they are the same as without Ray. The input and the artifact
+must have the same paths on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+from rfprm_runtime.errors import BackendError, MissingExtraError, RfprmError
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.selection.inputs import Shard, open_input
+from rfprm_runtime.selection.scores import score_block
+from rfprm_runtime.selection.settings import RayWorkers, Scoring
+
+_GPU_OPTIONS = {"onnx": {"provider": "cuda"}, "torch": {"device": "cuda"}}
+
+
+def scoring_for_workers(scoring: Scoring, backend: str, workers: RayWorkers) -> Scoring:
+    """``scoring`` with the device and the number of threads that a worker has.
+
+    Raises :class:`BackendError` where ``backend`` cannot use a GPU and one is asked for.
+    """
+    options = dict(scoring.backend_options)
+    if workers.gpus_per_worker:
+        if backend not in _GPU_OPTIONS:
+            raise BackendError(
+                f"backend {backend!r} runs on CPUs; leave out --gpus-per-worker, or export the "
+                "artifact for onnx or torch"
+            )
+        options = {**_GPU_OPTIONS[backend], **options}
+    elif backend in ("native", "onnx"):
+        options.setdefault("num_threads", workers.cpus_per_worker)
+    return replace(scoring, backend=backend, backend_options=options)
+
+
+class ShardWorker:
+    """One actor: holds the model, scores the shards that it is sent."""
+
+    def __init__(self, artifact: str, source: str, scoring: Scoring) -> None:
+        self._scorer = Scorer.load(artifact, backend=scoring.backend, **scoring.backend_options)
+        self._source = open_input(source)
+        self._scoring = scoring
+
+    def __call__(self, batch: Any) -> Any:
+        """From a ``pyarrow.Table`` of shards to one of their indices and scores, or of what went
+        wrong."""
+        import pyarrow
+
+        return pyarrow.Table.from_pylist(
+            [self._answer(Shard(**row)) for row in batch.to_pylist()],
+            schema=pyarrow.schema(
+                [
+                    ("index", pyarrow.int64()),
+                    ("scores", pyarrow.large_binary()),
+                    ("error", pyarrow.string()),
+                ]
+            ),
+        )
+
+    def _answer(self, shard: Shard) -> dict[str, Any]:
+        try:
+            block = self._source.read(shard)
+            scores = score_block(self._scorer, shard, block, self._scoring)
+        except Exception as error:  # as data: Ray would bury it under traces of its own
+            return {"index": shard.index, "error": f"{type(error).__name__}: {error}"}
+        return {"index": shard.index, "scores": scores.to_bytes()}
+
+
+def score_on_ray(
+    artifact: str, source: str, scoring: Scoring, workers: RayWorkers, shards: Sequence[Shard]
+) -> Iterator[tuple[Shard, bytes]]:
+    """Each shard with the bytes of its scores, in the order in which they are finished.
+
+    A worker that dies is started again and its shard done again, which Ray Data does by default.
+    Uses the Ray that this process is connected to, or the one that ``RAY_ADDRESS`` names, or starts
+    one here for as long as it takes. Raises :class:`RfprmError` where a worker cannot go on.
+    """
+    by_index = {shard.index: shard for shard in shards}
+    with _connected(workers) as ray:
+        # A block for each shard: what is scored is handed over, and a dead worker loses no other.
+        data = ray.data.from_items([asdict(s) for s in shards], override_num_blocks=len(shards))
+        data.context.enable_progress_bars = False
+        scored = data.map_batches(
+            ShardWorker,
+            fn_constructor_args=(artifact, source, scoring),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=workers.count),
+            num_cpus=workers.cpus_per_worker,
+            num_gpus=workers.gpus_per_worker or None,
+        )
+        try:
+            for batch in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
+                for row in batch.to_pylist():
+                    if row["error"] is not None:
+                        raise _stopped(row["error"])
+                    yield by_index[row["index"]], row["scores"]
+        except ray.exceptions.RayError as error:
+            raise _stopped(_last_line(error)) from error
+
+
+def _stopped(reason: str) -> RfprmError:
+    return RfprmError(
+        f"scoring on Ray stopped: {reason}; finished shards are kept, and the same command goes on"
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    """Where Ray puts what a worker raised as it began; above it are its traces."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+@contextmanager
+def _connected(workers: RayWorkers) -> Iterator[Any]:
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise MissingExtraError("ray", "ray", "scoring on Ray") from None
+    if ray.is_initialized():
+        yield ray
+        return
+    ray.init(log_to_driver=False, include_dashboard=False)
+    try:
+        available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        _check_resources(workers, available)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_resources(workers: RayWorkers, available: Mapping[str, float]) -> None:
+    """This machine alone does not grow: Ray would wait for ever for what it lacks."""
+    for name, asked in (
+        ("CPU", workers.count * workers.cpus_per_worker),
+        ("GPU", workers.count * workers.gpus_per_worker),
+    ):
+        if asked > available.get(name, 0):
+            raise RfprmError(
+                f"{workers.count} workers ask for {asked:g} {name}s, but Ray was started on this "
+                f"machine alone, which has {available.get(name, 0):g}; ask for fewer workers, or "
+                "connect to a cluster (RAY_ADDRESS)"
+            )

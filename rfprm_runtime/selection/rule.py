@@ -1,0 +1,158 @@
+"""Which traces are chosen: a pure function of numbers. Knows no texts and no files.
+
+value → best of each question → threshold → quota of each group → share → top
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rfprm_runtime.aggregation import Aggregation
+from rfprm_runtime.errors import RfprmError
+
+LengthControl = Literal["none", "residual"]
+# What becomes of a trace, in the order in which the rule asks.
+OUTCOMES = (
+    "chosen",
+    "not among the best of its question",
+    "below the threshold",
+    "over the quota of its group",
+    "outside the share",
+    "outside the top",
+)
+
+
+class Selection(BaseModel):
+    """A rule; every limit that is given holds. Use :meth:`build` for one-line errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top: int | None = Field(default=None, ge=1)
+    """So many traces in all."""
+    share: float | None = Field(default=None, gt=0, le=1)
+    """So large a part of all scored traces, rounded, at least one."""
+    threshold: float | None = None
+    """No trace whose value is lower."""
+    per_question: int | None = Field(default=None, ge=1)
+    """So many traces of one question."""
+    top_per_group: int | None = Field(default=None, ge=1)
+    group_by: str | None = None
+    """The field of a row that names its group."""
+    score: Aggregation = "reward"
+    """What traces are ranked by."""
+    length_control: LengthControl = "none"
+    """``residual``: rank by how far the score is above what the least-squares line over the
+    logarithm of the length in tokens predicts."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Selection:
+        limits = (self.top, self.share, self.threshold, self.per_question, self.top_per_group)
+        if all(limit is None for limit in limits):
+            raise ValueError(
+                "the rule keeps everything; give top, share, threshold, per_question or "
+                "top_per_group"
+            )
+        if (self.top_per_group is None) != (self.group_by is None):
+            raise ValueError(
+                "top_per_group and group_by go together: how many, and the field that names the "
+                "group; give both or neither"
+            )
+        return self
+
+    @classmethod
+    def build(cls, **fields: Any) -> Selection:
+        """Like the constructor, but raises :class:`RfprmError` with one line."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            problems = (
+                ".".join(map(str, (*problem["loc"], ""))) + " " + problem["msg"]
+                for problem in error.errors(include_url=False)
+            )
+            raise RfprmError("; ".join(text.lstrip(". ") for text in problems)) from None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a rule makes of N scored traces."""
+
+    value: NDArray[np.float64]  # [N], what they were ranked by
+    chosen: NDArray[np.int32]  # places of the chosen ones, best first
+    outcome: NDArray[np.uint8]  # [N], places in OUTCOMES
+
+
+def choose(
+    rule: Selection,
+    score: NDArray[np.float64],
+    num_tokens: NDArray[np.int32],
+    question: NDArray[np.uint64],
+    group: NDArray[np.int32] | None = None,
+) -> Choice:
+    """Apply ``rule`` to N traces, all arrays [N]. Of equal values the earlier trace is the better.
+
+    ``group`` is needed where the rule has ``top_per_group``.
+    """
+    value = score if rule.length_control == "none" else length_residual(score, num_tokens)
+    # 32 bits: of a million traces each array of 64 is 8 MB.
+    left = np.argsort(-value, kind="stable").astype(np.int32)
+    outcome = np.zeros(len(value), dtype=np.uint8)
+
+    def keep(kept: NDArray[Any], reason: int) -> NDArray[np.int32]:
+        outcome[left[~kept]] = reason
+        remaining: NDArray[np.int32] = left[kept]
+        return remaining
+
+    if rule.per_question is not None:
+        left = keep(_place_in_group(question[left]) < rule.per_question, 1)
+    if rule.threshold is not None:
+        left = keep(value[left] >= rule.threshold, 2)
+    if rule.top_per_group is not None and group is not None:
+        left = keep(_place_in_group(group[left]) < rule.top_per_group, 3)
+    if rule.share is not None:
+        left = keep(np.arange(len(left)) < max(1, round(rule.share * len(value))), 4)
+    if rule.top is not None:
+        left = keep(np.arange(len(left)) < rule.top, 5)
+    return Choice(value, left, outcome)
+
+
+def length_line(score: NDArray[np.float64], num_tokens: NDArray[np.int32]) -> tuple[float, float]:
+    """Intercept and slope of the least-squares line of ``score`` over log ``num_tokens``."""
+    if not len(score):
+        return 0.0, 0.0
+    length = np.log(num_tokens.astype(np.float64))
+    from_mean = length - length.mean()
+    spread = float(np.sum(from_mean * from_mean))
+    slope = float(np.sum(from_mean * (score - score.mean()))) / spread if spread > 0 else 0.0
+    return float(score.mean()) - slope * float(length.mean()), slope
+
+
+def length_residual(
+    score: NDArray[np.float64], num_tokens: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """What of each score its length does not predict; its mean is 0."""
+    intercept, slope = length_line(score, num_tokens)
+    predicted: NDArray[np.float64] = intercept + slope * np.log(num_tokens.astype(np.float64))
+    return score - predicted
+
+
+def _place_in_group(group: NDArray[Any]) -> NDArray[np.int32]:
+    """For each item, how many of its group come before it."""
+    by_group = np.argsort(group, kind="stable").astype(np.int32)
+    starts = _starts_of_runs(group[by_group])
+    counted = np.arange(len(group), dtype=np.int32)
+    counted -= np.repeat(starts, np.diff(starts, append=np.int32(len(group))))
+    place = np.empty(len(group), dtype=np.int32)
+    place[by_group] = counted
+    return place
+
+
+def _starts_of_runs(values: NDArray[Any]) -> NDArray[np.int32]:
+    """Where equal neighbours begin."""
+    begins = np.ones(len(values), dtype=bool)
+    begins[1:] = values[1:] != values[:-1]
+    return np.flatnonzero(begins).astype(np.int32)

@@ -1,0 +1,159 @@
+"""The scores of one shard: computed, and as the bytes that are kept of them.
+
+A worker anywhere makes the same bytes of the same shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
+from rfprm_runtime.formats import Candidate, read_candidates
+from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.selection.inputs import Block, Shard
+from rfprm_runtime.selection.settings import Scoring
+from rfprm_runtime.types import TrajectoryScore
+
+NO_GENERATION = -1
+NOT_WINDOWED = -1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trace that has no score."""
+
+    row: int
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ShardScores:
+    """The traces of a shard that have a score, in order, and those that have none."""
+
+    row: NDArray[np.int32]  # [N], from 0
+    generation: NDArray[np.int32]  # [N], from 0; NO_GENERATION where a row holds one trace
+    question: NDArray[np.uint64]  # [N], a hash
+    reward: NDArray[np.float64]  # [N]
+    trajectory_score: NDArray[np.float64]  # [N], nan for a PRM without this readout
+    num_tokens: NDArray[np.int32]  # [N]
+    windowed_from: NDArray[np.int32]  # [N], NOT_WINDOWED where the trace fits
+    num_steps: NDArray[np.int32]  # [N]
+    step_scores: NDArray[np.float32]  # [sum of num_steps]
+    failures: list[Failure] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def steps(self, index: int) -> NDArray[np.float32]:
+        """The step scores of one trace."""
+        end = int(self.num_steps[: index + 1].sum())
+        return self.step_scores[end - int(self.num_steps[index]) : end]
+
+    def all_steps(self) -> list[NDArray[np.float32]]:
+        """The step scores of each trace."""
+        return np.split(self.step_scores, np.cumsum(self.num_steps)[:-1]) if len(self) else []
+
+    def to_bytes(self) -> bytes:
+        """An ``.npz`` file; equal scores give equal bytes."""
+        failures = [[item.row, item.generation, item.reason] for item in self.failures]
+        buffer = io.BytesIO()
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        np.savez(buffer, **arrays, failures=np.frombuffer(json.dumps(failures).encode(), np.uint8))
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> ShardScores:
+        """Raises ``ValueError`` (or zipfile's error) where ``content`` is damaged."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            failures = json.loads(arrays["failures"].tobytes())
+            found = {name: arrays[name] for name in _ARRAYS}
+        return cls(**found, failures=[Failure(*item) for item in failures])
+
+
+_ARRAYS = {
+    "row": np.int32,
+    "generation": np.int32,
+    "question": np.uint64,
+    "reward": np.float64,
+    "trajectory_score": np.float64,
+    "num_tokens": np.int32,
+    "windowed_from": np.int32,
+    "num_steps": np.int32,
+    "step_scores": np.float32,
+}
+
+
+def score_block(scorer: Scorer, shard: Shard, block: Block, scoring: Scoring) -> ShardScores:
+    """Score every trace of ``block``; what cannot be scored is a failure with its reason."""
+    read = list(_traces(shard, block, scoring.split))
+    candidates = [found for _, _, found in read if isinstance(found, Candidate)]
+    scores = iter(
+        scorer.score_batch(
+            [item.trajectory for item in candidates], overflow=scoring.overflow, on_error="return"
+        )
+    )
+    scored: list[tuple[int, int, Candidate, TrajectoryScore]] = []
+    failures = []
+    for row, generation, found in read:
+        result = next(scores) if isinstance(found, Candidate) else found
+        if isinstance(found, Candidate) and isinstance(result, TrajectoryScore):
+            scored.append((row, generation, found, result))
+        else:
+            failures.append(Failure(row, generation, str(result)))
+    return _as_arrays(scored, failures)
+
+
+def _traces(
+    shard: Shard, block: Block, split: SplitRule
+) -> Iterator[tuple[int, int, Candidate | RfprmError]]:
+    """Row, generation and trace, or why there is none."""
+    for row, fields in enumerate(block.rows, start=shard.start):
+        if isinstance(fields, InvalidTrajectoryError):
+            yield row, NO_GENERATION, fields
+        elif fields is not None:
+            several = isinstance(fields.get("generations"), list)
+            found = list(read_candidates(fields, split=split))
+            if not found:
+                yield row, NO_GENERATION, InvalidTrajectoryError("its 'generations' are empty")
+            for generation, item in enumerate(found):
+                yield row, generation if several else NO_GENERATION, item
+
+
+def _as_arrays(
+    scored: list[tuple[int, int, Candidate, TrajectoryScore]], failures: list[Failure]
+) -> ShardScores:
+    columns: dict[str, list[Any]] = {
+        "row": [row for row, _, _, _ in scored],
+        "generation": [generation for _, generation, _, _ in scored],
+        "question": [_hash(found.trajectory.question) for _, _, found, _ in scored],
+        "reward": [score.reward for *_, score in scored],
+        "trajectory_score": [
+            np.nan if score.trajectory_score is None else score.trajectory_score
+            for *_, score in scored
+        ],
+        "num_tokens": [score.num_tokens for *_, score in scored],
+        "windowed_from": [
+            NOT_WINDOWED if score.windowed_from is None else score.windowed_from
+            for *_, score in scored
+        ],
+        "num_steps": [len(score.step_scores) for *_, score in scored],
+        "step_scores": [value for *_, score in scored for value in score.step_scores],
+    }
+    arrays = {name: np.array(columns[name], dtype=kind) for name, kind in _ARRAYS.items()}
+    return ShardScores(**arrays, failures=failures)
+
+
+def _hash(question: str) -> int:
+    """Questions that differ in white space alone are the same."""
+    digest = hashlib.blake2b(" ".join(question.split()).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

@@ -1,0 +1,113 @@
+"""The first half of a selection: every shard that has no scores yet gets them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.backends import choose_backend
+from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.manifest import Manifest, read_manifest
+from rfprm_runtime.progress import progress_bar
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.selection.inputs import Input, Plan, Shard
+from rfprm_runtime.selection.scores import score_block
+from rfprm_runtime.selection.settings import RayWorkers, Scoring
+from rfprm_runtime.selection.work_folder import WorkFolder
+
+Scored = Generator[tuple[Shard, bytes], None, None]
+"""Shards with the bytes of their scores, as they are finished."""
+
+
+def settle(
+    scorer: Scorer | str | Path, scoring: Scoring, workers: RayWorkers | None
+) -> tuple[Manifest, Scoring]:
+    """The manifest, and ``scoring`` with the backend by its name.
+
+    Raises as :meth:`Scorer.load` does, but loads no model.
+    """
+    if isinstance(scorer, Scorer):
+        if workers is not None:
+            raise RfprmError(
+                "a loaded scorer cannot be sent to workers; give the folder of its artifact"
+            )
+        engine = scorer.backend_description.replace(",", " ").split()[0]
+        return scorer.manifest, replace(scoring, backend=engine.replace("onnxruntime", "onnx"))
+    manifest = read_manifest(Path(scorer))
+    backend = choose_backend(manifest, scoring.backend)
+    if workers is None:
+        return manifest, replace(scoring, backend=backend)
+    from rfprm_runtime.selection.ray_engine import scoring_for_workers
+
+    return manifest, scoring_for_workers(scoring, backend, workers)
+
+
+def provenance(plan: Plan, manifest: Manifest, scoring: Scoring) -> dict[str, Any]:
+    """Of what the scores are: with another one of these they would be others."""
+    digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
+    device = {k: v for k, v in scoring.backend_options.items() if k in ("provider", "device")}
+    return {
+        "input": plan.fingerprint,
+        "artifact": {"name": manifest.name, "manifest_sha256": digest},
+        "scoring": {
+            "split": scoring.split,
+            "overflow": scoring.overflow,
+            "shard_rows": scoring.shard_rows,
+            "backend": scoring.backend,
+            **device,
+        },
+    }
+
+
+def score_missing(
+    scorer: Scorer | str | Path,
+    opened: Input,
+    plan: Plan,
+    work: WorkFolder,
+    scoring: Scoring,
+    source: str,
+    workers: RayWorkers | None,
+    *,
+    show: bool,
+) -> int:
+    """Score the shards that ``work`` has no scores of; returns how many these were."""
+    missing = [shard for shard in plan.shards if not work.has(shard.index)]
+    if missing:
+        scored = _score(scorer, opened, scoring, source, workers, missing)
+        total = sum(shard.count for shard in missing)
+        with closing(progress_bar(total, "rows", show=show)) as bar, closing(scored):
+            for shard, content in scored:
+                work.save(shard.index, content)
+                bar.advance(shard.count)
+    return len(missing)
+
+
+def _score(
+    scorer: Scorer | str | Path,
+    opened: Input,
+    scoring: Scoring,
+    source: str,
+    workers: RayWorkers | None,
+    shards: Sequence[Shard],
+) -> Scored:
+    if isinstance(scorer, Scorer):
+        yield from _score_here(scorer, opened, scoring, shards)
+    elif workers is None:
+        options = scoring.backend_options
+        with Scorer.load(scorer, backend=scoring.backend, **options) as loaded:
+            yield from _score_here(loaded, opened, scoring, shards)
+    else:
+        from rfprm_runtime.selection.ray_engine import score_on_ray
+
+        # Workers have working directories of their own.
+        path = str(Path(source).absolute()) if Path(source).exists() else source
+        yield from score_on_ray(str(Path(scorer).absolute()), path, scoring, workers, shards)
+
+
+def _score_here(scorer: Scorer, opened: Input, scoring: Scoring, shards: Iterable[Shard]) -> Scored:
+    for shard in shards:
+        yield shard, score_block(scorer, shard, opened.read(shard), scoring).to_bytes()

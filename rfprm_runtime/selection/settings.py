@@ -1,0 +1,64 @@
+"""What may be set besides the rule: how traces are scored, by whom, and what is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.types import Overflow
+
+DEFAULT_SHARD_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How traces are read and scored. Finished scores are of use to the same settings alone."""
+
+    split: SplitRule = "blank_lines"
+    overflow: Overflow = "error"
+    backend: str = "auto"
+    backend_options: dict[str, Any] = field(default_factory=dict)
+    """For :meth:`Scorer.load`: ``num_threads``, ``provider``, ``device``. Not part of what scores
+    are kept for."""
+    shard_rows: int = DEFAULT_SHARD_ROWS
+    """Rows that are scored, and saved, together; what a kill costs at most."""
+
+    def __post_init__(self) -> None:
+        if self.shard_rows < 1:
+            raise RfprmError(f"shard_rows is {self.shard_rows}, expected at least 1")
+
+
+@dataclass(frozen=True)
+class RayWorkers:
+    """Score in actors on a Ray cluster; each holds the model once."""
+
+    count: int
+    cpus_per_worker: int = 1
+    gpus_per_worker: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.cpus_per_worker < 1 or self.gpus_per_worker < 0:
+            raise RfprmError(
+                f"got {self.count} workers with {self.cpus_per_worker} CPUs and "
+                f"{self.gpus_per_worker} GPUs each; expected at least 1 worker with 1 CPU"
+            )
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What the output looks like, and what else is written."""
+
+    order: Literal["input", "rank"] = "input"
+    prefix: str = ""
+    """Put before the names of the added fields, where the input has fields of these names."""
+    sft: bool = False
+    """Add ``messages`` for TRL's SFTTrainer."""
+    report: Path | None = None
+    """An HTML page to write."""
+    work: Path | None = None
+    """The folder of scores; ``OUTPUT.work`` by default."""
+    keep_work: bool = True
+    """Keep the scores, so that another rule needs no model."""

@@ -1,0 +1,23 @@
+"""What a selection tells of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class SelectionSummary:
+    """What became of an input."""
+
+    errors_path: Path
+    work_path: Path
+    num_rows: int = 0
+    num_scored: int = 0
+    num_failed: int = 0
+    num_chosen: int = 0
+    num_shards: int = 0
+    num_shards_reused: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    """How many scored traces were chosen, and how many were not and why."""
+    first_errors: list[str] = field(default_factory=list)

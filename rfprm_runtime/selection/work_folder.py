@@ -1,0 +1,92 @@
+"""The folder beside an output that holds finished scores, one file a shard, and what they are of.
+
+Files appear whole, so a kill costs no more than the shard that was being scored.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.selection.scores import ShardScores
+from rfprm_runtime.whole_files import remove_leftovers, replacing_path, write_whole
+
+MANIFEST_NAME = "manifest.json"
+_FORMAT_VERSION = 1
+
+
+class WorkFolder:
+    """Scores of one input by one artifact with one set of settings."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        """Open or begin ``path``; ``manifest`` says of what the scores are.
+
+        Raises :class:`RfprmError` where the folder holds scores of something else.
+        """
+        self.path = path
+        manifest = {"format_version": _FORMAT_VERSION, **manifest}
+        if (path / MANIFEST_NAME).is_file():
+            self._check(manifest)
+        elif path.exists() and any(path.iterdir()):
+            raise RfprmError(f"{path} holds other files and no scores; choose another work folder")
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            write_whole(path / MANIFEST_NAME, json.dumps(manifest, indent=2) + "\n")
+        remove_leftovers(path)
+
+    def _check(self, manifest: dict[str, Any]) -> None:
+        try:
+            found = json.loads((self.path / MANIFEST_NAME).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RfprmError(
+                f"{self.path / MANIFEST_NAME} is not JSON ({error}); remove the folder"
+            ) from None
+        old, new = _flat(found), _flat(manifest)
+        differences = [
+            f"{name} was {old.get(name)}, is {new.get(name)}"
+            for name in {**old, **new}
+            if old.get(name) != new.get(name)
+        ]
+        if differences:
+            raise RfprmError(
+                f"{self.path} holds scores of something else: {'; '.join(differences)}. Go on with "
+                "the same input, artifact and settings, choose another --work folder, or remove "
+                "this one to score again"
+            )
+
+    def has(self, index: int) -> bool:
+        return self._file(index).is_file()
+
+    def save(self, index: int, content: bytes) -> None:
+        with replacing_path(self._file(index)) as partial:
+            partial.write_bytes(content)
+
+    def load(self, index: int) -> ShardScores:
+        """Raises :class:`RfprmError` where the file is damaged, as a failing disk leaves it."""
+        path = self._file(index)
+        try:
+            return ShardScores.from_bytes(path.read_bytes())
+        except Exception as error:  # zipfile and numpy have many for what is no such file
+            raise RfprmError(
+                f"{path} is damaged ({error}); remove it and run the same command again"
+            ) from None
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path)
+
+    def _file(self, index: int) -> Path:
+        return self.path / f"shard-{index:06d}.npz"
+
+
+def _flat(content: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """``{"input": {"sha256": …}}`` as ``{"input.sha256": …}``."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{path}{name}."))
+        else:
+            flat[path + name] = value
+    return flat

@@ -1,0 +1,156 @@
+"""Dense rewards: from the steps of a text to the tokens that a policy wrote it with.
+
+Knows characters and their positions, no tokenizer: offsets, a pair of characters for each token,
+are what any tokenizer can give (``return_offsets_mapping=True``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.parsing import THINKING_STYLES
+
+Placement = Literal["last", "spread"]
+"""Where a step's reward goes: to its last token, or in equal parts to all of its tokens."""
+
+
+def find_steps(text: str, steps: Sequence[str]) -> list[tuple[int, int]]:
+    """Where each step stands in ``text``: [start, end) in characters, in order, not overlapping.
+
+    ``steps`` are those of ``Trajectory.from_text``: thinking first, then the response; the last
+    ones may be missing. Between steps there may be white space and thinking tags and nothing else,
+    and inside them white space may be spelled differently (line ends, steps that were merged).
+    Raises ``ValueError`` at the first step that does not stand where the one before it ended: a
+    step is never searched for further on, where the same words might mean another place.
+    """
+    gap = _gap(text)
+    spans: list[tuple[int, int]] = []
+    cursor = 0
+    for index, step in enumerate(steps):
+        words = step.split()
+        if not words:
+            raise ValueError(
+                f"step {index} (from 0) is blank; there is no place for it in the text"
+            )
+        pattern = f"{gap}*({f'{gap}+'.join(map(re.escape, words))})"
+        match = re.compile(pattern).match(text, cursor)
+        if match is None:
+            raise ValueError(
+                f"step {index} (from 0), {step[:40]!r}, does not stand at character {cursor} of "
+                f"the text, which goes on with {text[cursor : cursor + 40]!r}; pass the text that "
+                "the steps were split from, and all of its steps in order"
+            )
+        spans.append(match.span(1))
+        cursor = match.end()
+    return spans
+
+
+def _gap(text: str) -> str:
+    """A pattern of what may stand between two words without being part of a step."""
+    for tags in THINKING_STYLES:
+        if tags.open_thinking in text or tags.close_thinking in text:
+            names = (
+                tags.open_thinking, tags.close_thinking, tags.open_response, tags.close_response,
+            )  # fmt: skip
+            return f"(?:{'|'.join([chr(92) + 's', *(re.escape(tag) for tag in names if tag)])})"
+    return r"(?:\s)"
+
+
+def step_token_spans(
+    text: str, steps: Sequence[str], offsets: Sequence[tuple[int, int]]
+) -> NDArray[np.int64]:
+    """The tokens of each step: int64 [T, 2], [first, last + 1) into ``offsets``.
+
+    ``offsets``: the characters [start, end) of ``text`` behind each token, in order. Tokens behind
+    which there are none, such as special tokens' (0, 0), belong to no step, and neither do those of
+    tags and of white space between steps. A token that reaches into several steps belongs to the
+    first of them, so each token belongs to one step at most.
+
+    Raises ``ValueError`` where a step is not found (:func:`find_steps`), where offsets run
+    backwards or beyond the text, and where a step has no token of its own.
+    """
+    _check_offsets(text, offsets)
+    spans = np.zeros((len(steps), 2), dtype=np.int64)
+    token = 0
+    for index, (start, end) in enumerate(find_steps(text, steps)):
+        owned = []
+        while token < len(offsets) and (offsets[token][0] < end or _is_empty(offsets[token])):
+            if not _is_empty(offsets[token]) and offsets[token][1] > start:
+                owned.append(token)
+            token += 1
+        if not owned:
+            raise ValueError(
+                f"step {index} (from 0), characters {start} to {end}, has no token of its own "
+                f"among {len(offsets)}; pass the offsets of the whole text, or join the step with "
+                "the one before it"
+            )
+        spans[index] = owned[0], owned[-1] + 1
+    return spans
+
+
+def _is_empty(offset: tuple[int, int]) -> bool:
+    return offset[0] >= offset[1]
+
+
+def _check_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> None:
+    before = 0
+    for index, (start, end) in enumerate(offsets):
+        if start >= end:
+            continue
+        # Bytes of one character are tokens with the same start.
+        if start < before or end > len(text):
+            raise ValueError(
+                f"token {index} is behind characters {start} to {end}, but the one before it began "
+                f"at {before} and the text has {len(text)}; pass offsets into this very text, in "
+                "the order of its tokens"
+            )
+        before = start
+
+
+def token_rewards(
+    step_rewards: Sequence[float] | NDArray[np.floating],
+    spans: NDArray[np.int64],
+    num_tokens: int,
+    *,
+    placement: Placement = "last",
+) -> NDArray[np.float64]:
+    """Rewards of steps as rewards of tokens, float64 [num_tokens]; their sum is kept.
+
+    ``step_rewards`` [T], for example :func:`rfprm_runtime.rewards.step_credits`; ``spans`` [T, 2]
+    from :func:`step_token_spans`. Tokens of no step get 0. ``last`` says when a step is judged,
+    once it is complete; ``spread`` gives its tokens equal parts.
+    Raises ``ValueError`` where the numbers of both differ, a span is empty or outside the tokens,
+    or spans overlap.
+    """
+    if placement not in get_args(Placement):
+        raise ValueError(f"placement is {placement!r}, expected one of {get_args(Placement)}")
+    values, edges = np.asarray(step_rewards, dtype=np.float64), np.asarray(spans, dtype=np.int64)
+    if values.ndim != 1 or edges.shape != (len(values), 2):
+        raise ValueError(
+            f"step_rewards have shape {values.shape}, spans {edges.shape}; expected [T] and [T, 2]"
+        )
+    _check_spans(edges, num_tokens)
+    rewards = np.zeros(num_tokens, dtype=np.float64)
+    for value, (first, end) in zip(values, edges, strict=True):
+        if placement == "last":
+            rewards[end - 1] = value
+        else:
+            rewards[first:end] = value / (end - first)
+    return rewards
+
+
+def _check_spans(spans: NDArray[np.int64], num_tokens: int) -> None:
+    before = 0
+    for index, (first, end) in enumerate(spans.tolist()):
+        if not before <= first < end <= num_tokens:
+            raise ValueError(
+                f"step {index} (from 0) has tokens [{first}, {end}), expected at least one, after "
+                f"{before} and within {num_tokens}; take spans from step_token_spans of the same "
+                "tokens"
+            )
+        before = end

@@ -1,0 +1,285 @@
+// The list of traces: sorted, filtered, drawn as far as it can be seen; and which one is selected.
+
+const byId = (id) => document.getElementById(id);
+const ROW_HEIGHT = 48 + 1; // as in page.css, and the line below
+const EXTRA_ROWS = 8; // drawn above and below what can be seen
+const MAX_STRIP_CELLS = 60;
+
+const data = JSON.parse(byId("data").textContent);
+byId("data").remove();
+data.traces.forEach(addDerived);
+
+const manyFiles = data.files.length > 1;
+const manySources = new Set(data.traces.map((trace) => trace.source)).size > 1;
+const outcomesKnown = data.traces.some((trace) => trace.outcome !== null);
+const COLUMNS = [
+  { key: "row", label: "Row" },
+  { key: "question", label: "Question", cell: questionCell },
+  { key: "reward", label: "Reward", cell: (trace) => three(trace.reward), highFirst: true },
+  { key: "trajectory_score", label: "Trajectory", cell: (trace) => scoreCell(trace.trajectory_score), highFirst: true },
+  { key: "lowest", label: "Lowest", cell: (trace) => scoreCell(trace.lowest) },
+  { key: "num_steps", label: "Steps", cell: (trace) => grouped(trace.num_steps), highFirst: true },
+  { key: "length", label: "Length", cell: (trace) => grouped(trace.length), highFirst: true },
+  ...(outcomesKnown ? [{ key: "outcome", label: "Outcome", cell: (trace) => trace.outcomeName }] : []),
+  ...(manySources ? [{ key: "source", label: "Source" }] : []),
+  ...(manyFiles ? [{ key: "fileName", label: "File", style: "file" }] : []),
+];
+const RANGES = { reward: "Reward", trajectory_score: "Trajectory", lowest: "Lowest step" };
+
+const narrow = matchMedia("(max-width: 860px)");
+let order = { column: COLUMNS[0], descending: false };
+let shown = []; // what passes the filter, in order
+let selected = null;
+
+function addDerived(trace, index) {
+  const scores = trace.step_scores;
+  trace.position = index;
+  trace.lowestStep = scores.reduce((best, score, i) => (score < scores[best] ? i : best), 0);
+  trace.lowest = scores[trace.lowestStep];
+  trace.mean = scores.reduce((sum, score) => sum + score, 0) / scores.length;
+  trace.num_steps = scores.length;
+  trace.length = [...trace.steps, ...trace.response].reduce((sum, text) => sum + text.length, 0);
+  trace.fileName = data.files.length > 1 ? data.files[trace.file] : null;
+  trace.outcomeName = { null: "", true: "right", false: "wrong" }[trace.outcome] ?? String(trace.outcome);
+  trace.link = data.files.length > 1 ? `${data.files[trace.file]}:${trace.row}` : String(trace.row);
+}
+
+// Sorting and filtering
+
+function compare(left, right) {
+  const [a, b] = [left[order.column.key], right[order.column.key]];
+  if (a === b) return left.position - right.position;
+  if (a === null) return 1; // what has no value stays last either way
+  if (b === null) return -1;
+  const sign = typeof a === "string" ? a.localeCompare(b) : a - b;
+  return (order.descending ? -sign : sign) || left.position - right.position;
+}
+
+/** A test of a trace, out of what the filter's fields hold. */
+function currentFilter() {
+  const words = byId("text").value.toLowerCase().trim();
+  const of = byId("range-of").value;
+  const bound = (id, otherwise) => (byId(id).value === "" ? otherwise : Number(byId(id).value));
+  const [from, to] = [bound("from", -Infinity), bound("to", Infinity)];
+  const outcome = byId("outcome").value;
+  const anyValue = from === -Infinity && to === Infinity;
+  return (trace) =>
+    (anyValue || (trace[of] !== null && trace[of] >= from && trace[of] <= to)) &&
+    (outcome === "" || outcome === (trace.outcomeName || "unknown")) &&
+    (words === "" || textOf(trace).includes(words));
+}
+
+function textOf(trace) {
+  trace.text ??= [trace.question, ...trace.steps, ...trace.response, trace.source ?? "", trace.fileName ?? ""].join("\n").toLowerCase();
+  return trace.text;
+}
+
+function applyFilter() {
+  shown = data.traces.filter(currentFilter()).sort(compare);
+  const all = grouped(data.traces.length);
+  const filtered = shown.length < data.traces.length;
+  byId("count").value = filtered ? `${grouped(shown.length)} of ${all} traces` : `${all} ${data.traces.length === 1 ? "trace" : "traces"}`;
+  byId("reset").hidden = ["text", "from", "to", "outcome"].every((id) => byId(id).value === "");
+  byId("none").hidden = shown.length > 0;
+  byId("grid").setAttribute("aria-rowcount", shown.length + 1);
+  byId("scroll").scrollTop = 0;
+  drawRows();
+  updateMoves();
+}
+
+function sortBy(column, descending = Boolean(column.highFirst)) {
+  order = { column, descending };
+  byId("sort").value = COLUMNS.indexOf(column);
+  drawHeadings();
+  applyFilter();
+}
+
+// Drawing the list
+
+function drawHeadings() {
+  byId("headings").replaceChildren(...COLUMNS.map((column) => {
+    const sorted = order.column === column ? (order.descending ? "descending" : "ascending") : null;
+    const sortByThis = () => (sorted === null ? sortBy(column) : sortBy(column, !order.descending));
+    const button = element("button", { type: "button", onclick: sortByThis }, column.label);
+    return element("th", { scope: "col", class: classOf(column), "aria-sort": sorted }, button);
+  }));
+}
+
+function classOf(column) {
+  return (column.style ?? column.key) + (column === order.column ? " sorted" : "");
+}
+
+function drawRows() {
+  const scroll = byId("scroll");
+  const first = Math.max(0, Math.floor(scroll.scrollTop / ROW_HEIGHT) - EXTRA_ROWS);
+  const last = Math.min(shown.length, first + Math.ceil(scroll.clientHeight / ROW_HEIGHT) + 2 * EXTRA_ROWS);
+  const rows = shown.slice(first, last).map((trace, index) => drawRow(trace, first + index));
+  byId("rows").replaceChildren(gapRow(first), ...rows, gapRow(shown.length - last));
+  markSelected();
+}
+
+function gapRow(count) {
+  const cell = element("td", { style: { height: `${count * ROW_HEIGHT}px` } });
+  return element("tr", { class: "gap", "aria-hidden": "true" }, cell);
+}
+
+function drawRow(trace, index) {
+  const cells = COLUMNS.map((column) =>
+    element("td", { class: classOf(column) }, column.cell ? column.cell(trace) : String(trace[column.key] ?? "")));
+  const row = element("tr", { id: `trace-${trace.position}`, "aria-rowindex": index + 2 }, ...cells);
+  row.addEventListener("click", () => select(trace, { open: true }));
+  return row;
+}
+
+function questionCell(trace) {
+  const cells = parts(trace.step_scores, MAX_STRIP_CELLS).map(({ score }) => element("i", { style: { background: solidTint(score) } }));
+  return element("div", {}, element("span", { dir: "auto" }, trace.question.slice(0, 200)), element("div", { class: "strip", "aria-hidden": "true" }, ...cells));
+}
+
+function scoreCell(score) {
+  return score === null ? "" : number(score);
+}
+
+function markSelected() {
+  for (const row of byId("rows").children) {
+    row.setAttribute("aria-selected", selected !== null && row.id === `trace-${selected.position}`);
+  }
+  const drawn = selected !== null && byId(`trace-${selected.position}`) !== null;
+  if (drawn) byId("grid").setAttribute("aria-activedescendant", `trace-${selected.position}`);
+  else byId("grid").removeAttribute("aria-activedescendant");
+}
+
+// Selecting a trace
+
+const moveButton = (label, title, listener, style = null) => element("button", { type: "button", title, class: style, "aria-label": title, onclick: listener }, label);
+const previous = moveButton("↑", "Previous trace (k)", () => move(-1));
+const next = moveButton("↓", "Next trace (j)", () => move(1));
+const moves = element("div", { class: "moves" }, moveButton("← All traces", "All traces", close, "back"), previous, next);
+
+function select(trace, { open = false, link = true } = {}) {
+  selected = trace;
+  renderTrace(byId("trace"), trace, moves);
+  markSelected();
+  updateMoves();
+  if (link) {
+    const address = `#${encodeURIComponent(trace.link)}`;
+    // On a narrow window the list is a page of its own, to which "back" returns.
+    if (open && narrow.matches && document.body.dataset.pane === "list") history.pushState("opened here", "", address);
+    else history.replaceState(history.state, "", address);
+  }
+  if (open) document.body.dataset.pane = "trace";
+}
+
+/** Back to the list: where the trace was the page's first address, there is no list to go back to. */
+function close() {
+  if (history.state === "opened here") history.back();
+  else {
+    history.replaceState(null, "", "#");
+    followLink();
+  }
+}
+
+function updateMoves() {
+  const at = shown.indexOf(selected);
+  previous.disabled = at <= 0;
+  next.disabled = at === shown.length - 1;
+}
+
+function move(by) {
+  if (!shown.length) return;
+  const at = shown.indexOf(selected);
+  const index = at === -1 ? 0 : Math.min(Math.max(at + by, 0), shown.length - 1);
+  select(shown[index]);
+  bringIntoView(index);
+}
+
+function bringIntoView(index) {
+  const scroll = byId("scroll");
+  const headings = byId("headings").offsetHeight;
+  const top = index * ROW_HEIGHT, bottom = top + ROW_HEIGHT - (scroll.clientHeight - headings);
+  if (scroll.scrollTop > top) scroll.scrollTop = top;
+  else if (scroll.scrollTop < bottom) scroll.scrollTop = bottom;
+}
+
+/** Select what the address names; without a name, show the list. */
+function followLink() {
+  let name = location.hash.slice(1);
+  try {
+    name = decodeURIComponent(name);
+  } catch {
+    // a stray % sign: the name is taken as it is
+  }
+  const trace = data.traces.find((candidate) => candidate.link === name);
+  if (trace !== undefined) {
+    select(trace, { open: true, link: false });
+    bringIntoView(shown.indexOf(trace));
+  } else {
+    document.body.dataset.pane = "list";
+    if (selected === null) select(shown[0], { link: false });
+  }
+}
+
+const KEYS = {
+  j: () => move(1),
+  k: () => move(-1),
+  l: () => selected !== null && showStep(selected.lowestStep),
+  "/": () => byId("text").focus(),
+};
+const LIST_KEYS = { ArrowDown: KEYS.j, ArrowUp: KEYS.k, Home: () => move(-Infinity), End: () => move(Infinity) };
+
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, select")) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  // In the trace itself the arrows scroll, as everywhere.
+  const inTrace = event.target.closest("#trace") !== null;
+  const action = KEYS[event.key] ?? (inTrace ? undefined : LIST_KEYS[event.key]);
+  if (action === undefined) return;
+  event.preventDefault();
+  action();
+}
+
+// Beginning
+
+function drawNotices() {
+  const notes = data.notes.map((note) => element("p", { class: "notice" }, note));
+  if (data.num_bad_rows) {
+    const items = data.bad_rows.map(({ place, reason }) => element("li", {}, element("b", {}, place), reason));
+    const more = data.num_bad_rows - data.bad_rows.length;
+    if (more) items.push(element("li", {}, `and ${grouped(more)} more`));
+    const title = data.num_bad_rows === 1 ? "1 row cannot be shown" : `${grouped(data.num_bad_rows)} rows cannot be shown`;
+    notes.push(element("details", { class: "notice" }, element("summary", {}, title), element("ul", {}, ...items)));
+  }
+  byId("notices").replaceChildren(...notes);
+}
+
+function begin() {
+  for (const [key, label] of Object.entries(RANGES)) byId("range-of").append(element("option", { value: key }, label));
+  COLUMNS.forEach(({ label }, index) => byId("sort").append(element("option", { value: index }, label)));
+  byId("outcome").hidden = !outcomesKnown;
+  byId("grid").classList.toggle("many-files", manyFiles);
+  drawNotices();
+  drawHeadings();
+  applyFilter();
+  followLink();
+  byId("sort").addEventListener("input", (event) => {
+    event.stopPropagation(); // it is no part of the filter
+    sortBy(COLUMNS[byId("sort").value]);
+  });
+  byId("filters").addEventListener("input", applyFilter);
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  byId("filters").addEventListener("reset", () => setTimeout(() => sortBy(order.column, order.descending))); // once the fields are empty
+  let waiting = false;
+  byId("scroll").addEventListener("scroll", () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; drawRows(); });
+  });
+  addEventListener("resize", drawRows);
+  addEventListener("popstate", followLink);
+  addEventListener("keydown", onKey);
+}
+
+begin();

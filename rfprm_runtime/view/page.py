@@ -1,0 +1,102 @@
+"""One HTML file out of scored traces: put together here, brought to life by its script.
+
+No text of a trace is ever part of the markup: all of it lies in one JSON block, in which no ``<``
+is left to end the block, and the script puts it in place as text. A content security policy lets
+the browser run that one script, by its hash, and load nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+
+from rfprm_runtime.view.scored_rows import ScoredTrace
+
+FOLDER = Path(__file__).parent
+STYLES = ("page.css", "trace.css")
+SCRIPTS = ("trace.js", "page.js")
+# < could end the block; not every reader of JSON takes U+2028 and U+2029 inside a string.
+_ESCAPED = re.compile("[<>&\u2028\u2029]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class PlacedTrace:
+    """A trace, and where it stands: the index of its file, its row from 1."""
+
+    file: int
+    row: int
+    trace: ScoredTrace
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be shown, and why."""
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PageContent:
+    """All that a page shows."""
+
+    files: Sequence[str]
+    traces: Sequence[PlacedTrace]
+    bad_rows: Sequence[BadRow] = ()
+    num_bad_rows: int = 0
+    notes: Sequence[str] = ()
+    """What a reader must know, such as rows that were left out."""
+
+
+def page_html(content: PageContent) -> str:
+    """The whole page."""
+    style = "\n".join(_read(name) for name in STYLES)
+    script = "\n".join(_read(name) for name in SCRIPTS)
+    parts = {
+        "title": escape(_encodable(", ".join(content.files))),
+        "style": style,
+        "style_hash": _hash(style),
+        "script": script,
+        "script_hash": _hash(script),
+        "data": data_block(content),
+    }
+    # In one pass: a text that looks like a placeholder is not one.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("page.html"))
+
+
+def data_block(content: PageContent) -> str:
+    """The content as JSON that is safe inside a ``<script>`` element, and that UTF-8 can hold."""
+    data = {
+        "files": content.files,
+        "notes": content.notes,
+        "num_bad_rows": content.num_bad_rows,
+        "bad_rows": [asdict(row) for row in content.bad_rows],
+        "traces": [
+            {"file": placed.file, "row": placed.row, **vars(placed.trace)}
+            for placed in content.traces
+        ],
+    }
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", _encodable(text, r"\\"))
+
+
+def _encodable(text: str, backslash: str = "\\") -> str:
+    """Half of a surrogate pair, which JSON and file names can hold, spelled as ``\\ud800``: it is
+    no UTF-8, and browsers fail on it in unexpected places."""
+    return _LONE_SURROGATE.sub(lambda match: f"{backslash}u{ord(match[0]):04x}", text)
+
+
+def _read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"

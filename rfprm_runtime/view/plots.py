@@ -1,0 +1,140 @@
+"""Scores drawn by matplotlib. Needs the extra ``plots``.
+
+Every function returns a ``matplotlib.figure.Figure`` of its own: a notebook displays it,
+``figure.savefig("scores.png")`` writes it, and no state of pyplot is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.tint import HIGH, LOW
+from rfprm_runtime.types import TrajectoryScore
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Of = Literal["reward", "trajectory_score", "lowest_step", "step_scores"]
+_VALUES: dict[Of, Callable[[TrajectoryScore], Sequence[float] | NDArray[np.float32]]] = {
+    "reward": lambda score: [score.reward],
+    "trajectory_score": lambda score: (
+        [] if score.trajectory_score is None else [score.trajectory_score]
+    ),
+    "lowest_step": lambda score: [score.step_scores.min()],
+    "step_scores": lambda score: score.step_scores,
+}
+_LABELS: dict[Of, str] = {
+    "reward": "reward",
+    "trajectory_score": "trajectory score",
+    "lowest_step": "lowest step score",
+    "step_scores": "step score",
+}
+_NUM_BINS = 30
+_MOST_LARGE_DOTS = 60
+
+
+def plot_steps(score: TrajectoryScore) -> Figure:
+    """Step scores along the trace, and the trajectory score as a line across.
+
+    Raises :class:`MissingExtraError` without matplotlib.
+    """
+    figure = _figure(7, 3)
+    axis: Any = figure.subplots()
+    steps = np.arange(len(score.step_scores))
+    is_long = len(steps) > _MOST_LARGE_DOTS
+    axis.plot(steps, score.step_scores, color="0.8", linewidth=0.5 if is_long else 1, zorder=1)
+    size = 6 if is_long else 28
+    axis.scatter(
+        steps, score.step_scores, c=[_color(float(s)) for s in score.step_scores], s=size, zorder=2
+    )
+    if score.trajectory_score is not None:
+        label = f"trajectory {score.trajectory_score:.3f}"
+        axis.axhline(score.trajectory_score, color="0.3", linestyle="--", linewidth=1, label=label)
+    if score.windowed_from is not None:
+        label = "scored without its whole past"
+        start, end = score.windowed_from - 0.5, len(steps) - 0.5
+        axis.axvspan(start, end, color="0.5", alpha=0.12, linewidth=0, label=label)
+    axis.set(
+        ylim=(-0.03, 1.03),
+        xlabel="step (from 0)",
+        ylabel="score",
+        title=f"reward {score.reward:.3f}",
+    )
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize="small", frameon=False, loc="best")
+    _without_frame(axis)
+    return figure
+
+
+def plot_scores(
+    scores: Sequence[TrajectoryScore],
+    *,
+    of: Of = "reward",
+    by: Sequence[Hashable] | None = None,
+) -> Figure:
+    """A histogram of ``of`` over many traces; with ``by``, a label for each trace (its outcome,
+    its source, …), a histogram for each label, drawn as shares so that large groups do not hide
+    small ones.
+
+    Raises ``ValueError`` where there is nothing to draw or ``by`` has another length,
+    :class:`MissingExtraError` without matplotlib.
+    """
+    groups = _grouped(scores, of, by)
+    figure = _figure(7, 3.5)
+    axis: Any = figure.subplots()
+    everything = np.concatenate(list(groups.values()))
+    bins = np.linspace(min(0.0, everything.min()), max(1.0, everything.max()), _NUM_BINS + 1)
+    for number, (label, values) in enumerate(groups.items()):
+        weights = None if by is None else np.full(len(values), 1 / len(values))
+        name = f"{label} ({len(values):,}, mean {values.mean():.3f})"
+        color = _color(1.0) if by is None else f"C{number}"
+        axis.hist(values, bins, weights=weights, histtype="stepfilled", color=color, alpha=0.25)
+        axis.hist(values, bins, weights=weights, histtype="step", color=color, label=name)
+    counted = "steps" if of == "step_scores" else "traces"
+    axis.set(xlabel=_LABELS[of], ylabel=counted if by is None else f"share of {counted}")
+    axis.legend(fontsize="small", frameon=False)
+    _without_frame(axis)
+    return figure
+
+
+def _grouped(
+    scores: Sequence[TrajectoryScore], of: Of, by: Sequence[Hashable] | None
+) -> dict[str, NDArray[np.float64]]:
+    if of not in _VALUES:
+        raise ValueError(f"of is {of!r}, expected one of {', '.join(map(repr, get_args(Of)))}")
+    if by is not None and len(by) != len(scores):
+        raise ValueError(f"got {len(by)} labels for {len(scores)} scores; by has one for each")
+    found: dict[str, list[float]] = {}
+    for score, label in zip(scores, by or ["all"] * len(scores), strict=True):
+        found.setdefault(str(label), []).extend(map(float, _VALUES[of](score)))
+    groups = {label: np.array(values) for label, values in sorted(found.items()) if values}
+    if not groups:
+        raise ValueError(
+            f"none of {len(scores)} scores has a {_LABELS[of]}; there is nothing to draw"
+        )
+    return groups
+
+
+def _color(score: float) -> tuple[float, float, float]:
+    """The colour of the page, paler the nearer to undecided."""
+    strength = 0.25 + 0.75 * abs(2 * score - 1)
+    red, green, blue = (1 - strength * (1 - part / 255) for part in (LOW if score < 0.5 else HIGH))
+    return red, green, blue
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError("matplotlib", "plots", "plots") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _without_frame(axis: Any) -> None:
+    axis.spines[["top", "right"]].set_visible(False)

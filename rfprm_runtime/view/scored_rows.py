@@ -1,0 +1,235 @@
+"""Rows of scored files, read back into traces: what ``rfprm score`` and ``rfprm select`` write.
+
+A row that cannot be shown becomes an error with its place and never stops the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.formats import (
+    CHAT_FIELDS,
+    OUTCOME_FIELDS,
+    RESPONSE_FIELDS,
+    THINKING_FIELDS,
+    fields_of_generation,
+    read_candidates,
+)
+from rfprm_runtime.records import QUESTION_FIELDS, TEXT_FIELDS, trajectory_from_fields
+from rfprm_runtime.sources import kind_of, open_parquet, parse_json_row, without_absent
+from rfprm_runtime.types import Trajectory
+
+SCORE_FIELDS = ("step_scores", "trajectory_score", "reward", "windowed_from", "generation")
+_PARQUET_ROWS = 256
+
+
+@dataclass(frozen=True)
+class ScoredTrace:
+    """A trace with the scores that its row holds."""
+
+    question: str
+    steps: tuple[str, ...]
+    response: tuple[str, ...]
+    step_scores: list[float]  # [T]
+    trajectory_score: float | None
+    reward: float
+    windowed_from: int | None
+    outcome: bool | float | None
+    source: str | None
+    other_fields: str
+    """The fields that are not shown in another place, as indented JSON; empty without any."""
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """One row of a file: its trace, or what is wrong with it."""
+
+    number: int  # from 1; of JSONL the line
+    found: ScoredTrace | InvalidTrajectoryError
+
+
+def read_scored_rows(path: Path, *, prefix: str = "") -> Iterator[ScoredRow]:
+    """Every row of a scored JSONL or Parquet file, lazily.
+
+    ``prefix`` stands before the names of the scores' fields.
+    Raises :class:`rfprm_runtime.SourceError` where there is no such file.
+    """
+    for number, fields in _rows(path):
+        if isinstance(fields, InvalidTrajectoryError):
+            yield ScoredRow(number, fields)
+            continue
+        try:
+            yield ScoredRow(number, scored_trace(fields, prefix=prefix))
+        except InvalidTrajectoryError as error:
+            yield ScoredRow(number, error)
+
+
+def count_rows(path: Path) -> int:
+    """How many rows :func:`read_scored_rows` would yield, without reading their fields."""
+    if kind_of(str(path)) == "parquet":
+        with open_parquet(path) as file:
+            return int(file.metadata.num_rows)
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | InvalidTrajectoryError]]:
+    return _parquet_rows(path) if kind_of(str(path)) == "parquet" else _json_rows(path)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | InvalidTrajectoryError]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, parse_json_row(line)
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    with open_parquet(path) as file:
+        for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, without_absent(row)
+
+
+def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
+    """The trace and the scores of one row. Raises :class:`InvalidTrajectoryError`."""
+    scores = {name: fields.get(prefix + name) for name in SCORE_FIELDS}
+    added = {prefix + name for name in SCORE_FIELDS}
+    text_fields = {name: value for name, value in fields.items() if name not in added}
+    step_scores = _step_scores(fields, prefix)
+    trajectory = _trajectory(_of_one_trace(text_fields, scores["generation"]), len(step_scores))
+    source = fields.get("source")
+    return ScoredTrace(
+        question=trajectory.question,
+        steps=trajectory.steps,
+        response=trajectory.response,
+        step_scores=step_scores,
+        trajectory_score=_share(scores["trajectory_score"], prefix + "trajectory_score"),
+        reward=_reward(scores["reward"], prefix + "reward"),
+        windowed_from=_index(scores["windowed_from"]),
+        outcome=_outcome(fields),
+        source=source if isinstance(source, str) else None,
+        other_fields=_other_fields(text_fields),
+    )
+
+
+def _step_scores(fields: dict[str, Any], prefix: str) -> list[float]:
+    name = prefix + "step_scores"
+    values = fields.get(name)
+    if values is None:
+        alike = next((key for key in fields if key != name and key.endswith("step_scores")), None)
+        hint = (
+            "score the file first: rfprm score FILE -o SCORED"
+            if alike is None
+            else f"there is {alike!r}: say --prefix {alike.removesuffix('step_scores')!r}"
+        )
+        raise InvalidTrajectoryError(f"no field {name!r}; {hint}")
+    if not isinstance(values, list):
+        raise InvalidTrajectoryError(
+            f"{name} is {reprlib.repr(values)}, expected a list with a number for each step"
+        )
+    for index, value in enumerate(values):
+        if not _is_share(value):
+            raise InvalidTrajectoryError(
+                f"{name}[{index}] is {reprlib.repr(value)}, expected a number in [0, 1]"
+            )
+    return values
+
+
+def _share(value: Any, name: str) -> float | None:
+    if value is None or _is_share(value):
+        return value  # type: ignore[no-any-return]
+    raise InvalidTrajectoryError(
+        f"{name} is {reprlib.repr(value)}, expected a number in [0, 1] or nothing"
+    )
+
+
+def _reward(value: Any, name: str) -> float:
+    if _is_number(value) and math.isfinite(value):
+        return value  # type: ignore[no-any-return]
+    raise InvalidTrajectoryError(f"{name} is {reprlib.repr(value)}, expected a number")
+
+
+def _index(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0.0 <= value <= 1.0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _of_one_trace(fields: dict[str, Any], generation: Any) -> dict[str, Any]:
+    """``rfprm select`` writes the whole row of several generations and the index of one."""
+    generations = fields.get("generations")
+    if isinstance(generations, list) and generation in range(len(generations)):
+        return fields_of_generation(fields, generation)
+    return fields
+
+
+def _trajectory(fields: dict[str, Any], num_scores: int) -> Trajectory:
+    """The reading of the row that has as many steps as there are scores.
+
+    By which rule a text was split is not written down, but one that gives another number of steps
+    was another one; two that give the same number give the same steps.
+    """
+    seen: Trajectory | InvalidTrajectoryError | None = None
+    for reading in _readings(fields):
+        if isinstance(reading, Trajectory) and len(reading.steps) == num_scores:
+            return reading
+        if seen is None or (isinstance(reading, Trajectory) and not isinstance(seen, Trajectory)):
+            seen = reading
+    if isinstance(seen, Trajectory):
+        raise InvalidTrajectoryError(
+            f"{num_scores} step scores for {len(seen.steps)} steps; the scores are of another "
+            "trace, or its steps were changed: score it again"
+        )
+    raise seen or InvalidTrajectoryError("no trace")
+
+
+def _readings(fields: dict[str, Any]) -> Iterator[Trajectory | InvalidTrajectoryError]:
+    for split in ("blank_lines", "lines"):
+        try:
+            yield trajectory_from_fields(fields, split=split)
+        except InvalidTrajectoryError as error:
+            yield error
+        for found in read_candidates(fields, split=split):
+            yield found if isinstance(found, InvalidTrajectoryError) else found.trajectory
+
+
+def _outcome(fields: dict[str, Any]) -> bool | float | None:
+    for name in OUTCOME_FIELDS:
+        value = fields.get(name)
+        if isinstance(value, bool) or _is_share(value):
+            return value
+    return None
+
+
+def _other_fields(fields: dict[str, Any]) -> str:
+    shown = {*QUESTION_FIELDS, "source", *_fields_with_the_trace(fields)}
+    rest = {name: value for name, value in fields.items() if name not in shown}
+    if not rest:
+        return ""
+    try:
+        return json.dumps(rest, ensure_ascii=False, indent=2, default=str)
+    except RecursionError:
+        raise InvalidTrajectoryError("its fields are nested too deeply to be shown") from None
+
+
+def _fields_with_the_trace(fields: dict[str, Any]) -> set[str]:
+    if "steps" in fields:
+        return {"steps", "response"}
+    text = next((name for name in (*TEXT_FIELDS, *RESPONSE_FIELDS) if name in fields), "")
+    return {*CHAT_FIELDS, *THINKING_FIELDS, text}

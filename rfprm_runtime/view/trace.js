@@ -1,0 +1,156 @@
+"use strict";
+// One trace as elements. All text of a trace is put in place as text, never as markup.
+
+const LOW = "213 94 0", HIGH = "0 114 178"; // as in tint.py
+const MAX_BARS = 400; // more of them are thinner than a pixel
+const opened = { Response: false, "Other fields": false }; // stays so from trace to trace
+
+const distance = (score) => Math.abs(2 * score - 1);
+const color = (score, opacity) => `rgb(${score < 0.5 ? LOW : HIGH} / ${opacity.toFixed(2)})`;
+const tint = (score) => color(score, 0.42 * distance(score));
+const solidTint = (score) => color(score, 0.25 + 0.75 * distance(score));
+const three = (number) => number.toFixed(3);
+const grouped = (number) => number.toLocaleString("en");
+
+/** An element; `style` is an object, a property that starts with "on" a listener. */
+function element(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "style") Object.assign(node.style, value);
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== false) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+/** Scores in at most `most` parts; of several scores, the lowest counts. */
+function parts(scores, most) {
+  const size = Math.max(1, Math.ceil(scores.length / most));
+  const found = [];
+  for (let start = 0; start < scores.length; start += size) {
+    let at = start;
+    for (let i = start; i < Math.min(start + size, scores.length); i++) {
+      if (scores[i] < scores[at]) at = i;
+    }
+    found.push({ step: at, score: scores[at] });
+  }
+  return found;
+}
+
+function renderTrace(target, trace, moves) {
+  target.replaceChildren(
+    placeLine(trace, moves),
+    figures(trace),
+    element("p", { class: "asked", dir: "auto" }, trace.question),
+    ...(trace.step_scores.length > 4 ? [profile(trace)] : []),
+    ...windowNotice(trace),
+    element("ol", { class: "steps", "aria-label": "Steps" }, ...trace.steps.map((text, index) => stepRow(text, index, trace.step_scores[index]))),
+    ...responseFold(trace),
+    ...(trace.other_fields ? [fold("Other fields", "", element("pre", { class: "fields" }, trace.other_fields))] : []),
+  );
+  target.scrollTo({ top: 0, behavior: "instant" });
+}
+
+function placeLine(trace, moves) {
+  const facts = [trace.fileName, trace.source, trace.outcomeName];
+  return element(
+    "div",
+    { class: "place" },
+    element("h2", {}, `Row ${trace.row}`),
+    element("p", {}, facts.filter(Boolean).join(" · ")),
+    moves,
+  );
+}
+
+function figures(trace) {
+  const entry = (name, ...value) => element("div", {}, element("dt", {}, name), element("dd", {}, ...value));
+  const lowest = element("button", { type: "button", onclick: () => showStep(trace.lowestStep) }, `step ${trace.lowestStep}`);
+  return element(
+    "dl",
+    { class: "figures" },
+    entry("reward", three(trace.reward)),
+    trace.trajectory_score === null ? null : entry("trajectory", number(trace.trajectory_score)),
+    entry("mean step", number(trace.mean)),
+    entry("lowest step", number(trace.lowest), " ", lowest),
+    entry("steps", grouped(trace.steps.length)),
+    entry("characters", grouped(trace.length)),
+  );
+}
+
+function number(score) {
+  return element("span", { class: "number", style: { background: tint(score) } }, three(score));
+}
+
+function windowNotice(trace) {
+  if (trace.windowed_from === null) return [];
+  const text = `The trace is longer than the model: from step ${trace.windowed_from} on, steps were scored without their whole past.`;
+  return [element("p", { class: "windowed" }, text)];
+}
+
+/** Bars of the step scores along the trace; a click goes to the step. */
+function profile(trace) {
+  const bars = parts(trace.step_scores, MAX_BARS);
+  const svg = svgElement("svg", {
+    class: "profile",
+    viewBox: `0 0 ${Math.max(bars.length, 12)} 1`,
+    preserveAspectRatio: "none",
+    role: "img",
+    "aria-label": `Scores of ${trace.steps.length} steps, the lowest ${three(trace.lowest)} at step ${trace.lowestStep}`,
+  });
+  for (const height of [0, 0.5, 1]) {
+    svg.append(svgElement("line", { x1: 0, x2: bars.length, y1: 1 - height, y2: 1 - height }));
+  }
+  const gap = bars.length > 120 ? 0 : 0.08;
+  bars.forEach(({ step, score }, index) => {
+    const bar = svgElement("rect", { x: index + gap, y: 1 - score, width: 1 - 2 * gap, height: Math.max(score, 0.01), fill: solidTint(score) });
+    bar.append(svgElement("title", {}, `step ${step}: ${three(score)}`));
+    svg.append(bar);
+  });
+  svg.addEventListener("click", (event) => {
+    const box = svg.getBoundingClientRect();
+    const index = Math.floor(((event.clientX - box.left) / box.width) * Math.max(bars.length, 12));
+    if (index < bars.length) showStep(bars[index].step);
+  });
+  return svg;
+}
+
+function svgElement(tag, attributes, text = "") {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(text);
+  return node;
+}
+
+function stepRow(text, index, score) {
+  const bar = element("i", { class: "bar", style: { width: `${100 * score}%`, background: solidTint(score) } });
+  return element(
+    "li",
+    { class: "step", id: `step-${index}`, style: { backgroundImage: `linear-gradient(${tint(score)}, ${tint(score)})` } },
+    element("span", { class: "index", "aria-label": `step ${index}` }, String(index)),
+    element("span", {}, element("b", { "aria-label": `score ${three(score)}` }, three(score)), bar),
+    element("p", { dir: "auto" }, text),
+  );
+}
+
+function responseFold(trace) {
+  if (!trace.response.length) return [];
+  const paragraphs = trace.response.map((text) => element("p", { class: "answer", dir: "auto" }, text));
+  const hint = trace.trajectory_score === null ? "" : `trajectory ${three(trace.trajectory_score)}`;
+  return [fold("Response", hint, ...paragraphs)];
+}
+
+function fold(name, hint, ...children) {
+  const node = element("details", {}, element("summary", {}, name, element("span", {}, hint)), ...children);
+  node.open = opened[name];
+  node.addEventListener("toggle", () => { opened[name] = node.open; });
+  return node;
+}
+
+function showStep(index) {
+  const step = document.getElementById(`step-${index}`);
+  if (step === null) return;
+  document.querySelector(".step.found")?.classList.remove("found");
+  step.classList.add("found");
+  step.scrollIntoView({ block: "center", behavior: "instant" });
+}

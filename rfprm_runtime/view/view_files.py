@@ -1,0 +1,127 @@
+"""From scored files to a page that shows their traces; the page appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.view.page import BadRow, PageContent, PlacedTrace, page_html
+from rfprm_runtime.view.scored_rows import ScoredTrace, count_rows, read_scored_rows
+from rfprm_runtime.whole_files import replacing
+
+DEFAULT_LIMIT = 5_000
+MAX_CHARACTERS = 200_000_000
+"""Browsers hold no more than about twice this in the text of one element."""
+_MAX_BAD_ROWS_LISTED = 1_000
+
+
+@dataclass
+class ViewSummary:
+    """What became of the rows of all files."""
+
+    num_shown: int = 0
+    num_bad: int = 0
+    bad_rows: list[BadRow] = field(default_factory=list)
+    """The first of the bad rows."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out, a sentence each."""
+
+
+def view_files(
+    scored: Sequence[Path], output: Path, *, prefix: str = "", limit: int = DEFAULT_LIMIT
+) -> ViewSummary:
+    """Write the page ``output`` of the traces in ``scored``, the first ``limit`` of each file.
+
+    Raises :class:`RfprmError` where nothing can be shown, where the page would be too large for a
+    browser and where ``output`` is an input, ``OSError`` where a file cannot be read or written.
+    """
+    if limit < 1:
+        raise ValueError(f"limit is {limit}, expected at least 1")
+    for path in scored:
+        if output.exists() and path.exists() and output.samefile(path):
+            raise RfprmError(f"{output} is the input itself; choose another output file")
+    gathered = _Gathered(_short_names(scored))
+    for index, path in enumerate(scored):
+        _gather(path, index, gathered, prefix, limit)
+    names, traces, summary = gathered.names, gathered.traces, gathered.summary
+    summary.num_shown = len(traces)
+    if not traces:
+        raise RfprmError(_why_nothing(names, summary))
+    content = PageContent(names, traces, summary.bad_rows, summary.num_bad, summary.notes)
+    with replacing(output) as file:
+        file.write(page_html(content))
+    return summary
+
+
+@dataclass
+class _Gathered:
+    names: list[str]
+    traces: list[PlacedTrace] = field(default_factory=list)
+    num_characters: int = 0
+    summary: ViewSummary = field(default_factory=ViewSummary)
+
+    def add(self, placed: PlacedTrace, num_of_file: int) -> None:
+        self.num_characters += _size(placed.trace)
+        if self.num_characters > MAX_CHARACTERS:
+            raise RfprmError(
+                f"the first {len(self.traces):,} traces come to {MAX_CHARACTERS:,} characters, "
+                f"as many as a browser holds; show fewer: --limit {max(1, num_of_file // 2)}"
+            )
+        self.traces.append(placed)
+
+    def add_bad(self, row: BadRow) -> None:
+        self.summary.num_bad += 1
+        if self.summary.num_bad <= _MAX_BAD_ROWS_LISTED:
+            self.summary.bad_rows.append(row)
+
+
+def _gather(path: Path, index: int, gathered: _Gathered, prefix: str, limit: int) -> None:
+    """Take the first ``limit`` traces of one file, and note what is bad and what is left."""
+    num_read = num_taken = 0
+    name = gathered.names[index]
+    for row in read_scored_rows(path, prefix=prefix):
+        num_read += 1
+        if isinstance(row.found, ScoredTrace):
+            gathered.add(PlacedTrace(index, row.number, row.found), num_taken)
+            num_taken += 1
+        else:
+            place = f"row {row.number}" if len(gathered.names) == 1 else f"{name}, row {row.number}"
+            gathered.add_bad(BadRow(place, str(row.found)))
+        if num_taken == limit:
+            break
+    if num_left := count_rows(path) - num_read:
+        gathered.summary.notes.append(
+            f"{name}: the first {num_taken:,} traces are shown, {num_left:,} more rows are left "
+            "out (--limit)"
+        )
+
+
+def _size(trace: ScoredTrace) -> int:
+    texts = (trace.question, trace.other_fields, *trace.steps, *trace.response)
+    return sum(map(len, texts)) + 20 * len(trace.step_scores)
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """File names, with as much of their folders as it takes to tell them apart."""
+    names = [path.name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    resolved = [path.resolve() for path in paths]
+    if len(set(resolved)) < len(resolved):
+        raise RfprmError("the same file is named twice; name each once")
+    common = os.path.commonpath(resolved)
+    return [path.relative_to(common).as_posix() for path in resolved]
+
+
+def _why_nothing(names: Sequence[str], summary: ViewSummary) -> str:
+    what = ", ".join(names)
+    if not summary.num_bad:
+        return f"{what} has no rows; expected what rfprm score writes"
+    first = summary.bad_rows[0]
+    return (
+        f"none of the {summary.num_bad:,} rows of {what} can be shown; "
+        f"{first.place}: {first.reason}"
+    )

@@ -1,0 +1,69 @@
+"""Questions out of prompts, traces out of completions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rfprm_runtime import InvalidTrajectoryError
+from rfprm_runtime.integrations.prompts import (
+    question_of,
+    response_of,
+    trace_of,
+    without_end_tokens,
+)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "What is 2 + 2?",
+        "  What is 2 + 2?\n",
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n",
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nWhat is 2 + 2?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        "<bos><start_of_turn>user\nWhat is 2 + 2?<end_of_turn>\n<start_of_turn>model\n",
+        "<s>[INST] What is 2 + 2? [/INST]",
+        "<｜begin▁of▁sentence｜><｜User｜>What is 2 + 2?<｜Assistant｜><think>\n",
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 2 + 2?"}],
+        [
+            {"role": "user", "content": "What is 1 + 1?"},
+            {"role": "assistant", "content": "2"},
+            {"role": "user", "content": [{"type": "text", "text": "What is 2 + 2?"}]},
+        ],
+        np.array([{"role": "user", "content": "What is 2 + 2?"}], dtype=object),
+    ],
+)
+def test_the_question_is_what_the_user_said_last(prompt: Any) -> None:
+    assert question_of(prompt) == "What is 2 + 2?"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [([{"role": "system", "content": "x"}], "no message of the user"), (7, "prompt is int")],
+)
+def test_a_prompt_without_a_question_is_refused(prompt: Any, message: str) -> None:
+    with pytest.raises(InvalidTrajectoryError, match=message):
+        question_of(prompt)
+
+
+def test_a_trace_is_what_the_assistant_said() -> None:
+    assert trace_of("so 4") == "so 4"
+    assert trace_of([{"role": "assistant", "content": "so 4"}]) == "so 4"
+    assert trace_of([{"role": "assistant", "content": None}]) == ""
+    messages = [
+        {"role": "assistant", "reasoning_content": "2 + 2 = 4", "content": "4"},
+        {"role": "tool", "content": "not said by the policy"},
+        {"role": "assistant", "content": "It is 4."},
+    ]
+    assert trace_of(messages) == "<think>2 + 2 = 4</think>\n\n4\n\nIt is 4."
+
+
+def test_a_response_is_what_follows_the_prompt() -> None:
+    assert response_of("<|im_start|>Q A<|im_end|>\n<|endoftext|>", "<|im_start|>Q ") == "A"
+    assert without_end_tokens("a <|im_end|> b</s>") == "a <|im_end|> b"
+    with pytest.raises(InvalidTrajectoryError, match="not with its prompt 'What"):
+        response_of("is 2? 4", "What is 2? ")

@@ -1,0 +1,148 @@
+"""TRL's contract: reward functions that pickle, log, and give None where there is no score."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rfprm_runtime.integrations.trl import process_reward
+
+QUESTION = "What is 6 times 7?"
+RIGHT, WRONG, NONE = "6 * 7 = 42.\n\nThe answer is 42.", "6 + 7 = 13.\n\nSo 13.", " \n "
+PLAIN = {"prompts": [QUESTION] * 3, "completions": [RIGHT, WRONG, NONE]}
+third_party_warnings = pytest.mark.filterwarnings("default")
+
+
+def _messages() -> dict[str, list[Any]]:
+    return {
+        "prompts": [[{"role": "user", "content": text}] for text in PLAIN["prompts"]],
+        "completions": [[{"role": "assistant", "content": x}] for x in PLAIN["completions"]],
+    }
+
+
+def _call(function: Callable[..., Any], **columns: Any) -> Any:
+    result = function(**columns)
+    return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def make(request: pytest.FixtureRequest, artifact: str) -> Callable[..., Any]:
+    return partial(process_reward, artifact, backend="fake", asynchronous=request.param)
+
+
+@pytest.mark.parametrize("inputs", [PLAIN, _messages()], ids=["plain", "messages"])
+def test_rewards_are_those_of_the_scorer(make: Any, expected: Any, inputs: Any) -> None:
+    rewards = _call(make(), **inputs)
+    assert rewards == [expected(QUESTION, RIGHT), expected(QUESTION, WRONG), None]
+
+
+def test_a_column_of_answers_gives_the_outcome(make: Any, expected: Any) -> None:
+    function = make(outcome="answer", beta=0.75)
+    rewards = _call(function, **PLAIN, answer=["Six sevens.\n#### 42", 42, "42"], completion_ids=[])
+    assert rewards == [
+        pytest.approx(0.25 + 0.75 * expected(QUESTION, RIGHT)),
+        pytest.approx(0.75 * expected(QUESTION, WRONG)),
+        None,
+    ]
+
+
+def test_another_reward_function_gives_the_outcome(make: Any, expected: Any) -> None:
+    def outcome(completions: list[str], bonus: list[float], **_: Any) -> list[float | None]:
+        return [bonus[0], None, 0.0]
+
+    rewards = _call(make(outcome=outcome, beta=0.5), **PLAIN, bonus=[1.0] * 3)
+    assert rewards == [pytest.approx(0.5 + 0.5 * expected(QUESTION, RIGHT)), None, None]
+
+
+def test_the_question_may_be_a_column_of_its_own(make: Any, expected: Any) -> None:
+    prompts = [f"Solve step by step. {QUESTION}"] * 3
+    columns = {"prompts": prompts, "completions": PLAIN["completions"], "q": [QUESTION] * 3}
+    assert _call(make(question="q"), **columns)[0] == expected(QUESTION, RIGHT)
+
+
+def test_what_cannot_be_scored_is_warned_of_and_counted(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics: dict[str, float] = {}
+    extra: dict[str, list[Any]] = {}
+    with caplog.at_level(logging.WARNING):
+        rewards = _call(
+            make(outcome="answer"),
+            **PLAIN,
+            answer=["42"] * 3,
+            log_metric=metrics.__setitem__,
+            log_extra=extra.__setitem__,
+        )
+    assert rewards[2] is None
+    assert "1 of 3 completions cannot be scored" in caplog.text
+    assert metrics["process_reward/unscorable"] == pytest.approx(1 / 3)
+    assert metrics["process_reward/outcome"] == pytest.approx(1 / 3)
+    assert metrics["process_reward/num_steps"] == 2.0
+    assert extra["outcome"] == [1.0, 0.0, 0.0]
+    assert extra["process"][2] is None
+
+
+def test_a_trace_that_is_too_long_is_no_reason_to_stop(make: Any) -> None:
+    inputs = {"prompts": [QUESTION] * 2, "completions": ["x" * 5000, RIGHT]}
+    first, second = _call(make(), **inputs)
+    assert first is None
+    assert second is not None
+
+
+def test_columns_may_be_called_like_our_own_arguments(make: Any, expected: Any) -> None:
+    odd = {"settings": [1] * 3, "outcome": ["42"] * 3, "question": ["?"] * 3, "artifact": [""] * 3}
+    assert _call(make(), **PLAIN, **odd)[0] == expected(QUESTION, RIGHT)
+
+
+def test_wrong_settings_are_refused_at_once(artifact: str) -> None:
+    async def judge(**_: Any) -> list[float]:
+        return []
+
+    with pytest.raises(ValueError, match="asynchronous=True"):
+        process_reward(artifact, outcome=judge)
+    with pytest.raises(ValueError, match="beta is 2"):
+        process_reward(artifact, beta=2.0)
+    with pytest.raises(ValueError, match="no artifact"):
+        process_reward("")
+    with pytest.raises(ValueError, match="unit_scale"):
+        process_reward(artifact, unit_scale=True, process=lambda score: score.reward)
+    function = process_reward(artifact, outcome="answers", backend="fake")
+    with pytest.raises(ValueError, match=r"outcome='answers' is no column .* \['answer'\]"):
+        function(**PLAIN, answer=["42"] * 3, trainer_state=None)
+
+
+def test_the_lowest_step_may_be_the_process_reward(make: Any, tiny_artifact: Path) -> None:
+    from rfprm_runtime import Scorer, Trajectory
+
+    with Scorer.load(tiny_artifact, backend="fake") as scorer:
+        score = scorer.score_batch([Trajectory.from_text(QUESTION, RIGHT)])[0]
+    assert _call(make(process="min"), **PLAIN)[0] == float(score.step_scores.min())
+
+
+@third_party_warnings
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_trl_sees_a_named_function_of_the_right_kind(artifact: str, asynchronous: bool) -> None:
+    utils = pytest.importorskip("trl.trainer.utils")
+    function = process_reward(artifact, asynchronous=asynchronous)
+    assert utils.is_async_callable(function) is asynchronous
+    assert inspect.iscoroutinefunction(function) is asynchronous
+    name = "process_reward_function" + "_async" * asynchronous
+    assert function.__name__ == name == utils.get_callable_name(function)
+    assert pickle.loads(pickle.dumps(function)).__name__ == name
+
+
+def test_a_spawned_process_scores_the_same(artifact: str) -> None:
+    """As the rollout worker of AsyncGRPO does: pickled, into a process that knows nothing."""
+    function = process_reward(artifact, backend="fake", outcome="answer")
+    columns = {**PLAIN, "answer": ["42"] * 3}
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(function, kwds=columns) == function(**columns)

@@ -1,0 +1,156 @@
+"""Steps found in what a policy wrote, and their rewards on its tokens."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from rfprm_runtime import Trajectory
+from rfprm_runtime.token_rewards import find_steps, step_token_spans, token_rewards
+from tiny_models import byte_tokenizer
+
+words = st.sampled_from(["so", "3 + 4 = 7", "é", "数字", "🙂🙂", "the the", "<answer>x", "think"])
+step_texts = st.lists(st.lists(words, min_size=1, max_size=3).map(" ".join), min_size=1, max_size=6)
+STYLES = [
+    "{0}",
+    "<think>{0}</think>\n{1}",
+    "<think>\n{0}\n</think>\n\n<answer>{1}</answer>",
+    "{0}\n",
+]
+
+
+def _written(steps: list[str], style: str, newline: str) -> str:
+    thinking, response = f"{newline}{newline}".join(steps), "The answer is 7."
+    return style.format(thinking, response)
+
+
+def _offsets(text: str, cuts: set[int]) -> list[tuple[int, int]]:
+    edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    return list(pairwise(edges))
+
+
+@given(step_texts, st.sampled_from(STYLES), st.sampled_from(["\n", "\r\n", "\n \n"]))
+def test_the_steps_of_a_trajectory_are_found_where_they_were_written(
+    steps: list[str], style: str, newline: str
+) -> None:
+    text = _written(steps, style, newline)
+    trajectory = Trajectory.from_text("q", text)
+    parts = [*trajectory.steps, *trajectory.response]
+    spans = find_steps(text, parts)
+    assert ["".join(text[a:b].split()) for a, b in spans] == ["".join(s.split()) for s in parts]
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
+
+
+@given(step_texts, st.sampled_from(STYLES), st.sets(st.integers(1, 200)), st.data())
+def test_rewards_are_kept_and_a_token_has_one_step(
+    steps: list[str], style: str, cuts: set[int], data: st.DataObject
+) -> None:
+    text = _written(steps, style, "\n")
+    trajectory = Trajectory.from_text("q", text)
+    offsets = _offsets(text, cuts)
+    try:
+        spans = step_token_spans(text, trajectory.steps, offsets)
+    except ValueError as error:
+        if "no token of its own" not in str(error):
+            raise
+        assume(False)
+    assert (spans[:, 0] < spans[:, 1]).all()
+    assert (spans[1:, 0] >= spans[:-1, 1]).all()
+    values = data.draw(st.lists(st.floats(-1, 1), min_size=len(spans), max_size=len(spans)))
+    for placement in ("last", "spread"):
+        rewards = token_rewards(values, spans, len(offsets), placement=placement)  # type: ignore[arg-type]
+        assert rewards.shape == (len(offsets),)
+        assert rewards.sum() == pytest.approx(sum(values), abs=1e-9)
+        for value, (first, end) in zip(values, spans, strict=True):
+            assert rewards[first:end].sum() == pytest.approx(value, abs=1e-9)
+
+
+@given(step_texts, st.sampled_from(STYLES))
+def test_a_real_tokenizer_covers_every_step(steps: list[str], style: str) -> None:
+    """Byte-level: characters of several bytes are several tokens with the same offsets."""
+    text = _written(steps, style, "\n")
+    encoding = byte_tokenizer().encode(text)
+    trajectory = Trajectory.from_text("q", text)
+    parts = [*trajectory.steps, *trajectory.response]
+    spans = step_token_spans(text, parts, encoding.offsets)
+    for part, (first, end) in zip(parts, spans, strict=True):
+        covered = text[encoding.offsets[first][0] : encoding.offsets[end - 1][1]]
+        assert covered.strip() == part
+
+
+def test_identical_steps_are_told_apart_by_their_order() -> None:
+    text = "wait\n\nwait\n\nso wait"
+    assert find_steps(text, ["wait", "wait", "so wait"]) == [(0, 4), (6, 10), (12, 19)]
+
+
+def test_tags_and_white_space_between_steps_belong_to_none() -> None:
+    text = "<think>\n1 + 1 = 2\n\nso 2</think>\nIt is 2.<|im_end|>"
+    encoding = byte_tokenizer().encode(text)
+    spans = step_token_spans(text, ["1 + 1 = 2", "so 2", "It is 2."], encoding.offsets)
+    rewards = token_rewards([0.5, 0.25, 1.0], spans, len(encoding.ids), placement="spread")
+    outside = [text[a:b] for (a, b), r in zip(encoding.offsets, rewards, strict=True) if r == 0.0]
+    assert "".join(outside).split() == ["<think>", "</think>", "<|im_end|>"]
+
+
+def test_merged_steps_are_found_across_their_blank_line() -> None:
+    assert find_steps("a\n\n\nb\n\nc", ["a\n\nb", "c"]) == [(0, 5), (7, 8)]
+
+
+def test_special_tokens_without_characters_belong_to_no_step() -> None:
+    spans = step_token_spans("ab\n\nc", ["ab", "c"], [(0, 0), (0, 1), (1, 2), (2, 5), (0, 0)])
+    assert spans.tolist() == [[1, 3], [3, 4]]
+
+
+def test_a_token_across_two_steps_belongs_to_the_first() -> None:
+    spans = step_token_spans("ab\n\ncd", ["ab", "cd"], [(0, 1), (1, 5), (5, 6)])
+    assert spans.tolist() == [[0, 2], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "message"),
+    [
+        ("a\n\nb", ["b"], "step 0 .* does not stand at character 0"),
+        ("a\n\nx\n\nb", ["a", "b"], "step 1 .* goes on with"),
+        ("a", ["a", "b"], "step 1"),
+        ("a", [" "], "step 0 .* is blank"),
+    ],
+)
+def test_a_step_is_not_guessed_at(text: str, steps: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_steps(text, steps)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "message"),
+    [
+        ([(0, 1), (4, 5), (1, 2)], "token 2 is behind characters 1 to 2"),
+        ([(0, 9)], "the text has 5"),
+        ([(0, 5)], "step 1 .* has no token of its own among 1"),
+        ([(0, 2)], "step 1 .* has no token of its own"),
+    ],
+)
+def test_offsets_of_another_text_are_refused(offsets: list[tuple[int, int]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        step_token_spans("ab\n\nc", ["ab", "c"], offsets)
+
+
+@pytest.mark.parametrize(
+    ("values", "spans", "message"),
+    [
+        ([0.5], [[0, 1], [1, 2]], r"expected \[T\] and \[T, 2\]"),
+        ([0.5, 0.5], [[0, 2], [1, 3]], r"step 1 .* has tokens \[1, 3\)"),
+        ([0.5], [[1, 1]], "at least one"),
+        ([0.5], [[0, 9]], "within 4"),
+    ],
+)
+def test_spans_that_lose_a_reward_are_refused(
+    values: list[float], spans: list[list[int]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        token_rewards(values, np.array(spans), 4)
+    with pytest.raises(ValueError, match="placement is 'first'"):
+        token_rewards(values, np.array(spans), 4, placement="first")  # type: ignore[arg-type]

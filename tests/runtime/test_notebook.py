@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from rfprm_runtime import Trajectory, TrajectoryScore
+from rfprm_runtime.notebook import MAX_CELLS, show
+from rfprm_runtime.tint import HIGH, LOW, tint
+
+
+class _Parts(HTMLParser):
+    """Checks that elements nest, and keeps titles and texts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.titles: list[str] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open.append(tag)
+        self.tags.add(tag)
+        self.titles += [value for name, value in attrs if name == "title" and value]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def _score(
+    steps: list[float], trajectory: float | None = 0.25, windowed_from: int | None = None
+) -> TrajectoryScore:
+    return TrajectoryScore(
+        step_scores=np.array(steps, dtype=np.float32),
+        trajectory_score=trajectory,
+        reward=float(np.mean(steps)) + (trajectory or 0.0),
+        num_tokens=1234,
+        windowed_from=windowed_from,
+    )
+
+
+def test_a_score_shows_a_cell_for_each_step_and_what_it_comes_to() -> None:
+    parts = _Parts(_score([0.9, 0.2, 0.4], windowed_from=1)._repr_html_())
+    assert parts.titles == ["step 0: 0.900", "step 1: 0.200", "step 2: 0.400"]
+    assert "".join(parts.texts) == (
+        "reward 0.750 · trajectory 0.250 · 3 steps, lowest 0.200 (step 1) · 1,234 tokens · "
+        "windowed from step 1"
+    )
+
+
+def test_a_score_without_a_trajectory_score_shows_none() -> None:
+    parts = _Parts(_score([0.5], trajectory=None)._repr_html_())
+    assert "trajectory" not in "".join(parts.texts)
+    assert "1 step, lowest" in "".join(parts.texts)
+
+
+def test_of_a_long_trace_a_cell_shows_the_lowest_of_its_steps() -> None:
+    steps = [0.9] * 1001
+    steps[700] = 0.1
+    parts = _Parts(_score(steps)._repr_html_())
+    assert len(parts.titles) <= MAX_CELLS
+    assert "lowest of steps 696 to 701: 0.100" in parts.titles
+    assert parts.titles[-1] == "lowest of steps 996 to 1000: 0.900"
+
+
+def test_show_puts_every_step_beside_its_score_and_runs_none_of_it() -> None:
+    trajectory = Trajectory(
+        question="<b>2 + 2</b>?", steps=["<script>alert(1)</script>", "שלום"], response=["4 & 4"]
+    )
+    shown = show(trajectory, _score([0.9, 0.2]))
+    parts = _Parts(shown._repr_html_())
+    assert parts.tags == {"div", "p", "span", "b"}
+    assert "".join(parts.texts).startswith("<b>2 + 2</b>?0.900<script>alert(1)</script>0.200שלום")
+    assert "4 & 4" in "".join(parts.texts)
+    assert parts.titles[:3] == ["step 0", "step 1", "trajectory score"]
+
+
+def test_show_refuses_the_score_of_another_trace() -> None:
+    with pytest.raises(ValueError, match="has 1 steps and the score 2 step scores"):
+        show(Trajectory(question="q", steps=["a"]), _score([0.1, 0.2]))
+
+
+def test_an_undecided_score_has_no_tint_and_the_ends_have_the_most() -> None:
+    assert tint(0.5).endswith(",0.00)")
+    assert tint(0.0) == "rgba({},{},{},0.42)".format(*LOW)
+    assert tint(1.0) == "rgba({},{},{},0.42)".format(*HIGH)
+
+
+def test_a_notebook_finds_the_html() -> None:
+    pytest.importorskip("IPython", reason="IPython is not installed")
+    from IPython.core.formatters import HTMLFormatter
+
+    score = _score([0.5])
+    assert HTMLFormatter()(score) == score._repr_html_()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from selection.selection_helpers import read_jsonl, traces, write_jsonl
+
+
+def rfprm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from rfprm_runtime.cli import main; main()",
+            *map(str, arguments),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def test_the_command_keeps_the_best_and_tells_what_it_did(
+    tmp_path: Path, tiny_artifact: Path
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [*traces(12), "broken"])
+    output, report = tmp_path / "out.jsonl", tmp_path / "report.html"
+    command = ("select", source, "-o", output, "-a", tiny_artifact, "--top", 4, "--report", report)
+    found = rfprm(*map(str, command))
+    assert found.returncode == 3, found.stderr
+    assert "4 of 12 scored traces" in found.stderr
+    assert "8 outside the top" in found.stderr
+    assert "row 13: not JSON" in found.stderr
+    assert len(read_jsonl(output)) == 4
+    assert report.is_file()
+
+    again = rfprm(*map(str, (*command, "--group-by", "source", "--top-per-group", 1)))
+    assert "scores of 1 shards (1 of them from before)" in again.stderr
+    assert len(read_jsonl(output)) == 3
+
+
+def test_a_rule_that_is_missing_is_one_line(tmp_path: Path, tiny_artifact: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", traces(2))
+    found = rfprm("select", source, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
+    assert found.returncode == 1
+    assert found.stderr.startswith("rfprm: ")
+    assert "give top, share" in found.stderr
+    assert len(found.stderr.splitlines()) == 1
+
+
+def test_workers_need_the_engine_that_has_them(tmp_path: Path, tiny_artifact: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", traces(2))
+    found = rfprm(
+        "select", source, "-o", tmp_path / "o.jsonl", "-a", tiny_artifact, "--top=1", "--workers=2"
+    )
+    assert found.returncode == 1
+    assert "--engine ray and --workers N go together" in found.stderr

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.selection.inputs import Row, open_input
+from selection.selection_helpers import traces, write_jsonl
+
+
+def read_all(source: Path | str, shard_rows: int, *, backwards: bool = False) -> list[Row]:
+    with open_input(str(source)) as opened:
+        shards = opened.plan(shard_rows).shards
+        blocks = {
+            shard.index: opened.read(shard).rows
+            for shard in (reversed(shards) if backwards else shards)
+        }
+    return [row for index in sorted(blocks) for row in blocks[index]]
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[str]:
+    """The same rows as JSON lines, as Parquet with uneven row groups, and as a data set."""
+    rows = traces(700)
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet", row_group_size=190)
+    (tmp_path / "hub").mkdir()
+    write_jsonl(tmp_path / "hub" / "train.jsonl", rows)
+    return [
+        str(tmp_path / "in.jsonl"),
+        str(tmp_path / "in.parquet"),
+        f"hf://{tmp_path / 'hub'}",
+    ]
+
+
+@pytest.mark.parametrize("shard_rows", [1, 7, 256, 1000])
+def test_shards_of_any_size_hold_every_row_once(sources: list[str], shard_rows: int) -> None:
+    for source in sources:
+        assert read_all(source, shard_rows) == traces(700)
+
+
+def test_shards_can_be_read_in_any_order(sources: list[str]) -> None:
+    for source in sources:
+        assert read_all(source, 100, backwards=True) == traces(700)
+
+
+def test_row_numbers_of_json_lines_are_line_numbers(tmp_path: Path) -> None:
+    good = traces(2)
+    source = write_jsonl(tmp_path / "in.jsonl", [good[0], "", "{", good[1], "   "])
+    rows = read_all(source, 2)
+    assert [rows[0], rows[1], rows[3], rows[4]] == [good[0], None, good[1], None]
+    assert isinstance(rows[2], InvalidTrajectoryError)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_changed_row_changes_the_fingerprint(tmp_path: Path, suffix: str) -> None:
+    def fingerprint(answer: str) -> object:
+        rows, path = [{"question": "q", "completion": answer}], tmp_path / f"in{suffix}"
+        if suffix == ".jsonl":
+            write_jsonl(path, rows)
+        else:
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        with open_input(str(path)) as opened:
+            return opened.plan(256).fingerprint
+
+    assert fingerprint("4") == fingerprint("4")
+    assert fingerprint("4") != fingerprint("5")

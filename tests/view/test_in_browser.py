@@ -1,0 +1,76 @@
+"""The page in a headless browser: its script runs, and nothing else does."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from rfprm_runtime.view.view_files import view_files
+from view.scored_files import HOSTILE_STEPS, hostile_row, row, write_rows
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    for name in BROWSERS:
+        if path := shutil.which(name):
+            return path
+    pytest.skip(f"no browser is installed: none of {', '.join(BROWSERS)}")
+
+
+def _dom(browser: str, page: Path, profile: Path, link: str = "") -> str:
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={profile}",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        page.as_uri() + link,
+    ]
+    found = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def test_a_long_list_is_drawn_as_far_as_it_is_seen(browser: str, tmp_path: Path) -> None:
+    scored = write_rows(tmp_path / "scored.jsonl", [row(3, id=index) for index in range(1000)])
+    view_files([scored], tmp_path / "view.html")
+    dom = _dom(browser, tmp_path / "view.html", tmp_path / "profile")
+    assert 'aria-rowcount="1001"' in dom
+    assert 10 <= dom.count("aria-rowindex=") < 100
+    assert dom.count('class="step"') == 3
+
+
+def test_a_text_of_a_trace_is_shown_and_never_run(browser: str, tmp_path: Path) -> None:
+    scored = write_rows(tmp_path / "scored.jsonl", [row(), hostile_row()])
+    view_files([scored], tmp_path / "view.html")
+    dom = _dom(browser, tmp_path / "view.html", tmp_path / "profile", "#2")
+    assert "<title>scored.jsonl</title>" in dom
+    assert len(re.findall("<script", dom)) == 1  # the page's own; the data's is taken out
+    assert "<img" not in dom
+    shown = re.findall(r'<p dir="auto">(.*?)</p></li>', dom, flags=re.DOTALL)
+    # The pipe from the browser is read with line ends made alike.
+    expected = [step.replace("\r\n", "\n") for step in HOSTILE_STEPS]
+    assert [unescape(text) for text in shown] == expected
+
+
+def test_a_trace_of_100_000_characters_is_shown_whole(browser: str, tmp_path: Path) -> None:
+    steps = ["a step that has fifty characters, or just about it"] * 2000
+    scored = write_rows(
+        tmp_path / "scored.jsonl",
+        [row(), row(2000, steps=steps, step_scores=[0.5] * 2000, windowed_from=800)],
+    )
+    view_files([scored], tmp_path / "view.html")
+    dom = _dom(browser, tmp_path / "view.html", tmp_path / "profile", "#2")
+    assert dom.count('class="step"') == 2000
+    assert "from step 800 on" in dom

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from rfprm_runtime import MissingExtraError, TrajectoryScore
+from rfprm_runtime.view.plots import plot_scores, plot_steps
+
+
+def _score(*steps: float, trajectory: float | None = 0.25) -> TrajectoryScore:
+    return TrajectoryScore(
+        step_scores=np.array(steps, dtype=np.float32),
+        trajectory_score=trajectory,
+        reward=float(np.mean(steps)) + (trajectory or 0.0),
+        num_tokens=10,
+    )
+
+
+def test_steps_are_drawn_at_their_scores() -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra plots")
+    [axis] = plot_steps(_score(0.9, 0.5, 0.1).model_copy(update={"windowed_from": 1})).axes
+    line = axis.lines[0]
+    assert line.get_xdata().tolist() == [0, 1, 2]
+    np.testing.assert_allclose(line.get_ydata(), [0.9, 0.5, 0.1], rtol=1e-6)
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels == ["trajectory 0.250", "scored without its whole past"]
+    assert plot_steps(_score(0.5, trajectory=None)).axes[0].get_legend() is None
+
+
+@pytest.mark.parametrize("of", ["reward", "trajectory_score", "lowest_step", "step_scores"])
+def test_every_value_is_counted_in_a_histogram(of: str, tmp_path: object) -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra plots")
+    scores = [_score(0.1 * k, 1.0) for k in range(10)]
+    figure = plot_scores(scores, of=of)  # type: ignore[arg-type]
+    [label] = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert label.startswith(f"all ({20 if of == 'step_scores' else 10}, mean ")
+    by = ["right", "wrong"] * 5
+    figure = plot_scores(scores, of=of, by=by)  # type: ignore[arg-type]
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert [label.split()[0] for label in labels] == ["right", "wrong"]
+    figure.canvas.draw()
+
+
+def test_what_cannot_be_drawn_is_said() -> None:
+    with pytest.raises(ValueError, match="got 1 labels for 2 scores"):
+        plot_scores([_score(0.5)] * 2, by=["a"])
+    with pytest.raises(ValueError, match="none of 2 scores has a trajectory score"):
+        plot_scores([_score(0.5, trajectory=None)] * 2, of="trajectory_score")
+    with pytest.raises(ValueError, match="none of 0 scores"):
+        plot_scores([])
+    with pytest.raises(ValueError, match="of is 'mean', expected one of 'reward'"):
+        plot_scores([_score(0.5)], of="mean")  # type: ignore[arg-type]
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"rfprm_runtime\[plots\]"):
+        plot_steps(_score(0.5))

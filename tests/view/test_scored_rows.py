@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rfprm_runtime import InvalidTrajectoryError, SourceError
+from rfprm_runtime.score_file import score_file
+from rfprm_runtime.view.scored_rows import (
+    ScoredTrace,
+    count_rows,
+    read_scored_rows,
+    scored_trace,
+)
+from tiny_models import fake_scorer
+from view.scored_files import row, write_rows
+
+
+def _found(path: Path, **options: Any) -> list[ScoredTrace]:
+    found = [scored.found for scored in read_scored_rows(path, **options)]
+    assert all(isinstance(trace, ScoredTrace) for trace in found), found
+    return found  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("split", ["blank_lines", "lines"])
+@pytest.mark.parametrize("prefix", ["", "prm_"])
+def test_what_score_writes_is_read_back(tmp_path: Path, split: str, prefix: str) -> None:
+    traces = write_rows(
+        tmp_path / "in.jsonl",
+        [
+            {"question": "q", "completion": "<think>a\nb\n\nc</think>d\n\ne", "is_correct": False},
+            {"question": "q", "steps": ["x", "y"], "response": ["z"], "source": "here", "id": 7},
+        ],
+    )
+    output = tmp_path / "out.jsonl"
+    with fake_scorer() as scorer:
+        score_file(scorer, traces, output, split=split, prefix=prefix)  # type: ignore[arg-type]
+    of_text, of_steps = _found(output, prefix=prefix)
+    assert of_text.steps == (("a\nb", "c") if split == "blank_lines" else ("a", "b", "c"))
+    assert of_text.response == ("d", "e")
+    assert of_text.outcome is False
+    written = json.loads(output.read_text(encoding="utf-8").splitlines()[1])
+    assert of_steps.step_scores == written[prefix + "step_scores"]
+    assert of_steps.reward == written[prefix + "reward"]
+    assert (of_steps.source, of_steps.steps) == ("here", ("x", "y"))
+    assert json.loads(of_steps.other_fields) == {"id": 7}
+
+
+def test_every_format_of_traces_is_read() -> None:
+    chat = {
+        "messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": "c", "reasoning_content": "a\n\nb"},
+        ],
+        "step_scores": [0.1, 0.2],
+        "reward": 0.15,
+    }
+    assert scored_trace(chat).steps == ("a", "b")
+    several = {
+        "question": "q",
+        "generations": ["a", "b\n\nc"],
+        "is_correct": [True, False],
+        "generation": 1,
+        "step_scores": [0.1, 0.2],  # as many as there are generations
+        "reward": 0.15,
+    }
+    trace = scored_trace(several)
+    assert trace.steps == ("b", "c")
+    assert trace.step_scores == [0.1, 0.2]
+
+
+BAD_ROWS = {
+    "not JSON": '{"question": ',
+    "expected an object": "[1]",
+    "no field 'step_scores'; score the file first": row(step_scores=None),
+    "say --prefix 'prm_'": {"question": "q", "steps": ["a"], "prm_step_scores": [1.0]},
+    "expected a list": row(step_scores="0.5"),
+    r"step_scores\[1\] is 1.5, expected a number in \[0, 1\]": row(step_scores=[0.5, 1.5]),
+    r"step_scores\[0\] is None": row(step_scores=[None, 0.5]),
+    r"step_scores\[0\] is True": row(step_scores=[True, 0.5]),
+    r"step_scores\[1\] is nan": row(step_scores=[0.5, float("nan")]),
+    "1 step scores for 2 steps": row(step_scores=[0.5]),
+    "reward is None": row(reward=None),
+    "reward is inf": row(reward=float("inf")),
+    "trajectory_score is 'high'": row(trajectory_score="high"),
+    "no a question": {"steps": ["a"], "step_scores": [0.5], "reward": 0.5},
+    "the question is blank": row(question=" "),
+}
+
+
+@pytest.mark.parametrize(("reason", "bad"), BAD_ROWS.items(), ids=BAD_ROWS)
+def test_a_bad_row_has_its_number_and_reason_and_stops_no_other(
+    tmp_path: Path, reason: str, bad: Any
+) -> None:
+    line = bad if isinstance(bad, str) else json.dumps(bad)
+    path = tmp_path / "scored.jsonl"
+    good = json.dumps(row())
+    path.write_text(f"{good}\n\n{line}\n{good}\n", encoding="utf-8")
+    first, second, third = read_scored_rows(path)
+    assert isinstance(first.found, ScoredTrace)
+    assert isinstance(third.found, ScoredTrace)
+    assert (first.number, second.number, third.number) == (1, 3, 4)
+    assert isinstance(second.found, InvalidTrajectoryError)
+    with pytest.raises(InvalidTrajectoryError, match=reason):
+        raise second.found
+    assert count_rows(path) == 3
+
+
+def test_outcomes_are_taken_where_they_are_ones() -> None:
+    assert scored_trace(row(is_correct=True)).outcome is True
+    assert scored_trace(row(outcome=0.25)).outcome == 0.25
+    assert scored_trace(row(correct="yes")).outcome is None
+
+
+def test_parquet_is_read_like_jsonl(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs the extra select")
+    from pyarrow import parquet
+
+    rows = [row(id=1, is_correct=True, response=None), row(3, response=["so 4"])]
+    path = tmp_path / "scored.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    [first, second] = _found(path)
+    assert first == scored_trace(rows[0])
+    assert second.response == ("so 4",)
+    assert count_rows(path) == 2
+
+
+def test_a_file_that_is_not_there_or_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="there is no file"):
+        list(read_scored_rows(tmp_path / "none.jsonl"))
+    other = tmp_path / "scores.csv"
+    other.touch()
+    with pytest.raises(SourceError, match=r"expected .jsonl or .parquet"):
+        list(read_scored_rows(other))

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rfprm_runtime import RfprmError
+from rfprm_runtime.tint import HIGH, LOW
+from rfprm_runtime.view import view_files as module
+from rfprm_runtime.view.page import FOLDER
+from rfprm_runtime.view.view_files import view_files
+from view.scored_files import HOSTILE_STEPS, hostile_row, row, write_rows
+
+
+class _Page(HTMLParser):
+    """The elements of a page, and the text of its scripts and styles."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self.tags[-1][0] if self.tags else "", data))
+
+    def attributes(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def texts_of(self, tag: str) -> list[str]:
+        return [text for name, text in self.texts if name == tag and text.strip()]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.texts_of("script")[0])
+        return found
+
+
+def test_the_page_holds_every_trace_with_its_scores(tmp_path: Path) -> None:
+    rows = [row(2, source="a", is_correct=True, id=1), row(3, response=["4"], windowed_from=1)]
+    scored = write_rows(tmp_path / "scored.jsonl", rows)
+    summary = view_files([scored], tmp_path / "view.html")
+    assert (summary.num_shown, summary.num_bad, summary.notes) == (2, 0, [])
+    first, second = _Page(tmp_path / "view.html").data["traces"]
+    assert first["steps"] == rows[0]["steps"]
+    assert first["step_scores"] == rows[0]["step_scores"]
+    assert (first["row"], first["source"], first["outcome"]) == (1, "a", True)
+    assert (second["response"], second["windowed_from"]) == (["4"], 1)
+
+
+def test_no_text_of_a_trace_becomes_markup(tmp_path: Path) -> None:
+    scored = write_rows(tmp_path / "<script>alert(1)<!--.jsonl", [hostile_row()])
+    view_files([scored], tmp_path / "hostile.html")
+    scored = write_rows(tmp_path / "plain.jsonl", [row()])
+    view_files([scored], tmp_path / "plain.html")
+    hostile, plain = _Page(tmp_path / "hostile.html"), _Page(tmp_path / "plain.html")
+    assert hostile.tags == plain.tags
+    assert hostile.data["traces"][0]["steps"] == HOSTILE_STEPS
+    assert r"half a pair: \ud800" in hostile.data["traces"][0]["other_fields"]
+
+
+def test_the_page_loads_nothing_and_runs_its_own_script_only(tmp_path: Path) -> None:
+    view_files([write_rows(tmp_path / "scored.jsonl", [row()])], tmp_path / "view.html")
+    page = _Page(tmp_path / "view.html")
+    assert not {"link", "img", "iframe"} & {tag for tag, _ in page.tags}
+    assert not any({"src", "href", "style"} & set(attributes) for _, attributes in page.tags)
+    [policy] = [meta["content"] or "" for meta in page.attributes("meta") if "http-equiv" in meta]
+    assert policy.startswith("default-src 'none'")
+    for text in (page.texts_of("script")[1], page.texts_of("style")[0]):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+
+
+def test_bad_rows_are_listed_in_the_page(tmp_path: Path) -> None:
+    scored = write_rows(tmp_path / "scored.jsonl", [row(), row(step_scores=[0.5]), row()])
+    summary = view_files([scored], tmp_path / "view.html")
+    assert (summary.num_shown, summary.num_bad) == (2, 1)
+    data = _Page(tmp_path / "view.html").data
+    [bad] = data["bad_rows"]
+    assert bad["place"] == "row 2"
+    assert bad["reason"].startswith("1 step scores for 2 steps")
+    assert data["num_bad_rows"] == 1
+
+
+def test_what_a_limit_leaves_out_is_said(tmp_path: Path) -> None:
+    bad = row(step_scores=None)
+    scored = write_rows(tmp_path / "scored.jsonl", [bad, *[row()] * 4, bad])
+    summary = view_files([scored], tmp_path / "view.html", limit=3)
+    assert (summary.num_shown, summary.num_bad) == (3, 1)
+    note = "scored.jsonl: the first 3 traces are shown, 2 more rows are left out (--limit)"
+    assert summary.notes == [note]
+    assert _Page(tmp_path / "view.html").data["notes"] == [note]
+    assert view_files([scored], tmp_path / "view.html", limit=4).notes != []
+    assert view_files([scored], tmp_path / "view.html", limit=5).notes == []
+
+
+def test_several_files_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    paths = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        paths.append(write_rows(tmp_path / name / "scored.jsonl", [row(), row(reward=None)]))
+    view_files(paths, tmp_path / "view.html")
+    data = _Page(tmp_path / "view.html").data
+    assert data["files"] == ["a/scored.jsonl", "b/scored.jsonl"]
+    assert [trace["file"] for trace in data["traces"]] == [0, 1]
+    assert data["bad_rows"][1]["place"] == "b/scored.jsonl, row 2"
+    with pytest.raises(RfprmError, match="the same file is named twice"):
+        view_files([paths[0], paths[0]], tmp_path / "view.html")
+
+
+def test_what_cannot_be_shown_leaves_the_page_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "view.html"
+    page.write_text("before", encoding="utf-8")
+    empty = write_rows(tmp_path / "empty.jsonl", [])
+    with pytest.raises(RfprmError, match=r"empty\.jsonl has no rows"):
+        view_files([empty], page)
+    unscored = write_rows(tmp_path / "unscored.jsonl", [{"question": "q", "steps": ["a"]}] * 2)
+    with pytest.raises(RfprmError, match=r"none of the 2 rows .* row 1: no field 'step_scores'"):
+        view_files([unscored], page)
+    scored = write_rows(tmp_path / "scored.jsonl", [row()] * 3)
+    with pytest.raises(RfprmError, match="is the input itself"):
+        view_files([scored], scored)
+    with pytest.raises(ValueError, match="limit is 0"):
+        view_files([scored], page, limit=0)
+    monkeypatch.setattr(module, "MAX_CHARACTERS", 200)
+    with pytest.raises(RfprmError, match="show fewer: --limit 1"):
+        view_files([scored], page)
+    assert page.read_text(encoding="utf-8") == "before"
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_page_and_notebook_have_the_same_colours() -> None:
+    for color in (LOW, HIGH):
+        text = " ".join(map(str, color))
+        assert text in (FOLDER / "page.css").read_text(encoding="utf-8")
+        assert text in (FOLDER / "trace.js").read_text(encoding="utf-8")
+
+
+def test_the_command_says_what_it_could_not_show(tmp_path: Path) -> None:
+    rows = [row(), row(reward=None), row()]
+    scored = write_rows(tmp_path / "scored.jsonl", rows)
+    found = _rfprm("view", scored, "-o", tmp_path / "view.html", "--limit", 1)
+    assert found.returncode == 0, found.stderr
+    assert "1 traces →" in found.stderr
+    assert "2 more rows are left out" in found.stderr
+    found = _rfprm("view", scored, "-o", tmp_path / "view.html")
+    assert found.returncode == 3
+    assert "row 2: reward is None, expected a number" in found.stderr
+    assert "1 rows cannot be shown; the page lists them" in found.stderr
+    found = _rfprm("view", tmp_path / "none.jsonl", "-o", tmp_path / "view.html")
+    assert found.returncode == 1
+    assert "there is no file" in found.stderr
+
+
+def _rfprm(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from rfprm_runtime.cli import main; main()"]
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
