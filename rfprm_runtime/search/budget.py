@@ -1,4 +1,4 @@
-"""What a search may spend, and what it has spent. Knows no steps."""
+"""What a search may spend, and what it has spent. Knows no steps and no scores."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of one search; None is no limit. Looked at before each round, so that at most one
-    round is spent beyond ``max_tokens`` and ``max_seconds``; ``max_steps`` is never exceeded."""
+    """Limits of the search for one question; None is no limit.
+
+    ``max_tokens`` and ``max_seconds`` are looked at before each round, so that one round is spent
+    beyond them at most; ``max_steps`` and ``max_depth`` are never exceeded.
+    """
 
     max_tokens: int | None = None
-    """Tokens that the policy generates."""
+    """Tokens that the policy writes, of steps that are kept or not."""
     max_steps: int | None = None
-    """Steps proposed, kept or not."""
+    """Steps that are proposed, kept or not."""
     max_seconds: float | None = None
     max_depth: int = 40
     """Steps of one trace."""
@@ -32,11 +35,12 @@ class Spent:
 
     num_tokens: int = 0
     num_steps: int = 0
+    num_rounds: int = 0
     seconds: float = 0.0
     proposing_seconds: float = 0.0
-    """Time in which at least one proposal was waited for."""
+    """Time in which a proposal was waited for. Of searches in common, for all of them."""
     scoring_seconds: float = 0.0
-    """Time in which steps were scored; it may overlap with proposing."""
+    """Time in which steps were scored, likewise; with async proposers both overlap."""
     _started: float = field(default_factory=time.monotonic, repr=False)
 
     def exhausted(self, budget: Budget) -> str | None:
@@ -52,11 +56,3 @@ class Spent:
             if limit is not None and value >= limit:
                 return name
         return None
-
-    def affordable(self, budget: Budget, num_nodes: int, count: int) -> tuple[int, int]:
-        """How many of ``num_nodes`` may be expanded, and with how many steps each."""
-        if budget.max_steps is None:
-            return num_nodes, count
-        left = budget.max_steps - self.num_steps
-        nodes = max(1, min(num_nodes, left))
-        return nodes, max(1, min(count, left // nodes))

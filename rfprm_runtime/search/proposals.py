@@ -1,11 +1,14 @@
-"""What a policy proposes: next steps after the steps so far. Knows no scores."""
+"""What a policy is asked for, next steps after the steps so far, and what it answers.
+
+Knows no scores.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rfprm_runtime.errors import RfprmError
@@ -14,7 +17,18 @@ Steps = tuple[str, ...]
 
 
 class ProposerError(RfprmError):
-    """A proposer returned what is no list of proposals."""
+    """A proposer could not propose; what it raises where a search is to go on without it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Where a policy is to go on from."""
+
+    question: str
+    steps: Steps
+    """The steps so far; none at the beginning."""
+    count: int
+    """Proposals wanted, at most."""
 
 
 @dataclass(frozen=True)
@@ -27,51 +41,53 @@ class Proposal:
     """What it cost the policy, in its own tokens; counts against the budget."""
     finished: bool = False
     """Whether the trace ends here."""
-    response: Steps = field(default=())
+    response: Steps = ()
     """The final response after the thinking, where the policy writes one."""
 
 
-Proposer = Callable[
-    [str, Sequence[Steps], int],
-    "list[list[Proposal]] | Awaitable[list[list[Proposal]]]",
-]
-"""``proposer(question, prefixes, count)``: up to ``count`` proposals for each prefix (the steps so
-far), in the order of the prefixes. A plain function gets all prefixes at once and runs in a thread;
-a coroutine function is called for each prefix, all of them at the same time."""
+Proposals = Sequence[Sequence[Proposal]]
+Proposer = Callable[[Sequence[Request]], "Proposals | Awaitable[Proposals]"]
+"""``proposer(requests)``: a list of proposals for each request, in order. A plain function gets all
+requests of a round at once and runs in a thread; a coroutine function is called for each request,
+all of them at the same time, and is awaited while what has come already is scored."""
 
 
 def is_async(proposer: Proposer) -> bool:
-    call = getattr(proposer, "__call__", None)  # noqa: B004 (an object may be called)
+    """Whether ``proposer``, a function or an object that can be called, has to be awaited."""
+    call = getattr(proposer, "__call__", None)  # noqa: B004 (its kind is asked for, not whether)
     return inspect.iscoroutinefunction(proposer) or inspect.iscoroutinefunction(call)
 
 
-async def propose(
-    proposer: Proposer, question: str, prefixes: Sequence[Steps], count: int
-) -> list[list[Proposal]]:
+async def propose(proposer: Proposer, requests: Sequence[Request]) -> list[list[Proposal]]:
     """Ask once, wherever the proposer runs, and check what it says.
 
-    Raises :class:`ProposerError` for an answer of the wrong shape, and what the proposer raises.
+    Raises ``ValueError`` for an answer of the wrong shape, and what the proposer raises.
     """
     if is_async(proposer):
-        answer: Any = await proposer(question, prefixes, count)  # type: ignore[misc]
+        answer: Any = await proposer(requests)  # type: ignore[misc]
     else:
-        answer = await asyncio.to_thread(proposer, question, prefixes, count)
-    return _checked(answer, len(prefixes))
-
-
-def _checked(answer: Any, num_prefixes: int) -> list[list[Proposal]]:
-    if not isinstance(answer, Sequence) or len(answer) != num_prefixes:
+        answer = await asyncio.to_thread(proposer, requests)
+    if not isinstance(answer, Sequence) or len(answer) != len(requests):
         came = f"{len(answer)} lists" if isinstance(answer, Sequence) else type(answer).__name__
-        raise ProposerError(
-            f"the proposer returned {came} for {num_prefixes} prefixes, expected a list of "
+        raise ValueError(
+            f"the proposer returned {came} for {len(requests)} requests, expected a list of "
             "proposals for each"
         )
-    for proposals in answer:
-        for proposal in proposals:
-            if not isinstance(proposal, Proposal):
-                raise ProposerError(
-                    f"the proposer returned a {type(proposal).__name__}, expected a Proposal"
-                )
-            if not proposal.text.strip() and not proposal.finished:
-                raise ProposerError("the proposer returned a blank step that ends nothing")
+    for proposals, request in zip(answer, requests, strict=True):
+        _check(proposals, request.count)
     return [list(proposals) for proposals in answer]
+
+
+def _check(proposals: Any, count: int) -> None:
+    if not isinstance(proposals, Sequence) or len(proposals) > count:
+        came = len(proposals) if isinstance(proposals, Sequence) else type(proposals).__name__
+        raise ValueError(f"the proposer returned {came} where {count} proposals were asked for")
+    for proposal in proposals:
+        if not isinstance(proposal, Proposal):
+            raise ValueError(
+                f"the proposer returned a {type(proposal).__name__}, expected a Proposal"
+            )
+        if not proposal.text.strip() and not proposal.finished:
+            raise ValueError("the proposer returned a blank step that ends nothing")
+        if proposal.num_tokens < 0:
+            raise ValueError(f"a proposal cost {proposal.num_tokens} tokens, expected 0 or more")

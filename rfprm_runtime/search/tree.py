@@ -12,7 +12,7 @@ import numpy as np
 
 from rfprm_runtime.errors import MissingExtraError, RfprmError
 from rfprm_runtime.session import Session
-from rfprm_runtime.types import Float32Array, TrajectoryScore
+from rfprm_runtime.types import Float32Array, Trajectory, TrajectoryScore
 from rfprm_runtime.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ class Node:
     step_scores: Float32Array = field(default_factory=lambda: np.zeros(0, np.float32))
     """float32 [depth], of the whole path."""
     value: float = 0.0
-    """The aggregated step scores of the path, by which nodes are compared."""
+    """What the trace so far is worth, by which branches are compared."""
+    num_proposed: int = 1
+    """How often this very step was proposed here."""
     state: State = "open"
     reason: str = ""
     """Why it is failed, hopeless or pruned."""
@@ -44,11 +46,17 @@ class Node:
     response: tuple[str, ...] = ()
     score: TrajectoryScore | None = None
     """Of finished traces."""
+    final_value: float | None = None
+    """What a finished trace is worth among the others."""
     session: Session | None = field(default=None, repr=False, compare=False)
 
     def leave(self, state: State, reason: str = "") -> None:
         """It will not be gone on from: what its session keeps is freed."""
         self.state, self.reason = state, reason
+        self.free()
+
+    def free(self) -> None:
+        """Close its session, if there is one."""
         if self.session is not None:
             self.session.close()
             self.session = None
@@ -72,9 +80,13 @@ class SearchTree:
         return node
 
     def path(self, node: Node) -> tuple[str, ...]:
-        """The steps from the question to ``node``."""
-        steps = [n.step for n in self.ancestors(node)]
+        """The steps from the question to ``node``. One that only ends its trace is none."""
+        steps = [n.step for n in self.ancestors(node) if n.step]
         return tuple(steps[::-1])
+
+    def trajectory(self, node: Node) -> Trajectory:
+        """The trace that ends at ``node``, with its response."""
+        return Trajectory(question=self.question, steps=self.path(node), response=node.response)
 
     def ancestors(self, node: Node) -> Iterator[Node]:
         """``node`` and what is above it, without the root."""
@@ -97,6 +109,8 @@ class SearchTree:
                     "step": node.step,
                     "step_score": float(node.step_scores[-1]) if len(node.step_scores) else None,
                     "value": node.value,
+                    "final_value": node.final_value,
+                    "num_proposed": node.num_proposed,
                     "state": node.state,
                     "reason": node.reason,
                     "response": list(node.response),
@@ -162,9 +176,10 @@ def _read_node(tree: SearchTree, row: dict[str, Any]) -> None:
     else:
         node = tree.add(tree.nodes[row["parent"]], row["step"])
         before = tree.nodes[row["parent"]].step_scores
-        if row["step_score"] is not None:
-            node.step_scores = np.append(before, np.float32(row["step_score"]))
+        has_own = bool(row["step"]) and row["step_score"] is not None
+        node.step_scores = np.append(before, np.float32(row["step_score"])) if has_own else before
     node.value, node.state, node.reason = row["value"], row["state"], row["reason"]
+    node.final_value, node.num_proposed = row["final_value"], row["num_proposed"]
     node.response = tuple(row["response"])
     node.score = None if row["score"] is None else TrajectoryScore(**row["score"])
 

@@ -1,0 +1,182 @@
+"""One round of a search: ask for next steps and score them, as far as possible at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from rfprm_runtime.errors import InvalidTrajectoryError, TraceTooLongError
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.search.proposals import (
+    Proposal,
+    Proposals,
+    Proposer,
+    ProposerError,
+    Request,
+    is_async,
+    propose,
+)
+from rfprm_runtime.search.tree import Node
+from rfprm_runtime.session import Session
+from rfprm_runtime.types import Float32Array, TrajectoryScore
+
+Result = TypeVar("Result")
+TraceError = (InvalidTrajectoryError, TraceTooLongError)
+
+
+@dataclass
+class Draft:
+    """A proposal on its way into the tree."""
+
+    parent: Node
+    proposal: Proposal
+    num_proposed: int = 1
+    session: Session | None = None
+    step_scores: Float32Array = field(default_factory=lambda: np.zeros(0, np.float32))
+    score: TrajectoryScore | None = None
+    error: str = ""
+
+    @property
+    def scored_session(self) -> Session:
+        assert self.session is not None
+        return self.session
+
+    def fail(self, error: Exception) -> None:
+        self.error = str(error)
+        if self.session is not None:
+            self.session.close()
+
+
+@dataclass
+class Expanded:
+    """What came of one request."""
+
+    drafts: list[Draft] = field(default_factory=list)
+    num_steps: int = 0
+    """Proposals, equal ones counted as often as they came."""
+    num_tokens: int = 0
+    error: str = ""
+
+
+@dataclass
+class Round:
+    """What came of all requests, in their order, and how long it took."""
+
+    expanded: list[Expanded]
+    proposing_seconds: float = 0.0
+    scoring_seconds: float = 0.0
+
+
+async def expand(
+    scorer: Scorer,
+    proposer: Proposer,
+    requests: Sequence[tuple[Node, Request]],
+    *,
+    score_unfinished: bool,
+) -> Round:
+    """Proposals for each request, scored; ``score_unfinished``: with a whole score for each.
+
+    A :class:`ProposerError` of one request, and what the scorer has against one step, is written
+    down there and does not stop the others. Raises whatever else a proposer raises.
+    """
+    started = time.perf_counter()
+    done = Round([Expanded() for _ in requests])
+    everything = list(range(len(requests)))
+    groups = [[index] for index in everything] if is_async(proposer) else [everything]
+    tasks = {
+        asyncio.create_task(_ask(proposer, [requests[i][1] for i in group])): group
+        for group in groups
+    }
+    pending = set(tasks)
+    try:
+        while pending:
+            ready, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            # To the same bit and in the same order, whatever came first.
+            arrived = sorted(ready, key=lambda task: tasks[task])
+            drafts: list[Draft] = []
+            for task in arrived:
+                found, at = task.result()
+                done.proposing_seconds = max(done.proposing_seconds, at - started)
+                for place, index in enumerate(tasks[task]):
+                    done.expanded[index] = _collect(requests[index][0], found, place)
+                    drafts += done.expanded[index].drafts
+            before = time.perf_counter()
+            await asyncio.to_thread(_score, scorer, drafts, score_unfinished)
+            done.scoring_seconds += time.perf_counter() - before
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+    return done
+
+
+async def _ask(
+    proposer: Proposer, requests: Sequence[Request]
+) -> tuple[Proposals | ProposerError, float]:
+    """The answer, and when it came."""
+    try:
+        return await propose(proposer, requests), time.perf_counter()
+    except ProposerError as error:
+        return error, time.perf_counter()
+
+
+def _collect(parent: Node, found: Proposals | ProposerError, place: int) -> Expanded:
+    if isinstance(found, ProposerError):
+        return Expanded(error=str(found))
+    proposals = found[place]
+    if not proposals:
+        return Expanded(error="the proposer proposed nothing")
+    drafts: dict[tuple[str, bool, tuple[str, ...]], Draft] = {}
+    for proposal in proposals:
+        key = (proposal.text.strip(), proposal.finished, proposal.response)
+        if key in drafts:
+            drafts[key].num_proposed += 1
+        else:
+            drafts[key] = Draft(parent, proposal)
+    num_tokens = sum(proposal.num_tokens for proposal in proposals)
+    return Expanded(list(drafts.values()), len(proposals), num_tokens)
+
+
+def _score(scorer: Scorer, drafts: Sequence[Draft], score_unfinished: bool) -> None:
+    """Fill in sessions and scores. All drafts share the passes over the weights."""
+    for draft in drafts:
+        assert draft.parent.session is not None
+        draft.session = draft.parent.session.fork()
+    _for_each(
+        [draft for draft in drafts if draft.proposal.text.strip()],
+        lambda some: scorer.extend_sessions(
+            [draft.scored_session for draft in some], [[draft.proposal.text] for draft in some]
+        ),
+    )
+    alive = [draft for draft in drafts if not draft.error]
+    closing = [draft for draft in alive if draft.proposal.finished or score_unfinished]
+    scores = _for_each(
+        closing,
+        lambda some: scorer.score_sessions(
+            [draft.scored_session for draft in some], [draft.proposal.response for draft in some]
+        ),
+    )
+    for draft, score in zip(closing, scores, strict=True):
+        draft.score = score
+    for draft in alive:
+        draft.step_scores = draft.scored_session.step_scores
+
+
+def _for_each(
+    drafts: Sequence[Draft], call: Callable[[Sequence[Draft]], Sequence[Result]]
+) -> list[Result | None]:
+    """``call`` for all at once; where one of them is refused, for one at a time."""
+    if not drafts:
+        return []
+    try:
+        return list(call(drafts))
+    except TraceError as error:
+        if len(drafts) == 1:
+            drafts[0].fail(error)
+            return [None]
+    return [result for draft in drafts for result in _for_each([draft], call)]

@@ -1,0 +1,294 @@
+"""Searcher: a question in, the traces that a policy wrote under a PRM's guidance out.
+
+choose branches → propose next steps → score them → grow the tree
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from rfprm_runtime.aggregation import Aggregation, StepAggregation, aggregate, aggregate_steps
+from rfprm_runtime.answers import final_answer
+from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.reranker import Vote, count_votes, text_of
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.search.budget import Budget, Spent
+from rfprm_runtime.search.expansion import Draft, Expanded, TraceError, expand
+from rfprm_runtime.search.proposals import Proposer, ProposerError, Request, is_async
+from rfprm_runtime.search.strategies import BeamSearch, Strategy
+from rfprm_runtime.search.tree import Node, SearchTree
+from rfprm_runtime.types import Float32Array, Trajectory, TrajectoryScore
+
+OnError = Literal["raise", "return"]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found."""
+
+    question: str
+    finished: tuple[Node, ...]
+    """Complete traces, the best first."""
+    stopped: str
+    """Why it ended: ``done``, the limit of the budget that was reached, or ``failed``."""
+    spent: Spent
+    tree: SearchTree = field(repr=False)
+    error: RfprmError | None = None
+    """Why there is nothing at all."""
+
+    @property
+    def best(self) -> Node | None:
+        """The best complete trace; None where none was completed."""
+        return self.finished[0] if self.finished else None
+
+    @property
+    def trajectory(self) -> Trajectory | None:
+        """Of the best complete trace."""
+        return None if self.best is None else self.tree.trajectory(self.best)
+
+    @property
+    def num_failed(self) -> int:
+        """Steps that could not be proposed or scored; ``tree`` says why, node by node."""
+        return len(self.tree.with_state("failed"))
+
+    def vote(
+        self,
+        *,
+        weighted: bool = True,
+        extract_answer: Callable[[str], str | None] = final_answer,
+        same_answer: Callable[[str, str], bool | None] | None = None,
+    ) -> tuple[Vote, ...]:
+        """Answers of the complete traces by summed value (or by number), the most first; the
+        members of a vote are indices into ``finished``. A trace that was written several times
+        counts as often. Arguments are those of :class:`~rfprm_runtime.Reranker`; without
+        ``same_answer`` only numbers of the same value and equal texts are the same."""
+        answers = [extract_answer(text_of(self.tree.trajectory(node))) for node in self.finished]
+        weights = [
+            node.num_proposed * ((node.final_value or 0.0) if weighted else 1.0)
+            for node in self.finished
+        ]
+        return count_votes(answers, weights, same_answer=same_answer)
+
+
+@dataclass
+class _Search:
+    """One question on its way."""
+
+    tree: SearchTree
+    spent: Spent = field(default_factory=Spent)
+    stopped: str = ""
+    error: RfprmError | None = None
+
+    def fail(self, error: RfprmError) -> None:
+        self.error, self.stopped = error, "failed"
+
+    def result(self) -> SearchResult:
+        finished = sorted(
+            self.tree.with_state("finished"), key=lambda node: (-(node.final_value or 0.0), node.id)
+        )
+        return SearchResult(
+            self.tree.question, tuple(finished), self.stopped, self.spent, self.tree, self.error
+        )
+
+
+class Searcher:
+    """Searches with one scorer, one proposer and one strategy. Keeps no state between searches, so
+    threads and tasks may share it."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        proposer: Proposer,
+        strategy: Strategy | None = None,
+        *,
+        budget: Budget | None = None,
+        value: Aggregation | Callable[[Float32Array], float] = "mean",
+        final: Aggregation | Callable[[TrajectoryScore], float] = "reward",
+        min_step_score: float = 0.0,
+    ) -> None:
+        """``strategy`` is beam search unless given.
+
+        ``value`` compares branches: an aggregation of the step scores so far, or a function of
+        them (float32 [T]); ``reward`` and ``trajectory`` score each unfinished trace as if it
+        ended there, for one marker more. ``final`` compares complete traces. A branch whose newest
+        step scores below ``min_step_score`` is given up at once.
+
+        Raises ``ValueError`` for an unknown aggregation.
+        """
+        for name, how in (("value", value), ("final", final)):
+            if not callable(how) and how not in get_args(Aggregation):
+                raise ValueError(
+                    f"{name} is {how!r}, expected one of {get_args(Aggregation)} or a function"
+                )
+        self._scorer, self._proposer = scorer, proposer
+        self._strategy = strategy if strategy is not None else BeamSearch()
+        self._budget = budget if budget is not None else Budget()
+        self._value, self._final = value, final
+        self._min_step_score = min_step_score
+
+    def search(self, question: str) -> SearchResult:
+        """Search for one question.
+
+        A step that cannot be scored, and a branch for which the proposer raises
+        :class:`ProposerError`, become failed nodes of the tree, and the others go on.
+        Raises :class:`InvalidTrajectoryError` for a blank question, :class:`TraceTooLongError` for
+        one that leaves no positions, :class:`ProposerError` where there was no first step,
+        ``ValueError`` where the proposer's answer has the wrong shape, and what else it raises.
+        """
+        return self.search_many([question])[0]
+
+    def search_many(
+        self, questions: Sequence[str], *, on_error: OnError = "raise"
+    ) -> list[SearchResult]:
+        """:meth:`search` for many questions. With a plain proposer they go round by round: all
+        requests of a round are one call of the proposer, all steps one batch of the scorer.
+
+        With ``on_error="return"`` a question that comes to nothing has its error in its result.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self.search_many_async(questions, on_error=on_error))
+        raise RuntimeError("an event loop is running here: await search_async or search_many_async")
+
+    async def search_async(self, question: str) -> SearchResult:
+        """:meth:`search`, awaited. What an async proposer has brought is scored in a thread while
+        the rest is waited for."""
+        return (await self.search_many_async([question]))[0]
+
+    async def search_many_async(
+        self, questions: Sequence[str], *, on_error: OnError = "raise"
+    ) -> list[SearchResult]:
+        """:meth:`search_many`, awaited. With an async proposer each question goes its own way."""
+        if isinstance(questions, str):
+            raise ValueError("got one string where a list of questions was expected")
+        if on_error not in get_args(OnError):
+            raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'return'")
+        searches = [_Search(SearchTree(question)) for question in questions]
+        with self._sessions(searches, on_error):
+            if is_async(self._proposer):
+                await _all_or_none([self._run([search], on_error) for search in searches])
+            else:
+                await self._run(searches, on_error)
+        return [search.result() for search in searches]
+
+    @contextlib.contextmanager
+    def _sessions(self, searches: Sequence[_Search], on_error: OnError) -> Iterator[None]:
+        """Sessions for the roots; all that is still open is closed in the end."""
+        try:
+            for search in searches:
+                try:
+                    search.tree.root.session = self._scorer.session(search.tree.question)
+                except TraceError as error:
+                    search.fail(error)
+            _raise_first(searches, on_error)
+            yield
+        finally:
+            for search in searches:
+                for node in search.tree.nodes:
+                    node.free()
+
+    async def _run(self, searches: Sequence[_Search], on_error: OnError) -> None:
+        while True:
+            requests = [
+                (search, node, request)
+                for search in searches
+                for node, request in self._next_requests(search)
+            ]
+            if not requests:
+                return
+            done = await expand(
+                self._scorer,
+                self._proposer,
+                [(node, request) for _, node, request in requests],
+                score_unfinished=self._value in ("reward", "trajectory"),
+            )
+            for (search, node, _), expanded in zip(requests, done.expanded, strict=True):
+                self._grow(search, node, expanded)
+            for search in {id(search): search for search, *_ in requests}.values():
+                search.spent.num_rounds += 1
+                search.spent.proposing_seconds += done.proposing_seconds
+                search.spent.scoring_seconds += done.scoring_seconds
+            _raise_first(searches, on_error)
+
+    def _next_requests(self, search: _Search) -> list[tuple[Node, Request]]:
+        """What is wanted next for one question; nothing where its search is over."""
+        tree, budget = search.tree, self._budget
+        if search.stopped:
+            return []
+        search.stopped = search.spent.exhausted(budget) or ""
+        if search.stopped:
+            return []
+        choice = self._strategy.choose(tree.with_state("open"), tree.with_state("finished"))
+        for node in choice.prune:
+            node.leave("pruned")
+        left = np.inf if budget.max_steps is None else budget.max_steps - search.spent.num_steps
+        requests = []
+        for node, wanted in choice.expand:
+            count = int(min(wanted, left))
+            if count > 0:
+                left -= count
+                requests.append((node, Request(tree.question, tree.path(node), count)))
+        if not requests:
+            search.stopped = "done"
+        return requests
+
+    def _grow(self, search: _Search, node: Node, expanded: Expanded) -> None:
+        search.spent.num_steps += expanded.num_steps
+        search.spent.num_tokens += expanded.num_tokens
+        if expanded.error:
+            node.leave("failed", expanded.error)
+            if node.parent is None:
+                search.fail(ProposerError(expanded.error))
+            return
+        node.leave("expanded")
+        for draft in expanded.drafts:
+            self._add(search.tree, draft)
+
+    def _add(self, tree: SearchTree, draft: Draft) -> None:
+        proposal = draft.proposal
+        node = tree.add(draft.parent, proposal.text.strip())
+        node.session, node.num_proposed = draft.session, draft.num_proposed
+        node.response, node.step_scores = tuple(proposal.response), draft.step_scores
+        if draft.error:
+            node.leave("failed", draft.error)
+            return
+        node.value = self._value_of(draft)
+        if proposal.finished:
+            assert draft.score is not None
+            node.score, node.final_value = draft.score, aggregate(draft.score, self._final)
+            node.leave("finished")
+        elif draft.step_scores[-1] < self._min_step_score:
+            node.leave("hopeless", f"step score below {self._min_step_score:g}")
+        elif node.depth >= self._budget.max_depth:
+            node.leave("too_deep", f"{node.depth} steps without an end")
+
+    def _value_of(self, draft: Draft) -> float:
+        how = self._value
+        if callable(how) or how in get_args(StepAggregation):
+            return aggregate_steps(draft.step_scores, how)  # type: ignore[arg-type]
+        assert draft.score is not None
+        return aggregate(draft.score, how)
+
+
+def _raise_first(searches: Sequence[_Search], on_error: OnError) -> None:
+    errors = [search.error for search in searches if search.error is not None]
+    if errors and on_error == "raise":
+        raise errors[0]
+
+
+async def _all_or_none(runs: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all at the same time; the first error cancels the others."""
+    tasks = [asyncio.ensure_future(run) for run in runs]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
