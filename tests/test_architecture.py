@@ -24,7 +24,8 @@ MAY_IMPORT = {
 # Inside the runtime: a module imports its own layer or lower ones.
 LAYERS = [
     {"errors"},
-    {"parsing", "rotary", "cores", "bounded", "rewards", "token_rewards", "whole_files", "tint"},
+    {"parsing", "rotary", "cores", "bounded", "endpoint", "rewards", "token_rewards", "whole_files",
+     "tint"},
     {"types", "manifest", "notebook"},
     {"families", "rendering", "encoding", "batching", "readout", "aggregation", "windowing",
      "artifact", "records", "formats", "answers", "native"},

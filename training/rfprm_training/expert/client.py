@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.endpoint import Endpoint, EndpointError, EndpointRefusedError, TryAgainError
 from rfprm_training import TrainingError
 from rfprm_training.expert.budget import Budget, Usage
 from rfprm_training.expert.cache import Answer, AnswerCache, request_key
 from rfprm_training.expert.config import ExpertConfig
 
-try:
+if TYPE_CHECKING:
     import httpx
-    import tenacity
-except ImportError as error:
-    raise MissingExtraError(error.name or "httpx", "data", "the expert LLM") from None
 
 Form = TypeVar("Form", bound=BaseModel)
 _JSON_OBJECT = re.compile(r"\{.*\}", re.S)
@@ -34,12 +30,6 @@ class ExpertError(TrainingError):
 
 class ServerRefusedError(TrainingError):
     """The server will refuse every request (wrong key, no such model): labelling stops."""
-
-
-class _TryAgain(Exception):  # noqa: N818 (never leaves this module)
-    def __init__(self, message: str, after: float | None = None) -> None:
-        super().__init__(message)
-        self.after = after
 
 
 class ExpertClient:
@@ -54,13 +44,15 @@ class ExpertClient:
         self._budget = Budget(config)
         self._slots = asyncio.Semaphore(config.concurrency)
         self._on_their_way: dict[str, asyncio.Future[Answer]] = {}
-        key = os.environ.get(config.api_key_env)
-        self._http = httpx.AsyncClient(
-            base_url=config.base_url.rstrip("/") + "/",
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            # One deadline for an attempt: a server that sends a byte a minute must not hold it.
-            timeout=httpx.Timeout(config.timeout),
-            limits=httpx.Limits(max_connections=config.concurrency),
+        self._endpoint = Endpoint(
+            config.base_url,
+            api_key_env=config.api_key_env,
+            timeout=config.timeout,
+            concurrency=config.concurrency,
+            max_attempts=config.max_attempts,
+            max_wait=config.max_wait,
+            on_attempt=self._counting("requests"),
+            on_retry=self._counting("retries"),
         )
 
     @property
@@ -152,7 +144,7 @@ class ExpertClient:
             reserved = self._budget.reserve(messages)
             answer = None
             try:
-                answer = await self._send_with_retries(request)
+                answer = await self._send(request)
             finally:
                 self._budget.settle(reserved, answer)
             self._cache.put(key, self.config.model, prompt_id, answer)
@@ -182,54 +174,19 @@ class ExpertClient:
             }
         return request
 
-    async def _send_with_retries(self, request: dict[str, Any]) -> Answer:
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_TryAgain),
-            stop=tenacity.stop_after_attempt(self.config.max_attempts),
-            wait=self._wait,
-            before_sleep=self._count_retry,
-            reraise=True,
-        )
+    async def _send(self, request: dict[str, Any]) -> Answer:
         try:
-            answer: Answer = await retrying(self._attempt, request)
-        except _TryAgain as error:
-            raise ExpertError(
-                f"{self.config.base_url} gave no answer in {self.config.max_attempts} attempts, "
-                f"the last: {error}"
-            ) from None
-        return answer
+            return await self._endpoint.post("chat/completions", request, _read_answer)
+        except EndpointRefusedError as error:
+            raise ServerRefusedError(f"{error} (expert.base_url, expert.model)") from None
+        except EndpointError as error:
+            raise ExpertError(str(error)) from None
 
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, _TryAgain) and error.after is not None:
-            return min(error.after, self.config.max_wait)
-        backoff = tenacity.wait_random_exponential(multiplier=0.5, max=self.config.max_wait)
-        return float(backoff(state))
+    def _counting(self, name: str) -> Callable[[], None]:
+        def count() -> None:
+            setattr(self.usage, name, getattr(self.usage, name) + 1)
 
-    def _count_retry(self, state: tenacity.RetryCallState) -> None:
-        self.usage.retries += 1
-
-    async def _attempt(self, request: dict[str, Any]) -> Answer:
-        self.usage.requests += 1
-        try:
-            response = await asyncio.wait_for(
-                self._http.post("chat/completions", json=request), self.config.timeout
-            )
-        except (TimeoutError, asyncio.TimeoutError, httpx.TimeoutException):
-            raise _TryAgain(f"no answer within {self.config.timeout:g} s") from None
-        except httpx.HTTPError as error:
-            raise _TryAgain(f"{type(error).__name__}: {error}") from None
-        status = response.status_code
-        if status in (408, 409, 425, 429) or status >= 500:
-            raise _TryAgain(f"status {status}", _retry_after(response))
-        if status in (401, 403, 404):
-            raise ServerRefusedError(
-                f"{self.config.base_url} refuses with status {status}: {response.text[:200]!r}; "
-                f"check expert.base_url, expert.model and the key in ${self.config.api_key_env}"
-            )
-        if status != 200:
-            raise ExpertError(f"status {status}: {response.text[:300]!r}")
-        return _read_answer(response)
+        return count
 
     async def __aenter__(self) -> ExpertClient:
         return self
@@ -240,7 +197,7 @@ class ExpertClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._http.aclose()
+        await self._endpoint.close()
         self._cache.close()
 
 
@@ -273,24 +230,6 @@ def _read_answer(response: httpx.Response) -> Answer:
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         # A proxy's page with status 200, or half of an answer.
-        raise _TryAgain(
+        raise TryAgainError(
             f"not a chat completion ({type(error).__name__}): {response.text[:120]!r}"
         ) from None
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds, from either form of the header."""
-    value = response.headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        from datetime import datetime, timezone
-
-        wait = parsedate_to_datetime(value) - datetime.now(timezone.utc)
-        return max(0.0, wait.total_seconds())
-    except (TypeError, ValueError):
-        return None
