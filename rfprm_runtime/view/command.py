@@ -35,11 +35,15 @@ def view(
 
     summary = view_files(scored, output, prefix=prefix, limit=limit)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"{summary.num_shown:,} traces → {output}", markup=False)
+    console.print(f"{_count(summary.num_shown, 'trace')} → {output}", markup=False)
     for note in summary.notes:
         console.print(note, markup=False, style="yellow")
     for row in summary.bad_rows[:_MAX_BAD_ROWS_TOLD]:
         console.print(f"{row.place}: {row.reason}", markup=False, style="red")
     if summary.num_bad:
-        console.print(f"{summary.num_bad:,} rows cannot be shown; the page lists them")
+        console.print(f"{_count(summary.num_bad, 'row')} cannot be shown; the page lists them")
         raise typer.Exit(EXIT_SOME_ROWS_FAILED)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

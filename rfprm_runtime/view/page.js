@@ -12,19 +12,25 @@ data.traces.forEach(addDerived);
 const manyFiles = data.files.length > 1;
 const manySources = new Set(data.traces.map((trace) => trace.source)).size > 1;
 const outcomesKnown = data.traces.some((trace) => trace.outcome !== null);
+// What was selected by the reward itself needs no column that says it twice.
+const selectedByAnother = data.traces.some(isSelectedByAnother);
+const ranked = data.traces.some((trace) => trace.rank !== null);
+const ROW = { key: "row", label: "Row" };
 const COLUMNS = [
-  { key: "row", label: "Row" },
+  ...(ranked ? [{ key: "rank", label: "Rank", cell: (trace) => (trace.rank === null ? "" : grouped(trace.rank)) }] : [ROW]),
   { key: "question", label: "Question", cell: questionCell },
   { key: "reward", label: "Reward", cell: (trace) => three(trace.reward), highFirst: true },
+  ...(selectedByAnother ? [{ key: "selection_score", label: "Selection", cell: (trace) => (trace.selection_score === null ? "" : three(trace.selection_score)), highFirst: true }] : []),
   { key: "trajectory_score", label: "Trajectory", cell: (trace) => scoreCell(trace.trajectory_score), highFirst: true },
   { key: "lowest", label: "Lowest", cell: (trace) => scoreCell(trace.lowest) },
   { key: "num_steps", label: "Steps", cell: (trace) => grouped(trace.num_steps), highFirst: true },
   { key: "length", label: "Length", cell: (trace) => grouped(trace.length), highFirst: true },
+  ...(ranked ? [ROW] : []),
   ...(outcomesKnown ? [{ key: "outcome", label: "Outcome", cell: (trace) => trace.outcomeName }] : []),
   ...(manySources ? [{ key: "source", label: "Source" }] : []),
   ...(manyFiles ? [{ key: "fileName", label: "File", style: "file" }] : []),
 ];
-const RANGES = { reward: "Reward", trajectory_score: "Trajectory", lowest: "Lowest step" };
+const RANGES = { reward: "Reward", trajectory_score: "Trajectory", lowest: "Lowest step", ...(selectedByAnother ? { selection_score: "Selection" } : {}) };
 
 const narrow = matchMedia("(max-width: 860px)");
 let order = { column: COLUMNS[0], descending: false };
@@ -46,12 +52,14 @@ function addDerived(trace, index) {
 
 // Sorting and filtering
 
+const collator = new Intl.Collator();
+
 function compare(left, right) {
   const [a, b] = [left[order.column.key], right[order.column.key]];
   if (a === b) return left.position - right.position;
   if (a === null) return 1; // what has no value stays last either way
   if (b === null) return -1;
-  const sign = typeof a === "string" ? a.localeCompare(b) : a - b;
+  const sign = typeof a === "string" ? collator.compare(a, b) : a - b;
   return (order.descending ? -sign : sign) || left.position - right.position;
 }
 
@@ -102,7 +110,7 @@ function drawHeadings() {
     const sortByThis = () => (sorted === null ? sortBy(column) : sortBy(column, !order.descending));
     const button = element("button", { type: "button", onclick: sortByThis }, column.label);
     return element("th", { scope: "col", class: classOf(column), "aria-sort": sorted }, button);
-  }));
+  }), element("th", { class: "end", "aria-hidden": "true" }));
 }
 
 function classOf(column) {
@@ -126,6 +134,7 @@ function gapRow(count) {
 function drawRow(trace, index) {
   const cells = COLUMNS.map((column) =>
     element("td", { class: classOf(column) }, column.cell ? column.cell(trace) : String(trace[column.key] ?? "")));
+  cells.push(element("td", { class: "end", "aria-hidden": "true" }));
   const row = element("tr", { id: `trace-${trace.position}`, "aria-rowindex": index + 2 }, ...cells);
   row.addEventListener("click", () => select(trace, { open: true }));
   return row;
@@ -163,9 +172,11 @@ function select(trace, { open = false, link = true } = {}) {
   updateMoves();
   if (link) {
     const address = `#${encodeURIComponent(trace.link)}`;
-    // On a narrow window the list is a page of its own, to which "back" returns.
-    if (open && narrow.matches && document.body.dataset.pane === "list") history.pushState("opened here", "", address);
-    else history.replaceState(history.state, "", address);
+    if (open && narrow.matches && document.body.dataset.pane === "list") {
+      // On a narrow window the list is a page of its own, without a name, to which "back" returns.
+      history.replaceState(null, "", "#");
+      history.pushState("opened here", "", address);
+    } else history.replaceState(history.state, "", address);
   }
   if (open) document.body.dataset.pane = "trace";
 }
@@ -215,6 +226,8 @@ function followLink() {
     bringIntoView(shown.indexOf(trace));
   } else {
     document.body.dataset.pane = "list";
+    if (byId("trace").contains(document.activeElement)) byId("grid").focus({ preventScroll: true });
+    if (selected !== null && shown.includes(selected)) bringIntoView(shown.indexOf(selected));
     if (selected === null) select(shown[0], { link: false });
   }
 }
@@ -224,15 +237,24 @@ const KEYS = {
   k: () => move(-1),
   l: () => selected !== null && showStep(selected.lowestStep),
   "/": () => byId("text").focus(),
+  Escape: () => narrow.matches ? document.body.dataset.pane === "trace" && close() : byId("grid").focus(),
 };
 const LIST_KEYS = { ArrowDown: KEYS.j, ArrowUp: KEYS.k, Home: () => move(-Infinity), End: () => move(Infinity) };
+
+/** To the trace: the arrows then scroll it. */
+function openSelected() {
+  if (selected === null) return;
+  select(selected, { open: true });
+  byId("trace").focus();
+}
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input, select")) {
-    if (event.key === "Escape") event.target.blur();
+    if (event.key === "Escape") byId("grid").focus({ preventScroll: true });
     return;
   }
+  if (event.key === "Enter" && event.target === byId("grid")) return openSelected();
   // In the trace itself the arrows scroll, as everywhere.
   const inTrace = event.target.closest("#trace") !== null;
   const action = KEYS[event.key] ?? (inTrace ? undefined : LIST_KEYS[event.key]);
@@ -260,6 +282,7 @@ function begin() {
   COLUMNS.forEach(({ label }, index) => byId("sort").append(element("option", { value: index }, label)));
   byId("outcome").hidden = !outcomesKnown;
   byId("grid").classList.toggle("many-files", manyFiles);
+  byId("grid").classList.toggle("ranked", ranked);
   drawNotices();
   drawHeadings();
   applyFilter();

@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.formats import (
@@ -22,11 +22,14 @@ from rfprm_runtime.formats import (
     fields_of_generation,
     read_candidates,
 )
-from rfprm_runtime.records import QUESTION_FIELDS, TEXT_FIELDS, trajectory_from_fields
+from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.records import TEXT_FIELDS, trajectory_from_fields
 from rfprm_runtime.sources import kind_of, open_parquet, parse_json_row, without_absent
 from rfprm_runtime.types import Trajectory
 
-SCORE_FIELDS = ("step_scores", "trajectory_score", "reward", "windowed_from", "generation")
+SCORE_FIELDS = ("step_scores", "trajectory_score", "reward", "windowed_from")
+SELECTION_FIELDS = ("selection_score", "rank", "generation")
+"""What ``rfprm select`` adds to them."""
 _PARQUET_ROWS = 256
 
 
@@ -41,6 +44,10 @@ class ScoredTrace:
     trajectory_score: float | None
     reward: float
     windowed_from: int | None
+    selection_score: float | None
+    """What ``rfprm select`` ranked by; None of other files, as the next two."""
+    rank: int | None  # from 1
+    generation: int | None  # from 0
     outcome: bool | float | None
     source: str | None
     other_fields: str
@@ -103,23 +110,48 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
     """The trace and the scores of one row. Raises :class:`InvalidTrajectoryError`."""
     scores = {name: fields.get(prefix + name) for name in SCORE_FIELDS}
-    added = {prefix + name for name in SCORE_FIELDS}
-    text_fields = {name: value for name, value in fields.items() if name not in added}
     step_scores = _step_scores(fields, prefix)
-    trajectory = _trajectory(_of_one_trace(text_fields, scores["generation"]), len(step_scores))
-    source = fields.get("source")
+    trajectory_score = _share(scores["trajectory_score"], prefix + "trajectory_score")
+    reward = _reward(scores["reward"], prefix + "reward")
+    selected = _selection(fields, prefix)
+    added = {prefix + name for name in (*SCORE_FIELDS, *selected)}
+    own = {name: value for name, value in fields.items() if name not in added}
+    own = _of_one_trace(own, selected.get("generation"))
+    trajectory, read_from = _trajectory(own, len(step_scores), selected="rank" in selected)
+    source, (outcome, outcome_field) = own.get("source"), _outcome(own)
+    shown = {*read_from, outcome_field, "source" if isinstance(source, str) else None}
+    rest = {name: value for name, value in own.items() if name not in shown}
     return ScoredTrace(
         question=trajectory.question,
         steps=trajectory.steps,
         response=trajectory.response,
         step_scores=step_scores,
-        trajectory_score=_share(scores["trajectory_score"], prefix + "trajectory_score"),
-        reward=_reward(scores["reward"], prefix + "reward"),
+        trajectory_score=trajectory_score,
+        reward=reward,
         windowed_from=_index(scores["windowed_from"]),
-        outcome=_outcome(fields),
+        selection_score=selected.get("selection_score"),
+        rank=selected.get("rank"),
+        generation=selected.get("generation"),
+        outcome=outcome,
         source=source if isinstance(source, str) else None,
-        other_fields=_other_fields(text_fields),
+        other_fields=_other_fields(_without_what_was_said(rest, trajectory.question)),
     )
+
+
+def _selection(fields: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """What ``rfprm select`` said of the row; fields of those names that it did not write stay."""
+    score, rank, generation = (fields.get(prefix + name) for name in SELECTION_FIELDS)
+    found: dict[str, Any] = {}
+    if _is_finite(score) and _index(rank) is not None:
+        found |= {"selection_score": score, "rank": rank}
+    generations = fields.get("generations")
+    if (
+        isinstance(generations, list)
+        and _index(generation) is not None
+        and generation in range(len(generations))
+    ):
+        found["generation"] = generation
+    return found
 
 
 def _step_scores(fields: dict[str, Any], prefix: str) -> list[float]:
@@ -154,7 +186,7 @@ def _share(value: Any, name: str) -> float | None:
 
 
 def _reward(value: Any, name: str) -> float:
-    if _is_number(value) and math.isfinite(value):
+    if _is_finite(value):
         return value  # type: ignore[no-any-return]
     raise InvalidTrajectoryError(f"{name} is {reprlib.repr(value)}, expected a number")
 
@@ -167,69 +199,124 @@ def _is_share(value: Any) -> bool:
     return _is_number(value) and 0.0 <= value <= 1.0
 
 
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _of_one_trace(fields: dict[str, Any], generation: Any) -> dict[str, Any]:
+def _of_one_trace(fields: dict[str, Any], generation: int | None) -> dict[str, Any]:
     """``rfprm select`` writes the whole row of several generations and the index of one."""
-    generations = fields.get("generations")
-    if isinstance(generations, list) and generation in range(len(generations)):
-        return fields_of_generation(fields, generation)
-    return fields
+    if generation is None:
+        return fields
+    return fields_of_generation(
+        {name: value for name, value in fields.items() if name not in CHAT_FIELDS}, generation
+    )
 
 
-def _trajectory(fields: dict[str, Any], num_scores: int) -> Trajectory:
-    """The reading of the row that has as many steps as there are scores.
+def _trajectory(
+    fields: dict[str, Any], num_scores: int, *, selected: bool
+) -> tuple[Trajectory, set[str]]:
+    """The reading of the row that has as many steps as there are scores, and its fields.
 
     By which rule a text was split is not written down, but one that gives another number of steps
     was another one; two that give the same number give the same steps.
     """
-    seen: Trajectory | InvalidTrajectoryError | None = None
-    for reading in _readings(fields):
-        if isinstance(reading, Trajectory) and len(reading.steps) == num_scores:
-            return reading
-        if seen is None or (isinstance(reading, Trajectory) and not isinstance(seen, Trajectory)):
-            seen = reading
-    if isinstance(seen, Trajectory):
+    errors, num_steps = [], []
+    for reading, read_from in _readings(fields, selected=selected):
+        if isinstance(reading, InvalidTrajectoryError):
+            errors.append(reading)
+        elif len(reading.steps) == num_scores:
+            return reading, read_from
+        else:
+            num_steps.append(len(reading.steps))
+    if not num_steps:
+        raise errors[0]
+    raise InvalidTrajectoryError(
+        f"{num_scores} step scores for {num_steps[0]} steps; the scores are of another "
+        "trace, or its steps were changed: score it again"
+    )
+
+
+def _readings(
+    fields: dict[str, Any], *, selected: bool
+) -> Iterator[tuple[Trajectory | InvalidTrajectoryError, set[str]]]:
+    """As ``rfprm score`` and as ``rfprm select`` read rows: of some they read different fields."""
+    for read in (_as_select, _as_score) if selected else (_as_score, _as_select):
+        for split in get_args(SplitRule):
+            try:
+                yield read(fields, split)
+            except InvalidTrajectoryError as error:
+                yield error, set()
+
+
+def _as_score(fields: dict[str, Any], split: SplitRule) -> tuple[Trajectory, set[str]]:
+    text = next((name for name in TEXT_FIELDS if name in fields), "")
+    read_from = {"steps", "response"} if "steps" in fields else {text}
+    return trajectory_from_fields(fields, split=split), read_from
+
+
+def _as_select(fields: dict[str, Any], split: SplitRule) -> tuple[Trajectory, set[str]]:
+    if isinstance(fields.get("generations"), list):
         raise InvalidTrajectoryError(
-            f"{num_scores} step scores for {len(seen.steps)} steps; the scores are of another "
-            "trace, or its steps were changed: score it again"
+            "has several generations, and 'generation' is not the index of one; score it with "
+            "rfprm select, which writes it"
         )
-    raise seen or InvalidTrajectoryError("no trace")
+    found = next(iter(read_candidates(fields, split=split)), InvalidTrajectoryError("no trace"))
+    if isinstance(found, InvalidTrajectoryError):
+        raise found
+    return found.trajectory, _read_by_select(fields)
 
 
-def _readings(fields: dict[str, Any]) -> Iterator[Trajectory | InvalidTrajectoryError]:
-    for split in ("blank_lines", "lines"):
-        try:
-            yield trajectory_from_fields(fields, split=split)
-        except InvalidTrajectoryError as error:
-            yield error
-        for found in read_candidates(fields, split=split):
-            yield found if isinstance(found, InvalidTrajectoryError) else found.trajectory
+def _read_by_select(fields: dict[str, Any]) -> set[str]:
+    if "steps" in fields:
+        return {"steps", "response"}
+    if any(isinstance(fields.get(name), list) for name in CHAT_FIELDS):
+        return set()  # a chat may hold more than its last question and answer
+    thinking = next((name for name in THINKING_FIELDS if fields.get(name)), None)
+    names = (*TEXT_FIELDS, *RESPONSE_FIELDS, "answer") if thinking is None else RESPONSE_FIELDS
+    text = next((name for name in names if isinstance(fields.get(name), str)), "")
+    return {text} if thinking is None else {thinking, text}
 
 
-def _outcome(fields: dict[str, Any]) -> bool | float | None:
+def _without_what_was_said(fields: dict[str, Any], question: str) -> dict[str, Any]:
+    """Without chats of nothing but the question and its answer, and without texts that say one of
+    them again: ``rfprm select --sft`` adds the one and keeps the other by a new name."""
+    said = {question}
+    for name, value in fields.items():
+        texts = _texts_of_chat(value) if name.removeprefix("original_") in CHAT_FIELDS else []
+        if len(texts) == 2 and texts[0] == question:
+            said.update(text for text in texts if isinstance(text, str))
+            fields = {key: kept for key, kept in fields.items() if key != name}
+    return {
+        name: value
+        for name, value in fields.items()
+        if not (isinstance(value, str) and value in said)
+    }
+
+
+def _texts_of_chat(value: Any) -> list[Any]:
+    messages = value if isinstance(value, list) else []
+    if not all(isinstance(message, dict) for message in messages):
+        return []
+    return [message.get("content", message.get("value")) for message in messages]
+
+
+def _outcome(fields: dict[str, Any]) -> tuple[bool | float | None, str | None]:
+    """The outcome, and the field that holds it."""
     for name in OUTCOME_FIELDS:
         value = fields.get(name)
         if isinstance(value, bool) or _is_share(value):
-            return value
-    return None
+            return value, name
+    return None, None
 
 
-def _other_fields(fields: dict[str, Any]) -> str:
-    shown = {*QUESTION_FIELDS, "source", *_fields_with_the_trace(fields)}
-    rest = {name: value for name, value in fields.items() if name not in shown}
+def _other_fields(rest: dict[str, Any]) -> str:
     if not rest:
         return ""
     try:
         return json.dumps(rest, ensure_ascii=False, indent=2, default=str)
     except RecursionError:
         raise InvalidTrajectoryError("its fields are nested too deeply to be shown") from None
-
-
-def _fields_with_the_trace(fields: dict[str, Any]) -> set[str]:
-    if "steps" in fields:
-        return {"steps", "response"}
-    text = next((name for name in (*TEXT_FIELDS, *RESPONSE_FIELDS) if name in fields), "")
-    return {*CHAT_FIELDS, *THINKING_FIELDS, text}

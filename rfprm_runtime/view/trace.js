@@ -1,12 +1,11 @@
 "use strict";
 // One trace as elements. All text of a trace is put in place as text, never as markup.
 
-const LOW = "213 94 0", HIGH = "0 114 178"; // as in tint.py
 const MAX_BARS = 400; // more of them are thinner than a pixel
 const opened = { Response: false, "Other fields": false }; // stays so from trace to trace
 
 const distance = (score) => Math.abs(2 * score - 1);
-const color = (score, opacity) => `rgb(${score < 0.5 ? LOW : HIGH} / ${opacity.toFixed(2)})`;
+const color = (score, opacity) => `rgb(var(${score < 0.5 ? "--low" : "--high"}) / ${opacity.toFixed(2)})`;
 const tint = (score) => color(score, 0.42 * distance(score));
 const solidTint = (score) => color(score, 0.25 + 0.75 * distance(score));
 const three = (number) => number.toFixed(3);
@@ -38,6 +37,8 @@ function parts(scores, most) {
   return found;
 }
 
+const isSelectedByAnother = (trace) => trace.selection_score !== null && Math.abs(trace.selection_score - trace.reward) > 1e-6;
+
 function renderTrace(target, trace, moves) {
   target.replaceChildren(
     placeLine(trace, moves),
@@ -53,7 +54,8 @@ function renderTrace(target, trace, moves) {
 }
 
 function placeLine(trace, moves) {
-  const facts = [trace.fileName, trace.source, trace.outcomeName];
+  const generation = trace.generation === null ? null : `generation ${trace.generation}`;
+  const facts = [trace.fileName, generation, trace.source, trace.outcomeName];
   return element(
     "div",
     { class: "place" },
@@ -70,6 +72,8 @@ function figures(trace) {
     "dl",
     { class: "figures" },
     entry("reward", three(trace.reward)),
+    trace.rank === null ? null : entry("rank", grouped(trace.rank)),
+    isSelectedByAnother(trace) ? entry("selection score", three(trace.selection_score)) : null,
     trace.trajectory_score === null ? null : entry("trajectory", number(trace.trajectory_score)),
     entry("mean step", number(trace.mean)),
     entry("lowest step", number(trace.lowest), " ", lowest),
@@ -103,7 +107,8 @@ function profile(trace) {
   }
   const gap = bars.length > 120 ? 0 : 0.08;
   bars.forEach(({ step, score }, index) => {
-    const bar = svgElement("rect", { x: index + gap, y: 1 - score, width: 1 - 2 * gap, height: Math.max(score, 0.01), fill: solidTint(score) });
+    const bar = svgElement("rect", { x: index + gap, y: 1 - score, width: 1 - 2 * gap, height: Math.max(score, 0.01) });
+    bar.style.fill = solidTint(score);
     bar.append(svgElement("title", {}, `step ${step}: ${three(score)}`));
     svg.append(bar);
   });

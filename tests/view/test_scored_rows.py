@@ -71,6 +71,64 @@ def test_every_format_of_traces_is_read() -> None:
     assert trace.step_scores == [0.1, 0.2]
 
 
+def _selected(**fields: Any) -> dict[str, Any]:
+    return {**fields, "reward": 7.5, "selection_score": 7.25, "rank": 3}
+
+
+def test_a_rank_and_what_it_is_by_are_taken_from_what_select_writes() -> None:
+    trace = scored_trace(_selected(question="q", steps=["a"], step_scores=[0.5], is_correct=True))
+    assert (trace.rank, trace.selection_score, trace.reward) == (3, 7.25, 7.5)
+    assert trace.other_fields == ""
+    of_its_own = scored_trace(row(rank=3, selection_score="high"))
+    assert (of_its_own.rank, of_its_own.selection_score) == (None, None)
+    assert json.loads(of_its_own.other_fields) == {"rank": 3, "selection_score": "high"}
+
+
+def test_a_row_is_read_as_the_command_did_that_scored_it() -> None:
+    fields = {"question": "q", "thinking": "a\n\nb", "response": "c\n\nd"}
+    scores = {"step_scores": [0.1, 0.2], "reward": 0.15}
+    by_score, by_select = scored_trace(fields | scores), scored_trace(_selected(**fields, **scores))
+    assert (by_score.steps, by_score.response) == (("c", "d"), ())
+    assert json.loads(by_score.other_fields) == {"thinking": "a\n\nb"}
+    assert (by_select.steps, by_select.response) == (("a", "b"), ("c", "d"))
+    assert by_select.other_fields == ""
+
+
+def test_of_several_generations_one_is_shown_with_what_is_said_of_it() -> None:
+    several = _selected(
+        question="q",
+        generations=["a", "b\n\nc"],
+        is_correct=[True, False],
+        seed=[7, 8],
+        generation=1,
+        step_scores=[0.1, 0.2],
+        messages=[{"role": "user", "content": "q"}, {"role": "assistant", "content": "b\n\nc"}],
+    )
+    trace = scored_trace(several)
+    assert (trace.steps, trace.generation, trace.outcome) == (("b", "c"), 1, False)
+    assert json.loads(trace.other_fields) == {"seed": 8}
+    del several["generation"]
+    with pytest.raises(InvalidTrajectoryError, match="'generation' is not the index of one"):
+        scored_trace(several)
+
+
+def test_a_chat_to_fine_tune_on_is_not_shown_beside_the_trace_it_repeats() -> None:
+    text = "<think>a\n\nb</think>c"
+    question, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": text}
+    fields = _selected(
+        messages=[question, answer],
+        original_prompt="q",
+        original_completion=text,
+        step_scores=[0.1, 0.2],
+    )
+    trace = scored_trace({**fields, "id": 7})
+    assert (trace.steps, trace.response) == (("a", "b"), ("c",))
+    assert json.loads(trace.other_fields) == {"id": 7}
+    longer = [{"role": "system", "content": "Think."}, question, answer]
+    other = json.loads(scored_trace({**fields, "messages": longer}).other_fields)
+    assert other["messages"] == longer
+
+
 BAD_ROWS = {
     "not JSON": '{"question": ',
     "expected an object": "[1]",

@@ -143,10 +143,9 @@ def test_what_cannot_be_shown_leaves_the_page_of_before(
 
 
 def test_page_and_notebook_have_the_same_colours() -> None:
-    for color in (LOW, HIGH):
-        text = " ".join(map(str, color))
-        assert text in (FOLDER / "page.css").read_text(encoding="utf-8")
-        assert text in (FOLDER / "trace.js").read_text(encoding="utf-8")
+    style = (FOLDER / "page.css").read_text(encoding="utf-8")
+    for name, color in {"low": LOW, "high": HIGH}.items():
+        assert f"--{name}: {' '.join(map(str, color))};" in style
 
 
 def test_the_command_says_what_it_could_not_show(tmp_path: Path) -> None:
@@ -154,12 +153,12 @@ def test_the_command_says_what_it_could_not_show(tmp_path: Path) -> None:
     scored = write_rows(tmp_path / "scored.jsonl", rows)
     found = _rfprm("view", scored, "-o", tmp_path / "view.html", "--limit", 1)
     assert found.returncode == 0, found.stderr
-    assert "1 traces →" in found.stderr
+    assert "1 trace →" in found.stderr
     assert "2 more rows are left out" in found.stderr
     found = _rfprm("view", scored, "-o", tmp_path / "view.html")
     assert found.returncode == 3
     assert "row 2: reward is None, expected a number" in found.stderr
-    assert "1 rows cannot be shown; the page lists them" in found.stderr
+    assert "1 row cannot be shown; the page lists them" in found.stderr
     found = _rfprm("view", tmp_path / "none.jsonl", "-o", tmp_path / "view.html")
     assert found.returncode == 1
     assert "there is no file" in found.stderr
