@@ -45,11 +45,11 @@ def show(trajectory: Trajectory, score: TrajectoryScore) -> ShownTrace:
     return ShownTrace(trajectory, score)
 
 
-def score_html(score: TrajectoryScore) -> str:
+def score_html(score: TrajectoryScore, *, width: str = "44em") -> str:
     """A strip with a cell for each step, and what it comes to. Knows no text of the trace."""
     cells = "".join(_cell(*cell) for cell in _cells([float(s) for s in score.step_scores]))
     return (
-        '<div style="max-width:44em;margin:.3em 0">'
+        f'<div style="max-width:{width};margin:.3em 0">'
         '<div role="img" aria-label="step scores" style="display:flex;gap:1px;height:14px;'
         f'border-radius:3px;overflow:hidden">{cells}</div>'
         f'<div style="margin-top:.35em;line-height:1.5">{_summary(score)}</div></div>'
@@ -59,7 +59,7 @@ def score_html(score: TrajectoryScore) -> str:
 def trace_html(trajectory: Trajectory, score: TrajectoryScore) -> str:
     """The question, each step tinted beside its score, the response, and what it comes to."""
     rows = [
-        _row(f"step {index}", f"{value:.3f}", tint(float(value)), escape(step))
+        _row(f"step {index}", str(index), f"{value:.3f}", tint(float(value)), escape(step))
         for index, (value, step) in enumerate(zip(score.step_scores, trajectory.steps, strict=True))
     ]
     if trajectory.response or score.trajectory_score is not None:
@@ -67,7 +67,7 @@ def trace_html(trajectory: Trajectory, score: TrajectoryScore) -> str:
     return (
         '<div style="max-width:60em;line-height:1.5">'
         f'<p dir="auto" style="margin:.3em 0 .6em;font-weight:600;{_TEXT}">'
-        f"{escape(trajectory.question)}</p>{''.join(rows)}{score_html(score)}</div>"
+        f"{escape(trajectory.question)}</p>{''.join(rows)}{score_html(score, width='none')}</div>"
     )
 
 
@@ -75,15 +75,17 @@ def _trajectory_row(trajectory: Trajectory, score: float | None) -> str:
     label = '<span style="opacity:.7">trajectory</span>&ensp;'
     text = label + escape("\n\n".join(trajectory.response))
     if score is None:
-        return _row("final response", "", "transparent", text)
-    return _row("trajectory score", f"{score:.3f}", tint(score), text)
+        return _row("final response", "", "", "transparent", text)
+    return _row("trajectory score", "", f"{score:.3f}", tint(score), text)
 
 
-def _row(title: str, number: str, color: str, text_html: str) -> str:
+def _row(title: str, index: str, number: str, color: str, text_html: str) -> str:
+    right = "text-align:right;font-variant-numeric:tabular-nums"
     return (
         f'<div title="{title}" style="display:flex;gap:.8em;margin:2px 0;padding:.3em .6em;'
-        f'border-radius:4px;background:{color}"><span style="flex:0 0 3.2em;text-align:right;'
-        f'font-variant-numeric:tabular-nums">{number}</span>'
+        f'border-radius:4px;background:{color}">'
+        f'<span style="flex:0 0 1.6em;opacity:.8;{right}">{index}</span>'
+        f'<span style="flex:0 0 3em;{right}">{number}</span>'
         f'<span dir="auto" style="flex:1;min-width:0;{_TEXT}">{text_html}</span></div>'
     )
 
@@ -115,7 +117,7 @@ def _summary(score: TrajectoryScore) -> str:
         lowest = int(score.step_scores.argmin())
         steps = "1 step" if count == 1 else f"{count:,} steps"
         parts.append(f"{steps}, lowest {float(score.step_scores[lowest]):.3f} (step {lowest})")
-    parts.append(f"{score.num_tokens:,} tokens")
+    parts.append("1 token" if score.num_tokens == 1 else f"{score.num_tokens:,} tokens")
     if score.windowed_from is not None:
         parts.append(f"windowed from step {score.windowed_from}")
     return " · ".join(parts)

@@ -36,6 +36,8 @@ _LABELS: dict[Of, str] = {
 }
 _NUM_BINS = 30
 _MOST_LARGE_DOTS = 60
+_MOST_FILLED = 2
+"""More histograms than this hide one another where they are filled."""
 
 
 def plot_steps(score: TrajectoryScore) -> Figure:
@@ -59,13 +61,15 @@ def plot_steps(score: TrajectoryScore) -> Figure:
         label = "scored without its whole past"
         start, end = score.windowed_from - 0.5, len(steps) - 0.5
         axis.axvspan(start, end, color="0.5", alpha=0.12, linewidth=0, label=label)
+    margin = max(0.5, 0.02 * len(steps))
     axis.set(
+        xlim=(-margin, len(steps) - 1 + margin),
         ylim=(-0.03, 1.03),
         xlabel="step (from 0)",
         ylabel="score",
         title=f"reward {score.reward:.3f}",
     )
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize="small", frameon=False, loc="best")
     _without_frame(axis)
@@ -94,8 +98,11 @@ def plot_scores(
         weights = None if by is None else np.full(len(values), 1 / len(values))
         name = f"{label} ({len(values):,}, mean {values.mean():.3f})"
         color = _color(1.0) if by is None else f"C{number}"
-        axis.hist(values, bins, weights=weights, histtype="stepfilled", color=color, alpha=0.25)
+        if len(groups) <= _MOST_FILLED:
+            axis.hist(values, bins, weights=weights, histtype="stepfilled", color=color, alpha=0.25)
         axis.hist(values, bins, weights=weights, histtype="step", color=color, label=name)
+    if by is None:
+        axis.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     counted = "steps" if of == "step_scores" else "traces"
     axis.set(xlabel=_LABELS[of], ylabel=counted if by is None else f"share of {counted}")
     axis.legend(fontsize="small", frameon=False)

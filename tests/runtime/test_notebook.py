@@ -78,7 +78,7 @@ def test_show_puts_every_step_beside_its_score_and_runs_none_of_it() -> None:
     shown = show(trajectory, _score([0.9, 0.2]))
     parts = _Parts(shown._repr_html_())
     assert parts.tags == {"div", "p", "span", "b"}
-    assert "".join(parts.texts).startswith("<b>2 + 2</b>?0.900<script>alert(1)</script>0.200שלום")
+    assert "".join(parts.texts).startswith("<b>2 + 2</b>?00.900<script>alert(1)</script>10.200שלום")
     assert "4 & 4" in "".join(parts.texts)
     assert parts.titles[:3] == ["step 0", "step 1", "trajectory score"]
 

@@ -43,6 +43,23 @@ def test_every_value_is_counted_in_a_histogram(of: str, tmp_path: object) -> Non
     figure.canvas.draw()
 
 
+def test_rewards_above_one_have_room() -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra plots")
+    scores = [_score(1.0, trajectory=7.0 * share) for share in (0.0, 0.5, 1.0)]
+    [axis] = plot_scores(scores).axes
+    assert axis.get_xlim()[0] <= 0.0
+    assert axis.get_xlim()[1] >= 8.0
+
+
+def test_a_single_step_stands_at_a_whole_number() -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra plots")
+    figure = plot_steps(_score(0.5))
+    figure.canvas.draw()
+    [axis] = figure.axes
+    low, high = axis.get_xlim()
+    assert [tick for tick in axis.get_xticks() if low <= tick <= high] == [0.0]
+
+
 def test_what_cannot_be_drawn_is_said() -> None:
     with pytest.raises(ValueError, match="got 1 labels for 2 scores"):
         plot_scores([_score(0.5)] * 2, by=["a"])
