@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rfprm_runtime.endpoint import Endpoint, EndpointError, EndpointRefusedError, TryAgainError
 from rfprm_runtime.parsing import split_steps
 from rfprm_runtime.search.proposals import Proposal, ProposerError, Request
-from rfprm_runtime.search.step_format import StepFormat
+from rfprm_runtime.search.step_format import MAX_BLANK, StepFormat
 
 if TYPE_CHECKING:
     import httpx
@@ -97,13 +97,27 @@ class CompletionProposer:
         return [proposal for proposal in proposals if proposal is not None]
 
     async def _read(self, prompt: str, found: _Continuation) -> Proposal | None:
-        proposal = self._format.read(found.text, found.num_tokens, ended=found.ended)
-        if proposal is None or not self._format.ends_thinking(found.text):
+        num_tokens = 0
+        for _ in range(MAX_BLANK):
+            num_tokens += found.num_tokens
+            proposal = self._format.read(found.text, num_tokens, ended=found.ended)
+            if proposal is not None:
+                return await self._with_response(proposal, prompt, found)
+            prompt = self._format.after_blank(prompt, found.text)
+            [found] = await self._draw(
+                prompt, 1, self._max_step_tokens, stop=self._format.separator
+            )
+        return None
+
+    async def _with_response(
+        self, proposal: Proposal, prompt: str, found: _Continuation
+    ) -> Proposal:
+        if not self._format.ends_thinking(found.text):
             return proposal
         [rest] = await self._draw(prompt + found.text, 1, self._max_response_tokens, stop=None)
         tag = str(self._format.close_thinking)
         response = split_steps(found.text.partition(tag)[2] + rest.text)
-        cost = found.num_tokens + rest.num_tokens
+        cost = proposal.num_tokens + rest.num_tokens
         return replace(proposal, response=tuple(response), num_tokens=cost)
 
     async def _draw(

@@ -16,6 +16,10 @@ def plain_prompt(question: str, so_far: str) -> str:
     return f"{question}\n\n{so_far}"
 
 
+MAX_BLANK = 3
+"""How often a policy may begin with blank lines before it is taken for one that says nothing."""
+
+
 @dataclass(frozen=True)
 class StepFormat:
     """The way from steps to a prompt, and from a continuation to a step.
@@ -36,7 +40,8 @@ class StepFormat:
         return self.prompt(question, "".join(step + self.separator for step in steps))
 
     def read(self, continuation: str, num_tokens: int, *, ended: bool | None) -> Proposal | None:
-        """The step that a continuation begins with; None where there is none, which is of no use.
+        """The step that a continuation begins with; None where it is blank and not the end, so that
+        :meth:`after_blank` has to be asked.
 
         ``ended``: the policy stopped of itself, and not at the separator or at a limit; None where
         that is not known. A policy may begin with line ends of its own; they are no empty step.
@@ -52,6 +57,11 @@ class StepFormat:
             is_end = ended is None and not continuation
             return Proposal("", num_tokens, finished=True) if is_end else None
         return Proposal(step, num_tokens)
+
+    def after_blank(self, prompt: str, continuation: str) -> str:
+        """The prompt with the blank lines that a policy wants first. Servers may cut them off."""
+        cut = "" if self.separator in continuation else self.separator
+        return prompt + continuation + cut
 
     def ends_thinking(self, text: str) -> bool:
         return self.close_thinking is not None and self.close_thinking in text

@@ -12,7 +12,7 @@ from typing import Any
 
 from rfprm_runtime.parsing import split_steps
 from rfprm_runtime.search.proposals import Proposal, Request
-from rfprm_runtime.search.step_format import StepFormat
+from rfprm_runtime.search.step_format import MAX_BLANK, StepFormat
 
 
 class TransformersProposer:
@@ -49,16 +49,29 @@ class TransformersProposer:
             for _ in range(request.count)
         ]
         with self._lock:
-            continuations = self._continue(
-                prompts, self._max_step_tokens, stop=self._format.separator
-            )
-            proposals = [self._format.read(*one[:2], ended=one[2]) for one in continuations]
-            self._add_responses(prompts, [text for text, _, _ in continuations], proposals)
+            proposals = self._steps(prompts)
         found = iter(proposals)
         return [
             [p for p in (next(found) for _ in range(request.count)) if p is not None]
             for request in requests
         ]
+
+    def _steps(self, prompts: list[str]) -> list[Proposal | None]:
+        proposals: list[Proposal | None] = [None] * len(prompts)
+        texts, costs = [""] * len(prompts), [0] * len(prompts)
+        blank = list(range(len(prompts)))
+        for _ in range(MAX_BLANK):
+            found = self._continue(
+                [prompts[i] for i in blank], self._max_step_tokens, stop=self._format.separator
+            )
+            for index, (text, num_tokens, ended) in zip(blank, found, strict=True):
+                texts[index], costs[index] = text, costs[index] + num_tokens
+                proposals[index] = self._format.read(text, costs[index], ended=ended)
+            blank = [index for index in blank if proposals[index] is None]
+            for index in blank:
+                prompts[index] = self._format.after_blank(prompts[index], texts[index])
+        self._add_responses(prompts, texts, proposals)
+        return proposals
 
     def _add_responses(
         self, prompts: Sequence[str], texts: Sequence[str], proposals: list[Proposal | None]

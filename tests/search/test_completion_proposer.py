@@ -1,0 +1,157 @@
+"""Completion servers: what they say differs, and so do the ways in which they fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_server import Server, raw, serving, status
+from rfprm_runtime import Scorer
+from rfprm_runtime.endpoint import EndpointRefusedError
+from rfprm_runtime.search import BestOfN, Budget, Proposal, ProposerError, Request, Searcher
+from rfprm_runtime.search.completion_proposer import CompletionProposer
+from rfprm_runtime.search.step_format import StepFormat
+
+REQUEST = Request("6 * 7?", ("6 * 7 = 42.",), 2)
+
+
+def _choices(*choices: dict[str, Any], tokens: int = 10) -> dict[str, Any]:
+    return {
+        "choices": [{"finish_reason": "stop", **choice} for choice in choices],
+        "usage": {"completion_tokens": tokens},
+    }
+
+
+def _ask(proposer: CompletionProposer, *requests: Request) -> list[list[Proposal]]:
+    return asyncio.run(proposer(requests or [REQUEST]))
+
+
+def _proposer(server: Server, **options: Any) -> CompletionProposer:
+    return CompletionProposer(server.url, "small", max_wait=0.01, **options)
+
+
+@pytest.mark.parametrize(
+    ("choice", "finished"),
+    [
+        ({"stop_reason": "\n\n"}, False),
+        ({"stop_reason": None}, True),
+        ({"matched_stop": "\n\n"}, False),
+        ({"matched_stop": 2}, True),
+        ({}, False),
+        ({"finish_reason": "length", "stop_reason": None}, False),
+    ],
+)
+def test_servers_say_in_their_own_way_that_it_is_over(
+    choice: dict[str, Any], finished: bool
+) -> None:
+    with serving([_choices({"text": "So 42.", **choice}, {"text": "So", **choice}, tokens=5)]) as s:
+        [found] = _ask(_proposer(s))
+    assert found == [
+        Proposal("So 42.", 3, finished=finished),
+        Proposal("So", 2, finished=finished),
+    ]
+    [request] = s.requests
+    assert request["prompt"] == "6 * 7?\n\n6 * 7 = 42.\n\n"
+    assert (request["n"], request["stop"], request["model"]) == (2, ["\n\n"], "small")
+
+
+def test_an_end_that_is_not_told_is_seen_when_nothing_comes() -> None:
+    with serving([_choices({"text": ""}, tokens=1)]) as server:
+        assert _ask(_proposer(server), Request("6 * 7?", ("42",), 1)) == [
+            [Proposal("", 1, finished=True)]
+        ]
+
+
+def test_a_server_that_ignores_n_is_asked_again() -> None:
+    with serving([_choices({"text": "So 42."}, tokens=4)]) as server:
+        proposer = _proposer(server, seed=5, extra_body={"top_p": 0.9})
+        found = _ask(proposer, Request("6 * 7?", (), 3))
+        assert found == [[Proposal("So 42.", 4)] * 3]
+        assert [request.get("n") for request in server.requests] == [3, None, None]
+        assert sorted(request["seed"] for request in server.requests) == [5, 6, 7]
+        assert {request["top_p"] for request in server.requests} == {0.9}
+        _ask(proposer, REQUEST)
+    assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("kept", ["\n\n", ""], ids=["with separator", "without"])
+def test_blank_lines_before_a_step_are_written_and_paid(kept: str) -> None:
+    replies = [_choices({"text": kept, "stop_reason": "\n\n"}), _choices({"text": "So 42."})]
+    with serving([*replies]) as server:
+        found = _ask(_proposer(server), Request("6 * 7?", (), 1))
+    assert found == [[Proposal("So 42.", 20)]]
+    assert server.requests[1]["prompt"] == "6 * 7?\n\n\n\n"
+
+
+def test_the_response_comes_in_one_piece() -> None:
+    def reply(request: dict[str, Any]) -> dict[str, Any]:
+        text = "So 42.</think>" if "stop" in request else "It is\n\n42."
+        return _choices({"text": text})
+
+    with serving(reply) as server:
+        proposer = _proposer(server, step_format=StepFormat(close_thinking="</think>"))
+        [[found]] = _ask(proposer, Request("6 * 7?", (), 1))
+    assert found == Proposal("So 42.", 20, finished=True, response=("It is", "42."))
+    assert server.requests[1]["prompt"] == "6 * 7?\n\nSo 42.</think>"
+
+
+def test_a_busy_server_is_waited_for() -> None:
+    with serving([status(429), status(503), _choices({"text": "a"}, {"text": "b"})]) as server:
+        [found] = _ask(_proposer(server))
+    assert [proposal.text for proposal in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize("reply", [status(500), raw(b"<html>"), {"choices": []}, {"choices": [1]}])
+def test_a_server_that_gives_nothing_is_a_branch_that_fails(reply: Any, scorer: Scorer) -> None:
+    with serving([reply]) as server:
+        proposer = _proposer(server, max_attempts=2)
+        with pytest.raises(ProposerError, match="in 2 attempts"):
+            Searcher(scorer, proposer).search("6 * 7?")
+        [result] = Searcher(scorer, proposer).search_many(["6 * 7?"], on_error="return")
+    assert isinstance(result.error, ProposerError)
+
+
+def test_a_server_that_refuses_ends_the_search(scorer: Scorer) -> None:
+    with (
+        serving([status(401)]) as server,
+        pytest.raises(EndpointRefusedError, match=r"401.*OPENAI_API_KEY"),
+    ):
+        Searcher(scorer, _proposer(server)).search("6 * 7?")
+
+
+def test_searches_share_a_proposer(scorer: Scorer) -> None:
+    def reply(request: dict[str, Any]) -> dict[str, Any]:
+        return _choices(*[{"text": f"{i}", "stop_reason": None} for i in range(request["n"])])
+
+    with serving(reply) as server:
+        searcher = Searcher(scorer, _proposer(server, concurrency=3), BestOfN(2))
+        results = searcher.search_many([f"{i} * 7?" for i in range(8)])
+        again = searcher.search_many([f"{i} * 7?" for i in range(8)])
+    assert server.most_at_once <= 3
+    assert all(len(result.finished) == 2 for result in (*results, *again))
+
+
+@pytest.mark.slow
+def test_a_real_server_proposes(server_url: str, chat_model: Path, scorer: Scorer) -> None:
+    def prompt(question: str, so_far: str) -> str:
+        return f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{so_far}"
+
+    ends: Callable[[str], bool] = lambda step: "42" in step  # noqa: E731
+    proposer = CompletionProposer(
+        server_url,
+        str(chat_model),
+        step_format=StepFormat(prompt, separator="\n", is_final=ends),
+        max_step_tokens=24,
+        seed=1,
+    )
+    budget = Budget(max_depth=3)
+    result = Searcher(scorer, proposer, BestOfN(2), budget=budget).search("What is 6 * 7?")
+    steps = [node for node in result.tree.nodes[1:] if node.step]
+    assert steps
+    assert all("\n" not in node.step for node in steps)
+    assert 2 <= result.spent.num_tokens <= 24 * result.spent.num_steps
+    assert result.num_failed == 0
