@@ -11,6 +11,7 @@ logged, that the rewards are those of the scorer and TRL's advantages are Eq. 12
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -202,19 +203,20 @@ def _check(options: argparse.Namespace) -> dict[str, Any]:
     """Rewards and advantages again, from the logged completions, without the adapter or TRL."""
     paths = sorted((options.output / "completions").glob("*.parquet"))[: options.steps]
     rewards, advantages = [], []
+    unscorable = 0
     with Scorer.load(options.artifact, backend=options.backend) as scorer:
         for path in paths:
             table = pd.read_parquet(path)
             ours = _rewards(scorer, table, options.beta)
-            rewards.append(table[REWARD].to_numpy() - ours)
+            unscorable += int(np.isnan(ours).sum())
+            rewards.append(_difference(table[REWARD].to_numpy(), ours))
             ours = group_advantages(ours, options.generations)
-            advantages.append(table["advantage"].to_numpy() - ours)
-    reward_differences = np.concatenate(rewards)
+            advantages.append(_difference(table["advantage"].to_numpy(), ours))
     return {
-        "num_completions": len(reward_differences),
-        "num_without_reward": int(np.isnan(reward_differences).sum()),
-        "max_reward_difference": _largest(reward_differences),
-        "max_advantage_difference": _largest(np.concatenate(advantages)),
+        "num_completions": sum(map(len, rewards)),
+        "num_without_reward": unscorable,
+        "max_reward_difference": float(np.concatenate(rewards).max()),
+        "max_advantage_difference": float(np.concatenate(advantages).max()),
     }
 
 
@@ -238,17 +240,23 @@ def _score(scorer: Scorer, question: str, text: str) -> float | None:
         return None
 
 
-def _largest(differences: np.ndarray) -> float:
-    known = np.abs(differences[~np.isnan(differences)])
-    return float(known.max()) if len(known) else 0.0
+def _difference(logged: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """Absolute; 0 where neither has a number, infinite where only one has."""
+    both = np.isnan(logged) & np.isnan(ours)
+    return np.where(both, 0.0, np.nan_to_num(np.abs(logged - ours), nan=np.inf))
 
 
 def _circumstances(options: argparse.Namespace) -> dict[str, Any]:
-    packages = ("trl", "transformers", "torch", "peft", "rfprm_runtime")
+    packages = ("trl", "transformers", "torch", "peft", "onnxruntime", "rfprm_runtime")
+    chosen = {**vars(options), "artifact": options.artifact.name}
+    del chosen["output"]
     return {
-        "options": {name: str(value) for name, value in vars(options).items() if name != "output"},
+        "date": datetime.date.today().isoformat(),
+        "options": chosen,
+        "cpu": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "machine": platform.machine(),
+        "torch_threads": torch.get_num_threads(),
+        "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
     }
 

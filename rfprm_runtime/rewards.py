@@ -81,7 +81,7 @@ def group_advantages(
     those with the same entry in ``group_ids`` [N], in any order. Exactly one of the two is given.
 
     A reward that is None or NaN counts in no mean and no spread, and its advantage is 0: it moves
-    nothing. So does the only scored sample of a group, and so does each of equal ones.
+    nothing. So does the only scored sample of a group, and so does each of equal ones, whatever ε.
 
     The defaults are those of TRL's GRPOTrainer (``scale_rewards`` has the same three values): the
     unbiased spread (``ddof=1``) and ε = 1e-4. verl has ε = 1e-6 and OpenRLHF 1e-9, with the same
@@ -178,7 +178,8 @@ def _groups(
 def _centred(values: FloatArray) -> FloatArray:
     """Differences from the mean of the known values; 0 for the unknown ones."""
     known = ~np.isnan(values)
-    if not known.any():
+    # The mean of equal numbers may differ from them in the last bit, which a small ε would blow up.
+    if len(np.unique(values[known])) < 2:
         return np.zeros_like(values)
     return np.where(known, values - values[known].mean(), 0.0)
 

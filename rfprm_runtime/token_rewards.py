@@ -1,13 +1,14 @@
 """Dense rewards: from the steps of a text to the tokens that a policy wrote it with.
 
 Knows characters and their positions, no tokenizer: offsets, a pair of characters for each token,
-are what any tokenizer can give (``return_offsets_mapping=True``).
+are what any tokenizer can give, of a text (``return_offsets_mapping=True``) or of the very tokens
+that a policy sampled (:func:`token_offsets`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,6 +18,9 @@ from rfprm_runtime.parsing import THINKING_STYLES
 
 Placement = Literal["last", "spread"]
 """Where a step's reward goes: to its last token, or in equal parts to all of its tokens."""
+
+# What decoders write for bytes that are no character, or not yet.
+_INCOMPLETE = "\ufffd"
 
 
 def find_steps(text: str, steps: Sequence[str]) -> list[tuple[int, int]]:
@@ -59,6 +63,47 @@ def _gap(text: str) -> str:
             )  # fmt: skip
             return f"(?:{'|'.join([chr(92) + 's', *(re.escape(tag) for tag in names if tag)])})"
     return r"(?:\s)"
+
+
+def token_offsets(
+    token_ids: Sequence[int], decode: Callable[[list[int]], str]
+) -> tuple[str, list[tuple[int, int]]]:
+    """The text of sampled tokens, and the characters [start, end) behind each of them.
+
+    Encoding the text again may give other tokens than those that a policy sampled, and rewards
+    would move to the wrong ones. ``decode`` is the tokenizer's, of ids to text, for example
+    ``lambda ids: tokenizer.decode(ids, skip_special_tokens=True)``. Tokens that hold a part of a
+    character each have the whole of it; those that decode to nothing have none, [n, n).
+
+    Raises ``ValueError`` where the pieces do not make up the text, as when ``decode`` cleans up
+    spaces.
+    """
+    ids = list(token_ids)
+    text = decode(ids)
+    offsets: list[tuple[int, int]] = []
+    before, cursor = 0, 0
+    for index in range(len(ids)):
+        # With the tokens before them: some decoders drop a space at the start of what they get.
+        first = len(offsets)
+        known, longer = decode(ids[before:first]), decode(ids[before : index + 1])
+        if longer.endswith(_INCOMPLETE) and index + 1 < len(ids):
+            continue
+        end = cursor + len(longer) - len(known)
+        if text[cursor:end] != longer[len(known) :]:
+            raise ValueError(
+                f"tokens {first} to {index} decode to {longer[len(known) :]!r}, but at character "
+                f"{cursor} the text of all of them goes on with {text[cursor : cursor + 20]!r}; "
+                "let decode clean nothing up, or pass the offsets of the tokenizer"
+            )
+        offsets += [(cursor, end)] * (index + 1 - first)
+        if end > cursor:
+            before, cursor = first, end
+    if cursor != len(text):
+        raise ValueError(
+            f"{len(ids)} tokens decode to {len(text)} characters together, one by one to {cursor}; "
+            "let decode clean nothing up, or pass the offsets of the tokenizer"
+        )
+    return text, offsets
 
 
 def step_token_spans(

@@ -95,17 +95,28 @@ def completion_rewards(
     many tokens, has an error in place of a reward; what is wrong with settings, files or the
     machine is raised.
     """
+    found = [None] * len(completions) if outcomes is None else [*map(_as_float, outcomes)]
+    if len(found) != len(completions):
+        raise ValueError(
+            f"got {len(found)} outcomes for {len(completions)} completions, expected one of each, "
+            "None where it is not known"
+        )
     trajectories = [
         _trajectory(prompt, text, settings)
         for prompt, text in zip(prompts, completions, strict=True)
     ]
     valid = [item for item in trajectories if isinstance(item, Trajectory)]
+    beta = 1.0 if outcomes is None else settings.beta
     scores = iter((score_all or partial(_score_now, settings))(valid))
-    known = outcomes is not None
     return [
-        _reward(next(scores) if isinstance(item, Trajectory) else item, outcome, known, settings)
-        for item, outcome in zip(trajectories, outcomes or [None] * len(prompts), strict=True)
+        _reward(next(scores) if isinstance(item, Trajectory) else item, outcome, beta, settings)
+        for item, outcome in zip(trajectories, found, strict=True)
     ]
+
+
+def _as_float(outcome: Outcome) -> Outcome:
+    """Others' outcomes may be numbers of numpy or torch."""
+    return None if outcome is None else float(outcome)
 
 
 def _trajectory(prompt: Any, text: str, settings: RewardSettings) -> Trajectory | RfprmError:
@@ -116,12 +127,12 @@ def _trajectory(prompt: Any, text: str, settings: RewardSettings) -> Trajectory 
 
 
 def _reward(
-    score: TrajectoryScore | RfprmError, outcome: Outcome, known: bool, settings: RewardSettings
+    score: TrajectoryScore | RfprmError, outcome: Outcome, beta: float, settings: RewardSettings
 ) -> CompletionReward:
     if not isinstance(score, TrajectoryScore):
         return CompletionReward(None, outcome=outcome, error=score)
     process = _process_reward(score, settings)
-    mixed = float(mixed_reward(outcome, process, settings.beta if known else 1.0))
+    mixed = float(mixed_reward(outcome, process, beta))
     if math.isnan(mixed):
         error = InvalidTrajectoryError(
             "whether its answer is right could not be found out: there is no target, or comparing "
@@ -145,8 +156,9 @@ def judge_answers(
 ) -> list[Outcome]:
     """1 where a completion's final answer means the same as its target, else 0.
 
-    A completion that gives no answer is wrong. None where there is no target, or where it could not
-    be found out in time. Raises :class:`MissingExtraError` where math-verify is not installed.
+    A completion that gives no answer, or was cut off in the middle of its thinking, is wrong. None
+    where there is no target, or where it could not be found out in time.
+    Raises :class:`MissingExtraError` where math-verify is not installed.
     """
     checker = once_per_process(("answers", settings.answer_timeout), lambda: _checker(settings))
     return [
@@ -165,7 +177,7 @@ def _judge(checker: AnswerChecker, text: str, target: Any) -> Outcome:
     # GSM8K's column holds a whole solution; a bare target is taken as it stands.
     if "####" in wanted or "\\boxed" in wanted:
         wanted = final_answer(wanted)
-    given = final_answer(parse_trace(text).response or text)
+    given = final_answer(parse_trace(text).response)
     if given is None:
         return 0.0
     agree = checker.agree(given, wanted)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from rfprm_runtime.integrations import openrlhf
 from rfprm_runtime.integrations.openrlhf import process_reward, reward_func
 
 torch = pytest.importorskip("torch")
@@ -135,6 +136,19 @@ def test_openrlhfs_executor_loads_the_file_and_calls_it(
     assert float(response["reward"]) == pytest.approx(0.5 + 0.5 * expected(QUESTION, RIGHT))
     assert float(response["scores"]) == 1.0
     assert set(response["extra_logs"]) == {"process_reward", "scored"}
+
+
+@pytest.mark.filterwarnings("default")
+def test_openrlhfs_executor_takes_the_adapter_itself_for_such_a_file(
+    agent: Any,
+    artifact: str,
+    policy_tokenizer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RFPRM_ARTIFACT", artifact)
+    response = _execute(agent, Path(openrlhf.__file__), policy_tokenizer, WRONG)
+    assert float(response["reward"]) > 0.0
+    assert float(response["scores"]) == 0.0
 
 
 @pytest.mark.filterwarnings("default")

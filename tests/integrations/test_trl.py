@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rfprm_runtime.integrations.trl import process_reward
@@ -61,6 +62,28 @@ def test_another_reward_function_gives_the_outcome(make: Any, expected: Any) -> 
 
     rewards = _call(make(outcome=outcome, beta=0.5), **PLAIN, bonus=[1.0] * 3)
     assert rewards == [pytest.approx(0.5 + 0.5 * expected(QUESTION, RIGHT)), None, None]
+
+
+def test_outcomes_may_be_an_array_and_have_to_be_as_many(make: Any, expected: Any) -> None:
+    function = make(outcome=lambda **_: np.array([1.0, np.nan, 0.0]), beta=0.5)
+    assert _call(function, **PLAIN) == [
+        pytest.approx(0.5 + 0.5 * expected(QUESTION, RIGHT)),
+        None,
+        None,
+    ]
+    with pytest.raises(ValueError, match="got 1 outcomes for 3 completions"):
+        _call(make(outcome=lambda **_: [1.0]), **PLAIN)
+
+
+def test_an_answer_in_thoughts_that_were_cut_off_is_none(make: Any) -> None:
+    texts = ["<think>Is it 42", "<think>It is.</think>42", "<think>Six sevens are 42.</think>"]
+    rewards = _call(
+        make(outcome="answer", beta=0.0),
+        prompts=[QUESTION] * 3,
+        completions=texts,
+        answer=["42"] * 3,
+    )
+    assert rewards == [0.0, 1.0, 0.0]
 
 
 def test_the_question_may_be_a_column_of_its_own(make: Any, expected: Any) -> None:

@@ -86,7 +86,7 @@ def test_equal_rewards_and_single_samples_have_no_advantage() -> None:
     assert group_advantages([0.3, 0.3, 0.3, None], 2).tolist() == [0.0] * 4
     assert group_advantages([0.3, 0.9], 1).tolist() == [0.0, 0.0]
     assert group_advantages([], 4).tolist() == []
-    assert group_advantages([0.3, 0.3], 2, epsilon=0.0).tolist() == [0.0, 0.0]
+    assert group_advantages([0.1, 0.1, 0.1, None], 4, epsilon=0.0).tolist() == [0.0] * 4
 
 
 def test_the_conventions_of_other_trainers_are_settings() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rfprm_runtime import Trajectory
-from rfprm_runtime.token_rewards import find_steps, step_token_spans, token_rewards
+from rfprm_runtime.token_rewards import (
+    find_steps,
+    step_token_spans,
+    token_offsets,
+    token_rewards,
+)
 from tiny_models import byte_tokenizer
 
 words = st.sampled_from(["so", "3 + 4 = 7", "é", "数字", "🙂🙂", "the the", "<answer>x", "think"])
@@ -80,6 +86,57 @@ def test_a_real_tokenizer_covers_every_step(steps: list[str], style: str) -> Non
     for part, (first, end) in zip(parts, spans, strict=True):
         covered = text[encoding.offsets[first][0] : encoding.offsets[end - 1][1]]
         assert covered.strip() == part
+
+
+def _decode(ids: list[int]) -> str:
+    return str(byte_tokenizer().decode(ids, skip_special_tokens=True))
+
+
+@given(step_texts, st.sampled_from(STYLES))
+def test_offsets_of_sampled_tokens_are_those_of_the_tokenizer(steps: list[str], style: str) -> None:
+    written = _written(steps, style, "\n")
+    encoding = byte_tokenizer().encode(written)
+    text, offsets = token_offsets(encoding.ids, _decode)
+    assert text == written
+    assert offsets == encoding.offsets
+
+
+def test_tokens_that_encoding_would_not_give_have_their_own_offsets() -> None:
+    tokenizer = byte_tokenizer()
+    tokens = ("t", "h", "e", "th", "<|im_end|>", "e", "h", "e")
+    ids = [tokenizer.token_to_id(token) for token in tokens]
+    text, offsets = token_offsets(ids, _decode)
+    assert (text, len(tokenizer.encode(text).ids)) == ("thethehe", 4)
+    assert offsets == [(0, 1), (1, 2), (2, 3), (3, 5), (5, 5), (5, 6), (6, 7), (7, 8)]
+
+
+@given(st.lists(st.integers(0, 255), max_size=12))
+def test_bytes_that_are_no_characters_have_offsets_too(ids: list[int]) -> None:
+    text, offsets = token_offsets(ids, _decode)
+    assert len(offsets) == len(ids)
+    edges = [0, *(edge for offset in offsets for edge in offset)]
+    assert all(0 <= start <= end <= len(text) for start, end in offsets)
+    assert edges[-1] == len(text)
+    assert [a for a, _ in offsets] == sorted(a for a, _ in offsets)
+
+
+def test_a_decoder_that_strips_the_first_space_is_followed() -> None:
+    words = ["<s>", " the", " cat", " sat"]
+    text, offsets = token_offsets([0, 1, 2, 3], lambda ids: "".join(words[i] for i in ids if i)[1:])
+    assert text == "the cat sat"
+    assert offsets == [(0, 0), (0, 3), (3, 7), (7, 11)]
+
+
+@pytest.mark.parametrize(
+    ("decode", "message"),
+    [
+        (lambda ids: "".join(str(i) for i in ids[::-1]), "tokens 0 to 0 decode to '1', but"),
+        (lambda ids: "1" * max(len(ids), 1), "2 characters together, one by one to 1"),
+    ],
+)
+def test_a_decoder_that_rewrites_is_refused(decode: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        token_offsets([1, 2], decode)
 
 
 def test_identical_steps_are_told_apart_by_their_order() -> None:
