@@ -21,6 +21,7 @@ from rfprm_runtime.integrations.verl import (
     compute_score_async,
     compute_score_batch,
 )
+from rfprm_runtime.rewards import group_advantages
 
 QUESTION = "What is 6 times 7?"
 RIGHT, WRONG = "6 * 7 = 42.\n\nThe answer is 42.", "6 + 7 = 13.\n\nSo 13."
@@ -202,3 +203,23 @@ def test_verls_batch_manager_calls_it_once(
     lengths = data.batch["attention_mask"][:, data.batch["prompts"].shape[1] :].sum(dim=1)
     assert found["reward_tensor"].nonzero()[:, 1].tolist() == (lengths - 1).tolist()
     assert found["reward_extra_info"]["acc"] == [1.0, 0.0]
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("by_spread", [True, False])
+def test_verls_advantages_are_ours_with_its_epsilon(verl: Any, by_spread: bool) -> None:
+    import torch
+    from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
+
+    rewards = np.random.default_rng(0).random(24)
+    groups = np.array([index % 6 for index in range(24)])
+    found, _ = compute_grpo_outcome_advantage(
+        token_level_rewards=torch.tensor(rewards)[:, None],
+        response_mask=torch.ones(24, 1, dtype=torch.float64),
+        index=groups,
+        norm_adv_by_std_in_grpo=by_spread,
+    )
+    ours = group_advantages(
+        rewards, group_ids=groups.tolist(), epsilon=1e-6, scale="group" if by_spread else "none"
+    )
+    np.testing.assert_allclose(found[:, 0].numpy(), ours, rtol=1e-5, atol=1e-6)
