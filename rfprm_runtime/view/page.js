@@ -15,25 +15,31 @@ const outcomesKnown = data.traces.some((trace) => trace.outcome !== null);
 // What was selected by the reward itself needs no column that says it twice.
 const selectedByAnother = data.traces.some(isSelectedByAnother);
 const ranked = data.traces.some((trace) => trace.rank !== null);
-const ROW = { key: "row", label: "Row" };
+const ROW = { key: "row", label: "Row", width: 74 };
 const COLUMNS = [
-  ...(ranked ? [{ key: "rank", label: "Rank", cell: (trace) => (trace.rank === null ? "" : grouped(trace.rank)) }] : [ROW]),
+  ...(ranked ? [{ key: "rank", label: "Rank", width: 80, cell: (trace) => (trace.rank === null ? "" : grouped(trace.rank)) }] : [ROW]),
   { key: "question", label: "Question", cell: questionCell },
-  { key: "reward", label: "Reward", cell: (trace) => three(trace.reward), highFirst: true },
-  ...(selectedByAnother ? [{ key: "selection_score", label: "Selection", cell: (trace) => (trace.selection_score === null ? "" : three(trace.selection_score)), highFirst: true }] : []),
-  { key: "trajectory_score", label: "Trajectory", cell: (trace) => scoreCell(trace.trajectory_score), highFirst: true },
-  { key: "lowest", label: "Lowest", cell: (trace) => scoreCell(trace.lowest) },
-  { key: "num_steps", label: "Steps", cell: (trace) => grouped(trace.num_steps), highFirst: true },
-  { key: "length", label: "Length", cell: (trace) => grouped(trace.length), highFirst: true },
+  { key: "reward", label: "Reward", width: 74, cell: (trace) => three(trace.reward), highFirst: true },
+  ...(selectedByAnother ? [{ key: "selection_score", label: "Selection", width: 82, cell: (trace) => (trace.selection_score === null ? "" : three(trace.selection_score)), highFirst: true }] : []),
+  { key: "trajectory_score", label: "Trajectory", width: 86, cell: (trace) => scoreCell(trace.trajectory_score), highFirst: true },
+  { key: "lowest", label: "Lowest", width: 72, cell: (trace) => scoreCell(trace.lowest) },
+  { key: "num_steps", label: "Steps", width: 60, cell: (trace) => grouped(trace.num_steps), highFirst: true },
+  { key: "length", label: "Length", width: 74, cell: (trace) => grouped(trace.length), highFirst: true },
   ...(ranked ? [ROW] : []),
-  ...(outcomesKnown ? [{ key: "outcome", label: "Outcome", cell: (trace) => trace.outcomeName }] : []),
-  ...(manySources ? [{ key: "source", label: "Source" }] : []),
-  ...(manyFiles ? [{ key: "fileName", label: "File", style: "file" }] : []),
+  ...(outcomesKnown ? [{ key: "outcome", label: "Outcome", width: 76, cell: (trace) => trace.outcomeName }] : []),
+  ...(manySources ? [{ key: "source", label: "Source", width: 118 }] : []),
+  ...(manyFiles ? [{ key: "fileName", label: "File", width: 118, style: "file" }] : []),
 ];
+// Columns give way to the question, in this order; the one that is sorted by stays if it can.
+const GIVE_WAY = ["length", "source", ...(ranked ? ["row"] : []), "num_steps", "fileName", "row", "rank", "trajectory_score", "selection_score", "lowest"];
+const QUESTION_WIDTH = 200, NARROW_QUESTION_WIDTH = 150; // pixels, at the least
+const LAST_COLUMN_PADDING = 12; // as in page.css: what the last column has more than others
+
 const RANGES = { reward: "Reward", trajectory_score: "Trajectory", lowest: "Lowest step", ...(selectedByAnother ? { selection_score: "Selection" } : {}) };
 
 const narrow = matchMedia("(max-width: 860px)");
 let order = { column: COLUMNS[0], descending: false };
+let columns = COLUMNS; // those there is room for
 let shown = []; // what passes the filter, in order
 let selected = null;
 
@@ -104,17 +110,27 @@ function sortBy(column, descending = Boolean(column.highFirst)) {
 
 // Drawing the list
 
+function columnsThatFit(width) {
+  const question = width < 500 ? NARROW_QUESTION_WIDTH : QUESTION_WIDTH;
+  let fitting = COLUMNS;
+  for (const key of GIVE_WAY) {
+    if (fitting.reduce((sum, column) => sum + (column.width ?? question), LAST_COLUMN_PADDING) <= width) break;
+    fitting = fitting.filter((column) => column.key !== key || (column === order.column && key !== "row" && key !== "rank"));
+  }
+  return fitting;
+}
+
 function drawHeadings() {
-  byId("headings").replaceChildren(...COLUMNS.map((column) => {
+  columns = columnsThatFit(byId("scroll").clientWidth);
+  document.querySelector(".sorting").hidden = columns.length === COLUMNS.length;
+  byId("headings").replaceChildren(...columns.map((column, index) => {
     const sorted = order.column === column ? (order.descending ? "descending" : "ascending") : null;
     const sortByThis = () => (sorted === null ? sortBy(column) : sortBy(column, !order.descending));
     const button = element("button", { type: "button", onclick: sortByThis }, column.label);
-    return element("th", { scope: "col", class: classOf(column), "aria-sort": sorted }, button);
-  }), element("th", { class: "end", "aria-hidden": "true" }));
-}
-
-function classOf(column) {
-  return (column.style ?? column.key) + (column === order.column ? " sorted" : "");
+    const isLast = index === columns.length - 1;
+    const style = column.width ? { width: `${column.width + (isLast ? LAST_COLUMN_PADDING : 0)}px` } : {};
+    return element("th", { scope: "col", class: column.style ?? column.key, "aria-sort": sorted, style }, button);
+  }));
 }
 
 function drawRows() {
@@ -127,14 +143,13 @@ function drawRows() {
 }
 
 function gapRow(count) {
-  const cell = element("td", { style: { height: `${count * ROW_HEIGHT}px` } });
+  const cell = element("td", { colspan: columns.length, style: { height: `${count * ROW_HEIGHT}px` } });
   return element("tr", { class: "gap", "aria-hidden": "true" }, cell);
 }
 
 function drawRow(trace, index) {
-  const cells = COLUMNS.map((column) =>
-    element("td", { class: classOf(column) }, column.cell ? column.cell(trace) : String(trace[column.key] ?? "")));
-  cells.push(element("td", { class: "end", "aria-hidden": "true" }));
+  const cells = columns.map((column) =>
+    element("td", { class: column.style ?? column.key }, column.cell ? column.cell(trace) : String(trace[column.key] ?? "")));
   const row = element("tr", { id: `trace-${trace.position}`, "aria-rowindex": index + 2 }, ...cells);
   row.addEventListener("click", () => select(trace, { open: true }));
   return row;
@@ -281,8 +296,6 @@ function begin() {
   for (const [key, label] of Object.entries(RANGES)) byId("range-of").append(element("option", { value: key }, label));
   COLUMNS.forEach(({ label }, index) => byId("sort").append(element("option", { value: index }, label)));
   byId("outcome").hidden = !outcomesKnown;
-  byId("grid").classList.toggle("many-files", manyFiles);
-  byId("grid").classList.toggle("ranked", ranked);
   drawNotices();
   drawHeadings();
   applyFilter();
@@ -300,7 +313,11 @@ function begin() {
     waiting = true;
     requestAnimationFrame(() => { waiting = false; drawRows(); });
   });
-  addEventListener("resize", drawRows);
+  new ResizeObserver(() => {
+    if (byId("scroll").clientWidth === 0) return; // hidden, behind the trace on a narrow window
+    drawHeadings();
+    drawRows();
+  }).observe(byId("scroll"));
   addEventListener("popstate", followLink);
   addEventListener("keydown", onKey);
 }

@@ -11,10 +11,11 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from rfprm_runtime.view.scored_rows import ScoredTrace
 
@@ -55,8 +56,8 @@ class PageContent:
     """What a reader must know, such as rows that were left out."""
 
 
-def page_html(content: PageContent) -> str:
-    """The whole page."""
+def page_html(content: PageContent) -> Iterator[str]:
+    """The whole page in pieces, one for each trace: together they may be large."""
     style = "\n".join(_read(name) for name in STYLES)
     script = "\n".join(_read(name) for name in SCRIPTS)
     parts = {
@@ -65,25 +66,31 @@ def page_html(content: PageContent) -> str:
         "style_hash": _hash(style),
         "script": script,
         "script_hash": _hash(script),
-        "data": data_block(content),
     }
+    before, after = _read("page.html").split("{{data}}")
     # In one pass: a text that looks like a placeholder is not one.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("page.html"))
+    yield re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], before)
+    yield from data_block(content)
+    yield re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], after)
 
 
-def data_block(content: PageContent) -> str:
+def data_block(content: PageContent) -> Iterator[str]:
     """The content as JSON that is safe inside a ``<script>`` element, and that UTF-8 can hold."""
-    data = {
+    about = {
         "files": content.files,
         "notes": content.notes,
         "num_bad_rows": content.num_bad_rows,
         "bad_rows": [asdict(row) for row in content.bad_rows],
-        "traces": [
-            {"file": placed.file, "row": placed.row, **vars(placed.trace)}
-            for placed in content.traces
-        ],
     }
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    yield _json(about).removesuffix("}") + ',"traces":['
+    for number, placed in enumerate(content.traces):
+        comma = "," if number else ""
+        yield comma + _json({"file": placed.file, "row": placed.row, **vars(placed.trace)})
+    yield "]}"
+
+
+def _json(value: dict[str, Any]) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", _encodable(text, r"\\"))
 
 

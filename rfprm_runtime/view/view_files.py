@@ -52,7 +52,7 @@ def view_files(
         raise RfprmError(_why_nothing(names, summary))
     content = PageContent(names, traces, summary.bad_rows, summary.num_bad, summary.notes)
     with replacing(output) as file:
-        file.write(page_html(content))
+        file.writelines(page_html(content))
     return summary
 
 

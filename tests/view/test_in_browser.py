@@ -51,6 +51,16 @@ def test_a_long_list_is_drawn_as_far_as_it_is_seen(browser: str, tmp_path: Path)
     assert dom.count('class="step"') == 3
 
 
+def test_what_was_selected_is_listed_by_its_rank(browser: str, tmp_path: Path) -> None:
+    rows = [row(rank=2, selection_score=0.5), row(rank=1, selection_score=0.75)]
+    scored = write_rows(tmp_path / "best.jsonl", rows)
+    view_files([scored], tmp_path / "view.html")
+    dom = _dom(browser, tmp_path / "view.html", tmp_path / "profile")
+    assert re.findall(r'class="rank" aria-sort="(\w+)"', dom) == ["ascending"]
+    assert re.findall(r'<td class="rank">(\d)</td>', dom) == ["1", "2"]
+    assert re.findall(r'<td class="selection_score">([\d.]+)</td>', dom) == ["0.750", "0.500"]
+
+
 def test_a_text_of_a_trace_is_shown_and_never_run(browser: str, tmp_path: Path) -> None:
     scored = write_rows(tmp_path / "scored.jsonl", [row(), hostile_row()])
     view_files([scored], tmp_path / "view.html")
