@@ -87,7 +87,7 @@ def test_after_the_thinking_comes_the_response(tokenizer: Any) -> None:
         model, tokenizer, step_format=StepFormat(close_thinking="</think>")
     )
     [[ended, goes_on]] = proposer([Request("a?", (), 2)])
-    assert ended == Proposal("So 12.", 14 + 12, finished=True, response=("It is", "12."))
+    assert ended == Proposal("So 12.", 12 + 12, finished=True, response=("It is", "12."))
     assert goes_on == Proposal("no end", 8)
     assert model.asked[1]["prompts"] == ["a?\n\nSo 12.</think>"]
     assert "stop_strings" not in model.asked[1]
