@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MAX_CELLS = 200
 """More cells than this are too thin to be seen; then a cell stands for several steps."""
+_NO_FORMULAS = "tex2jax_ignore mathjax_ignore"
+"""Notebooks make a formula of what stands between two dollar signs, sums of money included."""
 _TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;text-align:start"
 
 
@@ -65,7 +67,7 @@ def trace_html(trajectory: Trajectory, score: TrajectoryScore) -> str:
     if trajectory.response or score.trajectory_score is not None:
         rows.append(_trajectory_row(trajectory, score.trajectory_score))
     return (
-        '<div style="max-width:60em;line-height:1.5">'
+        f'<div class="{_NO_FORMULAS}" style="max-width:60em;line-height:1.5">'
         f'<p dir="auto" style="margin:.3em 0 .6em;font-weight:600;{_TEXT}">'
         f"{escape(trajectory.question)}</p>{''.join(rows)}{score_html(score, width='none')}</div>"
     )

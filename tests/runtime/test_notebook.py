@@ -81,6 +81,7 @@ def test_show_puts_every_step_beside_its_score_and_runs_none_of_it() -> None:
     assert "".join(parts.texts).startswith("<b>2 + 2</b>?00.900<script>alert(1)</script>10.200שלום")
     assert "4 & 4" in "".join(parts.texts)
     assert parts.titles[:3] == ["step 0", "step 1", "trajectory score"]
+    assert shown._repr_html_().startswith('<div class="tex2jax_ignore mathjax_ignore"')
 
 
 def test_show_refuses_the_score_of_another_trace() -> None:
