@@ -1,60 +1,13 @@
 // The list of traces: sorted, filtered, drawn as far as it can be seen; and which one is selected.
 
-const byId = (id) => document.getElementById(id);
 const ROW_HEIGHT = 48 + 1; // as in page.css, and the line below
 const EXTRA_ROWS = 8; // drawn above and below what can be seen
-const MAX_STRIP_CELLS = 60;
-
-const data = JSON.parse(byId("data").textContent);
-byId("data").remove();
-data.traces.forEach(addDerived);
-
-const manyFiles = data.files.length > 1;
-const manySources = new Set(data.traces.map((trace) => trace.source)).size > 1;
-const outcomesKnown = data.traces.some((trace) => trace.outcome !== null);
-// What was selected by the reward itself needs no column that says it twice.
-const selectedByAnother = data.traces.some(isSelectedByAnother);
-const ranked = data.traces.some((trace) => trace.rank !== null);
-const ROW = { key: "row", label: "Row", width: 74 };
-const COLUMNS = [
-  ...(ranked ? [{ key: "rank", label: "Rank", width: 80, cell: (trace) => (trace.rank === null ? "" : grouped(trace.rank)) }] : [ROW]),
-  { key: "question", label: "Question", cell: questionCell },
-  { key: "reward", label: "Reward", width: 74, cell: (trace) => three(trace.reward), highFirst: true },
-  ...(selectedByAnother ? [{ key: "selection_score", label: "Selection", width: 82, cell: (trace) => (trace.selection_score === null ? "" : three(trace.selection_score)), highFirst: true }] : []),
-  { key: "trajectory_score", label: "Trajectory", width: 86, cell: (trace) => scoreCell(trace.trajectory_score), highFirst: true },
-  { key: "lowest", label: "Lowest", width: 72, cell: (trace) => scoreCell(trace.lowest) },
-  { key: "num_steps", label: "Steps", width: 60, cell: (trace) => grouped(trace.num_steps), highFirst: true },
-  { key: "length", label: "Length", width: 74, cell: (trace) => grouped(trace.length), highFirst: true },
-  ...(ranked ? [ROW] : []),
-  ...(outcomesKnown ? [{ key: "outcome", label: "Outcome", width: 76, cell: (trace) => trace.outcomeName }] : []),
-  ...(manySources ? [{ key: "source", label: "Source", width: 118 }] : []),
-  ...(manyFiles ? [{ key: "fileName", label: "File", width: 118, style: "file" }] : []),
-];
-// Columns give way to the question, in this order; the one that is sorted by stays if it can.
-const GIVE_WAY = ["length", "source", ...(ranked ? ["row"] : []), "num_steps", "fileName", "row", "rank", "trajectory_score", "selection_score", "lowest"];
-const QUESTION_WIDTH = 200, NARROW_QUESTION_WIDTH = 150; // pixels, at the least
-const LAST_COLUMN_PADDING = 12; // as in page.css: what the last column has more than others
-
-const RANGES = { reward: "Reward", trajectory_score: "Trajectory", lowest: "Lowest step", ...(selectedByAnother ? { selection_score: "Selection" } : {}) };
 
 const narrow = matchMedia("(max-width: 860px)");
 let order = { column: COLUMNS[0], descending: false };
 let columns = COLUMNS; // those there is room for
 let shown = []; // what passes the filter, in order
 let selected = null;
-
-function addDerived(trace, index) {
-  const scores = trace.step_scores;
-  trace.position = index;
-  trace.lowestStep = scores.reduce((best, score, i) => (score < scores[best] ? i : best), 0);
-  trace.lowest = scores[trace.lowestStep];
-  trace.mean = scores.reduce((sum, score) => sum + score, 0) / scores.length;
-  trace.num_steps = scores.length;
-  trace.length = [...trace.steps, ...trace.response].reduce((sum, text) => sum + text.length, 0);
-  trace.fileName = data.files.length > 1 ? data.files[trace.file] : null;
-  trace.outcomeName = { null: "", true: "right", false: "wrong" }[trace.outcome] ?? String(trace.outcome);
-  trace.link = data.files.length > 1 ? `${data.files[trace.file]}:${trace.row}` : String(trace.row);
-}
 
 // Sorting and filtering
 
@@ -79,8 +32,13 @@ function currentFilter() {
   const anyValue = from === -Infinity && to === Infinity;
   return (trace) =>
     (anyValue || (trace[of] !== null && trace[of] >= from && trace[of] <= to)) &&
-    (outcome === "" || outcome === (trace.outcomeName || "unknown")) &&
+    (outcome === "" || outcome === outcomeGroup(trace)) &&
     (words === "" || textOf(trace).includes(words));
+}
+
+function outcomeGroup({ outcomeName }) {
+  if (outcomeName === "") return "unknown";
+  return ["right", "wrong"].includes(outcomeName) ? outcomeName : "partly";
 }
 
 function textOf(trace) {
@@ -104,24 +62,15 @@ function applyFilter() {
 function sortBy(column, descending = Boolean(column.highFirst)) {
   order = { column, descending };
   byId("sort").value = COLUMNS.indexOf(column);
+  byId("direction").textContent = descending ? "↓" : "↑";
   drawHeadings();
   applyFilter();
 }
 
 // Drawing the list
 
-function columnsThatFit(width) {
-  const question = width < 500 ? NARROW_QUESTION_WIDTH : QUESTION_WIDTH;
-  let fitting = COLUMNS;
-  for (const key of GIVE_WAY) {
-    if (fitting.reduce((sum, column) => sum + (column.width ?? question), LAST_COLUMN_PADDING) <= width) break;
-    fitting = fitting.filter((column) => column.key !== key || (column === order.column && key !== "row" && key !== "rank"));
-  }
-  return fitting;
-}
-
 function drawHeadings() {
-  columns = columnsThatFit(byId("scroll").clientWidth);
+  columns = columnsThatFit(byId("scroll").clientWidth, order.column);
   document.querySelector(".sorting").hidden = columns.length === COLUMNS.length;
   byId("headings").replaceChildren(...columns.map((column, index) => {
     const sorted = order.column === column ? (order.descending ? "descending" : "ascending") : null;
@@ -153,15 +102,6 @@ function drawRow(trace, index) {
   const row = element("tr", { id: `trace-${trace.position}`, "aria-rowindex": index + 2 }, ...cells);
   row.addEventListener("click", () => select(trace, { open: true }));
   return row;
-}
-
-function questionCell(trace) {
-  const cells = parts(trace.step_scores, MAX_STRIP_CELLS).map(({ score }) => element("i", { style: { background: solidTint(score) } }));
-  return element("div", {}, element("span", { dir: "auto" }, trace.question.slice(0, 200)), element("div", { class: "strip", "aria-hidden": "true" }, ...cells));
-}
-
-function scoreCell(score) {
-  return score === null ? "" : number(score);
 }
 
 function markSelected() {
@@ -295,7 +235,10 @@ function drawNotices() {
 function begin() {
   for (const [key, label] of Object.entries(RANGES)) byId("range-of").append(element("option", { value: key }, label));
   COLUMNS.forEach(({ label }, index) => byId("sort").append(element("option", { value: index }, label)));
+  const groups = new Set(data.traces.map(outcomeGroup));
+  for (const option of [...byId("outcome").options]) if (option.value !== "" && !groups.has(option.value)) option.remove();
   byId("outcome").hidden = !outcomesKnown;
+  byId("direction").addEventListener("click", () => sortBy(order.column, !order.descending));
   drawNotices();
   drawHeadings();
   applyFilter();

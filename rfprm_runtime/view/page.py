@@ -21,7 +21,7 @@ from rfprm_runtime.view.scored_rows import ScoredTrace
 
 FOLDER = Path(__file__).parent
 STYLES = ("page.css", "trace.css")
-SCRIPTS = ("trace.js", "page.js")
+SCRIPTS = ("trace.js", "columns.js", "page.js")
 # < could end the block; not every reader of JSON takes U+2028 and U+2029 inside a string.
 _ESCAPED = re.compile("[<>&\u2028\u2029]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

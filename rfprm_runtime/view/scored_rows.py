@@ -11,21 +11,12 @@ import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.formats import (
-    CHAT_FIELDS,
-    OUTCOME_FIELDS,
-    RESPONSE_FIELDS,
-    THINKING_FIELDS,
-    fields_of_generation,
-    read_candidates,
-)
-from rfprm_runtime.parsing import SplitRule
-from rfprm_runtime.records import TEXT_FIELDS, trajectory_from_fields
+from rfprm_runtime.formats import OUTCOME_FIELDS
 from rfprm_runtime.sources import kind_of, open_parquet, parse_json_row, without_absent
-from rfprm_runtime.types import Trajectory
+from rfprm_runtime.view.readings import fields_of_trace, read_trace, without_what_was_said
 
 SCORE_FIELDS = ("step_scores", "trajectory_score", "reward", "windowed_from")
 SELECTION_FIELDS = ("selection_score", "rank", "generation")
@@ -116,8 +107,8 @@ def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
     selected = _selection(fields, prefix)
     added = {prefix + name for name in (*SCORE_FIELDS, *selected)}
     own = {name: value for name, value in fields.items() if name not in added}
-    own = _of_one_trace(own, selected.get("generation"))
-    trajectory, read_from = _trajectory(own, len(step_scores), selected="rank" in selected)
+    own = fields_of_trace(own, selected.get("generation"))
+    trajectory, read_from = read_trace(own, len(step_scores), selected="rank" in selected)
     source, (outcome, outcome_field) = own.get("source"), _outcome(own)
     shown = {*read_from, outcome_field, "source" if isinstance(source, str) else None}
     rest = {name: value for name, value in own.items() if name not in shown}
@@ -134,7 +125,7 @@ def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
         generation=selected.get("generation"),
         outcome=outcome,
         source=source if isinstance(source, str) else None,
-        other_fields=_other_fields(_without_what_was_said(rest, trajectory.question)),
+        other_fields=_other_fields(without_what_was_said(rest, trajectory.question)),
     )
 
 
@@ -205,103 +196,6 @@ def _is_finite(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _of_one_trace(fields: dict[str, Any], generation: int | None) -> dict[str, Any]:
-    """``rfprm select`` writes the whole row of several generations and the index of one."""
-    if generation is None:
-        return fields
-    return fields_of_generation(
-        {name: value for name, value in fields.items() if name not in CHAT_FIELDS}, generation
-    )
-
-
-def _trajectory(
-    fields: dict[str, Any], num_scores: int, *, selected: bool
-) -> tuple[Trajectory, set[str]]:
-    """The reading of the row that has as many steps as there are scores, and its fields.
-
-    By which rule a text was split is not written down, but one that gives another number of steps
-    was another one; two that give the same number give the same steps.
-    """
-    errors, num_steps = [], []
-    for reading, read_from in _readings(fields, selected=selected):
-        if isinstance(reading, InvalidTrajectoryError):
-            errors.append(reading)
-        elif len(reading.steps) == num_scores:
-            return reading, read_from
-        else:
-            num_steps.append(len(reading.steps))
-    if not num_steps:
-        raise errors[0]
-    raise InvalidTrajectoryError(
-        f"{num_scores} step scores for {num_steps[0]} steps; the scores are of another "
-        "trace, or its steps were changed: score it again"
-    )
-
-
-def _readings(
-    fields: dict[str, Any], *, selected: bool
-) -> Iterator[tuple[Trajectory | InvalidTrajectoryError, set[str]]]:
-    """As ``rfprm score`` and as ``rfprm select`` read rows: of some they read different fields."""
-    for read in (_as_select, _as_score) if selected else (_as_score, _as_select):
-        for split in get_args(SplitRule):
-            try:
-                yield read(fields, split)
-            except InvalidTrajectoryError as error:
-                yield error, set()
-
-
-def _as_score(fields: dict[str, Any], split: SplitRule) -> tuple[Trajectory, set[str]]:
-    text = next((name for name in TEXT_FIELDS if name in fields), "")
-    read_from = {"steps", "response"} if "steps" in fields else {text}
-    return trajectory_from_fields(fields, split=split), read_from
-
-
-def _as_select(fields: dict[str, Any], split: SplitRule) -> tuple[Trajectory, set[str]]:
-    if isinstance(fields.get("generations"), list):
-        raise InvalidTrajectoryError(
-            "has several generations, and 'generation' is not the index of one; score it with "
-            "rfprm select, which writes it"
-        )
-    found = next(iter(read_candidates(fields, split=split)), InvalidTrajectoryError("no trace"))
-    if isinstance(found, InvalidTrajectoryError):
-        raise found
-    return found.trajectory, _read_by_select(fields)
-
-
-def _read_by_select(fields: dict[str, Any]) -> set[str]:
-    if "steps" in fields:
-        return {"steps", "response"}
-    if any(isinstance(fields.get(name), list) for name in CHAT_FIELDS):
-        return set()  # a chat may hold more than its last question and answer
-    thinking = next((name for name in THINKING_FIELDS if fields.get(name)), None)
-    names = (*TEXT_FIELDS, *RESPONSE_FIELDS, "answer") if thinking is None else RESPONSE_FIELDS
-    text = next((name for name in names if isinstance(fields.get(name), str)), "")
-    return {text} if thinking is None else {thinking, text}
-
-
-def _without_what_was_said(fields: dict[str, Any], question: str) -> dict[str, Any]:
-    """Without chats of nothing but the question and its answer, and without texts that say one of
-    them again: ``rfprm select --sft`` adds the one and keeps the other by a new name."""
-    said = {question}
-    for name, value in fields.items():
-        texts = _texts_of_chat(value) if name.removeprefix("original_") in CHAT_FIELDS else []
-        if len(texts) == 2 and texts[0] == question:
-            said.update(text for text in texts if isinstance(text, str))
-            fields = {key: kept for key, kept in fields.items() if key != name}
-    return {
-        name: value
-        for name, value in fields.items()
-        if not (isinstance(value, str) and value in said)
-    }
-
-
-def _texts_of_chat(value: Any) -> list[Any]:
-    messages = value if isinstance(value, list) else []
-    if not all(isinstance(message, dict) for message in messages):
-        return []
-    return [message.get("content", message.get("value")) for message in messages]
 
 
 def _outcome(fields: dict[str, Any]) -> tuple[bool | float | None, str | None]:

@@ -61,6 +61,15 @@ def test_what_was_selected_is_listed_by_its_rank(browser: str, tmp_path: Path) -
     assert re.findall(r'<td class="selection_score">([\d.]+)</td>', dom) == ["0.750", "0.500"]
 
 
+def test_outcomes_are_named_whatever_their_type(browser: str, tmp_path: Path) -> None:
+    rows = [row(outcome=outcome) for outcome in (True, False, 1, 0.0, 0.25)] + [row()]
+    scored = write_rows(tmp_path / "scored.jsonl", rows)
+    view_files([scored], tmp_path / "view.html")
+    dom = _dom(browser, tmp_path / "view.html", tmp_path / "profile")
+    outcomes = re.findall(r'<td class="outcome">([^<]*)</td>', dom)
+    assert outcomes == ["right", "wrong", "right", "wrong", "0.25", ""]
+
+
 def test_a_text_of_a_trace_is_shown_and_never_run(browser: str, tmp_path: Path) -> None:
     scored = write_rows(tmp_path / "scored.jsonl", [row(), hostile_row()])
     view_files([scored], tmp_path / "view.html")
