@@ -38,7 +38,19 @@ from rfprm_runtime.rewards import DEFAULT_BETA, group_advantages, mixed_reward
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "models" / "smollm2-135m-gsm8k"
 REWARD = "process_reward_function"
-REQUEST = "Solve it step by step, one short line a step. End with 'The answer is N.'"
+# A model of this size does not follow instructions about the form, but imitates it.
+SHOWN = [
+    {
+        "role": "user",
+        "content": "Nina buys 3 pens for $2 each and a book for $7. How much does she pay?",
+    },
+    {
+        "role": "assistant",
+        "content": "The pens cost 3 * 2 = $6.\n"
+        "Together with the book she pays 6 + 7 = $13.\n"
+        "The answer is 13.",
+    },
+]
 PROBLEMS = [
     ("Mia has 5 bags with 6 apples each. How many apples has she?", "30"),
     ("A book costs $8. How much do 4 books cost?", "32"),
@@ -65,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trainer = _trainer(options)
     trainer.train()
     run = {
-        **_curve(trainer.state.log_history),
+        **_curve(trainer.state.log_history, options),
         **_check(options),
         "circumstances": _circumstances(options),
     }
@@ -83,8 +95,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", type=int, default=24)
     add("--prompts", type=int, default=2, help="questions a step")
     add("--generations", type=int, default=4, help="completions a question")
-    add("--max-tokens", type=int, default=80, help="of a completion")
-    add("--learning-rate", type=float, default=5e-4)
+    add("--max-tokens", type=int, default=64, help="of a completion")
+    add("--temperature", type=float, default=0.7)
+    add("--learning-rate", type=float, default=1e-4)
     add("--beta", type=float, default=DEFAULT_BETA, help="weight of the process reward (Eq. 12)")
     add("--seed", type=int, default=0)
     add("--tiny", action="store_true", help="a small random policy, two steps")
@@ -121,6 +134,7 @@ def _training(options: argparse.Namespace) -> GRPOConfig:
         per_device_train_batch_size=options.prompts * options.generations,
         num_generations=options.generations,
         max_completion_length=options.max_tokens,
+        temperature=options.temperature,
         learning_rate=options.learning_rate,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=2,
@@ -138,7 +152,7 @@ def _training(options: argparse.Namespace) -> GRPOConfig:
 
 
 def _row(question: str, answer: str) -> dict[str, Any]:
-    prompt = [{"role": "user", "content": f"{question}\n{REQUEST}"}]
+    prompt = [*SHOWN, {"role": "user", "content": question}]
     return {"prompt": prompt, "question": question, "answer": answer}
 
 
@@ -181,8 +195,11 @@ def _tokenizer(base: BaseModel) -> PreTrainedTokenizerFast:
     )
 
 
-def _curve(log_history: list[dict[str, Any]]) -> dict[str, Any]:
-    """What TRL logged at every step, and what share of the time scoring took."""
+def _curve(log_history: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
+    """What TRL logged at every step, and what share of the time scoring took.
+
+    Questions differ more than steps do, so rewards are compared between passes over all of them.
+    """
     names = {
         "reward": "reward",
         "process": "process_reward/process",
@@ -196,7 +213,10 @@ def _curve(log_history: list[dict[str, Any]]) -> dict[str, Any]:
     steps = [entry for entry in log_history if "reward" in entry]
     curve = {name: [entry.get(key) for entry in steps] for name, key in names.items()}
     share = sum(curve["scoring_seconds"]) / sum(curve["step_seconds"])
-    return {"curve": curve, "scoring_share_of_step": share}
+    size = len(PROBLEMS) // options.prompts
+    passes = [curve["reward"][start : start + size] for start in range(0, len(steps), size)]
+    means = [float(np.mean([x for x in rewards if x is not None])) for rewards in passes]
+    return {"curve": curve, "reward_by_pass": means, "scoring_share_of_step": share}
 
 
 def _check(options: argparse.Namespace) -> dict[str, Any]:
@@ -222,7 +242,7 @@ def _check(options: argparse.Namespace) -> dict[str, Any]:
 
 def _rewards(scorer: Scorer, table: pd.DataFrame, beta: float) -> np.ndarray:
     answers = dict(PROBLEMS)
-    questions = [prompt[-1]["content"].removesuffix(f"\n{REQUEST}") for prompt in table["prompt"]]
+    questions = [prompt[-1]["content"] for prompt in table["prompt"]]
     texts = [completion[-1]["content"] for completion in table["completion"]]
     process = [_score(scorer, *pair) for pair in zip(questions, texts, strict=True)]
     outcome = [
@@ -253,12 +273,19 @@ def _circumstances(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "options": chosen,
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": _cpu(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
     }
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _plot(run: dict[str, Any], path: Path) -> None:
@@ -273,17 +300,20 @@ def _plot(run: dict[str, Any], path: Path) -> None:
     ):
         values = [np.nan if x is None else x for x in run["curve"][name]]
         axes.plot(range(1, len(values) + 1), values, marker=".", label=label)
+    size = len(PROBLEMS) // run["circumstances"]["options"]["prompts"]
+    for index, mean in enumerate(run["reward_by_pass"]):
+        label = None if index else "reward, mean of a pass over the questions"
+        edges = index * size + 0.5, min((index + 1) * size, len(values)) + 0.5
+        axes.hlines(mean, *edges, colors="black", linestyles="dashed", label=label)
     axes.set(xlabel="training step", ylabel="mean over the step's completions")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=150)
 
 
 def _tell(run: dict[str, Any], output: Path) -> None:
-    rewards = [x for x in run["curve"]["reward"] if x is not None]
-    quarter = max(len(rewards) // 4, 1)
+    passes = ", ".join(f"{mean:.3f}" for mean in run["reward_by_pass"])
     print(
-        f"mean reward, first quarter of {len(rewards)} steps {np.mean(rewards[:quarter]):.3f}, "
-        f"last quarter {np.mean(rewards[-quarter:]):.3f}\n"
+        f"mean reward in each pass over the questions: {passes}\n"
         f"{run['num_completions']} logged completions scored again, "
         f"{run['num_without_reward']} of them without a reward: "
         f"largest difference of rewards {run['max_reward_difference']:.1e}, "
