@@ -255,6 +255,7 @@ class Searcher:
         proposal = draft.proposal
         node = tree.add(draft.parent, proposal.text.strip())
         node.session, node.num_proposed = draft.session, draft.num_proposed
+        node.num_tokens = proposal.num_tokens
         node.response, node.step_scores = tuple(proposal.response), draft.step_scores
         if draft.error:
             node.leave("failed", draft.error)

@@ -38,6 +38,8 @@ class Node:
     """What the trace so far is worth, by which branches are compared."""
     num_proposed: int = 1
     """How often this very step was proposed here."""
+    num_tokens: int = 0
+    """What the policy paid for it, once."""
     state: State = "open"
     reason: str = ""
     """Why it is failed, hopeless or pruned."""
@@ -111,6 +113,7 @@ class SearchTree:
                     "value": node.value,
                     "final_value": node.final_value,
                     "num_proposed": node.num_proposed,
+                    "num_tokens": node.num_tokens,
                     "state": node.state,
                     "reason": node.reason,
                     "response": list(node.response),
@@ -179,7 +182,8 @@ def _read_node(tree: SearchTree, row: dict[str, Any]) -> None:
         has_own = bool(row["step"]) and row["step_score"] is not None
         node.step_scores = np.append(before, np.float32(row["step_score"])) if has_own else before
     node.value, node.state, node.reason = row["value"], row["state"], row["reason"]
-    node.final_value, node.num_proposed = row["final_value"], row["num_proposed"]
+    node.final_value = row["final_value"]
+    node.num_proposed, node.num_tokens = row["num_proposed"], row["num_tokens"]
     node.response = tuple(row["response"])
     node.score = None if row["score"] is None else TrajectoryScore(**row["score"])
 

@@ -68,5 +68,5 @@ def test_labelling_with_a_model_too_small_to_judge_ends_and_says_so(
         rewarded = row.trajectory_reward is not None
         assert rewarded != any(error.startswith("trajectory reward") for error in row.errors)
     asked = summary.usage["expert"]
-    assert 4 <= asked.requests <= 8
+    assert 4 <= asked.requests - asked.retries <= 8  # a busy machine makes it retry
     assert asked.answer_tokens > 0

@@ -119,7 +119,8 @@ def draw(
     sampler: LineSampler, texts: list[str], seed: int = 0, **changes: float
 ) -> list[list[str]]:
     settings = {"count": 3, "temperature": 1.0, "max_tokens": 400, **changes}
-    return sampler.sample(texts, generator=torch.Generator().manual_seed(seed), **settings)
+    found = sampler.sample(texts, generator=torch.Generator().manual_seed(seed), **settings)
+    return [[line.text for line in lines if line.is_whole] for lines in found]
 
 
 def test_the_same_seed_samples_the_same(sampler: LineSampler) -> None:
@@ -132,6 +133,14 @@ def test_the_same_seed_samples_the_same(sampler: LineSampler) -> None:
 
 def test_what_does_not_end_is_left_out(sampler: LineSampler) -> None:
     assert draw(sampler, ["a", "b"], max_tokens=0) == [[], []]
+
+
+def test_lines_say_what_they_cost(sampler: LineSampler) -> None:
+    generator = torch.Generator().manual_seed(0)
+    [lines] = sampler.sample(["a"], count=4, temperature=1.0, max_tokens=6, generator=generator)
+    for line in lines:
+        assert line.num_tokens == 6 or line.is_whole
+        assert 1 <= line.num_tokens <= 6
 
 
 def test_texts_of_other_lengths_and_the_cached_preamble_change_no_logits(

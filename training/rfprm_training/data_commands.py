@@ -109,13 +109,14 @@ def sample(
         model = LineSampler(settings.base, config.parent, preamble, device=device)
 
         def draw(texts: Sequence[str], seed: int) -> list[list[str]]:
-            return model.sample(
+            found = model.sample(
                 texts,
                 count=settings.samples_per_place,
                 temperature=settings.temperature,
                 max_tokens=settings.max_step_tokens,
                 generator=torch.Generator().manual_seed(seed),
             )
+            return [[line.text for line in lines if line.is_whole] for lines in found]
 
         return draw
 

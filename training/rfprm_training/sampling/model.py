@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer
@@ -14,6 +14,15 @@ from torch import Tensor
 
 from rfprm_export.checkpoint import FolderBase, GgufBase, find_base_model
 from rfprm_export.weights import config_fields, read_base_model
+
+
+class SampledLine(NamedTuple):
+    """The rest of a line."""
+
+    text: str
+    num_tokens: int
+    is_whole: bool
+    """Whether it ended before there were too many tokens."""
 
 
 class LineSampler:
@@ -51,9 +60,8 @@ class LineSampler:
         temperature: float,
         max_tokens: int,
         generator: torch.Generator,
-    ) -> list[list[str]]:
-        """``count`` continuations of each text, up to the end of the line; what has not ended after
-        ``max_tokens`` is left out."""
+    ) -> list[list[SampledLine]]:
+        """``count`` continuations of each text, up to the end of the line."""
         rows = [self._ids(text) for text in texts]
         length = max(map(len, rows))
         ids = torch.tensor([[0] * (length - len(row)) + row for row in rows], device=self._device)
@@ -62,10 +70,7 @@ class LineSampler:
         with torch.inference_mode():
             found = self._continue(ids, known, count, temperature, max_tokens, generator)
         lines = [self._line(row) for row in found]
-        return [
-            [line for line in lines[start : start + count] if line is not None]
-            for start in range(0, len(lines), count)
-        ]
+        return [lines[start : start + count] for start in range(0, len(lines), count)]
 
     def _continue(
         self,
@@ -110,9 +115,9 @@ class LineSampler:
         )
         return outputs.logits[:, -1], outputs[self._past_name]
 
-    def _line(self, tokens: list[int]) -> str | None:
+    def _line(self, tokens: list[int]) -> SampledLine:
         line, end, _ = self.tokenizer.decode(tokens).partition("\n")
-        return line if end else None
+        return SampledLine(line, len(tokens), bool(end))
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids

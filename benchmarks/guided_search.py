@@ -1,0 +1,309 @@
+"""Guided search beside Best-of-N at the same number of generated tokens, on real problems.
+
+python -m benchmarks.guided_search --gold ../shared/data/gsm8k_train.jsonl [--questions 100]
+
+The policy is the small base model, shown four solved problems; the problems are those of GSM8K that
+no part of the shipped PRM was trained on. Goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.report import write_json
+from benchmarks.runner import environment
+from rfprm_export.shipped import ensure_artifact, shipped_checkpoint
+from rfprm_runtime import Scorer
+from rfprm_runtime.aggregation import aggregate
+from rfprm_runtime.answers import answers_agree, final_answer
+from rfprm_runtime.search import (
+    BeamSearch,
+    BestFirstSearch,
+    BestOfN,
+    Budget,
+    DiverseTreeSearch,
+    Proposal,
+    Request,
+    Searcher,
+    SearchResult,
+)
+from rfprm_training.config import DataConfig, TrainingConfig, read_config
+from rfprm_training.dataset import construct_examples
+from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
+from rfprm_training.metrics import bootstrap
+from rfprm_training.resumable import ResumableLines
+from rfprm_training.sampling.model import LineSampler
+from rfprm_training.sampling.next_steps import demonstrations
+
+METHODS: dict[str, dict[str, Any]] = {
+    "Best-of-N": {"strategy": BestOfN(32)},
+    "beam search": {"strategy": BeamSearch(4, 4)},
+    "beam search, by reward": {"strategy": BeamSearch(4, 4), "value": "reward"},
+    "diverse trees": {"strategy": DiverseTreeSearch(4, 4)},
+    "diverse trees, by reward": {"strategy": DiverseTreeSearch(4, 4), "value": "reward"},
+    "best-first": {"strategy": BestFirstSearch(4, 4), "value": "mean"},
+}
+PICKS = ("reward", "weighted vote", "majority vote", "random", "oracle")
+BUDGET = Budget(max_depth=8, max_tokens=2000)
+_AT_ONCE = 4
+_ROWS = 32
+_DRAWS = 50
+"""Orders of the traces of Best-of-N in which they are bought until the tokens are spent."""
+
+
+class SmallPolicy:
+    """The base model as a proposer; a step is a line."""
+
+    def __init__(self, examples: Sequence[GoldSolution], *, temperature: float, seed: int) -> None:
+        checkpoint = shipped_checkpoint()
+        base = read_config(checkpoint / "config.toml").base
+        self._sampler = LineSampler(base, checkpoint, demonstrations(examples))
+        self._temperature = temperature
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, requests: Sequence[Request]) -> list[list[Proposal]]:
+        found: dict[int, list[Proposal]] = {}
+        order = sorted(range(len(requests)), key=lambda index: requests[index].count)
+        for count, group in groupby(order, key=lambda index: requests[index].count):
+            indices = list(group)
+            size = max(1, _ROWS // count)
+            for start in range(0, len(indices), size):
+                batch = indices[start : start + size]
+                texts = [_beginning(requests[index]) for index in batch]
+                lines = self._sampler.sample(
+                    texts,
+                    count=count,
+                    temperature=self._temperature,
+                    max_tokens=64,
+                    generator=self._generator,
+                )
+                for index, drawn in zip(batch, lines, strict=True):
+                    found[index] = [_proposal(*line) for line in drawn]
+        return [found[index] for index in range(len(requests))]
+
+
+def _beginning(request: Request) -> str:
+    return "\n".join((f"Question: {request.question}", "Solution:", *request.steps, ""))
+
+
+def _proposal(text: str, num_tokens: int, is_whole: bool) -> Proposal:
+    step = text.strip()
+    # After its answer the model goes on with a question of its own; a blank line ends it too.
+    is_last = not step or not is_whole or "answer is" in step.lower() or step.startswith("A:")
+    return Proposal(step, num_tokens, finished=is_last)
+
+
+def problems(
+    gold: Path, count: int, max_steps: int
+) -> tuple[list[GoldSolution], list[GoldSolution]]:
+    """Examples to show the policy, and problems held out from all training of the PRM."""
+    solutions = read_gold_solutions(gold)
+    config = read_config(shipped_checkpoint() / "config.toml")
+    held_out = _held_out_questions(solutions, config)
+    short = [solution for solution in solutions if len(solution.steps) <= max_steps]
+    shown = [solution for solution in short if solution.question not in held_out][:4]
+    asked = [solution for solution in short if solution.question in held_out][:count]
+    return shown, asked
+
+
+def _held_out_questions(solutions: list[GoldSolution], config: TrainingConfig) -> set[str]:
+    assert isinstance(config.data, DataConfig)
+    # Which questions are held out does not depend on how many others are trained on.
+    data = config.data.model_copy(update={"num_constructed": 1})
+    examples = construct_examples(solutions, data, config.seed)
+    return {example.trajectory.question for example in examples if example.held_out}
+
+
+def run(
+    scorer: Scorer, policy: SmallPolicy, asked: Sequence[GoldSolution], output: Path, key: Any
+) -> list[dict[str, Any]]:
+    """A row for each question: what every method found and spent."""
+    if output.exists():
+        return [json.loads(line) for line in output.read_text().splitlines()]
+    with ResumableLines(output, key) as lines:
+        first = lines.num_lines // _AT_ONCE * _AT_ONCE
+        for start in range(first, len(asked), _AT_ONCE):
+            batch = asked[start : start + _AT_ONCE]
+            rows: list[dict[str, Any]] = [{"question": s.question, "methods": {}} for s in batch]
+            for name, options in METHODS.items():
+                searcher = Searcher(scorer, policy, budget=_budget(name), **options)
+                results = searcher.search_many([s.question for s in batch])
+                for row, solution, result in zip(rows, batch, results, strict=True):
+                    row["methods"][name] = _outcome(result, solution.answer)
+            written = lines.num_lines - start
+            for row in rows[written:]:
+                lines.write(json.dumps(row) + "\n")
+            print(f"{start + len(batch)} of {len(asked)} questions", flush=True)
+        lines.finish()
+    return [json.loads(line) for line in output.read_text().splitlines()]
+
+
+def _budget(name: str) -> Budget:
+    return Budget(max_depth=BUDGET.max_depth) if name == "Best-of-N" else BUDGET
+
+
+def _outcome(result: SearchResult, answer: str) -> dict[str, Any]:
+    traces = []
+    for node in result.finished:
+        given = final_answer("\n".join(result.tree.path(node)))
+        assert node.score is not None
+        trace = {
+            "answer": given,
+            "right": answers_agree(given, answer) is True,
+            "reward": aggregate(node.score, "reward"),
+            "num_tokens": sum(step.num_tokens for step in result.tree.ancestors(node)),
+        }
+        traces += [trace] * node.num_proposed
+    spent = result.spent
+    return {
+        "traces": traces,
+        "num_tokens": spent.num_tokens,
+        "num_steps": spent.num_steps,
+        "proposing_seconds": spent.proposing_seconds,
+        "scoring_seconds": spent.scoring_seconds,
+    }
+
+
+def pick(traces: Sequence[dict[str, Any]], how: str) -> float:
+    """Whether the answer that is picked is right (of ``random``, how likely)."""
+    if not traces:
+        return 0.0
+    right = [trace["right"] for trace in traces]
+    if how == "random":
+        return float(np.mean(right))
+    if how == "oracle":
+        return float(any(right))
+    if how == "reward":
+        return float(max(traces, key=lambda trace: trace["reward"])["right"])
+    votes: dict[str, float] = {}
+    for trace in traces:
+        if trace["answer"] is not None:
+            weight = trace["reward"] if how == "weighted vote" else 1.0
+            votes[trace["answer"]] = votes.get(trace["answer"], 0.0) + weight
+    if not votes:
+        return 0.0
+    winner = max(votes, key=lambda answer: votes[answer])
+    return float(next(t["right"] for t in traces if t["answer"] == winner))
+
+
+def affordable(
+    traces: Sequence[dict[str, Any]], num_tokens: int, rng: np.random.Generator
+) -> Iterator[list[dict[str, Any]]]:
+    """Sets of independent traces that cost as much, the last one counted with its chance."""
+    for _ in range(_DRAWS):
+        bought, left = [], float(num_tokens)
+        for index in rng.permutation(len(traces)):
+            trace = traces[int(index)]
+            if rng.random() < left / trace["num_tokens"]:
+                bought.append(trace)
+            left -= trace["num_tokens"]
+            if left <= 0:
+                break
+        yield bought
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Accuracies of each method, and of Best-of-N with the tokens that it took."""
+    found: dict[str, Any] = {}
+    for name in METHODS:
+        searches = [row["methods"][name] for row in rows]
+        figures = {how: [pick(s["traces"], how) for s in searches] for how in PICKS}
+        found[name] = {
+            "tokens": float(np.mean([s["num_tokens"] for s in searches])),
+            "traces": float(np.mean([len(s["traces"]) for s in searches])),
+            # Questions that were searched in common share their time.
+            "proposing": sum(s["proposing_seconds"] for s in searches) / _AT_ONCE,
+            "scoring": sum(s["scoring_seconds"] for s in searches) / _AT_ONCE,
+            "accuracy": {how: _estimate(values) for how, values in figures.items()},
+        }
+        if name != "Best-of-N":
+            rng = np.random.default_rng(0)
+            same: dict[str, list[float]] = {how: [] for how in PICKS}
+            for row, search in zip(rows, searches, strict=True):
+                pool = row["methods"]["Best-of-N"]["traces"]
+                sets = list(affordable(pool, search["num_tokens"], rng))
+                for how in PICKS:
+                    same[how].append(float(np.mean([pick(traces, how) for traces in sets])))
+            found[name]["Best-of-N at the same tokens"] = {
+                how: _estimate(values) for how, values in same.items()
+            }
+            found[name]["difference"] = {
+                how: _estimate(np.subtract(figures[how], same[how])) for how in PICKS
+            }
+    return found
+
+
+def _estimate(values: Sequence[float] | np.ndarray) -> list[float]:
+    """Mean with its 95 % interval over questions."""
+    scores = np.asarray(values, dtype=np.float64)
+    estimate = bootstrap(
+        lambda some, right, groups: float(some.mean()),
+        scores,
+        np.zeros(len(scores), bool),
+        np.arange(len(scores)),
+    )
+    return [estimate.value, estimate.low, estimate.high]
+
+
+def report(measured: dict[str, Any]) -> None:
+    table = Table(title=f"{measured['num_questions']} problems", title_justify="left")
+    for column in ("method", "tokens", "traces", *PICKS):
+        table.add_column(column, justify="left" if column == "method" else "right")
+
+    def cells(figures: dict[str, list[float]]) -> list[str]:
+        return ["{:.3f} [{:.3f}, {:.3f}]".format(*figures[how]) for how in PICKS]
+
+    for name, found in measured["methods"].items():
+        tokens, traces = f"{found['tokens']:,.0f}", f"{found['traces']:.1f}"
+        table.add_row(name, tokens, traces, *cells(found["accuracy"]))
+        if "difference" in found:
+            same = found["Best-of-N at the same tokens"]
+            table.add_row("  Best-of-N, as many", tokens, "", *cells(same))
+            table.add_row("  difference", "", "", *cells(found["difference"]), end_section=True)
+    Console(width=190, highlight=False).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--gold", type=Path, required=True, help="GSM8K's train.jsonl")
+    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--max-steps", type=int, default=2, help="of the problems' own solutions")
+    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--output", type=Path, default=Path("runs/guided-search.jsonl"))
+    options = parser.parse_args()
+    shown, asked = problems(options.gold, options.questions, options.max_steps)
+    artifact = Path("artifacts/benchmarks/artifact-int16")
+    ensure_artifact(artifact, precision="int16")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "questions": len(asked),
+        "max_steps": options.max_steps,
+        "temperature": options.temperature,
+        "methods": {name: repr(method) for name, method in METHODS.items()},
+    }
+    with Scorer.load(artifact) as scorer:
+        policy = SmallPolicy(shown, temperature=options.temperature, seed=0)
+        rows = run(scorer, policy, asked, options.output, settings)
+    measured = {
+        "environment": environment(),
+        "settings": settings,
+        "num_questions": len(rows),
+        "methods": summarise(rows),
+    }
+    path = write_json("guided_search", measured)
+    report(measured)
+    print(f"→ {path}")
+
+
+if __name__ == "__main__":
+    main()
