@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -141,6 +142,8 @@ def verify_math(answer: str, target: str) -> bool:
     """math-verify's verdict, in the child process; its own time limits are off, ours is outside."""
     from math_verify import parse, verify
 
+    # It would warn of every call that its own time limit is off.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
     given, wanted = (
         parse(f"${text}$", parsing_timeout=None, raise_on_error=False) for text in (answer, target)
     )
