@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -67,7 +68,9 @@ class SmallPolicy:
     def __init__(self, examples: Sequence[GoldSolution], *, temperature: float, seed: int) -> None:
         checkpoint = shipped_checkpoint()
         base = read_config(checkpoint / "config.toml").base
-        self._sampler = LineSampler(base, checkpoint, demonstrations(examples))
+        self._sampler = LineSampler(
+            base, checkpoint, demonstrations(examples), prepare_model=_with_small_weights
+        )
         self._temperature = temperature
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -90,6 +93,13 @@ class SmallPolicy:
                 for index, drawn in zip(batch, lines, strict=True):
                     found[index] = [_proposal(*line) for line in drawn]
         return [found[index] for index in range(len(requests))]
+
+
+def _with_small_weights(model: Any) -> Any:
+    """Its products in 8 bits, twice as fast on a CPU."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
 
 
 def _beginning(request: Request) -> str:

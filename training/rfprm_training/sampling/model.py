@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,13 +36,15 @@ class LineSampler:
         preamble: str,
         *,
         device: str = "cpu",
+        prepare_model: Callable[[Any], Any] = lambda model: model,
     ) -> None:
-        """``folder`` is what a relative path of ``base`` is relative to. Raises
+        """``folder`` is what a relative path of ``base`` is relative to. ``prepare_model`` may
+        change the model, for instance its precision, before it is used. Raises
         :class:`~rfprm_export.ExportError` where the model is not there."""
         path = find_base_model(base, folder)
         self.tokenizer: Tokenizer = read_base_model(path).tokenizer
         self._device = torch.device(device)
-        self._model = _causal_lm(base, path).to(self._device).eval()
+        self._model = prepare_model(_causal_lm(base, path).to(self._device).eval())
         # transformers calls the past by another name since 5.24.
         arguments = inspect.signature(self._model.forward).parameters
         self._past_name = "cache" if "cache" in arguments else "past_key_values"
@@ -90,19 +92,26 @@ class LineSampler:
         past.batch_repeat_interleave(count)
         mask, logits = mask.repeat_interleave(count, 0), logits.repeat_interleave(count, 0)
         found: list[list[int]] = [[] for _ in range(len(mask))]
-        going = torch.ones(len(mask), dtype=torch.bool)
+        going = list(range(len(mask)))
         for _ in range(max_tokens):
             chances = torch.softmax(logits.float().cpu() / temperature, dim=-1)
             drawn = torch.multinomial(chances, 1, generator=generator)
-            for row in torch.nonzero(going).flatten().tolist():
-                token = int(drawn[row])
+            for row, token in zip(going, drawn.flatten().tolist(), strict=True):
                 found[row].append(token)
-                going[row] = "\n" not in self.tokenizer.decode([token])
-            if not going.any():
+            kept = [i for i, row in enumerate(going) if not self._ends_line(found[row][-1])]
+            if not kept:
                 break
+            if len(kept) < len(going):  # what has ended costs nothing more
+                index = torch.tensor(kept, device=self._device)
+                going = [going[i] for i in kept]
+                drawn, mask = drawn[kept], mask[index]
+                past.batch_select_indices(index)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             logits, past = self._step(drawn.to(self._device), mask, past)
         return found
+
+    def _ends_line(self, token: int) -> bool:
+        return "\n" in self.tokenizer.decode([token])
 
     def _step(self, ids: Tensor, mask: Tensor, past: Any) -> tuple[Tensor, Any]:
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
