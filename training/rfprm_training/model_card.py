@@ -157,8 +157,8 @@ def _results(evaluation: dict[str, Any] | None, folds: dict[str, Any] | None) ->
             f"first wrong step located in {found['wrong_located']:.3f} of the wrong ones "
             f"({kinds}), right ones accepted {found['right_accepted']:.3f}, F1 "
             f"{evaluation['first_error_f1']:.3f}, with thresholds chosen on the other nine tenths "
-            f"of the questions ({evaluation['thresholds'][0]:.2f} to "
-            f"{evaluation['thresholds'][1]:.2f}). "
+            f"of the questions ({min(evaluation['thresholds']):.3f} to "
+            f"{max(evaluation['thresholds']):.3f}). "
             f"At 0.5: {at_half['wrong_located']:.3f}, {at_half['right_accepted']:.3f}, F1 "
             f"{evaluation['first_error_at_half_f1']:.3f}."
             + _calibration_of("steps", evaluation["step_calibration"])

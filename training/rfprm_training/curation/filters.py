@@ -38,7 +38,7 @@ def reason_to_drop(candidate: Candidate, config: FilterConfig) -> tuple[str, str
 def _length(trajectory: Trajectory, text: str, config: FilterConfig) -> str | None:
     steps, characters = len(trajectory.steps), len(text)
     if steps < config.min_steps:
-        return f"{steps} steps, fewer than {config.min_steps}"
+        return f"{steps} {'step' if steps == 1 else 'steps'}, fewer than {config.min_steps}"
     if config.max_steps is not None and steps > config.max_steps:
         return f"{steps} steps, more than {config.max_steps}"
     if characters < config.min_characters:
