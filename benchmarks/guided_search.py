@@ -1,9 +1,10 @@
 """Guided search beside Best-of-N at the same number of generated tokens, on real problems.
 
-python -m benchmarks.guided_search --gold ../shared/data/gsm8k_train.jsonl [--questions 100]
+python -m benchmarks.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
+    --policy runs/small-policy/model [--questions 100]
 
-The policy is the small base model, shown four solved problems; the problems are those of GSM8K that
-no part of the shipped PRM was trained on. Goes on where it was stopped.
+The policy is what `benchmarks.small_policy` makes of the base model; the problems are those of
+GSM8K that neither it nor the PRM was trained on. Goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.problems import held_out_questions
 from benchmarks.report import write_json
 from benchmarks.runner import environment
-from rfprm_export.shipped import ensure_artifact, shipped_checkpoint
+from benchmarks.small_policy import question_text
+from rfprm_export.checkpoint import FolderBase
+from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime import Scorer
 from rfprm_runtime.aggregation import aggregate
 from rfprm_runtime.answers import answers_agree, final_answer
@@ -38,13 +42,10 @@ from rfprm_runtime.search import (
     Searcher,
     SearchResult,
 )
-from rfprm_training.config import DataConfig, TrainingConfig, read_config
-from rfprm_training.dataset import construct_examples
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
 from rfprm_training.metrics import bootstrap
 from rfprm_training.resumable import ResumableLines
 from rfprm_training.sampling.model import LineSampler
-from rfprm_training.sampling.next_steps import demonstrations
 
 METHODS: dict[str, dict[str, Any]] = {
     "Best-of-N": {"strategy": BestOfN(32)},
@@ -60,16 +61,16 @@ _AT_ONCE = 4
 _ROWS = 32
 _DRAWS = 50
 """Orders of the traces of Best-of-N in which they are bought until the tokens are spent."""
+_OPENING = "Question:"
+"""With which all prompts begin; the sampler computes it once."""
 
 
 class SmallPolicy:
-    """The base model as a proposer; a step is a line."""
+    """A model as a proposer; a step is a line."""
 
-    def __init__(self, examples: Sequence[GoldSolution], *, temperature: float, seed: int) -> None:
-        checkpoint = shipped_checkpoint()
-        base = read_config(checkpoint / "config.toml").base
+    def __init__(self, folder: Path, *, temperature: float, seed: int) -> None:
         self._sampler = LineSampler(
-            base, checkpoint, demonstrations(examples), prepare_model=_with_small_weights
+            FolderBase(path=str(folder)), folder, _OPENING, prepare_model=_with_small_weights
         )
         self._temperature = temperature
         self._generator = torch.Generator().manual_seed(seed)
@@ -99,11 +100,13 @@ def _with_small_weights(model: Any) -> Any:
     """Its products in 8 bits, twice as fast on a CPU."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+        quantize: Any = torch.ao.quantization.quantize_dynamic
+        return quantize(model, {torch.nn.Linear}, dtype=torch.qint8)
 
 
 def _beginning(request: Request) -> str:
-    return "\n".join((f"Question: {request.question}", "Solution:", *request.steps, ""))
+    text = question_text(request.question) + "".join(f"{step}\n" for step in request.steps)
+    return text.removeprefix(_OPENING)
 
 
 def _proposal(text: str, num_tokens: int, is_whole: bool) -> Proposal:
@@ -113,25 +116,12 @@ def _proposal(text: str, num_tokens: int, is_whole: bool) -> Proposal:
     return Proposal(step, num_tokens, finished=is_last)
 
 
-def problems(
-    gold: Path, count: int, max_steps: int
-) -> tuple[list[GoldSolution], list[GoldSolution]]:
-    """Examples to show the policy, and problems held out from all training of the PRM."""
+def problems(gold: Path, count: int, max_steps: int) -> list[GoldSolution]:
+    """Held out from all training, with solutions of ``max_steps`` at most."""
     solutions = read_gold_solutions(gold)
-    config = read_config(shipped_checkpoint() / "config.toml")
-    held_out = _held_out_questions(solutions, config)
-    short = [solution for solution in solutions if len(solution.steps) <= max_steps]
-    shown = [solution for solution in short if solution.question not in held_out][:4]
-    asked = [solution for solution in short if solution.question in held_out][:count]
-    return shown, asked
-
-
-def _held_out_questions(solutions: list[GoldSolution], config: TrainingConfig) -> set[str]:
-    assert isinstance(config.data, DataConfig)
-    # Which questions are held out does not depend on how many others are trained on.
-    data = config.data.model_copy(update={"num_constructed": 1})
-    examples = construct_examples(solutions, data, config.seed)
-    return {example.trajectory.question for example in examples if example.held_out}
+    held_out = held_out_questions(solutions)
+    found = [s for s in solutions if s.question in held_out and len(s.steps) <= max_steps]
+    return found[:count]
 
 
 def run(
@@ -286,12 +276,13 @@ def report(measured: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gold", type=Path, required=True, help="GSM8K's train.jsonl")
+    parser.add_argument("--policy", type=Path, required=True, help="a model's folder")
     parser.add_argument("--questions", type=int, default=100)
-    parser.add_argument("--max-steps", type=int, default=2, help="of the problems' own solutions")
+    parser.add_argument("--max-steps", type=int, default=3, help="of the problems' own solutions")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--output", type=Path, default=Path("runs/guided-search.jsonl"))
     options = parser.parse_args()
-    shown, asked = problems(options.gold, options.questions, options.max_steps)
+    asked = problems(options.gold, options.questions, options.max_steps)
     artifact = Path("artifacts/benchmarks/artifact-int16")
     ensure_artifact(artifact, precision="int16")
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -302,7 +293,7 @@ def main() -> None:
         "methods": {name: repr(method) for name, method in METHODS.items()},
     }
     with Scorer.load(artifact) as scorer:
-        policy = SmallPolicy(shown, temperature=options.temperature, seed=0)
+        policy = SmallPolicy(options.policy, temperature=options.temperature, seed=0)
         rows = run(scorer, policy, asked, options.output, settings)
     measured = {
         "environment": environment(),

@@ -44,7 +44,7 @@ class LineSampler:
         path = find_base_model(base, folder)
         self.tokenizer: Tokenizer = read_base_model(path).tokenizer
         self._device = torch.device(device)
-        self._model = prepare_model(_causal_lm(base, path).to(self._device).eval())
+        self._model = prepare_model(causal_lm(base, path).to(self._device).eval())
         # transformers calls the past by another name since 5.24.
         arguments = inspect.signature(self._model.forward).parameters
         self._past_name = "cache" if "cache" in arguments else "past_key_values"
@@ -133,7 +133,7 @@ class LineSampler:
         return ids
 
 
-def _causal_lm(base: GgufBase | FolderBase, path: Path) -> Any:
+def causal_lm(base: GgufBase | FolderBase, path: Path) -> Any:
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
     if isinstance(base, FolderBase):

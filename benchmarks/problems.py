@@ -1,0 +1,20 @@
+"""Real problems that no part of the shipped PRM was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rfprm_export.shipped import shipped_checkpoint
+from rfprm_training.config import DataConfig, read_config
+from rfprm_training.dataset import construct_examples
+from rfprm_training.gsm8k import GoldSolution
+
+
+def held_out_questions(solutions: Sequence[GoldSolution]) -> set[str]:
+    """Of GSM8K's training questions, those that are held out from all runs of the PRM."""
+    config = read_config(shipped_checkpoint() / "config.toml")
+    assert isinstance(config.data, DataConfig)
+    # Which questions are held out does not depend on how many others are trained on.
+    data = config.data.model_copy(update={"num_constructed": 1})
+    examples = construct_examples(list(solutions), data, config.seed)
+    return {example.trajectory.question for example in examples if example.held_out}
