@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gold", type=Path, required=True, help="GSM8K's train.jsonl")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/small-policy"))
-    parser.add_argument("--solutions", type=int, default=3000)
+    parser.add_argument("--solutions", type=int, default=1000)
     parser.add_argument("--epochs", type=float, default=1.0)
     options = parser.parse_args()
     checkpoint = shipped_checkpoint()

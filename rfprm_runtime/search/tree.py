@@ -161,14 +161,21 @@ class SearchTree:
             axes.plot(*ends, color=color if node.id in bold else "0.75", linewidth=width, zorder=1)
             axes.plot(node.depth, heights[node.id], "o", color=color, markersize=5, zorder=2)
             if len(node.step_scores):
-                label = f"{node.step_scores[-1]:.2f}"
-                spot = (node.depth + 0.06, heights[node.id])
-                axes.annotate(label, spot, fontsize=7, color=color, va="center")
+                axes.annotate(
+                    f"{node.step_scores[-1]:.2f}",
+                    (node.depth, heights[node.id]),
+                    xytext=(0, 4),
+                    textcoords="offset points",
+                    fontsize=7,
+                    color=color,
+                    ha="center",
+                )
         axes.plot(0, heights[0], "o", color="black", markersize=6)
         for state in ("finished", "expanded", "pruned", "failed"):
             axes.plot([], [], "o", color=_COLORS.get(state, "0.6"), label=state)
         axes.legend(fontsize="x-small", loc="lower left", frameon=False)
-        axes.set(xlabel="steps", xlim=(-0.3, depth + 0.6), yticks=[], title=self.question[:70])
+        axes.set(xlabel="steps", xlim=(-0.3, depth + 0.3), yticks=[], xticks=range(depth + 1))
+        axes.set_title(self.question[:70], parse_math=False)  # "$3 and $5" is no formula
         axes.spines[["left", "right", "top"]].set_visible(False)
         return figure
 

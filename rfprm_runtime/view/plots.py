@@ -105,7 +105,9 @@ def plot_scores(
         axis.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     counted = "steps" if of == "step_scores" else "traces"
     axis.set(xlabel=_LABELS[of], ylabel=counted if by is None else f"share of {counted}")
-    axis.legend(fontsize="small", frameon=False)
+    legend = axis.legend(fontsize="small", frameon=False)
+    for name in legend.get_texts():
+        name.set_parse_math(False)  # a label may hold dollars
     _without_frame(axis)
     return figure
 
