@@ -84,7 +84,7 @@ def main() -> None:
             max_length=512,
             train_sampling_strategy="group_by_length",
             gradient_checkpointing=False,
-            save_steps=20,
+            save_steps=5,
             save_total_limit=1,
             logging_steps=5,
             report_to="none",
