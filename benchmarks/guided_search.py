@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.problems import held_out_questions
-from benchmarks.report import write_json
+from benchmarks.report import over_questions, write_json
 from benchmarks.runner import environment
 from benchmarks.small_policy import question_text
 from rfprm_export.checkpoint import FolderBase
@@ -31,6 +31,7 @@ from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime import Scorer
 from rfprm_runtime.aggregation import aggregate
 from rfprm_runtime.answers import answers_agree, final_answer
+from rfprm_runtime.reranker import count_votes
 from rfprm_runtime.search import (
     BeamSearch,
     BestFirstSearch,
@@ -43,7 +44,6 @@ from rfprm_runtime.search import (
     SearchResult,
 )
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
-from rfprm_training.metrics import bootstrap
 from rfprm_training.resumable import ResumableLines
 from rfprm_training.sampling.model import LineSampler
 
@@ -185,15 +185,9 @@ def pick(traces: Sequence[dict[str, Any]], how: str) -> float:
         return float(any(right))
     if how == "reward":
         return float(max(traces, key=lambda trace: trace["reward"])["right"])
-    votes: dict[str, float] = {}
-    for trace in traces:
-        if trace["answer"] is not None:
-            weight = trace["reward"] if how == "weighted vote" else 1.0
-            votes[trace["answer"]] = votes.get(trace["answer"], 0.0) + weight
-    if not votes:
-        return 0.0
-    winner = max(votes, key=lambda answer: votes[answer])
-    return float(next(t["right"] for t in traces if t["answer"] == winner))
+    weights = [trace["reward"] if how == "weighted vote" else 1.0 for trace in traces]
+    votes = count_votes([trace["answer"] for trace in traces], weights)
+    return float(right[votes[0].members[0]]) if votes else 0.0
 
 
 def affordable(
@@ -245,14 +239,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _estimate(values: Sequence[float] | np.ndarray) -> list[float]:
     """Mean with its 95 % interval over questions."""
-    scores = np.asarray(values, dtype=np.float64)
-    estimate = bootstrap(
-        lambda some, right, groups: float(some.mean()),
-        scores,
-        np.zeros(len(scores), bool),
-        np.arange(len(scores)),
-    )
-    return [estimate.value, estimate.low, estimate.high]
+    return over_questions(lambda some: float(some.mean()), np.asarray(values, dtype=np.float64))
 
 
 def report(measured: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.engines import ENGINES
+from rfprm_training.metrics import bootstrap
 
 RESULTS = Path("benchmarks/results")
 
@@ -22,6 +24,18 @@ def write_json(name: str, measured: dict[str, Any], folder: Path = RESULTS) -> P
     partial.write_text(json.dumps(measured, indent=1) + "\n")
     partial.replace(path)
     return path
+
+
+def over_questions(figure: Callable[[np.ndarray], float], rows: np.ndarray) -> list[float]:
+    """``figure`` of ``rows`` [questions, …], and the ends of its 95 % interval by bootstrap."""
+    questions = np.arange(len(rows))
+    found = bootstrap(
+        lambda drawn, right, names: figure(rows[drawn.astype(int)]),
+        questions.astype(np.float64),
+        np.zeros(len(rows), bool),
+        questions,
+    )
+    return [found.value, found.low, found.high]
 
 
 def print_workloads(measured: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import write_json
+from benchmarks.report import over_questions, write_json
 from benchmarks.runner import environment
 from rfprm_export.artifact_writer import export_artifact
-from rfprm_runtime import Ranking, Reranker, Scorer, Trajectory, TrajectoryScore
+from rfprm_runtime import Ranking, Reranker, Scorer, Trajectory
 from rfprm_training.gsm8k import read_model_solutions
-from rfprm_training.metrics import bootstrap
 
-How = Callable[[TrajectoryScore], float]
 METHODS: dict[str, dict[str, Any]] = {
     "Best-of-4, reward (Eq. 11)": {"aggregation": "reward"},
     "Best-of-4, trajectory score": {"aggregation": "trajectory"},
@@ -85,22 +83,15 @@ def _is_right(ranking: Ranking, candidates: Sequence[Trajectory]) -> bool:
 def estimates(values: Sequence[float], chance: Sequence[float], oracle: Sequence[float]) -> Any:
     """Accuracy, and the share of the way from chance to oracle; 95 % intervals over questions."""
     rows = np.stack([values, chance, oracle], axis=1).astype(np.float64)
-    groups = np.arange(len(rows))
-
-    def figure(of: Callable[[np.ndarray], float]) -> list[float]:
-        found = bootstrap(
-            lambda index, right, names: of(rows[index.astype(int)]),
-            groups.astype(np.float64),
-            np.zeros(len(rows), bool),
-            groups,
-        )
-        return [found.value, found.low, found.high]
 
     def gap(some: np.ndarray) -> float:
         picked, random_pick, best = some.mean(axis=0)
         return float((picked - random_pick) / (best - random_pick))
 
-    return {"accuracy": figure(lambda some: float(some[:, 0].mean())), "gap_recovered": figure(gap)}
+    return {
+        "accuracy": over_questions(lambda some: float(some[:, 0].mean()), rows),
+        "gap_recovered": over_questions(gap, rows),
+    }
 
 
 def report(measured: dict[str, Any]) -> None:

@@ -29,11 +29,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
 from rfprm_export.checkpoint import find_base_model, read_checkpoint
-from rfprm_export.weights import BaseModel, config_fields, read_base_model
+from rfprm_export.weights import BaseModel, read_base_model
 from rfprm_runtime import RfprmError, Scorer, Trajectory
 from rfprm_runtime.answers import answers_agree, final_answer
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.rewards import DEFAULT_BETA, group_advantages, mixed_reward
+from rfprm_training.sampling.model import language_model
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "models" / "smollm2-135m-gsm8k"
@@ -118,7 +119,7 @@ def _trainer(options: argparse.Namespace) -> GRPOTrainer:
         split="lines",
     )
     return GRPOTrainer(
-        model=_random_policy(base, options.seed) if options.tiny else _policy(base),
+        model=_random_policy(base, options.seed) if options.tiny else language_model(base),
         reward_funcs=reward,
         args=_training(options),
         train_dataset=Dataset.from_list([_row(question, answer) for question, answer in PROBLEMS]),
@@ -154,21 +155,6 @@ def _training(options: argparse.Namespace) -> GRPOConfig:
 def _row(question: str, answer: str) -> dict[str, Any]:
     prompt = [*SHOWN, {"role": "user", "content": question}]
     return {"prompt": prompt, "question": question, "answer": answer}
-
-
-def _policy(base: BaseModel) -> LlamaForCausalLM:
-    shape = base.backbone
-    fields = {
-        **config_fields(shape),
-        "head_dim": shape.head_dim,
-        "max_position_embeddings": base.max_positions,
-        "tie_word_embeddings": "lm_head.weight" not in base.weights,
-    }
-    model = LlamaForCausalLM(LlamaConfig.from_dict(fields))
-    state = {name: torch.tensor(array) for name, array in base.weights.items()}
-    model.load_state_dict(state, strict=False)  # a tied output layer is not in the state
-    model.tie_weights()
-    return model
 
 
 def _random_policy(base: BaseModel, seed: int) -> LlamaForCausalLM:

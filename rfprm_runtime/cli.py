@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
+from rfprm_runtime.command_line import DEFAULT_ARTIFACT, EXIT_SOME_FAILED
 from rfprm_runtime.errors import MissingExtraError, RfprmError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.types import Overflow
@@ -23,8 +24,6 @@ try:
 except ImportError:
     raise SystemExit(f"rfprm: {MissingExtraError('typer', 'cli', 'the command line')}") from None
 
-DEFAULT_ARTIFACT = Path("artifacts/smollm2-135m-gsm8k")
-EXIT_SOME_LINES_FAILED = 3
 
 app = typer.Typer(
     name="rfprm",
@@ -90,7 +89,7 @@ def score(
             f"{summary.num_failed} lines could not be scored → {summary.errors_path}",
             markup=False,
         )
-        raise typer.Exit(EXIT_SOME_LINES_FAILED)
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 @app.command()

@@ -38,6 +38,10 @@ class TraceTooLongError(RfprmError, ValueError):
         return partial(type(self), self.num_tokens, self.max_positions, windowed=self.windowed), ()
 
 
+UNSCORABLE = (InvalidTrajectoryError, TraceTooLongError)
+"""What is wrong with one trajectory, and not with settings, files or the machine."""
+
+
 class ArtifactError(RfprmError):
     """The artifact folder is missing, incomplete, truncated or was modified."""
 

@@ -156,8 +156,7 @@ def _from_chat(messages: list[Any], split: SplitRule) -> Trajectory:
             raise InvalidTrajectoryError(
                 f"a chat message is {type(message).__name__}, expected an object"
             )
-        role = _ROLES.get(str(message.get("role", message.get("from"))).lower())
-        content = message.get("content", message.get("value"))
+        role, content = role_of(message), content_of(message)
         if role == "user":
             question = content
         elif role == "assistant":
@@ -169,6 +168,17 @@ def _from_chat(messages: list[Any], split: SplitRule) -> Trajectory:
     if thinking:
         return _from_halves(question, thinking, text, split)
     return Trajectory.from_text(question, text, split=split)
+
+
+def role_of(message: dict[str, Any]) -> str:
+    """``user``, ``assistant``, or whatever else a chat message says of who wrote it."""
+    name = str(message.get("role", message.get("from"))).lower()
+    return _ROLES.get(name, name)
+
+
+def content_of(message: dict[str, Any]) -> Any:
+    """What a chat message says."""
+    return message.get("content", message.get("value"))
 
 
 def _from_halves(question: Any, thinking: Any, response: str, split: SplitRule) -> Trajectory:

@@ -34,7 +34,7 @@ def read_records(source: str, *, split: SplitRule = "blank_lines") -> Iterator[R
     configuration. Raises :class:`SourceError` where it cannot be opened.
     """
     name = source if source.startswith(HUB_PREFIX) else Path(source).name
-    for place, row in _rows(source):
+    for place, row in _placed_rows(source):
         if isinstance(row, InvalidTrajectoryError):
             yield Record(f"{name}, {place}", row)
             continue
@@ -45,7 +45,7 @@ def read_records(source: str, *, split: SplitRule = "blank_lines") -> Iterator[R
 def read_questions(source: str) -> Iterator[tuple[str, str | InvalidTrajectoryError]]:
     """The place and question of every record, whether or not it holds a trace. Raises like
     :func:`read_records`."""
-    for place, row in _rows(source):
+    for place, row in _placed_rows(source):
         if isinstance(row, InvalidTrajectoryError):
             yield place, row
             continue
@@ -58,7 +58,15 @@ def read_questions(source: str) -> Iterator[tuple[str, str | InvalidTrajectoryEr
         yield place, question if is_text else InvalidTrajectoryError("the question is no text")
 
 
-def _rows(source: str) -> Iterator[tuple[str, dict[str, Any] | InvalidTrajectoryError]]:
+def _placed_rows(source: str) -> Iterator[tuple[str, dict[str, Any] | InvalidTrajectoryError]]:
+    unit = "line" if kind_of(source) == "jsonl" else "row"
+    for number, row in read_rows(source):
+        yield f"{unit} {number}", row
+
+
+def read_rows(source: str) -> Iterator[tuple[int, dict[str, Any] | InvalidTrajectoryError]]:
+    """Every row of ``source`` with its number from 1 (of JSONL the line; blank ones are passed
+    over), lazily. Raises like :func:`read_records`."""
     kind = kind_of(source)
     if kind == "hub":
         return _hub_rows(source)
@@ -81,11 +89,11 @@ def kind_of(source: str) -> SourceKind:
     raise SourceError(f"{source!r} ends in {path.suffix!r}, expected .jsonl or .parquet")
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | InvalidTrajectoryError]]:
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | InvalidTrajectoryError]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield f"line {number}", parse_json_row(line)
+                yield number, parse_json_row(line)
 
 
 def parse_json_row(line: bytes) -> dict[str, Any] | InvalidTrajectoryError:
@@ -99,13 +107,13 @@ def parse_json_row(line: bytes) -> dict[str, Any] | InvalidTrajectoryError:
     return InvalidTrajectoryError(f"a JSON {type(row).__name__}, expected an object")
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     with open_parquet(path) as file:
         for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
             for row in batch.to_pylist():
                 number += 1
-                yield f"row {number}", without_absent(row)
+                yield number, without_absent(row)
 
 
 def open_parquet(path: Path) -> Any:
@@ -126,9 +134,9 @@ def without_absent(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _hub_rows(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _hub_rows(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, row in enumerate(open_hub_rows(source, streaming=True), start=1):
-        yield f"row {number}", without_absent(row)
+        yield number, without_absent(row)
 
 
 def open_hub_rows(source: str, *, streaming: bool) -> Any:

@@ -22,30 +22,17 @@ CHAT_TEMPLATE = (
 @pytest.fixture(scope="session")
 def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct as a Hugging Face folder."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     from rfprm_export.checkpoint import find_base_model, read_checkpoint
     from rfprm_export.shipped import shipped_checkpoint
-    from rfprm_export.weights import config_fields, read_base_model
+    from rfprm_export.weights import read_base_model
+    from rfprm_training.sampling.model import language_model
 
     checkpoint = shipped_checkpoint()
     base = read_base_model(find_base_model(read_checkpoint(checkpoint).base, checkpoint))
-    shape, folder = base.backbone, tmp_path_factory.mktemp("smollm2")
-    config = LlamaConfig(
-        **config_fields(shape),
-        max_position_embeddings=base.max_positions,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    model = LlamaForCausalLM(config)
-    model.load_state_dict(
-        {k: torch.tensor(v) for k, v in base.weights.items() if k.startswith("model.")},
-        strict=False,  # the embedding is the output layer too
-    )
-    model.tie_weights()
-    model.save_pretrained(folder)
+    folder = tmp_path_factory.mktemp("smollm2")
+    language_model(base).save_pretrained(folder)
     PreTrainedTokenizerFast(
         tokenizer_object=base.tokenizer,
         bos_token="<|im_start|>",

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 LAYERS = [
     {"errors"},
     {"parsing", "rotary", "cores", "bounded", "endpoint", "rewards", "token_rewards", "whole_files",
-     "tint"},
+     "tint", "command_line"},
     {"types", "manifest", "notebook"},
     {"families", "rendering", "encoding", "batching", "readout", "aggregation", "windowing",
      "artifact", "records", "formats", "answers", "native"},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from rfprm_runtime.backends.base import Backend
 from rfprm_runtime.backends.fake import FakeBackend
 from rfprm_runtime.encoding import TrajectoryEncoder, with_template_ids
 from rfprm_runtime.families import FAMILIES
@@ -62,10 +63,16 @@ def tiny_manifest(
 
 def fake_scorer(**changes: Any) -> Scorer:
     """A scorer without a model: real prompt, real tokenizer, made-up logits."""
+    manifest = tiny_manifest(byte_tokenizer(), **changes)
+    return scorer_on(FakeBackend(manifest.head.num_labels), manifest)
+
+
+def scorer_on(backend: Backend, manifest: Manifest | None = None, **options: Any) -> Scorer:
+    """The same on another backend; ``options`` are those of :class:`Scorer`."""
     tokenizer = byte_tokenizer()
-    manifest = tiny_manifest(tokenizer, **changes)
+    manifest = manifest or tiny_manifest(tokenizer)
     encoder = TrajectoryEncoder(tokenizer, manifest.prompt, vocab_size=manifest.backbone.vocab_size)
-    return Scorer(manifest, encoder, FakeBackend(manifest.head.num_labels))
+    return Scorer(manifest, encoder, backend, **options)
 
 
 def save_published_prm(

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from rfprm_runtime.aggregation import Aggregation, aggregate
 from rfprm_runtime.answers import AnswerChecker, final_answer
-from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError, TraceTooLongError
+from rfprm_runtime.errors import UNSCORABLE, InvalidTrajectoryError, RfprmError
 from rfprm_runtime.integrations.prompts import question_of
 from rfprm_runtime.micro_batcher import MicroBatcher
 from rfprm_runtime.parsing import SplitRule, parse_trace
@@ -27,9 +27,6 @@ from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 Outcome = float | None
 ScoreAll = Callable[[Sequence[Trajectory]], list[TrajectoryScore | RfprmError]]
 Opened = TypeVar("Opened")
-
-# What is wrong with one completion, and not with settings, files or the machine.
-UNSCORABLE = (InvalidTrajectoryError, TraceTooLongError)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rfprm_runtime.endpoint import Endpoint, EndpointError, EndpointRefusedError, TryAgainError
-from rfprm_runtime.parsing import split_steps
 from rfprm_runtime.search.proposals import Proposal, ProposerError, Request
 from rfprm_runtime.search.step_format import MAX_BLANK, StepFormat
 
@@ -115,10 +114,7 @@ class CompletionProposer:
         if not self._format.ends_thinking(found.text):
             return proposal
         [rest] = await self._draw(prompt + found.text, 1, self._max_response_tokens, stop=None)
-        tag = str(self._format.close_thinking)
-        response = split_steps(found.text.partition(tag)[2] + rest.text)
-        cost = proposal.num_tokens + rest.num_tokens
-        return replace(proposal, response=tuple(response), num_tokens=cost)
+        return self._format.with_response(proposal, found.text, rest.text, rest.num_tokens)
 
     async def _draw(
         self, prompt: str, count: int, max_tokens: int, *, stop: str | None

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from rfprm_runtime.errors import InvalidTrajectoryError, TraceTooLongError
+from rfprm_runtime.errors import UNSCORABLE
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.search.proposals import (
     Proposal,
@@ -26,7 +26,6 @@ from rfprm_runtime.session import Session
 from rfprm_runtime.types import Float32Array, TrajectoryScore
 
 Result = TypeVar("Result")
-TraceError = (InvalidTrajectoryError, TraceTooLongError)
 
 
 @dataclass
@@ -175,7 +174,7 @@ def _for_each(
         return []
     try:
         return list(call(drafts))
-    except TraceError as error:
+    except UNSCORABLE as error:
         if len(drafts) == 1:
             drafts[0].fail(error)
             return [None]

@@ -15,11 +15,11 @@ import numpy as np
 
 from rfprm_runtime.aggregation import Aggregation, StepAggregation, aggregate, aggregate_steps
 from rfprm_runtime.answers import final_answer
-from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.errors import UNSCORABLE, RfprmError
 from rfprm_runtime.reranker import Vote, count_votes, text_of
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.search.budget import Budget, Spent
-from rfprm_runtime.search.expansion import Draft, Expanded, TraceError, expand
+from rfprm_runtime.search.expansion import Draft, Expanded, expand
 from rfprm_runtime.search.proposals import Proposer, ProposerError, Request, is_async
 from rfprm_runtime.search.strategies import BeamSearch, Strategy
 from rfprm_runtime.search.tree import Node, SearchTree
@@ -185,7 +185,7 @@ class Searcher:
             for search in searches:
                 try:
                     search.tree.root.session = self._scorer.session(search.tree.question)
-                except TraceError as error:
+                except UNSCORABLE as error:
                     search.fail(error)
             _raise_first(searches, on_error)
             yield

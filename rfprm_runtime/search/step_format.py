@@ -6,8 +6,9 @@ Knows text, no models and no scores.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from rfprm_runtime.parsing import split_steps
 from rfprm_runtime.search.proposals import Proposal, Steps
 
 
@@ -62,6 +63,18 @@ class StepFormat:
         """The prompt with the blank lines that a policy wants first. Servers may cut them off."""
         cut = "" if self.separator in continuation else self.separator
         return prompt + continuation + cut
+
+    def with_response(
+        self, proposal: Proposal, continuation: str, rest: str, num_tokens: int
+    ) -> Proposal:
+        """The step that ended the thinking, with the response: what follows the tag in its
+        ``continuation``, and the ``rest`` that was asked for at ``num_tokens``."""
+        response = continuation.partition(str(self.close_thinking))[2] + rest
+        return replace(
+            proposal,
+            response=tuple(split_steps(response)),
+            num_tokens=proposal.num_tokens + num_tokens,
+        )
 
     def ends_thinking(self, text: str) -> bool:
         return self.close_thinking is not None and self.close_thinking in text

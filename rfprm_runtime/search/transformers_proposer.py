@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from rfprm_runtime.parsing import split_steps
 from rfprm_runtime.search.proposals import Proposal, Request
 from rfprm_runtime.search.step_format import MAX_BLANK, StepFormat
 
@@ -84,13 +82,7 @@ class TransformersProposer:
         for index, (text, num_tokens, _) in zip(ending, rest, strict=True):
             proposal = proposals[index]
             assert proposal is not None
-            tag = str(self._format.close_thinking)
-            response = split_steps(texts[index].partition(tag)[2] + text)
-            proposals[index] = replace(
-                proposal,
-                response=tuple(response),
-                num_tokens=proposal.num_tokens + num_tokens,
-            )
+            proposals[index] = self._format.with_response(proposal, texts[index], text, num_tokens)
 
     def _continue(
         self, prompts: Sequence[str], max_tokens: int, *, stop: str | None

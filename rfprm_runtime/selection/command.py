@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from rfprm_runtime.aggregation import Aggregation
+from rfprm_runtime.command_line import DEFAULT_ARTIFACT, EXIT_SOME_FAILED
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.selection.rule import LengthControl
@@ -17,9 +18,6 @@ try:
     import typer
 except ImportError:
     raise MissingExtraError("typer", "select", "rfprm select") from None
-
-DEFAULT_ARTIFACT = Path("artifacts/smollm2-135m-gsm8k")
-EXIT_SOME_ROWS_FAILED = 3
 
 
 def select(
@@ -124,7 +122,7 @@ def select(
     )
     _print(summary, output, report, keep_work)
     if summary.num_failed:
-        raise typer.Exit(EXIT_SOME_ROWS_FAILED)
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 def _print(summary: SelectionSummary, output: Path, report: Path | None, keep_work: bool) -> None:

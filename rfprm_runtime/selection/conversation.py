@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rfprm_runtime.formats import CHAT_FIELDS, THINKING_FIELDS, text_of
+from rfprm_runtime.formats import CHAT_FIELDS, THINKING_FIELDS, content_of, role_of, text_of
 from rfprm_runtime.types import Trajectory
 
 MESSAGES_FIELD = "messages"
@@ -42,9 +42,9 @@ def _written(fields: dict[str, Any], trajectory: Trajectory) -> str:
     has_parts = "steps" in fields or any(fields.get(name) for name in THINKING_FIELDS)
     chat = next((fields[n] for n in CHAT_FIELDS if isinstance(fields.get(n), list)), None)
     if "steps" not in fields and chat is not None:
-        answer = [item for item in chat if _role(item) in ("assistant", "gpt")][-1]
+        answer = [item for item in chat if role_of(item) == "assistant"][-1]
         has_parts = bool(answer.get("reasoning_content"))
-        text = answer.get("content", answer.get("value"))
+        text = content_of(answer)
     else:
         text = text_of(fields)
     if has_parts or not isinstance(text, str):
@@ -58,13 +58,5 @@ def _with_tags(thinking: str, response: str) -> str:
 
 def _system_messages(fields: dict[str, Any]) -> list[dict[str, str]]:
     chat = next((fields[n] for n in CHAT_FIELDS if isinstance(fields.get(n), list)), None)
-    texts = [
-        message.get("content", message.get("value"))
-        for message in chat or ()
-        if _role(message) == "system"
-    ]
+    texts = [content_of(message) for message in chat or () if role_of(message) == "system"]
     return [{"role": "system", "content": text} for text in texts if isinstance(text, str)]
-
-
-def _role(message: Any) -> str:
-    return str(message.get("role", message.get("from"))).lower()

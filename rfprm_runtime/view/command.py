@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from rfprm_runtime.command_line import EXIT_SOME_FAILED
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.view.view_files import DEFAULT_LIMIT, view_files
 
@@ -13,7 +14,6 @@ try:
 except ImportError:
     raise MissingExtraError("typer", "cli", "rfprm view") from None
 
-EXIT_SOME_ROWS_FAILED = 3
 _MAX_BAD_ROWS_TOLD = 10
 
 
@@ -42,7 +42,7 @@ def view(
         console.print(f"{row.place}: {row.reason}", markup=False, style="red")
     if summary.num_bad:
         console.print(f"{_count(summary.num_bad, 'row')} cannot be shown; the page lists them")
-        raise typer.Exit(EXIT_SOME_ROWS_FAILED)
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 def _count(number: int, noun: str) -> str:

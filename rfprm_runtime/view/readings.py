@@ -14,6 +14,7 @@ from rfprm_runtime.formats import (
     CHAT_FIELDS,
     RESPONSE_FIELDS,
     THINKING_FIELDS,
+    content_of,
     fields_of_generation,
     read_candidates,
 )
@@ -116,4 +117,4 @@ def _texts_of_chat(value: Any) -> list[Any]:
     messages = value if isinstance(value, list) else []
     if not all(isinstance(message, dict) for message in messages):
         return []
-    return [message.get("content", message.get("value")) for message in messages]
+    return [content_of(message) for message in messages]

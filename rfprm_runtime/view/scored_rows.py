@@ -15,13 +15,12 @@ from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.formats import OUTCOME_FIELDS
-from rfprm_runtime.sources import kind_of, open_parquet, parse_json_row, without_absent
+from rfprm_runtime.sources import kind_of, open_parquet, read_rows
 from rfprm_runtime.view.readings import fields_of_trace, read_trace, without_what_was_said
 
 SCORE_FIELDS = ("step_scores", "trajectory_score", "reward", "windowed_from")
 SELECTION_FIELDS = ("selection_score", "rank", "generation")
 """What ``rfprm select`` adds to them."""
-_PARQUET_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def read_scored_rows(path: Path, *, prefix: str = "") -> Iterator[ScoredRow]:
     ``prefix`` stands before the names of the scores' fields.
     Raises :class:`rfprm_runtime.SourceError` where there is no such file.
     """
-    for number, fields in _rows(path):
+    for number, fields in read_rows(str(path)):
         if isinstance(fields, InvalidTrajectoryError):
             yield ScoredRow(number, fields)
             continue
@@ -76,26 +75,6 @@ def count_rows(path: Path) -> int:
             return int(file.metadata.num_rows)
     with path.open("rb") as file:
         return sum(1 for line in file if line.strip())
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | InvalidTrajectoryError]]:
-    return _parquet_rows(path) if kind_of(str(path)) == "parquet" else _json_rows(path)
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | InvalidTrajectoryError]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, parse_json_row(line)
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = 0
-    with open_parquet(path) as file:
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, without_absent(row)
 
 
 def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:

@@ -13,11 +13,9 @@ import pytest
 
 from counting_backend import CountingBackend
 from rfprm_runtime import BackendError, InvalidTrajectoryError, Scorer, TraceTooLongError
-from rfprm_runtime.backends.fake import FakeBackend
 from rfprm_runtime.batching import Extended, Extension
-from rfprm_runtime.encoding import TrajectoryEncoder
 from rfprm_runtime.types import Trajectory
-from tiny_models import byte_tokenizer, fake_scorer, tiny_manifest
+from tiny_models import fake_scorer, scorer_on
 
 QUESTION = "How many legs do three cats have?"
 STEPS = ["A cat has four legs.", "3 * 4 = 12", "So twelve."]
@@ -30,15 +28,8 @@ def backend() -> CountingBackend:
 
 @pytest.fixture
 def scorer(backend: CountingBackend) -> Iterator[Scorer]:
-    with _scorer(backend) as scorer:
+    with scorer_on(backend) as scorer:
         yield scorer
-
-
-def _scorer(backend: FakeBackend, **options: object) -> Scorer:
-    tokenizer = byte_tokenizer()
-    manifest = tiny_manifest(tokenizer)
-    encoder = TrajectoryEncoder(tokenizer, manifest.prompt, vocab_size=manifest.backbone.vocab_size)
-    return Scorer(manifest, encoder, backend, **options)  # type: ignore[arg-type]
 
 
 def test_a_session_says_what_the_whole_trace_says(scorer: Scorer) -> None:
@@ -90,7 +81,7 @@ def test_many_sessions_of_one_question_share_what_is_not_cached(
 
 
 def test_beyond_the_budget_the_oldest_is_computed_again(backend: CountingBackend) -> None:
-    with _scorer(backend, session_bytes=2 * 64) as scorer:
+    with scorer_on(backend, session_bytes=2 * 64) as scorer:
         sessions = [scorer.session(QUESTION + str(number)) for number in range(3)]
         for session in sessions:
             session.extend(STEPS[:1])
@@ -173,7 +164,10 @@ def test_misuse_is_named(scorer: Scorer) -> None:
         scorer.extend_sessions([session], [STEPS, STEPS])
     with pytest.raises(ValueError, match="got 1 sessions and 0 responses"):
         scorer.score_sessions([session], [])
-    with _scorer(CountingBackend(2)) as other, pytest.raises(BackendError, match="another scorer"):
+    with (
+        scorer_on(CountingBackend(2)) as other,
+        pytest.raises(BackendError, match="another scorer"),
+    ):
         other.extend_sessions([session], [STEPS])
     assert scorer.extend_sessions([], []) == []
     session.extend(STEPS)
@@ -191,7 +185,7 @@ def test_two_threads_cannot_extend_one_session(backend: CountingBackend) -> None
             assert leave.wait(10)
             return super().extend(extensions, threads)
 
-    with _scorer(SlowBackend(2)) as scorer, ThreadPoolExecutor(1) as pool:
+    with scorer_on(SlowBackend(2)) as scorer, ThreadPoolExecutor(1) as pool:
         session = scorer.session(QUESTION)
         future = pool.submit(session.extend, STEPS)
         assert entered.wait(10)
@@ -230,7 +224,7 @@ def test_a_batch_computes_what_its_traces_share_once(
     ]
     scores = scorer.score_batch(traces)
     assert backend.num_tokens < 0.6 * sum(score.num_tokens for score in scores)
-    with _scorer(CountingBackend(2), share_prefixes=False) as alone:
+    with scorer_on(CountingBackend(2), share_prefixes=False) as alone:
         assert scores == alone.score_batch(traces)
         assert scores == [scorer.score_batch([trace])[0] for trace in traces]
 

@@ -6,8 +6,7 @@ import pytest
 
 from counting_backend import CountingBackend
 from rfprm_runtime import Scorer
-from rfprm_runtime.encoding import TrajectoryEncoder
-from tiny_models import byte_tokenizer, tiny_manifest
+from tiny_models import scorer_on
 
 
 @pytest.fixture
@@ -17,8 +16,5 @@ def backend() -> CountingBackend:
 
 @pytest.fixture
 def scorer(backend: CountingBackend) -> Iterator[Scorer]:
-    tokenizer = byte_tokenizer()
-    manifest = tiny_manifest(tokenizer)
-    encoder = TrajectoryEncoder(tokenizer, manifest.prompt, vocab_size=manifest.backbone.vocab_size)
-    with Scorer(manifest, encoder, backend) as scorer:
+    with scorer_on(backend) as scorer:
         yield scorer

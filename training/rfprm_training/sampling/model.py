@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from rfprm_export.checkpoint import FolderBase, GgufBase, find_base_model
-from rfprm_export.weights import config_fields, read_base_model
+from rfprm_export.weights import BaseModel, config_fields, read_base_model
 
 
 class SampledLine(NamedTuple):
@@ -134,11 +134,18 @@ class LineSampler:
 
 
 def causal_lm(base: GgufBase | FolderBase, path: Path) -> Any:
-    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+    """The language model at ``path``, of transformers."""
+    from transformers import AutoModelForCausalLM
 
     if isinstance(base, FolderBase):
         return AutoModelForCausalLM.from_pretrained(path)
-    weights = read_base_model(path)
+    return language_model(read_base_model(path))
+
+
+def language_model(weights: BaseModel) -> Any:
+    """A base model of the Llama kind that was read from one file, of transformers."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     shape = weights.backbone
     config = LlamaConfig.from_dict(
         {
