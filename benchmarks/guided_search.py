@@ -70,7 +70,10 @@ class SmallPolicy:
 
     def __init__(self, folder: Path, *, temperature: float, seed: int) -> None:
         self._sampler = LineSampler(
-            FolderBase(path=str(folder)), folder, _OPENING, prepare_model=_with_small_weights
+            FolderBase(path=str(folder.absolute())),
+            folder,
+            _OPENING,
+            prepare_model=_with_small_weights,
         )
         self._temperature = temperature
         self._generator = torch.Generator().manual_seed(seed)

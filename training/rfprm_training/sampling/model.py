@@ -50,7 +50,10 @@ class LineSampler:
         self._past_name = "cache" if "cache" in arguments else "past_key_values"
         ids = self._ids(preamble)
         with torch.inference_mode():
-            outputs = self._model(torch.tensor([ids], device=self._device), logits_to_keep=1)
+            # A model that was just trained may come with its cache turned off.
+            outputs = self._model(
+                torch.tensor([ids], device=self._device), logits_to_keep=1, use_cache=True
+            )
         self._preamble_length = len(ids)
         self._preamble: Any = outputs[self._past_name]
 
@@ -120,6 +123,7 @@ class LineSampler:
             attention_mask=mask,
             position_ids=positions,
             logits_to_keep=1,
+            use_cache=True,
             **{self._past_name: past},
         )
         return outputs.logits[:, -1], outputs[self._past_name]
