@@ -105,6 +105,21 @@ def _has_room(batch: list[int], lengths: Sequence[int], limits: BackendLimits) -
     )
 
 
+def split_batch(batch: TokenBatch, first: int) -> tuple[TokenBatch, TokenBatch]:
+    """The first rows and the others, each no longer than its longest row. Markers stay in order,
+    as long as those of one row come before those of the next."""
+    length = batch.token_ids.shape[1]
+    rows, columns = np.divmod(batch.marker_positions, length)
+    parts = []
+    for start, stop in ((0, first), (first, len(batch.lengths))):
+        lengths = batch.lengths[start:stop]
+        longest = int(lengths.max())
+        inside = (rows >= start) & (rows < stop)
+        markers = (rows[inside] - start) * longest + columns[inside]
+        parts.append(TokenBatch(batch.token_ids[start:stop, :longest], lengths, markers))
+    return parts[0], parts[1]
+
+
 def pad_batch(rows: Sequence[TokenRow], *, pad_id: int = 0) -> TokenBatch:
     """Right-pad ``rows`` to one array. Causal attention keeps what is right of a row out of it."""
     lengths = np.array([row.num_tokens for row in rows], dtype=np.int64)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rfprm_runtime.errors import ArtifactError, ManifestError
 
+Precision = Literal["fp32", "fp16", "bf16", "int16", "int8"]
 FORMAT_VERSION = 1
 MANIFEST_NAME = "prm.json"
 
@@ -167,6 +168,8 @@ class Parity(_Record):
 
     reference: str
     """Which reference the scores were compared with, with its version."""
+    measured_on: str = ""
+    """The engine that gave the scores that were compared."""
     traces: str
     num_trajectories: int
     num_scores: int
@@ -178,6 +181,63 @@ class Parity(_Record):
     """Questions with four trajectories or more, of which the first four compete."""
     same_best_of_4: float | None = None
     """Share of those groups in which the trajectory with the highest reward is the same."""
+
+
+class Range(_Record):
+    """Of one dimension, with the size that an engine is made fastest for."""
+
+    min: int = Field(ge=1)
+    opt: int
+    max: int
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"got {self.min}, {self.opt}, {self.max}, expected min ≤ opt ≤ max")
+        return self
+
+    def __contains__(self, size: int) -> bool:
+        return self.min <= size <= self.max
+
+
+class EngineProfile(_Record):
+    """Shapes that a TensorRT engine takes: ``token_ids`` [batch, length], ``marker_positions``
+    [num_markers]."""
+
+    batch: Range
+    length: Range
+    num_markers: Range
+
+    def takes(self, batch: int, length: int, num_markers: int) -> bool:
+        return batch in self.batch and length in self.length and num_markers in self.num_markers
+
+
+EngineFlavour = Literal["tensorrt", "tensorrt_rtx"]
+
+
+class EngineRecord(_Record):
+    """How ``model.plan`` was built, and what it therefore runs on."""
+
+    flavour: EngineFlavour
+    version: str
+    compute_capabilities: tuple[str, ...]
+    """``8.9``, …: the GPUs that it was built for."""
+    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
+    """Other GPUs of the kind run it too (``tensorrt`` only)."""
+    version_compatible: bool = False
+    """Later versions of the flavour run it too."""
+    profiles: tuple[EngineProfile, ...] = Field(min_length=1)
+    graph_sha256: str
+    """Of ``model.onnx``, which is the same for the same network whatever its weights are."""
+    weights: Literal["inside", "refittable", "stripped"] = "inside"
+    """``stripped``: the plan has none and takes those of ``model.onnx`` when it is loaded."""
+    build_seconds: float
+    peak_host_bytes: int
+    """Of the whole process that built it."""
+    device_bytes: int | None = None
+    """What running the largest profile takes beside the weights, where the builder tells."""
+    parity: Parity | None = None
+    """Measured on the engine itself; None where it was built without a GPU to run it."""
 
 
 class Manifest(_Record):
@@ -192,7 +252,7 @@ class Manifest(_Record):
     alpha: float = Field(default=1.0, ge=0)
     """α of Eq. 11, the weight of the trajectory score in the reward."""
     max_positions: int = Field(gt=0)
-    precision: Literal["fp32", "int16", "int8"] = "fp32"
+    precision: Precision = "fp32"
     products: tuple[ProductRecord, ...] = ()
     """With int8: every matrix product of the layers, and why it has the bits it has."""
     weights_sha256: str | None = None
@@ -203,6 +263,8 @@ class Manifest(_Record):
     source: dict[str, Any] = Field(default_factory=dict)
     """Where the weights came from: base model, adapter, licence."""
     parity: Parity | None = None
+    engine: EngineRecord | None = None
+    """Of ``model.plan``, where there is one."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Manifest:

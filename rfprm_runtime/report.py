@@ -90,4 +90,5 @@ def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
             else []
         ),
         ("reference", parity.reference),
+        *([("measured on", parity.measured_on)] if parity.measured_on else []),
     ]

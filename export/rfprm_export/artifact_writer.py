@@ -11,8 +11,16 @@ from pathlib import Path
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, load_prm, weights_digest
+from rfprm_export.emulation import emulating_scorer
+from rfprm_export.float_types import float_type_of
 from rfprm_export.graph import choose_attention, write_graph
-from rfprm_export.options import AttentionChoice, AttentionOp, ModelFormat, Precision
+from rfprm_export.options import (
+    NATIVE_PRECISIONS,
+    AttentionChoice,
+    AttentionOp,
+    ModelFormat,
+    Precision,
+)
 from rfprm_export.pack import most_rounded, write_packed
 from rfprm_export.short_products import choose_short_products
 from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
@@ -46,14 +54,14 @@ def export_artifact(
         raise ExportError(f"{output} exists already; pass --overwrite to replace it")
     format = _choose_format(format, precision)
     prm = load_prm(checkpoint, family=family, base=base)
-    chosen = choose_attention(prm.manifest.backbone, attention)
+    chosen = choose_attention(prm.manifest.backbone, attention, precision)
     if precision == "int8" and not verify:
         raise ExportError(
             "--precision int8 chooses the products that can have 8 bits by measuring them, which "
             "--no-verify leaves out; leave it out, or export with --precision int16"
         )
     reference = reference_for(prm, checkpoint, precision, verify_traces) if verify else None
-    with _folder_that_becomes(output) as folder:
+    with folder_that_becomes(output) as folder:
         products: tuple[ProductRecord, ...] = ()
         if precision == "int8" and reference is not None:
             products = choose_short_products(prm, reference, folder)
@@ -64,12 +72,14 @@ def export_artifact(
 
 
 def _choose_format(requested: ModelFormat | None, precision: Precision) -> ModelFormat:
+    best: ModelFormat = "native" if precision in NATIVE_PRECISIONS else "onnx"
     if requested is None:
-        return "onnx" if precision == "fp32" else "native"
-    if (requested == "native") != (precision != "fp32"):
+        return best
+    if requested != best and not (requested == "torch" and precision == "fp32"):
         raise ExportError(
             f"--format {requested} does not go with --precision {precision}: the native kernels "
-            "read int16 and int8, and nothing else does; leave --format out"
+            "read int16 and int8, graphs are fp32, fp16 or bf16, and torch's weights fp32; leave "
+            "--format out"
         )
     return requested
 
@@ -93,6 +103,7 @@ def _write_files(
             prm.weights,
             max_positions=manifest.max_positions,
             attention=attention,
+            float_type=float_type_of(precision),
         )
     elif format == "native":
         short = {product.name for product in products if product.bits == 8}
@@ -118,8 +129,12 @@ def _write_files(
 
 
 def _verified(folder: Path, manifest: Manifest, reference: Reference, prm: LoadedPRM) -> Manifest:
-    with Scorer.load(folder) as scorer:
-        parity = measure_parity(scorer, reference)
+    if float_type_of(manifest.precision) == "fp32":
+        with Scorer.load(folder) as scorer:
+            parity = measure_parity(scorer, reference)
+    else:
+        with emulating_scorer(prm, manifest) as scorer:
+            parity = measure_parity(scorer, reference)
     check_parity(parity, manifest.precision, lambda: _blame(manifest, prm))
     manifest = manifest.model_copy(update={"parity": parity})
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
@@ -127,6 +142,8 @@ def _verified(folder: Path, manifest: Manifest, reference: Reference, prm: Loade
 
 
 def _blame(manifest: Manifest, prm: LoadedPRM) -> list[str]:
+    if manifest.precision not in NATIVE_PRECISIONS:
+        return []
     if not manifest.products:
         return most_rounded(manifest.backbone, prm.weights)
     short = [product for product in manifest.products if product.bits == 8]
@@ -135,7 +152,7 @@ def _blame(manifest: Manifest, prm: LoadedPRM) -> list[str]:
 
 
 @contextmanager
-def _folder_that_becomes(output: Path) -> Iterator[Path]:
+def folder_that_becomes(output: Path) -> Iterator[Path]:
     """A folder beside ``output`` that is renamed to it on success and removed on failure."""
     output = output.absolute()
     output.parent.mkdir(parents=True, exist_ok=True)

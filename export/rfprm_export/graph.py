@@ -3,6 +3,9 @@
 Standard ONNX ops only, with one switch: attention is either the standard ``Attention`` (every
 engine reads it) or ONNX Runtime's ``GroupQueryAttention`` (flash attention on a CPU: faster from
 about 1,000 tokens on, and memory that grows with the length and not with its square).
+
+Nothing here relies on what engines ignore: rows are right-padded, attention is causal, and only
+marker rows are read, so what is padded needs neither a mask nor a length.
 """
 
 from __future__ import annotations
@@ -17,23 +20,29 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from rfprm_export import ExportError
-from rfprm_export.options import AttentionChoice, AttentionOp
+from rfprm_export.float_types import NARROW_TYPES, FloatType, narrowed
+from rfprm_export.options import AttentionChoice, AttentionOp, Precision
 from rfprm_runtime.manifest import Backbone, Head
 from rfprm_runtime.rotary import rotary_tables
 
-OPSET = 23  # the oldest with RMSNormalization, RotaryEmbedding and Attention
+OPSETS: dict[AttentionOp, int] = {"group_query": 23, "standard": 24}
+"""23 is the oldest with RMSNormalization and RotaryEmbedding, and what ONNX Runtime 1.23 reads; 24
+has the Attention that other engines read."""
 _IR_VERSION = 11
 _ALIGNMENT = 64  # bytes; lets an engine map weights straight into vector loads
 
 
-def choose_attention(backbone: Backbone, requested: AttentionChoice) -> AttentionOp:
-    """ONNX Runtime's op wherever it takes the model's heads; an explicit request is kept.
+def choose_attention(
+    backbone: Backbone, requested: AttentionChoice, precision: Precision = "fp32"
+) -> AttentionOp:
+    """For a CPU (fp32) ONNX Runtime's op wherever it takes the model's heads; for GPUs the one that
+    every engine reads. An explicit request is kept.
 
     Raises :class:`ExportError` where the requested op does not take them.
     """
     fits = backbone.head_dim % 16 == 0
     if requested == "auto":
-        return "group_query" if fits else "standard"
+        return "group_query" if fits and precision == "fp32" else "standard"
     if requested == "group_query" and not fits:
         raise ExportError(
             f"the model's heads have size {backbone.head_dim}, ONNX Runtime's "
@@ -50,19 +59,25 @@ def write_graph(
     *,
     max_positions: int,
     attention: AttentionOp = "group_query",
+    float_type: FloatType = "fp32",
+    emulated: bool = False,
 ) -> list[Path]:
     """Write ``path`` and its weights beside it; returns the files written.
 
     Inputs: ``token_ids`` int64 [batch, length] right-padded, ``lengths`` int64 [batch] (only
     with ``group_query``), ``marker_positions`` int64 [num_markers] into the flattened
     [batch * length]. Output: ``logits`` float32 [num_markers, num_labels].
+
+    ``float_type``: of weights and arithmetic up to the last layer; the final norm and the head are
+    float32. With ``emulated`` the graph computes in float32 and rounds the result of every op to
+    ``float_type``, which runs on machines that have no such arithmetic.
     """
     data_path = path.with_name(path.name + ".data")
     with data_path.open("wb") as data:
-        builder = GraphBuilder(data, data_path.name)
+        builder = (RoundingBuilder if emulated else GraphBuilder)(data, data_path.name, float_type)
         network = NetworkGraph(builder, backbone, weights, max_positions, attention)
         builder.output(network.logits(head), "logits")
-        model = builder.model(network.inputs(), head.num_labels)
+        model = builder.model(network.inputs(), head.num_labels, OPSETS[attention])
     path.write_bytes(model.SerializeToString())
     onnx.checker.check_model(str(path))  # by path: only so does it look for the weights
     return [path, data_path]
@@ -75,9 +90,11 @@ class GraphBuilder:
     is never near.
     """
 
-    def __init__(self, data: BinaryIO, data_name: str) -> None:
+    def __init__(self, data: BinaryIO, data_name: str, float_type: FloatType = "fp32") -> None:
         self._data = data
         self._data_name = data_name
+        self.float_type: FloatType = float_type
+        """In which weights are written, from here on."""
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
 
@@ -92,6 +109,14 @@ class GraphBuilder:
         )
         return names[0] if outputs == 1 else names
 
+    def widen(self, x: str) -> str:
+        """Go on in float32 with ``x``."""
+        if self.float_type == "fp32":
+            return x
+        self.float_type = "fp32"
+        out: str = self.op("Cast", x, to=TensorProto.FLOAT)
+        return out
+
     def output(self, source: str, name: str) -> None:
         self._nodes.append(helper.make_node("Identity", [source], [name], name=name))
 
@@ -103,13 +128,19 @@ class GraphBuilder:
         return name
 
     def weight(self, name: str, array: NDArray[np.float32]) -> str:
-        """A float32 tensor in the data file."""
+        """A tensor of the float type in the data file."""
+        if self.float_type == "fp32":
+            return self._external(name, np.asarray(array, np.float32), TensorProto.FLOAT)
+        values = narrowed(array, self.float_type, name)
+        return self._external(name, values, NARROW_TYPES[self.float_type].onnx_type)
+
+    def _external(self, name: str, array: NDArray[Any], data_type: int) -> str:
         self._data.write(b"\0" * (-self._data.tell() % _ALIGNMENT))
         offset = self._data.tell()
-        self._data.write(np.ascontiguousarray(array, dtype=np.float32).data)
+        self._data.write(np.ascontiguousarray(array).view(np.uint8).data)
         tensor = TensorProto(
             name=name,
-            data_type=TensorProto.FLOAT,
+            data_type=data_type,
             dims=array.shape,
             data_location=TensorProto.EXTERNAL,
         )
@@ -123,7 +154,9 @@ class GraphBuilder:
         self._initializers[name] = tensor
         return name
 
-    def model(self, inputs: list[onnx.ValueInfoProto], num_labels: int) -> onnx.ModelProto:
+    def model(
+        self, inputs: list[onnx.ValueInfoProto], num_labels: int, opset: int
+    ) -> onnx.ModelProto:
         logits = helper.make_tensor_value_info(
             "logits", TensorProto.FLOAT, ["num_markers", num_labels]
         )
@@ -131,11 +164,42 @@ class GraphBuilder:
             self._nodes, "prm", inputs, [logits], list(self._initializers.values())
         )
         domains = {node.domain for node in self._nodes} - {""}
-        opsets = [helper.make_opsetid("", OPSET)]
+        opsets = [helper.make_opsetid("", opset)]
         opsets += [helper.make_opsetid(domain, 1) for domain in sorted(domains)]
         return helper.make_model(
             graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="rfprm_export"
         )
+
+
+class RoundingBuilder(GraphBuilder):
+    """Computes in float32 and rounds every result to the float type.
+
+    So does a GPU, whose products are summed in float32; it rounds more rarely where it runs several
+    ops as one.
+    """
+
+    _ROUNDED = frozenset(
+        ("MatMul", "Add", "Mul", "Sigmoid", "RMSNormalization", "RotaryEmbedding", "Attention")
+    )
+
+    def op(
+        self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any
+    ) -> Any:
+        result = super().op(kind, *inputs, outputs=outputs, domain=domain, **attributes)
+        if kind not in self._ROUNDED or self.float_type == "fp32":
+            return result
+        # Two casts that undo each other are left alone by ONNX Runtime: the first one rounds.
+        narrow = super().op("Cast", result, to=NARROW_TYPES[self.float_type].onnx_type)
+        return super().op("Cast", narrow, to=TensorProto.FLOAT)
+
+    def widen(self, x: str) -> str:
+        self.float_type = "fp32"
+        return x
+
+    def weight(self, name: str, array: NDArray[np.float32]) -> str:
+        if self.float_type != "fp32":
+            array = narrowed(array, self.float_type, name).astype(np.float32)
+        return self._external(name, np.asarray(array, np.float32), TensorProto.FLOAT)
 
 
 class NetworkGraph:
@@ -173,7 +237,7 @@ class NetworkGraph:
         last = self.shape.num_layers - 1
         for index in range(self.shape.num_layers):
             hidden = self._layer(f"model.layers.{index}", hidden, only_markers=index == last)
-        return self._head(head, self._norm("model.norm", hidden))
+        return self._head(head, self._norm("model.norm", self.b.widen(hidden)))
 
     def _layer(self, name: str, hidden: str, *, only_markers: bool) -> str:
         mixed = self._attend(f"{name}.self_attn", self._norm(f"{name}.input_layernorm", hidden))

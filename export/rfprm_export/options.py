@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from rfprm_runtime.manifest import Precision as Precision
+
 ModelFormat = Literal["onnx", "native", "torch"]
-Precision = Literal["fp32", "int16", "int8"]
+NATIVE_PRECISIONS = ("int16", "int8")
+"""What the native kernels read; the others are graphs."""
 AttentionOp = Literal["group_query", "standard"]
 AttentionChoice = Literal["auto", "group_query", "standard"]

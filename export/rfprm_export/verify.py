@@ -174,6 +174,7 @@ def measure_parity(scorer: Scorer, reference: Reference) -> Parity:
     same = [_best(scores, group) == _best(reference.scores, group) for group in groups]
     return Parity(
         reference=reference.description,
+        measured_on=scorer.backend_description,
         traces=reference.traces,
         num_trajectories=len(reference.trajectories),
         num_scores=len(ours),
@@ -212,10 +213,13 @@ def check_parity(parity: Parity, precision: Precision, blame: Callable[[], list[
         return
     failures = gate_failures(parity)
     if failures:
+        worst = blame()
+        where = f"Most is lost in {', '.join(worst)}. " if worst else ""
+        others = {"int8": "int16 or fp32", "fp16": "bf16 or fp32"}
         raise ExportError(
             f"in {precision} the model is not faithful to {parity.reference} on {parity.traces}: "
-            f"{'; '.join(failures)}. Most is lost in {', '.join(blame())}. Nothing was written; "
-            f"export with --precision {'int16 or ' if precision == 'int8' else ''}fp32"
+            f"{'; '.join(failures)}. {where}Nothing was written; "
+            f"export with --precision {others.get(precision, 'fp32')}"
         )
 
 

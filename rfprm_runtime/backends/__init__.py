@@ -6,19 +6,21 @@ nothing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.backends.base import Backend
 from rfprm_runtime.cores import usable_cores
-from rfprm_runtime.errors import ArtifactError, BackendError
+from rfprm_runtime.errors import ArtifactError, BackendError, RfprmError
 from rfprm_runtime.manifest import Manifest
 from rfprm_runtime.types import Mode
 
 ONNX_NAME = "model.onnx"
 SAFETENSORS_NAME = "model.safetensors"
 NATIVE_NAME = "model.native.safetensors"
+PLAN_NAME = "model.plan"
 
 
 def _open_onnx(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
@@ -41,6 +43,12 @@ def _open_torch(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any)
     return TorchBackend.load(folder / SAFETENSORS_NAME, manifest, **options)
 
 
+def _open_tensorrt(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
+    from rfprm_runtime.backends.tensorrt import TensorRTBackend
+
+    return TensorRTBackend(folder / PLAN_NAME, manifest, **options)
+
+
 def _open_fake(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
     from rfprm_runtime.backends.fake import FakeBackend
 
@@ -48,17 +56,33 @@ def _open_fake(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) 
 
 
 _OPENERS: dict[str, Callable[..., Backend]] = {
+    "tensorrt": _open_tensorrt,
     "native": _open_native,
     "onnx": _open_onnx,
     "torch": _open_torch,
     "fake": _open_fake,
 }
 # What an artifact may hold, in the order in which "auto" prefers it.
-_MODEL_FILES = {"native": NATIVE_NAME, "onnx": ONNX_NAME, "torch": SAFETENSORS_NAME}
+_MODEL_FILES = {
+    "tensorrt": PLAN_NAME,
+    "native": NATIVE_NAME,
+    "onnx": ONNX_NAME,
+    "torch": SAFETENSORS_NAME,
+}
+_logger = logging.getLogger(__name__)
+
+
+_WAYS_OUT = {
+    "tensorrt": "build one with python export/to_trt.py",
+    "native": "export it with --precision int16",
+    "onnx": "export it with --format onnx",
+    "torch": "export it with --format torch",
+}
 
 
 def choose_backend(manifest: Manifest, requested: str = "auto") -> str:
-    """The name of the backend to open. An explicit request never falls back to another one.
+    """The name of the backend to open. An explicit request never falls back to another one; "auto"
+    takes the first that the artifact has a model for and this machine can run, and logs why.
 
     Raises :class:`BackendError` for an unknown name and :class:`ArtifactError` where the artifact
     holds no model for it.
@@ -70,17 +94,37 @@ def choose_backend(manifest: Manifest, requested: str = "auto") -> str:
                 f"the artifact holds no model: its manifest lists {sorted(manifest.files)}, "
                 f"expected one of {sorted(_MODEL_FILES.values())}; export it again"
             )
-        return available[0]
+        return _first_that_runs(available, manifest)
     if requested not in _OPENERS:
         raise BackendError(
-            f"backend is {requested!r}, expected 'auto' or one of {sorted(_OPENERS)}"
+            f"backend is {requested!r}, expected 'auto' or one of {sorted(_MODEL_FILES)}"
         )
     if requested in _MODEL_FILES and requested not in available:
         raise ArtifactError(
             f"backend {requested!r} needs {_MODEL_FILES[requested]}, but the artifact lists "
-            f"{sorted(manifest.files)}; export it with --format {requested}"
+            f"{sorted(manifest.files)}; {_WAYS_OUT[requested]}"
         )
     return requested
+
+
+def _first_that_runs(available: list[str], manifest: Manifest) -> str:
+    for name in available[:-1]:
+        reason = _why_tensorrt_cannot_run(manifest) if name == "tensorrt" else None
+        if reason is None:
+            _logger.info("backend %r of %s", name, available)
+            return name
+        _logger.warning("the engine of the artifact is left alone: %s", reason)
+    return available[-1]
+
+
+def _why_tensorrt_cannot_run(manifest: Manifest) -> str | None:
+    from rfprm_runtime.backends.tensorrt import check_usable
+
+    try:
+        check_usable(manifest)
+    except RfprmError as error:
+        return str(error)
+    return None
 
 
 def open_backend(

@@ -1,0 +1,42 @@
+"""What a GPU will make of a graph in 16-bit floats, found out on a CPU.
+
+ONNX Runtime has no bfloat16 on a CPU, and computes float16 in float32 without rounding in between,
+which would hide an overflow. So fidelity is measured on a twin of the graph: the same builder, in
+float32, every result rounded.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rfprm_export.checkpoint import LoadedPRM
+from rfprm_export.float_types import float_type_of
+from rfprm_export.graph import write_graph
+from rfprm_export.verify import scorer_over
+from rfprm_runtime.backends.onnx import OnnxBackend
+from rfprm_runtime.manifest import Manifest
+from rfprm_runtime.scorer import Scorer
+
+
+@contextmanager
+def emulating_scorer(prm: LoadedPRM, manifest: Manifest) -> Iterator[Scorer]:
+    """A scorer of ``prm`` in the precision of ``manifest``, emulated on this CPU."""
+    with tempfile.TemporaryDirectory(prefix="rfprm-emulation-") as folder:
+        path = Path(folder) / "model.onnx"
+        write_graph(
+            path,
+            manifest.backbone,
+            manifest.head,
+            prm.weights,
+            max_positions=manifest.max_positions,
+            attention="standard",
+            float_type=float_type_of(manifest.precision),
+            emulated=True,
+        )
+        backend = OnnxBackend(path, manifest)
+        backend.description += f", every result rounded to {manifest.precision}"
+        with scorer_over(prm, backend) as scorer:
+            yield scorer

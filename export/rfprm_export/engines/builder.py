@@ -1,0 +1,281 @@
+"""Parses a graph of standard ops and builds a plan from it. Knows TensorRT and no artifacts."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from rfprm_export import ExportError
+from rfprm_runtime.backends.flavours import load_flavour, make_logger
+from rfprm_runtime.manifest import EngineFlavour, EngineProfile
+from rfprm_runtime.whole_files import replacing_path
+
+HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
+EngineWeights = Literal["inside", "refittable", "stripped"]
+ProgressListener = Callable[[str, int, int], bool]
+"""Called with a phase, the steps done and the steps to do; False stops the build."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What can be chosen of an engine; see ``rfprm export-trt --help``."""
+
+    profiles: tuple[EngineProfile, ...]
+    flavour: EngineFlavour = "tensorrt_rtx"
+    compute_capabilities: tuple[str, ...] = ()
+    weights: EngineWeights = "inside"
+    version_compatible: bool = False
+    hardware_compatibility: HardwareCompatibility = "none"
+    optimization_level: int | None = None
+    workspace_bytes: int | None = None
+    timing_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    plan: bytes
+    version: str
+    compute_capabilities: tuple[str, ...]
+    parse_seconds: float
+    build_seconds: float
+    peak_host_bytes: int
+
+
+class EngineBuilder:
+    """One parse of a graph, and the plan that comes of it."""
+
+    def __init__(self, flavour: EngineFlavour) -> None:
+        """Raises :class:`MissingExtraError` without the package, :class:`ExportError` where the
+        package needs a GPU that is not there."""
+        self.trt: Any = load_flavour(flavour, f"building a {flavour} engine")
+        self.flavour = flavour
+        self.logger = make_logger(self.trt)
+        self._builder = self.trt.Builder(self.logger)
+        if not self._builder:
+            raise ExportError(
+                f"{flavour} cannot create a builder: {self.logger.last_errors}; build where the "
+                "GPU is, or with --flavour tensorrt_rtx, which needs none"
+            )
+
+    @property
+    def supported_capabilities(self) -> tuple[str, ...]:
+        """What this flavour builds for ahead of time; empty where it builds for its own GPU."""
+        kinds = getattr(self.trt, "ComputeCapability", None)
+        if kinds is None:
+            return ()
+        names = [name[2:] for name in kinds.__members__ if name.startswith("SM")]
+        return tuple(f"{name[:-1]}.{name[-1]}" for name in names)
+
+    def parse(self, graph: Path) -> Any:
+        """The network of ``graph``, strongly typed. Raises :class:`ExportError`."""
+        # Always strongly typed in tensorrt_rtx and from TensorRT 11 on.
+        kinds = getattr(self.trt, "NetworkDefinitionCreationFlag", None)
+        typed = getattr(kinds, "STRONGLY_TYPED", None)
+        network = self._builder.create_network(0 if typed is None else 1 << int(typed))
+        parser = self.trt.OnnxParser(network, self.logger)
+        if not parser.parse(prepared_graph(graph), str(graph)):
+            errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
+            raise ExportError(
+                f"{self.flavour} {self.trt.__version__} cannot parse {graph}: "
+                f"{'; '.join(errors) or self.logger.last_errors}; it takes graphs of standard ops, "
+                "which rfprm export --attention standard writes"
+            )
+        return network
+
+    def layer_counts(self, network: Any) -> Counter[str]:
+        """How many layers of each type the parser made."""
+        return Counter(network.get_layer(i).type.name for i in range(network.num_layers))
+
+    def build(
+        self, graph: Path, options: BuildOptions, on_progress: ProgressListener | None = None
+    ) -> BuiltPlan:
+        """Raises :class:`ExportError` where the options do not go with the flavour or the build
+        fails."""
+        capabilities = self._chosen_capabilities(options)
+        began = time.perf_counter()
+        network = self.parse(graph)
+        parsed = time.perf_counter()
+        config = self._builder.create_builder_config()
+        self._set_options(config, options)
+        self._set_profiles(config, network, options.profiles)
+        if self.supported_capabilities:
+            config.num_compute_capabilities = len(capabilities)
+            for index, capability in enumerate(capabilities):
+                kind = getattr(self.trt.ComputeCapability, f"SM{capability.replace('.', '')}")
+                config.set_compute_capability(kind, index)
+        cache = self._load_timing_cache(config, options.timing_cache)
+        if on_progress is not None:
+            config.progress_monitor = _progress_monitor(self.trt, on_progress)
+        plan = self._builder.build_serialized_network(network, config)
+        if plan is None:
+            raise ExportError(self._why_it_failed(options))
+        if cache is not None and options.timing_cache is not None:
+            content = bytes(config.get_timing_cache().serialize())
+            with replacing_path(options.timing_cache) as partial:
+                partial.write_bytes(content)
+        return BuiltPlan(
+            plan=bytes(plan),
+            version=str(self.trt.__version__),
+            compute_capabilities=capabilities,
+            parse_seconds=parsed - began,
+            build_seconds=time.perf_counter() - parsed,
+            peak_host_bytes=_peak_bytes(),
+        )
+
+    def _chosen_capabilities(self, options: BuildOptions) -> tuple[str, ...]:
+        supported = self.supported_capabilities
+        requested = options.compute_capabilities
+        if not supported:
+            from rfprm_runtime.backends.cuda import Cuda
+
+            own = Cuda().compute_capability
+            if set(requested) - {own}:
+                raise ExportError(
+                    f"{self.flavour} builds for the GPU of this machine, which has compute "
+                    f"capability {own}, not for {sorted(requested)}; leave "
+                    "--compute-capability out, or build where that GPU is"
+                )
+            return (own,)
+        unknown = sorted(set(requested) - set(supported))
+        if unknown:
+            raise ExportError(
+                f"{self.flavour} {self.trt.__version__} does not build for compute capability "
+                f"{', '.join(unknown)}; it builds for {', '.join(supported)}. The others are "
+                "served by the onnx backend with provider='cuda', or by --flavour tensorrt"
+            )
+        return tuple(dict.fromkeys(requested)) or supported
+
+    def _set_options(self, config: Any, options: BuildOptions) -> None:
+        flags = self.trt.BuilderFlag
+        if options.weights == "stripped":
+            config.set_flag(flags.STRIP_PLAN)
+        if options.weights != "inside":
+            config.set_flag(flags.REFIT)
+        if options.version_compatible:
+            config.set_flag(flags.VERSION_COMPATIBLE)
+        levels = {
+            "ampere_plus": "AMPERE_PLUS",
+            "same_compute_capability": "SAME_COMPUTE_CAPABILITY",
+        }
+        if options.hardware_compatibility != "none":
+            if self.supported_capabilities:
+                raise ExportError(
+                    f"--hardware-compatibility is for --flavour tensorrt; {self.flavour} builds "
+                    "for several GPUs at once: give --compute-capability once for each"
+                )
+            level = levels[options.hardware_compatibility]
+            config.hardware_compatibility_level = getattr(
+                self.trt.HardwareCompatibilityLevel, level
+            )
+        if options.optimization_level is not None:
+            config.builder_optimization_level = options.optimization_level
+        if options.workspace_bytes is not None:
+            config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+        # So that an engine can be looked into.
+        config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED
+
+    def _set_profiles(self, config: Any, network: Any, profiles: tuple[EngineProfile, ...]) -> None:
+        expected = {"token_ids": 2, "marker_positions": 1}
+        inputs = {
+            tensor.name: len(tensor.shape)
+            for tensor in (network.get_input(index) for index in range(network.num_inputs))
+        }
+        if inputs != expected:
+            raise ExportError(
+                f"the graph has inputs {inputs}, expected {expected} (name: dimensions); export "
+                "it with --attention standard"
+            )
+        for profile in profiles:
+            ranges = {
+                "token_ids": (profile.batch, profile.length),
+                "marker_positions": (profile.num_markers,),
+            }
+            made = self._builder.create_optimization_profile()
+            for name, dimensions in ranges.items():
+                made.set_shape(
+                    name,
+                    *(
+                        tuple(getattr(r, kind) for r in dimensions)
+                        for kind in ("min", "opt", "max")
+                    ),
+                )
+            if config.add_optimization_profile(made) < 0:
+                raise ExportError(
+                    f"{self.flavour} does not take the profile {profile}: {self.logger.last_errors}"
+                )
+
+    def _load_timing_cache(self, config: Any, path: Path | None) -> Any:
+        if path is None:
+            return None
+        content = path.read_bytes() if path.is_file() else b""
+        cache = config.create_timing_cache(content)
+        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+            raise ExportError(
+                f"the timing cache {path} was made by another version of {self.flavour} or for "
+                f"another GPU ({self.logger.last_errors}); remove it, or name another file"
+            )
+        return cache
+
+    def _why_it_failed(self, options: BuildOptions) -> str:
+        reason = f"{self.flavour} {self.trt.__version__} built no engine: {self.logger.last_errors}"
+        if options.weights != "inside" and "CUDA" in reason.upper():
+            return (
+                f"{reason}. Engines whose weights can be replaced are only built where a GPU is; "
+                "build there, or leave --weights out"
+            )
+        if options.version_compatible:
+            return f"{reason}. Try without --version-compatible"
+        return f"{reason}. Run with --log-level verbose for what went before"
+
+
+def prepared_graph(graph: Path) -> bytes:
+    """The structure of ``graph``, as the parser should see it.
+
+    No kernel of fused attention computes in float32; TensorRT takes it apart into products, once it
+    is told that it may.
+    """
+    model = onnx.load(graph, load_external_data=False)
+    if _float_type(model) == onnx.TensorProto.FLOAT:
+        for node in model.graph.node:
+            if node.op_type == "Attention":
+                node.attribute.append(onnx.helper.make_attribute("TRT_decomposable", 1))
+    return bytes(model.SerializeToString())
+
+
+def _float_type(model: onnx.ModelProto) -> int:
+    """Of the embedding, and so of everything up to the head."""
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    return int(types.get("embed_tokens", onnx.TensorProto.FLOAT))
+
+
+def _progress_monitor(trt: Any, on_progress: ProgressListener) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.steps[phase_name] = num_steps
+            on_progress(phase_name, 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return on_progress(phase_name, step + 1, self.steps.get(phase_name, step + 1))
+
+        def phase_finish(self, phase_name: str) -> None:
+            steps = self.steps.pop(phase_name, 0)
+            on_progress(phase_name, steps, steps)
+
+    return Monitor()
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,244 @@
+"""The command that builds an engine: a thin shell, with progress and a report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from rfprm_export.engines.builder import (
+    BuildOptions,
+    EngineWeights,
+    HardwareCompatibility,
+    ProgressListener,
+)
+from rfprm_export.engines.engine_writer import (
+    EngineReport,
+    graph_artifact,
+    reuse_engine,
+    write_engine_artifact,
+)
+from rfprm_export.engines.workload import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_BATCH_TOKENS,
+    derive_profiles,
+    lengths_of,
+    parse_profile,
+)
+from rfprm_export.options import Precision
+from rfprm_runtime.manifest import MANIFEST_NAME, EngineFlavour, EngineProfile, Manifest
+
+LogLevel = Literal["error", "warning", "info", "verbose"]
+_LEVELS = {
+    "error": logging.ERROR,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "verbose": logging.DEBUG,
+}
+
+
+def export_trt(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="An artifact with a graph of standard ops, or what rfprm export takes."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The artifact folder to write.")],
+    precision: Annotated[
+        Precision, typer.Option(help="Of a checkpoint; an artifact keeps its own.")
+    ] = "fp16",
+    flavour: Annotated[
+        EngineFlavour,
+        typer.Option(
+            help="tensorrt_rtx builds without a GPU; tensorrt for the GPU of this machine."
+        ),
+    ] = "tensorrt_rtx",
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(help="A GPU to build for (8.9, …); repeatable. By default all that it can."),
+    ] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="BATCHxLENGTH, the largest of each; repeatable. Instead of derived ones."
+        ),
+    ] = None,
+    traces: Annotated[
+        Path | None,
+        typer.Option(help="JSONL traces like those to score; profiles are derived from them."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Traces of one batch, at most.")] = DEFAULT_BATCH_SIZE,
+    batch_tokens: Annotated[
+        int, typer.Option(help="Padded tokens of one batch, at most.")
+    ] = DEFAULT_BATCH_TOKENS,
+    weights: Annotated[
+        EngineWeights,
+        typer.Option(help="stripped: the plan has none and takes those of the graph beside it."),
+    ] = "inside",
+    engine_from: Annotated[
+        Path | None,
+        typer.Option(help="An artifact with a stripped plan to use instead of building one."),
+    ] = None,
+    keep_graph: Annotated[
+        bool, typer.Option(help="Leave the graph in the artifact, for machines without the GPU.")
+    ] = False,
+    version_compatible: Annotated[
+        bool, typer.Option(help="Let later versions of TensorRT run the plan.")
+    ] = False,
+    hardware_compatibility: Annotated[
+        HardwareCompatibility, typer.Option(help="Let other GPUs run it (tensorrt only).")
+    ] = "none",
+    optimization_level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="How long the builder may search.")
+    ] = None,
+    workspace: Annotated[
+        int | None, typer.Option(help="MiB of scratch memory that a layer may use.")
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="A file that later builds of the same flavour go on from.")
+    ] = None,
+    family: Annotated[
+        str | None, typer.Option(help="Format of a published PRM that does not tell it.")
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="The base model, where it is not found by itself.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Compare with the reference network before writing.")
+    ] = True,
+    log_level: Annotated[LogLevel, typer.Option(help="Of the builder's messages.")] = "error",
+    overwrite: Annotated[bool, typer.Option(help="Replace an artifact that exists.")] = False,
+) -> None:
+    """Build a TensorRT engine: parse the graph, optimise for profiles, write an artifact."""
+    console = Console(highlight=False)
+    _show_messages(log_level)
+    is_artifact = (source / MANIFEST_NAME).is_file()
+    if not is_artifact:
+        console.print(
+            f"exporting the graph in {precision}" + (" and verifying it" if verify else "")
+        )
+    with graph_artifact(source, precision=precision, family=family, base=base, verify=verify) as (
+        folder,
+        manifest,
+    ):
+        if engine_from is not None:
+            report = reuse_engine(folder, manifest, engine_from, output, overwrite=overwrite)
+        else:
+            options = BuildOptions(
+                profiles=_profiles(profile, traces, folder, manifest, batch, batch_tokens),
+                flavour=flavour,
+                compute_capabilities=tuple(compute_capability or ()),
+                weights=weights,
+                version_compatible=version_compatible,
+                hardware_compatibility=hardware_compatibility,
+                optimization_level=optimization_level,
+                workspace_bytes=None if workspace is None else workspace * 2**20,
+                timing_cache=timing_cache,
+            )
+            with _progress(console) as on_progress:
+                report = write_engine_artifact(
+                    folder,
+                    manifest,
+                    output,
+                    options,
+                    keep_graph=keep_graph,
+                    overwrite=overwrite,
+                    checkpoint=None if is_artifact or not verify else source,
+                    on_progress=on_progress,
+                )
+    print_engine_report(console, report)
+    typer.echo(f"written: {output}")
+
+
+def _profiles(
+    requested: list[str] | None,
+    traces: Path | None,
+    folder: Path,
+    manifest: Manifest,
+    batch: int,
+    batch_tokens: int,
+) -> tuple[EngineProfile, ...]:
+    if requested:
+        return tuple(parse_profile(text, manifest.max_positions) for text in requested)
+    return derive_profiles(
+        manifest.max_positions,
+        lengths=lengths_of(traces, folder, manifest) if traces else (),
+        max_batch_size=batch,
+        max_batch_tokens=batch_tokens,
+    )
+
+
+def print_engine_report(console: Console, report: EngineReport) -> None:
+    """Time, memory, profiles, and what became of attention."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for label, value in _report_rows(report):
+        table.add_row(label, value)
+    console.print(table)
+
+
+def _report_rows(report: EngineReport) -> Iterator[tuple[str, str]]:
+    engine, built = report.manifest.engine, report.built
+    assert engine is not None
+    yield "engine", f"{engine.flavour} {engine.version}, {report.manifest.precision}"
+    yield "for compute capability", ", ".join(engine.compute_capabilities)
+    for profile in engine.profiles:
+        yield (
+            "profile",
+            f"up to {profile.batch.max} × {profile.length.max:,} tokens "
+            f"(fastest at {profile.batch.opt} × {profile.length.opt:,}), "
+            f"{profile.num_markers.max:,} markers",
+        )
+    weights = {"inside": "", "refittable": ", weights can be replaced", "stripped": ", no weights"}
+    yield "plan", f"{report.plan_bytes / 2**20:,.0f} MiB{weights[engine.weights]}"
+    if built is not None:
+        yield "time", f"parsed in {built.parse_seconds:.1f} s, built in {built.build_seconds:.1f} s"
+        yield "memory", f"{built.peak_host_bytes / 2**30:.1f} GiB while building, at its peak"
+    if engine.device_bytes:
+        yield (
+            "",
+            f"{engine.device_bytes / 2**30:.2f} GiB on the GPU for the largest profile, beside the "
+            "weights, each stream",
+        )
+    if report.contents is not None and report.contents.kernels:
+        fused, layers = len(report.contents.fused_attention()), report.manifest.backbone.num_layers
+        yield "attention", f"one fused kernel in {fused} of {layers} layers"
+    if engine.parity is None:
+        yield "parity", "of the graph, see prm.json; the engine was not run: no GPU for it here"
+    else:
+        yield (
+            "parity",
+            f"of the engine: max difference {engine.parity.max_difference:.1e}, mean "
+            f"{engine.parity.mean_difference:.1e}",
+        )
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[ProgressListener]:
+    """One bar, of the outermost phase; the builder's phases nest."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task: TaskID = progress.add_task("building the engine", total=None)
+
+        def on_progress(phase: str, done: int, total: int) -> bool:
+            progress.update(task, description=phase, completed=done, total=total)
+            return True
+
+        yield on_progress
+
+
+def _show_messages(level: LogLevel) -> None:
+    logger = logging.getLogger("rfprm_runtime.tensorrt")
+    logger.setLevel(_LEVELS[level])
+    logger.handlers = [RichHandler(console=Console(stderr=True), show_path=False)]
+    logger.propagate = False

@@ -1,0 +1,202 @@
+"""Writes an artifact with a TensorRT engine: whole, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rfprm_export import ExportError
+from rfprm_export.artifact_writer import export_artifact, folder_that_becomes
+from rfprm_export.checkpoint import load_prm
+from rfprm_export.engines.builder import (
+    BuildOptions,
+    BuiltPlan,
+    EngineBuilder,
+    ProgressListener,
+)
+from rfprm_export.engines.plan_contents import PlanContents, read_plan
+from rfprm_export.options import Precision
+from rfprm_export.verify import check_parity, measure_parity, reference_for
+from rfprm_runtime.artifact import check_files, describe_file
+from rfprm_runtime.backends import ONNX_NAME, PLAN_NAME
+from rfprm_runtime.encoding import TOKENIZER_NAME
+from rfprm_runtime.errors import BackendError, MissingExtraError
+from rfprm_runtime.manifest import MANIFEST_NAME, EngineRecord, Manifest, read_manifest
+from rfprm_runtime.scorer import Scorer
+
+GRAPH_NAMES = (ONNX_NAME, ONNX_NAME + ".data")
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """What a person wants to know of a build."""
+
+    manifest: Manifest
+    plan_bytes: int
+    built: BuiltPlan | None
+    """None where the plan was taken from another artifact."""
+    contents: PlanContents | None
+
+
+@contextmanager
+def graph_artifact(
+    source: Path,
+    *,
+    precision: Precision,
+    family: str | None = None,
+    base: Path | None = None,
+    verify: bool = True,
+) -> Iterator[tuple[Path, Manifest]]:
+    """``source`` where it is an artifact with a graph of standard ops; otherwise the checkpoint
+    ``source`` exported as one, for as long as the block lasts.
+
+    Raises :class:`ExportError` for an artifact that holds no such graph.
+    """
+    if (source / MANIFEST_NAME).is_file():
+        manifest = read_manifest(source)
+        check_files(source, manifest)
+        attention = manifest.exporter.get("attention", "group_query")
+        if ONNX_NAME not in manifest.files or attention != "standard":
+            raise ExportError(
+                f"{source} holds {sorted(manifest.files)} with {attention} attention; an engine is "
+                "built from a graph of standard ops: give the checkpoint, or export it again with "
+                "--precision fp16 (or bf16, or fp32 --attention standard)"
+            )
+        yield source, manifest
+        return
+    with tempfile.TemporaryDirectory(prefix="rfprm-engine-") as folder:
+        artifact = Path(folder) / "artifact"
+        manifest = export_artifact(
+            source,
+            artifact,
+            precision=precision,
+            attention="standard",
+            family=family,
+            base=base,
+            verify=verify,
+        )
+        yield artifact, manifest
+
+
+def write_engine_artifact(
+    graph_folder: Path,
+    manifest: Manifest,
+    output: Path,
+    options: BuildOptions,
+    *,
+    keep_graph: bool = False,
+    overwrite: bool = False,
+    checkpoint: Path | None = None,
+    on_progress: ProgressListener | None = None,
+) -> EngineReport:
+    """Build an engine from the graph of ``graph_folder`` and write an artifact with it.
+
+    ``keep_graph``: leave the graph beside the plan, for machines without the GPU; a stripped plan
+    always does, since it takes its weights from there. ``checkpoint``: verify the engine against its
+    reference, where this machine has a GPU that runs it. Raises :class:`ExportError`.
+    """
+    _check_output(output, overwrite)
+    builder = EngineBuilder(options.flavour)
+    built = builder.build(graph_folder / ONNX_NAME, options, on_progress)
+    contents = read_plan(built.plan) if options.flavour == "tensorrt_rtx" else None
+    record = EngineRecord(
+        flavour=options.flavour,
+        version=built.version,
+        compute_capabilities=built.compute_capabilities,
+        hardware_compatibility=options.hardware_compatibility,
+        version_compatible=options.version_compatible,
+        profiles=options.profiles,
+        graph_sha256=manifest.files[ONNX_NAME].sha256,
+        weights=options.weights,
+        build_seconds=round(built.build_seconds, 1),
+        peak_host_bytes=built.peak_host_bytes,
+        device_bytes=contents.region_bytes if contents else None,
+    )
+    with folder_that_becomes(output) as folder:
+        (folder / PLAN_NAME).write_bytes(built.plan)
+        written = _finish(folder, graph_folder, manifest, record, keep_graph)
+        if checkpoint is not None:
+            written = _verified_where_it_runs(folder, written, checkpoint)
+    return EngineReport(written, len(built.plan), built, contents)
+
+
+def reuse_engine(
+    graph_folder: Path, manifest: Manifest, engine: Path, output: Path, *, overwrite: bool = False
+) -> EngineReport:
+    """The stripped plan of the artifact ``engine`` with the weights of ``graph_folder``: a newly
+    trained PRM of the same shape, without another build.
+
+    Raises :class:`ExportError` where the plan has weights of its own or another graph.
+    """
+    _check_output(output, overwrite)
+    donor = read_manifest(engine)
+    check_files(engine, donor)
+    record = donor.engine
+    if record is None or record.weights != "stripped":
+        found = "no engine" if record is None else f"an engine with weights {record.weights!r}"
+        raise ExportError(
+            f"{engine} has {found}; only one that was built with --weights stripped takes others"
+        )
+    graph_sha256 = manifest.files[ONNX_NAME].sha256
+    if record.graph_sha256 != graph_sha256:
+        raise ExportError(
+            f"the engine of {engine} was built from another graph (sha256 "
+            f"{record.graph_sha256[:12]}…, this one has {graph_sha256[:12]}…): another shape, "
+            "precision or exporter; build an engine for it"
+        )
+    plan = engine / PLAN_NAME
+    with folder_that_becomes(output) as folder:
+        shutil.copyfile(plan, folder / PLAN_NAME)
+        unmeasured = record.model_copy(update={"parity": None})
+        written = _finish(folder, graph_folder, manifest, unmeasured, True)
+    return EngineReport(written, plan.stat().st_size, None, None)
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if output.exists() and not overwrite:
+        raise ExportError(f"{output} exists already; pass --overwrite to replace it")
+
+
+def _finish(
+    folder: Path, graph_folder: Path, manifest: Manifest, record: EngineRecord, keep_graph: bool
+) -> Manifest:
+    """Copy what belongs beside the plan, and write the manifest."""
+    names = [TOKENIZER_NAME]
+    if keep_graph or record.weights == "stripped":
+        names += GRAPH_NAMES
+    for name in names:
+        shutil.copyfile(graph_folder / name, folder / name)
+    written = manifest.model_copy(
+        update={
+            "files": {name: describe_file(folder / name) for name in (*names, PLAN_NAME)},
+            "exporter": {**manifest.exporter, record.flavour: record.version},
+            "engine": record,
+        }
+    )
+    _write_manifest(folder, written)
+    return written
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _verified_where_it_runs(folder: Path, manifest: Manifest, checkpoint: Path) -> Manifest:
+    """With the engine's parity, or as it is where this machine cannot run it."""
+    try:
+        scorer = Scorer.load(folder, backend="tensorrt")
+    except (BackendError, MissingExtraError):
+        return manifest
+    with scorer:
+        reference = reference_for(load_prm(checkpoint), checkpoint, manifest.precision)
+        parity = measure_parity(scorer, reference)
+    check_parity(parity, manifest.precision, list)
+    assert manifest.engine is not None
+    engine = manifest.engine.model_copy(update={"parity": parity})
+    verified = manifest.model_copy(update={"engine": engine})
+    _write_manifest(folder, verified)
+    return verified

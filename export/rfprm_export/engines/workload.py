@@ -1,0 +1,105 @@
+"""From what will be scored to the optimisation profiles of an engine.
+
+Knows lengths and batch sizes, no TensorRT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rfprm_export import ExportError
+from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.manifest import EngineProfile, Manifest, Range
+from rfprm_runtime.records import read_trajectories
+
+DEFAULT_BATCH_SIZE = 64
+DEFAULT_BATCH_TOKENS = 16_384
+_DEFAULT_LENGTHS = (512, 2048)
+_QUANTILES = (0.5, 0.9)
+_GRID = 64
+"""Bounds of lengths are multiples of it."""
+
+
+def make_profile(
+    max_batch: int, max_length: int, *, opt_batch: int | None = None, opt_length: int | None = None
+) -> EngineProfile:
+    """Takes everything up to ``max_batch`` rows of ``max_length`` tokens.
+
+    A step has a token and a marker at least, so no row has more markers than half its tokens, and
+    one of the trajectory.
+    """
+    batch, length = opt_batch or max_batch, opt_length or max_length
+    return EngineProfile(
+        batch=Range(min=1, opt=batch, max=max_batch),
+        length=Range(min=1, opt=length, max=max_length),
+        num_markers=Range(
+            min=1,
+            opt=max(1, batch * length // 32),  # as many as steps of a sentence make
+            max=max_batch * (max_length // 2 + 1),
+        ),
+    )
+
+
+def derive_profiles(
+    max_positions: int,
+    *,
+    lengths: Sequence[int] = (),
+    max_batch_size: int = DEFAULT_BATCH_SIZE,
+    max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
+) -> tuple[EngineProfile, ...]:
+    """One profile for a trace alone, and one for batches of each band of lengths.
+
+    ``lengths``: tokens of traces like those that will be scored; bands end at their median, their
+    ninth decile and the model's last position, so that nothing is ever too long for the engine.
+    Without any, at 512 and 2,048 tokens.
+    """
+    if max_batch_size < 1 or max_batch_tokens < 1:
+        raise ExportError(
+            f"got a batch of {max_batch_size} rows and {max_batch_tokens} tokens, expected at "
+            "least 1 of each"
+        )
+    found = np.minimum(np.asarray(lengths, dtype=np.int64), max_positions)
+    ends = [int(np.quantile(found, q)) for q in _QUANTILES] if len(found) else _DEFAULT_LENGTHS
+    bounds = sorted({min(-(-end // _GRID) * _GRID, max_positions) for end in ends})
+    typical = int(np.median(found)) if len(found) else min(_DEFAULT_LENGTHS[0], max_positions)
+    profiles = [make_profile(1, max_positions, opt_length=max(1, typical))]
+    begin = 0
+    for bound in [*(b for b in bounds if b < max_positions), max_positions]:
+        inside = found[(found > begin) & (found <= bound)]
+        opt = int(inside.mean()) if len(inside) else bound
+        batch = max(1, min(max_batch_size, max_batch_tokens // bound))
+        # Alone there is a profile already.
+        if batch > 1 or bound < max_positions:
+            profiles.append(make_profile(batch, bound, opt_length=opt))
+        begin = bound
+    return tuple(profiles)
+
+
+def parse_profile(text: str, max_positions: int) -> EngineProfile:
+    """``BATCHxLENGTH``, the largest of each; for instance ``16x1024``."""
+    batch, separator, length = text.partition("x")
+    if not (separator and batch.isdigit() and length.isdigit() and int(batch) and int(length)):
+        raise ExportError(f"--profile is {text!r}, expected BATCHxLENGTH, for instance 16x1024")
+    if int(length) > max_positions:
+        raise ExportError(
+            f"--profile {text} asks for {length} tokens, the model has {max_positions} positions"
+        )
+    return make_profile(int(batch), int(length))
+
+
+def lengths_of(traces: Path, folder: Path, manifest: Manifest) -> list[int]:
+    """Tokens of each trace in a JSONL file, encoded as the artifact at ``folder`` does it."""
+    encoder = TrajectoryEncoder.load(
+        folder, manifest.prompt, vocab_size=manifest.backbone.vocab_size
+    )
+    try:
+        trajectories = read_trajectories(traces)
+    except (OSError, RfprmError) as error:
+        raise ExportError(f"{traces} cannot be read as traces: {error}") from error
+    if not trajectories:
+        raise ExportError(f"{traces} holds no trace; give some, or leave --traces out")
+    return [encoder.encode(trajectory).num_tokens for trajectory in trajectories]

@@ -1,0 +1,12 @@
+"""python export/to_trt.py ARTIFACT|CHECKPOINT -o ARTIFACT: the same as ``rfprm export-trt``."""
+
+import sys
+from pathlib import Path
+
+# A checkout works without being installed.
+sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
+
+if __name__ == "__main__":
+    from rfprm_runtime.cli import run_command
+
+    run_command("rfprm_export.engines.command", "export_trt")
