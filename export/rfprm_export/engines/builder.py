@@ -151,7 +151,8 @@ class EngineBuilder:
                 f"{', '.join(unknown)}; it builds for {', '.join(supported)}. The others are "
                 "served by the onnx backend with provider='cuda', or by --flavour tensorrt"
             )
-        return tuple(dict.fromkeys(requested)) or supported
+        # Turing has no float32 products there, which the head is made of.
+        return tuple(dict.fromkeys(requested)) or tuple(c for c in supported if c >= "8.0")
 
     def _set_options(self, config: Any, options: BuildOptions) -> None:
         flags = self.trt.BuilderFlag
@@ -231,6 +232,8 @@ class EngineBuilder:
                 f"{reason}. Engines whose weights can be replaced are only built where a GPU is; "
                 "build there, or leave --weights out"
             )
+        if "7.5" in options.compute_capabilities:
+            return f"{reason}. Leave --compute-capability 7.5 out; it is served by the onnx backend"
         if options.version_compatible:
             return f"{reason}. Try without --version-compatible"
         return f"{reason}. Run with --log-level verbose for what went before"

@@ -48,9 +48,7 @@ _LEVELS = {
 def export_trt(
     source: Annotated[
         Path,
-        typer.Argument(
-            help="An artifact with a graph of standard ops, or what rfprm export takes."
-        ),
+        typer.Argument(help="An artifact with a graph of standard ops, or a checkpoint."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The artifact folder to write.")],
     precision: Annotated[
@@ -58,19 +56,15 @@ def export_trt(
     ] = "fp16",
     flavour: Annotated[
         EngineFlavour,
-        typer.Option(
-            help="tensorrt_rtx builds without a GPU; tensorrt for the GPU of this machine."
-        ),
+        typer.Option(help="tensorrt_rtx builds without a GPU, tensorrt for the one that is here."),
     ] = "tensorrt_rtx",
     compute_capability: Annotated[
         list[str] | None,
-        typer.Option(help="A GPU to build for (8.9, …); repeatable. By default all that it can."),
+        typer.Option(help="A GPU to build for (8.9, …); repeatable. By default all from 8.0 on."),
     ] = None,
     profile: Annotated[
         list[str] | None,
-        typer.Option(
-            help="BATCHxLENGTH, the largest of each; repeatable. Instead of derived ones."
-        ),
+        typer.Option(help="BATCHxLENGTH, the largest of each; repeatable. By default derived."),
     ] = None,
     traces: Annotated[
         Path | None,
@@ -123,9 +117,8 @@ def export_trt(
     _show_messages(log_level)
     is_artifact = (source / MANIFEST_NAME).is_file()
     if not is_artifact:
-        console.print(
-            f"exporting the graph in {precision}" + (" and verifying it" if verify else "")
-        )
+        also = " and verifying it, which takes minutes" if verify else ""
+        console.print(f"exporting the graph in {precision}{also}")
     with graph_artifact(source, precision=precision, family=family, base=base, verify=verify) as (
         folder,
         manifest,

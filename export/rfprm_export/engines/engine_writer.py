@@ -96,8 +96,8 @@ def write_engine_artifact(
     """Build an engine from the graph of ``graph_folder`` and write an artifact with it.
 
     ``keep_graph``: leave the graph beside the plan, for machines without the GPU; a stripped plan
-    always does, since it takes its weights from there. ``checkpoint``: verify the engine against its
-    reference, where this machine has a GPU that runs it. Raises :class:`ExportError`.
+    always does, since it takes its weights from there. ``checkpoint``: verify the engine against
+    its reference, where this machine has a GPU that runs it. Raises :class:`ExportError`.
     """
     _check_output(output, overwrite)
     builder = EngineBuilder(options.flavour)
