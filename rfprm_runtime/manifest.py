@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rfprm_runtime.errors import ArtifactError, ManifestError
 
-Precision = Literal["fp32", "fp16", "bf16", "int16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "w8a16", "int16", "int8"]
+GPU_PRECISIONS = ("fp16", "bf16", "fp8", "w8a16")
 FORMAT_VERSION = 1
 MANIFEST_NAME = "prm.json"
 
@@ -157,10 +158,12 @@ class ProductRecord(_Record):
     """How many bits the weights and inputs of one matrix product have."""
 
     name: str
-    """``layers.3.down``; the parts are ``qkv``, ``output``, ``gate_up`` and ``down``."""
+    """Of the native kernels ``layers.3.down``, with the parts ``qkv``, ``output``, ``gate_up`` and
+    ``down``; of a graph the name of its weight."""
     bits: Literal[8, 16]
-    difference: float
-    """Mean difference of a score when this product has 8 bits and the others 16."""
+    difference: float | None = None
+    """Mean difference of a score when this product (of a graph: its layer) has 8 bits and the
+    others 16; None where all of them could have 8."""
 
 
 class Parity(_Record):
@@ -254,7 +257,8 @@ class Manifest(_Record):
     max_positions: int = Field(gt=0)
     precision: Precision = "fp32"
     products: tuple[ProductRecord, ...] = ()
-    """With int8: every matrix product of the layers, and why it has the bits it has."""
+    """With int8, fp8 and w8a16: every matrix product of the layers, and why it has the bits it
+    has."""
     weights_sha256: str | None = None
     """Of the merged fp32 weights, whatever file format they are stored in."""
     files: dict[str, FileRecord] = Field(default_factory=dict)

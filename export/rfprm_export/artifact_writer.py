@@ -13,15 +13,18 @@ from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, load_prm, weights_digest
 from rfprm_export.emulation import emulating_scorer
 from rfprm_export.float_types import float_type_of
+from rfprm_export.gpu_products import choose_gpu_products
 from rfprm_export.graph import choose_attention, write_graph
 from rfprm_export.options import (
     NATIVE_PRECISIONS,
+    QUANTIZED_PRECISIONS,
     AttentionChoice,
     AttentionOp,
     ModelFormat,
     Precision,
 )
 from rfprm_export.pack import most_rounded, write_packed
+from rfprm_export.quantization import Quantization
 from rfprm_export.short_products import choose_short_products
 from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
 from rfprm_runtime.artifact import describe_file
@@ -55,19 +58,23 @@ def export_artifact(
     format = _choose_format(format, precision)
     prm = load_prm(checkpoint, family=family, base=base)
     chosen = choose_attention(prm.manifest.backbone, attention, precision)
-    if precision == "int8" and not verify:
+    if precision in ("int8", *QUANTIZED_PRECISIONS) and not verify:
+        other = "int16" if precision == "int8" else "bf16"
         raise ExportError(
-            "--precision int8 chooses the products that can have 8 bits by measuring them, which "
-            "--no-verify leaves out; leave it out, or export with --precision int16"
+            f"--precision {precision} chooses the products that can have 8 bits by measuring them, "
+            f"which --no-verify leaves out; leave it out, or export with --precision {other}"
         )
     reference = reference_for(prm, checkpoint, precision, verify_traces) if verify else None
     with folder_that_becomes(output) as folder:
         products: tuple[ProductRecord, ...] = ()
+        quantization: Quantization | None = None
         if precision == "int8" and reference is not None:
             products = choose_short_products(prm, reference, folder)
-        manifest = _write_files(folder, prm, format, precision, chosen, products)
+        elif precision in QUANTIZED_PRECISIONS and reference is not None:
+            quantization, products = choose_gpu_products(prm, reference, precision)
+        manifest = _write_files(folder, prm, format, precision, chosen, products, quantization)
         if reference is not None:
-            manifest = _verified(folder, manifest, reference, prm)
+            manifest = _verified(folder, manifest, reference, prm, quantization)
     return manifest
 
 
@@ -91,6 +98,7 @@ def _write_files(
     precision: Precision,
     attention: AttentionOp,
     products: tuple[ProductRecord, ...],
+    quantization: Quantization | None,
 ) -> Manifest:
     manifest = prm.manifest.model_copy(update={"precision": precision, "products": products})
     prm.tokenizer.save(str(folder / TOKENIZER_NAME))
@@ -104,6 +112,7 @@ def _write_files(
             max_positions=manifest.max_positions,
             attention=attention,
             float_type=float_type_of(precision),
+            quantization=quantization,
         )
     elif format == "native":
         short = {product.name for product in products if product.bits == 8}
@@ -128,12 +137,18 @@ def _write_files(
     return manifest
 
 
-def _verified(folder: Path, manifest: Manifest, reference: Reference, prm: LoadedPRM) -> Manifest:
+def _verified(
+    folder: Path,
+    manifest: Manifest,
+    reference: Reference,
+    prm: LoadedPRM,
+    quantization: Quantization | None,
+) -> Manifest:
     if float_type_of(manifest.precision) == "fp32":
         with Scorer.load(folder) as scorer:
             parity = measure_parity(scorer, reference)
     else:
-        with emulating_scorer(prm, manifest) as scorer:
+        with emulating_scorer(prm, manifest, quantization) as scorer:
             parity = measure_parity(scorer, reference)
     check_parity(parity, manifest.precision, lambda: _blame(manifest, prm))
     manifest = manifest.model_copy(update={"parity": parity})
@@ -146,9 +161,13 @@ def _blame(manifest: Manifest, prm: LoadedPRM) -> list[str]:
         return []
     if not manifest.products:
         return most_rounded(manifest.backbone, prm.weights)
-    short = [product for product in manifest.products if product.bits == 8]
-    worst = sorted(short, key=lambda product: -product.difference)[:3]
-    return [f"{product.name} ({product.difference:.4f})" for product in worst]
+    short = {
+        product.name: product.difference or 0.0
+        for product in manifest.products
+        if product.bits == 8
+    }
+    worst = sorted(short, key=short.__getitem__, reverse=True)[:3]
+    return [f"{name} ({short[name]:.4f})" for name in worst]
 
 
 @contextmanager

@@ -77,6 +77,23 @@ def export_qwen2_layout(
     typer.echo(f"written: {output}")
 
 
+def export_triton(
+    artifact: Annotated[Path, typer.Argument(help="An artifact with a graph or an engine.")],
+    repository: Annotated[
+        Path, typer.Option("--output", "-o", help="The model repository to write into.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Of the model; the artifact's own by default.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a model that exists.")] = False,
+) -> None:
+    """Write an artifact into a model repository of Triton Inference Server."""
+    from rfprm_export.triton import write_triton_model
+
+    folder = write_triton_model(artifact, repository, name=name, overwrite=overwrite)
+    typer.echo(f"written: {folder}")
+
+
 def demo(
     artifact: Annotated[
         Path, typer.Option("--artifact", "-a", help="Where the shipped PRM's artifact is kept.")

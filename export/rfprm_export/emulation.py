@@ -15,6 +15,7 @@ from pathlib import Path
 from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.float_types import float_type_of
 from rfprm_export.graph import write_graph
+from rfprm_export.quantization import Quantization
 from rfprm_export.verify import scorer_over
 from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.manifest import Manifest
@@ -22,7 +23,9 @@ from rfprm_runtime.scorer import Scorer
 
 
 @contextmanager
-def emulating_scorer(prm: LoadedPRM, manifest: Manifest) -> Iterator[Scorer]:
+def emulating_scorer(
+    prm: LoadedPRM, manifest: Manifest, quantization: Quantization | None = None
+) -> Iterator[Scorer]:
     """A scorer of ``prm`` in the precision of ``manifest``, emulated on this CPU."""
     with tempfile.TemporaryDirectory(prefix="rfprm-emulation-") as folder:
         path = Path(folder) / "model.onnx"
@@ -35,6 +38,7 @@ def emulating_scorer(prm: LoadedPRM, manifest: Manifest) -> Iterator[Scorer]:
             attention="standard",
             float_type=float_type_of(manifest.precision),
             emulated=True,
+            quantization=quantization,
         )
         backend = OnnxBackend(path, manifest)
         backend.description += f", every result rounded to {manifest.precision}"

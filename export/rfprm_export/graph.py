@@ -22,6 +22,12 @@ from onnx import TensorProto, helper
 from rfprm_export import ExportError
 from rfprm_export.float_types import NARROW_TYPES, FloatType, narrowed
 from rfprm_export.options import AttentionChoice, AttentionOp, Precision
+from rfprm_export.quantization import (
+    LARGEST_FP8,
+    Quantization,
+    QuantizedWeight,
+    quantize_weight,
+)
 from rfprm_runtime.manifest import Backbone, Head
 from rfprm_runtime.rotary import rotary_tables
 
@@ -61,6 +67,8 @@ def write_graph(
     attention: AttentionOp = "group_query",
     float_type: FloatType = "fp32",
     emulated: bool = False,
+    quantization: Quantization | None = None,
+    watched: bool = False,
 ) -> list[Path]:
     """Write ``path`` and its weights beside it; returns the files written.
 
@@ -70,14 +78,22 @@ def write_graph(
 
     ``float_type``: of weights and arithmetic up to the last layer; the final norm and the head are
     float32. With ``emulated`` the graph computes in float32 and rounds the result of every op to
-    ``float_type``, which runs on machines that have no such arithmetic.
+    ``float_type``, which runs on machines that have no such arithmetic. ``quantization``: of the
+    layers' products. With ``watched`` each of them has a further output, ``max:NAME``, the largest
+    magnitude of its inputs.
     """
     data_path = path.with_name(path.name + ".data")
     with data_path.open("wb") as data:
         builder = (RoundingBuilder if emulated else GraphBuilder)(data, data_path.name, float_type)
-        network = NetworkGraph(builder, backbone, weights, max_positions, attention)
+        network = NetworkGraph(
+            builder, backbone, weights, max_positions, attention, quantization, watched
+        )
         builder.output(network.logits(head), "logits")
-        model = builder.model(network.inputs(), head.num_labels, OPSETS[attention])
+        outputs = {"logits": ["num_markers", head.num_labels]}
+        for name, largest in network.watched.items():
+            builder.output(largest, f"max:{name}")
+            outputs[f"max:{name}"] = []
+        model = builder.model(network.inputs(), outputs, OPSETS[attention])
     path.write_bytes(model.SerializeToString())
     onnx.checker.check_model(str(path))  # by path: only so does it look for the weights
     return [path, data_path]
@@ -154,14 +170,36 @@ class GraphBuilder:
         self._initializers[name] = tensor
         return name
 
-    def model(
-        self, inputs: list[onnx.ValueInfoProto], num_labels: int, opset: int
-    ) -> onnx.ModelProto:
-        logits = helper.make_tensor_value_info(
-            "logits", TensorProto.FLOAT, ["num_markers", num_labels]
+    def quantized_weight(self, name: str, weight: QuantizedWeight) -> str:
+        """A tensor of 8 bits in the data file; returns it in the float type."""
+        values = self._external(name, weight.values, weight.onnx_type)
+        out: str = self.op("DequantizeLinear", values, self._scales(name, weight.scales), axis=1)
+        return out
+
+    def rounded_to_fp8(self, name: str, x: str, largest: float) -> str:
+        """``x`` in steps of e4m3, of which ``largest`` is the last."""
+        scales = self._scales(f"{name}.input", np.asarray(largest / LARGEST_FP8, np.float32))
+        zero = f"{name}.input_zero"
+        self._initializers[zero] = TensorProto(
+            name=zero, data_type=TensorProto.FLOAT8E4M3FN, raw_data=b"\0"
         )
+        whole = self.op("QuantizeLinear", x, scales, zero)
+        out: str = self.op("DequantizeLinear", whole, scales)
+        return out
+
+    def _scales(self, name: str, scales: NDArray[np.float32]) -> str:
+        """In the type of what they scale, which is also that of the result."""
+        return self.weight(f"{name}_scale", scales)
+
+    def model(
+        self, inputs: list[onnx.ValueInfoProto], outputs: dict[str, list[Any]], opset: int
+    ) -> onnx.ModelProto:
+        results = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+            for name, dims in outputs.items()
+        ]
         graph = helper.make_graph(
-            self._nodes, "prm", inputs, [logits], list(self._initializers.values())
+            self._nodes, "prm", inputs, results, list(self._initializers.values())
         )
         domains = {node.domain for node in self._nodes} - {""}
         opsets = [helper.make_opsetid("", opset)]
@@ -212,11 +250,17 @@ class NetworkGraph:
         weights: Mapping[str, NDArray[np.float32]],
         max_positions: int,
         attention: AttentionOp,
+        quantization: Quantization | None = None,
+        watched: bool = False,
     ) -> None:
         self.b = builder
         self.shape = backbone
         self.weights = weights
         self.attention = attention
+        self.quantization = quantization
+        self.watched: dict[str, str] = {}
+        """Of each product, the largest magnitude of its inputs."""
+        self._watch = watched
         cos, sin = rotary_tables(max_positions, backbone.head_dim, backbone.rope_theta)
         self.cos, self.sin = builder.weight("rotary.cos", cos), builder.weight("rotary.sin", sin)
         self._prepare_positions()
@@ -342,10 +386,25 @@ class NetworkGraph:
     def _linear(self, name: str, x: str) -> str:
         return self._packed_linear(name, [name], x)
 
+    def _product(self, name: str, x: str, matrix: NDArray[np.float32]) -> str:
+        """``x`` · ``matrix`` [in, out], in 8 bits where the quantization says so."""
+        quantization, weight_name = self.quantization, f"{name}.weight"
+        if quantization is None or not quantization.applies_to(name):
+            weight = self.b.weight(weight_name, matrix)
+        else:
+            quantized = quantize_weight(matrix, quantization.kind)
+            weight = self.b.quantized_weight(weight_name, quantized)
+            if quantization.kind == "fp8":
+                x = self.b.rounded_to_fp8(name, x, quantization.largest_inputs[name])
+        out: str = self.b.op("MatMul", x, weight)
+        return out
+
     def _packed_linear(self, name: str, parts: list[str], x: str) -> str:
         """One matrix product for several projections of the same input."""
         matrix = np.concatenate([self.weights[f"{part}.weight"] for part in parts]).T
-        out: str = self.b.op("MatMul", x, self.b.weight(f"{name}.weight", matrix))
+        if self._watch:
+            self.watched[name] = self.b.op("ReduceMax", self.b.op("Abs", x), keepdims=0)
+        out: str = self._product(name, x, matrix)
         if f"{parts[0]}.bias" in self.weights:
             bias = np.concatenate([self.weights[f"{part}.bias"] for part in parts])
             out = self.b.op("Add", out, self.b.weight(f"{name}.bias", bias))

@@ -7,6 +7,8 @@ from typing import Literal
 from rfprm_runtime.manifest import Precision as Precision
 
 ModelFormat = Literal["onnx", "native", "torch"]
+QUANTIZED_PRECISIONS = ("fp8", "w8a16")
+"""Graphs with products of 8 bits, for TensorRT."""
 NATIVE_PRECISIONS = ("int16", "int8")
 """What the native kernels read; the others are graphs."""
 AttentionOp = Literal["group_query", "standard"]

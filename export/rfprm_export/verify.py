@@ -215,7 +215,7 @@ def check_parity(parity: Parity, precision: Precision, blame: Callable[[], list[
     if failures:
         worst = blame()
         where = f"Most is lost in {', '.join(worst)}. " if worst else ""
-        others = {"int8": "int16 or fp32", "fp16": "bf16 or fp32"}
+        others = {"int8": "int16 or fp32", "fp16": "bf16 or fp32", "w8a16": "bf16", "fp8": "bf16"}
         raise ExportError(
             f"in {precision} the model is not faithful to {parity.reference} on {parity.traces}: "
             f"{'; '.join(failures)}. {where}Nothing was written; "

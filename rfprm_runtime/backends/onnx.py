@@ -5,7 +5,8 @@ Knows token ids, marker positions and execution providers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ from numpy.typing import NDArray
 from rfprm_runtime.batching import BackendLimits, TokenBatch
 from rfprm_runtime.cores import usable_cores
 from rfprm_runtime.errors import BackendError
-from rfprm_runtime.manifest import Manifest
+from rfprm_runtime.manifest import GPU_PRECISIONS, Manifest
 
 CPU_PROVIDER = "CPUExecutionProvider"
-_PROVIDER_NAMES = {"cpu": CPU_PROVIDER, "cuda": "CUDAExecutionProvider"}
+_PROVIDER_NAMES = {
+    "cpu": CPU_PROVIDER,
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt_rtx": "NvTensorRTRTXExecutionProvider",
+}
+_PLUGINS = {"NvTensorRTRTXExecutionProvider": "onnxruntime_ep_nv_tensorrt_rtx"}
+"""Providers that come as packages of their own, which have to be registered once."""
+_registered: set[str] = set()
 
 
 class OnnxBackend:
@@ -34,15 +43,20 @@ class OnnxBackend:
         model_path: Path,
         manifest: Manifest,
         *,
-        provider: str = "cpu",
+        provider: str | None = None,
+        provider_options: Mapping[str, Any] | None = None,
         num_threads: int | None = None,
         threads_per_row: int = 1,
         max_batch_tokens: int = 16_384,
     ) -> None:
         """
-        ``provider``: ``cpu``, ``cuda`` or an ONNX Runtime provider name. It is used or an error
-        is raised; there is no fallback. ``num_threads``: cores to use of a CPU, all usable ones by
-        default; ``threads_per_row`` (at most as many) of them run one row together.
+        ``provider``: ``cpu``, ``cuda``, ``tensorrt``, ``tensorrt_rtx`` or an ONNX Runtime provider
+        name. It is used or an error is raised; there is no fallback. By default ``cuda`` for
+        models in 16 bits where this onnxruntime has it, and ``cpu`` otherwise.
+        ``provider_options``: what ONNX Runtime documents for it, as it stands
+        (``{"device_id": 1}``, ``{"trt_engine_cache_enable": True, …}``). ``num_threads``: cores to
+        use of a CPU, all usable ones by default; ``threads_per_row`` (at most as many) of them run
+        one row together.
         ``max_batch_tokens``: padded tokens of one batch on a GPU.
 
         Raises :class:`BackendError` where the provider is not available or the model does not
@@ -50,13 +64,10 @@ class OnnxBackend:
         """
         import onnxruntime as ort
 
+        if provider is None:
+            provider = _default_provider(ort, manifest)
         provider = _PROVIDER_NAMES.get(provider, provider)
-        if provider not in ort.get_available_providers():
-            raise BackendError(
-                f"onnxruntime {ort.__version__} has no {provider}, it has "
-                f"{ort.get_available_providers()}; install the onnxruntime build that has it "
-                "(onnxruntime-gpu for cuda) or ask for another provider"
-            )
+        _check_available(ort, provider)
         on_cpu = provider == CPU_PROVIDER
         threads = usable_cores(num_threads) if on_cpu else 1
         per_row = max(1, min(threads_per_row, threads))
@@ -67,7 +78,7 @@ class OnnxBackend:
         )
         self.description = f"onnxruntime {ort.__version__}, {provider}, {threads} thread(s)"
         self._num_labels = manifest.head.num_labels
-        self._session = _open_session(ort, model_path, provider, per_row)
+        self._session = _open_session(ort, model_path, provider, provider_options or {}, per_row)
         self._input_names = [item.name for item in self._session.get_inputs()]
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
@@ -99,20 +110,79 @@ class OnnxBackend:
         self._session = None
 
 
-def _open_session(ort: Any, model_path: Path, provider: str, threads_per_row: int) -> Any:
+def _default_provider(ort: Any, manifest: Manifest) -> str:
+    on_gpu = manifest.precision in GPU_PRECISIONS
+    return "cuda" if on_gpu and _PROVIDER_NAMES["cuda"] in ort.get_available_providers() else "cpu"
+
+
+def _check_available(ort: Any, provider: str) -> None:
+    """Raises :class:`BackendError` where this onnxruntime has no such provider."""
+    if provider in _PLUGINS:
+        _register_plugin(ort, provider, _PLUGINS[provider])
+    elif provider not in ort.get_available_providers():
+        raise BackendError(
+            f"onnxruntime {ort.__version__} has no {provider}, it has "
+            f"{ort.get_available_providers()}; install the onnxruntime build that has it "
+            "(onnxruntime-gpu for cuda and tensorrt) or ask for another provider"
+        )
+
+
+def _register_plugin(ort: Any, provider: str, package: str) -> None:
+    try:
+        plugin = import_module(package)
+    except ImportError:
+        raise BackendError(
+            f"{provider} is a package of its own; pip install {package.replace('_', '-')}-cu13, or "
+            "ask for another provider"
+        ) from None
+    if provider in _registered:
+        return
+    try:
+        ort.register_execution_provider_library(provider, plugin.get_library_path())
+    except Exception as error:
+        raise BackendError(
+            f"{provider} does not load: {error}; it needs NVIDIA's driver. Install that, or ask "
+            "for another provider"
+        ) from error
+    _registered.add(provider)
+
+
+def _open_session(
+    ort: Any,
+    model_path: Path,
+    provider: str,
+    provider_options: Mapping[str, Any],
+    threads_per_row: int,
+) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only; they reach the caller as exceptions
     options.enable_mem_pattern = False  # shapes differ in every run
     if provider == CPU_PROVIDER:
         options.intra_op_num_threads = threads_per_row
         options.inter_op_num_threads = 1
-    providers: Sequence[str] = (
-        [provider] if provider == CPU_PROVIDER else [provider, CPU_PROVIDER]
-    )  # a few shape ops stay on the CPU beside any GPU provider
+    providers: list[Any] = [(provider, dict(provider_options))]
+    if provider != CPU_PROVIDER:
+        providers.append(CPU_PROVIDER)  # a few shape ops stay there beside any GPU provider
+    if provider in _PLUGINS:
+        devices = [device for device in ort.get_ep_devices() if device.ep_name == provider]
+        if not devices:
+            raise BackendError(
+                f"{provider} is installed but finds no device; check the GPU's driver, or ask for "
+                "provider='cpu'"
+            )
+        options.add_provider_for_devices(devices[:1], dict(provider_options))
+        providers = []
     try:
-        session = ort.InferenceSession(str(model_path), options, providers=providers)
+        session = ort.InferenceSession(str(model_path), options, providers=providers or None)
     except Exception as error:
-        raise BackendError(f"onnxruntime cannot load {model_path}: {error}") from error
+        on_cpu = provider == CPU_PROVIDER and "NOT_IMPLEMENTED" in str(error)
+        way_out = (
+            "; the model is in a precision that only GPUs have: load it with provider='cuda', or "
+            "export it with --precision fp16 or fp32"
+        )
+        raise BackendError(
+            f"onnxruntime cannot load {model_path}: {error}{way_out if on_cpu else ''}"
+        ) from error
     if provider not in session.get_providers():
         raise BackendError(
             f"onnxruntime could not start {provider} and fell back to {session.get_providers()}; "

@@ -100,6 +100,7 @@ class EngineBuilder:
         """Raises :class:`ExportError` where the options do not go with the flavour or the build
         fails."""
         capabilities = self._chosen_capabilities(options)
+        self.logger.errors.clear()
         began = time.perf_counter()
         network = self.parse(graph)
         parsed = time.perf_counter()
@@ -152,7 +153,7 @@ class EngineBuilder:
                 "served by the onnx backend with provider='cuda', or by --flavour tensorrt"
             )
         # Turing has no float32 products there, which the head is made of.
-        return tuple(dict.fromkeys(requested)) or tuple(c for c in supported if c >= "8.0")
+        return tuple(dict.fromkeys(requested)) or tuple(c for c in supported if c != "7.5")
 
     def _set_options(self, config: Any, options: BuildOptions) -> None:
         flags = self.trt.BuilderFlag
@@ -216,6 +217,11 @@ class EngineBuilder:
     def _load_timing_cache(self, config: Any, path: Path | None) -> Any:
         if path is None:
             return None
+        if self.flavour == "tensorrt_rtx":
+            raise ExportError(
+                "tensorrt_rtx measures nothing while it builds, so it has no timing cache; leave "
+                "--timing-cache out"
+            )
         content = path.read_bytes() if path.is_file() else b""
         cache = config.create_timing_cache(content)
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
@@ -227,10 +233,10 @@ class EngineBuilder:
 
     def _why_it_failed(self, options: BuildOptions) -> str:
         reason = f"{self.flavour} {self.trt.__version__} built no engine: {self.logger.last_errors}"
-        if options.weights != "inside" and "CUDA" in reason.upper():
+        if options.weights != "inside" and self.supported_capabilities:
             return (
-                f"{reason}. Engines whose weights can be replaced are only built where a GPU is; "
-                "build there, or leave --weights out"
+                f"{reason}. An engine whose weights can be replaced is built for one "
+                "--compute-capability, where such a GPU is; build there, or leave --weights out"
             )
         if "7.5" in options.compute_capabilities:
             return f"{reason}. Leave --compute-capability 7.5 out; it is served by the onnx backend"

@@ -204,7 +204,8 @@ def _report_rows(report: EngineReport) -> Iterator[tuple[str, str]]:
             "weights, each stream",
         )
     if report.contents is not None and report.contents.kernels:
-        fused, layers = len(report.contents.fused_attention()), report.manifest.backbone.num_layers
+        fused = len(report.contents.fused_attention(len(engine.profiles)))
+        layers = report.manifest.backbone.num_layers
         yield "attention", f"one fused kernel in {fused} of {layers} layers"
     if engine.parity is None:
         yield "parity", "of the graph, see prm.json; the engine was not run: no GPU for it here"

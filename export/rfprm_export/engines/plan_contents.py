@@ -9,6 +9,7 @@ is optional and nothing but reports and tests depends on it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,9 @@ _KERNEL = re.compile(
 _OP = re.compile(r"\[ONNX Layer: (\w+)\]")
 _TENSOR = re.compile(rb'tensor=\{ [^\n]*?name="([^"\n]+)"[^\n]*? type=(\w+) \}')
 _REGION = re.compile(rb"region = \{ name=devmem\w+ size=(\d+)")
-_MASK = re.compile(rb"bool mask_pred\([^{}]*?\) const\s*[{\x00-\x1f\s]*return ([^;]+);")
+_BOUND = re.compile(
+    rb"int32_t col_(left|right)_bound\(\s*int32_t row\) const\s*\{\s*return ([^;]+);"
+)
 _GROUP = re.compile(rb"HEAD_GROUP_SIZE = (\d+);")
 
 
@@ -33,34 +36,38 @@ class Kernel:
 class PlanContents:
     kernels: tuple[Kernel, ...]
     tensor_types: dict[str, str]
-    """``half``, ``bfloat16``, ``float``, … of what lies in device memory."""
+    """``half``, ``bf16``, ``float``, ``fp8_e4m3``, … of what lies in device memory."""
     region_bytes: int | None
     """Device memory for activations at the largest profile; None where the plan does not tell."""
-    masks: frozenset[str]
-    """Which key (``col``) a query (``row``) of fused attention sees, in C."""
+    visible: frozenset[tuple[str, str]]
+    """The first and the last key that a query at ``row`` of fused attention sees, in C: causal
+    attention ends at ``row``."""
     head_group_sizes: frozenset[int]
     """Query heads to a key and value head, of fused attention."""
 
-    def fused_attention(self) -> list[str]:
-        """The Attention nodes that one kernel computes, softmax included."""
-        return sorted(
+    def fused_attention(self, num_profiles: int = 1) -> list[str]:
+        """The Attention nodes that one kernel computes, softmax included, in each of the profiles:
+        a plan has its kernels once for every one."""
+        found = Counter(
             op
             for kernel in self.kernels
             if "mha" in kernel.name
             for op in kernel.ops
             if op.startswith("Attention_")
         )
+        return sorted(op for op, count in found.items() if count == num_profiles)
 
 
 def read_plan(plan: bytes) -> PlanContents:
-    regions = [int(size) for size in _REGION.findall(plan)]
+    # A header before each profile's kernels names the memory that they share.
+    regions = [sum(map(int, _REGION.findall(part))) for part in plan.split(b"header {\n")]
     return PlanContents(
         kernels=tuple(_kernels(plan)),
         tensor_types={
             name.decode(errors="replace"): kind.decode() for name, kind in _TENSOR.findall(plan)
         },
-        region_bytes=sum(regions) if regions else None,
-        masks=frozenset(" ".join(mask.decode().split()) for mask in _MASK.findall(plan)),
+        region_bytes=max(regions, default=0) or None,
+        visible=frozenset((side.decode(), bound.decode()) for side, bound in _BOUND.findall(plan)),
         head_group_sizes=frozenset(int(size) for size in _GROUP.findall(plan)),
     )
 

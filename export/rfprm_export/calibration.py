@@ -1,0 +1,67 @@
+"""How large the inputs of every product get on real traces, for products in fp8."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_export import ExportError
+from rfprm_export.checkpoint import LoadedPRM
+from rfprm_export.graph import write_graph
+from rfprm_export.verify import scorer_over
+from rfprm_runtime.batching import BackendLimits, TokenBatch
+from rfprm_runtime.types import Trajectory
+
+_PREFIX = "max:"
+
+
+def largest_inputs(prm: LoadedPRM, traces: Sequence[Trajectory]) -> dict[str, float]:
+    """Product → the largest magnitude of its inputs over ``traces``, in float32."""
+    if not traces:
+        raise ExportError("there are no traces to calibrate fp8 on; give some")
+    with tempfile.TemporaryDirectory(prefix="rfprm-calibration-") as folder:
+        path = Path(folder) / "model.onnx"
+        write_graph(
+            path,
+            prm.manifest.backbone,
+            prm.manifest.head,
+            prm.weights,
+            max_positions=prm.manifest.max_positions,
+            attention="standard",
+            watched=True,
+        )
+        backend = _WatchingBackend(path)
+        with scorer_over(prm, backend) as scorer:
+            scorer.score_batch(traces, overflow="window")
+    return dict(backend.largest)
+
+
+class _WatchingBackend:
+    """Runs a watched graph and keeps the largest of all it sees."""
+
+    limits = BackendLimits()
+    description = "onnxruntime, watched"
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime as ort
+
+        self._session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self._names = [output.name for output in self._session.get_outputs()]
+        self.largest: dict[str, float] = {}
+
+    def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
+        feeds = {"token_ids": batch.token_ids, "marker_positions": batch.marker_positions}
+        found = dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
+        for name, value in found.items():
+            if name.startswith(_PREFIX):
+                product = name.removeprefix(_PREFIX)
+                self.largest[product] = max(self.largest.get(product, 0.0), float(value))
+        logits: NDArray[np.float32] = found["logits"]
+        return logits
+
+    def close(self) -> None:
+        self._session = None

@@ -1,0 +1,59 @@
+"""Products of 8 bits for GPUs: which, and with which scales.
+
+``fp8``: weights and inputs in e4m3 (Micikevicius et al., arXiv 2209.05433), one scale a tensor; the
+inputs' scales are found on real traces. ``w8a16``: weights in int8 with a scale a column, inputs as
+they are; it halves what is read from memory and needs no calibration. Knows numbers, no graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+LARGEST_FP8 = 448.0
+"""Of e4m3; beyond it values are clipped."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the products of the layers are stored and computed."""
+
+    kind: Literal["fp8", "w8a16"]
+    largest_inputs: Mapping[str, float] = field(default_factory=dict)
+    """With fp8, for each product (``model.layers.0.self_attn.qkv``) the largest magnitude of its
+    inputs on the traces of calibration."""
+    kept: frozenset[str] = frozenset()
+    """Products that stay as they are."""
+
+    def applies_to(self, name: str) -> bool:
+        return name.startswith("model.layers.") and name not in self.kept
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    values: NDArray[Any]
+    onnx_type: int
+    scales: NDArray[np.float32]  # [], or [columns]
+
+
+def quantize_weight(matrix: NDArray[np.float32], kind: Literal["fp8", "w8a16"]) -> QuantizedWeight:
+    """``matrix`` [in, out] in 8 bits; a column of zeros keeps a scale that is not zero."""
+    if kind == "fp8":
+        scale = np.float32(max(float(np.abs(matrix).max()), 1e-12) / LARGEST_FP8)
+        values = (matrix / scale).astype(ml_dtypes.float8_e4m3fn)
+        return QuantizedWeight(values, TensorProto.FLOAT8E4M3FN, np.asarray(scale))
+    scales = np.maximum(np.abs(matrix).max(axis=0), 1e-12) / np.float32(127)
+    return QuantizedWeight(
+        np.rint(matrix / scales).astype(np.int8), TensorProto.INT8, scales.astype(np.float32)
+    )
+
+
+def part_of(name: str) -> str:
+    """``qkv``, ``o_proj``, ``gate_up`` or ``down_proj`` of a product's name."""
+    return name.rpartition(".")[2]

@@ -1,0 +1,85 @@
+"""An artifact as a model of NVIDIA's Triton Inference Server.
+
+Source: Triton's model repository layout and ``model_config.proto``. Triton runs the network: token
+ids and marker positions in, logits out. Encoding and readout stay with the client.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+
+from rfprm_export import ExportError
+from rfprm_export.artifact_writer import folder_that_becomes
+from rfprm_runtime.artifact import check_files
+from rfprm_runtime.backends import ONNX_NAME, PLAN_NAME
+from rfprm_runtime.encoding import TOKENIZER_NAME
+from rfprm_runtime.manifest import MANIFEST_NAME, Manifest, read_manifest
+
+CONFIG_NAME = "config.pbtxt"
+_TYPES = {"token_ids": ("TYPE_INT64", 2), "lengths": ("TYPE_INT64", 1)}
+
+
+def write_triton_model(
+    artifact: Path, repository: Path, *, name: str | None = None, overwrite: bool = False
+) -> Path:
+    """Write ``repository/NAME`` with ``config.pbtxt`` and version 1 of the model; returns its
+    folder. An engine is taken where the artifact has one, and the graph otherwise.
+
+    The manifest and the tokenizer lie beside the config, for clients. Raises :class:`ExportError`
+    where the artifact has neither, or the folder exists.
+    """
+    manifest = read_manifest(artifact)
+    check_files(artifact, manifest)
+    name = name or manifest.name
+    folder = repository / name
+    if folder.exists() and not overwrite:
+        raise ExportError(f"{folder} exists already; pass --overwrite to replace it")
+    if PLAN_NAME in manifest.files:
+        platform, files = "tensorrt_plan", {PLAN_NAME: PLAN_NAME}
+        inputs = ["token_ids", "marker_positions"]
+    elif ONNX_NAME in manifest.files:
+        data = f"{ONNX_NAME}.data"
+        platform, files = "onnxruntime_onnx", {ONNX_NAME: ONNX_NAME, data: data}
+        graph = onnx.load(artifact / ONNX_NAME, load_external_data=False).graph
+        inputs = [value.name for value in graph.input]
+    else:
+        raise ExportError(
+            f"{artifact} holds {sorted(manifest.files)}; Triton runs {ONNX_NAME} or {PLAN_NAME}: "
+            "export with --precision fp32, fp16 or bf16, or build an engine"
+        )
+    with folder_that_becomes(folder) as partial:
+        version = partial / "1"
+        version.mkdir()
+        for source, target in files.items():
+            shutil.copyfile(artifact / source, version / target)
+        for extra in (MANIFEST_NAME, TOKENIZER_NAME):
+            shutil.copyfile(artifact / extra, partial / extra)
+        text = "\n".join(_config(name, platform, next(iter(files)), inputs, manifest))
+        (partial / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+def _config(
+    name: str, platform: str, file: str, inputs: list[str], manifest: Manifest
+) -> Iterator[str]:
+    yield f'name: "{name}"'
+    yield f'platform: "{platform}"'
+    yield f'default_model_filename: "{file}"'
+    # Rows are batched by the client: marker positions count through all of them.
+    yield "max_batch_size: 0"
+    for input_name in inputs:
+        data_type, rank = _TYPES.get(input_name, ("TYPE_INT64", 1))
+        yield _tensor("input", input_name, data_type, [-1] * rank)
+    yield _tensor("output", "logits", "TYPE_FP32", [-1, manifest.head.num_labels])
+    if manifest.engine is not None and platform == "tensorrt_plan":
+        profiles = ", ".join(f'"{index}"' for index in range(len(manifest.engine.profiles)))
+        yield f"instance_group [ {{ kind: KIND_GPU count: 1 profile: [ {profiles} ] }} ]"
+
+
+def _tensor(kind: str, name: str, data_type: str, dims: list[int]) -> str:
+    sizes = ", ".join(map(str, dims))
+    return f'{kind} [ {{ name: "{name}" data_type: {data_type} dims: [ {sizes} ] }} ]'

@@ -1,0 +1,358 @@
+"""Engines built by the real tensorrt_rtx, which needs no GPU for it, and looked into."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from rfprm_export import ExportError
+from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.engines.builder import BuildOptions, EngineBuilder, prepared_graph
+from rfprm_export.engines.plan_contents import PlanContents, read_plan
+from rfprm_export.engines.workload import make_profile
+from rfprm_export.float_types import FloatType
+from rfprm_export.graph import write_graph
+from rfprm_export.quantization import Quantization
+from rfprm_export.shipped import shipped_checkpoint
+from rfprm_runtime.errors import MissingExtraError
+from tiny_models import save_published_prm
+
+CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
+BACKBONES = {
+    "llama": {"kind": "llama", "num_heads": 6, "num_kv_heads": 2, "head_dim": 32},
+    "qwen2": {"kind": "qwen2", "num_heads": 4, "num_kv_heads": 4, "head_dim": 64},
+    "qwen3": {"kind": "qwen3", "num_heads": 4, "num_kv_heads": 1, "head_dim": 64},
+}
+TYPE_NAMES = {"fp16": "half", "bf16": "bf16", "fp32": "float"}
+OPTIONS = BuildOptions(profiles=(make_profile(4, 128),), compute_capabilities=CAPABILITIES)
+
+
+@pytest.fixture(scope="module")
+def builder() -> EngineBuilder:
+    return EngineBuilder("tensorrt_rtx")
+
+
+def _write(folder: Path, prm: LoadedPRM, float_type: FloatType, **options: Any) -> Path:
+    write_graph(
+        folder / "model.onnx",
+        prm.manifest.backbone,
+        prm.manifest.head,
+        prm.weights,
+        max_positions=prm.manifest.max_positions,
+        attention="standard",
+        float_type=float_type,
+        **options,
+    )
+    return folder / "model.onnx"
+
+
+def _tiny(folder: Path, name: str, float_type: FloatType, **options: Any) -> Path:
+    save_published_prm(folder, **BACKBONES[name])
+    return _write(folder, load_prm(folder), float_type, **options)
+
+
+def _products(network: Any, kind: str) -> list[tuple[str, str]]:
+    """Types of the input and the output of every matrix product."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    return [
+        (layer.get_input(0).dtype.name, layer.get_output(0).dtype.name)
+        for layer in layers
+        if layer.type.name == kind
+    ]
+
+
+def _attention_nodes(graph: Path) -> list[str]:
+    model = onnx.load(graph, load_external_data=False)
+    return sorted(node.name for node in model.graph.node if node.op_type == "Attention")
+
+
+def _check_contents(contents: PlanContents, graph: Path, group: int, float_type: str) -> None:
+    assert contents.fused_attention() == _attention_nodes(graph)
+    # A query sees the keys from the first to its own, which no length or mask decides.
+    bounds = {("left", "((int32_t) 0)"), ("right", "row + ((int32_t) 0)")}
+    assert contents.visible == bounds
+    assert contents.head_group_sizes == {group}
+    assert set(contents.tensor_types.values()) & set(TYPE_NAMES.values()) == {
+        TYPE_NAMES[float_type],
+        "float",  # the head, and means within a norm
+    }
+
+
+@pytest.mark.parametrize("float_type", ["fp16", "bf16"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_tiny_models_become_engines_with_fused_attention(
+    name: str, float_type: FloatType, builder: EngineBuilder, tmp_path: Path
+) -> None:
+    graph = _tiny(tmp_path, name, float_type)
+    network = builder.parse(graph)
+    shapes = {t.name: tuple(t.shape) for t in map(network.get_input, range(network.num_inputs))}
+    assert shapes == {"token_ids": (-1, -1), "marker_positions": (-1,)}
+    assert {network.get_input(i).dtype.name for i in range(2)} == {"INT64"}
+    (output,) = (network.get_output(i) for i in range(network.num_outputs))
+    assert (output.name, tuple(output.shape), output.dtype.name) == ("logits", (-1, 2), "FLOAT")
+    narrow = {"fp16": "HALF", "bf16": "BF16"}[float_type]
+    products = _products(network, "MATRIX_MULTIPLY")
+    # Four products a layer, and the two of the head in float32.
+    assert products == [(narrow, narrow)] * 12 + [("FLOAT", "FLOAT")] * 2
+    built = builder.build(graph, OPTIONS)
+    assert built.compute_capabilities == CAPABILITIES
+    shape = BACKBONES[name]
+    group = int(shape["num_heads"]) // int(shape["num_kv_heads"])
+    _check_contents(read_plan(built.plan), graph, group, float_type)
+
+
+def test_float32_attention_is_taken_apart(builder: EngineBuilder, tmp_path: Path) -> None:
+    graph = _tiny(tmp_path, "qwen2", "fp32")
+    contents = read_plan(builder.build(graph, OPTIONS).plan)
+    assert contents.fused_attention() == []
+    assert set(contents.tensor_types.values()) & set(TYPE_NAMES.values()) == {"float"}
+    # Only for the parser: the file stays a graph of standard attributes.
+    assert b"TRT_decomposable" in prepared_graph(graph)
+    assert b"TRT_decomposable" not in graph.read_bytes()
+
+
+def test_the_shipped_prm_becomes_an_engine(builder: EngineBuilder, tmp_path: Path) -> None:
+    prm = load_prm(shipped_checkpoint())
+    graph = _write(tmp_path, prm, "fp16")
+    profiles = (make_profile(1, 8192), make_profile(8, 512))
+    seen: list[tuple[str, int, int]] = []
+
+    def on_progress(phase: str, done: int, total: int) -> bool:
+        seen.append((phase, done, total))
+        return True
+
+    built = builder.build(graph, replace(OPTIONS, profiles=profiles), on_progress)
+    contents = read_plan(built.plan)
+    assert contents.fused_attention(num_profiles=2) == _attention_nodes(graph)
+    assert len(_attention_nodes(graph)) == prm.manifest.backbone.num_layers
+    assert contents.head_group_sizes == {3}
+    # Embedding and products in 16 bits, once for both profiles, and some code.
+    weights = sum(array.size for array in prm.weights.values()) * 2
+    assert weights < len(built.plan) < 1.6 * weights
+    assert contents.region_bytes
+    # Eight rows of 512 tokens, or one of 8,192: activations and no copy of the weights.
+    assert contents.region_bytes < 2 * weights
+    assert seen
+    assert all(done <= total for _, done, total in seen)
+
+
+def test_products_in_fp8_become_fp8_kernels(builder: EngineBuilder, tmp_path: Path) -> None:
+    largest = _Everything(3.0)
+    graph = _tiny(tmp_path, "qwen2", "bf16", quantization=Quantization("fp8", largest))
+    options = replace(OPTIONS, compute_capabilities=("8.9", "12.0"))
+    contents = read_plan(builder.build(graph, options).plan)
+    assert "fp8_e4m3" in contents.tensor_types.values()
+    assert contents.fused_attention() == _attention_nodes(graph)
+    with pytest.raises(ExportError, match=r"fp8"):  # Ampere has none
+        builder.build(graph, replace(options, compute_capabilities=("8.0",)))
+
+
+def test_weights_of_8_bits_stay_so_in_the_plan(builder: EngineBuilder, tmp_path: Path) -> None:
+    sizes = {}
+    for label, quantization in (("bf16", None), ("w8a16", Quantization("w8a16"))):
+        folder = tmp_path / label
+        save_published_prm(folder, "qwen2", num_heads=16, num_kv_heads=16, head_dim=64)
+        graph = _write(folder, load_prm(folder), "bf16", quantization=quantization)
+        sizes[label] = len(builder.build(graph, OPTIONS).plan)
+    weights = 3 * 4 * 1024 * 1024
+    assert sizes["bf16"] - sizes["w8a16"] > 0.9 * weights  # a byte less for each
+
+
+class _Everything(dict[str, float]):
+    """The same largest input for every product."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self._value = value
+
+    def __missing__(self, name: str) -> float:
+        return self._value
+
+
+# What engines silently ignore, and what of it our graphs hold.
+
+# name of the op → the attributes that it may have
+ALLOWED = {
+    "Add": set(),
+    "Attention": {"is_causal", "q_num_heads", "kv_num_heads"},
+    "Cast": {"to"},
+    "Concat": {"axis"},
+    "DequantizeLinear": {"axis"},
+    "Expand": set(),
+    "Gather": set(),
+    "Identity": set(),
+    "MatMul": set(),
+    "Mul": set(),
+    "QuantizeLinear": set(),
+    "RMSNormalization": {"axis", "epsilon"},
+    "Range": set(),
+    "Relu": set(),
+    "Reshape": set(),
+    "RotaryEmbedding": {"num_heads"},
+    "Shape": {"start", "end"},
+    "Sigmoid": set(),
+    "Split": {"axis", "num_outputs"},
+    "Squeeze": set(),
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_graphs_hold_nothing_that_engines_ignore(name: str, tmp_path: Path) -> None:
+    quantization = Quantization("fp8", _Everything(3.0))
+    graph = _tiny(tmp_path, name, "fp16", quantization=quantization)
+    model = onnx.load(graph, load_external_data=False)
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 24)]
+    for node in model.graph.node:
+        assert {attribute.name for attribute in node.attribute} <= ALLOWED[node.op_type], node
+        if node.op_type == "Attention":
+            # No mask, no past and no lengths: the parser reads lengths and leaves them unused.
+            assert len(node.input) == 3
+
+
+def _attention_model(inputs: int = 3, **attributes: Any) -> bytes:
+    """One op of attention with ``inputs`` of its seven, the rest left out."""
+    kinds = {
+        "q": (TensorProto.FLOAT16, [1, 16, 128]),
+        "k": (TensorProto.FLOAT16, [1, 16, 128]),
+        "v": (TensorProto.FLOAT16, [1, 16, 128]),
+        "mask": (TensorProto.BOOL, [16, 16]),
+        "past_key": (TensorProto.FLOAT16, [1, 2, 8, 64]),
+        "past_value": (TensorProto.FLOAT16, [1, 2, 8, 64]),
+        "lengths": (TensorProto.INT64, [1]),
+    }
+    names = list(kinds)[:inputs]
+    if inputs == 7:
+        names[3:6] = ["", "", ""]
+    outputs = ["y"] if inputs != 6 else ["y", "present_key", "present_value"]
+    node = helper.make_node(
+        "Attention", names, outputs, q_num_heads=2, kv_num_heads=2, **attributes
+    )
+    graph = helper.make_graph(
+        [node],
+        "attention",
+        [helper.make_tensor_value_info(n, *kinds[n]) for n in names if n],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT16, None) for n in outputs],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=11)
+    return bytes(model.SerializeToString())
+
+
+def _parse(builder: EngineBuilder, model: bytes) -> tuple[bool, Any]:
+    network = builder._builder.create_network(0)
+    parser = builder.trt.OnnxParser(network, builder.logger)
+    return parser.parse(model), network
+
+
+def test_the_parser_leaves_lengths_unused(builder: EngineBuilder) -> None:
+    """So padding may not matter to our graphs. Once this fails, lengths can be given."""
+    parsed, network = _parse(builder, _attention_model(7))
+    assert parsed
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    used = {
+        tensor.name
+        for layer in layers
+        for tensor in map(layer.get_input, range(layer.num_inputs))
+        if tensor is not None
+    }
+    assert {"q", "k", "v"} <= used
+    assert "lengths" not in used
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (_attention_model(6), "node.output().size() == 1"),  # a past, and keys and values to keep
+        (_attention_model(3, softcap=30.0), "softcap"),
+    ],
+)
+def test_the_parser_refuses_what_it_cannot_do(
+    model: bytes, reason: str, builder: EngineBuilder
+) -> None:
+    """Not silently: a graph with these would not become a wrong engine."""
+    parsed, _ = _parse(builder, model)
+    assert not parsed
+    assert reason in builder.logger.last_errors
+
+
+# Errors
+
+
+def test_capabilities_that_the_flavour_does_not_know(
+    builder: EngineBuilder, tmp_path: Path
+) -> None:
+    graph = _tiny(tmp_path, "qwen2", "fp16")
+    with pytest.raises(ExportError, match=r"does not build for compute capability 9\.0; it builds"):
+        builder.build(graph, replace(OPTIONS, compute_capabilities=("8.9", "9.0")))
+
+
+def test_a_graph_of_other_ops_cannot_be_parsed(builder: EngineBuilder, tmp_path: Path) -> None:
+    save_published_prm(tmp_path, "qwen2")
+    prm = load_prm(tmp_path)
+    write_graph(
+        tmp_path / "model.onnx",
+        prm.manifest.backbone,
+        prm.manifest.head,
+        prm.weights,
+        max_positions=256,
+        attention="group_query",
+    )
+    with pytest.raises(ExportError, match=r"cannot parse .*--attention standard"):
+        builder.build(tmp_path / "model.onnx", OPTIONS)
+
+
+def test_replaceable_weights_without_a_gpu(builder: EngineBuilder, tmp_path: Path) -> None:
+    graph = _tiny(tmp_path, "qwen2", "fp16")
+    options = replace(OPTIONS, weights="stripped", compute_capabilities=("8.9",))
+    with pytest.raises(ExportError, match="one --compute-capability, where such a GPU is"):
+        builder.build(graph, options)
+
+
+def test_a_build_can_be_stopped(builder: EngineBuilder, tmp_path: Path) -> None:
+    graph = _tiny(tmp_path, "qwen2", "fp16")
+    with pytest.raises(ExportError, match="built no engine"):
+        builder.build(graph, OPTIONS, lambda phase, done, total: False)
+
+
+def test_a_timing_cache_where_nothing_is_timed(builder: EngineBuilder, tmp_path: Path) -> None:
+    graph = _tiny(tmp_path, "qwen2", "fp16")
+    with pytest.raises(ExportError, match="no timing cache; leave --timing-cache out"):
+        builder.build(graph, replace(OPTIONS, timing_cache=tmp_path / "timing.cache"))
+
+
+def test_a_timing_cache_of_another_version(tmp_path: Path) -> None:
+    """The part that is ours; ``tensorrt`` itself, which has one, does not install everywhere."""
+
+    class Config:
+        def create_timing_cache(self, content: bytes) -> bytes:
+            return content
+
+        def set_timing_cache(self, cache: bytes, *, ignore_mismatch: bool) -> bool:
+            return cache != b"stale"
+
+    builder = EngineBuilder("tensorrt_rtx")
+    builder.flavour = "tensorrt"
+    path = tmp_path / "timing.cache"
+    assert builder._load_timing_cache(Config(), path) == b""  # a new one
+    path.write_bytes(b"stale")
+    with pytest.raises(ExportError, match=r"timing cache .*timing\.cache .*remove it"):
+        builder._load_timing_cache(Config(), path)
+
+
+def test_a_package_that_is_missing_is_named() -> None:
+    with pytest.raises(MissingExtraError, match=r"building a tensorrt engine .*\[tensorrt\]"):
+        EngineBuilder("tensorrt")
+
+
+def test_weights_beyond_fp16_are_refused(tmp_path: Path) -> None:
+    save_published_prm(tmp_path, "qwen2")
+    prm = load_prm(tmp_path)
+    name = "model.layers.1.mlp.down_proj.weight"
+    prm.weights[name] = prm.weights[name] * np.float32(1e7)
+    with pytest.raises(ExportError, match=r"layers\.1\.mlp\.down_proj.*fp16 ends at 6\.55e\+04"):
+        _write(tmp_path, prm, "fp16")
