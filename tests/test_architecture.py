@@ -64,14 +64,15 @@ def test_packages_import_one_way(package: str, path: Path) -> None:
 @pytest.mark.parametrize(
     "path", sorted(PACKAGES["rfprm_runtime"].rglob("*.py")), ids=lambda path: path.name
 )
-def test_the_runtime_needs_torch_in_one_file_only(path: Path) -> None:
+def test_the_runtime_needs_torch_in_one_backend_only(path: Path) -> None:
     imported = {_top(module) for module in _imports(path)}
     assert not imported & {"transformers", "onnx", "gguf", "peft", "trl", "verl", "openrlhf"}
     if path.as_posix().endswith("integrations/openrlhf.py"):
         # It answers in tensors, to a caller who has torch.
         assert "torch" not in {_top(module) for module in _imports(path, module_level=True)}
         return
-    assert ("torch" in imported) == path.as_posix().endswith("backends/torch.py")
+    with_torch = ("backends/torch.py", "backends/packed_torch.py")
+    assert ("torch" in imported) == path.as_posix().endswith(with_torch)
 
 
 @pytest.mark.parametrize(

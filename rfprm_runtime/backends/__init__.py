@@ -38,9 +38,17 @@ def _open_native(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any
 
 
 def _open_torch(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
-    from rfprm_runtime.backends.torch import TorchBackend
+    from rfprm_runtime.backends.torch import TorchBackend, default_device
 
-    return TorchBackend.load(folder / SAFETENSORS_NAME, manifest, **options)
+    path = folder / SAFETENSORS_NAME
+    packed = options.pop("packed", None)
+    if packed is None:  # on a CPU rows alone, whose bits depend on nothing beside
+        packed = (options.get("device") or default_device()).startswith("cuda")
+    if not packed:
+        return TorchBackend.load(path, manifest, **options)
+    from rfprm_runtime.backends.packed_torch import PackedTorchBackend
+
+    return PackedTorchBackend.load(path, manifest, **options)
 
 
 def _open_tensorrt(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:

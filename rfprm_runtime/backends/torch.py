@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from rfprm_runtime.batching import BackendLimits, TokenBatch
 from rfprm_runtime.errors import BackendError, MissingExtraError
 from rfprm_runtime.manifest import Backbone, Head, Manifest
 from rfprm_runtime.rotary import rotary_tables
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 try:
     import torch
@@ -39,6 +42,13 @@ class RMSNorm(nn.Module):
         wide = x.float()
         scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * scaled.to(x.dtype)
+
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,11 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(shape.head_dim, shape.rms_norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None = None) -> Tensor:
+        query, key, value = self.project(x, cos, sin)
+        return self.merge(mix(query, key, value, visible))
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value of ``x``, each [batch, heads, length, head_dim], rotated."""
         batch, length, _ = x.shape
         heads = (batch, length, -1, self.shape.head_dim)
         query = self.q_proj(x).view(heads)
@@ -74,14 +89,11 @@ class Attention(nn.Module):
         if self.shape.qk_norm:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = rotate(query.transpose(1, 2), cos, sin), rotate(key.transpose(1, 2), cos, sin)
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=visible,
-            is_causal=visible is None,
-            enable_gqa=key.shape[1] != query.shape[1],
-        )
+        return query, key, value
+
+    def merge(self, mixed: Tensor) -> Tensor:
+        """[batch, heads, length, head_dim] → [batch, length, hidden_size]."""
+        batch, _, length, _ = mixed.shape
         out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
         return out
 
@@ -200,6 +212,18 @@ class PRMNetwork(nn.Module):
         return cos[tree.positions].unsqueeze(1), sin[tree.positions].unsqueeze(1)
 
 
+def mix(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
+    """Attention, causal where ``visible`` (bool [batch, 1, queries, keys] or alike) is None."""
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=visible,
+        is_causal=visible is None,
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding of ``x`` [batch, heads, length, head_dim], halves not interleaved."""
     first, second = x.chunk(2, dim=-1)
@@ -224,21 +248,36 @@ def build_network(shape: Backbone, head: Head, weights: Mapping[str, NDArray[Any
 class TorchBackend:
     """The reference network behind the protocol: one row a call, float32 on a CPU."""
 
-    def __init__(self, network: PRMNetwork, *, device: str | None = None) -> None:
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._network: PRMNetwork | None = network.to(self._device)
+    def __init__(
+        self, network: PRMNetwork, *, device: str | None = None, dtype: DType = "float32"
+    ) -> None:
+        """``dtype``: of the layers; the head is in float32 as it is in exported graphs. Raises
+        :class:`BackendError` for one that is none, and where torch does not have the device."""
+        if dtype not in get_args(DType):
+            raise BackendError(f"dtype is {dtype!r}, expected one of {get_args(DType)}")
+        self._device = torch.device(device or default_device())
+        try:
+            moved = network.to(self._device)
+        except (RuntimeError, AssertionError) as error:
+            raise BackendError(
+                f"torch {torch.__version__} cannot use device {device!r}: {error}; ask for another"
+            ) from error
+        moved.model.to(getattr(torch, dtype))
+        moved.model.norm.float()
+        self._network: PRMNetwork | None = moved
         self.limits = BackendLimits()
-        self.description = f"torch {torch.__version__}, {self._device}"
+        narrow = "" if dtype == "float32" else f", {dtype}"
+        self.description = f"torch {torch.__version__}, {self._device}{narrow}"
 
     @classmethod
-    def load(cls, path: Path, manifest: Manifest, *, device: str | None = None) -> TorchBackend:
-        """From the ``model.safetensors`` of an artifact."""
+    def load(cls, path: Path, manifest: Manifest, **options: Any) -> Self:
+        """From the ``model.safetensors`` of an artifact; ``options`` are those of the class."""
         try:
             from safetensors.numpy import load_file
         except ImportError:
             raise MissingExtraError("safetensors", "train", "the torch backend") from None
         network = build_network(manifest.backbone, manifest.head, load_file(path))
-        return cls(network, device=device)
+        return cls(network, **options)
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         if self._network is None:

@@ -1,0 +1,151 @@
+"""Rows packed end to end, each after its own past, give what each row gives alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rfprm_export.artifact_writer import export_artifact
+from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.verify import scorer_over
+from rfprm_runtime.backends.base import CachingBackend
+from rfprm_runtime.backends.packed_torch import PackedTorchBackend, TorchPast
+from rfprm_runtime.backends.torch import TorchBackend, build_network
+from rfprm_runtime.batching import Extension, TokenBatch
+from rfprm_runtime.errors import BackendError
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.types import Trajectory
+from tiny_models import save_published_prm
+
+BACKBONES: dict[str, dict[str, Any]] = {
+    "llama": {"kind": "llama", "attention_bias": True, "mlp_bias": True},
+    "qwen2": {"kind": "qwen2", "num_heads": 4, "num_kv_heads": 1},
+    "qwen3": {"kind": "qwen3", "num_heads": 4, "num_kv_heads": 2},
+}
+
+
+def _prm(folder: Path, name: str = "qwen2") -> LoadedPRM:
+    save_published_prm(folder, **BACKBONES[name], max_positions=512)
+    return load_prm(folder)
+
+
+def _network(prm: LoadedPRM) -> Any:
+    return build_network(prm.manifest.backbone, prm.manifest.head, prm.weights)
+
+
+def _packed(prm: LoadedPRM, **options: Any) -> PackedTorchBackend:
+    return PackedTorchBackend(_network(prm), device="cpu", **options)
+
+
+def _alone(prm: LoadedPRM, ids: np.ndarray, markers: list[int]) -> np.ndarray:
+    batch = TokenBatch(ids[None], np.array([len(ids)]), np.array(markers))
+    return TorchBackend(_network(prm), device="cpu").run(batch)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_packed_rows_are_those_rows_alone(name: str, tmp_path: Path) -> None:
+    prm = _prm(tmp_path, name)
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 200, size) for size in (50, 7, 31)]
+    markers = [[3, 49], [0, 6], [30]]
+    items = [Extension(ids, np.array(m)) for ids, m in zip(rows, markers, strict=True)]
+    for extended, ids, places in zip(_packed(prm).extend(items), rows, markers, strict=True):
+        np.testing.assert_allclose(extended.logits, _alone(prm, ids, places), atol=2e-5)
+        assert extended.past is None
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_rows_go_on_from_pasts_of_any_length(name: str, tmp_path: Path) -> None:
+    prm = _prm(tmp_path, name)
+    backend = _packed(prm)
+    rng = np.random.default_rng(1)
+    ids = rng.integers(0, 200, 60)
+    (first,) = backend.extend([Extension(ids[:20], np.array([19]), keep=True)])
+    (second,) = backend.extend([Extension(ids[20:33], np.array([12]), first.past, keep=True)])
+    other = rng.integers(0, 200, 9)
+    third, branch, fresh = backend.extend(
+        [
+            Extension(ids[33:], np.array([0, 26]), second.past),
+            Extension(other, np.array([8]), first.past),  # from further up
+            Extension(other, np.array([8])),  # from nothing
+        ]
+    )
+    np.testing.assert_allclose(third.logits, _alone(prm, ids, [33, 59]), atol=2e-5)
+    both = np.concatenate([ids[:20], other])
+    np.testing.assert_allclose(branch.logits, _alone(prm, both, [28]), atol=2e-5)
+    np.testing.assert_allclose(fresh.logits, _alone(prm, other, [8]), atol=2e-5)
+
+
+def test_pasts_share_the_memory_of_what_they_have_in_common(tmp_path: Path) -> None:
+    prm = _prm(tmp_path)
+    backend, shape = _packed(prm), prm.manifest.backbone
+    ids = np.arange(30)
+    (first,) = backend.extend([Extension(ids[:20], np.array([19]), keep=True)])
+    left, right = backend.extend(
+        [Extension(ids[20:], np.array([9]), first.past, keep=True) for _ in range(2)]
+    )
+    assert isinstance(left.past, TorchPast)
+    assert isinstance(right.past, TorchPast)
+    assert left.past.num_tokens == 30
+    assert left.past.blocks[0] is right.past.blocks[0]
+    a_token = shape.num_layers * 2 * shape.num_kv_heads * shape.head_dim * 4
+    assert [block.num_bytes for block in left.past.blocks] == [20 * a_token, 10 * a_token]
+
+
+def test_sessions_and_batches_through_the_scorer(tmp_path: Path) -> None:
+    prm = _prm(tmp_path)
+    question, steps = "What is 2 + 3?", ["Two and three.", "That is 5.", "So 5."]
+    traces = [Trajectory.build(question=question, steps=steps[:count]) for count in (1, 2, 3, 3)]
+    with scorer_over(prm, TorchBackend(_network(prm), device="cpu")) as scorer:
+        expected = scorer.score_batch(traces)
+    with scorer_over(prm, _packed(prm)) as scorer:
+        assert isinstance(scorer._backend, CachingBackend)
+        found = scorer.score_batch(traces)
+        session = scorer.session(question)
+        step_scores = [float(session.extend([step])[0]) for step in steps]
+        assert scorer.session_bytes > 0
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_allclose(a.step_scores, b.step_scores, atol=1e-5)
+    np.testing.assert_allclose(step_scores, expected[2].step_scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_the_bits_change_scores_a_little(dtype: Any, tmp_path: Path) -> None:
+    prm = _prm(tmp_path)
+    traces = [Trajectory.build(question="2 + 3?", steps=["Two.", "Three.", "5."])]
+    with scorer_over(prm, _packed(prm)) as scorer:
+        exact = scorer.score_batch(traces)[0].step_scores
+    with scorer_over(prm, _packed(prm, dtype=dtype)) as scorer:
+        assert scorer.backend_description.endswith(f"{dtype}, packed")
+        rounded = scorer.score_batch(traces)[0].step_scores
+    assert 0 < np.abs(rounded - exact).max() < 0.05
+
+
+def test_an_artifact_is_opened_packed_on_request(tmp_path: Path) -> None:
+    _prm(tmp_path / "prm")
+    export_artifact(tmp_path / "prm", tmp_path / "artifact", format="torch")
+    with Scorer.load(tmp_path / "artifact", device="cpu") as plain:
+        expected = plain.score("2 + 3?", ["Two.", "5."]).step_scores
+        assert "packed" not in plain.backend_description
+    with Scorer.load(tmp_path / "artifact", device="cpu", packed=True) as packed:
+        found = packed.score("2 + 3?", ["Two.", "5."]).step_scores
+        assert packed.backend_description.endswith("cpu, packed")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_misuse_is_named(tmp_path: Path) -> None:
+    prm = _prm(tmp_path)
+    with pytest.raises(BackendError, match=r"dtype is 'fp8', expected one of"):
+        _packed(prm, dtype="fp8")
+    with pytest.raises(BackendError, match=r"cannot use device 'cuda:9'.*ask for another"):
+        TorchBackend(_network(prm), device="cuda:9")
+    backend = _packed(prm)
+    foreign: Any = object.__new__(type("Foreign", (), {"num_tokens": 3, "blocks": ()}))
+    with pytest.raises(BackendError, match="past of type Foreign, expected one that this backend"):
+        backend.extend([Extension(np.arange(3), np.array([2]), foreign)])
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        backend.extend([Extension(np.arange(3), np.array([2]))])
