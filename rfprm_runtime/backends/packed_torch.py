@@ -131,16 +131,12 @@ class _Pass:
         self._network, self._items, self._device = network, items, device
         self._ends = np.cumsum([len(item.token_ids) for item in items])
         self._begins = [0, *(int(end) for end in self._ends[:-1])]
-        starts = [item.num_past_tokens for item in items]
-        positions = np.concatenate(
-            [
-                start + np.arange(len(item.token_ids))
-                for start, item in zip(starts, items, strict=True)
-            ]
-        )
-        longest = max(
-            start + len(item.token_ids) for start, item in zip(starts, items, strict=True)
-        )
+        spans = [
+            np.arange(item.num_past_tokens, item.num_past_tokens + len(item.token_ids))
+            for item in items
+        ]
+        positions = np.concatenate(spans)
+        longest = int(positions.max()) + 1
         self._dtype = network.model.embed_tokens.weight.dtype
         self._cos, self._sin = rotary.of(self._tensor(positions), self._dtype, longest)
         self._visible = [self._visible_to(item) for item in items]

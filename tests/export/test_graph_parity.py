@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.float_types import FloatType
 from rfprm_export.graph import write_graph
 from rfprm_export.options import AttentionOp
 from rfprm_runtime.backends.onnx import OnnxBackend
@@ -82,7 +83,8 @@ def test_graph_reference_and_transformers_agree(
     assert np.ptp(theirs, axis=0).min() > 0.05  # the rows differ, so agreement means something
 
 
-def test_what_is_padded_or_later_cannot_leak(tmp_path: Path) -> None:
+@pytest.mark.parametrize("attention", ["group_query", "standard"])
+def test_what_is_padded_or_later_cannot_leak(attention: AttentionOp, tmp_path: Path) -> None:
     save_published_prm(tmp_path, "qwen2")
     prm = load_prm(tmp_path)
     batch = _batch(prm.manifest.backbone.vocab_size)
@@ -93,6 +95,7 @@ def test_what_is_padded_or_later_cannot_leak(tmp_path: Path) -> None:
         prm.manifest.head,
         prm.weights,
         max_positions=256,
+        attention=attention,
     )
     changed = batch.token_ids.copy()
     changed[1, 23:] = 7
@@ -106,3 +109,64 @@ def test_what_is_padded_or_later_cannot_leak(tmp_path: Path) -> None:
         after = backend.run(TokenBatch(changed, batch.lengths, batch.marker_positions))
         np.testing.assert_allclose(before[unaffected], after[unaffected], atol=1e-6)
         assert np.abs(before[2] - after[2]).max() > 1e-3
+
+
+@pytest.mark.parametrize("float_type", ["fp16", "bf16"])
+@pytest.mark.parametrize("name", ["llama-biases", "qwen2", "qwen3"])
+def test_rounded_graphs_agree_with_torch_in_that_type(
+    name: str, float_type: FloatType, tmp_path: Path
+) -> None:
+    """The emulation strays from float32 as far as torch in 16 bits does, and in fp16 so does the
+    graph itself, which ONNX Runtime runs on a CPU (bfloat16 it does not)."""
+    save_published_prm(tmp_path, **BACKBONES[name])
+    prm = load_prm(tmp_path)
+    manifest = prm.manifest
+    batch = _batch(manifest.backbone.vocab_size)
+    runs = {}
+    for emulated in (True, False):
+        folder = tmp_path / str(emulated)
+        folder.mkdir()
+        write_graph(
+            folder / "model.onnx",
+            manifest.backbone,
+            manifest.head,
+            prm.weights,
+            max_positions=manifest.max_positions,
+            attention="standard",
+            float_type=float_type,
+            emulated=emulated,
+        )
+        if emulated or float_type == "fp16":
+            runs[emulated] = OnnxBackend(folder / "model.onnx", manifest).run(batch)
+
+    def reference(**options: Any) -> np.ndarray:
+        network = build_network(manifest.backbone, manifest.head, prm.weights)
+        return TorchBackend(network, device="cpu", **options).run(batch)
+
+    exact = reference()
+    rounded = reference(dtype={"fp16": "float16", "bf16": "bfloat16"}[float_type])
+    usual = np.abs(rounded - exact).mean()
+    assert usual > 0
+    for found in runs.values():
+        assert np.abs(found - exact).mean() < 2 * usual
+    assert np.abs(runs[True] - exact).mean() > usual / 4
+
+
+def test_group_query_attention_in_fp16(tmp_path: Path) -> None:
+    """What ONNX Runtime's CUDA provider runs fastest; on a CPU it runs too."""
+    save_published_prm(tmp_path, "qwen2")
+    prm = load_prm(tmp_path)
+    batch = _batch(prm.manifest.backbone.vocab_size)
+    runs = []
+    for float_type in ("fp32", "fp16"):
+        write_graph(
+            tmp_path / f"{float_type}.onnx",
+            prm.manifest.backbone,
+            prm.manifest.head,
+            prm.weights,
+            max_positions=256,
+            attention="group_query",
+            float_type=float_type,  # type: ignore[arg-type]
+        )
+        runs.append(OnnxBackend(tmp_path / f"{float_type}.onnx", prm.manifest).run(batch))
+    assert 0 < np.abs(runs[0] - runs[1]).max() < 0.02

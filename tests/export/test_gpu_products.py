@@ -1,0 +1,193 @@
+"""Products of 8 bits for GPUs: calibrated, chosen by the gate, and in the graph as chosen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from rfprm_export import ExportError, artifact_writer, gpu_products, product_choice, verify
+from rfprm_export.artifact_writer import export_artifact
+from rfprm_export.calibration import largest_inputs
+from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.emulation import emulating_scorer
+from rfprm_export.gpu_products import choose_gpu_products, layer_products
+from rfprm_export.graph import write_graph
+from rfprm_export.quantization import Quantization, quantize_weight
+from rfprm_export.verify import Reference, score_by_reference, scorer_over
+from rfprm_runtime.backends.onnx import OnnxBackend
+from rfprm_runtime.backends.torch import TorchBackend, build_network
+from rfprm_runtime.manifest import read_manifest
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.types import Trajectory
+from tiny_models import save_published_prm
+
+TRACES = [
+    Trajectory.build(question=f"What is {i} + 1?", steps=["Add." * (j + 1), f"It is {i * j}."])
+    for i in range(6)
+    for j in range(4)
+]
+
+
+@pytest.fixture(scope="module")
+def prm(tmp_path_factory: pytest.TempPathFactory) -> LoadedPRM:
+    folder = tmp_path_factory.mktemp("prm")
+    save_published_prm(folder, "qwen2", max_positions=512)
+    return load_prm(folder)
+
+
+@pytest.fixture(scope="module")
+def reference(prm: LoadedPRM) -> Reference:
+    description, scores = score_by_reference(prm, TRACES)
+    return Reference(description, "made-up traces", TRACES, scores)
+
+
+def _gate(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
+    """As if that much, and no more, were allowed."""
+    gate = replace(verify.CHOICE, num_trajectories=1, spearman=-1.0, same_best_of_4=0.0)
+    for module in (product_choice, gpu_products):
+        monkeypatch.setattr(module, "CHOICE", replace(gate, **limits))
+
+
+def test_calibration_sees_what_the_reference_network_computes(prm: LoadedPRM) -> None:
+    found = largest_inputs(prm, TRACES)
+    network = build_network(prm.manifest.backbone, prm.manifest.head, prm.weights)
+    seen: dict[str, float] = {}
+
+    def watch(name: str) -> Any:
+        def hook(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+            seen[name] = max(seen.get(name, 0.0), float(inputs[0].abs().max()))
+
+        return hook
+
+    names = {"q_proj": "qkv", "gate_proj": "gate_up", "o_proj": "o_proj", "down_proj": "down_proj"}
+    for path, module in network.named_modules():
+        parent, _, last = path.rpartition(".")
+        if last in names:
+            module.register_forward_pre_hook(watch(f"{parent}.{names[last]}"))
+    with scorer_over(prm, TorchBackend(network, device="cpu")) as scorer:
+        scorer.score_batch(TRACES)
+    layers = {name: value for name, value in found.items() if name.startswith("model.layers.")}
+    assert layers.keys() == seen.keys()
+    for name, value in seen.items():
+        assert layers[name] == pytest.approx(value, rel=1e-4)
+
+
+def test_no_traces_calibrate_nothing(prm: LoadedPRM) -> None:
+    with pytest.raises(ExportError, match="no traces to calibrate"):
+        largest_inputs(prm, [])
+
+
+@pytest.mark.parametrize(("kind", "step"), [("fp8", 2**-4), ("w8a16", 1 / 254)])
+def test_weights_in_8_bits_are_near(kind: Any, step: float) -> None:
+    matrix = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
+    matrix[:, 3] = 0
+    quantized = quantize_weight(matrix, kind)
+    back = quantized.values.astype(np.float32) * quantized.scales
+    assert np.abs(back - matrix).max() <= step * np.abs(matrix).max() * 1.01
+    assert (quantized.scales > 0).all()
+    assert not back[:, 3].any()
+
+
+def test_all_products_where_the_gate_allows_it(
+    prm: LoadedPRM, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _gate(monkeypatch, mean_difference=0.5)
+    quantization, records = choose_gpu_products(prm, reference, "w8a16")
+    assert not quantization.kept
+    names = [name for names in layer_products(prm.manifest.backbone).values() for name in names]
+    assert [(record.name, record.bits) for record in records] == [(name, 8) for name in names]
+
+
+def test_the_layers_that_cost_least_where_not_all_can(
+    prm: LoadedPRM, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = Quantization("fp8", largest_inputs(prm, TRACES))
+    manifest = prm.manifest.model_copy(update={"precision": "fp8"})
+    with emulating_scorer(prm, manifest, everything) as scorer:
+        all_of_them = verify.measure_parity(scorer, reference).mean_difference
+    _gate(monkeypatch, mean_difference=0.9 * all_of_them)
+    quantization, records = choose_gpu_products(prm, reference, "fp8")
+    differences = {record.name.split(".")[2]: record.difference for record in records}
+    kept = {name.split(".")[2] for name in quantization.kept}
+    assert 0 < len(kept) < len(differences)
+    # What is kept costs more by itself than what is not.
+    others = differences.keys() - kept
+    assert min(differences[x] or 0 for x in kept) >= max(differences[x] or 0 for x in others)
+    assert {r.name for r in records if r.bits == 16} == quantization.kept
+    with emulating_scorer(prm, manifest, quantization) as scorer:
+        assert verify.measure_parity(scorer, reference).mean_difference <= 0.9 * all_of_them
+
+
+def test_none_where_none_can(
+    prm: LoadedPRM, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _gate(monkeypatch, mean_difference=0.0)
+    message = r"can have w8a16 .* alone, .*: layers\.\d \(.*--precision bf16"
+    with pytest.raises(ExportError, match=message):
+        choose_gpu_products(prm, reference, "w8a16")
+
+
+def test_an_artifact_in_w8a16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a folder to a verified artifact whose graph holds int8 weights."""
+    _gate(monkeypatch, mean_difference=0.5)
+    monkeypatch.setattr(verify, "GATE", replace(verify.GATE, num_trajectories=1))
+    monkeypatch.setattr(artifact_writer, "check_parity", lambda *arguments: None)
+    traces = tmp_path / "traces.jsonl"
+    rows = [{"question": trace.question, "steps": trace.steps} for trace in TRACES]
+    traces.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    save_published_prm(tmp_path / "prm", "llama", max_positions=512)
+    manifest = export_artifact(
+        tmp_path / "prm", tmp_path / "artifact", precision="w8a16", verify_traces=traces
+    )
+    assert manifest == read_manifest(tmp_path / "artifact")
+    assert manifest.parity is not None
+    assert manifest.parity.measured_on.endswith("every result rounded to w8a16")
+    model = onnx.load(tmp_path / "artifact" / "model.onnx", load_external_data=False)
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    short = [record.name for record in manifest.products if record.bits == 8]
+    assert short
+    assert {types[f"{name}.weight"] for name in short} == {onnx.TensorProto.INT8}
+    assert types["score.0.weight"] == onnx.TensorProto.FLOAT
+    with pytest.raises(Exception, match="precision that only GPUs have"):
+        Scorer.load(tmp_path / "artifact")
+
+
+def test_8_bits_are_not_chosen_blindly(tmp_path: Path) -> None:
+    save_published_prm(tmp_path / "prm", "qwen2")
+    with pytest.raises(ExportError, match=r"--precision fp8 chooses the products .*bf16"):
+        export_artifact(tmp_path / "prm", tmp_path / "a", precision="fp8", verify=False)
+    assert not (tmp_path / "a").exists()
+
+
+def test_quantised_graphs_are_those_of_their_scales(prm: LoadedPRM, tmp_path: Path) -> None:
+    """A graph in fp8 computes with the weights that its scales say, and nothing else changes."""
+    rounded = dict(prm.weights)
+    for name, array in prm.weights.items():
+        if ".layers." in name and name.endswith("proj.weight"):
+            rounded[name] = array * 0
+    for weights, label in ((prm.weights, "some"), (rounded, "zero")):
+        write_graph(
+            tmp_path / f"{label}.onnx",
+            prm.manifest.backbone,
+            prm.manifest.head,
+            weights,
+            max_positions=256,
+            attention="standard",
+            quantization=Quantization("fp8", largest_inputs(prm, TRACES)),
+        )
+    exact = verify.all_scores(score_by_reference(prm, TRACES[:4])[1])
+    difference = {}
+    for label in ("some", "zero"):
+        backend = OnnxBackend(tmp_path / f"{label}.onnx", prm.manifest)
+        with scorer_over(prm, backend) as scorer:
+            scores = verify.all_scores(scorer.score_batch(TRACES[:4]))
+        difference[label] = np.abs(scores - exact).mean()
+    assert difference["some"] < 0.02
+    assert difference["zero"] > 5 * difference["some"]
