@@ -89,17 +89,19 @@ class Scorer:
     ) -> Scorer:
         """Open an artifact folder (``prm.json``, ``tokenizer.json``, a model).
 
-        ``backend``: ``auto`` picks by what the artifact holds; ``native``, ``onnx``, ``torch`` or
-        ``fake`` is used or an error is raised. ``mode``: ``throughput`` scores a trace on each
+        ``backend``: ``auto`` picks by what the artifact holds and this machine can run (see
+        :attr:`backend_description`); ``tensorrt``, ``native``, ``onnx``, ``torch`` or ``fake`` is
+        used or an error is raised. ``mode``: ``throughput`` scores a trace on each
         core, ``latency`` one trace on all of them, ``auto`` splits traces only while there are
         fewer of them than cores (``native``; ``onnx`` has to be told when it is loaded, and runs a
         trace on one core otherwise); scores are the same to the bit. ``share_prefixes``: tokens
         with which several traces of a batch begin are computed once, where the backend can go on
-        from a past (``native`` can). ``session_bytes``: what open sessions may keep between calls;
+        from a past (``native`` and packed ``torch`` can). ``session_bytes``: what open sessions may keep between calls;
         what the least recently used ones had is dropped beyond it and computed again when they go
         on. ``check_integrity=False`` skips the sha256 of the files. ``backend_options`` go to the
-        backend: ``num_threads`` for ``native`` and ``onnx``, ``provider`` for ``onnx``, ``device``
-        for ``torch``.
+        backend: ``num_threads`` for ``native`` and ``onnx``, ``provider`` and ``provider_options``
+        for ``onnx``, ``device``, ``dtype`` and ``packed`` for ``torch``, ``device`` and
+        ``num_streams`` for ``tensorrt``.
 
         Raises :class:`~rfprm_runtime.errors.ArtifactError` (or one of its kinds) where the folder
         is missing, incomplete, modified or made for another version, and
@@ -272,8 +274,9 @@ class Scorer:
 
         Raises :class:`InvalidTrajectoryError` for a blank question and
         :class:`TraceTooLongError` for one that leaves no positions. A backend without a cache
-        (all but ``native``) runs the whole trace again at each call; scores of the native one are
-        the same to the bit as without a session, those of the others to about 1e-6.
+        (all but ``native`` and packed ``torch``) runs the whole trace again at each call; scores of
+        the native one are the same to the bit as without a session, those of the others to the
+        rounding of their precision.
         """
         return self._sessions.open(question)
 
