@@ -96,12 +96,12 @@ class Scorer:
         fewer of them than cores (``native``; ``onnx`` has to be told when it is loaded, and runs a
         trace on one core otherwise); scores are the same to the bit. ``share_prefixes``: tokens
         with which several traces of a batch begin are computed once, where the backend can go on
-        from a past (``native`` and packed ``torch`` can). ``session_bytes``: what open sessions may keep between calls;
-        what the least recently used ones had is dropped beyond it and computed again when they go
-        on. ``check_integrity=False`` skips the sha256 of the files. ``backend_options`` go to the
-        backend: ``num_threads`` for ``native`` and ``onnx``, ``provider`` and ``provider_options``
-        for ``onnx``, ``device``, ``dtype`` and ``packed`` for ``torch``, ``device`` and
-        ``num_streams`` for ``tensorrt``.
+        from a past (``native`` and packed ``torch`` can). ``session_bytes``: what open sessions may
+        keep between calls; what the least recently used ones had is dropped beyond it and computed
+        again when they go on. ``check_integrity=False`` skips the sha256 of the files.
+        ``backend_options`` go to the backend: ``num_threads`` for ``native`` and ``onnx``,
+        ``provider`` and ``provider_options`` for ``onnx``, ``device``, ``dtype`` and ``packed`` for
+        ``torch``, ``device`` and ``num_streams`` for ``tensorrt``.
 
         Raises :class:`~rfprm_runtime.errors.ArtifactError` (or one of its kinds) where the folder
         is missing, incomplete, modified or made for another version, and

@@ -6,8 +6,10 @@ nothing.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,13 @@ _OPENERS: dict[str, Callable[..., Backend]] = {
     "onnx": _open_onnx,
     "torch": _open_torch,
     "fake": _open_fake,
+}
+_CLASSES = {
+    "tensorrt": "rfprm_runtime.backends.tensorrt:TensorRTBackend",
+    "native": "rfprm_runtime.backends.native:NativeBackend",
+    "onnx": "rfprm_runtime.backends.onnx:OnnxBackend",
+    "torch": "rfprm_runtime.backends.torch:TorchBackend",
+    "fake": "rfprm_runtime.backends.fake:FakeBackend",
 }
 # What an artifact may hold, in the order in which "auto" prefers it.
 _MODEL_FILES = {
@@ -144,4 +153,15 @@ def open_backend(
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
-        raise BackendError(f"backend {name!r} does not take these options: {error}") from None
+        unknown = str(error).rpartition("argument ")[2]
+        raise BackendError(
+            f"backend {name!r} has no option {unknown}; it takes {_option_names(name)}"
+        ) from None
+
+
+def _option_names(name: str) -> list[str]:
+    module, _, class_name = _CLASSES[name].partition(":")
+    signature = inspect.signature(getattr(import_module(module), class_name))
+    also = ["packed"] if name == "torch" else []
+    kinds = (inspect.Parameter.KEYWORD_ONLY,)
+    return sorted([p.name for p in signature.parameters.values() if p.kind in kinds] + also)
