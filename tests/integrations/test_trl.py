@@ -7,6 +7,8 @@ import inspect
 import logging
 import multiprocessing
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ from rfprm_runtime.integrations.trl import process_reward
 QUESTION = "What is 6 times 7?"
 RIGHT, WRONG, NONE = "6 * 7 = 42.\n\nThe answer is 42.", "6 + 7 = 13.\n\nSo 13.", " \n "
 PLAIN = {"prompts": [QUESTION] * 3, "completions": [RIGHT, WRONG, NONE]}
+ROOT = Path(__file__).resolve().parents[2]
 third_party_warnings = pytest.mark.filterwarnings("default")
 
 
@@ -169,3 +172,16 @@ def test_a_spawned_process_scores_the_same(artifact: str) -> None:
     columns = {**PLAIN, "answer": ["42"] * 3}
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(function, kwds=columns) == function(**columns)
+
+
+def test_a_training_script_ends_well_after_answers_were_compared(artifact: str) -> None:
+    code = (
+        "from rfprm_runtime.integrations.trl import process_reward\n"
+        f"reward = process_reward({artifact!r}, backend='fake', outcome='answer', beta=0.0)\n"
+        "texts = ['It is x/2.\\n\\nThe answer is 0.5x.']\n"
+        "print(reward(prompts=['Half of x?'], completions=texts, answer=['x/2']))\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, "[1.0]\n", "")

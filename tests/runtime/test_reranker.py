@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -244,6 +245,30 @@ def test_a_script_without_a_main_guard_may_compare_answers(tmp_path: Path) -> No
         [sys.executable, str(script)], capture_output=True, text=True, check=True
     )
     assert found.stdout.split() == ["begin", "True"]
+
+
+def test_a_script_may_end_without_closing_what_compares_answers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from rfprm_runtime import Reranker\n"
+        "from tiny_models import fake_scorer\n"
+        "texts = ['The answer is x/2.', 'The answer is 0.5x.']\n"
+        "reranker = Reranker(fake_scorer())\n"
+        "ranking = reranker.rank('Half of x?', texts, method='majority_vote')\n"
+        "print(ranking.votes[0].members)\n"
+    )
+    tests = Path(__file__).resolve().parents[1]
+    paths = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
+    # It waits for the child process too, which has the same stderr.
+    found = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert (found.stdout, found.stderr) == ("(0, 1)\n", "")
+    assert found.returncode == 0
 
 
 def test_math_is_compared_by_meaning() -> None:
