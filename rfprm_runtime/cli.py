@@ -21,6 +21,7 @@ from rfprm_runtime.types import Overflow
 try:
     import typer
     from rich.console import Console
+    from rich.markup import escape
 except ImportError:
     raise SystemExit(f"rfprm: {MissingExtraError('typer', 'cli', 'the command line')}") from None
 
@@ -134,7 +135,7 @@ def _command_that_raises(error: ImportError) -> Callable[..., None]:
         if isinstance(error, MissingExtraError)
         else str(error)
     )
-    command.__doc__ = f"(not available: {extra})"
+    command.__doc__ = f"(not available: {escape(extra)})"  # [train] is no markup
     return command
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from rfprm_runtime.aggregation import Aggregation
-from rfprm_runtime.command_line import DEFAULT_ARTIFACT, EXIT_SOME_FAILED
+from rfprm_runtime.command_line import DEFAULT_ARTIFACT, EXIT_SOME_FAILED, HUB_SPELLING
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.selection.rule import LengthControl
@@ -22,11 +22,11 @@ except ImportError:
 
 def select(
     source: Annotated[
-        str, typer.Argument(help="JSONL or Parquet file, or hf://NAME[@CONFIG][:SPLIT].")
+        str, typer.Argument(help=f"JSONL or Parquet file, or {HUB_SPELLING}.")
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="JSONL file to write; Parquet where IN has types."),
+        typer.Option("--output", "-o", help="JSONL file to write; Parquet where SOURCE has types."),
     ],
     artifact: Annotated[
         Path,

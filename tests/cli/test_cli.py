@@ -170,6 +170,32 @@ def test_help_lists_the_commands_of_all_packages() -> None:
         assert f" {command} " in found.stdout
 
 
+def test_help_says_how_to_get_a_command_whose_package_is_missing(tmp_path: Path) -> None:
+    absent = tmp_path / "rfprm_training"
+    absent.mkdir()
+    (absent / "__init__.py").touch()
+    (absent / "commands.py").write_text(
+        "from rfprm_runtime.errors import MissingExtraError\n"
+        "raise MissingExtraError('torch', 'train', 'training')\n"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from rfprm_runtime.cli import main; main()"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert "pip install 'rfprm_runtime[train]'" in found.stdout
+
+
+def test_help_spells_a_data_set_of_the_hub() -> None:
+    for command in ("select", "curate"):
+        assert "hf://NAME[@CONFIG][:SPLIT]" in _rfprm(command, "--help").stdout
+
+
 @pytest.mark.parametrize(
     "script", ["export/to_onnx.py", "training/train.py", "training/evaluate.py"]
 )
