@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.arguments import check_choice
 from rfprm_runtime.parsing import THINKING_STYLES
 
 Placement = Literal["last", "spread"]
@@ -172,8 +173,7 @@ def token_rewards(
     Raises ``ValueError`` where the numbers of both differ, a span is empty or outside the tokens,
     or spans overlap.
     """
-    if placement not in get_args(Placement):
-        raise ValueError(f"placement is {placement!r}, expected one of {get_args(Placement)}")
+    check_choice("placement", placement, get_args(Placement))
     values, edges = np.asarray(step_rewards, dtype=np.float64), np.asarray(spans, dtype=np.int64)
     if values.ndim != 1 or edges.shape != (len(values), 2):
         raise ValueError(

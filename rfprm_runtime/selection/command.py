@@ -21,9 +21,7 @@ except ImportError:
 
 
 def select(
-    source: Annotated[
-        str, typer.Argument(help=f"JSONL or Parquet file, or {HUB_SPELLING}.")
-    ],
+    source: Annotated[str, typer.Argument(help=f"JSONL or Parquet file, or {HUB_SPELLING}.")],
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="JSONL file to write; Parquet where SOURCE has types."),

@@ -23,7 +23,7 @@ from rfprm_runtime import (
     TrajectoryScore,
 )
 from rfprm_runtime.aggregation import aggregate, aggregate_steps
-from rfprm_runtime.answers import AnswerChecker, group_answers
+from rfprm_runtime.answers import AnswerChecker, group_answers, need_algebra
 from rfprm_runtime.reranker import count_votes
 
 QUESTION = "What is 6 times 7?"
@@ -182,7 +182,7 @@ def test_what_cannot_be_scored_comes_last_with_its_reason(reranker: Reranker) ->
 def test_an_error_is_raised_unless_asked_otherwise(reranker: Reranker) -> None:
     with pytest.raises(InvalidTrajectoryError, match=r"candidate 1 \(from 0\)"):
         reranker.rank(QUESTION, [CANDIDATES[0], "  "])
-    with pytest.raises(TraceTooLongError):
+    with pytest.raises(TraceTooLongError, match=r"candidate 1 \(from 0\) of 'What is 6 times 7"):
         reranker.rank(QUESTION, [CANDIDATES[0], "word " * 3000])
 
 
@@ -191,6 +191,10 @@ def test_arguments_that_make_no_sense_are_named(reranker: Reranker) -> None:
         reranker.rank(QUESTION, [])
     with pytest.raises(ValueError, match="top_k is 0"):
         reranker.rank(QUESTION, CANDIDATES, top_k=0)
+    with pytest.raises(ValueError, match=r"top_k is 1\.5, expected a whole number"):
+        reranker.rank(QUESTION, CANDIDATES, top_k=1.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"question 0 \(from 0\) is None, expected a string"):
+        reranker.rank(None, CANDIDATES)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="method is 'best'"):
         reranker.rank(QUESTION, CANDIDATES, method="best")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="got one string"):
@@ -199,6 +203,26 @@ def test_arguments_that_make_no_sense_are_named(reranker: Reranker) -> None:
         reranker.rank_many([QUESTION, QUESTION], [CANDIDATES])
     with pytest.raises(ValueError, match="on_error is 'skip'"):
         reranker.rank(QUESTION, CANDIDATES, on_error="skip")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"aggregation": "sum"}, "aggregation is 'sum', expected one of"),
+        ({"split": "line"}, "split is 'line', expected one of"),
+        ({"overflow": "cut"}, "overflow is 'cut', expected one of"),
+    ],
+)
+def test_settings_that_would_fail_later_are_refused_at_once(
+    scorer: Scorer, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Reranker(scorer, **settings)
+
+
+def test_a_folder_is_no_scorer() -> None:
+    with pytest.raises(ValueError, match=r"scorer is 'artifacts/mine', expected a Scorer: Scorer"):
+        Reranker("artifacts/mine")  # type: ignore[arg-type]
 
 
 def test_a_vote_may_bring_its_own_answers(scorer: Scorer) -> None:
@@ -228,9 +252,22 @@ def test_without_math_verify_a_vote_says_what_to_install(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"rfprm_runtime\[math\]"):
-        Reranker(scorer).rank(QUESTION, CANDIDATES, method="majority_vote")
-    assert len(Reranker(scorer).rank(QUESTION, CANDIDATES)) == 5
+    texts = [*CANDIDATES, "The answer is x."]
+    with monkeypatch.context() as unscored:
+        unscored.setattr(scorer, "score_batch", lambda *_, **__: pytest.fail("was scored first"))
+        with pytest.raises(MissingExtraError, match=r"rfprm_runtime\[math\]"):
+            Reranker(scorer).rank(QUESTION, texts, method="majority_vote")
+    assert len(Reranker(scorer).rank(QUESTION, texts)) == 6
+
+
+def test_votes_of_plain_numbers_need_no_math_verify(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    votes = Reranker(scorer).rank(QUESTION, CANDIDATES, method="majority_vote").votes
+    assert [vote.members for vote in votes] == [(0, 2, 3), (1,)]
+    assert not need_algebra(["x/2", None, "x/2"])
+    assert need_algebra(["x/2", "0.5"])
 
 
 def test_a_script_without_a_main_guard_may_compare_answers(tmp_path: Path) -> None:
