@@ -51,6 +51,11 @@ def check_one_for_each(name: str, values: Sized, count: int, of: str) -> None:
         raise ValueError(f"{name} is {came} for {count} {of}, expected a list with one for each")
 
 
+def is_nothing(value: object) -> bool:
+    """None, or NaN: what tables have where a row has no value."""
+    return value is None or (isinstance(value, Real) and math.isnan(value))
+
+
 def shown(value: Any) -> str:
     """``value`` as an error names it: short, and an object by its class."""
     if isinstance(value, type):

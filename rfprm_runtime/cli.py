@@ -82,6 +82,10 @@ def score(
             show_progress_bar=True,
         )
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    if not summary.num_scored + summary.num_failed:
+        console.print(
+            f"{traces} is empty: there are no traces to score", markup=False, style="yellow"
+        )
     console.print(f"{summary.num_scored} traces scored → {output}", markup=False)
     for error in summary.first_errors:
         console.print(error, markup=False, style="red")
