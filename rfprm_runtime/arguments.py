@@ -48,7 +48,7 @@ def check_one_for_each(name: str, values: Sized, count: int, of: str) -> None:
     """A list of ``count`` values, and not one text, whose characters would count as such."""
     if isinstance(values, (str, bytes)) or len(values) != count:
         came = shown(values) if isinstance(values, (str, bytes)) else f"{len(values)} values"
-        raise ValueError(f"{name} is {came} for {count} {of}, expected a list with one for each")
+        raise ValueError(f"{name}: got {came} for {count} {of}, expected a list with one for each")
 
 
 def is_nothing(value: object) -> bool:
