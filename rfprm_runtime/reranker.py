@@ -5,7 +5,7 @@ score → aggregate → (vote) → sort. Knows no tokens and no models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, TypeVar, get_args, overload
@@ -350,6 +350,11 @@ def _check_arguments(
     for index, question in enumerate(questions):
         if not isinstance(question, str):
             raise ValueError(f"question {index} (from 0) is {shown(question)}, expected a string")
+    for index, group in enumerate(candidates):
+        if not isinstance(group, Sized):
+            raise ValueError(
+                f"the candidates to question {index} (from 0) are {shown(group)}, expected a list"
+            )
     if len(questions) != len(candidates):
         raise ValueError(
             f"got {len(questions)} questions and {len(candidates)} lists of candidates"

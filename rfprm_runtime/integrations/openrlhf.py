@@ -50,7 +50,7 @@ def process_reward(
     the folder holds no artifact.
     """
     own = ("outcome", "unscorable")
-    chosen = RewardSettings.build(str(artifact), settings, adapters_own=own)
+    chosen = RewardSettings.build(str(artifact or ""), settings, adapters_own=own)
     check_flag("outcome", outcome)
     check_finite("unscorable", unscorable)
     return partial(_reward_func, chosen, outcome, unscorable)

@@ -55,7 +55,7 @@ def process_reward(
     other, :class:`ArtifactError` where the folder holds no artifact.
     """
     own = ("outcome", "question", "asynchronous")
-    chosen = RewardSettings.build(str(artifact), settings, adapters_own=own)
+    chosen = RewardSettings.build(str(artifact or ""), settings, adapters_own=own)
     if not (outcome is None or isinstance(outcome, str) or callable(outcome)):
         raise ValueError(
             f"outcome is {shown(outcome)}, expected the name of a column with right answers, a "

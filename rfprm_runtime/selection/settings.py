@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rfprm_runtime.arguments import check_choice
+from rfprm_runtime.arguments import check_choice, check_whole
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.types import Overflow
@@ -20,8 +20,7 @@ Order = Literal["input", "rank"]
 class Scoring:
     """How traces are read and scored. Finished scores are of use to the same settings alone.
 
-    Raises ``ValueError`` for an unknown split or overflow, :class:`RfprmError` for ``shard_rows``
-    below 1.
+    Raises ``ValueError`` for an unknown split or overflow and for ``shard_rows`` below 1.
     """
 
     split: SplitRule = "blank_lines"
@@ -36,8 +35,7 @@ class Scoring:
     def __post_init__(self) -> None:
         check_choice("split", self.split, get_args(SplitRule))
         check_choice("overflow", self.overflow, get_args(Overflow))
-        if self.shard_rows < 1:
-            raise RfprmError(f"shard_rows (--shard-rows) is {self.shard_rows}, expected at least 1")
+        check_whole("shard_rows", self.shard_rows)
 
 
 @dataclass(frozen=True)
