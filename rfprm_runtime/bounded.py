@@ -116,7 +116,7 @@ def _forward(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:
 
     Nobody else touches the pipe: closing it while it is read would wait for the reader.
     """
-    with pipe:
+    with pipe, contextlib.suppress(ValueError):  # something printed there is not UTF-8
         for line in pipe:
             lines.put(line)
     lines.put("")
