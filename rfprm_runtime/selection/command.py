@@ -67,7 +67,7 @@ def select(
         int | None, typer.Option(min=1, help="CPU cores to use; all by default.")
     ] = None,
     shard_rows: Annotated[
-        int, typer.Option(min=1, help="Rows that are scored and saved together.")
+        int, typer.Option(help="Rows that are scored and saved together.")
     ] = DEFAULT_SHARD_ROWS,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="Score here, or in workers on Ray.")

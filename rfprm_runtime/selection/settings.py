@@ -20,7 +20,8 @@ Order = Literal["input", "rank"]
 class Scoring:
     """How traces are read and scored. Finished scores are of use to the same settings alone.
 
-    Raises ``ValueError`` for an unknown split or overflow and for ``shard_rows`` below 1.
+    Raises ``ValueError`` for an unknown split or overflow, :class:`RfprmError` where ``shard_rows``
+    is no whole number of at least 1.
     """
 
     split: SplitRule = "blank_lines"
@@ -35,7 +36,10 @@ class Scoring:
     def __post_init__(self) -> None:
         check_choice("split", self.split, get_args(SplitRule))
         check_choice("overflow", self.overflow, get_args(Overflow))
-        check_whole("shard_rows", self.shard_rows)
+        try:
+            check_whole("shard_rows (--shard-rows)", self.shard_rows)
+        except ValueError as error:  # the command line makes one line of it
+            raise RfprmError(str(error)) from None
 
 
 @dataclass(frozen=True)
