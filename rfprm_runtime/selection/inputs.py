@@ -146,8 +146,9 @@ class JsonlInput(_Closing):
         return Plan(shards, fingerprint)
 
     def names_among(self, wanted: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-        # Most lines spell none of them, and need not be parsed.
-        marks = [json.dumps(name, ensure_ascii=False).encode() for name in wanted]
+        # Most lines spell none of them, and need not be parsed; escapes may spell anything.
+        names = [json.dumps(name, ensure_ascii=False).encode() for name in wanted]
+        marks = [rb"\u", *names]
         with self._path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if any(mark in line for mark in marks):
