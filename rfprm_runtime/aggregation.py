@@ -12,12 +12,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.arguments import check_choice
 from rfprm_runtime.types import TrajectoryScore
 
 StepAggregation = Literal["mean", "min", "last", "product"]
 Aggregation = Literal["reward", "trajectory", "mean", "min", "last", "product"]
 """How a trajectory's scores become one number to rank by: Eq. 11, the trajectory score alone, or
 the mean, the lowest, the last or the product of its step scores."""
+_OR_A_FUNCTION = " or a function"
 
 
 def trajectory_reward(
@@ -44,7 +46,7 @@ def aggregate_steps(
     """
     if callable(how):
         return _checked(how(step_scores), how)
-    _check_name(how, get_args(StepAggregation))
+    check_choice("aggregation", how, get_args(StepAggregation), more=_OR_A_FUNCTION)
     values = step_scores.astype(np.float64)
     if how == "mean":
         return float(values.mean())
@@ -65,7 +67,7 @@ def aggregate(
     """
     if callable(how):
         return _checked(how(score), how)
-    _check_name(how, get_args(Aggregation))
+    check_aggregation("aggregation", how)
     if how == "reward":
         return score.reward
     if how != "trajectory":
@@ -75,9 +77,11 @@ def aggregate(
     return score.trajectory_score
 
 
-def _check_name(how: str, names: tuple[str, ...]) -> None:
-    if how not in names:
-        raise ValueError(f"aggregation is {how!r}, expected one of {names} or a function")
+def check_aggregation(name: str, how: object) -> None:
+    """Raises ``ValueError``, with the setting's ``name``, for what is no :data:`Aggregation` and no
+    function."""
+    if isinstance(how, type) or not callable(how):
+        check_choice(name, how, get_args(Aggregation), more=_OR_A_FUNCTION)
 
 
 def _checked(value: Any, how: object) -> float:

@@ -95,6 +95,12 @@ def answers_agree(
     return found if isinstance(found, bool) else None
 
 
+def need_algebra(answers: Sequence[str | None]) -> bool:
+    """Whether comparing ``answers`` asks more than whether numbers or spellings are equal."""
+    spellings = {answer for answer in answers if answer is not None}
+    return len(spellings) > 1 and any(_plain_number(answer) is None for answer in spellings)
+
+
 def group_answers(
     answers: Sequence[str | None], *, verify: Callable[[str, str], object] | None = None
 ) -> list[list[int]]:

@@ -12,10 +12,12 @@ import queue
 import subprocess
 import sys
 import threading
+import weakref
 from importlib import import_module
 from typing import IO, Any
 
 _START_SECONDS = 60.0
+_END_SECONDS = 5.0
 _READY = "ready"
 
 
@@ -32,6 +34,7 @@ class BoundedWorker:
         self._function = function
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
+        self._finish: weakref.finalize[[subprocess.Popen[str], threading.Thread], Any] | None = None
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.num_timeouts = 0
 
@@ -58,19 +61,10 @@ class BoundedWorker:
         with self._lock:
             self._end()
 
-    def __del__(self) -> None:
-        self._end()
-
     def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):  # what was to be written has no reader
-                    pipe.close()
+        self._process = None
+        if self._finish is not None:
+            self._finish()  # does nothing the second time
 
     def _ensure_started(self) -> IO[str]:
         if self._process is None:
@@ -83,10 +77,13 @@ class BoundedWorker:
                 encoding="utf-8",
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
-            assert self._process.stdout is not None
             self._lines = queue.SimpleQueue()
             arguments = (self._process.stdout, self._lines)
-            threading.Thread(target=_forward, args=arguments, daemon=True).start()
+            reader = threading.Thread(target=_forward, args=arguments, daemon=True)
+            reader.start()
+            # Not __del__: at the end of a program that comes after the threads have been stopped,
+            # and a pipe that one of them was reading can then be closed by nobody.
+            self._finish = weakref.finalize(self, _end_process, self._process, reader)
             self._await_start()
         assert self._process is not None
         assert self._process.stdin is not None
@@ -103,13 +100,25 @@ class BoundedWorker:
         raise RuntimeError(f"the child process for {self._function} did not start")
 
 
+def _end_process(process: subprocess.Popen[str], reader: threading.Thread) -> None:
+    """Kill the child; its output then ends, and the thread that reads it with it."""
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):  # what was to be written has no reader
+            process.stdin.close()
+    if reader is not threading.current_thread():  # garbage may be collected in any thread
+        reader.join(_END_SECONDS)
+
+
 def _forward(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:
-    """Pass lines on as they come; an empty one says that the process has ended."""
-    try:
+    """Pass lines on as they come; an empty one says that the process has ended.
+
+    Nobody else touches the pipe: closing it while it is read would wait for the reader.
+    """
+    with pipe, contextlib.suppress(ValueError):  # something printed there is not UTF-8
         for line in pipe:
             lines.put(line)
-    except (OSError, ValueError):
-        pass  # closed while it was read
     lines.put("")
 
 

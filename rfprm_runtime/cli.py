@@ -21,6 +21,7 @@ from rfprm_runtime.types import Overflow
 try:
     import typer
     from rich.console import Console
+    from rich.markup import escape
 except ImportError:
     raise SystemExit(f"rfprm: {MissingExtraError('typer', 'cli', 'the command line')}") from None
 
@@ -81,6 +82,10 @@ def score(
             show_progress_bar=True,
         )
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    if not summary.num_scored + summary.num_failed:
+        console.print(
+            f"{traces} is empty: there are no traces to score", markup=False, style="yellow"
+        )
     console.print(f"{summary.num_scored} traces scored → {output}", markup=False)
     for error in summary.first_errors:
         console.print(error, markup=False, style="red")
@@ -134,7 +139,7 @@ def _command_that_raises(error: ImportError) -> Callable[..., None]:
         if isinstance(error, MissingExtraError)
         else str(error)
     )
-    command.__doc__ = f"(not available: {extra})"
+    command.__doc__ = f"(not available: {escape(extra)})"  # [train] is no markup
     return command
 
 

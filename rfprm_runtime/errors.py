@@ -21,21 +21,36 @@ class InvalidTrajectoryError(RfprmError, ValueError):
 class TraceTooLongError(RfprmError, ValueError):
     """The encoded trajectory, or a part that cannot be split, exceeds the model's positions."""
 
-    def __init__(self, num_tokens: int, max_positions: int, *, windowed: bool = False) -> None:
-        """``windowed``: windows were tried, and ``num_tokens`` is what one of them would need."""
+    def __init__(
+        self, num_tokens: int, max_positions: int, *, windowed: bool = False, place: str = ""
+    ) -> None:
+        """``windowed``: windows were tried, and ``num_tokens`` is what one of them would need.
+        ``place``: which one of several trajectories it is."""
         self.num_tokens, self.max_positions, self.windowed = num_tokens, max_positions, windowed
-        super().__init__(
+        message = (
             f"the question with a single step, or with the response, encodes to {num_tokens} "
             f"tokens, but the model has {max_positions} positions; split that step or shorten it"
             if windowed
             else f"the trajectory encodes to {num_tokens} tokens, but the model has "
-            f"{max_positions} positions; pass overflow='window' to score its later steps with a "
-            "shortened past, or use a model with more positions"
+            f"{max_positions} positions; pass overflow='window' (--overflow window) to score its "
+            "later steps with a shortened past, or use a model with more positions"
         )
+        self.place = place
+        super().__init__(f"{place}: {message}" if place else message)
+
+    def at(self, place: str) -> TraceTooLongError:
+        """The same, with its ``place`` in the message."""
+        return type(self)(self.num_tokens, self.max_positions, windowed=self.windowed, place=place)
 
     def __reduce__(self) -> tuple[Callable[..., TraceTooLongError], tuple[()]]:
         # The default rebuilds from the message alone, which this constructor does not take.
-        return partial(type(self), self.num_tokens, self.max_positions, windowed=self.windowed), ()
+        return partial(
+            type(self),
+            self.num_tokens,
+            self.max_positions,
+            windowed=self.windowed,
+            place=self.place,
+        ), ()
 
 
 UNSCORABLE = (InvalidTrajectoryError, TraceTooLongError)

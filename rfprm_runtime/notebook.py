@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from rfprm_runtime.arguments import check_has
 from rfprm_runtime.tint import solid_tint, tint
 
 if TYPE_CHECKING:
@@ -36,8 +37,11 @@ class ShownTrace:
 def show(trajectory: Trajectory, score: TrajectoryScore) -> ShownTrace:
     """The steps of a trace tinted by their scores, in a notebook.
 
-    Raises ``ValueError`` where ``score`` is of another trace, with another number of steps.
+    Raises ``ValueError`` where ``score`` is of another trace, with another number of steps, and for
+    what is no trajectory or no score.
     """
+    check_has("trajectory", trajectory, "steps", "a Trajectory: show(trajectory, score)")
+    check_has("score", score, "step_scores", "a TrajectoryScore: show(trajectory, score)")
     num_steps, num_scores = len(trajectory.steps), len(score.step_scores)
     if num_steps != num_scores:
         raise ValueError(

@@ -6,6 +6,7 @@ Knows files and field names. A bad line becomes an error with its number and nev
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,22 +43,26 @@ def read_lines(path: Path, *, split: SplitRule = "blank_lines") -> Iterator[Line
 def _read_line(number: int, content: bytes, split: SplitRule) -> Line:
     fields: dict[str, Any] | None = None
     try:
-        fields = _parse(content)
+        fields = parse_object(content)
         return Line(number, fields, trajectory_from_fields(fields, split=split))
     except InvalidTrajectoryError as error:
         return Line(number, fields, error)
 
 
-def _parse(content: bytes) -> dict[str, Any]:
+def parse_object(content: bytes) -> dict[str, Any]:
+    """The fields of a line. Raises :class:`InvalidTrajectoryError` where it has none."""
     try:
-        fields = json.loads(content.decode("utf-8-sig"))
+        # Without its line end: what is cut off would else be missed on a line 2 that is not there.
+        fields = json.loads(content.rstrip(b"\r\n").decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InvalidTrajectoryError(
             f"not UTF-8: byte {content[error.start]:#04x} at column {error.start}; save the file "
             "as UTF-8"
         ) from None
+    except json.JSONDecodeError as error:
+        raise InvalidTrajectoryError(f"not JSON: {error.msg}, column {error.colno}") from None
     except (ValueError, RecursionError) as error:
-        raise InvalidTrajectoryError(f"not JSON: {error}") from None
+        raise InvalidTrajectoryError(f"not JSON that can be read: {error}") from None
     if not isinstance(fields, dict):
         raise InvalidTrajectoryError(
             f"a JSON {type(fields).__name__}, expected an object with a question and its steps"
@@ -77,7 +82,7 @@ def trajectory_from_fields(
     Other fields are not looked at, so records keep whatever else they carry.
     Raises :class:`InvalidTrajectoryError`.
     """
-    question = _first_of(fields, QUESTION_FIELDS, "a question")
+    question = _first_of(fields, QUESTION_FIELDS, "question")
     if "steps" not in fields:
         text = _first_of(fields, TEXT_FIELDS, "steps, or the text of a trace")
         return Trajectory.from_text(question, text, split=split)
@@ -109,13 +114,31 @@ def read_trajectories(path: Path, *, split: SplitRule = "blank_lines") -> list[T
 
 
 def json_line(fields: dict[str, Any]) -> str:
-    """The line of a JSONL file for ``fields``, its line end included; text stays readable."""
-    text = json.dumps(fields, ensure_ascii=False)
+    """The line of a JSONL file for ``fields``, its line end included; text stays readable.
+
+    NaN and infinite numbers, which Python reads and JSON does not know, become null: a line with
+    one of them in it is lost to most other readers, with all its fields.
+    """
+    try:
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        fields = _without_odd_numbers(fields)
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and UTF-8 cannot hold
-        text = json.dumps(fields)
+        text = json.dumps(fields, allow_nan=False)
     return text + "\n"
+
+
+def _without_odd_numbers(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _without_odd_numbers(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_odd_numbers(item) for item in value]
+    return value
 
 
 def example_traces_path() -> Path:

@@ -5,14 +5,15 @@ score → aggregate → (vote) → sort. Knows no tokens and no models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, TypeVar, get_args, overload
 
-from rfprm_runtime.aggregation import Aggregation, aggregate
-from rfprm_runtime.answers import AnswerChecker, final_answer, group_answers
-from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
+from rfprm_runtime.aggregation import Aggregation, aggregate, check_aggregation
+from rfprm_runtime.answers import AnswerChecker, final_answer, group_answers, need_algebra
+from rfprm_runtime.arguments import check_choice, check_has, check_whole, shown
+from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError, TraceTooLongError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Float32Array, Overflow, Trajectory, TrajectoryScore
@@ -110,9 +111,16 @@ class Reranker:
         r"""``extract_answer`` gets a candidate's text and says its answer; the default takes the
         last ``\boxed{…}``, ``#### …`` or "the answer is …", or else the last number.
         ``same_answer`` says whether two spell the same; by default numbers are compared by value
-        and all else by math-verify, for at most five seconds (extra ``math``; for votes only).
+        and all else by math-verify, for at most five seconds (extra ``math``; for votes where some
+        answer is no plain number).
         ``split`` and ``overflow`` are those of :meth:`Trajectory.from_text` and
-        :meth:`Scorer.score_batch`."""
+        :meth:`Scorer.score_batch`.
+
+        Raises ``ValueError`` for what is no scorer, aggregation, split or overflow."""
+        check_has("scorer", scorer, "score_batch", "a Scorer: Scorer.load(FOLDER)")
+        check_aggregation("aggregation", aggregation)
+        check_choice("split", split, get_args(SplitRule))
+        check_choice("overflow", overflow, get_args(Overflow))
         self._scorer = scorer
         self._aggregation = aggregation
         self._extract_answer = extract_answer
@@ -137,7 +145,8 @@ class Reranker:
 
         Raises :class:`InvalidTrajectoryError` and :class:`TraceTooLongError` as
         :meth:`Scorer.score_batch` does, ``ValueError`` where there are no candidates or where
-        ``top_k`` is below 1, and :class:`MissingExtraError` for a vote without math-verify.
+        ``top_k`` is below 1, and :class:`MissingExtraError` for a vote that needs math-verify,
+        which is not installed.
         """
         return self.rank_many(
             [question], [candidates], top_k=top_k, method=method, on_error=on_error
@@ -160,8 +169,6 @@ class Reranker:
         numbers differ.
         """
         _check_arguments(questions, candidates, top_k, method, on_error)
-        if method != "best_of_n":
-            self._prepare_votes()
         parsed = [
             [self._trajectory(question, item, place) for place, item in enumerate(group)]
             for question, group in zip(questions, candidates, strict=True)
@@ -170,6 +177,9 @@ class Reranker:
         errors = [item for item in flat if isinstance(item, RfprmError)]
         if errors and on_error == "raise":
             raise errors[0]
+        answers = list(map(self._answers, candidates, parsed))
+        if method != "best_of_n" and any(map(need_algebra, answers)):
+            self._prepare_votes()  # before hours of scoring
         valid = [item for item in flat if isinstance(item, Trajectory)]
         scores = iter(
             self._scorer.score_batch(
@@ -180,12 +190,15 @@ class Reranker:
             )
         )
         rankings = []
-        for question, given, group in zip(questions, candidates, parsed, strict=True):
-            found = [item if isinstance(item, RfprmError) else next(scores) for item in group]
+        for question, group, said in zip(questions, parsed, answers, strict=True):
+            found = [
+                item if isinstance(item, RfprmError) else _placed(next(scores), question, place)
+                for place, item in enumerate(group)
+            ]
             unscored = next((item for item in found if isinstance(item, RfprmError)), None)
             if unscored is not None and on_error == "raise":
                 raise unscored
-            rankings.append(self._rank(question, given, group, found, method, top_k))
+            rankings.append(self._rank(question, group, found, said, method, top_k))
         return rankings
 
     def close(self) -> None:
@@ -222,16 +235,24 @@ class Reranker:
                 )
             return item
         except InvalidTrajectoryError as error:
-            return InvalidTrajectoryError(
-                f"candidate {place} (from 0) of {question[:60]!r}: {error}"
-            )
+            return InvalidTrajectoryError(f"{_place(question, place)}: {error}")
+
+    def _answers(
+        self,
+        given: Sequence[str | Trajectory],
+        parsed: Sequence[Trajectory | RfprmError],
+    ) -> list[str | None]:
+        return [
+            self._extract_answer(text_of(item)) if isinstance(found, Trajectory) else None
+            for item, found in zip(given, parsed, strict=True)
+        ]
 
     def _rank(
         self,
         question: str,
-        given: Sequence[str | Trajectory],
         trajectories: Sequence[Trajectory | RfprmError],
         scores: Sequence[TrajectoryScore | RfprmError],
+        said: Sequence[str | None],
         method: Method,
         top_k: int | None,
     ) -> Ranking:
@@ -240,8 +261,8 @@ class Reranker:
             for score in scores
         ]
         answers = [
-            self._extract_answer(text_of(item)) if value is not None else None
-            for item, value in zip(given, values, strict=True)
+            answer if value is not None else None
+            for answer, value in zip(said, values, strict=True)
         ]
         votes = () if method == "best_of_n" else self._count(answers, values, method)
         order = _order(values, votes, by_value=method != "majority_vote")
@@ -265,6 +286,17 @@ class Reranker:
         same = self._same_answer or (self._checker.agree if self._checker is not None else None)
         weights = [1.0 if method == "majority_vote" else (value or 0.0) for value in values]
         return count_votes(answers, weights, same_answer=same)
+
+
+def _place(question: str, index: int) -> str:
+    return f"candidate {index} (from 0) of {question[:60]!r}"
+
+
+def _placed(
+    found: TrajectoryScore | RfprmError, question: str, index: int
+) -> TrajectoryScore | RfprmError:
+    """An error of the scorer says which candidate it is about."""
+    return found.at(_place(question, index)) if isinstance(found, TraceTooLongError) else found
 
 
 def count_votes(
@@ -315,6 +347,14 @@ def _check_arguments(
 ) -> None:
     if isinstance(questions, str) or any(isinstance(group, str) for group in candidates):
         raise ValueError("got one string where a list of questions or candidates was expected")
+    for index, question in enumerate(questions):
+        if not isinstance(question, str):
+            raise ValueError(f"question {index} (from 0) is {shown(question)}, expected a string")
+    for index, group in enumerate(candidates):
+        if not isinstance(group, Sized):
+            raise ValueError(
+                f"the candidates to question {index} (from 0) are {shown(group)}, expected a list"
+            )
     if len(questions) != len(candidates):
         raise ValueError(
             f"got {len(questions)} questions and {len(candidates)} lists of candidates"
@@ -322,9 +362,7 @@ def _check_arguments(
     empty = next((i for i, group in enumerate(candidates) if not len(group)), None)
     if empty is not None:
         raise ValueError(f"question {empty} (from 0) has no candidates to rank")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k is {top_k}, expected at least 1, or None for all")
-    if method not in get_args(Method):
-        raise ValueError(f"method is {method!r}, expected one of {get_args(Method)}")
-    if on_error not in ("raise", "rank_last"):
-        raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'rank_last'")
+    if top_k is not None:
+        check_whole("top_k", top_k, more=", or None for all")
+    check_choice("method", method, get_args(Method))
+    check_choice("on_error", on_error, ("raise", "rank_last"))

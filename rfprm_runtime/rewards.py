@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.arguments import check_choice
+
 FloatArray = NDArray[np.float64]
 Rewards = Sequence[float | None] | NDArray[Any]
 """One number a sample; None or NaN where a sample could not be scored."""
@@ -92,7 +94,7 @@ def group_advantages(
     negative ε or ``clip``, and for an infinite reward.
     """
     values = _one_dimensional(rewards)
-    _check_choice("scale", scale, get_args(Scale))
+    check_choice("scale", scale, get_args(Scale))
     if epsilon < 0.0 or (clip is not None and clip < 0.0):
         raise ValueError(f"epsilon is {epsilon} and clip {clip}, expected 0 or more")
     advantages = np.zeros_like(values)
@@ -129,7 +131,7 @@ def step_credits(
     negative temperature.
     """
     scores = _one_dimensional(step_scores)
-    _check_choice("form", form, get_args(CreditForm))
+    check_choice("form", form, get_args(CreditForm))
     if len(scores) == 0 or np.isnan(scores).any():
         raise ValueError(
             f"got step scores {scores.tolist()}, expected at least one and no None or NaN; leave "
@@ -206,8 +208,3 @@ def _as_floats(values: Any, name: str) -> FloatArray:
     if np.isinf(array).any():
         raise ValueError(f"{name} holds an infinite number; a reward has to be finite")
     return array
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}, expected one of {choices}")

@@ -52,7 +52,8 @@ def score_file(
     Every input field is kept; ``step_scores``, ``trajectory_score`` and ``reward`` are added,
     with ``prefix`` before their names, and with ``overflow="window"`` ``windowed_from`` too.
     A line that cannot be scored goes, with its number and the reason, to
-    ``OUTPUT.errors.jsonl``, a file that is there only when such lines are.
+    ``OUTPUT.errors.jsonl``, a file that is there only when such lines are. The output's folder is
+    made where it is missing.
 
     Raises :class:`RfprmError` where output and input are the same file, ``OSError`` where a file
     cannot be read or written.
@@ -62,6 +63,7 @@ def score_file(
     summary = FileSummary(errors_path=output.with_name(output.name + ".errors.jsonl"))
     names = ADDED_FIELDS + (WINDOW_FIELDS if overflow == "window" else ())
     added = {name: prefix + name for name in names}
+    output.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         scored_file = stack.enter_context(replacing(output))
         errors_file = stack.enter_context(replacing(summary.errors_path))

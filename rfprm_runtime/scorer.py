@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.aggregation import trajectory_reward
+from rfprm_runtime.arguments import check_choice
 from rfprm_runtime.artifact import check_files
 from rfprm_runtime.backends import choose_backend, open_backend
 from rfprm_runtime.backends.base import Backend, CachingBackend
@@ -63,7 +64,7 @@ class Scorer:
         share_prefixes: bool = True,
         session_bytes: int = DEFAULT_SESSION_BYTES,
     ) -> None:
-        _check_choice("mode", mode, ("auto", "throughput", "latency"))
+        check_choice("mode", mode, ("auto", "throughput", "latency"))
         self.manifest = manifest
         self._encoder = encoder
         self._backend = backend
@@ -135,7 +136,10 @@ class Scorer:
     ) -> TrajectoryScore:
         """Score one trace. Raises as :meth:`score_batch` does."""
         trajectory = Trajectory.build(question=question, steps=steps, response=response)
-        return self.score_batch([trajectory], overflow=overflow)[0]
+        [found] = self.score_batch([trajectory], overflow=overflow, on_error="return")
+        if isinstance(found, RfprmError):
+            raise found  # without a place: there is one only
+        return found
 
     @overload
     def score_batch(
@@ -184,13 +188,15 @@ class Scorer:
         ``show_progress_bar`` draws tokens done of tokens to do on stderr; ``on_scored`` is called
         with the number of traces that were just scored (``tqdm.update`` fits).
         """
-        _check_choice("overflow", overflow, ("error", "window"))
-        _check_choice("on_error", on_error, ("raise", "return"))
+        check_choice("overflow", overflow, ("error", "window"))
+        check_choice("on_error", on_error, ("raise", "return"))
         if self._closed:
             raise BackendError("the scorer was closed; load it again")
         prepared = [self._prepare(item, index, overflow) for index, item in enumerate(trajectories)]
         if on_error == "raise":
-            for item in prepared:
+            for index, item in enumerate(prepared):
+                if isinstance(item, TraceTooLongError):
+                    raise item.at(f"item {index} (from 0)")
                 if isinstance(item, RfprmError):
                     raise item
         valid = [item for item in prepared if not isinstance(item, RfprmError)]
@@ -203,8 +209,9 @@ class Scorer:
         """Render and encode; what cannot be scored is found here, before anything runs."""
         if not isinstance(trajectory, Trajectory):
             return InvalidTrajectoryError(
-                f"item {index} is {type(trajectory).__name__}, expected a Trajectory; build one "
-                "with Trajectory(question=…, steps=[…]) or Trajectory.from_text(question, text)"
+                f"item {index} (from 0) is {type(trajectory).__name__}, expected a Trajectory; "
+                "build one with Trajectory(question=…, steps=[…]) or "
+                "Trajectory.from_text(question, text)"
             )
         row = self._encoder.encode(trajectory)
         limit = self.manifest.max_positions
@@ -328,8 +335,3 @@ class Scorer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}, expected one of {choices}")

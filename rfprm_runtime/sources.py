@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 from rfprm_runtime.errors import InvalidTrajectoryError, MissingExtraError, SourceError
 from rfprm_runtime.formats import Candidate, question_of, read_candidates
 from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.records import parse_object
 
 HUB_PREFIX = "hf://"
 JSONL_SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -99,12 +99,9 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | InvalidTrajec
 def parse_json_row(line: bytes) -> dict[str, Any] | InvalidTrajectoryError:
     """The fields of a line of a JSONL file, or why it has none."""
     try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        return InvalidTrajectoryError(f"not JSON in UTF-8: {error}")
-    if isinstance(row, dict):
-        return row
-    return InvalidTrajectoryError(f"a JSON {type(row).__name__}, expected an object")
+        return parse_object(line)
+    except InvalidTrajectoryError as error:
+        return error
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

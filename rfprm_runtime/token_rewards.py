@@ -8,12 +8,13 @@ that a policy sampled (:func:`token_offsets`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.arguments import check_choice, shown
 from rfprm_runtime.parsing import THINKING_STYLES
 
 Placement = Literal["last", "spread"]
@@ -76,8 +77,15 @@ def token_offsets(
     character each have the whole of it; those that decode to nothing have none, [n, n).
 
     Raises ``ValueError`` where the pieces do not make up the text, as when ``decode`` cleans up
-    spaces.
+    spaces, and for what is no list of ids or no such function.
     """
+    if hasattr(decode, "decode") or not callable(decode):
+        raise ValueError(
+            f"decode is {shown(decode)}, expected a function of ids to text, such as lambda ids: "
+            "tokenizer.decode(ids, skip_special_tokens=True)"
+        )
+    if isinstance(token_ids, str) or not isinstance(token_ids, Iterable):
+        raise ValueError(f"token_ids is {shown(token_ids)}, expected the ids of the tokens")
     ids = list(token_ids)
     text = decode(ids)
     offsets: list[tuple[int, int]] = []
@@ -172,8 +180,7 @@ def token_rewards(
     Raises ``ValueError`` where the numbers of both differ, a span is empty or outside the tokens,
     or spans overlap.
     """
-    if placement not in get_args(Placement):
-        raise ValueError(f"placement is {placement!r}, expected one of {get_args(Placement)}")
+    check_choice("placement", placement, get_args(Placement))
     values, edges = np.asarray(step_rewards, dtype=np.float64), np.asarray(spans, dtype=np.int64)
     if values.ndim != 1 or edges.shape != (len(values), 2):
         raise ValueError(

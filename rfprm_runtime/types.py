@@ -180,6 +180,7 @@ def _one_line(error: ValidationError) -> str:
     for problem in error.errors(include_url=False):
         field = ".".join(str(place) for place in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
+        message = message.replace("Input should be", "expected")
         if not problem["type"].startswith(("value_error", "missing")):
             message += f" (got {type(problem['input']).__name__})"
         parts.append(f"{field}: {message}")

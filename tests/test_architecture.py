@@ -25,7 +25,7 @@ MAY_IMPORT = {
 LAYERS = [
     {"errors"},
     {"parsing", "rotary", "cores", "bounded", "endpoint", "rewards", "token_rewards", "whole_files",
-     "tint", "command_line"},
+     "tint", "command_line", "arguments"},
     {"types", "manifest", "notebook"},
     {"families", "rendering", "encoding", "batching", "readout", "aggregation", "windowing",
      "artifact", "records", "formats", "answers", "native"},

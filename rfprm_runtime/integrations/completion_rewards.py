@@ -8,16 +8,26 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, get_args
 
-from rfprm_runtime.aggregation import Aggregation, aggregate
+from rfprm_runtime.aggregation import Aggregation, aggregate, check_aggregation
 from rfprm_runtime.answers import AnswerChecker, final_answer
+from rfprm_runtime.arguments import (
+    check_choice,
+    check_finite,
+    check_flag,
+    check_one_for_each,
+    check_whole,
+    is_nothing,
+)
 from rfprm_runtime.errors import UNSCORABLE, InvalidTrajectoryError, RfprmError
 from rfprm_runtime.integrations.prompts import question_of
+from rfprm_runtime.manifest import MANIFEST_NAME, read_manifest
 from rfprm_runtime.micro_batcher import MicroBatcher
 from rfprm_runtime.parsing import SplitRule, parse_trace
 from rfprm_runtime.rewards import DEFAULT_BETA, mixed_reward, unit_reward
@@ -31,7 +41,11 @@ Opened = TypeVar("Opened")
 
 @dataclass(frozen=True)
 class RewardSettings:
-    """How completions are scored. Pickles, and two equal ones share a scorer within a process."""
+    """How completions are scored. Pickles, and two equal ones share a scorer within a process.
+
+    Raises ``ValueError`` for a setting that cannot be, and :class:`ArtifactError` where the folder
+    holds no artifact; not where it is unpickled, which may be on another machine.
+    """
 
     artifact: str
     beta: float = DEFAULT_BETA
@@ -57,12 +71,36 @@ class RewardSettings:
                 "no artifact: pass artifact=FOLDER (one that rfprm export wrote), or set "
                 "RFPRM_ARTIFACT"
             )
-        mixed_reward(0.0, 0.0, self.beta)  # refuses a wrong beta now, not at the first step
+        if not Path(self.artifact, MANIFEST_NAME).is_file():
+            read_manifest(Path(self.artifact))  # says what is there instead
+        # Refused now, not at the first step.
+        mixed_reward(0.0, 0.0, self.beta)
+        check_aggregation("process", self.process)
+        check_choice("split", self.split, get_args(SplitRule))
+        check_choice("overflow", self.overflow, get_args(Overflow))
+        check_flag("unit_scale", self.unit_scale)
+        check_finite("answer_timeout", self.answer_timeout)
+        if self.num_threads is not None:
+            check_whole("num_threads", self.num_threads, more=", or None for all cores")
         if self.unit_scale and callable(self.process):
             raise ValueError(
                 "unit_scale knows the range of named aggregations only; let the function return "
                 "a number in [0, 1] and leave unit_scale out"
             )
+
+    @classmethod
+    def build(
+        cls, artifact: str, settings: Mapping[str, Any], *, adapters_own: Sequence[str]
+    ) -> RewardSettings:
+        """From the keyword arguments of an adapter. Raises ``ValueError`` for an unknown one, with
+        the known ones, ``adapters_own`` among them, and as the constructor does."""
+        known = [field.name for field in fields(cls) if field.name != "artifact"]
+        for name in settings:
+            if name not in known:
+                raise ValueError(
+                    f"there is no setting {name!r}; expected some of {[*adapters_own, *known]}"
+                )
+        return cls(artifact, **settings)
 
 
 @dataclass(frozen=True)
@@ -90,14 +128,13 @@ def completion_rewards(
     ``outcomes`` [N] are those of :func:`judge_answers` or of anyone else, None where unknown;
     without any, the reward is the process reward alone. A completion without steps, or with too
     many tokens, has an error in place of a reward; what is wrong with settings, files or the
-    machine is raised.
+    machine is raised. Raises ``ValueError`` where the numbers of prompts, completions and outcomes
+    differ.
     """
-    found = [None] * len(completions) if outcomes is None else [*map(_as_float, outcomes)]
-    if len(found) != len(completions):
-        raise ValueError(
-            f"got {len(found)} outcomes for {len(completions)} completions, expected one of each, "
-            "None where it is not known"
-        )
+    count = len(completions)
+    check_one_for_each("prompts", prompts, count, "completions")
+    found = [None] * count if outcomes is None else [*map(_as_float, outcomes)]
+    check_one_for_each("outcomes", found, count, "completions")
     trajectories = [
         _trajectory(prompt, text, settings)
         for prompt, text in zip(prompts, completions, strict=True)
@@ -154,13 +191,20 @@ def judge_answers(
     """1 where a completion's final answer means the same as its target, else 0.
 
     A completion that gives no answer, or was cut off in the middle of its thinking, is wrong. None
-    where there is no target, or where it could not be found out in time.
-    Raises :class:`MissingExtraError` where math-verify is not installed.
+    where there is no target (:func:`is_answer`), or where it could not be found out in time.
+    Raises :class:`MissingExtraError` where math-verify is not installed, ``ValueError`` where the
+    numbers differ.
     """
+    check_one_for_each("right answers", targets, len(completions), "completions")
     checker = once_per_process(("answers", settings.answer_timeout), lambda: _checker(settings))
     return [
         _judge(checker, text, target) for text, target in zip(completions, targets, strict=True)
     ]
+
+
+def is_answer(target: Any) -> bool:
+    """Whether there is something to compare with: not None, NaN or blank."""
+    return not is_nothing(target) and bool(str(target).strip())
 
 
 def _checker(settings: RewardSettings) -> AnswerChecker:
@@ -168,12 +212,11 @@ def _checker(settings: RewardSettings) -> AnswerChecker:
 
 
 def _judge(checker: AnswerChecker, text: str, target: Any) -> Outcome:
-    wanted = None if target is None else str(target).strip()
-    if not wanted:
+    if not is_answer(target):
         return None
     # GSM8K's column holds a whole solution; a bare target is taken as it stands.
-    if "####" in wanted or "\\boxed" in wanted:
-        wanted = final_answer(wanted)
+    said = str(target).strip()
+    wanted = final_answer(said) if "####" in said or "\\boxed" in said else said
     given = final_answer(parse_trace(text).response)
     if given is None:
         return 0.0

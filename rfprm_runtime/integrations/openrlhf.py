@@ -16,11 +16,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from rfprm_runtime.arguments import check_finite, check_flag, check_one_for_each
 from rfprm_runtime.errors import InvalidTrajectoryError, MissingExtraError
 from rfprm_runtime.integrations.completion_rewards import (
     CompletionReward,
     RewardSettings,
     completion_rewards,
+    is_answer,
     judge_answers,
     score_in_common,
 )
@@ -38,12 +40,19 @@ def process_reward(
     what follows the prompt, less the end tokens
     (:data:`~rfprm_runtime.integrations.prompts.END_TOKENS`), and the question what the user says
     last in the prompt.
-    ``outcome``: whether labels are right answers, to be compared with the final ones of responses
-    (extra ``math``); otherwise the process reward is all. ``unscorable``: the reward of what cannot
-    be scored, which is warned of; OpenRLHF knows no missing reward. ``settings``: the other fields
-    of :class:`~rfprm_runtime.integrations.completion_rewards.RewardSettings`.
+    ``outcome``: True, the default, where labels are right answers, to be compared with the final
+    ones of responses (extra ``math``); with False the process reward is all. ``unscorable``: the
+    reward of what cannot be scored, which is warned of; OpenRLHF knows no missing reward.
+    ``settings``: the other fields of
+    :class:`~rfprm_runtime.integrations.completion_rewards.RewardSettings`.
+
+    Raises ``ValueError`` for a setting that is unknown or cannot be, :class:`ArtifactError` where
+    the folder holds no artifact.
     """
-    chosen = RewardSettings(artifact=str(artifact), **settings)
+    own = ("outcome", "unscorable")
+    chosen = RewardSettings.build(str(artifact or ""), settings, adapters_own=own)
+    check_flag("outcome", outcome)
+    check_finite("unscorable", unscorable)
     return partial(_reward_func, chosen, outcome, unscorable)
 
 
@@ -97,8 +106,9 @@ def _rewards(
     prompts: Sequence[str],
     labels: Sequence[Any],
 ) -> list[CompletionReward]:
+    check_one_for_each("prompts", prompts, len(queries), "queries")
     responses = [_response(query, prompt) for query, prompt in zip(queries, prompts, strict=True)]
-    if outcome and not all(label is not None and str(label).strip() for label in labels):
+    if outcome and not all(map(is_answer, labels)):
         raise ValueError(
             f"labels are {list(labels)!r}, expected right answers (--data.label_key); pass "
             "outcome=False to train on the process reward alone"

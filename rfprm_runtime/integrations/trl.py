@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from rfprm_runtime.arguments import check_flag, check_one_for_each, shown
 from rfprm_runtime.integrations.completion_rewards import (
     CompletionReward,
     Outcome,
@@ -39,9 +40,9 @@ def process_reward(
 
     ``outcome``: the data set's column with the right answers, which are compared with the final
     answers of completions (extra ``math``); or another reward function of TRL's kind, for example
-    ``trl.rewards.accuracy_reward``, whose rewards are the outcomes; or None for the process reward
-    alone. ``question``: the column with the questions; without it the prompt holds the question
-    (what the user says last). ``settings``: the other fields of
+    ``trl.rewards.accuracy_reward``, whose rewards are the outcomes; or None, the default, for the
+    process reward alone. ``question``: the column with the questions; without it the prompt holds
+    the question (what the user says last). ``settings``: the other fields of
     :class:`~rfprm_runtime.integrations.completion_rewards.RewardSettings`.
 
     The function is logged as ``process_reward_function`` (``…_async`` where ``asynchronous``). It
@@ -50,9 +51,19 @@ def process_reward(
     ``process_reward/process``, ``…/outcome``, ``…/num_steps`` (means), ``…/unscorable`` (share) and
     ``…/seconds``; its columns in the completions table: ``process`` and ``outcome``.
 
-    Raises ``ValueError`` for settings that do not fit each other.
+    Raises ``ValueError`` for an unknown setting and for settings that cannot be or do not fit each
+    other, :class:`ArtifactError` where the folder holds no artifact.
     """
-    chosen = RewardSettings(artifact=str(artifact), **settings)
+    own = ("outcome", "question", "asynchronous")
+    chosen = RewardSettings.build(str(artifact or ""), settings, adapters_own=own)
+    if not (outcome is None or isinstance(outcome, str) or callable(outcome)):
+        raise ValueError(
+            f"outcome is {shown(outcome)}, expected the name of a column with right answers, a "
+            "reward function, or None for the process reward alone"
+        )
+    if not (question is None or isinstance(question, str)):
+        raise ValueError(f"question is {shown(question)}, expected the name of a column, or None")
+    check_flag("asynchronous", asynchronous)
     if inspect.iscoroutinefunction(outcome) and not asynchronous:
         raise ValueError("the outcome is an async function; pass asynchronous=True to await it")
     # By position: a column of the data set may be called anything.
@@ -112,21 +123,24 @@ def _rewards(
     shared_scorer(settings)  # so that loading it is not part of the time
     started = time.perf_counter()
     texts = [trace_of(completion) for completion in completions]
-    questions = _column(columns, question, "question") if question else prompts
+    count = len(texts)
+    questions = _column(columns, question, "question", count) if question else prompts
     if isinstance(outcome, str):
-        outcomes = judge_answers(texts, _column(columns, outcome, "outcome"), settings)
+        outcomes = judge_answers(texts, _column(columns, outcome, "outcome", count), settings)
     rewards = completion_rewards(questions, texts, outcomes, settings)
     _report(rewards, columns, time.perf_counter() - started)
     return [reward.reward for reward in rewards]
 
 
-def _column(columns: dict[str, Any], name: str, setting: str) -> Sequence[Any]:
+def _column(columns: dict[str, Any], name: str, setting: str, count: int) -> Sequence[Any]:
     if name not in columns:
         known = sorted(
             set(columns) - {"trainer_state", "log_extra", "log_metric", "completion_ids"}
         )
         raise ValueError(f"{setting}={name!r} is no column of the data set; it has {known}")
-    return columns[name]  # type: ignore[no-any-return]
+    values: Sequence[Any] = columns[name]
+    check_one_for_each(f"the column {name!r}", values, count, "completions")
+    return values
 
 
 def _report(rewards: Sequence[CompletionReward], columns: dict[str, Any], seconds: float) -> None:

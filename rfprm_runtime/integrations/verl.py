@@ -14,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from rfprm_runtime.arguments import check_finite, check_flag, check_one_for_each, shown
 from rfprm_runtime.integrations.completion_rewards import (
     CompletionReward,
     RewardSettings,
     completion_rewards,
+    is_answer,
     judge_answers,
     once_per_process,
     score_in_common,
@@ -40,15 +42,16 @@ def compute_score(
     The question is ``extra_info["question"]``, which verl's preparation of GSM8K puts there (other
     preparations need a line for it, or ``question_key`` names another field).
     ``reward_kwargs`` (``+reward.custom_reward_function.reward_kwargs.NAME=VALUE``): ``artifact``
-    (or the variable RFPRM_ARTIFACT), ``question_key``, ``outcome`` (False: the process reward
-    alone, the ground truth is not looked at), ``unscorable`` (the score of what cannot be scored,
-    0.0), and the other fields of
+    (or the variable RFPRM_ARTIFACT), ``question_key``, ``outcome`` (True unless set; False: the
+    process reward alone, the ground truth is not looked at), ``unscorable`` (the score of what
+    cannot be scored, 0.0), and the other fields of
     :class:`~rfprm_runtime.integrations.completion_rewards.RewardSettings`.
 
     The keys are always ``score``, ``process``, ``num_steps``, ``scored`` and, with outcomes,
     ``acc``; verl needs the same ones of every sample and knows no missing reward. What cannot be
     scored has ``scored`` 0, and is warned of.
-    Raises ``ValueError`` where settings, the question or the ground truth are missing.
+    Raises ``ValueError`` where settings, the question or the ground truth are missing or cannot be,
+    :class:`ArtifactError` where the folder holds no artifact.
     """
     [found] = compute_score_batch(
         [data_source], [solution_str], [ground_truth], [extra_info], **reward_kwargs
@@ -82,6 +85,16 @@ def compute_score_batch(
 ) -> list[dict[str, float]]:
     """Many samples, for verl's ``BatchRewardManager``; otherwise as :func:`compute_score`."""
     settings, own = _settings(reward_kwargs)
+    count = len(solution_strs)
+    for name, values in (
+        ("data_sources", data_sources),
+        ("ground_truths", ground_truths),
+        ("extra_infos", extra_infos),
+    ):
+        check_one_for_each(name, values, count, "solution_strs")
+    for text in solution_strs:
+        if not isinstance(text, str):
+            raise ValueError(f"solution_str is {shown(text)}, expected the text of a completion")
     questions = [_question(extra_info, own["question_key"]) for extra_info in extra_infos]
     outcomes = None
     if own["outcome"]:
@@ -100,8 +113,10 @@ def _settings(reward_kwargs: dict[str, Any]) -> tuple[RewardSettings, dict[str, 
     ignored = ("reward_router_address", "reward_model_tokenizer")
     given = {name: value for name, value in reward_kwargs.items() if name not in ignored}
     own.update({name: given.pop(name) for name in own if name in given})
-    given.setdefault("artifact", os.environ.get(ARTIFACT_VARIABLE, ""))
-    return RewardSettings(**given), own
+    check_flag("outcome", own["outcome"])
+    check_finite("unscorable", own["unscorable"])
+    artifact = given.pop("artifact", os.environ.get(ARTIFACT_VARIABLE, ""))
+    return RewardSettings.build(artifact, given, adapters_own=("artifact", *own)), own
 
 
 def _question(extra_info: Mapping[str, Any] | None, key: str) -> Any:
@@ -116,7 +131,7 @@ def _question(extra_info: Mapping[str, Any] | None, key: str) -> Any:
 
 def _check_ground_truths(ground_truths: Sequence[Any], data_sources: Sequence[str]) -> None:
     for ground_truth, data_source in zip(ground_truths, data_sources, strict=True):
-        if ground_truth is None or not str(ground_truth).strip():
+        if not is_answer(ground_truth):
             raise ValueError(
                 f"a sample of {data_source} has no ground truth; pass "
                 "reward_kwargs.outcome=False to train on the process reward alone"

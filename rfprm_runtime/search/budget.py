@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from rfprm_runtime.arguments import check_finite, check_whole
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -12,6 +14,8 @@ class Budget:
 
     ``max_tokens`` and ``max_seconds`` are looked at before each round, so that one round is spent
     beyond them at most; ``max_steps`` and ``max_depth`` are never exceeded.
+
+    Raises ``ValueError`` for what is no number above 0.
     """
 
     max_tokens: int | None = None
@@ -20,13 +24,19 @@ class Budget:
     """Steps that are proposed, kept or not."""
     max_seconds: float | None = None
     max_depth: int = 40
-    """Steps of one trace."""
+    """Steps of one trace. A trace that has so many without an end is given up."""
 
     def __post_init__(self) -> None:
-        for name in ("max_tokens", "max_steps", "max_seconds", "max_depth"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}, expected more than 0, or None for no limit")
+        check_whole("max_depth", self.max_depth)
+        for name in ("max_tokens", "max_steps"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), more=", or None for no limit")
+        if self.max_seconds is not None:
+            check_finite("max_seconds", self.max_seconds, more=", or None for no limit")
+            if self.max_seconds <= 0:
+                raise ValueError(
+                    f"max_seconds is {self.max_seconds}, expected more than 0, or None for no limit"
+                )
 
 
 @dataclass

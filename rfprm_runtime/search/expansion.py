@@ -26,6 +26,7 @@ from rfprm_runtime.session import Session
 from rfprm_runtime.types import Float32Array, TrajectoryScore
 
 Result = TypeVar("Result")
+_BLANK = "the proposed step is blank and does not finish the trace"
 
 
 @dataclass
@@ -132,17 +133,20 @@ def _collect(parent: Node, found: Proposals | ProposerError, place: int) -> Expa
         return Expanded(error="the proposer proposed nothing")
     drafts: dict[tuple[str, bool, tuple[str, ...]], Draft] = {}
     for proposal in proposals:
-        key = (proposal.text.strip(), proposal.finished, proposal.response)
+        text = proposal.text.strip()
+        key = (text, proposal.finished, tuple(proposal.response))
         if key in drafts:
             drafts[key].num_proposed += 1
         else:
-            drafts[key] = Draft(parent, proposal)
+            error = "" if text or proposal.finished else _BLANK
+            drafts[key] = Draft(parent, proposal, error=error)
     num_tokens = sum(proposal.num_tokens for proposal in proposals)
     return Expanded(list(drafts.values()), len(proposals), num_tokens)
 
 
 def _score(scorer: Scorer, drafts: Sequence[Draft], score_unfinished: bool) -> None:
     """Fill in sessions and scores. All drafts share the passes over the weights."""
+    drafts = [draft for draft in drafts if not draft.error]
     for draft in drafts:
         assert draft.parent.session is not None
         draft.session = draft.parent.session.fork()

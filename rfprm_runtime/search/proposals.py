@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from rfprm_runtime.errors import RfprmError
@@ -36,7 +37,8 @@ class Proposal:
     """One next step of a policy."""
 
     text: str
-    """The step; blank only where the policy had nothing more to say (``finished``)."""
+    """The step; blank only where the policy had nothing more to say (``finished``). Any other
+    blank one becomes a failed node."""
     num_tokens: int
     """What it cost the policy, in its own tokens; counts against the budget."""
     finished: bool = False
@@ -49,7 +51,8 @@ Proposals = Sequence[Sequence[Proposal]]
 Proposer = Callable[[Sequence[Request]], "Proposals | Awaitable[Proposals]"]
 """``proposer(requests)``: a list of proposals for each request, in order. A plain function gets all
 requests of a round at once and runs in a thread; a coroutine function is called for each request,
-all of them at the same time, and is awaited while what has come already is scored."""
+all of them at the same time, and is awaited while what has come already is scored. It gets a list
+of that one request and returns a list of one list."""
 
 
 def is_async(proposer: Proposer) -> bool:
@@ -67,27 +70,55 @@ async def propose(proposer: Proposer, requests: Sequence[Request]) -> list[list[
         answer: Any = await proposer(requests)  # type: ignore[misc]
     else:
         answer = await asyncio.to_thread(proposer, requests)
-    if not isinstance(answer, Sequence) or len(answer) != len(requests):
-        came = f"{len(answer)} lists" if isinstance(answer, Sequence) else type(answer).__name__
+    if inspect.iscoroutine(answer):
+        answer.close()
         raise ValueError(
-            f"the proposer returned {came} for {len(requests)} requests, expected a list of "
-            "proposals for each"
+            "the proposer is a plain function that returned a coroutine; make it a coroutine "
+            "function (async def), so that it is awaited"
         )
+    _check_lists(answer, len(requests))
     for proposals, request in zip(answer, requests, strict=True):
-        _check(proposals, request.count)
+        _check_proposals(proposals, request.count)
     return [list(proposals) for proposals in answer]
 
 
-def _check(proposals: Any, count: int) -> None:
-    if not isinstance(proposals, Sequence) or len(proposals) > count:
-        came = len(proposals) if isinstance(proposals, Sequence) else type(proposals).__name__
+def _check_lists(answer: Any, count: int) -> None:
+    is_list = _is_list(answer)
+    is_flat = is_list and any(isinstance(item, Proposal) for item in answer)
+    if is_list and len(answer) == count and not is_flat:
+        return
+    came = f"{len(answer)} {'proposals' if is_flat else 'lists'}" if is_list else _kind(answer)
+    raise ValueError(
+        f"the proposer returned {came} for {count} requests, expected a list of proposals for "
+        "each: [[Proposal(…), …], …], also where there is one request (an async proposer gets one "
+        "a call)"
+    )
+
+
+def _check_proposals(proposals: Any, count: int) -> None:
+    if not _is_list(proposals) or len(proposals) > count:
+        came = len(proposals) if _is_list(proposals) else _kind(proposals)
         raise ValueError(f"the proposer returned {came} where {count} proposals were asked for")
     for proposal in proposals:
         if not isinstance(proposal, Proposal):
+            raise ValueError(f"the proposer returned a {_kind(proposal)}, expected a Proposal")
+        if not isinstance(proposal.text, str):
+            raise ValueError(f"a proposal's text is {_kind(proposal.text)}, expected a string")
+        if not _is_list(proposal.response):
             raise ValueError(
-                f"the proposer returned a {type(proposal).__name__}, expected a Proposal"
+                f"a proposal's response is {_kind(proposal.response)}, expected a list of strings; "
+                "split it with split_steps(text)"
             )
-        if not proposal.text.strip() and not proposal.finished:
-            raise ValueError("the proposer returned a blank step that ends nothing")
-        if proposal.num_tokens < 0:
-            raise ValueError(f"a proposal cost {proposal.num_tokens} tokens, expected 0 or more")
+        if not isinstance(proposal.num_tokens, Integral) or proposal.num_tokens < 0:
+            raise ValueError(
+                f"a proposal cost {proposal.num_tokens} tokens, expected a whole number, 0 or more"
+            )
+
+
+def _is_list(value: Any) -> bool:
+    """A text is a sequence, too, but of characters."""
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

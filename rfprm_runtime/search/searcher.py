@@ -13,8 +13,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from rfprm_runtime.aggregation import Aggregation, StepAggregation, aggregate, aggregate_steps
-from rfprm_runtime.answers import final_answer
+from rfprm_runtime.aggregation import (
+    Aggregation,
+    StepAggregation,
+    aggregate,
+    aggregate_steps,
+    check_aggregation,
+)
+from rfprm_runtime.answers import AnswerChecker, final_answer, need_algebra
+from rfprm_runtime.arguments import check_choice, check_finite, check_has
 from rfprm_runtime.errors import UNSCORABLE, RfprmError
 from rfprm_runtime.reranker import Vote, count_votes, text_of
 from rfprm_runtime.scorer import Scorer
@@ -36,7 +43,9 @@ class SearchResult:
     finished: tuple[Node, ...]
     """Complete traces, the best first."""
     stopped: str
-    """Why it ended: ``done``, the limit of the budget that was reached, or ``failed``."""
+    """Why it ended: the limit of the budget that was reached (``max_tokens``, ``max_steps``,
+    ``max_seconds``; ``max_depth`` where nothing is left to go on from and a trace was given up at
+    that length), ``failed``, or else ``done``."""
     spent: Spent
     tree: SearchTree = field(repr=False)
     error: RfprmError | None = None
@@ -66,14 +75,22 @@ class SearchResult:
     ) -> tuple[Vote, ...]:
         """Answers of the complete traces by summed value (or by number), the most first; the
         members of a vote are indices into ``finished``. A trace that was written several times
-        counts as often. Arguments are those of :class:`~rfprm_runtime.Reranker`; without
-        ``same_answer`` only numbers of the same value and equal texts are the same."""
+        counts as often. Arguments and what counts as the same answer are those of
+        :class:`~rfprm_runtime.Reranker`; math-verify's process lives as long as the call, so for
+        many votes pass ``same_answer=checker.agree`` of one
+        :class:`~rfprm_runtime.answers.AnswerChecker`.
+
+        Raises :class:`MissingExtraError` where math-verify is needed and not installed.
+        """
         answers = [extract_answer(text_of(self.tree.trajectory(node))) for node in self.finished]
         weights = [
             node.num_proposed * ((node.final_value or 0.0) if weighted else 1.0)
             for node in self.finished
         ]
-        return count_votes(answers, weights, same_answer=same_answer)
+        if same_answer is not None or not need_algebra(answers):
+            return count_votes(answers, weights, same_answer=same_answer)
+        with AnswerChecker() as checker:
+            return count_votes(answers, weights, same_answer=checker.agree)
 
 
 @dataclass
@@ -117,15 +134,21 @@ class Searcher:
         ``value`` compares branches: an aggregation of the step scores so far, or a function of
         them (float32 [T]); ``reward`` and ``trajectory`` score each unfinished trace as if it
         ended there, for one marker more. ``final`` compares complete traces. A branch whose newest
-        step scores below ``min_step_score`` is given up at once.
+        step scores below ``min_step_score`` is given up at once. The ``budget`` is that of each
+        question; without one traces have 40 steps at most (:class:`Budget`).
 
-        Raises ``ValueError`` for an unknown aggregation.
+        Raises ``ValueError`` for an unknown aggregation, and for what is no scorer, proposer,
+        strategy or budget.
         """
-        for name, how in (("value", value), ("final", final)):
-            if not callable(how) and how not in get_args(Aggregation):
-                raise ValueError(
-                    f"{name} is {how!r}, expected one of {get_args(Aggregation)} or a function"
-                )
+        check_has("scorer", scorer, "extend_sessions", "a Scorer: Scorer.load(FOLDER)")
+        check_has("proposer", proposer, "__call__", "a function or an object that can be called")
+        if strategy is not None:
+            check_has("strategy", strategy, "choose", "an object such as BeamSearch()")
+        if budget is not None:
+            check_has("budget", budget, "max_depth", "a Budget: Budget(max_tokens=…)")
+        check_aggregation("value", value)
+        check_aggregation("final", final)
+        check_finite("min_step_score", min_step_score)
         self._scorer, self._proposer = scorer, proposer
         self._strategy = strategy if strategy is not None else BeamSearch()
         self._budget = budget if budget is not None else Budget()
@@ -168,8 +191,7 @@ class Searcher:
         """:meth:`search_many`, awaited. With an async proposer each question goes its own way."""
         if isinstance(questions, str):
             raise ValueError("got one string where a list of questions was expected")
-        if on_error not in get_args(OnError):
-            raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'return'")
+        check_choice("on_error", on_error, get_args(OnError))
         searches = [_Search(SearchTree(question)) for question in questions]
         with self._sessions(searches, on_error):
             if is_async(self._proposer):
@@ -236,7 +258,8 @@ class Searcher:
                 left -= count
                 requests.append((node, Request(tree.question, tree.path(node), count)))
         if not requests:
-            search.stopped = "done"
+            is_cut = tree.with_state("too_deep") and not tree.with_state("open")
+            search.stopped = "max_depth" if is_cut else "done"
         return requests
 
     def _grow(self, search: _Search, node: Node, expanded: Expanded) -> None:
@@ -250,6 +273,8 @@ class Searcher:
         node.leave("expanded")
         for draft in expanded.drafts:
             self._add(search.tree, draft)
+        if node.parent is None and all(draft.error for draft in expanded.drafts):
+            search.fail(ProposerError(f"there is no first step: {expanded.drafts[0].error}"))
 
     def _add(self, tree: SearchTree, draft: Draft) -> None:
         proposal = draft.proposal

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from rfprm_runtime.arguments import check_whole
 from rfprm_runtime.search.tree import Node
 
 
@@ -124,5 +125,4 @@ def _is_beginning(open_nodes: Sequence[Node]) -> bool:
 
 def _check_positive(**numbers: int) -> None:
     for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}, expected at least 1")
+        check_whole(name, number)

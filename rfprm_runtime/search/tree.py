@@ -143,7 +143,11 @@ class SearchTree:
 
     def plot(self, best: Node | None = None) -> Figure:
         """The tree drawn from left to right: colour says what became of a step, the number is its
-        score, the path to ``best`` is bold. Needs the extra ``plots``."""
+        score, the path to ``best`` is bold. Behind the last step of a complete trace stands in
+        brackets what the whole trace is worth, which the best one is chosen by. Needs the extra
+        ``plots``.
+
+        Raises :class:`MissingExtraError` where matplotlib is not installed."""
         try:
             from matplotlib.figure import Figure
         except ImportError:
@@ -161,13 +165,15 @@ class SearchTree:
             axes.plot(*ends, color=color if node.id in bold else "0.75", linewidth=width, zorder=1)
             axes.plot(node.depth, heights[node.id], "o", color=color, markersize=5, zorder=2)
             if len(node.step_scores):
+                whole = "" if node.final_value is None else f" ({node.final_value:.2f})"
                 axes.annotate(
-                    f"{node.step_scores[-1]:.2f}",
+                    f"{node.step_scores[-1]:.2f}{whole}",
                     (node.depth, heights[node.id]),
                     xytext=(0, 4),
                     textcoords="offset points",
                     fontsize=7,
                     color=color,
+                    fontweight="bold" if best is not None and node.id == best.id else "normal",
                     ha="center",
                 )
         axes.plot(0, heights[0], "o", color="black", markersize=6)
@@ -186,8 +192,9 @@ def _read_node(tree: SearchTree, row: dict[str, Any]) -> None:
     else:
         node = tree.add(tree.nodes[row["parent"]], row["step"])
         before = tree.nodes[row["parent"]].step_scores
-        has_own = bool(row["step"]) and row["step_score"] is not None
-        node.step_scores = np.append(before, np.float32(row["step_score"])) if has_own else before
+        if row["step_score"] is not None:  # a failed node has none
+            own = [np.float32(row["step_score"])] if row["step"] else []
+            node.step_scores = np.append(before, own).astype(np.float32)
     node.value, node.state, node.reason = row["value"], row["state"], row["reason"]
     node.final_value = row["final_value"]
     node.num_proposed, node.num_tokens = row["num_proposed"], row["num_tokens"]

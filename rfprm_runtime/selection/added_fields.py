@@ -10,7 +10,7 @@ import numpy as np
 
 from rfprm_runtime.formats import Candidate, fields_of_generation, read_candidates
 from rfprm_runtime.selection.conversation import MESSAGES_FIELD, messages_of
-from rfprm_runtime.selection.inputs import Block, Input, Plan, Shard
+from rfprm_runtime.selection.inputs import Block, Input, Shard
 from rfprm_runtime.selection.output import Added, check_names
 from rfprm_runtime.selection.rule import Choice
 from rfprm_runtime.selection.score_table import ScoreTable
@@ -30,13 +30,10 @@ def added_names(scoring: Scoring, options: OutputOptions, fields: Any) -> list[s
     return [options.prefix + name for name in names] + [MESSAGES_FIELD] * options.sft
 
 
-def check_first_row(source: Input, plan: Plan, scoring: Scoring, options: OutputOptions) -> None:
-    """Find a name that is taken before hours are spent on scores."""
-    if not plan.shards:
-        return
-    rows = [source.schema.names] if source.schema else source.read(plan.shards[0]).rows
-    first = next((row for row in rows if isinstance(row, (dict, list))), [])
-    check_names(first, added_names(scoring, options, first), sft=options.sft)
+def check_rows(source: Input, scoring: Scoring, options: OutputOptions) -> None:
+    """Find a name that is taken before hours are spent on scores. Raises :class:`RfprmError`."""
+    for place, names in source.names_among(added_names(scoring, options, ["generations"])):
+        check_names(names, added_names(scoring, options, names), sft=options.sft, place=place)
 
 
 def chosen_rows(

@@ -71,6 +71,7 @@ def length_against_score(
     """Where all traces lie, a sample of the ``chosen`` places, and the line that a length control
     ranks against (intercept and slope over log tokens)."""
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import MaxNLocator, NullFormatter
 
     with _figure(9.6, 3.6) as figure:
         axes = figure.add_subplot()
@@ -92,7 +93,11 @@ def length_against_score(
             axes.plot(ends, heights, color=LINE_COLOR, label="length control")
         axes.set_xlabel("tokens")
         axes.set_ylabel(label)
+        if num_tokens.max() < 10 * num_tokens.min():
+            # Powers of ten may all lie outside; minor ticks would then be labelled, as 4.025×10¹.
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.legend(loc="best")
         return _svg(figure)
 

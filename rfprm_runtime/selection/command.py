@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from rfprm_runtime.aggregation import Aggregation
-from rfprm_runtime.command_line import DEFAULT_ARTIFACT, EXIT_SOME_FAILED
+from rfprm_runtime.command_line import DEFAULT_ARTIFACT, EXIT_SOME_FAILED, HUB_SPELLING
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.selection.rule import LengthControl
-from rfprm_runtime.selection.settings import DEFAULT_SHARD_ROWS
+from rfprm_runtime.selection.settings import DEFAULT_SHARD_ROWS, Order
 from rfprm_runtime.selection.summary import SelectionSummary
 from rfprm_runtime.types import Overflow
 
@@ -21,12 +21,10 @@ except ImportError:
 
 
 def select(
-    source: Annotated[
-        str, typer.Argument(help="JSONL or Parquet file, or hf://NAME[@CONFIG][:SPLIT].")
-    ],
+    source: Annotated[str, typer.Argument(help=f"JSONL or Parquet file, or {HUB_SPELLING}.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="JSONL file to write; Parquet where IN has types."),
+        typer.Option("--output", "-o", help="JSONL file to write; Parquet where SOURCE has types."),
     ],
     artifact: Annotated[
         Path,
@@ -47,9 +45,7 @@ def select(
         LengthControl,
         typer.Option(help="residual: rank by the score above what the length predicts."),
     ] = "none",
-    order: Annotated[
-        Literal["input", "rank"], typer.Option(help="The order of the rows in OUTPUT.")
-    ] = "input",
+    order: Annotated[Order, typer.Option(help="The order of the rows in OUTPUT.")] = "input",
     sft: Annotated[bool, typer.Option("--sft", help="Add messages for TRL's SFTTrainer.")] = False,
     report: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added fields.")] = "",
@@ -120,12 +116,14 @@ def select(
         ),
         show_progress_bar=True,
     )
-    _print(summary, output, report, keep_work)
+    _print(summary, source, output, report, keep_work)
     if summary.num_failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _print(summary: SelectionSummary, output: Path, report: Path | None, keep_work: bool) -> None:
+def _print(
+    summary: SelectionSummary, source: str, output: Path, report: Path | None, keep_work: bool
+) -> None:
     from rich.console import Console
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -133,6 +131,8 @@ def _print(summary: SelectionSummary, output: Path, report: Path | None, keep_wo
     def say(text: str, style: str | None = None) -> None:
         console.print(text, markup=False, style=style)
 
+    if not summary.num_scored + summary.num_failed:
+        say(f"{source} is empty: there are no traces to score", "yellow")
     say(f"{summary.num_chosen:,} of {summary.num_scored:,} scored traces → {output}")
     for outcome, count in summary.outcomes.items():
         if outcome != "chosen":

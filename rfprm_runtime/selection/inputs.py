@@ -6,7 +6,8 @@ Knows files and tables; knows no traces.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -70,6 +71,11 @@ class Input(Protocol):
 
     def read(self, shard: Shard) -> Block: ...
 
+    def names_among(self, wanted: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+        """The names of all fields wherever one of ``wanted`` may be among them, with the place:
+        of a table once, of lines for each such line."""
+        ...
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Input: ...
@@ -94,6 +100,11 @@ def open_input(source: str) -> Input:
 
 
 class _Closing:
+    schema: Any
+
+    def names_among(self, wanted: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+        yield "the input", self.schema.names
+
     def close(self) -> None:
         pass
 
@@ -133,6 +144,17 @@ class JsonlInput(_Closing):
         ]
         fingerprint = {"num_rows": num_rows, "num_bytes": offset, "sha256": digest.hexdigest()}
         return Plan(shards, fingerprint)
+
+    def names_among(self, wanted: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+        # Most lines spell none of them, and need not be parsed; escapes may spell anything.
+        names = [json.dumps(name, ensure_ascii=False).encode() for name in wanted]
+        marks = [rb"\u", *names]
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if any(mark in line for mark in marks):
+                    row = parse_json_row(line)
+                    if isinstance(row, dict):
+                        yield f"row {number} of the input", list(row)
 
     def read(self, shard: Shard) -> Block:
         with self._path.open("rb") as file:

@@ -38,13 +38,15 @@ def check_output(output: Path, source: str, schema: Any) -> None:
         raise RfprmError(f"{output} is the input itself; choose another output file")
 
 
-def check_names(names: Iterable[str], added: Iterable[str], *, sft: bool) -> None:
+def check_names(
+    names: Iterable[str], added: Iterable[str], *, sft: bool, place: str = "the input"
+) -> None:
     """Raises :class:`RfprmError` where an added field would take the place of one that is there."""
     renamed = renamed_for_trl(list(names)) if sft else {}
     taken = sorted({renamed.get(name, name) for name in names} & set(added))
     if taken:
         raise RfprmError(
-            f"the input has the field {taken[0]!r} already, which would be overwritten; choose a "
+            f"{place} has the field {taken[0]!r} already, which would be overwritten; choose a "
             "--prefix for the added fields"
         )
 

@@ -13,7 +13,7 @@ from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.manifest import Manifest
 from rfprm_runtime.records import json_line
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.selection.added_fields import added_names, check_first_row, chosen_rows
+from rfprm_runtime.selection.added_fields import added_names, check_rows, chosen_rows
 from rfprm_runtime.selection.inputs import Input, Plan, Shard, open_input
 from rfprm_runtime.selection.output import (
     check_output,
@@ -89,7 +89,7 @@ def select_traces(
     with open_input(source) as opened:
         check_output(output, source, opened.schema)
         plan = opened.plan(scoring.shard_rows)
-        check_first_row(opened, plan, scoring, options)
+        check_rows(opened, scoring, options)
         output.parent.mkdir(parents=True, exist_ok=True)
         for name in (output.name, _errors_path(output).name):
             remove_leftovers(output.parent, glob.escape(name))
@@ -156,8 +156,8 @@ def _groups(run: _Run, table: ScoreTable) -> Groups | None:
     groups = read_groups(run.source, run.plan.shards, table, run.rule.group_by)
     if groups is None and len(table):
         raise RfprmError(
-            f"no row that was scored has the field {run.rule.group_by!r} to group by; the scores "
-            "are kept, run it again with a field of the input"
+            f"no row that was scored has a value in the field {run.rule.group_by!r} to group by; "
+            "the scores are kept, run it again with another field of the input"
         )
     return groups
 

@@ -11,8 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from rfprm_runtime.aggregation import Aggregation
+from rfprm_runtime.arguments import shown
 from rfprm_runtime.errors import RfprmError
 
 LengthControl = Literal["none", "residual"]
@@ -36,7 +38,7 @@ class Selection(BaseModel):
     """So many traces in all."""
     share: float | None = Field(default=None, gt=0, le=1)
     """So large a part of all scored traces, rounded, at least one."""
-    threshold: float | None = None
+    threshold: float | None = Field(default=None, allow_inf_nan=False)
     """No trace whose value is lower."""
     per_question: int | None = Field(default=None, ge=1)
     """So many traces of one question."""
@@ -54,13 +56,14 @@ class Selection(BaseModel):
         limits = (self.top, self.share, self.threshold, self.per_question, self.top_per_group)
         if all(limit is None for limit in limits):
             raise ValueError(
-                "the rule keeps everything; give top, share, threshold, per_question or "
-                "top_per_group"
+                "the rule keeps every trace; give at least one limit: top (--top), share "
+                "(--share), threshold (--threshold), per_question (--per-question) or "
+                "top_per_group (--top-per-group)"
             )
         if (self.top_per_group is None) != (self.group_by is None):
             raise ValueError(
-                "top_per_group and group_by go together: how many, and the field that names the "
-                "group; give both or neither"
+                "top_per_group (--top-per-group) and group_by (--group-by) go together: how many, "
+                "and the field that names the group; give both or neither"
             )
         return self
 
@@ -70,11 +73,21 @@ class Selection(BaseModel):
         try:
             return cls(**fields)
         except ValidationError as error:
-            problems = (
-                ".".join(map(str, (*problem["loc"], ""))) + " " + problem["msg"]
-                for problem in error.errors(include_url=False)
-            )
-            raise RfprmError("; ".join(text.lstrip(". ") for text in problems)) from None
+            problems = map(_in_our_words, error.errors(include_url=False))
+            raise RfprmError("; ".join(problems)) from None
+
+
+def _in_our_words(problem: ErrorDetails) -> str:
+    if not problem["loc"]:
+        return problem["msg"].removeprefix("Value error, ")
+    name = str(problem["loc"][0])
+    if problem["type"] == "extra_forbidden":
+        return f"{name} is no part of a rule; expected some of {list(Selection.model_fields)}"
+    expected = problem["msg"].removeprefix("Input should be ")
+    if expected.startswith(("greater", "less")):
+        expected = f"a number {expected}"
+    flag = name.replace("_", "-")
+    return f"{name} (--{flag}) is {shown(problem['input'])}, expected {expected}"
 
 
 @dataclass(frozen=True)

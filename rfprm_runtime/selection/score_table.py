@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.aggregation import Aggregation, aggregate_steps
+from rfprm_runtime.arguments import is_nothing
 from rfprm_runtime.formats import fields_of_generation
 from rfprm_runtime.selection.inputs import Input, Shard
 from rfprm_runtime.selection.scores import NO_GENERATION, ShardScores
@@ -83,10 +84,10 @@ class Groups:
 def read_groups(
     source: Input, shards: Iterable[Shard], table: ScoreTable, field: str
 ) -> Groups | None:
-    """The value of ``field`` for every trace; None where no row has it.
+    """The value of ``field`` for every trace; None where no row has one.
 
-    A row without it is in the group ``(none)``. A list with a value for each of a row's
-    generations names the group of each.
+    A row without it, or with nothing in it (null, NaN), is in the group ``(none)``. A list with a
+    value for each of a row's generations names the group of each.
     """
     codes = np.zeros(len(table), dtype=np.int32)
     names = {NO_GROUP: 0}
@@ -95,7 +96,7 @@ def read_groups(
         if place.start == place.stop:
             continue
         for index, fields in _fields(source, shard, table, place):
-            if field in fields:
+            if not is_nothing(fields.get(field)):
                 codes[index] = names.setdefault(_name(fields[field]), len(names))
     return Groups(codes, list(names)) if len(names) > 1 else None
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from rfprm_runtime.arguments import check_choice, check_whole
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.types import Overflow
 
 DEFAULT_SHARD_ROWS = 256
+Order = Literal["input", "rank"]
+"""Rows in the order of the input, or the best first."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How traces are read and scored. Finished scores are of use to the same settings alone."""
+    """How traces are read and scored. Finished scores are of use to the same settings alone.
+
+    Raises ``ValueError`` for an unknown split or overflow, :class:`RfprmError` where ``shard_rows``
+    is no whole number of at least 1.
+    """
 
     split: SplitRule = "blank_lines"
     overflow: Overflow = "error"
@@ -27,8 +34,12 @@ class Scoring:
     """Rows that are scored, and saved, together; what a kill costs at most."""
 
     def __post_init__(self) -> None:
-        if self.shard_rows < 1:
-            raise RfprmError(f"shard_rows is {self.shard_rows}, expected at least 1")
+        check_choice("split", self.split, get_args(SplitRule))
+        check_choice("overflow", self.overflow, get_args(Overflow))
+        try:
+            check_whole("shard_rows (--shard-rows)", self.shard_rows)
+        except ValueError as error:  # the command line makes one line of it
+            raise RfprmError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -49,9 +60,12 @@ class RayWorkers:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What the output looks like, and what else is written."""
+    """What the output looks like, and what else is written.
 
-    order: Literal["input", "rank"] = "input"
+    Raises ``ValueError`` for an unknown order.
+    """
+
+    order: Order = "input"
     prefix: str = ""
     """Put before the names of the added fields, where the input has fields of these names."""
     sft: bool = False
@@ -62,3 +76,6 @@ class OutputOptions:
     """The folder of scores; ``OUTPUT.work`` by default."""
     keep_work: bool = True
     """Keep the scores, so that another rule needs no model."""
+
+    def __post_init__(self) -> None:
+        check_choice("order", self.order, get_args(Order))

@@ -30,6 +30,8 @@ class WorkFolder:
         manifest = {"format_version": _FORMAT_VERSION, **manifest}
         if (path / MANIFEST_NAME).is_file():
             self._check(manifest)
+        elif path.exists() and not path.is_dir():
+            raise RfprmError(f"{path} is a file; choose a folder for the scores (--work)")
         elif path.exists() and any(path.iterdir()):
             raise RfprmError(f"{path} holds other files and no scores; choose another work folder")
         else:

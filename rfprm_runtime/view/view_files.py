@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rfprm_runtime.arguments import check_whole
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.view.page import BadRow, PageContent, PlacedTrace, page_html
 from rfprm_runtime.view.scored_rows import ScoredTrace, count_rows, read_scored_rows
@@ -31,26 +32,36 @@ class ViewSummary:
 
 
 def view_files(
-    scored: Sequence[Path], output: Path, *, prefix: str = "", limit: int = DEFAULT_LIMIT
+    scored: Sequence[str | Path],
+    output: str | Path,
+    *,
+    prefix: str = "",
+    limit: int = DEFAULT_LIMIT,
 ) -> ViewSummary:
     """Write the page ``output`` of the traces in ``scored``, the first ``limit`` of each file.
 
     Raises :class:`RfprmError` where nothing can be shown, where the page would be too large for a
-    browser and where ``output`` is an input, ``OSError`` where a file cannot be read or written.
+    browser and where ``output`` is an input, ``OSError`` where a file cannot be read or written,
+    ``ValueError`` for a limit below 1 and where ``scored`` is no list of files.
     """
-    if limit < 1:
-        raise ValueError(f"limit is {limit}, expected at least 1")
-    for path in scored:
+    check_whole("limit", limit)
+    if isinstance(scored, (str, Path)) or not scored:
+        raise ValueError(
+            f"scored is {str(scored)!r}, expected a list of one or more files: ['scored.jsonl']"
+        )
+    paths, output = [Path(path) for path in scored], Path(output)
+    for path in paths:
         if output.exists() and path.exists() and output.samefile(path):
             raise RfprmError(f"{output} is the input itself; choose another output file")
-    gathered = _Gathered(_short_names(scored))
-    for index, path in enumerate(scored):
+    gathered = _Gathered(_short_names(paths))
+    for index, path in enumerate(paths):
         _gather(path, index, gathered, prefix, limit)
     names, traces, summary = gathered.names, gathered.traces, gathered.summary
     summary.num_shown = len(traces)
     if not traces:
         raise RfprmError(_why_nothing(names, summary))
     content = PageContent(names, traces, summary.bad_rows, summary.num_bad, summary.notes)
+    output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as file:
         file.writelines(page_html(content))
     return summary

@@ -32,8 +32,9 @@ GOOD = {"question": "q?", "steps": ["a", "b"], "id": 7, "nested": {"x": [1, None
 BAD_LINES = {
     b'{"question": "q", "steps": [': "not JSON",
     b'{"question": "q\xff", "steps": ["a"]}': "not UTF-8",
+    b'{"question": "q",': "not JSON: Expecting property name enclosed in double quotes, column 18",
     b'["a", "list"]': "a JSON list, expected an object",
-    b'{"steps": ["a"]}': "no a question",
+    b'{"steps": ["a"]}': "no question: expected a field 'question' or 'problem'",
     b'{"question": "q"}': "no steps, or the text of a trace",
     b'{"question": "q", "steps": []}': "got 0 steps",
     b'{"question": "q", "steps": ["a", " "]}': "only white space",
@@ -79,6 +80,25 @@ def test_every_input_field_is_kept_in_order_and_spelling(tmp_path: Path) -> None
     assert len(found[2]["step_scores"]) == 3
     assert "名" in output.read_text(encoding="utf-8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
+    traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    odd = {"x": float("nan"), "list": [1.5, float("-inf")], "名": "ü"}
+    traces.write_text(json.dumps({**GOOD, "odd": odd}) + "\n", encoding="utf-8")
+    with fake_scorer() as scorer:
+        score_file(scorer, traces, output)
+    refuse = lambda constant: pytest.fail(f"{constant} is not JSON")  # noqa: E731
+    row = json.loads(output.read_text(encoding="utf-8"), parse_constant=refuse)
+    assert row["odd"] == {"x": None, "list": [1.5, None], "名": "ü"}
+
+
+def test_the_folder_of_the_output_is_made(tmp_path: Path) -> None:
+    traces, output = tmp_path / "in.jsonl", tmp_path / "new" / "deep" / "out.jsonl"
+    traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
+    with fake_scorer() as scorer:
+        score_file(scorer, traces, output)
+    assert len(_rows(output)) == 1
 
 
 def test_a_prefix_keeps_old_scores(tmp_path: Path) -> None:
@@ -139,6 +159,14 @@ def test_score_from_a_shell(tiny_artifact: Path, tmp_path: Path) -> None:
     assert len(row["step_scores"]) == 2
 
 
+def test_an_empty_file_is_warned_of(tiny_artifact: Path, tmp_path: Path) -> None:
+    traces = tmp_path / "in.jsonl"
+    traces.write_text("\n")
+    found = _rfprm("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
+    assert found.returncode == 0
+    assert f"{traces} is empty" in found.stderr
+
+
 def test_info_prints_the_manifest(tiny_artifact: Path) -> None:
     found = _rfprm("info", tiny_artifact)
     assert found.returncode == 0
@@ -168,6 +196,32 @@ def test_help_lists_the_commands_of_all_packages() -> None:
     assert found.returncode == 0
     for command in ("score", "info", "demo", "export", "train", "evaluate"):
         assert f" {command} " in found.stdout
+
+
+def test_help_says_how_to_get_a_command_whose_package_is_missing(tmp_path: Path) -> None:
+    absent = tmp_path / "rfprm_training"
+    absent.mkdir()
+    (absent / "__init__.py").touch()
+    (absent / "commands.py").write_text(
+        "from rfprm_runtime.errors import MissingExtraError\n"
+        "raise MissingExtraError('torch', 'train', 'training')\n"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from rfprm_runtime.cli import main; main()"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert "pip install 'rfprm_runtime[train]'" in found.stdout
+
+
+def test_help_spells_a_data_set_of_the_hub() -> None:
+    for command in ("select", "curate"):
+        assert "hf://NAME[@CONFIG][:SPLIT]" in _rfprm(command, "--help").stdout
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,26 @@ def test_missing_labels_are_an_error_that_is_logged(
     assert "the process reward failed" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"outcome": "no"}, "outcome is 'no', expected True or False"),
+        ({"unscorable": None}, "unscorable is None, expected a finite number"),
+        ({"bta": 0.5}, r"no setting 'bta'; expected some of \['outcome', 'unscorable', 'beta'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_at_once(
+    artifact: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        process_reward(artifact, **settings)
+
+
+def test_a_label_that_is_nan_is_missing(function: Any) -> None:
+    with pytest.raises(ValueError, match=r"--data\.label_key"):
+        function([_query(RIGHT)], [PROMPT], [float("nan")])
+
+
 def test_threads_with_one_query_each_share_batches(function: Any, expected: Any) -> None:
     texts = [f"6 * 7 = {index}." for index in range(48)]
     with ThreadPoolExecutor(16) as pool:

@@ -7,6 +7,9 @@ import inspect
 import logging
 import multiprocessing
 import pickle
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,11 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rfprm_runtime import ArtifactError
 from rfprm_runtime.integrations.trl import process_reward
 
 QUESTION = "What is 6 times 7?"
 RIGHT, WRONG, NONE = "6 * 7 = 42.\n\nThe answer is 42.", "6 + 7 = 13.\n\nSo 13.", " \n "
 PLAIN = {"prompts": [QUESTION] * 3, "completions": [RIGHT, WRONG, NONE]}
+ROOT = Path(__file__).resolve().parents[2]
 third_party_warnings = pytest.mark.filterwarnings("default")
 
 
@@ -71,7 +76,7 @@ def test_outcomes_may_be_an_array_and_have_to_be_as_many(make: Any, expected: An
         None,
         None,
     ]
-    with pytest.raises(ValueError, match="got 1 outcomes for 3 completions"):
+    with pytest.raises(ValueError, match="outcomes: got 1 values for 3 completions"):
         _call(make(outcome=lambda **_: [1.0]), **PLAIN)
 
 
@@ -143,6 +148,59 @@ def test_wrong_settings_are_refused_at_once(artifact: str) -> None:
         function(**PLAIN, answer=["42"] * 3, trainer_state=None)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"outcome": 3}, "outcome is 3, expected the name of a column"),
+        ({"question": 3}, "question is 3, expected the name of a column"),
+        ({"asynchronous": "no"}, "asynchronous is 'no', expected True or False"),
+        ({"bta": 0.5}, r"no setting 'bta'; expected some of \['outcome', .*'beta', 'process'"),
+        ({"process": "avg"}, r"process is 'avg', expected one of \('reward'"),
+        ({"split": "line"}, "split is 'line', expected one of"),
+        ({"overflow": "cut"}, "overflow is 'cut', expected one of"),
+        ({"num_threads": 0}, "num_threads is 0, expected a whole number"),
+        ({"answer_timeout": float("inf")}, "answer_timeout is inf, expected a finite number"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_at_once(
+    artifact: str, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        process_reward(artifact, **settings)
+
+
+def test_a_folder_without_an_artifact_is_refused_at_once(artifact: str, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="there is no artifact folder 'absent'"):
+        process_reward("absent")
+    with pytest.raises(ArtifactError, match=r"holds no prm\.json"):
+        process_reward(str(tmp_path))
+    # What was pickled may be opened where the folder is not, or not yet.
+    moved = tmp_path / "moved"
+    shutil.copytree(artifact, moved)
+    pickled = pickle.dumps(process_reward(str(moved)))
+    shutil.rmtree(moved)
+    assert pickle.loads(pickled).args[0].artifact == str(moved)
+
+
+@pytest.mark.parametrize("name", ["answer", "q"])
+def test_a_column_that_is_one_text_is_refused(make: Any, name: str) -> None:
+    columns = {"answer": ["42"] * 3, "q": [QUESTION] * 3, name: "42!"}
+    message = f"the column '{name}': got '42!' for 3 completions, expected a list"
+    with pytest.raises(ValueError, match=message):
+        _call(make(outcome="answer", question="q"), **PLAIN, **columns)
+
+
+def test_prompts_have_to_be_as_many_as_completions(make: Any) -> None:
+    with pytest.raises(ValueError, match="prompts: got 1 values for 3 completions"):
+        _call(make(), prompts=[QUESTION], completions=PLAIN["completions"])
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), " "])
+def test_without_a_right_answer_there_is_no_reward(make: Any, missing: Any) -> None:
+    rewards = _call(make(outcome="answer", beta=0.0), **PLAIN, answer=[missing, "13", "42"])
+    assert rewards[:2] == [None, 1.0]
+
+
 def test_the_lowest_step_may_be_the_process_reward(make: Any, tiny_artifact: Path) -> None:
     from rfprm_runtime import Scorer, Trajectory
 
@@ -169,3 +227,16 @@ def test_a_spawned_process_scores_the_same(artifact: str) -> None:
     columns = {**PLAIN, "answer": ["42"] * 3}
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(function, kwds=columns) == function(**columns)
+
+
+def test_a_training_script_ends_well_after_answers_were_compared(artifact: str) -> None:
+    code = (
+        "from rfprm_runtime.integrations.trl import process_reward\n"
+        f"reward = process_reward({artifact!r}, backend='fake', outcome='answer', beta=0.0)\n"
+        "texts = ['It is x/2.\\n\\nThe answer is 0.5x.']\n"
+        "print(reward(prompts=['Half of x?'], completions=texts, answer=['x/2']))\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, "[1.0]\n", "")

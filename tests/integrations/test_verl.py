@@ -91,7 +91,12 @@ def test_what_cannot_be_scored_has_the_same_keys(
         ({"extra_info": {"index": 1}}, r"extra_info has no 'question', it has \['index'\]"),
         ({"extra_info": None}, "no 'question'"),
         ({"ground_truth": ""}, "no ground truth"),
+        ({"ground_truth": float("nan")}, "no ground truth"),
         ({"artifact": ""}, "RFPRM_ARTIFACT"),
+        ({"solution_str": None}, "solution_str is None, expected the text of a completion"),
+        ({"outcome": "no"}, "outcome is 'no', expected True or False"),
+        ({"unscorable": float("nan")}, "unscorable is nan, expected a finite number"),
+        ({"bta": 0.5}, r"no setting 'bta'; expected some of \['artifact', 'question_key', "),
     ],
 )
 def test_missing_settings_stop_the_run(
@@ -107,6 +112,13 @@ def test_missing_settings_stop_the_run(
     }
     with pytest.raises(ValueError, match=message):
         compute_score(**sample)
+
+
+def test_a_batch_has_one_of_each(kwargs: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="ground_truths: got 1 values for 2 solution_strs"):
+        compute_score_batch(["x"] * 2, [RIGHT, WRONG], ["42"], [INFO] * 2, **kwargs)
+    with pytest.raises(ValueError, match="ground_truths: got '42' for 2 solution_strs"):
+        compute_score_batch(["x"] * 2, [RIGHT, WRONG], "42", [INFO] * 2, **kwargs)
 
 
 @pytest.fixture

@@ -127,6 +127,14 @@ def test_a_decoder_that_strips_the_first_space_is_followed() -> None:
     assert offsets == [(0, 0), (0, 3), (3, 7), (7, 11)]
 
 
+def test_a_tokenizer_is_no_decode_function() -> None:
+    for decode in (byte_tokenizer(), [1, 2]):
+        with pytest.raises(ValueError, match=r"decode is of the class .*, expected .* lambda ids"):
+            token_offsets([1, 2], decode)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="token_ids is of the class Tokenizer, expected the ids"):
+        token_offsets(byte_tokenizer(), _decode)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("decode", "message"),
     [

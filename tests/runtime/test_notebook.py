@@ -89,6 +89,14 @@ def test_show_refuses_the_score_of_another_trace() -> None:
         show(Trajectory(question="q", steps=["a"]), _score([0.1, 0.2]))
 
 
+def test_show_names_what_is_swapped() -> None:
+    trajectory, score = Trajectory(question="q", steps=["a"]), _score([0.1])
+    with pytest.raises(ValueError, match=r"TrajectoryScore, expected a Trajectory: show\("):
+        show(score, trajectory)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="score is of the class Trajectory, expected"):
+        show(trajectory, trajectory)  # type: ignore[arg-type]
+
+
 def test_an_undecided_score_has_no_tint_and_the_ends_have_the_most() -> None:
     assert tint(0.5).endswith(",0.00)")
     assert tint(0.0) == "rgba({},{},{},0.42)".format(*LOW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from rfprm_runtime import (
     TrajectoryScore,
 )
 from rfprm_runtime.aggregation import aggregate, aggregate_steps
-from rfprm_runtime.answers import AnswerChecker, group_answers
+from rfprm_runtime.answers import AnswerChecker, group_answers, need_algebra
 from rfprm_runtime.reranker import count_votes
 
 QUESTION = "What is 6 times 7?"
@@ -181,7 +182,7 @@ def test_what_cannot_be_scored_comes_last_with_its_reason(reranker: Reranker) ->
 def test_an_error_is_raised_unless_asked_otherwise(reranker: Reranker) -> None:
     with pytest.raises(InvalidTrajectoryError, match=r"candidate 1 \(from 0\)"):
         reranker.rank(QUESTION, [CANDIDATES[0], "  "])
-    with pytest.raises(TraceTooLongError):
+    with pytest.raises(TraceTooLongError, match=r"candidate 1 \(from 0\) of 'What is 6 times 7"):
         reranker.rank(QUESTION, [CANDIDATES[0], "word " * 3000])
 
 
@@ -190,6 +191,12 @@ def test_arguments_that_make_no_sense_are_named(reranker: Reranker) -> None:
         reranker.rank(QUESTION, [])
     with pytest.raises(ValueError, match="top_k is 0"):
         reranker.rank(QUESTION, CANDIDATES, top_k=0)
+    with pytest.raises(ValueError, match=r"top_k is 1\.5, expected a whole number"):
+        reranker.rank(QUESTION, CANDIDATES, top_k=1.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"question 0 \(from 0\) is None, expected a string"):
+        reranker.rank(None, CANDIDATES)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"candidates to question 0 \(from 0\) are None, expected"):
+        reranker.rank(QUESTION, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="method is 'best'"):
         reranker.rank(QUESTION, CANDIDATES, method="best")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="got one string"):
@@ -198,6 +205,26 @@ def test_arguments_that_make_no_sense_are_named(reranker: Reranker) -> None:
         reranker.rank_many([QUESTION, QUESTION], [CANDIDATES])
     with pytest.raises(ValueError, match="on_error is 'skip'"):
         reranker.rank(QUESTION, CANDIDATES, on_error="skip")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"aggregation": "sum"}, "aggregation is 'sum', expected one of"),
+        ({"split": "line"}, "split is 'line', expected one of"),
+        ({"overflow": "cut"}, "overflow is 'cut', expected one of"),
+    ],
+)
+def test_settings_that_would_fail_later_are_refused_at_once(
+    scorer: Scorer, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Reranker(scorer, **settings)
+
+
+def test_a_folder_is_no_scorer() -> None:
+    with pytest.raises(ValueError, match=r"scorer is 'artifacts/mine', expected a Scorer: Scorer"):
+        Reranker("artifacts/mine")  # type: ignore[arg-type]
 
 
 def test_a_vote_may_bring_its_own_answers(scorer: Scorer) -> None:
@@ -227,9 +254,22 @@ def test_without_math_verify_a_vote_says_what_to_install(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"rfprm_runtime\[math\]"):
-        Reranker(scorer).rank(QUESTION, CANDIDATES, method="majority_vote")
-    assert len(Reranker(scorer).rank(QUESTION, CANDIDATES)) == 5
+    texts = [*CANDIDATES, "The answer is x."]
+    with monkeypatch.context() as unscored:
+        unscored.setattr(scorer, "score_batch", lambda *_, **__: pytest.fail("was scored first"))
+        with pytest.raises(MissingExtraError, match=r"rfprm_runtime\[math\]"):
+            Reranker(scorer).rank(QUESTION, texts, method="majority_vote")
+    assert len(Reranker(scorer).rank(QUESTION, texts)) == 6
+
+
+def test_votes_of_plain_numbers_need_no_math_verify(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    votes = Reranker(scorer).rank(QUESTION, CANDIDATES, method="majority_vote").votes
+    assert [vote.members for vote in votes] == [(0, 2, 3), (1,)]
+    assert not need_algebra(["x/2", None, "x/2"])
+    assert need_algebra(["x/2", "0.5"])
 
 
 def test_a_script_without_a_main_guard_may_compare_answers(tmp_path: Path) -> None:
@@ -244,6 +284,30 @@ def test_a_script_without_a_main_guard_may_compare_answers(tmp_path: Path) -> No
         [sys.executable, str(script)], capture_output=True, text=True, check=True
     )
     assert found.stdout.split() == ["begin", "True"]
+
+
+def test_a_script_may_end_without_closing_what_compares_answers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from rfprm_runtime import Reranker\n"
+        "from tiny_models import fake_scorer\n"
+        "texts = ['The answer is x/2.', 'The answer is 0.5x.']\n"
+        "reranker = Reranker(fake_scorer())\n"
+        "ranking = reranker.rank('Half of x?', texts, method='majority_vote')\n"
+        "print(ranking.votes[0].members)\n"
+    )
+    tests = Path(__file__).resolve().parents[1]
+    paths = os.pathsep.join([str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")])
+    # It waits for the child process too, which has the same stderr.
+    found = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert (found.stdout, found.stderr) == ("(0, 1)\n", "")
+    assert found.returncode == 0
 
 
 def test_math_is_compared_by_meaning() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import random
 import shutil
 from pathlib import Path
@@ -98,8 +99,21 @@ def test_errors_can_take_the_place_of_scores() -> None:
     assert found[0] == found[3]
     assert isinstance(found[1], TraceTooLongError)
     assert isinstance(found[2], InvalidTrajectoryError)
-    assert "item 2 is str, expected a Trajectory" in str(found[2])
+    assert "item 2 (from 0) is str, expected a Trajectory" in str(found[2])
     assert sum(called) == 2
+
+
+def test_a_trace_that_is_too_long_is_named_among_others() -> None:
+    good = Trajectory(question="q", steps=["fine"])
+    long = Trajectory(question="q", steps=["x" * 600])
+    with fake_scorer() as scorer:
+        with pytest.raises(TraceTooLongError, match=r"^item 1 \(from 0\): .*--overflow window"):
+            scorer.score_batch([good, long])
+        with pytest.raises(TraceTooLongError, match=r"^the trajectory encodes") as caught:
+            scorer.score("q", ["x" * 600])
+    placed = caught.value.at("line 3")
+    copy = pickle.loads(pickle.dumps(placed))
+    assert (str(copy), copy.num_tokens) == (str(placed), caught.value.num_tokens)
 
 
 def test_score_refuses_what_is_no_trajectory() -> None:

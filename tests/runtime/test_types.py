@@ -28,7 +28,7 @@ from rfprm_runtime import (
         ({"question": "q", "steps": "one string"}, r"split it with split_steps\(text\)"),
         ({"question": "q", "steps": [1]}, r"steps\.0: .*string.*got int"),
         ({"question": "q", "steps": None}, "steps"),
-        ({"question": 3, "steps": ["a"]}, "question: .*string.*got int"),
+        ({"question": 3, "steps": ["a"]}, "question: expected a valid string.*got int"),
         ({"steps": ["a"]}, "question: Field required"),
         ({"question": "q", "steps": ["a"], "outcome": 1.5}, "outcome is 1.5"),
         ({"question": "q", "steps": ["a"], "reponse": []}, "reponse"),

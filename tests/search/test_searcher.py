@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
 import pytest
 
 from counting_backend import CountingBackend
-from rfprm_runtime import InvalidTrajectoryError, Scorer
+from rfprm_runtime import InvalidTrajectoryError, Reranker, Scorer
 from rfprm_runtime.search import (
     BeamSearch,
     BestFirstSearch,
@@ -23,6 +24,7 @@ from rfprm_runtime.search import (
     Request,
     Searcher,
     SearchResult,
+    SearchTree,
 )
 from search.policies import DEPTH, KnownPolicy, saying, step_after
 
@@ -181,7 +183,18 @@ def test_traces_without_an_end_are_left_at_the_greatest_depth(scorer: Scorer) ->
     proposer: Any = saying(Proposal("on and on", 3))
     result = Searcher(scorer, proposer, budget=Budget(max_depth=4)).search(QUESTION)
     assert [node.depth for node in result.tree.with_state("too_deep")] == [4]
-    assert (result.best, result.stopped) == (None, "done")
+    assert (result.best, result.stopped) == (None, "max_depth")
+
+
+def test_the_depth_stops_nothing_where_enough_was_found(scorer: Scorer) -> None:
+    def policy(requests: Sequence[Request]) -> list[list[Proposal]]:
+        found = [Proposal("12", 1, finished=True), Proposal("on", 1), Proposal("and on", 1)]
+        return [found[: r.count] for r in requests]
+
+    strategy = BestFirstSearch(num_finished=2, num_expansions=3)
+    result = Searcher(scorer, policy, strategy, budget=Budget(max_depth=2)).search(QUESTION)
+    assert result.tree.with_state("too_deep")
+    assert (len(result.finished), result.stopped) == (2, "done")
 
 
 def test_hopeless_branches_are_given_up(scorer: Scorer) -> None:
@@ -277,9 +290,13 @@ def test_a_branch_without_proposals_leaves_the_others_alone(scorer: Scorer) -> N
         (None, "returned NoneType for 1 requests"),
         ([], "returned 0 lists for 1 requests"),
         ([None], "returned NoneType where 16 proposals"),
+        (["12"], "returned str where 16 proposals"),
+        ([Proposal("12", 1)], r"returned 1 proposals for 1 requests, expected .* \[\[Proposal"),
         ([["12"]], "returned a str, expected a Proposal"),
-        ([[Proposal(" ", 1)]], "blank step that ends nothing"),
+        ([[Proposal(None, 1)]], "text is NoneType, expected a string"),  # type: ignore[arg-type]
+        ([[Proposal("12", 1, response="so 12")]], "response is str"),  # type: ignore[arg-type]
         ([[Proposal("12", -1)]], "cost -1 tokens"),
+        ([[Proposal("12", None)]], "cost None tokens"),  # type: ignore[arg-type]
         ([[Proposal("12", 1)] * 17], "returned 17 where 16"),
     ],
 )
@@ -289,6 +306,46 @@ def test_answers_of_the_wrong_shape_stop_the_search(
     with pytest.raises(ValueError, match=message):
         Searcher(scorer, lambda requests: answer).search(QUESTION)
     assert scorer.session_bytes == 0
+
+
+def test_a_plain_function_that_returns_a_coroutine_is_refused(scorer: Scorer) -> None:
+    async def policy(requests: Sequence[Request]) -> list[list[Proposal]]:
+        return KnownPolicy()(requests)
+
+    with pytest.raises(ValueError, match="make it a coroutine function"):
+        Searcher(scorer, lambda requests: policy(requests)).search(QUESTION)
+
+
+def test_an_awaited_proposer_may_forget_the_outer_list(scorer: Scorer) -> None:
+    async def policy(requests: Sequence[Request]) -> Any:
+        return KnownPolicy()(requests)[0]
+
+    with pytest.raises(ValueError, match=r"16 proposals for 1 requests.* gets one a call"):
+        Searcher(scorer, policy).search(QUESTION)
+
+
+def test_a_blank_step_fails_alone(scorer: Scorer, tmp_path: FilePath) -> None:
+    def policy(requests: Sequence[Request]) -> list[list[Proposal]]:
+        known = KnownPolicy()(requests)
+        return [[Proposal(" \n", 2), *found[1:]] for found in known]
+
+    result = Searcher(scorer, policy, BestOfN(3)).search(QUESTION)
+    # Of three traces the first is lost at once, and of the others there is one next step each.
+    failed = result.tree.with_state("failed")
+    assert {node.reason for node in failed} == {
+        "the proposed step is blank and does not finish the trace"
+    }
+    assert [node.depth for node in failed] == [1, 2, 2]
+    assert (result.num_failed, result.stopped) == (3, "done")
+    assert result.spent.num_tokens == sum(node.num_tokens for node in result.tree.nodes)
+    result.tree.save(tmp_path / "tree.json")
+    assert SearchTree.load(tmp_path / "tree.json").as_dict() == result.tree.as_dict()
+
+
+def test_without_a_first_step_that_can_be_scored_there_is_an_error(scorer: Scorer) -> None:
+    proposer: Any = saying(Proposal("", 1), Proposal("x" * 600, 1))
+    with pytest.raises(ProposerError, match="no first step: the proposed step is blank"):
+        Searcher(scorer, proposer).search(QUESTION)
 
 
 def test_errors_of_a_proposer_are_not_swallowed(scorer: Scorer) -> None:
@@ -315,6 +372,17 @@ def test_votes_count_traces_as_often_as_they_came(scorer: Scorer) -> None:
     )
 
 
+def test_votes_merge_what_means_the_same(scorer: Scorer) -> None:
+    texts = ["The answer is x/2.", "The answer is 0.5x.", "The answer is 3."]
+    proposer: Any = saying(*(Proposal(text, 1, finished=True) for text in texts))
+    result = Searcher(scorer, proposer, BestOfN(3)).search(QUESTION)
+    ranking = Reranker(scorer).rank(QUESTION, texts, method="majority_vote")
+    assert [vote.weight for vote in result.vote(weighted=False)] == [2.0, 1.0]
+    assert [vote.weight for vote in ranking.votes] == [2.0, 1.0]
+    own = result.vote(weighted=False, same_answer=lambda answer, other: False)
+    assert [vote.weight for vote in own] == [1.0, 1.0, 1.0]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -324,7 +392,16 @@ def test_votes_count_traces_as_often_as_they_came(scorer: Scorer) -> None:
         lambda scorer: DiverseTreeSearch(2, 0),
         lambda scorer: BestFirstSearch(width=0),
         lambda scorer: BestOfN(0),
+        lambda scorer: BeamSearch(num_beams="4"),  # type: ignore[arg-type]
         lambda scorer: Budget(max_steps=0),
+        lambda scorer: Budget(max_depth=None),  # type: ignore[arg-type]
+        lambda scorer: Budget(max_seconds=0),
+        lambda scorer: Budget(max_seconds=float("nan")),
+        lambda scorer: Searcher(scorer, KnownPolicy(), min_step_score=float("nan")),
+        lambda scorer: Searcher("artifacts/mine", KnownPolicy()),  # type: ignore[arg-type]
+        lambda scorer: Searcher(scorer, KnownPolicy),  # type: ignore[arg-type]
+        lambda scorer: Searcher(scorer, KnownPolicy(), BeamSearch),  # type: ignore[arg-type]
+        lambda scorer: Searcher(scorer, KnownPolicy(), budget=400),  # type: ignore[arg-type]
         lambda scorer: Searcher(scorer, KnownPolicy()).search_many(QUESTION),
         lambda scorer: Searcher(scorer, KnownPolicy()).search_many([], on_error="ignore"),
     ],

@@ -37,6 +37,10 @@ def test_a_tree_is_drawn(scorer: Scorer, tmp_path: Path) -> None:
     figure = result.tree.plot(best=result.best)
     [axes] = figure.axes
     assert len(axes.texts) == len(result.tree.nodes) - 1
+    assert result.best is not None
+    [bold] = [text.get_text() for text in axes.texts if text.get_fontweight() == "bold"]
+    best = result.best
+    assert bold == f"{best.step_scores[-1]:.2f} ({best.final_value:.2f})"
     figure.savefig(tmp_path / "tree.png")
     assert (tmp_path / "tree.png").stat().st_size > 5_000
     SearchTree(QUESTION).plot().savefig(tmp_path / "empty.png")

@@ -46,8 +46,15 @@ def test_a_rule_that_is_missing_is_one_line(tmp_path: Path, tiny_artifact: Path)
     found = rfprm("select", source, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
     assert found.returncode == 1
     assert found.stderr.startswith("rfprm: ")
-    assert "give top, share" in found.stderr
+    assert "give at least one limit: top (--top), share" in found.stderr
     assert len(found.stderr.splitlines()) == 1
+
+
+def test_an_empty_input_is_warned_of(tmp_path: Path, tiny_artifact: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", ["", ""])
+    found = rfprm("select", source, "-o", tmp_path / "o.jsonl", "-a", tiny_artifact, "--top", "1")
+    assert found.returncode == 0
+    assert f"{source} is empty" in found.stderr
 
 
 def test_workers_need_the_engine_that_has_them(tmp_path: Path, tiny_artifact: Path) -> None:

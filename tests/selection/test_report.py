@@ -4,10 +4,12 @@ import importlib.util
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rfprm_runtime import MissingExtraError
 from rfprm_runtime.selection import OutputOptions, Selection, select_traces
+from rfprm_runtime.selection.charts import length_against_score
 from selection.selection_helpers import traces, write_jsonl
 from tiny_models import fake_scorer
 
@@ -51,6 +53,14 @@ def test_texts_of_the_data_stay_texts(tmp_path: Path) -> None:
 def test_equal_selections_give_equal_pages(tmp_path: Path) -> None:
     rule = Selection(group_by="source", top_per_group=2)
     assert report_of(tmp_path, list(traces(9)), rule) == report_of(tmp_path, list(traces(9)), rule)
+
+
+def test_lengths_within_a_power_of_ten_are_whole_numbers_on_the_axis() -> None:
+    lengths = np.arange(38, 44, dtype=np.int32)
+    places = np.arange(3, dtype=np.int32)
+    drawing = length_against_score(lengths, lengths / 50, places, None, "reward")
+    assert "times" not in drawing
+    assert ">40</text>" in drawing
 
 
 def test_nothing_scored_is_a_page_too(tmp_path: Path) -> None:

@@ -149,6 +149,19 @@ def test_scores_of_something_else_are_refused_by_name(
     assert output.read_bytes() == before
 
 
+def test_a_file_is_no_work_folder(tmp_path: Path) -> None:
+    source, work = write_jsonl(tmp_path / "in.jsonl", traces(3)), tmp_path / "mine"
+    work.write_text("mine")
+    with fake_scorer() as scorer, pytest.raises(RfprmError, match=r"mine is a file.*--work"):
+        select_traces(
+            scorer,
+            source,
+            tmp_path / "out.jsonl",
+            Selection(top=1),
+            options=OutputOptions(work=work),
+        )
+
+
 def test_a_folder_of_other_things_is_not_taken_for_work(tmp_path: Path) -> None:
     source, work = write_jsonl(tmp_path / "in.jsonl", traces(3)), tmp_path / "mine"
     work.mkdir()

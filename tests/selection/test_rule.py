@@ -116,9 +116,11 @@ def test_length_control_of_equal_lengths_changes_no_order() -> None:
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({}, "keeps everything"),
-        ({"top": 0}, "top"),
-        ({"share": 1.5}, "share"),
+        ({}, r"keeps every trace; .* top \(--top\)"),
+        ({"top": 0}, r"^top \(--top\) is 0, expected a number greater than or equal to 1$"),
+        ({"share": 1.5}, r"share \(--share\) is 1\.5, expected a number less"),
+        ({"threshold": float("nan")}, r"threshold \(--threshold\) is nan, expected a finite"),
+        ({"tpo": 3}, r"tpo is no part of a rule; .*'top'"),
         ({"top_per_group": 3}, "go together"),
         ({"top": 3, "group_by": "source"}, "go together"),
         ({"top": 3, "score": "best"}, "score"),

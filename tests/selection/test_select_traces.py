@@ -243,14 +243,48 @@ def test_a_field_of_the_same_name_asks_for_a_prefix_before_scoring(
     assert row["prm_rank"] == 1
 
 
-def test_a_row_that_would_be_overwritten_later_leaves_the_old_output(tmp_path: Path) -> None:
-    source = write_jsonl(tmp_path / "in.jsonl", [*traces(3), {**traces(1)[0], "rank": 9}])
+@pytest.mark.parametrize("spelling", ["rank", r"r\u0061nk"])
+def test_one_later_row_with_such_a_field_is_found_before_scoring(
+    tmp_path: Path, spelling: str
+) -> None:
+    last = json.dumps({**traces(1)[0], "rank": 9}).replace("rank", spelling)
+    source = write_jsonl(tmp_path / "in.jsonl", [*traces(3), last])
     output = tmp_path / "out.jsonl"
     output.write_text("old\n")
-    with pytest.raises(RfprmError, match="'rank'"):
+    with pytest.raises(RfprmError, match="row 4 of the input has the field 'rank' already"):
         run(source, output, top=4)
     assert output.read_text() == "old\n"
-    assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_rows_with_nothing_to_group_by_are_one_group(tmp_path: Path) -> None:
+    rows = [{**row, "source": "web"} for row in traces(8)]
+    del rows[1]["source"]
+    rows[2]["source"], rows[3]["source"] = None, float("nan")
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    run(source, tmp_path / "out.jsonl", group_by="source", top_per_group=1)
+    found = [row["id"] for row in read_jsonl(tmp_path / "out.jsonl")]
+    assert len(found) == 2
+    assert len({1, 2, 3} & set(found)) == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: OutputOptions(order="best"),  # type: ignore[arg-type]
+        lambda: Scoring(split="l"),  # type: ignore[arg-type]
+        lambda: Scoring(overflow="cut"),  # type: ignore[arg-type]
+    ],
+)
+def test_settings_of_an_unknown_name_are_refused_at_once(make: Any) -> None:
+    with pytest.raises(ValueError, match="expected one of"):
+        make()
+
+
+@pytest.mark.parametrize("shard_rows", [0, "4"])
+def test_rows_of_a_shard_are_a_number(shard_rows: Any) -> None:
+    with pytest.raises(RfprmError, match=r"--shard-rows\) is .*, expected a whole number"):
+        Scoring(shard_rows=shard_rows)
 
 
 def test_what_traces_are_ranked_by_can_be_chosen(tmp_path: Path) -> None:

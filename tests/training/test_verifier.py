@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import math
 import time
 
@@ -179,3 +180,14 @@ def test_a_call_that_takes_too_long_is_ended_and_the_next_one_works() -> None:
     assert worker(1, 2) == 3
     worker.close()
     worker.close()
+
+
+def test_a_worker_that_is_forgotten_ends_its_process() -> None:
+    worker = BoundedWorker("operator:add", timeout=60)
+    assert worker(1, 2) == 3
+    process = worker._process
+    assert process is not None
+    assert process.poll() is None
+    del worker
+    gc.collect()
+    assert process.poll() is not None

@@ -59,6 +59,19 @@ def test_the_page_holds_every_trace_with_its_scores(tmp_path: Path) -> None:
     assert (second["response"], second["windowed_from"]) == (["4"], 1)
 
 
+def test_paths_may_be_strings_and_the_folder_of_the_page_is_made(tmp_path: Path) -> None:
+    scored = write_rows(tmp_path / "scored.jsonl", [row()])
+    page = tmp_path / "new" / "view.html"
+    assert view_files([str(scored)], str(page)).num_shown == 1
+    assert page.is_file()
+
+
+@pytest.mark.parametrize("scored", [[], "scored.jsonl", Path("scored.jsonl")])
+def test_what_is_no_list_of_files_is_refused(scored: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a list of one or more files"):
+        view_files(scored, tmp_path / "view.html")
+
+
 def test_no_text_of_a_trace_becomes_markup(tmp_path: Path) -> None:
     scored = write_rows(tmp_path / "<script>alert(1)<!--.jsonl", [hostile_row()])
     view_files([scored], tmp_path / "hostile.html")

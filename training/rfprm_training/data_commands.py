@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rfprm_runtime.command_line import HUB_SPELLING
 from rfprm_runtime.parsing import SplitRule
 
 EXIT_STOPPED = 4
@@ -18,7 +19,7 @@ OverwriteOption = Annotated[bool, typer.Option(help="Replace OUTPUT where it exi
 
 def curate(
     sources: Annotated[
-        list[str], typer.Argument(help="JSONL or Parquet files, or hf://NAME[@CONFIG][:SPLIT].")
+        list[str], typer.Argument(help=f"JSONL or Parquet files, or {HUB_SPELLING}.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
     config: Annotated[

@@ -1,0 +1,65 @@
+"""What callers pass, checked where it comes in and not where it would fail later.
+
+Knows plain values only. All raise ``ValueError`` with what came and what was expected.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Sized
+from numbers import Integral, Real
+from typing import Any
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...], *, more: str = "") -> None:
+    """``more``: what may be passed besides, ``" or a function"``."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} is {shown(value)}, expected one of {choices}{more}")
+
+
+def check_whole(name: str, value: object, *, least: int = 1, more: str = "") -> None:
+    """A whole number, of numpy's too, of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(
+            f"{name} is {shown(value)}, expected a whole number, at least {least}{more}"
+        )
+
+
+def check_finite(name: str, value: object, *, more: str = "") -> None:
+    """A number that is neither infinite nor NaN, with which every comparison is false."""
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(f"{name} is {shown(value)}, expected a finite number{more}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """True or False, and not a text, which would always be true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {shown(value)}, expected True or False")
+
+
+def check_has(name: str, value: object, attribute: str, expected: str) -> None:
+    """An object with ``attribute``, and no class of such objects."""
+    if isinstance(value, type) or not hasattr(value, attribute):
+        raise ValueError(f"{name} is {shown(value)}, expected {expected}")
+
+
+def check_one_for_each(name: str, values: Sized, count: int, of: str) -> None:
+    """A list of ``count`` values, and not one text, whose characters would count as such."""
+    if isinstance(values, (str, bytes)) or len(values) != count:
+        came = shown(values) if isinstance(values, (str, bytes)) else f"{len(values)} values"
+        raise ValueError(f"{name}: got {came} for {count} {of}, expected a list with one for each")
+
+
+def is_nothing(value: object) -> bool:
+    """None, or NaN: what tables have where a row has no value."""
+    return value is None or (isinstance(value, Real) and math.isnan(value))
+
+
+def shown(value: Any) -> str:
+    """``value`` as an error names it: short, and an object by its class."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if value is None or isinstance(value, (str, bytes, bool, Real)):
+        return reprlib.repr(value)
+    return f"of the class {type(value).__name__}"
