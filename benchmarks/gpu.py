@@ -1,0 +1,303 @@
+"""Packed torch beside batched transformers on one GPU, and both beside its matrix products.
+
+python -m benchmarks.gpu [--shapes 135M 1.5B 7B] [--lengths 512 2048 8192] [--batches 1 8 64]
+
+Random weights in the shapes of SmolLM2-135M, Qwen2.5-1.5B and Qwen2.5-7B, the same in both engines:
+speed does not depend on them, and what they agree on is measured too. Writes
+benchmarks/results/gpu.json after every shape.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.report import write_json
+from benchmarks.runner import environment
+from rfprm_export.weights import config_fields
+from rfprm_runtime.backends.packed_torch import PackedTorchBackend
+from rfprm_runtime.backends.torch import PRMNetwork
+from rfprm_runtime.batching import BackendLimits, Extension, plan_batches
+from rfprm_runtime.manifest import Backbone, Head
+
+HEAD = Head(kind="linear", num_labels=2)
+_TOKENS_PER_STEP = 32
+_BATCH_TOKENS = 65_536
+
+
+def _qwen(hidden: int, layers: int, heads: int, kv_heads: int, inner: int, vocab: int) -> Backbone:
+    return Backbone(
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=128,
+        intermediate_size=inner,
+        vocab_size=vocab,
+        rms_norm_eps=1e-6,
+        rope_theta=1e6,
+        qkv_bias=True,
+    )
+
+
+SHAPES = {
+    "tiny": Backbone(
+        hidden_size=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16,
+        intermediate_size=96, vocab_size=300, rms_norm_eps=1e-6, rope_theta=1e4, qkv_bias=True,
+    ),
+    "135M": Backbone(
+        hidden_size=576, num_layers=30, num_heads=9, num_kv_heads=3, head_dim=64,
+        intermediate_size=1536, vocab_size=49152, rms_norm_eps=1e-5, rope_theta=1e5, qkv_bias=True,
+    ),
+    "1.5B": _qwen(1536, 28, 12, 2, 8960, 151936),
+    "7B": _qwen(3584, 28, 28, 4, 18944, 152064),
+}  # fmt: skip
+"""With biases as Qwen2 has them, so that one class of transformers reads them all."""
+
+
+@dataclass(frozen=True)
+class Row:
+    ids: np.ndarray
+    markers: np.ndarray
+
+
+Engine = Callable[[Sequence[Row]], list[np.ndarray]]
+"""Rows in, the scores of each out."""
+
+
+def make_rows(count: int, length: int, vocab: int, *, mixed: bool, seed: int) -> list[Row]:
+    """Rows of ``length`` tokens, or of a quarter of it and more, with a marker every 32."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(length // 4, length + 1, count) if mixed else np.full(count, length)
+    return [
+        Row(
+            rng.integers(0, vocab, int(size)),
+            np.append(np.arange(_TOKENS_PER_STEP, size, _TOKENS_PER_STEP) - 1, size - 1),
+        )
+        for size in sizes
+    ]
+
+
+def packed_engine(network: PRMNetwork, device: str, dtype: Any) -> Engine:
+    backend = PackedTorchBackend(network, device=device, dtype=dtype)
+
+    def run(rows: Sequence[Row]) -> list[np.ndarray]:
+        found: dict[int, np.ndarray] = {}
+        for batch in _batches(rows):
+            items = [Extension(rows[index].ids, rows[index].markers) for index in batch]
+            for index, extended in zip(batch, backend.extend(items), strict=True):
+                found[index] = _probability(extended.logits)
+        return [found[index] for index in range(len(rows))]
+
+    return run
+
+
+def transformers_engine(network: PRMNetwork, shape: Backbone, device: str, dtype: Any) -> Engine:
+    """As its users score: sorted, padded batches, the head on every token."""
+    make_config: Any = transformers.Qwen2Config
+    make_model: Any = transformers.Qwen2ForTokenClassification
+    config = make_config(
+        **config_fields(shape), num_labels=2, tie_word_embeddings=False, use_cache=False
+    )
+    config.max_position_embeddings = 32_768
+    with torch.device("meta"):
+        model = make_model(config)
+    model.load_state_dict(
+        {name: x.to(device, getattr(torch, dtype)) for name, x in network.state_dict().items()},
+        assign=True,
+    )
+    # What is no parameter was left without values.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)
+    model.eval()
+
+    def run(rows: Sequence[Row]) -> list[np.ndarray]:
+        found: dict[int, np.ndarray] = {}
+        for batch in _batches(rows):
+            longest = max(len(rows[index].ids) for index in batch)
+            ids = np.zeros((len(batch), longest), np.int64)
+            mask = np.zeros_like(ids)
+            for place, index in enumerate(batch):
+                ids[place, : len(rows[index].ids)] = rows[index].ids
+                mask[place, : len(rows[index].ids)] = 1
+            with torch.inference_mode():
+                logits = model(
+                    input_ids=torch.from_numpy(ids).to(device),
+                    attention_mask=None if mask.all() else torch.from_numpy(mask).to(device),
+                ).logits
+            wide = logits.float().cpu().numpy()
+            for place, index in enumerate(batch):
+                found[index] = _probability(wide[place, rows[index].markers])
+        return [found[index] for index in range(len(rows))]
+
+    return run
+
+
+def _batches(rows: Sequence[Row]) -> list[list[int]]:
+    limits = BackendLimits(max_batch_size=256, max_batch_tokens=_BATCH_TOKENS)
+    return plan_batches([len(row.ids) for row in rows], limits)
+
+
+def _probability(logits: np.ndarray) -> np.ndarray:
+    result: np.ndarray = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+    return result
+
+
+def random_network(shape: Backbone, device: str) -> PRMNetwork:
+    """Float32, with activations of about unit size all the way."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        network = PRMNetwork(shape, HEAD)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.ndim == 2 and "embed" not in name:
+                parameter.normal_(std=0.5 / parameter.shape[1] ** 0.5)
+    return network.eval()
+
+
+def operations(shape: Backbone, rows: Sequence[Row]) -> float:
+    """Multiplications and additions of the products and of causal attention."""
+    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    products = shape.hidden_size * (2 * queries + 2 * keys + 3 * shape.intermediate_size)
+    tokens = sum(len(row.ids) for row in rows)
+    pairs = sum(len(row.ids) * (len(row.ids) + 1) / 2 for row in rows)
+    return float(2 * shape.num_layers * (products * tokens + 2 * queries * pairs))
+
+
+def matmul_ceiling(device: str, dtype: Any, size: int) -> float:
+    """Operations a second of a large matrix product."""
+    a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, dtype)) for _ in range(2))
+    seconds = [_timed(lambda: a @ b, device) for _ in range(12)][2:]
+    return 2 * float(size) ** 3 / statistics.median(seconds)
+
+
+def _timed(call: Callable[[], object], device: str) -> float:
+    _wait(device)
+    began = time.perf_counter()
+    call()
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def measure(
+    engines: dict[str, Engine], shape: Backbone, ceiling: float, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """A row for each batch, length and engine; engines take turns."""
+    found = []
+    for length in options.lengths:
+        for batch in options.batches:
+            for mixed in (False, True) if batch > 1 else (False,):
+                rows = make_rows(batch, length, shape.vocab_size, mixed=mixed, seed=length + batch)
+                seconds: dict[str, list[float]] = {name: [] for name in engines}
+                scores: dict[str, list[np.ndarray]] = {}
+                for turn in range(options.rounds + 1):
+                    for name, engine in engines.items():
+                        _wait(options.device)
+                        began = time.perf_counter()
+                        scores[name] = engine(rows)  # on the CPU, so the device is done
+                        taken = time.perf_counter() - began
+                        if turn:  # the first one warms up
+                            seconds[name].append(taken)
+                tokens = sum(len(row.ids) for row in rows)
+                ours, theirs = (np.concatenate(scores[name]) for name in engines)
+                for name, times in seconds.items():
+                    median = statistics.median(times)
+                    found.append(
+                        {
+                            "engine": name,
+                            "batch": batch,
+                            "length": length,
+                            "mixed": mixed,
+                            "tokens": tokens,
+                            "p50": median,
+                            "p99": float(np.quantile(times, 0.99)),
+                            "tokens_per_second": tokens / median,
+                            "share_of_ceiling": operations(shape, rows) / median / ceiling,
+                            "difference_between_engines": float(np.abs(ours - theirs).max()),
+                        }
+                    )
+    return found
+
+
+def report(name: str, found: list[dict[str, Any]]) -> None:
+    table = Table(title=name, title_justify="left")
+    for column in (
+        "rows × tokens",
+        "engine",
+        "p50 ms",
+        "p99 ms",
+        "tokens/s",
+        "of the ceiling",
+        "≠",
+    ):
+        table.add_column(column, justify="left" if column == "engine" else "right")
+    for row in found:
+        table.add_row(
+            f"{row['batch']} × {'¼–1 · ' if row['mixed'] else ''}{row['length']:,}",
+            row["engine"],
+            f"{1e3 * row['p50']:.2f}",
+            f"{1e3 * row['p99']:.2f}",
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['share_of_ceiling']:.0%}",
+            f"{row['difference_between_engines']:.1e}",
+        )
+    Console(width=120, highlight=False).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shapes", nargs="+", default=["135M", "1.5B", "7B"], choices=SHAPES)
+    parser.add_argument("--lengths", nargs="+", type=int, default=[512, 2048, 8192])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 64])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--name", default="gpu", help="of the file in benchmarks/results")
+    options = parser.parse_args()
+    on_gpu = options.device.startswith("cuda")
+    ceiling = matmul_ceiling(options.device, options.dtype, 8192 if on_gpu else 512)
+    device = torch.cuda.get_device_name() if on_gpu else options.device
+    print(f"{device}: {ceiling / 1e12:.1f} TFLOP/s in products of {options.dtype}")
+    measured: dict[str, Any] = {
+        "environment": environment(),
+        "device": device,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "dtype": options.dtype,
+        "ceiling": ceiling,
+        "shapes": {},
+    }
+    for name in options.shapes:
+        shape = SHAPES[name]
+        network = random_network(shape, options.device)
+        engines = {
+            # First: ours converts the network in place.
+            "transformers, batched": transformers_engine(
+                network, shape, options.device, options.dtype
+            ),
+            "torch, packed": packed_engine(network, options.device, options.dtype),
+        }
+        found = measure(engines, shape, ceiling, options)
+        measured["shapes"][name] = found
+        report(name, found)
+        print(f"→ {write_json(options.name, measured)}", flush=True)
+        del network, engines
+        if on_gpu:
+            torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()
