@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from rfprm_runtime.manifest import Manifest
+from rfprm_runtime.manifest import EngineRecord, Manifest
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 
@@ -40,6 +42,36 @@ def print_manifest(console: Console, manifest: Manifest) -> None:
     console.print(table)
 
 
+def engine_rows(engine: EngineRecord) -> Iterator[tuple[str, str]]:
+    """What a person wants to know of an engine, as labels and texts."""
+    yield "engine", f"{engine.flavour} {engine.version}"
+    yield "for compute capability", ", ".join(engine.compute_capabilities)
+    for profile in engine.profiles:
+        yield (
+            "profile",
+            f"up to {profile.batch.max} × {profile.length.max:,} tokens "
+            f"(fastest at {profile.batch.opt} × {profile.length.opt:,}), "
+            f"{profile.num_markers.max:,} markers",
+        )
+    if engine.weights != "inside":
+        can = {"refittable": "can be replaced", "stripped": "taken from the graph beside it"}
+        yield "weights", can[engine.weights]
+    if engine.device_bytes:
+        yield (
+            "memory of the GPU",
+            f"{engine.device_bytes / 2**30:.2f} GiB a stream for the largest profile, beside the "
+            "weights",
+        )
+    if engine.parity is None:
+        yield "parity of the engine", "not measured: no GPU for it where it was built"
+    else:
+        yield (
+            "parity of the engine",
+            f"max difference {engine.parity.max_difference:.1e}, mean "
+            f"{engine.parity.mean_difference:.1e}, on {engine.parity.measured_on}",
+        )
+
+
 def _precision(manifest: Manifest) -> str:
     if not manifest.products:
         return manifest.precision
@@ -69,6 +101,7 @@ def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
         *((f"file {name}", f"{file.num_bytes:,} bytes") for name, file in manifest.files.items()),
         *((key.replace("_", " "), str(value)) for key, value in manifest.source.items()),
         ("exported with", ", ".join(f"{k} {v}" for k, v in manifest.exporter.items())),
+        *(engine_rows(manifest.engine) if manifest.engine is not None else ()),
     ]
     if parity is None:
         return [*rows, ("parity", "not verified")]

@@ -53,7 +53,7 @@ def make_logger(trt: Any) -> Any:
             if level >= logging.ERROR:
                 self.errors.append(message.strip())
                 level = logging.DEBUG  # whoever asked gets them in an exception
-            elif message.startswith(_USUAL) or any(text in message for text in _USUAL):
+            elif any(text in message for text in _USUAL):
                 level = logging.DEBUG
             _logger.log(level, "%s", message)
 

@@ -35,6 +35,7 @@ from rfprm_export.engines.workload import (
 )
 from rfprm_export.options import Precision
 from rfprm_runtime.manifest import MANIFEST_NAME, EngineFlavour, EngineProfile, Manifest
+from rfprm_runtime.report import engine_rows
 
 LogLevel = Literal["error", "warning", "info", "verbose"]
 _LEVELS = {
@@ -183,38 +184,15 @@ def print_engine_report(console: Console, report: EngineReport) -> None:
 def _report_rows(report: EngineReport) -> Iterator[tuple[str, str]]:
     engine, built = report.manifest.engine, report.built
     assert engine is not None
-    yield "engine", f"{engine.flavour} {engine.version}, {report.manifest.precision}"
-    yield "for compute capability", ", ".join(engine.compute_capabilities)
-    for profile in engine.profiles:
-        yield (
-            "profile",
-            f"up to {profile.batch.max} × {profile.length.max:,} tokens "
-            f"(fastest at {profile.batch.opt} × {profile.length.opt:,}), "
-            f"{profile.num_markers.max:,} markers",
-        )
-    weights = {"inside": "", "refittable": ", weights can be replaced", "stripped": ", no weights"}
-    yield "plan", f"{report.plan_bytes / 2**20:,.0f} MiB{weights[engine.weights]}"
+    yield from engine_rows(engine)
+    yield "plan", f"{report.plan_bytes / 2**20:,.0f} MiB in {report.manifest.precision}"
     if built is not None:
         yield "time", f"parsed in {built.parse_seconds:.1f} s, built in {built.build_seconds:.1f} s"
         yield "memory", f"{built.peak_host_bytes / 2**30:.1f} GiB while building, at its peak"
-    if engine.device_bytes:
-        yield (
-            "",
-            f"{engine.device_bytes / 2**30:.2f} GiB on the GPU for the largest profile, beside the "
-            "weights, each stream",
-        )
     if report.contents is not None and report.contents.kernels:
         fused = len(report.contents.fused_attention(len(engine.profiles)))
         layers = report.manifest.backbone.num_layers
         yield "attention", f"one fused kernel in {fused} of {layers} layers"
-    if engine.parity is None:
-        yield "parity", "of the graph, see prm.json; the engine was not run: no GPU for it here"
-    else:
-        yield (
-            "parity",
-            f"of the engine: max difference {engine.parity.max_difference:.1e}, mean "
-            f"{engine.parity.mean_difference:.1e}",
-        )
 
 
 @contextmanager
