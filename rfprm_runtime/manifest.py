@@ -232,10 +232,10 @@ class EngineRecord(_Record):
     profiles: tuple[EngineProfile, ...] = Field(min_length=1)
     graph_sha256: str
     """Of ``model.onnx``, which is the same for the same network whatever its weights are."""
-    weights: Literal["inside", "refittable", "stripped"] = "inside"
+    weights: Literal["inside", "stripped"] = "inside"
     """``stripped``: the plan has none and takes those of ``model.onnx`` when it is loaded."""
     build_seconds: float
-    peak_host_bytes: int
+    peak_host_bytes: int | None
     """Of the whole process that built it."""
     device_bytes: int | None = None
     """What running the largest profile takes beside the weights, where the builder tells."""
@@ -339,4 +339,6 @@ def parse_manifest(content: Any, *, origin: str = "the manifest") -> Manifest:
             f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}"
             for problem in error.errors(include_url=False)
         )
+        if any(problem["type"] == "extra_forbidden" for problem in error.errors()):
+            problems += "; where a later rfprm_runtime wrote it, upgrade this one"
         raise ManifestError(f"{origin} is not a valid manifest: {problems}") from None

@@ -53,9 +53,8 @@ def engine_rows(engine: EngineRecord) -> Iterator[tuple[str, str]]:
             f"(fastest at {profile.batch.opt} × {profile.length.opt:,}), "
             f"{profile.num_markers.max:,} markers",
         )
-    if engine.weights != "inside":
-        can = {"refittable": "can be replaced", "stripped": "taken from the graph beside it"}
-        yield "weights", can[engine.weights]
+    if engine.weights == "stripped":
+        yield "weights", "taken from the graph beside the plan"
     if engine.device_bytes:
         yield (
             "memory of the GPU",

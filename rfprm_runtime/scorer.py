@@ -110,7 +110,7 @@ class Scorer:
         """
         folder = Path(artifact)
         manifest = read_manifest(folder)
-        name = choose_backend(manifest, backend)
+        name = choose_backend(manifest, backend, backend_options)
         if check_integrity:
             check_files(folder, manifest)
         encoder = TrajectoryEncoder.load(

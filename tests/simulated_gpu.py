@@ -27,7 +27,11 @@ class SimulatedCuda:
     name = "simulated"
     compute_capability = "8.9"
 
-    def __init__(self, device: int = 0) -> None:
+    def __init__(self) -> None:
+        self.device: int | None = None
+        self.used_by: set[int] = set()
+        """Threads whose device it was made."""
+        self.error_name = "cudaErrorIllegalAddress"
         self.memory: dict[int, Any] = {}
         self.num_allocations = 0
         self.num_streams = 0
@@ -35,7 +39,7 @@ class SimulatedCuda:
         self._lock = threading.Lock()
 
     def use(self) -> None:
-        pass
+        self.used_by.add(threading.get_ident())
 
     def allocate(self, num_bytes: int) -> int:
         self._may_fail("cudaMalloc")
@@ -69,7 +73,7 @@ class SimulatedCuda:
 
     def _may_fail(self, call: str) -> None:
         if self.lose_at == call:
-            raise CudaError(call, "cudaErrorIllegalAddress", "an illegal memory access")
+            raise CudaError(call, self.error_name, "as told")
 
 
 class SimulatedTensorRT:
@@ -81,6 +85,8 @@ class SimulatedTensorRT:
         self.profiles = profiles
         self.contexts: list[_Context] = []
         self.refitted_from: list[str] = []
+        self.compiles_on_the_device = False  # as tensorrt_rtx does
+        self.cache_read = b""
         module = self
 
         class ILogger:
@@ -108,6 +114,10 @@ class SimulatedTensorRT:
                 module.refitted_from.append(path)
                 return True
 
+        class Strategy:
+            NONE = "NONE"
+
+        self.DynamicShapesKernelSpecializationStrategy = Strategy
         self.ILogger, self.Runtime = ILogger, Runtime
         self.Refitter, self.OnnxParserRefitter = Refitter, OnnxParserRefitter
 
@@ -117,10 +127,35 @@ class _Engine:
         self.module, self.logger = module, logger
         self.session = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
 
-    def create_execution_context(self) -> _Context:
+    def __getattr__(self, name: str) -> Any:
+        if name == "create_runtime_config" and self.module.compiles_on_the_device:
+            return lambda: _RuntimeConfig(self.module)
+        raise AttributeError(name)
+
+    def create_execution_context(self, config: Any = None) -> _Context:
         context = _Context(self)
         self.module.contexts.append(context)
         return context
+
+
+class _RuntimeConfig:
+    dynamic_shapes_kernel_specialization_strategy = "LAZY"
+
+    def __init__(self, module: SimulatedTensorRT) -> None:
+        module.cache_read = b""
+        self.module = module
+
+    def create_runtime_cache(self) -> _RuntimeConfig:
+        return self
+
+    def deserialize(self, content: bytes) -> None:
+        self.module.cache_read = content
+
+    def serialize(self) -> bytes:
+        return b"kernels"
+
+    def set_runtime_cache(self, cache: Any) -> None:
+        assert self.dynamic_shapes_kernel_specialization_strategy == "NONE"
 
 
 class _Context:
@@ -199,7 +234,12 @@ def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
         trt, cuda = SimulatedTensorRT(profiles), SimulatedCuda()
         backend = "rfprm_runtime.backends.tensorrt"
         monkeypatch.setattr(f"{backend}.load_flavour", lambda name, purpose: trt)
-        monkeypatch.setattr(f"{backend}.Cuda", lambda device: cuda)
+
+        def device_of(device: int | None) -> SimulatedCuda:
+            cuda.device = device
+            return cuda
+
+        monkeypatch.setattr(f"{backend}.Cuda", device_of)
         return trt, cuda
 
     return install

@@ -40,7 +40,7 @@ def emulating_scorer(
             emulated=True,
             quantization=quantization,
         )
-        backend = OnnxBackend(path, manifest)
+        backend = OnnxBackend(path, manifest, provider="cpu")  # also where there is a GPU
         backend.description += f", every result rounded to {manifest.precision}"
         with scorer_over(prm, backend) as scorer:
             yield scorer

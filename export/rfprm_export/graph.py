@@ -27,6 +27,7 @@ from rfprm_export.quantization import (
     Quantization,
     QuantizedWeight,
     quantize_weight,
+    usable_scale,
 )
 from rfprm_runtime.manifest import Backbone, Head
 from rfprm_runtime.rotary import rotary_tables
@@ -178,7 +179,7 @@ class GraphBuilder:
 
     def rounded_to_fp8(self, name: str, x: str, largest: float) -> str:
         """``x`` in steps of e4m3, of which ``largest`` is the last."""
-        scales = self._scales(f"{name}.input", np.asarray(largest / LARGEST_FP8, np.float32))
+        scales = self._scales(f"{name}.input", usable_scale(largest / LARGEST_FP8))
         zero = f"{name}.input_zero"
         self._initializers[zero] = TensorProto(
             name=zero, data_type=TensorProto.FLOAT8E4M3FN, raw_data=b"\0"

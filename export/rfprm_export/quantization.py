@@ -45,13 +45,22 @@ class QuantizedWeight:
 def quantize_weight(matrix: NDArray[np.float32], kind: Literal["fp8", "w8a16"]) -> QuantizedWeight:
     """``matrix`` [in, out] in 8 bits; a column of zeros keeps a scale that is not zero."""
     if kind == "fp8":
-        scale = np.float32(max(float(np.abs(matrix).max()), 1e-12) / LARGEST_FP8)
-        values = (matrix / scale).astype(ml_dtypes.float8_e4m3fn)
-        return QuantizedWeight(values, TensorProto.FLOAT8E4M3FN, np.asarray(scale))
-    scales = np.maximum(np.abs(matrix).max(axis=0), 1e-12) / np.float32(127)
-    return QuantizedWeight(
-        np.rint(matrix / scales).astype(np.int8), TensorProto.INT8, scales.astype(np.float32)
-    )
+        scale = usable_scale(np.abs(matrix).max() / LARGEST_FP8)
+        values = np.clip(matrix / scale, -LARGEST_FP8, LARGEST_FP8)
+        return QuantizedWeight(
+            values.astype(ml_dtypes.float8_e4m3fn), TensorProto.FLOAT8E4M3FN, scale
+        )
+    scales = usable_scale(np.abs(matrix).max(axis=0) / 127)
+    values = np.clip(np.rint(matrix / scales), -127, 127)
+    return QuantizedWeight(values.astype(np.int8), TensorProto.INT8, scales)
+
+
+def usable_scale(scale: Any) -> NDArray[np.float32]:
+    """``scale`` as bfloat16 has it, in which it is stored, and never zero: what is rounded to its
+    multiples has to be rounded to those of the scale that it will be multiplied by."""
+    rounded = np.maximum(np.asarray(scale, np.float32), 1e-12).astype(ml_dtypes.bfloat16)
+    result: NDArray[np.float32] = rounded.astype(np.float32)
+    return result
 
 
 def part_of(name: str) -> str:

@@ -17,7 +17,7 @@ from rfprm_export.artifact_writer import folder_that_becomes
 from rfprm_runtime.artifact import check_files
 from rfprm_runtime.backends import ONNX_NAME, PLAN_NAME
 from rfprm_runtime.encoding import TOKENIZER_NAME
-from rfprm_runtime.manifest import MANIFEST_NAME, Manifest, read_manifest
+from rfprm_runtime.manifest import MANIFEST_NAME, EngineRecord, Manifest, read_manifest
 
 CONFIG_NAME = "config.pbtxt"
 _TYPES = {"token_ids": ("TYPE_INT64", 2), "lengths": ("TYPE_INT64", 1)}
@@ -38,6 +38,8 @@ def write_triton_model(
     folder = repository / name
     if folder.exists() and not overwrite:
         raise ExportError(f"{folder} exists already; pass --overwrite to replace it")
+    if manifest.engine is not None:
+        _check_engine(manifest.engine, artifact)
     if PLAN_NAME in manifest.files:
         platform, files = "tensorrt_plan", {PLAN_NAME: PLAN_NAME}
         inputs = ["token_ids", "marker_positions"]
@@ -61,6 +63,16 @@ def write_triton_model(
         text = "\n".join(_config(name, platform, next(iter(files)), inputs, manifest))
         (partial / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
     return folder
+
+
+def _check_engine(engine: EngineRecord, artifact: Path) -> None:
+    """Triton's platform ``tensorrt_plan`` is TensorRT itself, and gives a plan no weights."""
+    if engine.flavour != "tensorrt" or engine.weights == "stripped":
+        kind = "without weights" if engine.weights == "stripped" else f"of {engine.flavour}"
+        raise ExportError(
+            f"{artifact} has an engine {kind}, which Triton does not load; build one with "
+            "--flavour tensorrt, or give an artifact with a graph alone"
+        )
 
 
 def _config(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ _CLASSES = {
     "tensorrt": "rfprm_runtime.backends.tensorrt:TensorRTBackend",
     "native": "rfprm_runtime.backends.native:NativeBackend",
     "onnx": "rfprm_runtime.backends.onnx:OnnxBackend",
-    "torch": "rfprm_runtime.backends.torch:TorchBackend",
+    "torch": "rfprm_runtime.backends.packed_torch:PackedTorchBackend",
     "fake": "rfprm_runtime.backends.fake:FakeBackend",
 }
 # What an artifact may hold, in the order in which "auto" prefers it.
@@ -87,8 +87,6 @@ _MODEL_FILES = {
     "torch": SAFETENSORS_NAME,
 }
 _logger = logging.getLogger(__name__)
-
-
 _WAYS_OUT = {
     "tensorrt": "build one with python export/to_trt.py",
     "native": "export it with --precision int16",
@@ -97,9 +95,12 @@ _WAYS_OUT = {
 }
 
 
-def choose_backend(manifest: Manifest, requested: str = "auto") -> str:
+def choose_backend(
+    manifest: Manifest, requested: str = "auto", options: Mapping[str, Any] | None = None
+) -> str:
     """The name of the backend to open. An explicit request never falls back to another one; "auto"
     takes the first that the artifact has a model for and this machine can run, and logs why.
+    ``options``: those that the backend will get, of which the device matters.
 
     Raises :class:`BackendError` for an unknown name and :class:`ArtifactError` where the artifact
     holds no model for it.
@@ -111,7 +112,7 @@ def choose_backend(manifest: Manifest, requested: str = "auto") -> str:
                 f"the artifact holds no model: its manifest lists {sorted(manifest.files)}, "
                 f"expected one of {sorted(_MODEL_FILES.values())}; export it again"
             )
-        return _first_that_runs(available, manifest)
+        return _first_that_runs(available, manifest, (options or {}).get("device"))
     if requested not in _OPENERS:
         raise BackendError(
             f"backend is {requested!r}, expected 'auto' or one of {sorted(_MODEL_FILES)}"
@@ -124,9 +125,9 @@ def choose_backend(manifest: Manifest, requested: str = "auto") -> str:
     return requested
 
 
-def _first_that_runs(available: list[str], manifest: Manifest) -> str:
+def _first_that_runs(available: list[str], manifest: Manifest, device: Any) -> str:
     for name in available[:-1]:
-        reason = _why_tensorrt_cannot_run(manifest) if name == "tensorrt" else None
+        reason = _why_tensorrt_cannot_run(manifest, device) if name == "tensorrt" else None
         if reason is None:
             _logger.info("backend %r of %s", name, available)
             return name
@@ -134,11 +135,11 @@ def _first_that_runs(available: list[str], manifest: Manifest) -> str:
     return available[-1]
 
 
-def _why_tensorrt_cannot_run(manifest: Manifest) -> str | None:
+def _why_tensorrt_cannot_run(manifest: Manifest, device: Any) -> str | None:
     from rfprm_runtime.backends.tensorrt import check_usable
 
     try:
-        check_usable(manifest)
+        check_usable(manifest, device)
     except RfprmError as error:
         return str(error)
     return None

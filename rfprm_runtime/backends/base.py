@@ -45,6 +45,7 @@ class CachingBackend(Backend, Protocol):
     def extend(self, extensions: Sequence[Extension], threads: int = 1) -> list[Extended]:
         """Run all ``extensions`` in one pass over the weights.
 
-        The logits are those of running each whole row alone, to the bit.
+        The logits are those of running each whole row alone: on a CPU to the bit, on a GPU to the
+        rounding of the backend's precision.
         """
         ...

@@ -28,9 +28,10 @@ class CudaError(BackendError):
 class Cuda:
     """One device. Addresses and streams are plain integers, as TensorRT takes them."""
 
-    def __init__(self, device: int = 0) -> None:
-        """Raises :class:`MissingExtraError` without the package, :class:`BackendError` without such
-        a device."""
+    def __init__(self, device: int | None = None) -> None:
+        """``device``: its number, by default the calling thread's. Nothing is allocated there
+        before :meth:`use`. Raises :class:`MissingExtraError` without the package,
+        :class:`BackendError` without such a device."""
         try:
             from cuda.bindings import runtime
         except ImportError:
@@ -43,15 +44,19 @@ class Cuda:
         except CudaError as error:
             raise BackendError(
                 f"there is no CUDA device that can be used: {error.name} ({error.text}); install "
-                "NVIDIA's driver, or load the artifact with another backend"
+                "NVIDIA's driver (for an older one a cuda-bindings of its CUDA version), or load "
+                "the artifact with another backend"
             ) from None
-        if not 0 <= device < count:
-            raise BackendError(f"device is {device}, this machine has {count} CUDA device(s)")
+        if device is None:
+            device = int(self._call("cudaGetDevice"))
+        if isinstance(device, bool) or not isinstance(device, int) or not 0 <= device < count:
+            raise BackendError(
+                f"device is {device!r}, expected the number of one of {count} CUDA device(s)"
+            )
         self.device = device
-        self.use()
 
     def use(self) -> None:
-        """Make it the device of the calling thread."""
+        """Make it the device of the calling thread, which then has a context there."""
         self._call("cudaSetDevice", self.device)
 
     @property

@@ -5,6 +5,7 @@ Knows token ids, marker positions and execution providers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +26,7 @@ _PROVIDER_NAMES = {
     "tensorrt": "TensorrtExecutionProvider",
     "tensorrt_rtx": "NvTensorRTRTXExecutionProvider",
 }
+_logger = logging.getLogger(__name__)
 _PLUGINS = {"NvTensorRTRTXExecutionProvider": "onnxruntime_ep_nv_tensorrt_rtx"}
 """Providers that come as packages of their own, which have to be registered once."""
 _registered: set[str] = set()
@@ -80,6 +82,13 @@ class OnnxBackend:
         self._num_labels = manifest.head.num_labels
         self._session = _open_session(ort, model_path, provider, provider_options or {}, per_row)
         self._input_names = [item.name for item in self._session.get_inputs()]
+        if not on_cpu and "lengths" not in self._input_names:
+            _logger.warning(
+                "onnxruntime %s may run the standard Attention of this graph on the CPU; for %s "
+                "export with --attention group_query",
+                ort.__version__,
+                provider,
+            )
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         if self._session is None:
@@ -161,6 +170,11 @@ def _open_session(
         options.intra_op_num_threads = threads_per_row
         options.inter_op_num_threads = 1
     providers: list[Any] = [(provider, dict(provider_options))]
+    if provider == _PROVIDER_NAMES["cuda"]:
+        # TF32 keeps 10 bits of float32, and the head is float32 in every precision.
+        providers = [(provider, {"use_tf32": "0", **provider_options})]
+    elif provider == _PROVIDER_NAMES["tensorrt"]:
+        providers.append((_PROVIDER_NAMES["cuda"], {"use_tf32": "0"}))  # for ops it does not take
     if provider != CPU_PROVIDER:
         providers.append(CPU_PROVIDER)  # a few shape ops stay there beside any GPU provider
     if provider in _PLUGINS:

@@ -118,6 +118,15 @@ class _RotaryTables:
         return cos[positions].to(dtype), sin[positions].to(dtype)
 
 
+def _mix(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
+    """:func:`~rfprm_runtime.backends.torch.mix`, in a way for which a GPU has a fused kernel: with
+    a mask, or in float32, none takes fewer key heads than query heads, so they are repeated."""
+    group = query.shape[1] // key.shape[1]
+    if group > 1 and (visible is not None or query.dtype == torch.float32):
+        key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
+    return mix(query, key, value, visible)
+
+
 class _Pass:
     """One pass over the weights: the new tokens of all items in one row."""
 
@@ -176,7 +185,7 @@ class _Pass:
                 past_keys, past_values = item.past.layer(index)
                 keys = torch.cat((past_keys, keys), dim=2)
                 values = torch.cat((past_values, values), dim=2)
-            mixed[:, :, begin:end] = mix(
+            mixed[:, :, begin:end] = _mix(
                 query[:, :, begin:end], keys, values, self._visible[number]
             )
         merged: Tensor = attention.merge(mixed)

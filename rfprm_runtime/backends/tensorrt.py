@@ -6,8 +6,10 @@ Knows token ids, marker positions, profiles and device memory.
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,16 @@ from rfprm_runtime.backends.flavours import EXTRAS, load_flavour, make_logger
 from rfprm_runtime.batching import BackendLimits, TokenBatch, split_batch
 from rfprm_runtime.errors import ArtifactError, BackendError
 from rfprm_runtime.manifest import EngineProfile, EngineRecord, Manifest
+from rfprm_runtime.whole_files import replacing_path
 
 
 class TensorRTBackend:
     """One engine, several lanes: an execution context with a stream and buffers of its own.
 
-    As many calls run at once as there are lanes, so that one copies while another computes. Scores
-    of a trace agree between batches to the rounding of the engine's precision, not to the bit.
+    As many calls run at once as there are lanes, so that one copies while another computes. They
+    run in threads of the backend, since the device is a setting of the thread: the caller's stays
+    what it is. Scores of a trace agree between batches to the rounding of the engine's precision,
+    not to the bit.
     """
 
     def __init__(
@@ -33,14 +38,17 @@ class TensorRTBackend:
         path: Path,
         manifest: Manifest,
         *,
-        device: int = 0,
+        device: int | None = None,
         num_streams: int = 2,
         max_batch_tokens: int | None = None,
+        runtime_cache: Path | str | None = None,
     ) -> None:
         """
-        ``device``: the number of the CUDA device. ``num_streams``: lanes; each takes the engine's
-        working memory. ``max_batch_tokens``: padded tokens of one batch; by default what the
-        largest profile takes.
+        ``device``: the number of the CUDA device, the calling thread's by default. ``num_streams``:
+        lanes; each takes the engine's working memory. ``max_batch_tokens``: padded tokens of one
+        batch; by default what the largest profile takes. ``runtime_cache``: a file in which
+        ``tensorrt_rtx`` keeps the kernels that it compiles for this GPU from one process to the
+        next.
 
         Raises :class:`MissingExtraError` without the package that built the engine,
         :class:`BackendError` without a GPU that it was built for and where it does not load.
@@ -52,13 +60,17 @@ class TensorRTBackend:
         self._num_labels = manifest.head.num_labels
         self._profiles = record.profiles
         self._logger = make_logger(trt)
-        self._engine = _load_engine(trt, self._logger, path, record)
-        # A context lives as long as its engine and no longer.
-        self._lanes: queue.LifoQueue[_Lane | None] = queue.LifoQueue()
-        for _ in range(num_streams):
-            self._lanes.put(_Lane(self._engine, self._cuda, self._logger))
-        self._num_lanes = num_streams
+        self._kernels = _CompiledKernels(trt, runtime_cache)
+        self._closing = threading.Lock()
         self._why_closed = ""
+        # As many threads as lanes, so that a call that runs always finds one.
+        self._lanes: queue.LifoQueue[_Lane] = queue.LifoQueue()
+        self._workers = ThreadPoolExecutor(num_streams, thread_name_prefix="rfprm-tensorrt")
+        try:
+            self._engine = self._workers.submit(self._load, trt, path, record, num_streams).result()
+        except BaseException:
+            self._workers.shutdown()
+            raise
         self.limits = BackendLimits(
             max_batch_size=max(profile.batch.max for profile in self._profiles),
             max_batch_tokens=max_batch_tokens
@@ -70,24 +82,37 @@ class TensorRTBackend:
             f"{num_streams} stream(s)"
         )
 
+    def _load(self, trt: Any, path: Path, record: EngineRecord, num_streams: int) -> Any:
+        self._cuda.use()
+        engine = _load_engine(trt, self._logger, path, record)
+        for _ in range(num_streams):
+            context = self._kernels.create_context(engine)
+            self._lanes.put(_Lane(context, self._cuda, self._logger))
+        return engine
+
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         parts = list(fitting_parts(batch, self._profiles))
-        with self._lane() as lane:
-            logits = [lane.run(part, profile, self._num_labels) for part, profile in parts]
-        return np.concatenate(logits)
+        with self._closing:
+            if self._why_closed:
+                raise BackendError(self._why_closed)
+            running = self._workers.submit(self._run_parts, parts)
+        return running.result()
 
-    @contextmanager
-    def _lane(self) -> Iterator[_Lane]:
-        if self._why_closed:
+    def _run_parts(self, parts: list[tuple[TokenBatch, int]]) -> NDArray[np.float32]:
+        if self._why_closed:  # while this call waited for its turn
             raise BackendError(self._why_closed)
         lane = self._lanes.get()
-        if lane is None:  # closed while this call waited; so may others
-            self._lanes.put(None)
-            raise BackendError(self._why_closed)
         try:
             self._cuda.use()
-            yield lane
+            return np.concatenate(
+                [lane.run(part, profile, self._num_labels) for part, profile in parts]
+            )
         except CudaError as error:
+            if error.name == "cudaErrorMemoryAllocation":
+                raise BackendError(
+                    f"the GPU is out of memory ({error}); free some, or load with a smaller "
+                    "num_streams or max_batch_tokens"
+                ) from error
             # After an asynchronous error the device refuses every further call of this process.
             self._why_closed = (
                 f"the CUDA device was lost ({error}); load the scorer again in a new process"
@@ -97,23 +122,60 @@ class TensorRTBackend:
             self._lanes.put(lane)
 
     def close(self) -> None:
-        if self._engine is None:
-            return
-        self._why_closed = self._why_closed or "the backend was closed; load the scorer again"
-        for _ in range(self._num_lanes):
-            lane = self._lanes.get()  # waits for the ones that run
-            if lane is not None:
-                lane.close()
-        self._engine = None
-        self._lanes.put(None)
+        with self._closing:
+            if self._engine is None:
+                return
+            self._why_closed = self._why_closed or "the backend was closed; load the scorer again"
+            engine, self._engine = self._engine, None
+        self._workers.shutdown()  # waits for what runs; what waits is refused
+        with ThreadPoolExecutor(1) as last:
+            last.submit(self._free).result()
+        del engine  # after its contexts
+
+    def _free(self) -> None:
+        with suppress(CudaError):  # a lost device frees its memory with the process
+            self._cuda.use()
+            self._kernels.save()
+        while not self._lanes.empty():
+            self._lanes.get().close()
+
+
+class _CompiledKernels:
+    """What ``tensorrt_rtx`` compiles on the device; ``tensorrt`` has nothing left to compile."""
+
+    def __init__(self, trt: Any, path: Path | str | None) -> None:
+        self._trt = trt
+        self._path = None if path is None else Path(path)
+        self._config: Any = None
+        self._cache: Any = None
+
+    def create_context(self, engine: Any) -> Any:
+        if not hasattr(engine, "create_runtime_config"):
+            return engine.create_execution_context()
+        if self._config is None:
+            self._config = engine.create_runtime_config()
+            # Batches have hardly ever the same shape: a kernel of its own for each would mean
+            # compiling for ever, and bits that change when one is ready.
+            strategies = self._trt.DynamicShapesKernelSpecializationStrategy
+            self._config.dynamic_shapes_kernel_specialization_strategy = strategies.NONE
+            self._cache = self._config.create_runtime_cache()
+            if self._path is not None and self._path.is_file():
+                self._cache.deserialize(self._path.read_bytes())
+            self._config.set_runtime_cache(self._cache)
+        return engine.create_execution_context(self._config)
+
+    def save(self) -> None:
+        if self._path is not None and self._cache is not None:
+            with replacing_path(self._path) as partial:
+                partial.write_bytes(bytes(self._cache.serialize()))
 
 
 class _Lane:
     """One execution context. Used by one thread at a time."""
 
-    def __init__(self, engine: Any, cuda: Cuda, logger: Any) -> None:
+    def __init__(self, context: Any, cuda: Cuda, logger: Any) -> None:
         self._cuda, self._logger = cuda, logger
-        self._context = engine.create_execution_context()
+        self._context = context
         if self._context is None:
             raise BackendError(
                 f"TensorRT could not create an execution context: {logger.last_errors}; if it is "
@@ -169,12 +231,10 @@ class _Lane:
 
     def close(self) -> None:
         self._context = None
-        try:
+        with suppress(CudaError):  # a lost device frees its memory with the process
             for address, _ in self._buffers.values():
                 self._cuda.free(address)
             self._cuda.destroy_stream(self._stream)
-        except CudaError:
-            pass  # a lost device frees its memory with the process
         self._buffers.clear()
 
 
@@ -214,12 +274,12 @@ def engine_record(manifest: Manifest) -> EngineRecord:
     return manifest.engine
 
 
-def check_usable(manifest: Manifest, device: int = 0) -> None:
+def check_usable(manifest: Manifest, device: int | None = None) -> None:
     """Raises what loading the engine of ``manifest`` would raise on this machine."""
     _usable(engine_record(manifest), device)
 
 
-def _usable(record: EngineRecord, device: int) -> tuple[Any, Cuda]:
+def _usable(record: EngineRecord, device: int | None) -> tuple[Any, Cuda]:
     trt = load_flavour(record.flavour, "this artifact's engine")
     check_version(record, str(trt.__version__))
     cuda = Cuda(device)
@@ -260,7 +320,12 @@ def check_capability(record: EngineRecord, capability: str) -> None:
 
 
 def _load_engine(trt: Any, logger: Any, path: Path, record: EngineRecord) -> Any:
-    engine = trt.Runtime(logger).deserialize_cuda_engine(path.read_bytes())
+    runtime = trt.Runtime(logger)
+    if record.version_compatible:
+        runtime.engine_host_code_allowed = (
+            True  # the plan brings the runtime that it was built with
+        )
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise BackendError(
             f"{record.flavour} cannot load {path}: {logger.last_errors}; build it again with "

@@ -255,16 +255,23 @@ class TorchBackend:
         :class:`BackendError` for one that is none, and where torch does not have the device."""
         if dtype not in get_args(DType):
             raise BackendError(f"dtype is {dtype!r}, expected one of {get_args(DType)}")
-        self._device = torch.device(device or default_device())
         try:
-            moved = network.to(self._device)
+            self._device = torch.device(device or default_device())
+        except (RuntimeError, TypeError) as error:
+            raise BackendError(
+                f"device is {device!r}, expected a name that torch knows, cpu or cuda:0: {error}"
+            ) from None
+        # Narrowed before it is moved, so that the device never holds more. The norm and the head
+        # after the last layer keep what they have.
+        for part in (network.model.embed_tokens, network.model.layers):
+            part.to(getattr(torch, dtype))
+        try:
+            self._network: PRMNetwork | None = network.to(self._device)
         except (RuntimeError, AssertionError) as error:
             raise BackendError(
-                f"torch {torch.__version__} cannot use device {device!r}: {error}; ask for another"
+                f"torch {torch.__version__} cannot move the network to {device!r}: {error}; ask "
+                "for another device, or free memory there"
             ) from error
-        moved.model.to(getattr(torch, dtype))
-        moved.model.norm.float()
-        self._network: PRMNetwork | None = moved
         self.limits = BackendLimits()
         narrow = "" if dtype == "float32" else f", {dtype}"
         self.description = f"torch {torch.__version__}, {self._device}{narrow}"

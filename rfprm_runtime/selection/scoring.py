@@ -38,7 +38,7 @@ def settle(
         engine = scorer.backend_description.replace(",", " ").split()[0]
         return scorer.manifest, replace(scoring, backend=engine.replace("onnxruntime", "onnx"))
     manifest = read_manifest(Path(scorer))
-    backend = choose_backend(manifest, scoring.backend)
+    backend = choose_backend(manifest, scoring.backend, scoring.backend_options)
     if workers is None:
         return manifest, replace(scoring, backend=backend)
     from rfprm_runtime.selection.ray_engine import scoring_for_workers

@@ -104,6 +104,39 @@ def test_an_artifact_of_other_ops_says_how_to_export(
     assert not (tmp_path / "engine").exists()
 
 
+def test_an_engine_that_is_shorter_than_the_model_says_so(
+    graph: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Longer traces are then too long, or windowed, one by one, and no batch fails for them."""
+    status, _, _ = _export_trt(
+        capfd, graph, "-o", tmp_path / "engine", "--profile", "2x128", "--compute-capability", "8.9"
+    )
+    assert status == 0
+    assert read_manifest(graph).max_positions == 256
+    assert read_manifest(tmp_path / "engine").max_positions == 128
+
+
+def test_what_cannot_be_is_refused_before_the_export(
+    checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").mkdir()
+    for arguments, message in (
+        (["-o", tmp_path / "there"], "exists already"),
+        (["-o", tmp_path / "new", "--compute-capability", "9.0"], "does not build for"),
+        (["-o", tmp_path / "new", "--flavour", "tensorrt"], "[tensorrt]"),
+        (["-o", tmp_path / "new", "--engine-from", graph_of(tmp_path), "--profile", "2x64"],
+         "--engine-from builds nothing"),
+    ):  # fmt: skip
+        status, out, err = _export_trt(capfd, checkpoint, *arguments)
+        assert status == 1
+        assert message in err
+        assert "exporting" not in out
+
+
+def graph_of(folder: Path) -> Path:
+    return folder / "donor"
+
+
 def test_a_failed_build_leaves_nothing(
     graph: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

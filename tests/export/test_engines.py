@@ -151,6 +151,8 @@ def test_products_in_fp8_become_fp8_kernels(builder: EngineBuilder, tmp_path: Pa
     assert contents.fused_attention() == _attention_nodes(graph)
     with pytest.raises(ExportError, match=r"fp8"):  # Ampere has none
         builder.build(graph, replace(options, compute_capabilities=("8.0",)))
+    by_default = replace(options, compute_capabilities=(), precision="fp8")
+    assert builder.chosen_capabilities(by_default) == ("8.9", "12.0", "12.1")
 
 
 def test_weights_of_8_bits_stay_so_in_the_plan(builder: EngineBuilder, tmp_path: Path) -> None:
@@ -321,8 +323,27 @@ def test_a_build_can_be_stopped(builder: EngineBuilder, tmp_path: Path) -> None:
 
 def test_a_timing_cache_where_nothing_is_timed(builder: EngineBuilder, tmp_path: Path) -> None:
     graph = _tiny(tmp_path, "qwen2", "fp16")
-    with pytest.raises(ExportError, match="no timing cache; leave --timing-cache out"):
+    with pytest.raises(ExportError, match="--timing-cache: for --flavour tensorrt"):
         builder.build(graph, replace(OPTIONS, timing_cache=tmp_path / "timing.cache"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("version_compatible", True),
+        ("hardware_compatibility", "ampere_plus"),
+        ("optimization_level", 5),
+    ],
+)
+def test_options_that_would_do_nothing(option: str, value: Any, builder: EngineBuilder) -> None:
+    with pytest.raises(ExportError, match=f"--{option.replace('_', '-')}: for --flavour tensorrt"):
+        builder.check_options(replace(OPTIONS, **{option: value}))
+
+
+def test_float32_is_not_shortened_to_10_bits(builder: EngineBuilder, tmp_path: Path) -> None:
+    """The head is float32 in every precision, and TF32 is TensorRT's default for it."""
+    plan = builder.build(_tiny(tmp_path, "qwen2", "fp16"), OPTIONS).plan
+    assert b"tf32=1" not in plan
 
 
 def test_a_timing_cache_of_another_version(tmp_path: Path) -> None:

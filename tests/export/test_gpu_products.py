@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -84,12 +85,26 @@ def test_no_traces_calibrate_nothing(prm: LoadedPRM) -> None:
         largest_inputs(prm, [])
 
 
+def test_inputs_that_are_always_zero_stay_zero(prm: LoadedPRM, tmp_path: Path) -> None:
+    zeroed = {name: x * 0 if "up_proj.weight" in name else x for name, x in prm.weights.items()}
+    dead = LoadedPRM(prm.manifest, zeroed, prm.tokenizer)
+    largest = largest_inputs(dead, TRACES[:2])
+    assert min(largest.values()) == 0
+    manifest = prm.manifest.model_copy(update={"precision": "fp8"})
+    with emulating_scorer(dead, manifest, Quantization("fp8", largest)) as scorer:
+        scores = verify.all_scores(scorer.score_batch(TRACES[:2]))
+    assert np.isfinite(scores).all()
+
+
 @pytest.mark.parametrize(("kind", "step"), [("fp8", 2**-4), ("w8a16", 1 / 254)])
 def test_weights_in_8_bits_are_near(kind: Any, step: float) -> None:
     matrix = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
     matrix[:, 3] = 0
     quantized = quantize_weight(matrix, kind)
     back = quantized.values.astype(np.float32) * quantized.scales
+    # The scale that is stored is the one that was divided by: no product is larger in the mean.
+    stored = quantized.scales.astype(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(stored, quantized.scales)
     assert np.abs(back - matrix).max() <= step * np.abs(matrix).max() * 1.01
     assert (quantized.scales > 0).all()
     assert not back[:, 3].any()

@@ -46,6 +46,25 @@ def _read(schema: Any, folder: Path) -> Any:
     return text_format.Parse(text, schema.ModelConfig())  # raises for what is not in the schema
 
 
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"flavour": "tensorrt_rtx"}, "of tensorrt_rtx"),
+        ({"weights": "stripped"}, "without weights"),
+    ],
+)
+def test_engines_that_triton_does_not_load(
+    changes: dict[str, Any], kind: str, tiny_artifact: Path, tmp_path: Path
+) -> None:
+    artifact = tmp_path / "artifact"
+    shutil.copytree(tiny_artifact, artifact)
+    manifest = read_manifest(artifact)
+    written = with_engine(manifest, (small_profile(1, 64),), **changes)
+    (artifact / "prm.json").write_text(written.to_json())
+    with pytest.raises(ExportError, match=f"an engine {kind}, which Triton does not load"):
+        write_triton_model(artifact, tmp_path / "repository")
+
+
 @pytest.mark.parametrize("attention", ["standard", "group_query"])
 def test_a_graph_becomes_a_model_that_onnxruntime_runs(
     attention: Any, schema: Any, published_prm: Path, tmp_path: Path

@@ -44,7 +44,7 @@ def test_options_go_to_the_provider_as_they_are(
     backend = OnnxBackend(
         tiny_artifact / "model.onnx", manifest, provider="cuda", provider_options=options
     )
-    assert recorder.asked == [[(CUDA, options), CPU]]
+    assert recorder.asked == [[(CUDA, {"use_tf32": "0", **options}), CPU]]
     assert backend.limits.max_batch_size > 1  # padded batches
     assert CUDA in backend.description
 
@@ -68,7 +68,7 @@ def test_models_in_16_bits_take_the_gpu_where_there_is_one(
     recorder = _Recorder(monkeypatch, providers)
     manifest = read_manifest(tiny_artifact).model_copy(update={"precision": precision})
     OnnxBackend(tiny_artifact / "model.onnx", manifest)
-    assert recorder.asked[0][0] == (expected, {})
+    assert recorder.asked[0][0] == (expected, {"use_tf32": "0"} if expected == CUDA else {})
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])

@@ -122,6 +122,11 @@ def test_half_the_bits_change_scores_a_little(dtype: Any, tmp_path: Path) -> Non
         assert scorer.backend_description.endswith(f"{dtype}, packed")
         rounded = scorer.score_batch(traces)[0].step_scores
     assert 0 < np.abs(rounded - exact).max() < 0.05
+    network = _packed(prm, dtype=dtype)._network
+    assert network is not None
+    # The norm and the head keep their bits, as in exported graphs.
+    weights = prm.weights["model.norm.weight"]
+    np.testing.assert_array_equal(network.model.norm.weight.detach().numpy(), weights)
 
 
 def test_an_artifact_is_opened_packed_on_request(tmp_path: Path) -> None:
@@ -140,7 +145,9 @@ def test_misuse_is_named(tmp_path: Path) -> None:
     prm = _prm(tmp_path)
     with pytest.raises(BackendError, match=r"dtype is 'fp8', expected one of"):
         _packed(prm, dtype="fp8")
-    with pytest.raises(BackendError, match=r"cannot use device 'cuda:9'.*ask for another"):
+    with pytest.raises(BackendError, match=r"expected a name that torch knows"):
+        _packed(prm).__class__(_network(prm), device="gpu0")
+    with pytest.raises(BackendError, match=r"cannot move the network to 'cuda:9'.*ask for another"):
         TorchBackend(_network(prm), device="cuda:9")
     backend = _packed(prm)
     foreign: Any = object.__new__(type("Foreign", (), {"num_tokens": 3, "blocks": ()}))

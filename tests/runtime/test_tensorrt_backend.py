@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -179,7 +181,7 @@ def test_a_lost_device_is_reported_and_not_used_again(artifact: Path, simulated_
 
 
 def test_a_closed_backend_refuses_also_those_who_wait(artifact: Path, simulated_gpu: Any) -> None:
-    simulated_gpu(PROFILES)
+    _, cuda = simulated_gpu(PROFILES)
     backend = TensorRTBackend(artifact / "model.plan", _manifest(artifact), num_streams=1)
     caught: list[Exception] = []
 
@@ -189,18 +191,67 @@ def test_a_closed_backend_refuses_also_those_who_wait(artifact: Path, simulated_
         except BackendError as error:
             caught.append(error)
 
-    with backend._lane():
-        waiting = threading.Thread(target=waits)
-        waiting.start()
-        closing = threading.Thread(target=backend.close)
-        closing.start()
-    waiting.join(10)
-    closing.join(10)
-    assert not waiting.is_alive()
-    assert not closing.is_alive()
+    lane = backend._lanes.get()  # as if a call were running
+    threads = [
+        threading.Thread(target=target)
+        for target in (waits, waits, waits, backend.close, backend.close)
+    ]
+    for thread in threads[:3]:
+        thread.start()
+    _until(lambda: backend._workers._work_queue.qsize() == 2)  # two wait behind the third
+    for thread in threads[3:]:
+        thread.start()
+    _until(lambda: bool(backend._why_closed))
+    backend._lanes.put(lane)
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert len(caught) >= 2  # the first may have got its lane before
+    assert not cuda.memory
     backend.close()
     with pytest.raises(BackendError, match="closed"):
         backend.run(_batch([10]))
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_callers_thread_keeps_its_device(artifact: Path, simulated_gpu: Any) -> None:
+    """A trainer's process has a device of its own; looking at another must not take it away."""
+    _, cuda = simulated_gpu(PROFILES)
+    assert choose_backend(_manifest(artifact)) == "tensorrt"
+    assert not cuda.used_by  # not even for finding out
+    with Scorer.load(artifact, backend="tensorrt", device=1) as scorer:
+        scorer.score_batch(_traces(4))
+    assert cuda.device == 1
+    assert cuda.used_by
+    assert threading.get_ident() not in cuda.used_by
+
+
+def test_running_out_of_memory_is_not_the_end(artifact: Path, simulated_gpu: Any) -> None:
+    _, cuda = simulated_gpu(PROFILES)
+    backend = TensorRTBackend(artifact / "model.plan", _manifest(artifact), num_streams=1)
+    cuda.lose_at, cuda.error_name = "cudaMalloc", "cudaErrorMemoryAllocation"
+    with pytest.raises(BackendError, match=r"out of memory .*smaller num_streams"):
+        backend.run(_batch([10]))
+    cuda.lose_at = None
+    assert backend.run(_batch([10])).shape == (2, 2)
+
+
+def test_compiled_kernels_are_kept(artifact: Path, simulated_gpu: Any, tmp_path: Path) -> None:
+    trt, _ = simulated_gpu(PROFILES)
+    trt.compiles_on_the_device = True
+    cache = tmp_path / "kernels.cache"
+    for before in (b"", b"kernels"):
+        backend = TensorRTBackend(artifact / "model.plan", _manifest(artifact), runtime_cache=cache)
+        assert trt.cache_read == before
+        backend.run(_batch([10]))
+        backend.close()
+        assert cache.read_bytes() == b"kernels"
 
 
 def test_a_stripped_plan_takes_the_weights_of_the_graph(artifact: Path, simulated_gpu: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections import Counter
@@ -15,11 +14,11 @@ import onnx
 
 from rfprm_export import ExportError
 from rfprm_runtime.backends.flavours import load_flavour, make_logger
-from rfprm_runtime.manifest import EngineFlavour, EngineProfile
+from rfprm_runtime.manifest import EngineFlavour, EngineProfile, Precision
 from rfprm_runtime.whole_files import replacing_path
 
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
-EngineWeights = Literal["inside", "refittable", "stripped"]
+EngineWeights = Literal["inside", "stripped"]
 ProgressListener = Callable[[str, int, int], bool]
 """Called with a phase, the steps done and the steps to do; False stops the build."""
 
@@ -28,7 +27,9 @@ ProgressListener = Callable[[str, int, int], bool]
 class BuildOptions:
     """What can be chosen of an engine; see ``rfprm export-trt --help``."""
 
-    profiles: tuple[EngineProfile, ...]
+    profiles: tuple[EngineProfile, ...] = ()
+    precision: Precision = "fp16"
+    """Of the graph, which says what GPUs can run it."""
     flavour: EngineFlavour = "tensorrt_rtx"
     compute_capabilities: tuple[str, ...] = ()
     weights: EngineWeights = "inside"
@@ -46,7 +47,7 @@ class BuiltPlan:
     compute_capabilities: tuple[str, ...]
     parse_seconds: float
     build_seconds: float
-    peak_host_bytes: int
+    peak_host_bytes: int | None
 
 
 class EngineBuilder:
@@ -99,7 +100,8 @@ class EngineBuilder:
     ) -> BuiltPlan:
         """Raises :class:`ExportError` where the options do not go with the flavour or the build
         fails."""
-        capabilities = self._chosen_capabilities(options)
+        self.check_options(options)
+        capabilities = self.chosen_capabilities(options)
         self.logger.errors.clear()
         began = time.perf_counter()
         network = self.parse(graph)
@@ -131,7 +133,8 @@ class EngineBuilder:
             peak_host_bytes=_peak_bytes(),
         )
 
-    def _chosen_capabilities(self, options: BuildOptions) -> tuple[str, ...]:
+    def chosen_capabilities(self, options: BuildOptions) -> tuple[str, ...]:
+        """What the engine is built for. Raises :class:`ExportError` where the flavour cannot."""
         supported = self.supported_capabilities
         requested = options.compute_capabilities
         if not supported:
@@ -152,15 +155,18 @@ class EngineBuilder:
                 f"{', '.join(unknown)}; it builds for {', '.join(supported)}. The others are "
                 "served by the onnx backend with provider='cuda', or by --flavour tensorrt"
             )
-        # Turing has no float32 products there, which the head is made of.
-        return tuple(dict.fromkeys(requested)) or tuple(c for c in supported if c != "7.5")
+        if requested:
+            return tuple(dict.fromkeys(requested))
+        # 7.5 has no float32 products there, which the head is made of; fp8 begins with 8.9.
+        without = ("7.5", "8.0", "8.6") if options.precision == "fp8" else ("7.5",)
+        return tuple(capability for capability in supported if capability not in without)
 
     def _set_options(self, config: Any, options: BuildOptions) -> None:
         flags = self.trt.BuilderFlag
         if options.weights == "stripped":
             config.set_flag(flags.STRIP_PLAN)
-        if options.weights != "inside":
             config.set_flag(flags.REFIT)
+        config.clear_flag(flags.TF32)  # it keeps 10 bits of float32, in which the head is
         if options.version_compatible:
             config.set_flag(flags.VERSION_COMPATIBLE)
         levels = {
@@ -168,11 +174,6 @@ class EngineBuilder:
             "same_compute_capability": "SAME_COMPUTE_CAPABILITY",
         }
         if options.hardware_compatibility != "none":
-            if self.supported_capabilities:
-                raise ExportError(
-                    f"--hardware-compatibility is for --flavour tensorrt; {self.flavour} builds "
-                    "for several GPUs at once: give --compute-capability once for each"
-                )
             level = levels[options.hardware_compatibility]
             config.hardware_compatibility_level = getattr(
                 self.trt.HardwareCompatibilityLevel, level
@@ -183,6 +184,25 @@ class EngineBuilder:
             config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
         # So that an engine can be looked into.
         config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED
+
+    def check_options(self, options: BuildOptions) -> None:
+        """Raises :class:`ExportError` for what this flavour cannot do, before anything is begun."""
+        self.chosen_capabilities(options)
+        if not self.supported_capabilities:
+            return
+        refused = {
+            "--hardware-compatibility": options.hardware_compatibility != "none",
+            "--version-compatible": options.version_compatible,
+            "--optimization-level": options.optimization_level is not None,
+            "--timing-cache": options.timing_cache is not None,
+        }
+        found = [name for name, given in refused.items() if given]
+        if found:
+            raise ExportError(
+                f"{' and '.join(found)}: for --flavour tensorrt; {self.flavour} compiles and times "
+                "nothing before it is on the device, takes several kinds at once "
+                "(--compute-capability, once for each), and its plans are for one version"
+            )
 
     def _set_profiles(self, config: Any, network: Any, profiles: tuple[EngineProfile, ...]) -> None:
         expected = {"token_ids": 2, "marker_positions": 1}
@@ -217,11 +237,6 @@ class EngineBuilder:
     def _load_timing_cache(self, config: Any, path: Path | None) -> Any:
         if path is None:
             return None
-        if self.flavour == "tensorrt_rtx":
-            raise ExportError(
-                "tensorrt_rtx measures nothing while it builds, so it has no timing cache; leave "
-                "--timing-cache out"
-            )
         content = path.read_bytes() if path.is_file() else b""
         cache = config.create_timing_cache(content)
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
@@ -240,8 +255,6 @@ class EngineBuilder:
             )
         if "7.5" in options.compute_capabilities:
             return f"{reason}. Leave --compute-capability 7.5 out; it is served by the onnx backend"
-        if options.version_compatible:
-            return f"{reason}. Try without --version-compatible"
         return f"{reason}. Run with --log-level verbose for what went before"
 
 
@@ -285,6 +298,10 @@ def _progress_monitor(trt: Any, on_progress: ProgressListener) -> Any:
     return Monitor()
 
 
-def _peak_bytes() -> int:
+def _peak_bytes() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,14 +15,17 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from rfprm_export import ExportError
 from rfprm_export.engines.builder import (
     BuildOptions,
+    EngineBuilder,
     EngineWeights,
     HardwareCompatibility,
     ProgressListener,
 )
 from rfprm_export.engines.engine_writer import (
     EngineReport,
+    check_output,
     graph_artifact,
     reuse_engine,
     write_engine_artifact,
@@ -33,10 +37,16 @@ from rfprm_export.engines.workload import (
     lengths_of,
     parse_profile,
 )
-from rfprm_export.options import Precision
-from rfprm_runtime.manifest import MANIFEST_NAME, EngineFlavour, EngineProfile, Manifest
+from rfprm_runtime.manifest import (
+    MANIFEST_NAME,
+    EngineFlavour,
+    EngineProfile,
+    Manifest,
+    read_manifest,
+)
 from rfprm_runtime.report import engine_rows
 
+EnginePrecision = Literal["fp16", "bf16", "fp8", "w8a16", "fp32"]
 LogLevel = Literal["error", "warning", "info", "verbose"]
 _LEVELS = {
     "error": logging.ERROR,
@@ -53,7 +63,7 @@ def export_trt(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The artifact folder to write.")],
     precision: Annotated[
-        Precision, typer.Option(help="Of a checkpoint; an artifact keeps its own.")
+        EnginePrecision, typer.Option(help="Of a checkpoint; an artifact keeps its own.")
     ] = "fp16",
     flavour: Annotated[
         EngineFlavour,
@@ -84,7 +94,7 @@ def export_trt(
         typer.Option(help="An artifact with a stripped plan to use instead of building one."),
     ] = None,
     keep_graph: Annotated[
-        bool, typer.Option(help="Leave the graph in the artifact, for machines without the GPU.")
+        bool, typer.Option(help="Leave the graph in the artifact, for the onnx backend elsewhere.")
     ] = False,
     version_compatible: Annotated[
         bool, typer.Option(help="Let later versions of TensorRT run the plan.")
@@ -116,7 +126,29 @@ def export_trt(
     """Build a TensorRT engine: parse the graph, optimise for profiles, write an artifact."""
     console = Console(highlight=False)
     _show_messages(log_level)
+    # What can be refused is refused before minutes are spent on it.
+    check_output(output, overwrite)
     is_artifact = (source / MANIFEST_NAME).is_file()
+    options = BuildOptions(
+        precision=read_manifest(source).precision if is_artifact else precision,
+        flavour=flavour,
+        compute_capabilities=tuple(compute_capability or ()),
+        weights=weights,
+        version_compatible=version_compatible,
+        hardware_compatibility=hardware_compatibility,
+        optimization_level=optimization_level,
+        workspace_bytes=None if workspace is None else workspace * 2**20,
+        timing_cache=timing_cache,
+    )
+    builder: EngineBuilder | None = None
+    if engine_from is None:
+        builder = EngineBuilder(flavour)
+        builder.check_options(options)
+    elif replace(options, precision="fp16") != BuildOptions() or profile or traces:
+        raise ExportError(
+            "--engine-from builds nothing: the plan keeps the GPUs, profiles and options that it "
+            "was built with; leave the options of building out"
+        )
     if not is_artifact:
         also = " and verifying it, which takes minutes" if verify else ""
         console.print(f"exporting the graph in {precision}{also}")
@@ -127,23 +159,14 @@ def export_trt(
         if engine_from is not None:
             report = reuse_engine(folder, manifest, engine_from, output, overwrite=overwrite)
         else:
-            options = BuildOptions(
-                profiles=_profiles(profile, traces, folder, manifest, batch, batch_tokens),
-                flavour=flavour,
-                compute_capabilities=tuple(compute_capability or ()),
-                weights=weights,
-                version_compatible=version_compatible,
-                hardware_compatibility=hardware_compatibility,
-                optimization_level=optimization_level,
-                workspace_bytes=None if workspace is None else workspace * 2**20,
-                timing_cache=timing_cache,
-            )
+            profiles = _profiles(profile, traces, folder, manifest, batch, batch_tokens)
             with _progress(console) as on_progress:
                 report = write_engine_artifact(
                     folder,
                     manifest,
                     output,
-                    options,
+                    replace(options, profiles=profiles),
+                    builder=builder,
                     keep_graph=keep_graph,
                     overwrite=overwrite,
                     checkpoint=None if is_artifact or not verify else source,
@@ -188,6 +211,7 @@ def _report_rows(report: EngineReport) -> Iterator[tuple[str, str]]:
     yield "plan", f"{report.plan_bytes / 2**20:,.0f} MiB in {report.manifest.precision}"
     if built is not None:
         yield "time", f"parsed in {built.parse_seconds:.1f} s, built in {built.build_seconds:.1f} s"
+    if built is not None and built.peak_host_bytes is not None:
         yield "memory", f"{built.peak_host_bytes / 2**30:.1f} GiB while building, at its peak"
     if report.contents is not None and report.contents.kernels:
         fused = len(report.contents.fused_attention(len(engine.profiles)))

@@ -23,8 +23,9 @@ from rfprm_export.options import Precision
 from rfprm_export.verify import check_parity, measure_parity, reference_for
 from rfprm_runtime.artifact import check_files, describe_file
 from rfprm_runtime.backends import ONNX_NAME, PLAN_NAME
+from rfprm_runtime.backends.tensorrt import check_usable
 from rfprm_runtime.encoding import TOKENIZER_NAME
-from rfprm_runtime.errors import BackendError, MissingExtraError
+from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.manifest import MANIFEST_NAME, EngineRecord, Manifest, read_manifest
 from rfprm_runtime.scorer import Scorer
 
@@ -88,6 +89,7 @@ def write_engine_artifact(
     output: Path,
     options: BuildOptions,
     *,
+    builder: EngineBuilder | None = None,
     keep_graph: bool = False,
     overwrite: bool = False,
     checkpoint: Path | None = None,
@@ -99,8 +101,8 @@ def write_engine_artifact(
     always does, since it takes its weights from there. ``checkpoint``: verify the engine against
     its reference, where this machine has a GPU that runs it. Raises :class:`ExportError`.
     """
-    _check_output(output, overwrite)
-    builder = EngineBuilder(options.flavour)
+    check_output(output, overwrite)
+    builder = builder or EngineBuilder(options.flavour)
     built = builder.build(graph_folder / ONNX_NAME, options, on_progress)
     contents = read_plan(built.plan) if options.flavour == "tensorrt_rtx" else None
     record = EngineRecord(
@@ -132,7 +134,7 @@ def reuse_engine(
 
     Raises :class:`ExportError` where the plan has weights of its own or another graph.
     """
-    _check_output(output, overwrite)
+    check_output(output, overwrite)
     donor = read_manifest(engine)
     check_files(engine, donor)
     record = donor.engine
@@ -156,7 +158,8 @@ def reuse_engine(
     return EngineReport(written, plan.stat().st_size, None, None)
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raises :class:`ExportError` where ``output`` is there and may not be replaced."""
     if output.exists() and not overwrite:
         raise ExportError(f"{output} exists already; pass --overwrite to replace it")
 
@@ -170,8 +173,10 @@ def _finish(
         names += GRAPH_NAMES
     for name in names:
         shutil.copyfile(graph_folder / name, folder / name)
+    longest = max(profile.length.max for profile in record.profiles)
     written = manifest.model_copy(
         update={
+            "max_positions": min(manifest.max_positions, longest),
             "files": {name: describe_file(folder / name) for name in (*names, PLAN_NAME)},
             "exporter": {**manifest.exporter, record.flavour: record.version},
             "engine": record,
@@ -188,10 +193,10 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
 def _verified_where_it_runs(folder: Path, manifest: Manifest, checkpoint: Path) -> Manifest:
     """With the engine's parity, or as it is where this machine cannot run it."""
     try:
-        scorer = Scorer.load(folder, backend="tensorrt")
-    except (BackendError, MissingExtraError):
+        check_usable(manifest)
+    except RfprmError:
         return manifest
-    with scorer:
+    with Scorer.load(folder, backend="tensorrt") as scorer:
         reference = reference_for(load_prm(checkpoint), checkpoint, manifest.precision)
         parity = measure_parity(scorer, reference)
     check_parity(parity, manifest.precision, list)
