@@ -13,7 +13,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
-from rfprm_runtime.command_line import DEFAULT_ARTIFACT, EXIT_SOME_FAILED
+from rfprm_runtime.command_line import (
+    BACKEND_HELP,
+    BACKEND_OPTION_HELP,
+    DEFAULT_ARTIFACT,
+    EXIT_SOME_FAILED,
+    read_backend_options,
+)
 from rfprm_runtime.errors import MissingExtraError, RfprmError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.types import Overflow
@@ -47,10 +53,11 @@ def score(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
     artifact: ArtifactOption = DEFAULT_ARTIFACT,
-    backend: Annotated[str, typer.Option(help="auto, onnx or torch.")] = "auto",
+    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU cores to use; all by default. onnx only.")
+        int | None, typer.Option(min=1, help="CPU cores to use; all by default.")
     ] = None,
+    backend_option: Annotated[list[str] | None, typer.Option(help=BACKEND_OPTION_HELP)] = None,
     split: Annotated[
         SplitRule, typer.Option(help="What separates the steps of a text.")
     ] = "blank_lines",
@@ -70,7 +77,7 @@ def score(
 
     if not traces.is_file():
         raise RfprmError(f"there is no file {str(traces)!r} to score")
-    options: dict[str, Any] = {} if threads is None else {"num_threads": threads}
+    options = read_backend_options(backend_option, threads)
     with Scorer.load(artifact, backend=backend, **options) as scorer:
         summary = score_file(
             scorer,

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from rfprm_runtime.aggregation import Aggregation
-from rfprm_runtime.command_line import DEFAULT_ARTIFACT, EXIT_SOME_FAILED, HUB_SPELLING
+from rfprm_runtime.command_line import (
+    BACKEND_HELP,
+    BACKEND_OPTION_HELP,
+    DEFAULT_ARTIFACT,
+    EXIT_SOME_FAILED,
+    HUB_SPELLING,
+    read_backend_options,
+)
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.selection.rule import LengthControl
@@ -62,10 +69,11 @@ def select(
         Overflow,
         typer.Option(help="Of traces longer than the model: an error, or scored in windows."),
     ] = "error",
-    backend: Annotated[str, typer.Option(help="auto, native, onnx or torch.")] = "auto",
+    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU cores to use; all by default.")
     ] = None,
+    backend_option: Annotated[list[str] | None, typer.Option(help=BACKEND_OPTION_HELP)] = None,
     shard_rows: Annotated[
         int, typer.Option(help="Rows that are scored and saved together.")
     ] = DEFAULT_SHARD_ROWS,
@@ -107,7 +115,7 @@ def select(
             split=split,
             overflow=overflow,
             backend=backend,
-            backend_options={} if threads is None else {"num_threads": threads},
+            backend_options=read_backend_options(backend_option, threads),
             shard_rows=shard_rows,
         ),
         options=OutputOptions(order, prefix, sft, report, work, keep_work),

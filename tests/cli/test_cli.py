@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rfprm_runtime import RfprmError
+from rfprm_runtime.command_line import read_backend_options
 from rfprm_runtime.score_file import score_file
 from tiny_models import fake_scorer
 
@@ -240,3 +241,39 @@ def test_scripts_are_the_same_doors(script: str, tmp_path: Path) -> None:
     assert failed.returncode == 1
     assert failed.stderr.startswith("rfprm: ")
     assert failed.stderr.count("\n") == 1
+
+
+def test_options_of_a_backend_from_a_shell() -> None:
+    options = [
+        "num_streams=2",
+        "dtype=bfloat16",
+        "packed=true",
+        'provider_options={"device_id": 1}',
+    ]
+    assert read_backend_options(options, 4) == {
+        "num_threads": 4,
+        "num_streams": 2,
+        "dtype": "bfloat16",
+        "packed": True,
+        "provider_options": {"device_id": 1},
+    }
+    assert read_backend_options(None, None) == {}
+
+
+@pytest.mark.parametrize("option", ["dtype", "=3", "two words=1", "num_threads=2"])
+def test_an_option_of_a_backend_that_is_none(option: str) -> None:
+    with pytest.raises(RfprmError, match="--backend-option"):
+        read_backend_options([option], 4)
+
+
+def test_an_unknown_option_of_a_backend_names_those_there_are(
+    tiny_artifact: Path, tmp_path: Path
+) -> None:
+    traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
+    found = _rfprm(
+        "score", traces, "-o", output, "-a", tiny_artifact, "--backend-option", "streams=2"
+    )
+    assert found.returncode == 1
+    assert "has no option 'streams'; it takes ['max_batch_tokens', 'num_threads'" in found.stderr
+    assert not output.exists()
