@@ -126,6 +126,11 @@ def _add_commands_of_other_packages() -> None:
             command = entry.load()
         except ImportError as error:
             app.command(entry.name, **_TAKES_ANYTHING)(_command_that_raises(error))
+        except AttributeError as error:  # installed beside another version's metadata
+            stale = ImportError(
+                f"{error}; install rfprm_runtime again, its list of commands is old"
+            )
+            app.command(entry.name, **_TAKES_ANYTHING)(_command_that_raises(stale))
         else:
             app.command(entry.name)(command)
 

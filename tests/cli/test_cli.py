@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
-from rfprm_runtime import RfprmError
+from rfprm_runtime import RfprmError, cli
 from rfprm_runtime.command_line import read_backend_options
 from rfprm_runtime.score_file import score_file
 from tiny_models import fake_scorer
@@ -277,3 +279,18 @@ def test_an_unknown_option_of_a_backend_names_those_there_are(
     assert found.returncode == 1
     assert "has no option 'streams'; it takes ['max_batch_tokens', 'num_threads'" in found.stderr
     assert not output.exists()
+
+
+def test_a_command_of_another_version_says_so_when_it_is_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others work: an editable install knows the commands of the day it was made."""
+    stale = EntryPoint("gone", "rfprm_runtime.cli:no_such_command", "rfprm.commands")
+    monkeypatch.setattr(cli, "entry_points", lambda group: [stale])
+    monkeypatch.setattr(cli, "app", typer.Typer())
+    cli.app.command("other")(lambda: None)
+    monkeypatch.setattr(sys, "argv", ["rfprm", "gone", "--anything"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert "no_such_command" in str(caught.value.code)
+    assert "install rfprm_runtime again" in str(caught.value.code)
