@@ -1,8 +1,9 @@
-"""Packed torch beside batched transformers on one GPU, and both beside its matrix products.
+"""Packed torch and ONNX Runtime beside batched transformers on one GPU, and all of them beside its
+matrix products.
 
 python -m benchmarks.gpu [--shapes 135M 1.5B 7B] [--lengths 512 2048 8192] [--batches 1 8 64]
 
-Random weights in the shapes of SmolLM2-135M, Qwen2.5-1.5B and Qwen2.5-7B, the same in both engines:
+Random weights in the shapes of SmolLM2-135M, Qwen2.5-1.5B and Qwen2.5-7B, the same in all engines:
 speed does not depend on them, and what they agree on is measured too. Writes
 benchmarks/results/gpu.json after every shape.
 """
@@ -11,9 +12,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,15 +28,20 @@ from rich.table import Table
 
 from benchmarks.report import write_json
 from benchmarks.runner import environment
+from rfprm_export.graph import write_graph
 from rfprm_export.weights import config_fields
+from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend
 from rfprm_runtime.backends.torch import PRMNetwork
-from rfprm_runtime.batching import BackendLimits, Extension, plan_batches
+from rfprm_runtime.batching import BackendLimits, Extension, pad_batch, plan_batches
+from rfprm_runtime.encoding import TokenRow
+from rfprm_runtime.errors import BackendError
 from rfprm_runtime.manifest import Backbone, Head
 
 HEAD = Head(kind="linear", num_labels=2)
 _TOKENS_PER_STEP = 32
 _BATCH_TOKENS = 65_536
+_MAX_POSITIONS = 32_768
 
 
 def _qwen(hidden: int, layers: int, heads: int, kv_heads: int, inner: int, vocab: int) -> Backbone:
@@ -109,7 +118,7 @@ def transformers_engine(network: PRMNetwork, shape: Backbone, device: str, dtype
     config = make_config(
         **config_fields(shape), num_labels=2, tie_word_embeddings=False, use_cache=False
     )
-    config.max_position_embeddings = 32_768
+    config.max_position_embeddings = _MAX_POSITIONS
     with torch.device("meta"):
         model = make_model(config)
     model.load_state_dict(
@@ -137,6 +146,35 @@ def transformers_engine(network: PRMNetwork, shape: Backbone, device: str, dtype
             wide = logits.float().cpu().numpy()
             for place, index in enumerate(batch):
                 found[index] = _probability(wide[place, rows[index].markers])
+        return [found[index] for index in range(len(rows))]
+
+    return run
+
+
+def onnx_engine(network: PRMNetwork, shape: Backbone, device: str, folder: Path) -> Engine:
+    """The graph with ONNX Runtime's own attention, in bfloat16 on a GPU and float32 on a CPU."""
+    on_gpu = device.startswith("cuda")
+    weights = {name: x.float().cpu().numpy() for name, x in network.state_dict().items()}
+    path = folder / "model.onnx"
+    write_graph(
+        path,
+        shape,
+        HEAD,
+        weights,
+        max_positions=_MAX_POSITIONS,
+        attention="group_query",
+        float_type="bf16" if on_gpu else "fp32",
+    )
+    manifest: Any = SimpleNamespace(head=HEAD, precision="bf16" if on_gpu else "fp32")
+    backend = OnnxBackend(path, manifest, provider="cuda" if on_gpu else "cpu")
+
+    def run(rows: Sequence[Row]) -> list[np.ndarray]:
+        found: dict[int, np.ndarray] = {}
+        for batch in _batches(rows):
+            padded = pad_batch([TokenRow(rows[i].ids, rows[i].markers) for i in batch])
+            counts = np.cumsum([len(rows[index].markers) for index in batch])[:-1]
+            for index, logits in zip(batch, np.split(backend.run(padded), counts), strict=True):
+                found[index] = _probability(logits)
         return [found[index] for index in range(len(rows))]
 
     return run
@@ -213,7 +251,8 @@ def measure(
                         if turn:  # the first one warms up
                             seconds[name].append(taken)
                 tokens = sum(len(row.ids) for row in rows)
-                ours, theirs = (np.concatenate(scores[name]) for name in engines)
+                all_scores = {name: np.concatenate(scores[name]) for name in engines}
+                usual = next(iter(all_scores.values()))
                 for name, times in seconds.items():
                     median = statistics.median(times)
                     found.append(
@@ -227,7 +266,7 @@ def measure(
                             "p99": float(np.quantile(times, 0.99)),
                             "tokens_per_second": tokens / median,
                             "share_of_ceiling": operations(shape, rows) / median / ceiling,
-                            "difference_between_engines": float(np.abs(ours - theirs).max()),
+                            "difference": float(np.abs(all_scores[name] - usual).max()),
                         }
                     )
     return found
@@ -253,7 +292,7 @@ def report(name: str, found: list[dict[str, Any]]) -> None:
             f"{1e3 * row['p99']:.2f}",
             f"{row['tokens_per_second']:,.0f}",
             f"{row['share_of_ceiling']:.0%}",
-            f"{row['difference_between_engines']:.1e}",
+            f"{row['difference']:.1e}",
         )
     Console(width=120, highlight=False).print(table)
 
@@ -283,14 +322,19 @@ def main() -> None:
     for name in options.shapes:
         shape = SHAPES[name]
         network = random_network(shape, options.device)
-        engines = {
-            # First: ours converts the network in place.
-            "transformers, batched": transformers_engine(
-                network, shape, options.device, options.dtype
-            ),
-            "torch, packed": packed_engine(network, options.device, options.dtype),
-        }
-        found = measure(engines, shape, ceiling, options)
+        with tempfile.TemporaryDirectory() as folder:
+            engines = {
+                "transformers, batched": transformers_engine(
+                    network, shape, options.device, options.dtype
+                )
+            }
+            try:
+                engines["onnxruntime"] = onnx_engine(network, shape, options.device, Path(folder))
+            except BackendError as error:
+                print(f"without ONNX Runtime: {error}")
+            # Last: it converts the network in place.
+            engines["torch, packed"] = packed_engine(network, options.device, options.dtype)
+            found = measure(engines, shape, ceiling, options)
         measured["shapes"][name] = found
         report(name, found)
         print(f"→ {write_json(options.name, measured)}", flush=True)

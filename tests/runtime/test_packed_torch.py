@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import LoadedPRM, load_prm
@@ -45,14 +46,16 @@ def _alone(prm: LoadedPRM, ids: np.ndarray, markers: list[int]) -> np.ndarray:
     return TorchBackend(_network(prm), device="cpu").run(batch)
 
 
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 @pytest.mark.parametrize("name", BACKBONES)
-def test_packed_rows_are_those_rows_alone(name: str, tmp_path: Path) -> None:
+def test_packed_rows_are_those_rows_alone(name: str, device: str, tmp_path: Path) -> None:
     prm = _prm(tmp_path, name)
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, 200, size) for size in (50, 7, 31)]
     markers = [[3, 49], [0, 6], [30]]
     items = [Extension(ids, np.array(m)) for ids, m in zip(rows, markers, strict=True)]
-    for extended, ids, places in zip(_packed(prm).extend(items), rows, markers, strict=True):
+    backend = PackedTorchBackend(_network(prm), device=device)
+    for extended, ids, places in zip(backend.extend(items), rows, markers, strict=True):
         np.testing.assert_allclose(extended.logits, _alone(prm, ids, places), atol=2e-5)
         assert extended.past is None
 
