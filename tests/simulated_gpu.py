@@ -77,7 +77,7 @@ class SimulatedCuda:
 
 
 class SimulatedTensorRT:
-    """Stands for the module ``tensorrt``."""
+    """Stands for the module ``tensorrt``, or with :meth:`compile_on_the_device` its sibling."""
 
     __version__ = VERSION
 
@@ -85,7 +85,6 @@ class SimulatedTensorRT:
         self.profiles = profiles
         self.contexts: list[_Context] = []
         self.refitted_from: list[str] = []
-        self.compiles_on_the_device = False  # as tensorrt_rtx does
         self.cache_read = b""
         module = self
 
@@ -114,12 +113,14 @@ class SimulatedTensorRT:
                 module.refitted_from.append(path)
                 return True
 
+        self.ILogger, self.Runtime = ILogger, Runtime
+        self.Refitter, self.OnnxParserRefitter = Refitter, OnnxParserRefitter
+
+    def compile_on_the_device(self) -> None:
         class Strategy:
             NONE = "NONE"
 
         self.DynamicShapesKernelSpecializationStrategy = Strategy
-        self.ILogger, self.Runtime = ILogger, Runtime
-        self.Refitter, self.OnnxParserRefitter = Refitter, OnnxParserRefitter
 
 
 class _Engine:
@@ -127,10 +128,8 @@ class _Engine:
         self.module, self.logger = module, logger
         self.session = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "create_runtime_config" and self.module.compiles_on_the_device:
-            return lambda: _RuntimeConfig(self.module)
-        raise AttributeError(name)
+    def create_runtime_config(self) -> _RuntimeConfig:
+        return _RuntimeConfig(self.module)
 
     def create_execution_context(self, config: Any = None) -> _Context:
         context = _Context(self)

@@ -150,13 +150,13 @@ class _CompiledKernels:
         self._cache: Any = None
 
     def create_context(self, engine: Any) -> Any:
-        if not hasattr(engine, "create_runtime_config"):
+        strategies = getattr(self._trt, "DynamicShapesKernelSpecializationStrategy", None)
+        if strategies is None:
             return engine.create_execution_context()
         if self._config is None:
             self._config = engine.create_runtime_config()
             # Batches have hardly ever the same shape: a kernel of its own for each would mean
             # compiling for ever, and bits that change when one is ready.
-            strategies = self._trt.DynamicShapesKernelSpecializationStrategy
             self._config.dynamic_shapes_kernel_specialization_strategy = strategies.NONE
             self._cache = self._config.create_runtime_cache()
             if self._path is not None and self._path.is_file():

@@ -244,7 +244,7 @@ def test_running_out_of_memory_is_not_the_end(artifact: Path, simulated_gpu: Any
 
 def test_compiled_kernels_are_kept(artifact: Path, simulated_gpu: Any, tmp_path: Path) -> None:
     trt, _ = simulated_gpu(PROFILES)
-    trt.compiles_on_the_device = True
+    trt.compile_on_the_device()
     cache = tmp_path / "kernels.cache"
     for before in (b"", b"kernels"):
         backend = TensorRTBackend(artifact / "model.plan", _manifest(artifact), runtime_cache=cache)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,10 +89,6 @@ class EngineBuilder:
                 "which rfprm export --attention standard writes"
             )
         return network
-
-    def layer_counts(self, network: Any) -> Counter[str]:
-        """How many layers of each type the parser made."""
-        return Counter(network.get_layer(i).type.name for i in range(network.num_layers))
 
     def build(
         self, graph: Path, options: BuildOptions, on_progress: ProgressListener | None = None
