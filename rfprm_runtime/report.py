@@ -75,7 +75,9 @@ def _precision(manifest: Manifest) -> str:
     if not manifest.products:
         return manifest.precision
     narrow = sum(product.bits == 8 for product in manifest.products)
-    rest = "int16" if manifest.precision == "int8" else "bf16"
+    rest = (
+        "int16" if manifest.precision == "int8" else manifest.exporter.get("float_type", "16 bits")
+    )
     return (
         f"{manifest.precision} in {narrow} of {len(manifest.products)} products, {rest} in the rest"
     )

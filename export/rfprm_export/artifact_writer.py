@@ -30,7 +30,7 @@ from rfprm_export.verify import Reference, check_parity, measure_parity, referen
 from rfprm_runtime.artifact import describe_file
 from rfprm_runtime.backends import NATIVE_NAME, ONNX_NAME, SAFETENSORS_NAME
 from rfprm_runtime.encoding import TOKENIZER_NAME
-from rfprm_runtime.manifest import MANIFEST_NAME, Manifest, ProductRecord
+from rfprm_runtime.manifest import GPU_PRECISIONS, MANIFEST_NAME, Manifest, ProductRecord
 from rfprm_runtime.scorer import Scorer
 
 
@@ -111,7 +111,9 @@ def _write_files(
             prm.weights,
             max_positions=manifest.max_positions,
             attention=attention,
-            float_type=float_type_of(precision),
+            float_type=quantization.float_type
+            if quantization is not None
+            else float_type_of(precision),
             quantization=quantization,
         )
     elif format == "native":
@@ -130,6 +132,7 @@ def _write_files(
             "exporter": {
                 **_versions("rfprm_runtime", "onnx", "numpy", "onnxruntime"),
                 **({"attention": attention} if format == "onnx" else {}),
+                **({"float_type": quantization.float_type} if quantization is not None else {}),
             },
         }
     )
@@ -144,7 +147,7 @@ def _verified(
     prm: LoadedPRM,
     quantization: Quantization | None,
 ) -> Manifest:
-    if float_type_of(manifest.precision) == "fp32":
+    if manifest.precision not in GPU_PRECISIONS:
         with Scorer.load(folder) as scorer:
             parity = measure_parity(scorer, reference)
     else:

@@ -36,7 +36,9 @@ def emulating_scorer(
             prm.weights,
             max_positions=manifest.max_positions,
             attention="standard",
-            float_type=float_type_of(manifest.precision),
+            float_type=quantization.float_type
+            if quantization is not None
+            else float_type_of(manifest.precision),
             emulated=True,
             quantization=quantization,
         )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from rfprm_export import ExportError
-from rfprm_export.options import QUANTIZED_PRECISIONS, Precision
+from rfprm_export.options import Precision
 
 FloatType = Literal["fp32", "fp16", "bf16"]
 
@@ -30,10 +30,8 @@ NARROW_TYPES = {
 
 
 def float_type_of(precision: Precision) -> FloatType:
-    """In which a graph of ``precision`` computes; fp32 also stands for what is no graph."""
-    if precision in QUANTIZED_PRECISIONS:
-        # The activations of larger models leave fp16, and 8 bits round more than bfloat16 does.
-        return "bf16"
+    """In which a graph of ``precision`` computes; fp32 also stands for what is no graph. Of one
+    with products in 8 bits its :class:`~rfprm_export.quantization.Quantization` says it."""
     return precision if precision in ("fp16", "bf16") else "fp32"
 
 

@@ -6,13 +6,16 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from rfprm_export import ExportError
 from rfprm_export.calibration import largest_inputs
 from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.emulation import emulating_scorer
+from rfprm_export.float_types import FloatType
 from rfprm_export.options import Precision
 from rfprm_export.product_choice import differences_alone, most_that_can, nothing_can
 from rfprm_export.quantization import Quantization
 from rfprm_export.verify import CHOICE, Reference, gate_failures, measure_parity
+from rfprm_runtime.errors import BackendError
 from rfprm_runtime.manifest import Backbone, ProductRecord
 from rfprm_runtime.scorer import Scorer
 
@@ -28,22 +31,34 @@ def layer_products(shape: Backbone) -> dict[str, list[str]]:
     }
 
 
+def _best_float_type(prm: LoadedPRM, reference: Reference) -> FloatType:
+    manifest = prm.manifest.model_copy(update={"precision": "fp16"})
+    try:
+        with emulating_scorer(prm, manifest) as scorer:
+            failures = gate_failures(measure_parity(scorer, reference), CHOICE)
+    except (ExportError, BackendError):  # a weight, or a score that is not finite
+        return "bf16"
+    return "bf16" if failures else "fp16"
+
+
 def choose_gpu_products(
     prm: LoadedPRM, reference: Reference, precision: Precision
 ) -> tuple[Quantization, tuple[ProductRecord, ...]]:
     """All products in 8 bits where that keeps :data:`~rfprm_export.verify.CHOICE`; otherwise the
-    layers that cost least by themselves, as many as keep it together.
+    layers that cost least by themselves, as many as keep it together. The rest is in fp16 where
+    that keeps it, which leaves more to the products, and in bf16 where activations leave fp16.
 
     ``precision``: ``fp8`` or ``w8a16``. Raises :class:`ExportError` where no layer can.
     """
     layers = layer_products(prm.manifest.backbone)
     names = [name for products in layers.values() for name in products]
+    float_type = _best_float_type(prm, reference)
     if precision == "fp8":
         step = max(1, len(reference.trajectories) // _CALIBRATION_TRACES)
         largest = largest_inputs(prm, reference.trajectories[::step])
-        everything = Quantization("fp8", largest)
+        everything = Quantization("fp8", float_type, largest)
     else:
-        everything = Quantization("w8a16")
+        everything = Quantization("w8a16", float_type)
     manifest = prm.manifest.model_copy(update={"precision": precision})
 
     def scorer_with(short: Collection[str]) -> AbstractContextManager[Scorer]:

@@ -174,8 +174,7 @@ class GraphBuilder:
     def quantized_weight(self, name: str, weight: QuantizedWeight) -> str:
         """A tensor of 8 bits in the data file; returns it in the float type."""
         values = self._external(name, weight.values, weight.onnx_type)
-        out: str = self.op("DequantizeLinear", values, self._scales(name, weight.scales), axis=1)
-        return out
+        return self._dequantized(values, self._scales(name, weight.scales), axis=1)
 
     def rounded_to_fp8(self, name: str, x: str, largest: float) -> str:
         """``x`` in steps of e4m3, of which ``largest`` is the last."""
@@ -184,13 +183,22 @@ class GraphBuilder:
         self._initializers[zero] = TensorProto(
             name=zero, data_type=TensorProto.FLOAT8E4M3FN, raw_data=b"\0"
         )
-        whole = self.op("QuantizeLinear", x, scales, zero)
-        out: str = self.op("DequantizeLinear", whole, scales)
+        return self._dequantized(self.op("QuantizeLinear", x, scales, zero), scales)
+
+    def _dequantized(self, whole: str, scales: str, **attributes: Any) -> str:
+        out: str = self.op(
+            "DequantizeLinear", whole, scales, output_dtype=self._onnx_type, **attributes
+        )
         return out
 
+    @property
+    def _onnx_type(self) -> int:
+        """Of what the ops compute."""
+        narrow = NARROW_TYPES.get(self.float_type)
+        return TensorProto.FLOAT if narrow is None else narrow.onnx_type
+
     def _scales(self, name: str, scales: NDArray[np.float32]) -> str:
-        """In the type of what they scale, which is also that of the result."""
-        return self.weight(f"{name}_scale", scales)
+        return self._external(f"{name}_scale", scales, TensorProto.FLOAT)
 
     def model(
         self, inputs: list[onnx.ValueInfoProto], outputs: dict[str, list[Any]], opset: int
@@ -218,7 +226,16 @@ class RoundingBuilder(GraphBuilder):
     """
 
     _ROUNDED = frozenset(
-        ("MatMul", "Add", "Mul", "Sigmoid", "RMSNormalization", "RotaryEmbedding", "Attention")
+        (
+            "Add",
+            "Attention",
+            "DequantizeLinear",
+            "MatMul",
+            "Mul",
+            "RMSNormalization",
+            "RotaryEmbedding",
+            "Sigmoid",
+        )
     )
 
     def op(
@@ -230,6 +247,10 @@ class RoundingBuilder(GraphBuilder):
         # Two casts that undo each other are left alone by ONNX Runtime: the first one rounds.
         narrow = super().op("Cast", result, to=NARROW_TYPES[self.float_type].onnx_type)
         return super().op("Cast", narrow, to=TensorProto.FLOAT)
+
+    @property
+    def _onnx_type(self) -> int:
+        return TensorProto.FLOAT
 
     def widen(self, x: str) -> str:
         self.float_type = "fp32"

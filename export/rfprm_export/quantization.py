@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from rfprm_export.float_types import FloatType
+
 LARGEST_FP8 = 448.0
 """Of e4m3; beyond it values are clipped."""
 
@@ -25,6 +27,8 @@ class Quantization:
     """How the products of the layers are stored and computed."""
 
     kind: Literal["fp8", "w8a16"]
+    float_type: FloatType = "bf16"
+    """Of everything else."""
     largest_inputs: Mapping[str, float] = field(default_factory=dict)
     """With fp8, for each product (``model.layers.0.self_attn.qkv``) the largest magnitude of its
     inputs on the traces of calibration."""
@@ -56,10 +60,9 @@ def quantize_weight(matrix: NDArray[np.float32], kind: Literal["fp8", "w8a16"]) 
 
 
 def usable_scale(scale: Any) -> NDArray[np.float32]:
-    """``scale`` as bfloat16 has it, in which it is stored, and never zero: what is rounded to its
-    multiples has to be rounded to those of the scale that it will be multiplied by."""
-    rounded = np.maximum(np.asarray(scale, np.float32), 1e-12).astype(ml_dtypes.bfloat16)
-    result: NDArray[np.float32] = rounded.astype(np.float32)
+    """``scale`` in float32, in which it is stored whatever the type of the graph is (16 bits would
+    round it after it was divided by), and never zero."""
+    result: NDArray[np.float32] = np.maximum(np.asarray(scale, np.float32), np.float32(1e-12))
     return result
 
 

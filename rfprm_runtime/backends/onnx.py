@@ -80,7 +80,9 @@ class OnnxBackend:
         )
         self.description = f"onnxruntime {ort.__version__}, {provider}, {threads} thread(s)"
         self._num_labels = manifest.head.num_labels
-        self._session = _open_session(ort, model_path, provider, provider_options or {}, per_row)
+        self._session = _open_session(
+            ort, model_path, provider, provider_options or {}, per_row, manifest.precision
+        )
         self._input_names = [item.name for item in self._session.get_inputs()]
         if not on_cpu and "lengths" not in self._input_names:
             _logger.warning(
@@ -162,6 +164,7 @@ def _open_session(
     provider: str,
     provider_options: Mapping[str, Any],
     threads_per_row: int,
+    precision: str,
 ) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only; they reach the caller as exceptions
@@ -189,13 +192,13 @@ def _open_session(
     try:
         session = ort.InferenceSession(str(model_path), options, providers=providers or None)
     except Exception as error:
-        on_cpu = provider == CPU_PROVIDER and "NOT_IMPLEMENTED" in str(error)
+        only_gpus = provider == CPU_PROVIDER and precision in GPU_PRECISIONS
         way_out = (
-            "; the model is in a precision that only GPUs have: load it with provider='cuda', or "
-            "export it with --precision fp16 or fp32"
+            f"; the model is in {precision}, which is for GPUs: load it with provider='cuda', build "
+            "a TensorRT engine of it, or export it with --precision fp32"
         )
         raise BackendError(
-            f"onnxruntime cannot load {model_path}: {error}{way_out if on_cpu else ''}"
+            f"onnxruntime cannot load {model_path}: {error}{way_out if only_gpus else ''}"
         ) from error
     if provider not in session.get_providers():
         raise BackendError(

@@ -144,7 +144,7 @@ def test_the_shipped_prm_becomes_an_engine(builder: EngineBuilder, tmp_path: Pat
 
 def test_products_in_fp8_become_fp8_kernels(builder: EngineBuilder, tmp_path: Path) -> None:
     largest = _Everything(3.0)
-    graph = _tiny(tmp_path, "qwen2", "bf16", quantization=Quantization("fp8", largest))
+    graph = _tiny(tmp_path, "qwen2", "bf16", quantization=Quantization("fp8", "bf16", largest))
     options = replace(OPTIONS, compute_capabilities=("8.9", "12.0"))
     contents = read_plan(builder.build(graph, options).plan)
     assert "fp8_e4m3" in contents.tensor_types.values()
@@ -185,7 +185,7 @@ ALLOWED = {
     "Attention": {"is_causal", "q_num_heads", "kv_num_heads"},
     "Cast": {"to"},
     "Concat": {"axis"},
-    "DequantizeLinear": {"axis"},
+    "DequantizeLinear": {"axis", "output_dtype"},
     "Expand": set(),
     "Gather": set(),
     "Identity": set(),
@@ -206,7 +206,7 @@ ALLOWED = {
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_graphs_hold_nothing_that_engines_ignore(name: str, tmp_path: Path) -> None:
-    quantization = Quantization("fp8", _Everything(3.0))
+    quantization = Quantization("fp8", "fp16", _Everything(3.0))
     graph = _tiny(tmp_path, name, "fp16", quantization=quantization)
     model = onnx.load(graph, load_external_data=False)
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 24)]
