@@ -194,8 +194,8 @@ def _open_session(
     except Exception as error:
         only_gpus = provider == CPU_PROVIDER and precision in GPU_PRECISIONS
         way_out = (
-            f"; the model is in {precision}, which is for GPUs: load it with provider='cuda', build "
-            "a TensorRT engine of it, or export it with --precision fp32"
+            f"; the model is in {precision}, which is for GPUs: load it with provider='cuda', "
+            "build a TensorRT engine of it, or export it with --precision fp32"
         )
         raise BackendError(
             f"onnxruntime cannot load {model_path}: {error}{way_out if only_gpus else ''}"
