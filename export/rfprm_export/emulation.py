@@ -27,6 +27,9 @@ def emulating_scorer(
     prm: LoadedPRM, manifest: Manifest, quantization: Quantization | None = None
 ) -> Iterator[Scorer]:
     """A scorer of ``prm`` in the precision of ``manifest``, emulated on this CPU."""
+    float_type = (
+        float_type_of(manifest.precision) if quantization is None else quantization.float_type
+    )
     with tempfile.TemporaryDirectory(prefix="rfprm-emulation-") as folder:
         path = Path(folder) / "model.onnx"
         write_graph(
@@ -36,13 +39,12 @@ def emulating_scorer(
             prm.weights,
             max_positions=manifest.max_positions,
             attention="standard",
-            float_type=quantization.float_type
-            if quantization is not None
-            else float_type_of(manifest.precision),
+            float_type=float_type,
             emulated=True,
             quantization=quantization,
         )
         backend = OnnxBackend(path, manifest, provider="cpu")  # also where there is a GPU
-        backend.description += f", every result rounded to {manifest.precision}"
+        kind = "" if quantization is None else f"products in {quantization.kind}, "
+        backend.description += f", {kind}every result rounded to {float_type}"
         with scorer_over(prm, backend) as scorer:
             yield scorer

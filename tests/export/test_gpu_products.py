@@ -178,7 +178,7 @@ def test_an_artifact_in_w8a16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
     assert manifest == read_manifest(tmp_path / "artifact")
     assert manifest.parity is not None
-    assert manifest.parity.measured_on.endswith("every result rounded to w8a16")
+    assert manifest.parity.measured_on.endswith("products in w8a16, every result rounded to fp16")
     model = onnx.load(tmp_path / "artifact" / "model.onnx", load_external_data=False)
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     short = [record.name for record in manifest.products if record.bits == 8]
