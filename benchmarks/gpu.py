@@ -14,11 +14,11 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from rich.table import Table
 
 from benchmarks.report import write_json
 from benchmarks.runner import environment
+from rfprm_export.float_types import FloatType
 from rfprm_export.graph import write_graph
 from rfprm_export.weights import config_fields
 from rfprm_runtime.backends.onnx import OnnxBackend
@@ -38,6 +39,7 @@ from rfprm_runtime.encoding import TokenRow
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.manifest import Backbone, Head
 
+Result = TypeVar("Result")
 HEAD = Head(kind="linear", num_labels=2)
 _TOKENS_PER_STEP = 32
 _BATCH_TOKENS = 65_536
@@ -74,22 +76,16 @@ SHAPES = {
 """With biases as Qwen2 has them, so that one class of transformers reads them all."""
 
 
-@dataclass(frozen=True)
-class Row:
-    ids: np.ndarray
-    markers: np.ndarray
-
-
-Engine = Callable[[Sequence[Row]], list[np.ndarray]]
+Engine = Callable[[Sequence[TokenRow]], list[np.ndarray]]
 """Rows in, the scores of each out."""
 
 
-def make_rows(count: int, length: int, vocab: int, *, mixed: bool, seed: int) -> list[Row]:
+def make_rows(count: int, length: int, vocab: int, *, mixed: bool, seed: int) -> list[TokenRow]:
     """Rows of ``length`` tokens, or of a quarter of it and more, with a marker every 32."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(length // 4, length + 1, count) if mixed else np.full(count, length)
     return [
-        Row(
+        TokenRow(
             rng.integers(0, vocab, int(size)),
             np.append(np.arange(_TOKENS_PER_STEP, size, _TOKENS_PER_STEP) - 1, size - 1),
         )
@@ -97,18 +93,27 @@ def make_rows(count: int, length: int, vocab: int, *, mixed: bool, seed: int) ->
     ]
 
 
-def packed_engine(network: PRMNetwork, device: str, dtype: Any) -> Engine:
-    backend = PackedTorchBackend(network, device=device, dtype=dtype)
+def in_batches(run_batch: Callable[[list[TokenRow]], Iterable[np.ndarray]]) -> Engine:
+    """An engine of what gives the logits at the markers of each row of a batch."""
 
-    def run(rows: Sequence[Row]) -> list[np.ndarray]:
+    def run(rows: Sequence[TokenRow]) -> list[np.ndarray]:
         found: dict[int, np.ndarray] = {}
         for batch in _batches(rows):
-            items = [Extension(rows[index].ids, rows[index].markers) for index in batch]
-            for index, extended in zip(batch, backend.extend(items), strict=True):
-                found[index] = _probability(extended.logits)
+            logits = run_batch([rows[index] for index in batch])
+            found.update(zip(batch, map(_probability, logits), strict=True))
         return [found[index] for index in range(len(rows))]
 
     return run
+
+
+def packed_engine(network: PRMNetwork, device: str, dtype: Any) -> Engine:
+    backend = PackedTorchBackend(network, device=device, dtype=dtype)
+
+    def run_batch(rows: list[TokenRow]) -> list[np.ndarray]:
+        items = [Extension(row.token_ids, row.marker_positions) for row in rows]
+        return [extended.logits for extended in backend.extend(items)]
+
+    return in_batches(run_batch)
 
 
 def transformers_engine(network: PRMNetwork, shape: Backbone, device: str, dtype: Any) -> Engine:
@@ -129,60 +134,42 @@ def transformers_engine(network: PRMNetwork, shape: Backbone, device: str, dtype
     model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)
     model.eval()
 
-    def run(rows: Sequence[Row]) -> list[np.ndarray]:
-        found: dict[int, np.ndarray] = {}
-        for batch in _batches(rows):
-            longest = max(len(rows[index].ids) for index in batch)
-            ids = np.zeros((len(batch), longest), np.int64)
-            mask = np.zeros_like(ids)
-            for place, index in enumerate(batch):
-                ids[place, : len(rows[index].ids)] = rows[index].ids
-                mask[place, : len(rows[index].ids)] = 1
-            with torch.inference_mode():
-                logits = model(
-                    input_ids=torch.from_numpy(ids).to(device),
-                    attention_mask=None if mask.all() else torch.from_numpy(mask).to(device),
-                ).logits
-            wide = logits.float().cpu().numpy()
-            for place, index in enumerate(batch):
-                found[index] = _probability(wide[place, rows[index].markers])
-        return [found[index] for index in range(len(rows))]
+    def run_batch(rows: list[TokenRow]) -> list[np.ndarray]:
+        padded = pad_batch(rows)
+        mask = np.arange(padded.token_ids.shape[1]) < padded.lengths[:, None]
+        with torch.inference_mode():
+            logits = model(
+                input_ids=torch.from_numpy(padded.token_ids).to(device),
+                attention_mask=None if mask.all() else torch.from_numpy(mask).long().to(device),
+            ).logits
+        wide = logits.float().cpu().numpy()
+        return [of_row[row.marker_positions] for of_row, row in zip(wide, rows, strict=True)]
 
-    return run
+    return in_batches(run_batch)
 
 
 def onnx_engine(network: PRMNetwork, shape: Backbone, device: str, folder: Path) -> Engine:
     """The graph with ONNX Runtime's own attention, in bfloat16 on a GPU and float32 on a CPU."""
     on_gpu = device.startswith("cuda")
+    float_type: FloatType = "bf16" if on_gpu else "fp32"
     weights = {name: x.float().cpu().numpy() for name, x in network.state_dict().items()}
-    path = folder / "model.onnx"
-    write_graph(
-        path,
-        shape,
-        HEAD,
-        weights,
-        max_positions=_MAX_POSITIONS,
-        attention="group_query",
-        float_type="bf16" if on_gpu else "fp32",
+    manifest: Any = SimpleNamespace(
+        backbone=shape, head=HEAD, max_positions=_MAX_POSITIONS, precision=float_type
     )
-    manifest: Any = SimpleNamespace(head=HEAD, precision="bf16" if on_gpu else "fp32")
+    path = folder / "model.onnx"
+    write_graph(path, manifest, weights, attention="group_query", float_type=float_type)
     backend = OnnxBackend(path, manifest, provider="cuda" if on_gpu else "cpu")
 
-    def run(rows: Sequence[Row]) -> list[np.ndarray]:
-        found: dict[int, np.ndarray] = {}
-        for batch in _batches(rows):
-            padded = pad_batch([TokenRow(rows[i].ids, rows[i].markers) for i in batch])
-            counts = np.cumsum([len(rows[index].markers) for index in batch])[:-1]
-            for index, logits in zip(batch, np.split(backend.run(padded), counts), strict=True):
-                found[index] = _probability(logits)
-        return [found[index] for index in range(len(rows))]
+    def run_batch(rows: list[TokenRow]) -> list[np.ndarray]:
+        counts = np.cumsum([len(row.marker_positions) for row in rows])[:-1]
+        return np.split(backend.run(pad_batch(rows)), counts)
 
-    return run
+    return in_batches(run_batch)
 
 
-def _batches(rows: Sequence[Row]) -> list[list[int]]:
+def _batches(rows: Sequence[TokenRow]) -> list[list[int]]:
     limits = BackendLimits(max_batch_size=256, max_batch_tokens=_BATCH_TOKENS)
-    return plan_batches([len(row.ids) for row in rows], limits)
+    return plan_batches([row.num_tokens for row in rows], limits)
 
 
 def _probability(logits: np.ndarray) -> np.ndarray:
@@ -202,28 +189,28 @@ def random_network(shape: Backbone, device: str) -> PRMNetwork:
     return network.eval()
 
 
-def operations(shape: Backbone, rows: Sequence[Row]) -> float:
+def operations(shape: Backbone, rows: Sequence[TokenRow]) -> float:
     """Multiplications and additions of the products and of causal attention."""
     queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     products = shape.hidden_size * (2 * queries + 2 * keys + 3 * shape.intermediate_size)
-    tokens = sum(len(row.ids) for row in rows)
-    pairs = sum(len(row.ids) * (len(row.ids) + 1) / 2 for row in rows)
+    tokens = sum(row.num_tokens for row in rows)
+    pairs = sum(row.num_tokens * (row.num_tokens + 1) / 2 for row in rows)
     return float(2 * shape.num_layers * (products * tokens + 2 * queries * pairs))
 
 
 def matmul_ceiling(device: str, dtype: Any, size: int) -> float:
     """Operations a second of a large matrix product."""
     a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, dtype)) for _ in range(2))
-    seconds = [_timed(lambda: a @ b, device) for _ in range(12)][2:]
+    seconds = [_timed(lambda: a @ b, device)[0] for _ in range(12)][2:]
     return 2 * float(size) ** 3 / statistics.median(seconds)
 
 
-def _timed(call: Callable[[], object], device: str) -> float:
+def _timed(call: Callable[[], Result], device: str) -> tuple[float, Result]:
     _wait(device)
     began = time.perf_counter()
-    call()
+    result = call()
     _wait(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, result
 
 
 def _wait(device: str) -> None:
@@ -244,13 +231,10 @@ def measure(
                 scores: dict[str, list[np.ndarray]] = {}
                 for turn in range(options.rounds + 1):
                     for name, engine in engines.items():
-                        _wait(options.device)
-                        began = time.perf_counter()
-                        scores[name] = engine(rows)  # on the CPU, so the device is done
-                        taken = time.perf_counter() - began
+                        taken, scores[name] = _timed(partial(engine, rows), options.device)
                         if turn:  # the first one warms up
                             seconds[name].append(taken)
-                tokens = sum(len(row.ids) for row in rows)
+                tokens = sum(row.num_tokens for row in rows)
                 all_scores = {name: np.concatenate(scores[name]) for name in engines}
                 usual = next(iter(all_scores.values()))
                 for name, times in seconds.items():

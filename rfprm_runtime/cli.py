@@ -14,20 +14,26 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rfprm_runtime.command_line import (
-    BACKEND_HELP,
-    BACKEND_OPTION_HELP,
     DEFAULT_ARTIFACT,
     EXIT_SOME_FAILED,
     read_backend_options,
 )
 from rfprm_runtime.errors import MissingExtraError, RfprmError
-from rfprm_runtime.parsing import SplitRule
-from rfprm_runtime.types import Overflow
 
 try:
     import typer
     from rich.console import Console
     from rich.markup import escape
+
+    from rfprm_runtime.command_options import (
+        ArtifactOption,
+        BackendOption,
+        BackendSettings,
+        OverflowOption,
+        PrefixOption,
+        SplitOption,
+        ThreadsOption,
+    )
 except ImportError:
     raise SystemExit(f"rfprm: {MissingExtraError('typer', 'cli', 'the command line')}") from None
 
@@ -40,11 +46,6 @@ app = typer.Typer(
     add_completion=False,
 )
 
-ArtifactOption = Annotated[
-    Path,
-    typer.Option("--artifact", "-a", envvar="RFPRM_ARTIFACT", help="The PRM's artifact folder."),
-]
-
 
 @app.command()
 def score(
@@ -53,19 +54,12 @@ def score(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
     artifact: ArtifactOption = DEFAULT_ARTIFACT,
-    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU cores to use; all by default.")
-    ] = None,
-    backend_option: Annotated[list[str] | None, typer.Option(help=BACKEND_OPTION_HELP)] = None,
-    split: Annotated[
-        SplitRule, typer.Option(help="What separates the steps of a text.")
-    ] = "blank_lines",
-    overflow: Annotated[
-        Overflow,
-        typer.Option(help="Of traces longer than the model: an error, or scored in windows."),
-    ] = "error",
-    prefix: Annotated[str, typer.Option(help="Put before the names of the added fields.")] = "",
+    backend: BackendOption = "auto",
+    threads: ThreadsOption = None,
+    backend_option: BackendSettings = None,
+    split: SplitOption = "blank_lines",
+    overflow: OverflowOption = "error",
+    prefix: PrefixOption = "",
 ) -> None:
     """Score every trace of a file; adds step_scores, trajectory_score and reward to its fields.
 

@@ -12,8 +12,6 @@ from rfprm_runtime.errors import RfprmError
 DEFAULT_ARTIFACT = Path("artifacts/smollm2-135m-gsm8k")
 HUB_SPELLING = r"hf://NAME\[@CONFIG][:SPLIT]"
 """As a help text spells it: what stands in brackets would be taken for markup."""
-BACKEND_HELP = "auto, tensorrt, native, onnx or torch."
-BACKEND_OPTION_HELP = "NAME=VALUE for the backend, as in Scorer.load (dtype=bfloat16); repeatable."
 EXIT_SOME_FAILED = 3
 """Some lines or rows could not be used, and the others were."""
 

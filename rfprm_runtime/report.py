@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console
 from rich.markup import escape
@@ -34,10 +34,15 @@ def _tinted(score: float) -> str:
 
 def print_manifest(console: Console, manifest: Manifest) -> None:
     """What a person wants to know of an artifact, in two columns."""
+    print_rows(console, _manifest_rows(manifest))
+
+
+def print_rows(console: Console, rows: Iterable[tuple[str, str]]) -> None:
+    """Labels and texts in two columns."""
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(overflow="fold")  # a digest cut short is of no use
-    for label, value in _manifest_rows(manifest):
+    for label, value in rows:
         table.add_row(f"[dim]{label}[/dim]", escape(value))
     console.print(table)
 

@@ -28,7 +28,7 @@ LAYERS = [
      "tint", "command_line", "arguments"},
     {"types", "manifest", "notebook"},
     {"families", "rendering", "encoding", "batching", "readout", "aggregation", "windowing",
-     "artifact", "records", "formats", "answers", "native"},
+     "command_options", "artifact", "records", "formats", "answers", "native"},
     {"backends", "progress", "prefix", "sources"},
     {"execution", "past_cache"},
     {"session"},

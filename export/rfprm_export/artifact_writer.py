@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, load_prm, weights_digest
 from rfprm_export.emulation import emulating_scorer
-from rfprm_export.float_types import float_type_of
+from rfprm_export.float_types import FloatType, float_type_of
 from rfprm_export.gpu_products import choose_gpu_products
 from rfprm_export.graph import choose_attention, write_graph
 from rfprm_export.options import (
@@ -53,8 +53,7 @@ def export_artifact(
     end, so a killed export leaves no half artifact, and a replaced one serves until then.
     Raises :class:`ExportError`.
     """
-    if output.exists() and not overwrite:
-        raise ExportError(f"{output} exists already; pass --overwrite to replace it")
+    check_output(output, overwrite)
     format = _choose_format(format, precision)
     prm = load_prm(checkpoint, family=family, base=base)
     chosen = choose_attention(prm.manifest.backbone, attention, precision)
@@ -72,10 +71,24 @@ def export_artifact(
             products = choose_short_products(prm, reference, folder)
         elif precision in QUANTIZED_PRECISIONS and reference is not None:
             quantization, products = choose_gpu_products(prm, reference, precision)
-        manifest = _write_files(folder, prm, format, precision, chosen, products, quantization)
+        float_type = float_type_of(precision) if quantization is None else quantization.float_type
+        manifest = _write_files(
+            folder, prm, format, precision, chosen, products, float_type, quantization
+        )
         if reference is not None:
-            manifest = _verified(folder, manifest, reference, prm, quantization)
+            scorer = (
+                emulating_scorer(prm, float_type, quantization)
+                if precision in GPU_PRECISIONS
+                else Scorer.load(folder)
+            )
+            manifest = _verified(folder, manifest, reference, prm, scorer)
     return manifest
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raises :class:`ExportError` where ``output`` is there and may not be replaced."""
+    if output.exists() and not overwrite:
+        raise ExportError(f"{output} exists already; pass --overwrite to replace it")
 
 
 def _choose_format(requested: ModelFormat | None, precision: Precision) -> ModelFormat:
@@ -98,6 +111,7 @@ def _write_files(
     precision: Precision,
     attention: AttentionOp,
     products: tuple[ProductRecord, ...],
+    float_type: FloatType,
     quantization: Quantization | None,
 ) -> Manifest:
     manifest = prm.manifest.model_copy(update={"precision": precision, "products": products})
@@ -106,14 +120,10 @@ def _write_files(
     if format == "onnx":
         files += write_graph(
             folder / ONNX_NAME,
-            manifest.backbone,
-            manifest.head,
+            manifest,
             prm.weights,
-            max_positions=manifest.max_positions,
             attention=attention,
-            float_type=quantization.float_type
-            if quantization is not None
-            else float_type_of(precision),
+            float_type=float_type,
             quantization=quantization,
         )
     elif format == "native":
@@ -132,7 +142,7 @@ def _write_files(
             "exporter": {
                 **_versions("rfprm_runtime", "onnx", "numpy", "onnxruntime"),
                 **({"attention": attention} if format == "onnx" else {}),
-                **({"float_type": quantization.float_type} if quantization is not None else {}),
+                **({"float_type": float_type} if quantization is not None else {}),
             },
         }
     )
@@ -145,14 +155,10 @@ def _verified(
     manifest: Manifest,
     reference: Reference,
     prm: LoadedPRM,
-    quantization: Quantization | None,
+    measured: AbstractContextManager[Scorer],
 ) -> Manifest:
-    if manifest.precision not in GPU_PRECISIONS:
-        with Scorer.load(folder) as scorer:
-            parity = measure_parity(scorer, reference)
-    else:
-        with emulating_scorer(prm, manifest, quantization) as scorer:
-            parity = measure_parity(scorer, reference)
+    with measured as scorer:
+        parity = measure_parity(scorer, reference)
     check_parity(parity, manifest.precision, lambda: _blame(manifest, prm))
     manifest = manifest.model_copy(update={"parity": parity})
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")

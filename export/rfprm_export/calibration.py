@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM
-from rfprm_export.graph import write_graph
-from rfprm_export.verify import scorer_over
+from rfprm_export.trial_graph import trial_scorer
 from rfprm_runtime.batching import BackendLimits, TokenBatch
 from rfprm_runtime.types import Trajectory
 
@@ -23,35 +21,24 @@ def largest_inputs(prm: LoadedPRM, traces: Sequence[Trajectory]) -> dict[str, fl
     """Product → the largest magnitude of its inputs over ``traces``, in float32."""
     if not traces:
         raise ExportError("there are no traces to calibrate fp8 on; give some")
-    with tempfile.TemporaryDirectory(prefix="rfprm-calibration-") as folder:
-        path = Path(folder) / "model.onnx"
-        write_graph(
-            path,
-            prm.manifest.backbone,
-            prm.manifest.head,
-            prm.weights,
-            max_positions=prm.manifest.max_positions,
-            attention="standard",
-            watched=True,
-        )
-        backend = _WatchingBackend(path)
-        with scorer_over(prm, backend) as scorer:
-            scorer.score_batch(traces, overflow="window")
-    return dict(backend.largest)
+    largest: dict[str, float] = {}
+    with trial_scorer(prm, lambda path: _WatchingBackend(path, largest), watched=True) as scorer:
+        scorer.score_batch(traces, overflow="window")
+    return largest
 
 
 class _WatchingBackend:
-    """Runs a watched graph and keeps the largest of all it sees."""
+    """Runs a watched graph and keeps in ``largest`` the largest of all it sees."""
 
     limits = BackendLimits()
     description = "onnxruntime, watched"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, largest: dict[str, float]) -> None:
         import onnxruntime as ort
 
         self._session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         self._names = [output.name for output in self._session.get_outputs()]
-        self.largest: dict[str, float] = {}
+        self.largest = largest
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         feeds = {"token_ids": batch.token_ids, "marker_positions": batch.marker_positions}

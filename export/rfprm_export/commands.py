@@ -10,12 +10,27 @@ from rich.console import Console
 
 from rfprm_export.options import AttentionChoice, ModelFormat, Precision
 
+# What several commands have.
+ArtifactOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="The artifact folder to write.")
+]
+FamilyOption = Annotated[
+    str | None, typer.Option(help="Format of a published PRM that does not tell it.")
+]
+BaseOption = Annotated[
+    Path | None, typer.Option(help="The base model, where it is not found by itself.")
+]
+VerifyOption = Annotated[
+    bool, typer.Option(help="Compare with the reference network before writing.")
+]
+OverwriteOption = Annotated[bool, typer.Option(help="Replace an artifact that exists.")]
+
 
 def export(
     checkpoint: Annotated[
         Path, typer.Argument(help="A training checkpoint, or a published PRM's folder.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The artifact folder to write.")],
+    output: ArtifactOutput,
     precision: Annotated[Precision, typer.Option(help="Of weights and arithmetic.")] = "fp32",
     format: Annotated[
         ModelFormat | None,
@@ -25,19 +40,13 @@ def export(
         AttentionChoice,
         typer.Option(help="ONNX Runtime's own op, which is fast on a CPU, or the standard one."),
     ] = "auto",
-    family: Annotated[
-        str | None, typer.Option(help="Format of a published PRM that does not tell it.")
-    ] = None,
-    base: Annotated[
-        Path | None, typer.Option(help="The base model, where it is not found by itself.")
-    ] = None,
-    verify: Annotated[
-        bool, typer.Option(help="Compare with the reference network before writing.")
-    ] = True,
+    family: FamilyOption = None,
+    base: BaseOption = None,
+    verify: VerifyOption = True,
     verify_traces: Annotated[
         Path | None, typer.Option(help="JSONL traces to compare on; shipped ones by default.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an artifact that exists.")] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Turn a checkpoint into an artifact: merge, author the graph, verify, write."""
     from rfprm_export.artifact_writer import export_artifact
@@ -65,9 +74,7 @@ def export(
 def export_qwen2_layout(
     checkpoint: Annotated[Path, typer.Argument(help="A training checkpoint on a Qwen2 backbone.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
-    base: Annotated[
-        Path | None, typer.Option(help="The base model, where it is not found by itself.")
-    ] = None,
+    base: BaseOption = None,
 ) -> None:
     """Write a checkpoint as a Qwen2ForProcessRewardModel folder, which other servers load."""
     from rfprm_export.checkpoint import load_prm
@@ -98,9 +105,7 @@ def demo(
     artifact: Annotated[
         Path, typer.Option("--artifact", "-a", help="Where the shipped PRM's artifact is kept.")
     ] = Path("artifacts/smollm2-135m-gsm8k"),
-    base: Annotated[
-        Path | None, typer.Option(help="The base model, where it is not found by itself.")
-    ] = None,
+    base: BaseOption = None,
 ) -> None:
     """Build the shipped PRM for this CPU (once), then score example traces."""
     from rfprm_export.shipped import ensure_artifact

@@ -7,44 +7,28 @@ float32, every result rounded.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rfprm_export.checkpoint import LoadedPRM
-from rfprm_export.float_types import float_type_of
-from rfprm_export.graph import write_graph
+from rfprm_export.float_types import FloatType
 from rfprm_export.quantization import Quantization
-from rfprm_export.verify import scorer_over
+from rfprm_export.trial_graph import trial_scorer
 from rfprm_runtime.backends.onnx import OnnxBackend
-from rfprm_runtime.manifest import Manifest
 from rfprm_runtime.scorer import Scorer
 
 
-@contextmanager
 def emulating_scorer(
-    prm: LoadedPRM, manifest: Manifest, quantization: Quantization | None = None
-) -> Iterator[Scorer]:
-    """A scorer of ``prm`` in the precision of ``manifest``, emulated on this CPU."""
-    float_type = (
-        float_type_of(manifest.precision) if quantization is None else quantization.float_type
-    )
-    with tempfile.TemporaryDirectory(prefix="rfprm-emulation-") as folder:
-        path = Path(folder) / "model.onnx"
-        write_graph(
-            path,
-            manifest.backbone,
-            manifest.head,
-            prm.weights,
-            max_positions=manifest.max_positions,
-            attention="standard",
-            float_type=float_type,
-            emulated=True,
-            quantization=quantization,
-        )
-        backend = OnnxBackend(path, manifest, provider="cpu")  # also where there is a GPU
+    prm: LoadedPRM, float_type: FloatType, quantization: Quantization | None = None
+) -> AbstractContextManager[Scorer]:
+    """A scorer of ``prm`` as a GPU computes in ``float_type``, emulated on this CPU."""
+
+    def open_backend(path: Path) -> OnnxBackend:
+        backend = OnnxBackend(path, prm.manifest, provider="cpu")  # also where there is a GPU
         kind = "" if quantization is None else f"products in {quantization.kind}, "
         backend.description += f", {kind}every result rounded to {float_type}"
-        with scorer_over(prm, backend) as scorer:
-            yield scorer
+        return backend
+
+    return trial_scorer(
+        prm, open_backend, float_type=float_type, emulated=True, quantization=quantization
+    )

@@ -32,9 +32,8 @@ def layer_products(shape: Backbone) -> dict[str, list[str]]:
 
 
 def _best_float_type(prm: LoadedPRM, reference: Reference) -> FloatType:
-    manifest = prm.manifest.model_copy(update={"precision": "fp16"})
     try:
-        with emulating_scorer(prm, manifest) as scorer:
+        with emulating_scorer(prm, "fp16") as scorer:
             failures = gate_failures(measure_parity(scorer, reference), CHOICE)
     except (ExportError, BackendError):  # a weight, or a score that is not finite
         return "bf16"
@@ -59,11 +58,10 @@ def choose_gpu_products(
         everything = Quantization("fp8", float_type, largest)
     else:
         everything = Quantization("w8a16", float_type)
-    manifest = prm.manifest.model_copy(update={"precision": precision})
 
     def scorer_with(short: Collection[str]) -> AbstractContextManager[Scorer]:
         kept = frozenset(names) - frozenset(short)
-        return emulating_scorer(prm, manifest, replace(everything, kept=kept))
+        return emulating_scorer(prm, float_type, replace(everything, kept=kept))
 
     with scorer_with(names) as scorer:
         failures = gate_failures(measure_parity(scorer, reference), CHOICE)

@@ -64,8 +64,3 @@ def usable_scale(scale: Any) -> NDArray[np.float32]:
     round it after it was divided by), and never zero."""
     result: NDArray[np.float32] = np.maximum(np.asarray(scale, np.float32), np.float32(1e-12))
     return result
-
-
-def part_of(name: str) -> str:
-    """``qkv``, ``o_proj``, ``gate_up`` or ``down_proj`` of a product's name."""
-    return name.rpartition(".")[2]

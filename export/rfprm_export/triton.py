@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 
 from rfprm_export import ExportError
-from rfprm_export.artifact_writer import folder_that_becomes
+from rfprm_export.artifact_writer import check_output, folder_that_becomes
 from rfprm_runtime.artifact import check_files
 from rfprm_runtime.backends import ONNX_NAME, PLAN_NAME
 from rfprm_runtime.encoding import TOKENIZER_NAME
@@ -36,8 +36,7 @@ def write_triton_model(
     check_files(artifact, manifest)
     name = name or manifest.name
     folder = repository / name
-    if folder.exists() and not overwrite:
-        raise ExportError(f"{folder} exists already; pass --overwrite to replace it")
+    check_output(folder, overwrite)
     if manifest.engine is not None:
         _check_engine(manifest.engine, artifact)
     if PLAN_NAME in manifest.files:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -65,34 +66,49 @@ def _open_fake(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) 
     return FakeBackend(manifest.head.num_labels, **options)
 
 
-_OPENERS: dict[str, Callable[..., Backend]] = {
-    "tensorrt": _open_tensorrt,
-    "native": _open_native,
-    "onnx": _open_onnx,
-    "torch": _open_torch,
-    "fake": _open_fake,
+@dataclass(frozen=True)
+class _Kind:
+    """What is known of a backend before it is imported."""
+
+    open: Callable[..., Backend]
+    options_of: str
+    """The class whose keyword arguments are its options, as module:name."""
+    file: str | None = None
+    """Of an artifact that has a model for it; None where it needs none."""
+    way_out: str = ""
+    """What to do where an artifact has none."""
+
+
+# In the order in which "auto" prefers them.
+_KINDS = {
+    "tensorrt": _Kind(
+        _open_tensorrt,
+        "rfprm_runtime.backends.tensorrt:TensorRTBackend",
+        PLAN_NAME,
+        "build one with python export/to_trt.py",
+    ),
+    "native": _Kind(
+        _open_native,
+        "rfprm_runtime.backends.native:NativeBackend",
+        NATIVE_NAME,
+        "export it with --precision int16",
+    ),
+    "onnx": _Kind(
+        _open_onnx,
+        "rfprm_runtime.backends.onnx:OnnxBackend",
+        ONNX_NAME,
+        "export it with --format onnx",
+    ),
+    "torch": _Kind(
+        _open_torch,
+        "rfprm_runtime.backends.packed_torch:PackedTorchBackend",
+        SAFETENSORS_NAME,
+        "export it with --format torch",
+    ),
+    "fake": _Kind(_open_fake, "rfprm_runtime.backends.fake:FakeBackend"),
 }
-_CLASSES = {
-    "tensorrt": "rfprm_runtime.backends.tensorrt:TensorRTBackend",
-    "native": "rfprm_runtime.backends.native:NativeBackend",
-    "onnx": "rfprm_runtime.backends.onnx:OnnxBackend",
-    "torch": "rfprm_runtime.backends.packed_torch:PackedTorchBackend",
-    "fake": "rfprm_runtime.backends.fake:FakeBackend",
-}
-# What an artifact may hold, in the order in which "auto" prefers it.
-_MODEL_FILES = {
-    "tensorrt": PLAN_NAME,
-    "native": NATIVE_NAME,
-    "onnx": ONNX_NAME,
-    "torch": SAFETENSORS_NAME,
-}
+_MODEL_FILES = {name: kind.file for name, kind in _KINDS.items() if kind.file is not None}
 _logger = logging.getLogger(__name__)
-_WAYS_OUT = {
-    "tensorrt": "build one with python export/to_trt.py",
-    "native": "export it with --precision int16",
-    "onnx": "export it with --format onnx",
-    "torch": "export it with --format torch",
-}
 
 
 def choose_backend(
@@ -113,14 +129,14 @@ def choose_backend(
                 f"expected one of {sorted(_MODEL_FILES.values())}; export it again"
             )
         return _first_that_runs(available, manifest, (options or {}).get("device"))
-    if requested not in _OPENERS:
+    if requested not in _KINDS:
         raise BackendError(
             f"backend is {requested!r}, expected 'auto' or one of {sorted(_MODEL_FILES)}"
         )
     if requested in _MODEL_FILES and requested not in available:
         raise ArtifactError(
             f"backend {requested!r} needs {_MODEL_FILES[requested]}, but the artifact lists "
-            f"{sorted(manifest.files)}; {_WAYS_OUT[requested]}"
+            f"{sorted(manifest.files)}; {_KINDS[requested].way_out}"
         )
     return requested
 
@@ -150,7 +166,7 @@ def open_backend(
 ) -> Backend:
     """Load the model of ``folder`` into the backend ``name`` (see :func:`choose_backend`)."""
     try:
-        return _OPENERS[name](folder, manifest, mode=mode, **options)
+        return _KINDS[name].open(folder, manifest, mode=mode, **options)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
@@ -161,7 +177,7 @@ def open_backend(
 
 
 def _option_names(name: str) -> list[str]:
-    module, _, class_name = _CLASSES[name].partition(":")
+    module, _, class_name = _KINDS[name].options_of.partition(":")
     signature = inspect.signature(getattr(import_module(module), class_name))
     also = ["packed"] if name == "torch" else []
     kinds = (inspect.Parameter.KEYWORD_ONLY,)

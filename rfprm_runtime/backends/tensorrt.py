@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.backends import ONNX_NAME
 from rfprm_runtime.backends.cuda import Cuda, CudaError
 from rfprm_runtime.backends.flavours import EXTRAS, load_flavour, make_logger
 from rfprm_runtime.batching import BackendLimits, TokenBatch, split_batch
@@ -322,9 +323,8 @@ def check_capability(record: EngineRecord, capability: str) -> None:
 def _load_engine(trt: Any, logger: Any, path: Path, record: EngineRecord) -> Any:
     runtime = trt.Runtime(logger)
     if record.version_compatible:
-        runtime.engine_host_code_allowed = (
-            True  # the plan brings the runtime that it was built with
-        )
+        # The plan brings the runtime that it was built with.
+        runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise BackendError(
@@ -332,7 +332,7 @@ def _load_engine(trt: Any, logger: Any, path: Path, record: EngineRecord) -> Any
             "python export/to_trt.py"
         )
     if record.weights == "stripped":
-        _refit(trt, logger, engine, path.with_name("model.onnx"))
+        _refit(trt, logger, engine, path.with_name(ONNX_NAME))
     return engine
 
 

@@ -7,22 +7,28 @@ from typing import Annotated, Literal
 
 from rfprm_runtime.aggregation import Aggregation
 from rfprm_runtime.command_line import (
-    BACKEND_HELP,
-    BACKEND_OPTION_HELP,
     DEFAULT_ARTIFACT,
     EXIT_SOME_FAILED,
     HUB_SPELLING,
     read_backend_options,
 )
 from rfprm_runtime.errors import MissingExtraError
-from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.selection.rule import LengthControl
 from rfprm_runtime.selection.settings import DEFAULT_SHARD_ROWS, Order
 from rfprm_runtime.selection.summary import SelectionSummary
-from rfprm_runtime.types import Overflow
 
 try:
     import typer
+
+    from rfprm_runtime.command_options import (
+        ArtifactOption,
+        BackendOption,
+        BackendSettings,
+        OverflowOption,
+        PrefixOption,
+        SplitOption,
+        ThreadsOption,
+    )
 except ImportError:
     raise MissingExtraError("typer", "select", "rfprm select") from None
 
@@ -33,10 +39,7 @@ def select(
         Path,
         typer.Option("--output", "-o", help="JSONL file to write; Parquet where SOURCE has types."),
     ],
-    artifact: Annotated[
-        Path,
-        typer.Option("--artifact", "-a", envvar="RFPRM_ARTIFACT", help="The PRM's folder."),
-    ] = DEFAULT_ARTIFACT,
+    artifact: ArtifactOption = DEFAULT_ARTIFACT,
     top: Annotated[int | None, typer.Option(help="Keep so many traces.")] = None,
     share: Annotated[float | None, typer.Option(help="Keep so large a part of them.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Keep none with a lower score.")] = None,
@@ -55,25 +58,18 @@ def select(
     order: Annotated[Order, typer.Option(help="The order of the rows in OUTPUT.")] = "input",
     sft: Annotated[bool, typer.Option("--sft", help="Add messages for TRL's SFTTrainer.")] = False,
     report: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
-    prefix: Annotated[str, typer.Option(help="Put before the names of the added fields.")] = "",
+    prefix: PrefixOption = "",
     work: Annotated[
         Path | None, typer.Option(help="Folder that keeps the scores. [OUTPUT.work]")
     ] = None,
     keep_work: Annotated[
         bool, typer.Option(help="Keep the scores: another rule then needs no model.")
     ] = True,
-    split: Annotated[
-        SplitRule, typer.Option(help="What separates the steps of a text.")
-    ] = "blank_lines",
-    overflow: Annotated[
-        Overflow,
-        typer.Option(help="Of traces longer than the model: an error, or scored in windows."),
-    ] = "error",
-    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU cores to use; all by default.")
-    ] = None,
-    backend_option: Annotated[list[str] | None, typer.Option(help=BACKEND_OPTION_HELP)] = None,
+    split: SplitOption = "blank_lines",
+    overflow: OverflowOption = "error",
+    backend: BackendOption = "auto",
+    threads: ThreadsOption = None,
+    backend_option: BackendSettings = None,
     shard_rows: Annotated[
         int, typer.Option(help="Rows that are scored and saved together.")
     ] = DEFAULT_SHARD_ROWS,

@@ -75,9 +75,9 @@ def test_an_unfaithful_model_is_not_written(
 ) -> None:
     write_graph = artifact_writer.write_graph
 
-    def write_wrong_graph(path, backbone, head, weights, **options):  # type: ignore[no-untyped-def]
+    def write_wrong_graph(path, manifest, weights, **options):  # type: ignore[no-untyped-def]
         wrong = {**weights, "score.2.bias": weights["score.2.bias"] + np.float32([0, 1.0])}
-        return write_graph(path, backbone, head, wrong, **options)
+        return write_graph(path, manifest, wrong, **options)
 
     monkeypatch.setattr(artifact_writer, "write_graph", write_wrong_graph)
     with pytest.raises(ExportError, match="not faithful"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, load_prm
@@ -41,10 +41,8 @@ def builder() -> EngineBuilder:
 def _write(folder: Path, prm: LoadedPRM, float_type: FloatType, **options: Any) -> Path:
     write_graph(
         folder / "model.onnx",
-        prm.manifest.backbone,
-        prm.manifest.head,
+        prm.manifest,
         prm.weights,
-        max_positions=prm.manifest.max_positions,
         attention="standard",
         float_type=float_type,
         **options,
@@ -143,7 +141,7 @@ def test_the_shipped_prm_becomes_an_engine(builder: EngineBuilder, tmp_path: Pat
 
 
 def test_products_in_fp8_become_fp8_kernels(builder: EngineBuilder, tmp_path: Path) -> None:
-    largest = _Everything(3.0)
+    largest = defaultdict(lambda: 3.0)  # of the inputs of every product
     graph = _tiny(tmp_path, "qwen2", "bf16", quantization=Quantization("fp8", "bf16", largest))
     options = replace(OPTIONS, compute_capabilities=("8.9", "12.0"))
     contents = read_plan(builder.build(graph, options).plan)
@@ -166,122 +164,6 @@ def test_weights_of_8_bits_stay_so_in_the_plan(builder: EngineBuilder, tmp_path:
     assert sizes["bf16"] - sizes["w8a16"] > 0.9 * weights  # a byte less for each
 
 
-class _Everything(dict[str, float]):
-    """The same largest input for every product."""
-
-    def __init__(self, value: float) -> None:
-        super().__init__()
-        self._value = value
-
-    def __missing__(self, name: str) -> float:
-        return self._value
-
-
-# What engines silently ignore, and what of it our graphs hold.
-
-# name of the op → the attributes that it may have
-ALLOWED = {
-    "Add": set(),
-    "Attention": {"is_causal", "q_num_heads", "kv_num_heads"},
-    "Cast": {"to"},
-    "Concat": {"axis"},
-    "DequantizeLinear": {"axis", "output_dtype"},
-    "Expand": set(),
-    "Gather": set(),
-    "Identity": set(),
-    "MatMul": set(),
-    "Mul": set(),
-    "QuantizeLinear": set(),
-    "RMSNormalization": {"axis", "epsilon"},
-    "Range": set(),
-    "Relu": set(),
-    "Reshape": set(),
-    "RotaryEmbedding": {"num_heads"},
-    "Shape": {"start", "end"},
-    "Sigmoid": set(),
-    "Split": {"axis", "num_outputs"},
-    "Squeeze": set(),
-}
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_graphs_hold_nothing_that_engines_ignore(name: str, tmp_path: Path) -> None:
-    quantization = Quantization("fp8", "fp16", _Everything(3.0))
-    graph = _tiny(tmp_path, name, "fp16", quantization=quantization)
-    model = onnx.load(graph, load_external_data=False)
-    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 24)]
-    for node in model.graph.node:
-        assert {attribute.name for attribute in node.attribute} <= ALLOWED[node.op_type], node
-        if node.op_type == "Attention":
-            # No mask, no past and no lengths: the parser reads lengths and leaves them unused.
-            assert len(node.input) == 3
-
-
-def _attention_model(inputs: int = 3, **attributes: Any) -> bytes:
-    """One op of attention with ``inputs`` of its seven, the rest left out."""
-    kinds = {
-        "q": (TensorProto.FLOAT16, [1, 16, 128]),
-        "k": (TensorProto.FLOAT16, [1, 16, 128]),
-        "v": (TensorProto.FLOAT16, [1, 16, 128]),
-        "mask": (TensorProto.BOOL, [16, 16]),
-        "past_key": (TensorProto.FLOAT16, [1, 2, 8, 64]),
-        "past_value": (TensorProto.FLOAT16, [1, 2, 8, 64]),
-        "lengths": (TensorProto.INT64, [1]),
-    }
-    names = list(kinds)[:inputs]
-    if inputs == 7:
-        names[3:6] = ["", "", ""]
-    outputs = ["y"] if inputs != 6 else ["y", "present_key", "present_value"]
-    node = helper.make_node(
-        "Attention", names, outputs, q_num_heads=2, kv_num_heads=2, **attributes
-    )
-    graph = helper.make_graph(
-        [node],
-        "attention",
-        [helper.make_tensor_value_info(n, *kinds[n]) for n in names if n],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT16, None) for n in outputs],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=11)
-    return bytes(model.SerializeToString())
-
-
-def _parse(builder: EngineBuilder, model: bytes) -> tuple[bool, Any]:
-    network = builder._builder.create_network(0)
-    parser = builder.trt.OnnxParser(network, builder.logger)
-    return parser.parse(model), network
-
-
-def test_the_parser_leaves_lengths_unused(builder: EngineBuilder) -> None:
-    """So padding may not matter to our graphs. Once this fails, lengths can be given."""
-    parsed, network = _parse(builder, _attention_model(7))
-    assert parsed
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    used = {
-        tensor.name
-        for layer in layers
-        for tensor in map(layer.get_input, range(layer.num_inputs))
-        if tensor is not None
-    }
-    assert {"q", "k", "v"} <= used
-    assert "lengths" not in used
-
-
-@pytest.mark.parametrize(
-    ("model", "reason"),
-    [
-        (_attention_model(6), "node.output().size() == 1"),  # a past, and keys and values to keep
-        (_attention_model(3, softcap=30.0), "softcap"),
-    ],
-)
-def test_the_parser_refuses_what_it_cannot_do(
-    model: bytes, reason: str, builder: EngineBuilder
-) -> None:
-    """Not silently: a graph with these would not become a wrong engine."""
-    parsed, _ = _parse(builder, model)
-    assert not parsed
-    assert reason in builder.logger.last_errors
-
-
 # Errors
 
 
@@ -298,10 +180,8 @@ def test_a_graph_of_other_ops_cannot_be_parsed(builder: EngineBuilder, tmp_path:
     prm = load_prm(tmp_path)
     write_graph(
         tmp_path / "model.onnx",
-        prm.manifest.backbone,
-        prm.manifest.head,
+        prm.manifest,
         prm.weights,
-        max_positions=256,
         attention="group_query",
     )
     with pytest.raises(ExportError, match=r"cannot parse .*--attention standard"):

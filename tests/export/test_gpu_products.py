@@ -89,8 +89,7 @@ def test_inputs_that_are_always_zero_stay_zero(prm: LoadedPRM, tmp_path: Path) -
     dead = LoadedPRM(prm.manifest, zeroed, prm.tokenizer)
     largest = largest_inputs(dead, TRACES[:2])
     assert min(largest.values()) == 0
-    manifest = prm.manifest.model_copy(update={"precision": "fp8"})
-    with emulating_scorer(dead, manifest, Quantization("fp8", largest_inputs=largest)) as scorer:
+    with emulating_scorer(dead, "bf16", Quantization("fp8", largest_inputs=largest)) as scorer:
         scores = verify.all_scores(scorer.score_batch(TRACES[:2]))
     assert np.isfinite(scores).all()
 
@@ -123,8 +122,7 @@ def test_the_layers_that_cost_least_where_not_all_can(
     prm: LoadedPRM, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everything = Quantization("fp8", largest_inputs=largest_inputs(prm, TRACES))
-    manifest = prm.manifest.model_copy(update={"precision": "fp8"})
-    with emulating_scorer(prm, manifest, everything) as scorer:
+    with emulating_scorer(prm, everything.float_type, everything) as scorer:
         all_of_them = verify.measure_parity(scorer, reference).mean_difference
     _gate(monkeypatch, mean_difference=0.9 * all_of_them)
     quantization, records = choose_gpu_products(prm, reference, "fp8")
@@ -135,7 +133,7 @@ def test_the_layers_that_cost_least_where_not_all_can(
     others = differences.keys() - kept
     assert min(differences[x] or 0 for x in kept) >= max(differences[x] or 0 for x in others)
     assert {r.name for r in records if r.bits == 16} == quantization.kept
-    with emulating_scorer(prm, manifest, quantization) as scorer:
+    with emulating_scorer(prm, quantization.float_type, quantization) as scorer:
         assert verify.measure_parity(scorer, reference).mean_difference <= 0.9 * all_of_them
 
 
@@ -205,10 +203,8 @@ def test_quantised_graphs_are_those_of_their_scales(prm: LoadedPRM, tmp_path: Pa
     for weights, label in ((prm.weights, "some"), (rounded, "zero")):
         write_graph(
             tmp_path / f"{label}.onnx",
-            prm.manifest.backbone,
-            prm.manifest.head,
+            prm.manifest,
             weights,
-            max_positions=256,
             attention="standard",
             quantization=Quantization("fp8", largest_inputs=largest_inputs(prm, TRACES)),
         )

@@ -63,10 +63,8 @@ def test_graph_reference_and_transformers_agree(
     batch = _batch(manifest.backbone.vocab_size)
     write_graph(
         tmp_path / "model.onnx",
-        manifest.backbone,
-        manifest.head,
+        manifest,
         prm.weights,
-        max_positions=manifest.max_positions,
         attention=attention,
     )
     ours = OnnxBackend(tmp_path / "model.onnx", manifest).run(batch)
@@ -91,10 +89,8 @@ def test_what_is_padded_or_later_cannot_leak(attention: AttentionOp, tmp_path: P
     network = build_network(prm.manifest.backbone, prm.manifest.head, prm.weights)
     write_graph(
         tmp_path / "model.onnx",
-        prm.manifest.backbone,
-        prm.manifest.head,
+        prm.manifest,
         prm.weights,
-        max_positions=256,
         attention=attention,
     )
     changed = batch.token_ids.copy()
@@ -128,10 +124,8 @@ def test_rounded_graphs_agree_with_torch_in_that_type(
         folder.mkdir()
         write_graph(
             folder / "model.onnx",
-            manifest.backbone,
-            manifest.head,
+            manifest,
             prm.weights,
-            max_positions=manifest.max_positions,
             attention="standard",
             float_type=float_type,
             emulated=emulated,
@@ -161,10 +155,8 @@ def test_group_query_attention_in_fp16(tmp_path: Path) -> None:
     for float_type in ("fp32", "fp16"):
         write_graph(
             tmp_path / f"{float_type}.onnx",
-            prm.manifest.backbone,
-            prm.manifest.head,
+            prm.manifest,
             prm.weights,
-            max_positions=256,
             attention="group_query",
             float_type=float_type,  # type: ignore[arg-type]
         )

@@ -50,10 +50,8 @@ def artifact(tmp_path: Path) -> Path:
     graph = folder / "model.onnx"
     write_graph(
         graph,
-        manifest.backbone,
-        manifest.head,
+        manifest,
         prm.weights,
-        max_positions=manifest.max_positions,
         attention="standard",
     )
     (folder / "model.plan").write_bytes(str(graph).encode())

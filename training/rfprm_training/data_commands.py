@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from rfprm_runtime.command_line import HUB_SPELLING
-from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.command_options import SplitOption
 
 EXIT_STOPPED = 4
 """Labelling stopped before the end, at the budget; the same command goes on."""
 
-SplitOption = Annotated[SplitRule, typer.Option(help="What separates the steps of a text.")]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace OUTPUT where it exists.")]
 
 

@@ -50,7 +50,7 @@ class BuiltPlan:
 
 
 class EngineBuilder:
-    """One parse of a graph, and the plan that comes of it."""
+    """Parses graphs and builds plans, by one flavour of TensorRT."""
 
     def __init__(self, flavour: EngineFlavour) -> None:
         """Raises :class:`MissingExtraError` without the package, :class:`ExportError` where the
@@ -164,15 +164,9 @@ class EngineBuilder:
         config.clear_flag(flags.TF32)  # it keeps 10 bits of float32, in which the head is
         if options.version_compatible:
             config.set_flag(flags.VERSION_COMPATIBLE)
-        levels = {
-            "ampere_plus": "AMPERE_PLUS",
-            "same_compute_capability": "SAME_COMPUTE_CAPABILITY",
-        }
-        if options.hardware_compatibility != "none":
-            level = levels[options.hardware_compatibility]
-            config.hardware_compatibility_level = getattr(
-                self.trt.HardwareCompatibilityLevel, level
-            )
+        config.hardware_compatibility_level = getattr(
+            self.trt.HardwareCompatibilityLevel, options.hardware_compatibility.upper()
+        )
         if options.optimization_level is not None:
             config.builder_optimization_level = options.optimization_level
         if options.workspace_bytes is not None:

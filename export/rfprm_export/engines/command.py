@@ -13,9 +13,17 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from rfprm_export import ExportError
+from rfprm_export.artifact_writer import check_output
+from rfprm_export.checkpoint import load_prm
+from rfprm_export.commands import (
+    ArtifactOutput,
+    BaseOption,
+    FamilyOption,
+    OverwriteOption,
+    VerifyOption,
+)
 from rfprm_export.engines.builder import (
     BuildOptions,
     EngineBuilder,
@@ -25,7 +33,6 @@ from rfprm_export.engines.builder import (
 )
 from rfprm_export.engines.engine_writer import (
     EngineReport,
-    check_output,
     graph_artifact,
     reuse_engine,
     write_engine_artifact,
@@ -37,6 +44,7 @@ from rfprm_export.engines.workload import (
     lengths_of,
     parse_profile,
 )
+from rfprm_export.verify import Reference, reference_for
 from rfprm_runtime.manifest import (
     MANIFEST_NAME,
     EngineFlavour,
@@ -44,7 +52,7 @@ from rfprm_runtime.manifest import (
     Manifest,
     read_manifest,
 )
-from rfprm_runtime.report import engine_rows
+from rfprm_runtime.report import engine_rows, print_rows
 
 EnginePrecision = Literal["fp16", "bf16", "fp8", "w8a16", "fp32"]
 LogLevel = Literal["error", "warning", "info", "verbose"]
@@ -61,7 +69,7 @@ def export_trt(
         Path,
         typer.Argument(help="An artifact with a graph of standard ops, or a checkpoint."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The artifact folder to write.")],
+    output: ArtifactOutput,
     precision: Annotated[
         EnginePrecision, typer.Option(help="Of a checkpoint; an artifact keeps its own.")
     ] = "fp16",
@@ -111,17 +119,11 @@ def export_trt(
     timing_cache: Annotated[
         Path | None, typer.Option(help="A file that later builds of the same flavour go on from.")
     ] = None,
-    family: Annotated[
-        str | None, typer.Option(help="Format of a published PRM that does not tell it.")
-    ] = None,
-    base: Annotated[
-        Path | None, typer.Option(help="The base model, where it is not found by itself.")
-    ] = None,
-    verify: Annotated[
-        bool, typer.Option(help="Compare with the reference network before writing.")
-    ] = True,
+    family: FamilyOption = None,
+    base: BaseOption = None,
+    verify: VerifyOption = True,
     log_level: Annotated[LogLevel, typer.Option(help="Of the builder's messages.")] = "error",
-    overwrite: Annotated[bool, typer.Option(help="Replace an artifact that exists.")] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Build a TensorRT engine: parse the graph, optimise for profiles, write an artifact."""
     console = Console(highlight=False)
@@ -149,6 +151,10 @@ def export_trt(
             "--engine-from builds nothing: the plan keeps the GPUs, profiles and options that it "
             "was built with; leave the options of building out"
         )
+
+    def reference() -> Reference:
+        return reference_for(load_prm(source, family=family, base=base), source, precision)
+
     if not is_artifact:
         also = " and verifying it, which takes minutes" if verify else ""
         console.print(f"exporting the graph in {precision}{also}")
@@ -169,7 +175,7 @@ def export_trt(
                     builder=builder,
                     keep_graph=keep_graph,
                     overwrite=overwrite,
-                    checkpoint=None if is_artifact or not verify else source,
+                    reference=None if is_artifact or not verify else reference,
                     on_progress=on_progress,
                 )
     print_engine_report(console, report)
@@ -196,12 +202,7 @@ def _profiles(
 
 def print_engine_report(console: Console, report: EngineReport) -> None:
     """Time, memory, profiles, and what became of attention."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for label, value in _report_rows(report):
-        table.add_row(label, value)
-    console.print(table)
+    print_rows(console, _report_rows(report))
 
 
 def _report_rows(report: EngineReport) -> Iterator[tuple[str, str]]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rfprm_export import ExportError
-from rfprm_export.artifact_writer import export_artifact, folder_that_becomes
-from rfprm_export.checkpoint import load_prm
+from rfprm_export.artifact_writer import check_output, export_artifact, folder_that_becomes
 from rfprm_export.engines.builder import (
     BuildOptions,
     BuiltPlan,
@@ -20,7 +19,7 @@ from rfprm_export.engines.builder import (
 )
 from rfprm_export.engines.plan_contents import PlanContents, read_plan
 from rfprm_export.options import Precision
-from rfprm_export.verify import check_parity, measure_parity, reference_for
+from rfprm_export.verify import Reference, check_parity, measure_parity
 from rfprm_runtime.artifact import check_files, describe_file
 from rfprm_runtime.backends import ONNX_NAME, PLAN_NAME
 from rfprm_runtime.backends.tensorrt import check_usable
@@ -92,14 +91,14 @@ def write_engine_artifact(
     builder: EngineBuilder | None = None,
     keep_graph: bool = False,
     overwrite: bool = False,
-    checkpoint: Path | None = None,
+    reference: Callable[[], Reference] | None = None,
     on_progress: ProgressListener | None = None,
 ) -> EngineReport:
     """Build an engine from the graph of ``graph_folder`` and write an artifact with it.
 
     ``keep_graph``: leave the graph beside the plan, for machines without the GPU; a stripped plan
-    always does, since it takes its weights from there. ``checkpoint``: verify the engine against
-    its reference, where this machine has a GPU that runs it. Raises :class:`ExportError`.
+    always does, since it takes its weights from there. ``reference``: what to compare the engine
+    with, asked for where this machine has a GPU that runs it. Raises :class:`ExportError`.
     """
     check_output(output, overwrite)
     builder = builder or EngineBuilder(options.flavour)
@@ -121,8 +120,8 @@ def write_engine_artifact(
     with folder_that_becomes(output) as folder:
         (folder / PLAN_NAME).write_bytes(built.plan)
         written = _finish(folder, graph_folder, manifest, record, keep_graph)
-        if checkpoint is not None:
-            written = _verified_where_it_runs(folder, written, checkpoint)
+        if reference is not None:
+            written = _verified_where_it_runs(folder, written, reference)
     return EngineReport(written, len(built.plan), built, contents)
 
 
@@ -158,12 +157,6 @@ def reuse_engine(
     return EngineReport(written, plan.stat().st_size, None, None)
 
 
-def check_output(output: Path, overwrite: bool) -> None:
-    """Raises :class:`ExportError` where ``output`` is there and may not be replaced."""
-    if output.exists() and not overwrite:
-        raise ExportError(f"{output} exists already; pass --overwrite to replace it")
-
-
 def _finish(
     folder: Path, graph_folder: Path, manifest: Manifest, record: EngineRecord, keep_graph: bool
 ) -> Manifest:
@@ -190,15 +183,16 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _verified_where_it_runs(folder: Path, manifest: Manifest, checkpoint: Path) -> Manifest:
+def _verified_where_it_runs(
+    folder: Path, manifest: Manifest, reference: Callable[[], Reference]
+) -> Manifest:
     """With the engine's parity, or as it is where this machine cannot run it."""
     try:
         check_usable(manifest)
     except RfprmError:
         return manifest
     with Scorer.load(folder, backend="tensorrt") as scorer:
-        reference = reference_for(load_prm(checkpoint), checkpoint, manifest.precision)
-        parity = measure_parity(scorer, reference)
+        parity = measure_parity(scorer, reference())
     check_parity(parity, manifest.precision, list)
     assert manifest.engine is not None
     engine = manifest.engine.model_copy(update={"parity": parity})

@@ -1,0 +1,28 @@
+"""A graph that is written to find something out, and goes when that is known."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rfprm_export.checkpoint import LoadedPRM
+from rfprm_export.graph import write_graph
+from rfprm_export.verify import scorer_over
+from rfprm_runtime.backends.base import Backend
+from rfprm_runtime.scorer import Scorer
+
+
+@contextmanager
+def trial_scorer(
+    prm: LoadedPRM, open_backend: Callable[[Path], Backend], **options: Any
+) -> Iterator[Scorer]:
+    """A scorer of ``prm`` as a graph of standard ops, which ``open_backend`` loads; ``options`` are
+    those of :func:`~rfprm_export.graph.write_graph`."""
+    with tempfile.TemporaryDirectory(prefix="rfprm-graph-") as folder:
+        path = Path(folder) / "model.onnx"
+        write_graph(path, prm.manifest, prm.weights, attention="standard", **options)
+        with scorer_over(prm, open_backend(path)) as scorer:
+            yield scorer
