@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rfprm_runtime.errors import (
         ArtifactError,
         BackendError,
+        InvalidArgumentError,
         InvalidTrajectoryError,
         ManifestError,
         MissingExtraError,
@@ -45,6 +46,7 @@ _HOMES = {
     "SourceError": "errors",
     "ArtifactError": "errors",
     "BackendError": "errors",
+    "InvalidArgumentError": "errors",
     "InvalidTrajectoryError": "errors",
     "ManifestError": "errors",
     "MissingExtraError": "errors",
@@ -55,6 +57,7 @@ _HOMES = {
 __all__ = [
     "ArtifactError",
     "BackendError",
+    "InvalidArgumentError",
     "InvalidTrajectoryError",
     "Manifest",
     "ManifestError",

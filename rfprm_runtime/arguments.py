@@ -1,6 +1,7 @@
 """What callers pass, checked where it comes in and not where it would fail later.
 
-Knows plain values only. All raise ``ValueError`` with what came and what was expected.
+Knows plain values only. All raise :class:`InvalidArgumentError`, a ``ValueError``, with what came
+and what was expected.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from collections.abc import Sized
 from numbers import Integral, Real
 from typing import Any
 
+from rfprm_runtime.errors import InvalidArgumentError
+
 
 def check_choice(name: str, value: object, choices: tuple[str, ...], *, more: str = "") -> None:
     """``more``: what may be passed besides, ``" or a function"``."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} is {shown(value)}, expected one of {choices}{more}")
+        raise InvalidArgumentError(f"{name} is {shown(value)}, expected one of {choices}{more}")
 
 
 def check_whole(name: str, value: object, *, least: int = 1, more: str = "") -> None:
     """A whole number, of numpy's too, of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{name} is {shown(value)}, expected a whole number, at least {least}{more}"
         )
 
@@ -29,26 +32,34 @@ def check_whole(name: str, value: object, *, least: int = 1, more: str = "") -> 
 def check_finite(name: str, value: object, *, more: str = "") -> None:
     """A number that is neither infinite nor NaN, with which every comparison is false."""
     if not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} is {shown(value)}, expected a finite number{more}")
+        raise InvalidArgumentError(f"{name} is {shown(value)}, expected a finite number{more}")
 
 
 def check_flag(name: str, value: object) -> None:
     """True or False, and not a text, which would always be true."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} is {shown(value)}, expected True or False")
+        raise InvalidArgumentError(f"{name} is {shown(value)}, expected True or False")
+
+
+def check_is(name: str, value: object, kinds: type | tuple[type, ...], expected: str) -> None:
+    """An object of one of ``kinds``, which ``expected`` says in words."""
+    if not isinstance(value, kinds):
+        raise InvalidArgumentError(f"{name} is {shown(value)}, expected {expected}")
 
 
 def check_has(name: str, value: object, attribute: str, expected: str) -> None:
     """An object with ``attribute``, and no class of such objects."""
     if isinstance(value, type) or not hasattr(value, attribute):
-        raise ValueError(f"{name} is {shown(value)}, expected {expected}")
+        raise InvalidArgumentError(f"{name} is {shown(value)}, expected {expected}")
 
 
 def check_one_for_each(name: str, values: Sized, count: int, of: str) -> None:
     """A list of ``count`` values, and not one text, whose characters would count as such."""
     if isinstance(values, (str, bytes)) or len(values) != count:
         came = shown(values) if isinstance(values, (str, bytes)) else f"{len(values)} values"
-        raise ValueError(f"{name}: got {came} for {count} {of}, expected a list with one for each")
+        raise InvalidArgumentError(
+            f"{name}: got {came} for {count} {of}, expected a list with one for each"
+        )
 
 
 def is_nothing(value: object) -> bool:

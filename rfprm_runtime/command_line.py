@@ -21,15 +21,17 @@ def read_backend_options(texts: Sequence[str] | None, threads: int | None) -> di
 
     Raises :class:`RfprmError` for one without a name or given twice.
     """
-    found: dict[str, Any] = {} if threads is None else {"num_threads": threads}
+    found: dict[str, Any] = {}
     for text in texts or ():
         name, separator, value = text.partition("=")
         if not separator or not name.isidentifier():
             raise RfprmError(f"--backend-option is {text!r}, expected NAME=VALUE")
         if name in found:
             raise RfprmError(f"--backend-option {text}: {name} was given before; give it once")
+        if name == "num_threads" and threads is not None:
+            raise RfprmError(f"--backend-option {text}: --threads says that already; give one")
         try:
             found[name] = json.loads(value)
         except ValueError:
             found[name] = value
-    return found
+    return found if threads is None else {"num_threads": threads, **found}

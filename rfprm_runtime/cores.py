@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from rfprm_runtime.errors import BackendError
+from rfprm_runtime.arguments import check_whole
 
 
 def usable_cores(requested: int | None = None) -> int:
     """``requested``, or all cores that the process may run on.
 
-    Raises :class:`BackendError` where fewer than one is requested.
+    Raises :class:`InvalidArgumentError` for what is no number of cores.
     """
     if requested is None:
         # Containers often pin fewer cores than there are.
@@ -19,6 +19,5 @@ def usable_cores(requested: int | None = None) -> int:
             if hasattr(os, "sched_getaffinity")
             else (os.cpu_count() or 1)
         )
-    if requested < 1:
-        raise BackendError(f"num_threads is {requested}, expected at least 1")
+    check_whole("num_threads", requested)
     return requested

@@ -14,6 +14,10 @@ class RfprmError(Exception):
     """Base of every error this library raises on purpose."""
 
 
+class InvalidArgumentError(RfprmError, ValueError):
+    """A setting has a value, or a type, that cannot be used."""
+
+
 class InvalidTrajectoryError(RfprmError, ValueError):
     """The trajectory cannot be scored as given: no steps, a blank step, a wrong type."""
 
@@ -22,35 +26,50 @@ class TraceTooLongError(RfprmError, ValueError):
     """The encoded trajectory, or a part that cannot be split, exceeds the model's positions."""
 
     def __init__(
-        self, num_tokens: int, max_positions: int, *, windowed: bool = False, place: str = ""
+        self,
+        num_tokens: int,
+        max_positions: int,
+        *,
+        windowed: bool = False,
+        engine_of: int | None = None,
+        place: str = "",
     ) -> None:
         """``windowed``: windows were tried, and ``num_tokens`` is what one of them would need.
-        ``place``: which one of several trajectories it is."""
+        ``engine_of``: the positions of the model, where the profiles of its engine are what ends at
+        ``max_positions``. ``place``: which one of several trajectories it is."""
         self.num_tokens, self.max_positions, self.windowed = num_tokens, max_positions, windowed
+        self.engine_of, self.place = engine_of, place
+        limit, more = f"the model has {max_positions} positions", "use a model with more positions"
+        if engine_of is not None:
+            limit = f"the longest profile of the engine takes {max_positions}"
+            more = f"build the engine with a longer --profile (the model has {engine_of} positions)"
         message = (
             f"the question with a single step, or with the response, encodes to {num_tokens} "
-            f"tokens, but the model has {max_positions} positions; split that step or shorten it"
+            f"tokens, but {limit}; split that step or shorten it, or {more}"
             if windowed
-            else f"the trajectory encodes to {num_tokens} tokens, but the model has "
-            f"{max_positions} positions; pass overflow='window' (--overflow window) to score its "
-            "later steps with a shortened past, or use a model with more positions"
+            else f"the trajectory encodes to {num_tokens} tokens, but {limit}; pass "
+            "overflow='window' (--overflow window) to score its later steps with a shortened past, "
+            f"or {more}"
         )
-        self.place = place
         super().__init__(f"{place}: {message}" if place else message)
 
     def at(self, place: str) -> TraceTooLongError:
         """The same, with its ``place`` in the message."""
-        return type(self)(self.num_tokens, self.max_positions, windowed=self.windowed, place=place)
+        return self._maker(place)()
 
-    def __reduce__(self) -> tuple[Callable[..., TraceTooLongError], tuple[()]]:
-        # The default rebuilds from the message alone, which this constructor does not take.
+    def _maker(self, place: str) -> Callable[[], TraceTooLongError]:
         return partial(
             type(self),
             self.num_tokens,
             self.max_positions,
             windowed=self.windowed,
-            place=self.place,
-        ), ()
+            engine_of=self.engine_of,
+            place=place,
+        )
+
+    def __reduce__(self) -> tuple[Callable[[], TraceTooLongError], tuple[()]]:
+        # The default rebuilds from the message alone, which this constructor does not take.
+        return self._maker(self.place), ()
 
 
 UNSCORABLE = (InvalidTrajectoryError, TraceTooLongError)

@@ -232,6 +232,8 @@ class EngineRecord(_Record):
     profiles: tuple[EngineProfile, ...] = Field(min_length=1)
     graph_sha256: str
     """Of ``model.onnx``, which is the same for the same network whatever its weights are."""
+    model_positions: int | None = None
+    """Of the model, of which the profiles may cover fewer."""
     weights: Literal["inside", "stripped"] = "inside"
     """``stripped``: the plan has none and takes those of ``model.onnx`` when it is loaded."""
     build_seconds: float
@@ -291,6 +293,12 @@ class Manifest(_Record):
                     f"{self.backbone.vocab_size - 1}"
                 )
         return self
+
+    @property
+    def positions_beyond_engine(self) -> int | None:
+        """The model's positions, where the profiles of its engine end before them."""
+        positions = None if self.engine is None else self.engine.model_positions
+        return None if positions is None or positions <= self.max_positions else positions
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"

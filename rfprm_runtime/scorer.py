@@ -13,13 +13,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.aggregation import trajectory_reward
-from rfprm_runtime.arguments import check_choice
+from rfprm_runtime.arguments import check_choice, check_flag, check_whole
 from rfprm_runtime.artifact import check_files
 from rfprm_runtime.backends import choose_backend, open_backend
 from rfprm_runtime.backends.base import Backend, CachingBackend
@@ -64,7 +64,7 @@ class Scorer:
         share_prefixes: bool = True,
         session_bytes: int = DEFAULT_SESSION_BYTES,
     ) -> None:
-        check_choice("mode", mode, ("auto", "throughput", "latency"))
+        _check_settings(mode, share_prefixes, session_bytes)
         self.manifest = manifest
         self._encoder = encoder
         self._backend = backend
@@ -105,9 +105,12 @@ class Scorer:
         ``torch``, ``device`` and ``num_streams`` for ``tensorrt``.
 
         Raises :class:`~rfprm_runtime.errors.ArtifactError` (or one of its kinds) where the folder
-        is missing, incomplete, modified or made for another version, and
+        is missing, incomplete, modified or made for another version,
+        :class:`~rfprm_runtime.errors.InvalidArgumentError` for a setting that cannot be used, and
         :class:`~rfprm_runtime.errors.BackendError` where the backend cannot run it.
         """
+        _check_settings(mode, share_prefixes, session_bytes)
+        check_flag("check_integrity", check_integrity)
         folder = Path(artifact)
         manifest = read_manifest(folder)
         name = choose_backend(manifest, backend, backend_options)
@@ -116,7 +119,10 @@ class Scorer:
         encoder = TrajectoryEncoder.load(
             folder, manifest.prompt, vocab_size=manifest.backbone.vocab_size
         )
-        opened = open_backend(name, folder, manifest, mode=mode, **backend_options)
+        was_requested = backend != "auto"
+        opened = open_backend(
+            name, folder, manifest, mode=mode, was_requested=was_requested, **backend_options
+        )
         return cls(
             manifest,
             encoder,
@@ -214,11 +220,12 @@ class Scorer:
                 "Trajectory.from_text(question, text)"
             )
         row = self._encoder.encode(trajectory)
-        limit = self.manifest.max_positions
+        limit, engine_of = self.manifest.max_positions, self.manifest.positions_beyond_engine
         try:
             if row.num_tokens > limit and overflow != "window":
-                raise TraceTooLongError(row.num_tokens, limit)
-            return _Prepared(row, plan_windows(row, limit), first_windowed_step(row, limit))
+                raise TraceTooLongError(row.num_tokens, limit, engine_of=engine_of)
+            windows = plan_windows(row, limit, engine_of=engine_of)
+            return _Prepared(row, windows, first_windowed_step(row, limit))
         except TraceTooLongError as error:
             return error
 
@@ -335,3 +342,10 @@ class Scorer:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _check_settings(mode: Any, share_prefixes: Any, session_bytes: Any) -> None:
+    """Before a model is loaded for them. Raises :class:`InvalidArgumentError`."""
+    check_choice("mode", mode, get_args(Mode))
+    check_flag("share_prefixes", share_prefixes)
+    check_whole("session_bytes", session_bytes, least=0)

@@ -230,7 +230,11 @@ class SessionHost:
 
     def _check_length(self, num_tokens: int) -> None:
         if num_tokens > self._manifest.max_positions:
-            raise TraceTooLongError(num_tokens, self._manifest.max_positions)
+            raise TraceTooLongError(
+                num_tokens,
+                self._manifest.max_positions,
+                engine_of=self._manifest.positions_beyond_engine,
+            )
 
     def _run(
         self, sessions: Sequence[Session], rows: list[TokenRow], *, keep: bool

@@ -12,7 +12,9 @@ from rfprm_runtime.encoding import EncodedTrajectory, TokenRow
 from rfprm_runtime.errors import TraceTooLongError
 
 
-def plan_windows(row: EncodedTrajectory, max_positions: int) -> list[TokenRow]:
+def plan_windows(
+    row: EncodedTrajectory, max_positions: int, *, engine_of: int | None = None
+) -> list[TokenRow]:
     """Rows of at most ``max_positions`` tokens whose markers, in order, are those of ``row``.
 
     A trace that fits is one row. Of a longer one, the first row holds as many steps as fit. Each
@@ -20,8 +22,8 @@ def plan_windows(row: EncodedTrajectory, max_positions: int) -> list[TokenRow]:
     positions, then goes on with new steps. The last row ends with the response and the
     trajectory marker, and has as many preceding steps before it as fit.
 
-    Raises :class:`TraceTooLongError` where the question with a single step, or with the response,
-    does not fit.
+    Raises :class:`TraceTooLongError` (which gets ``engine_of``) where the question with a single
+    step, or with the response, does not fit.
     """
     if row.num_tokens <= max_positions:
         return [row]
@@ -30,7 +32,7 @@ def plan_windows(row: EncodedTrajectory, max_positions: int) -> list[TokenRow]:
     longest = max(int(np.diff(row.step_bounds).max()), int(num_suffix))
     if longest > room:
         needed = row.num_prefix_tokens + longest
-        raise TraceTooLongError(needed, max_positions, windowed=True)
+        raise TraceTooLongError(needed, max_positions, windowed=True, engine_of=engine_of)
     windows, num_scored = [], 0
     while num_scored < row.num_steps:
         start = _first_step_within(row, num_scored, room // 2) if num_scored else 0

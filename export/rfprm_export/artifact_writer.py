@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,7 +53,7 @@ def export_artifact(
     end, so a killed export leaves no half artifact, and a replaced one serves until then.
     Raises :class:`ExportError`.
     """
-    check_output(output, overwrite)
+    check_output(output, overwrite, reads=[checkpoint])
     format = _choose_format(format, precision)
     prm = load_prm(checkpoint, family=family, base=base)
     chosen = choose_attention(prm.manifest.backbone, attention, precision)
@@ -85,10 +85,31 @@ def export_artifact(
     return manifest
 
 
-def check_output(output: Path, overwrite: bool) -> None:
-    """Raises :class:`ExportError` where ``output`` is there and may not be replaced."""
-    if output.exists() and not overwrite:
+def check_output(output: Path, overwrite: bool, *, reads: Iterable[Path] = ()) -> None:
+    """Raises :class:`ExportError` where no folder ``output`` can be made, and where what is there
+    may not be replaced: without ``overwrite``, where it is no artifact, or where ``reads``, from
+    which the new one is made, would go with it."""
+    place = output.resolve()
+    above = next(folder for folder in place.parents if folder.exists())
+    if not above.is_dir():
+        raise ExportError(f"{above} is a file, no folder can be made in it; name another output")
+    if not place.exists():
+        return
+    if not overwrite:
         raise ExportError(f"{output} exists already; pass --overwrite to replace it")
+    if not place.is_dir():
+        raise ExportError(f"{output} is a file, expected a folder to write; name another output")
+    found = sorted(entry.name for entry in place.iterdir())
+    if found and MANIFEST_NAME not in found:
+        raise ExportError(
+            f"{output} holds {found[:8]} and no {MANIFEST_NAME}: it is no artifact, and "
+            "--overwrite replaces nothing else; name another output, or remove it yourself"
+        )
+    for source in reads:
+        if place in (source.resolve(), *source.resolve().parents):
+            raise ExportError(
+                f"{output} is or holds {source}, from which it would be made; name another output"
+            )
 
 
 def _choose_format(requested: ModelFormat | None, precision: Precision) -> ModelFormat:
@@ -182,7 +203,7 @@ def _blame(manifest: Manifest, prm: LoadedPRM) -> list[str]:
 @contextmanager
 def folder_that_becomes(output: Path) -> Iterator[Path]:
     """A folder beside ``output`` that is renamed to it on success and removed on failure."""
-    output = output.absolute()
+    output = output.resolve()  # a link stays, and what it leads to is replaced
     output.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(output)
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")

@@ -88,12 +88,22 @@ def load_prm(path: Path, *, family: str | None = None, base: Path | None = None)
 
     ``family`` names the format of a published PRM whose ``config.json`` does not tell; ``base``
     replaces the place where a checkpoint looks for its base model.
-    Raises :class:`ExportError`.
+    Raises :class:`ExportError`, also for the one beside the other.
     """
     if not path.exists():
         raise ExportError(f"there is no checkpoint {str(path)!r}")
     if (path / CHECKPOINT_NAME).is_file():
+        if family is not None:
+            raise ExportError(
+                f"{path} is a training checkpoint, whose {CHECKPOINT_NAME} says the format; leave "
+                "--family out"
+            )
         return _load_checkpoint(path, base)
+    if base is not None:
+        raise ExportError(
+            f"{path} holds no {CHECKPOINT_NAME}, so it is taken for a whole PRM, which needs no "
+            "--base; leave it out, or give the training checkpoint"
+        )
     return _load_published(path, family)
 
 
@@ -162,7 +172,8 @@ def checkpoint_digest(folder: Path) -> str:
 
 def _check_base(path: Path, base: GgufBase) -> None:
     if not path.is_file():
-        raise ExportError(f"there is no base model {str(path)!r}")
+        found = "is a folder" if path.is_dir() else "is not there"
+        raise ExportError(f"the base model {path} {found}, expected the file {base.file}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != base.sha256:
         raise ExportError(

@@ -34,7 +34,7 @@ def export(
     precision: Annotated[Precision, typer.Option(help="Of weights and arithmetic.")] = "fp32",
     format: Annotated[
         ModelFormat | None,
-        typer.Option(help="What to write; by default onnx for fp32, otherwise native."),
+        typer.Option(help="What to write; by default native for int16 and int8, otherwise onnx."),
     ] = None,
     attention: Annotated[
         AttentionChoice,

@@ -6,6 +6,7 @@ ids and marker positions in, logits out. Encoding and readout stay with the clie
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from rfprm_runtime.encoding import TOKENIZER_NAME
 from rfprm_runtime.manifest import MANIFEST_NAME, EngineRecord, Manifest, read_manifest
 
 CONFIG_NAME = "config.pbtxt"
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _TYPES = {"token_ids": ("TYPE_INT64", 2), "lengths": ("TYPE_INT64", 1)}
 
 
@@ -30,13 +32,18 @@ def write_triton_model(
     folder. An engine is taken where the artifact has one, and the graph otherwise.
 
     The manifest and the tokenizer lie beside the config, for clients. Raises :class:`ExportError`
-    where the artifact has neither, or the folder exists.
+    where the artifact has neither, the folder exists or cannot have the name.
     """
     manifest = read_manifest(artifact)
     check_files(artifact, manifest)
-    name = name or manifest.name
+    name = manifest.name if name is None else name
+    if not _NAME.fullmatch(name):
+        raise ExportError(
+            f"the model's name is {name!r}, expected letters, digits and any of ._- (a folder of "
+            "the repository has it); give another with --name"
+        )
     folder = repository / name
-    check_output(folder, overwrite)
+    check_output(folder, overwrite, reads=[artifact])
     if manifest.engine is not None:
         _check_engine(manifest.engine, artifact)
     if PLAN_NAME in manifest.files:
@@ -57,8 +64,11 @@ def write_triton_model(
         version.mkdir()
         for source, target in files.items():
             shutil.copyfile(artifact / source, version / target)
-        for extra in (MANIFEST_NAME, TOKENIZER_NAME):
-            shutil.copyfile(artifact / extra, partial / extra)
+        shutil.copyfile(artifact / TOKENIZER_NAME, partial / TOKENIZER_NAME)
+        # For clients, which have no model beside it.
+        own = {TOKENIZER_NAME: manifest.files[TOKENIZER_NAME]}
+        described = manifest.model_copy(update={"files": own})
+        (partial / MANIFEST_NAME).write_text(described.to_json(), encoding="utf-8")
         text = "\n".join(_config(name, platform, next(iter(files)), inputs, manifest))
         (partial / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
     return folder

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rfprm_runtime.arguments import check_flag
 from rfprm_runtime.backends.base import Backend
 from rfprm_runtime.cores import usable_cores
 from rfprm_runtime.errors import ArtifactError, BackendError, RfprmError
@@ -41,12 +42,13 @@ def _open_native(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any
 
 
 def _open_torch(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
-    from rfprm_runtime.backends.torch import TorchBackend, default_device
+    from rfprm_runtime.backends.torch import TorchBackend, find_device
 
     path = folder / SAFETENSORS_NAME
     packed = options.pop("packed", None)
     if packed is None:  # on a CPU rows alone, whose bits depend on nothing beside
-        packed = (options.get("device") or default_device()).startswith("cuda")
+        packed = find_device(options.get("device")).type == "cuda"
+    check_flag("packed", packed)
     if not packed:
         return TorchBackend.load(path, manifest, **options)
     from rfprm_runtime.backends.packed_torch import PackedTorchBackend
@@ -97,7 +99,7 @@ _KINDS = {
         _open_onnx,
         "rfprm_runtime.backends.onnx:OnnxBackend",
         ONNX_NAME,
-        "export it with --format onnx",
+        "export it with --format onnx, or build the engine with --keep-graph",
     ),
     "torch": _Kind(
         _open_torch,
@@ -118,15 +120,16 @@ def choose_backend(
     takes the first that the artifact has a model for and this machine can run, and logs why.
     ``options``: those that the backend will get, of which the device matters.
 
-    Raises :class:`BackendError` for an unknown name and :class:`ArtifactError` where the artifact
-    holds no model for it.
+    Raises :class:`BackendError` for an unknown name, and where the artifact holds nothing but an
+    engine that cannot run here; :class:`ArtifactError` where it holds no model for the name.
     """
     available = [name for name, file in _MODEL_FILES.items() if file in manifest.files]
     if requested == "auto":
         if not available:
             raise ArtifactError(
                 f"the artifact holds no model: its manifest lists {sorted(manifest.files)}, "
-                f"expected one of {sorted(_MODEL_FILES.values())}; export it again"
+                f"expected one of {sorted(_MODEL_FILES.values())}; export it again, or load the "
+                "artifact that this folder was made from"
             )
         return _first_that_runs(available, manifest, (options or {}).get("device"))
     if requested not in _KINDS:
@@ -142,13 +145,19 @@ def choose_backend(
 
 
 def _first_that_runs(available: list[str], manifest: Manifest, device: Any) -> str:
-    for name in available[:-1]:
-        reason = _why_tensorrt_cannot_run(manifest, device) if name == "tensorrt" else None
-        if reason is None:
-            _logger.info("backend %r of %s", name, available)
-            return name
-        _logger.warning("the engine of the artifact is left alone: %s", reason)
-    return available[-1]
+    name, *others = available
+    if name == "tensorrt":
+        reason = _why_tensorrt_cannot_run(manifest, device)
+        if reason is not None and not others:
+            raise BackendError(
+                f"{reason}. The artifact holds nothing else: --keep-graph, where the engine is "
+                "built, leaves the graph beside it for machines like this one"
+            )
+        if reason is not None:
+            _logger.warning("the engine of the artifact is left alone: %s", reason)
+            name = others[0]
+    _logger.info("backend %r of %s", name, available)
+    return name
 
 
 def _why_tensorrt_cannot_run(manifest: Manifest, device: Any) -> str | None:
@@ -162,17 +171,30 @@ def _why_tensorrt_cannot_run(manifest: Manifest, device: Any) -> str | None:
 
 
 def open_backend(
-    name: str, folder: Path, manifest: Manifest, *, mode: Mode = "auto", **options: Any
+    name: str,
+    folder: Path,
+    manifest: Manifest,
+    *,
+    mode: Mode = "auto",
+    was_requested: bool = True,
+    **options: Any,
 ) -> Backend:
-    """Load the model of ``folder`` into the backend ``name`` (see :func:`choose_backend`)."""
+    """Load the model of ``folder`` into the backend ``name`` (see :func:`choose_backend`).
+
+    ``was_requested``: by name, and not picked. Raises :class:`BackendError` for an option that the
+    backend does not have.
+    """
     try:
         return _KINDS[name].open(folder, manifest, mode=mode, **options)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
         unknown = str(error).rpartition("argument ")[2]
+        picked = "" if was_requested else ", which was picked,"
+        name_it = "" if was_requested else "; name the backend that the option is for"
         raise BackendError(
-            f"backend {name!r} has no option {unknown}; it takes {_option_names(name)}"
+            f"backend {name!r}{picked} has no option {unknown}; it takes {_option_names(name)}"
+            f"{name_it}"
         ) from None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.arguments import check_is, check_whole
 from rfprm_runtime.batching import BackendLimits, TokenBatch
 from rfprm_runtime.cores import usable_cores
 from rfprm_runtime.errors import BackendError
@@ -61,10 +62,16 @@ class OnnxBackend:
         one row together.
         ``max_batch_tokens``: padded tokens of one batch on a GPU.
 
-        Raises :class:`BackendError` where the provider is not available or the model does not
-        load.
+        Raises :class:`InvalidArgumentError` for a value that is none of these, and
+        :class:`BackendError` where the provider is not available or the model does not load.
         """
         import onnxruntime as ort
+
+        check_is("provider", provider, (str, type(None)), "the name of a provider")
+        options = provider_options or {}
+        check_is("provider_options", options, Mapping, "a mapping of names to values")
+        check_whole("threads_per_row", threads_per_row)
+        check_whole("max_batch_tokens", max_batch_tokens)
 
         if provider is None:
             provider = _default_provider(ort, manifest)
@@ -72,7 +79,7 @@ class OnnxBackend:
         _check_available(ort, provider)
         on_cpu = provider == CPU_PROVIDER
         threads = usable_cores(num_threads) if on_cpu else 1
-        per_row = max(1, min(threads_per_row, threads))
+        per_row = min(threads_per_row, threads)
         self.limits = (
             BackendLimits(max_batch_size=1, max_concurrent_runs=threads // per_row)
             if on_cpu
@@ -81,7 +88,7 @@ class OnnxBackend:
         self.description = f"onnxruntime {ort.__version__}, {provider}, {threads} thread(s)"
         self._num_labels = manifest.head.num_labels
         self._session = _open_session(
-            ort, model_path, provider, provider_options or {}, per_row, manifest.precision
+            ort, model_path, provider, options, per_row, manifest.precision
         )
         self._input_names = [item.name for item in self._session.get_inputs()]
         if not on_cpu and "lengths" not in self._input_names:
@@ -194,8 +201,8 @@ def _open_session(
     except Exception as error:
         only_gpus = provider == CPU_PROVIDER and precision in GPU_PRECISIONS
         way_out = (
-            f"; the model is in {precision}, which is for GPUs: load it with provider='cuda', "
-            "build a TensorRT engine of it, or export it with --precision fp32"
+            f"; the model is in {precision}, which is for GPUs: load it with provider='cuda', or "
+            "export the checkpoint for this machine, with --precision fp32"
         )
         raise BackendError(
             f"onnxruntime cannot load {model_path}: {error}{way_out if only_gpus else ''}"

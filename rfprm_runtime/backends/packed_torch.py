@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rfprm_runtime.arguments import check_whole
 from rfprm_runtime.backends.torch import DType, PRMNetwork, TorchBackend, mix
 from rfprm_runtime.batching import BackendLimits, Extended, Extension, TokenBatch
 from rfprm_runtime.errors import BackendError
@@ -59,11 +60,12 @@ class PackedTorchBackend(TorchBackend):
         self,
         network: PRMNetwork,
         *,
-        device: str | None = None,
+        device: str | torch.device | None = None,
         dtype: DType = "float32",
         max_batch_tokens: int = 16_384,
     ) -> None:
         """``max_batch_tokens``: new tokens of one pass over the weights."""
+        check_whole("max_batch_tokens", max_batch_tokens)
         super().__init__(network, device=device, dtype=dtype)
         self.limits = BackendLimits(max_batch_size=256, max_batch_tokens=max_batch_tokens)
         self.description += ", packed"

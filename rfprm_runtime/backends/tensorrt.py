@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.arguments import check_is, check_whole
 from rfprm_runtime.backends import ONNX_NAME
 from rfprm_runtime.backends.cuda import Cuda, CudaError
 from rfprm_runtime.backends.flavours import EXTRAS, load_flavour, make_logger
@@ -51,11 +52,14 @@ class TensorRTBackend:
         ``tensorrt_rtx`` keeps the kernels that it compiles for this GPU from one process to the
         next.
 
-        Raises :class:`MissingExtraError` without the package that built the engine,
+        Raises :class:`InvalidArgumentError` for a value that is none of these,
+        :class:`MissingExtraError` without the package that built the engine,
         :class:`BackendError` without a GPU that it was built for and where it does not load.
         """
-        if num_streams < 1:
-            raise BackendError(f"num_streams is {num_streams}, expected at least 1")
+        check_whole("num_streams", num_streams)
+        if max_batch_tokens is not None:
+            check_whole("max_batch_tokens", max_batch_tokens)
+        check_is("runtime_cache", runtime_cache, (str, Path, type(None)), "a path")
         record = engine_record(manifest)
         trt, self._cuda = _usable(record, device)
         self._num_labels = manifest.head.num_labels

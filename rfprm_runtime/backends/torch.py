@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.arguments import check_choice, check_is
 from rfprm_runtime.batching import BackendLimits, TokenBatch
-from rfprm_runtime.errors import BackendError, MissingExtraError
+from rfprm_runtime.errors import BackendError, InvalidArgumentError, MissingExtraError
 from rfprm_runtime.manifest import Backbone, Head, Manifest
 from rfprm_runtime.rotary import rotary_tables
 
@@ -47,8 +48,17 @@ class RMSNorm(nn.Module):
 DType = Literal["float32", "bfloat16", "float16"]
 
 
-def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def find_device(device: str | torch.device | None) -> torch.device:
+    """``device``, or the GPU where torch has one. Raises :class:`InvalidArgumentError` for what
+    torch knows by no such name."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    expected = "a name that torch knows, cpu or cuda:0"
+    check_is("device", device, (str, torch.device), expected)
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise InvalidArgumentError(f"device is {device!r}, expected {expected}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -249,18 +259,17 @@ class TorchBackend:
     """The reference network behind the protocol: one row a call, float32 on a CPU."""
 
     def __init__(
-        self, network: PRMNetwork, *, device: str | None = None, dtype: DType = "float32"
+        self,
+        network: PRMNetwork,
+        *,
+        device: str | torch.device | None = None,
+        dtype: DType = "float32",
     ) -> None:
         """``dtype``: of the layers; the head is in float32 as it is in exported graphs. Raises
-        :class:`BackendError` for one that is none, and where torch does not have the device."""
-        if dtype not in get_args(DType):
-            raise BackendError(f"dtype is {dtype!r}, expected one of {get_args(DType)}")
-        try:
-            self._device = torch.device(device or default_device())
-        except (RuntimeError, TypeError) as error:
-            raise BackendError(
-                f"device is {device!r}, expected a name that torch knows, cpu or cuda:0: {error}"
-            ) from None
+        :class:`InvalidArgumentError` for one that is none, and :class:`BackendError` where torch
+        does not have the device."""
+        check_choice("dtype", dtype, get_args(DType))
+        self._device = find_device(device)
         # Narrowed before it is moved, so that the device never holds more. The norm and the head
         # after the last layer keep what they have.
         for part in (network.model.embed_tokens, network.model.layers):
@@ -269,8 +278,8 @@ class TorchBackend:
             self._network: PRMNetwork | None = network.to(self._device)
         except (RuntimeError, AssertionError) as error:
             raise BackendError(
-                f"torch {torch.__version__} cannot move the network to {device!r}: {error}; ask "
-                "for another device, or free memory there"
+                f"torch {torch.__version__} cannot move the network to {self._device}: {error}; "
+                "ask for another device, or free memory there"
             ) from error
         self.limits = BackendLimits()
         narrow = "" if dtype == "float32" else f", {dtype}"

@@ -11,6 +11,7 @@ from ctypes import POINTER, c_double, c_float, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
+from rfprm_runtime.arguments import check_is
 from rfprm_runtime.errors import BackendError
 
 INTERFACE_VERSION = 4
@@ -93,6 +94,7 @@ def load_library(variant: str | None = None) -> tuple[str, ctypes.CDLL]:
     Raises :class:`BackendError` where there is none for this machine.
     """
     available = available_variants()
+    check_is("kernels", variant, (str, type(None)), "the name of a variant")
     if variant is not None and variant not in available:
         raise BackendError(
             f"native kernels {variant!r} are not available here, there are {available}"

@@ -65,9 +65,41 @@ def test_an_existing_artifact_is_replaced_only_when_told_to(
     with pytest.raises(ExportError, match="pass --overwrite"):
         export_artifact(published_prm, output, verify=False)
     assert (output / "precious.txt").read_text() == "mine"
+    with pytest.raises(ExportError, match=r"holds \['precious.txt'\].*it is no artifact"):
+        export_artifact(published_prm, output, verify=False, overwrite=True)
+    assert (output / "precious.txt").read_text() == "mine"
+    (output / "precious.txt").rename(output / "prm.json")
     export_artifact(published_prm, output, verify=False, overwrite=True)
     assert read_manifest(output).parity is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifact"]
+
+
+def test_outputs_that_cannot_be_are_refused_before_anything_is_done(
+    published_prm: Path, tiny_artifact: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    inside = shutil.copytree(published_prm, tmp_path / "all" / "prm")
+    shutil.copy(tiny_artifact / "prm.json", tmp_path / "all")
+    for checkpoint, output, message in (
+        (published_prm, tmp_path / "file", "is a file, expected a folder"),
+        (published_prm, tmp_path / "file" / "below", "is a file, no folder can be made in it"),
+        (inside, tmp_path / "all", "is or holds .*prm, from which it would be made"),
+    ):
+        with pytest.raises(ExportError, match=message):
+            export_artifact(checkpoint, output, verify=False, overwrite=True)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all", "file"]
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(
+    published_prm: Path, tiny_artifact: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_artifact, tmp_path / "version-1")
+    (tmp_path / "current").symlink_to("version-1")
+    export_artifact(published_prm, tmp_path / "current", verify=False, overwrite=True)
+    assert (tmp_path / "current").is_symlink()
+    assert read_manifest(tmp_path / "version-1").parity is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "version-1"]
 
 
 def test_an_unfaithful_model_is_not_written(

@@ -15,7 +15,12 @@ from safetensors.numpy import load_file, save_file
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.engines.engine_writer import graph_artifact, reuse_engine
-from rfprm_export.engines.workload import derive_profiles, make_profile, parse_profile
+from rfprm_export.engines.workload import (
+    derive_profiles,
+    make_profile,
+    parse_profile,
+    parse_profiles,
+)
 from rfprm_runtime.artifact import check_files, describe_file
 from rfprm_runtime.cli import run_command
 from rfprm_runtime.manifest import Manifest, read_manifest
@@ -113,28 +118,45 @@ def test_an_engine_that_is_shorter_than_the_model_says_so(
     )
     assert status == 0
     assert read_manifest(graph).max_positions == 256
-    assert read_manifest(tmp_path / "engine").max_positions == 128
+    written = read_manifest(tmp_path / "engine")
+    assert written.max_positions == 128
+    assert written.positions_beyond_engine == 256
 
 
 def test_what_cannot_be_is_refused_before_the_export(
-    checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    checkpoint: Path, graph: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "there").mkdir()
-    for arguments, message in (
-        (["-o", tmp_path / "there"], "exists already"),
-        (["-o", tmp_path / "new", "--compute-capability", "9.0"], "does not build for"),
-        (["-o", tmp_path / "new", "--flavour", "tensorrt"], "[tensorrt]"),
-        (["-o", tmp_path / "new", "--engine-from", graph_of(tmp_path), "--profile", "2x64"],
-         "--engine-from builds nothing"),
+    donor = _stripped(graph, tmp_path / "donor")
+    new = ["-o", tmp_path / "new"]
+    for source, arguments, message in (
+        (checkpoint, ["-o", tmp_path / "there"], "exists already"),
+        (graph, ["-o", graph, "--overwrite"], "from which it would be made"),
+        (tmp_path / "nothing", new, "there is no artifact or checkpoint"),
+        (checkpoint, [*new, "--compute-capability", "9.0"], "does not build for"),
+        (checkpoint, [*new, "--compute-capability", "abc"], "expected MAJOR.MINOR"),
+        (checkpoint, [*new, "--flavour", "tensorrt"], "[tensorrt]"),
+        (checkpoint, [*new, "--weights", "stripped"], "add its --compute-capability"),
+        (checkpoint, [*new, "--engine-from", donor, "--batch", "2"], "builds nothing"),
+        (checkpoint, [*new, "--engine-from", graph], "has no engine"),
+        (checkpoint, [*new, "--engine-from", checkpoint], "no artifact with an engine"),
+        (checkpoint, [*new, "--profile", "2x64", "--batch-tokens", "9"], "for deriving profiles"),
+        (graph, [*new, "--precision", "bf16", "--family", "qwen"], "--precision and --family: "),
+        (checkpoint, [*new, "--base", checkpoint, "--no-verify"], "needs no --base"),
     ):  # fmt: skip
-        status, out, err = _export_trt(capfd, checkpoint, *arguments)
-        assert status == 1
-        assert message in err
-        assert "exporting" not in out
+        status, out, err = _export_trt(capfd, source, *arguments)
+        assert (status, message in err) == (1, True), err
+        assert "exporting" not in out or "--base" in arguments
+    assert not (tmp_path / "new").exists()
 
 
-def graph_of(folder: Path) -> Path:
-    return folder / "donor"
+def test_numbers_that_are_none_are_refused(
+    graph: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--workspace", "--batch", "--batch-tokens"):
+        status, _, err = _export_trt(capfd, graph, "-o", tmp_path / "new", option, "-5")
+        assert status == 2
+        assert option in err
 
 
 def test_a_failed_build_leaves_nothing(
@@ -253,6 +275,11 @@ def test_profiles_follow_the_lengths_of_traces() -> None:
 def test_a_short_model_needs_few_profiles() -> None:
     profiles = derive_profiles(256, max_batch_size=1)
     assert [(p.batch.max, p.length.max) for p in profiles] == [(1, 256)]
+
+
+def test_a_profile_that_is_asked_for_twice_is_there_once() -> None:
+    profiles = parse_profiles(["4x128", "1x256", "4x128"], 256)
+    assert [(p.batch.max, p.length.max) for p in profiles] == [(4, 128), (1, 256)]
 
 
 @pytest.mark.parametrize("text", ["16", "x512", "16x", "0x512", "axb", "16x-1", "16x9000"])

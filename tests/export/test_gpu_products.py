@@ -183,7 +183,7 @@ def test_an_artifact_in_w8a16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert short
     assert {types[f"{name}.weight"] for name in short} == {onnx.TensorProto.INT8}
     assert types["score.0.weight"] == onnx.TensorProto.FLOAT
-    with pytest.raises(Exception, match=r"in w8a16, which is for GPUs: .*TensorRT"):
+    with pytest.raises(Exception, match=r"in w8a16, which is for GPUs: .*--precision fp32"):
         Scorer.load(tmp_path / "artifact")
 
 

@@ -18,6 +18,7 @@ from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.triton import write_triton_model
 from rfprm_runtime.artifact import describe_file
 from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.errors import ArtifactError
 from rfprm_runtime.manifest import Manifest, read_manifest
 from rfprm_runtime.readout import read_scores
 from rfprm_runtime.scorer import Scorer
@@ -106,6 +107,25 @@ def test_a_client_has_all_that_it_needs(published_prm: Path, tmp_path: Path) -> 
         expected = scorer.score("2 + 2?", ["2 + 2 = 4.", "So 4."]).step_scores
     found = read_scores(logits[: row.num_steps], manifest.step_readout)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_folder_of_the_repository_is_no_artifact_and_says_so(
+    published_prm: Path, tmp_path: Path
+) -> None:
+    export_artifact(published_prm, tmp_path / "artifact", verify=False)
+    folder = write_triton_model(tmp_path / "artifact", tmp_path / "repository", name="prm")
+    with pytest.raises(ArtifactError, match="load the artifact that this folder was made from"):
+        Scorer.load(folder)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "", ".hidden", "two words", 'quo"te'])
+def test_a_name_that_is_no_folder_of_the_repository(
+    name: str, published_prm: Path, tmp_path: Path
+) -> None:
+    export_artifact(published_prm, tmp_path / "artifact", verify=False)
+    with pytest.raises(ExportError, match="expected letters, digits"):
+        write_triton_model(tmp_path / "artifact", tmp_path / "repository", name=name)
+    assert not (tmp_path / "repository").exists()
 
 
 def test_an_engine_becomes_a_model_with_its_profiles(

@@ -16,7 +16,7 @@ from rfprm_runtime.backends.base import CachingBackend
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend, TorchPast
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.batching import Extension, TokenBatch
-from rfprm_runtime.errors import BackendError
+from rfprm_runtime.errors import BackendError, InvalidArgumentError
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Trajectory
 from tiny_models import save_published_prm
@@ -138,7 +138,10 @@ def test_an_artifact_is_opened_packed_on_request(tmp_path: Path) -> None:
     with Scorer.load(tmp_path / "artifact", device="cpu") as plain:
         expected = plain.score("2 + 3?", ["Two.", "5."]).step_scores
         assert "packed" not in plain.backend_description
-    with Scorer.load(tmp_path / "artifact", device="cpu", packed=True) as packed:
+    for packed in ("yes", "False", 1):
+        with pytest.raises(InvalidArgumentError, match=r"packed is .*expected True or False"):
+            Scorer.load(tmp_path / "artifact", packed=packed)
+    with Scorer.load(tmp_path / "artifact", device=torch.device("cpu"), packed=True) as packed:
         found = packed.score("2 + 3?", ["Two.", "5."]).step_scores
         assert packed.backend_description.endswith("cpu, packed")
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -146,11 +149,15 @@ def test_an_artifact_is_opened_packed_on_request(tmp_path: Path) -> None:
 
 def test_misuse_is_named(tmp_path: Path) -> None:
     prm = _prm(tmp_path)
-    with pytest.raises(BackendError, match=r"dtype is 'fp8', expected one of"):
+    with pytest.raises(InvalidArgumentError, match=r"dtype is 'fp8', expected one of"):
         _packed(prm, dtype="fp8")
-    with pytest.raises(BackendError, match=r"expected a name that torch knows"):
-        _packed(prm).__class__(_network(prm), device="gpu0")
-    with pytest.raises(BackendError, match=r"cannot move the network to 'cuda:9'.*ask for another"):
+    for device in ("gpu0", 3, ["cpu"]):
+        with pytest.raises(InvalidArgumentError, match=r"expected a name that torch knows"):
+            _packed(prm).__class__(_network(prm), device=device)
+    for tokens in (0, "abc", 1.5, True):
+        with pytest.raises(InvalidArgumentError, match=r"max_batch_tokens is .*whole number"):
+            _packed(prm, max_batch_tokens=tokens)
+    with pytest.raises(BackendError, match=r"cannot move the network to cuda:9.*ask for another"):
         TorchBackend(_network(prm), device="cuda:9")
     backend = _packed(prm)
     foreign: Any = object.__new__(type("Foreign", (), {"num_tokens": 3, "blocks": ()}))

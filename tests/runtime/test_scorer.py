@@ -4,6 +4,7 @@ import pickle
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from rfprm_runtime import (
     ArtifactError,
     BackendError,
+    InvalidArgumentError,
     InvalidTrajectoryError,
     Scorer,
     TokenizerMismatchError,
@@ -224,10 +226,34 @@ def test_an_unknown_backend_or_option_is_refused(tiny_artifact: Path) -> None:
         Scorer.load(tiny_artifact, backend="abacus")
     with pytest.raises(BackendError, match=r"has no option .*; it takes \[.*'num_threads'"):
         Scorer.load(tiny_artifact, colour="blue")
-    with pytest.raises(BackendError, match="at least 1"):
-        Scorer.load(tiny_artifact, num_threads=0)
+    with pytest.raises(BackendError, match=r"'onnx', which was picked, .*; name the backend that"):
+        Scorer.load(tiny_artifact, num_streams=2)
     with pytest.raises(BackendError, match="has no NoSuchProvider"):
         Scorer.load(tiny_artifact, provider="NoSuchProvider")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"num_threads": 0},
+        {"num_threads": "abc"},
+        {"threads_per_row": 1.5},
+        {"max_batch_tokens": 0},
+        {"provider": 3},
+        {"provider_options": 3},
+        {"session_bytes": -1},
+        {"share_prefixes": "no"},
+        {"check_integrity": None},
+        {"mode": "fast"},
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_refused(
+    setting: dict[str, Any], tiny_artifact: Path
+) -> None:
+    [name] = setting
+    with pytest.raises(InvalidArgumentError, match=rf"^{name} is .*, expected ") as caught:
+        Scorer.load(tiny_artifact, **setting)
+    assert isinstance(caught.value, ValueError)
 
 
 def test_an_explicit_backend_never_falls_back(tiny_artifact: Path) -> None:

@@ -28,7 +28,13 @@ from rfprm_runtime.backends.tensorrt import (
     fitting_parts,
 )
 from rfprm_runtime.batching import TokenBatch, split_batch
-from rfprm_runtime.errors import ArtifactError, BackendError, MissingExtraError
+from rfprm_runtime.errors import (
+    ArtifactError,
+    BackendError,
+    InvalidArgumentError,
+    MissingExtraError,
+    TraceTooLongError,
+)
 from rfprm_runtime.manifest import Manifest
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Trajectory
@@ -321,6 +327,48 @@ def test_auto_says_why_it_leaves_the_engine_alone(
         assert scorer.backend_description.startswith("onnxruntime")
     assert "the engine of the artifact is left alone" in caplog.text
     assert "this GPU has compute capability 8.9" in caplog.text
+
+
+def test_an_engine_alone_that_does_not_run_says_how_it_would_have_had_company(
+    artifact: Path, simulated_gpu: Any
+) -> None:
+    simulated_gpu(PROFILES)
+    _rewrite(artifact, compute_capabilities=("12.0",))
+    manifest = _manifest(artifact)
+    files = {name: x for name, x in manifest.files.items() if not name.startswith("model.onnx")}
+    alone = manifest.model_copy(update={"files": files})
+    with pytest.raises(BackendError, match=r"compute capability 8\.9.*--keep-graph"):
+        choose_backend(alone)
+    with pytest.raises(ArtifactError, match=r"needs model\.onnx.*--keep-graph"):
+        choose_backend(alone, "onnx")
+
+
+def test_a_trace_longer_than_the_profiles_says_that_they_are_the_limit(
+    artifact: Path, simulated_gpu: Any
+) -> None:
+    simulated_gpu(PROFILES)
+    longest = max(profile.length.max for profile in PROFILES)
+    _rewrite(artifact, model_positions=1024)
+    shorter = _manifest(artifact).model_copy(update={"max_positions": longest})
+    (artifact / "prm.json").write_text(shorter.to_json())
+    with Scorer.load(artifact, backend="tensorrt") as scorer:
+        for steps, overflow in ((["a b c d"] * 99, "error"), (["a b c d" * 99], "window")):
+            message = rf"longest profile of the engine takes {longest}.*a longer --profile"
+            with pytest.raises(TraceTooLongError, match=message) as caught:
+                scorer.score("q", steps, overflow=overflow)
+            again = pickle.loads(pickle.dumps(caught.value))
+            assert str(again) == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"num_streams": "two"}, {"max_batch_tokens": 0}, {"runtime_cache": 3}]
+)
+def test_a_setting_that_cannot_be_used_is_refused(
+    setting: dict[str, Any], artifact: Path, simulated_gpu: Any
+) -> None:
+    simulated_gpu(PROFILES)
+    with pytest.raises(InvalidArgumentError, match=rf"^{next(iter(setting))} is "):
+        Scorer.load(artifact, backend="tensorrt", **setting)
 
 
 def test_an_explicit_request_never_falls_back(artifact: Path, simulated_gpu: Any) -> None:

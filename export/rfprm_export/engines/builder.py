@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -132,6 +133,11 @@ class EngineBuilder:
         """What the engine is built for. Raises :class:`ExportError` where the flavour cannot."""
         supported = self.supported_capabilities
         requested = options.compute_capabilities
+        for text in requested:
+            if not re.fullmatch(r"\d+\.\d", text):
+                raise ExportError(
+                    f"--compute-capability is {text!r}, expected MAJOR.MINOR, for instance 8.9"
+                )
         if not supported:
             from rfprm_runtime.backends.cuda import Cuda
 
@@ -176,9 +182,14 @@ class EngineBuilder:
 
     def check_options(self, options: BuildOptions) -> None:
         """Raises :class:`ExportError` for what this flavour cannot do, before anything is begun."""
-        self.chosen_capabilities(options)
+        capabilities = self.chosen_capabilities(options)
         if not self.supported_capabilities:
             return
+        if options.weights == "stripped" and len(capabilities) > 1:
+            raise ExportError(
+                f"--weights stripped: {self.flavour} builds an engine whose weights can be "
+                "replaced for one GPU, where such a GPU is; add its --compute-capability, once"
+            )
         refused = {
             "--hardware-compatibility": options.hardware_compatibility != "none",
             "--version-compatible": options.version_compatible,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from rfprm_export.engines.engine_writer import (
     EngineReport,
     graph_artifact,
     reuse_engine,
+    stripped_engine,
     write_engine_artifact,
 )
 from rfprm_export.engines.workload import (
@@ -42,7 +43,7 @@ from rfprm_export.engines.workload import (
     DEFAULT_BATCH_TOKENS,
     derive_profiles,
     lengths_of,
-    parse_profile,
+    parse_profiles,
 )
 from rfprm_export.verify import Reference, reference_for
 from rfprm_runtime.manifest import (
@@ -71,8 +72,9 @@ def export_trt(
     ],
     output: ArtifactOutput,
     precision: Annotated[
-        EnginePrecision, typer.Option(help="Of a checkpoint; an artifact keeps its own.")
-    ] = "fp16",
+        EnginePrecision | None,
+        typer.Option(help="Of a checkpoint, fp16 by default; an artifact has its own."),
+    ] = None,
     flavour: Annotated[
         EngineFlavour,
         typer.Option(help="tensorrt_rtx builds without a GPU, tensorrt for the one that is here."),
@@ -89,10 +91,18 @@ def export_trt(
         Path | None,
         typer.Option(help="JSONL traces like those to score; profiles are derived from them."),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Traces of one batch, at most.")] = DEFAULT_BATCH_SIZE,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Traces of one batch, at most; {DEFAULT_BATCH_SIZE} by default."),
+    ] = None,
     batch_tokens: Annotated[
-        int, typer.Option(help="Padded tokens of one batch, at most.")
-    ] = DEFAULT_BATCH_TOKENS,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Padded tokens of one batch of several traces, at most; "
+            f"{DEFAULT_BATCH_TOKENS:,} by default.",
+        ),
+    ] = None,
     weights: Annotated[
         EngineWeights,
         typer.Option(help="stripped: the plan has none and takes those of the graph beside it."),
@@ -114,7 +124,7 @@ def export_trt(
         int | None, typer.Option(min=0, max=5, help="How long the builder may search.")
     ] = None,
     workspace: Annotated[
-        int | None, typer.Option(help="MiB of scratch memory that a layer may use.")
+        int | None, typer.Option(min=1, help="MiB of scratch memory that a layer may use.")
     ] = None,
     timing_cache: Annotated[
         Path | None, typer.Option(help="A file that later builds of the same flavour go on from.")
@@ -129,8 +139,17 @@ def export_trt(
     console = Console(highlight=False)
     _show_messages(log_level)
     # What can be refused is refused before minutes are spent on it.
-    check_output(output, overwrite)
+    check_output(output, overwrite, reads=[source])
+    if not source.is_dir():
+        raise ExportError(f"there is no artifact or checkpoint {str(source)!r}")
     is_artifact = (source / MANIFEST_NAME).is_file()
+    if is_artifact:
+        of_checkpoints = {"--precision": precision, "--family": family, "--base": base}
+        _refuse(of_checkpoints, f"for checkpoints, and {source} is an artifact, which is finished")
+    if profile:
+        of_derived = {"--traces": traces, "--batch": batch, "--batch-tokens": batch_tokens}
+        _refuse(of_derived, "for deriving profiles, and --profile says them")
+    precision = precision or "fp16"
     options = BuildOptions(
         precision=read_manifest(source).precision if is_artifact else precision,
         flavour=flavour,
@@ -146,11 +165,19 @@ def export_trt(
     if engine_from is None:
         builder = EngineBuilder(flavour)
         builder.check_options(options)
-    elif replace(options, precision="fp16") != BuildOptions() or profile or traces:
-        raise ExportError(
-            "--engine-from builds nothing: the plan keeps the GPUs, profiles and options that it "
-            "was built with; leave the options of building out"
-        )
+    else:
+        stripped_engine(engine_from)
+        if (
+            replace(options, precision="fp16") != BuildOptions()
+            or profile
+            or traces
+            or batch
+            or batch_tokens
+        ):
+            raise ExportError(
+                "--engine-from builds nothing: the plan keeps the GPUs, profiles and options that "
+                "it was built with; leave the options of building out"
+            )
 
     def reference() -> Reference:
         return reference_for(load_prm(source, family=family, base=base), source, precision)
@@ -182,21 +209,29 @@ def export_trt(
     typer.echo(f"written: {output}")
 
 
+def _refuse(options: Mapping[str, object], reason: str) -> None:
+    """Raises :class:`ExportError` where one of ``options`` was given, which would do nothing."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        names = " and ".join(given)
+        raise ExportError(f"{names}: {reason}; leave {names} out")
+
+
 def _profiles(
     requested: list[str] | None,
     traces: Path | None,
     folder: Path,
     manifest: Manifest,
-    batch: int,
-    batch_tokens: int,
+    batch: int | None,
+    batch_tokens: int | None,
 ) -> tuple[EngineProfile, ...]:
     if requested:
-        return tuple(parse_profile(text, manifest.max_positions) for text in requested)
+        return parse_profiles(requested, manifest.max_positions)
     return derive_profiles(
         manifest.max_positions,
         lengths=lengths_of(traces, folder, manifest) if traces else (),
-        max_batch_size=batch,
-        max_batch_tokens=batch_tokens,
+        max_batch_size=batch or DEFAULT_BATCH_SIZE,
+        max_batch_tokens=batch_tokens or DEFAULT_BATCH_TOKENS,
     )
 
 

@@ -24,7 +24,7 @@ from rfprm_runtime.artifact import check_files, describe_file
 from rfprm_runtime.backends import ONNX_NAME, PLAN_NAME
 from rfprm_runtime.backends.tensorrt import check_usable
 from rfprm_runtime.encoding import TOKENIZER_NAME
-from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.errors import ArtifactError, RfprmError
 from rfprm_runtime.manifest import MANIFEST_NAME, EngineRecord, Manifest, read_manifest
 from rfprm_runtime.scorer import Scorer
 
@@ -100,7 +100,7 @@ def write_engine_artifact(
     always does, since it takes its weights from there. ``reference``: what to compare the engine
     with, asked for where this machine has a GPU that runs it. Raises :class:`ExportError`.
     """
-    check_output(output, overwrite)
+    check_output(output, overwrite, reads=[graph_folder])
     builder = builder or EngineBuilder(options.flavour)
     built = builder.build(graph_folder / ONNX_NAME, options, on_progress)
     contents = read_plan(built.plan) if options.flavour == "tensorrt_rtx" else None
@@ -112,6 +112,7 @@ def write_engine_artifact(
         version_compatible=options.version_compatible,
         profiles=options.profiles,
         graph_sha256=manifest.files[ONNX_NAME].sha256,
+        model_positions=manifest.max_positions,
         weights=options.weights,
         build_seconds=round(built.build_seconds, 1),
         peak_host_bytes=built.peak_host_bytes,
@@ -125,6 +126,24 @@ def write_engine_artifact(
     return EngineReport(written, len(built.plan), built, contents)
 
 
+def stripped_engine(artifact: Path) -> EngineRecord:
+    """Of an artifact whose plan takes other weights. Raises :class:`ExportError` for another."""
+    try:
+        manifest = read_manifest(artifact)
+        check_files(artifact, manifest)
+    except ArtifactError as error:
+        raise ExportError(
+            f"--engine-from {artifact} is no artifact with an engine: {error}"
+        ) from None
+    record = manifest.engine
+    if record is None or record.weights != "stripped":
+        found = "no engine" if record is None else f"an engine with weights {record.weights!r}"
+        raise ExportError(
+            f"{artifact} has {found}; only one that was built with --weights stripped takes others"
+        )
+    return record
+
+
 def reuse_engine(
     graph_folder: Path, manifest: Manifest, engine: Path, output: Path, *, overwrite: bool = False
 ) -> EngineReport:
@@ -133,15 +152,8 @@ def reuse_engine(
 
     Raises :class:`ExportError` where the plan has weights of its own or another graph.
     """
-    check_output(output, overwrite)
-    donor = read_manifest(engine)
-    check_files(engine, donor)
-    record = donor.engine
-    if record is None or record.weights != "stripped":
-        found = "no engine" if record is None else f"an engine with weights {record.weights!r}"
-        raise ExportError(
-            f"{engine} has {found}; only one that was built with --weights stripped takes others"
-        )
+    check_output(output, overwrite, reads=[graph_folder, engine])
+    record = stripped_engine(engine)
     graph_sha256 = manifest.files[ONNX_NAME].sha256
     if record.graph_sha256 != graph_sha256:
         raise ExportError(

@@ -79,6 +79,11 @@ def derive_profiles(
     return tuple(profiles)
 
 
+def parse_profiles(texts: Sequence[str], max_positions: int) -> tuple[EngineProfile, ...]:
+    """One for each different ``BATCHxLENGTH``, in order. Raises :class:`ExportError`."""
+    return tuple(dict.fromkeys(parse_profile(text, max_positions) for text in texts))
+
+
 def parse_profile(text: str, max_positions: int) -> EngineProfile:
     """``BATCHxLENGTH``, the largest of each; for instance ``16x1024``."""
     batch, separator, length = text.partition("x")
