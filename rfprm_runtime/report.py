@@ -38,7 +38,13 @@ def print_manifest(console: Console, manifest: Manifest) -> None:
 
 
 def print_rows(console: Console, rows: Iterable[tuple[str, str]]) -> None:
-    """Labels and texts in two columns."""
+    """Labels and texts in two columns; in a file or a pipe a line each, however long."""
+    if not console.is_terminal:
+        lines = list(rows)
+        width = max((len(label) for label, _ in lines), default=0)
+        for label, value in lines:
+            console.print(f"{label:{width}}  {value}", markup=False, soft_wrap=True)
+        return
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(overflow="fold")  # a digest cut short is of no use
