@@ -174,7 +174,11 @@ def test_info_prints_the_manifest(tiny_artifact: Path) -> None:
     found = _rfprm("info", tiny_artifact)
     assert found.returncode == 0
     assert "qwen2.5-math-prm" in found.stdout
-    assert "max difference" in found.stdout
+    lines = found.stdout.splitlines()  # one for each, however narrow the terminal would be
+    [parity] = [line for line in lines if "max difference" in line]
+    assert parity.startswith("parity ")
+    assert " scores of " in parity
+    assert len(parity) > 80
     as_json = _rfprm("info", tiny_artifact, "--json")
     assert as_json.stdout == (tiny_artifact / "prm.json").read_text()
 
