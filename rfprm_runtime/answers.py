@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 from rfprm_runtime.bounded import BoundedWorker
 from rfprm_runtime.errors import MissingExtraError
@@ -14,11 +15,13 @@ from rfprm_runtime.errors import MissingExtraError
 _BOXED = re.compile(r"\\boxed\s*\{")
 _STATED = (
     re.compile(r"####\s*(.+)"),
-    re.compile(r"(?:final answer|answer)\s*(?:is|:|=)\s*:?\s*(.+?)(?:\.\s|\.?$)", re.I | re.M),
+    re.compile(r"(?:final answer|answer)\s*(?:is|:|=)\s*(?::\s*)?(.+?)(?:\.\s|\.?$)", re.I | re.M),
     re.compile(r"^A:\s*(.+)$", re.M),
 )
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+")
-_PLAIN = re.compile(r"\s*[$€£]?\s*(-?[\d,]*\.?\d+)\s*(?:%|[A-Za-z][A-Za-z ]{0,30})?\.?\s*$")
+_PLAIN = re.compile(rf"[$€£]?\s*({_NUMBER.pattern})\s*(%|[A-Za-z][A-Za-z ]{{0,30}})?\.?")
+_LONGEST_NUMBER = 200
+"""Characters beyond which nothing is taken for one number with its unit."""
 
 
 def final_answer(text: str) -> str | None:
@@ -86,13 +89,17 @@ def answers_agree(
         return None
     first, second = _plain_number(answer), _plain_number(target)
     if first is not None and second is not None:
-        return first == second
+        if first.value != second.value:
+            return False
+        # 12 minutes are no 12 hours, but 12 minutes where 12 are asked for are right.
+        if not (first.unit and second.unit) or first.unit == second.unit:
+            return True
     if _squeezed(answer) == _squeezed(target):
         return True
     if verify is None:
         return None
     found = verify(answer, target)
-    return found if isinstance(found, bool) else None
+    return None if found is None else bool(found)  # numpy's True is one too
 
 
 def need_algebra(answers: Sequence[str | None]) -> bool:
@@ -127,9 +134,17 @@ def group_answers(
     return groups
 
 
-def _plain_number(text: str) -> Fraction | None:
-    match = _PLAIN.match(text)
-    return to_fraction(match.group(1)) if match else None
+class _Number(NamedTuple):
+    value: Fraction
+    unit: str
+
+
+def _plain_number(text: str) -> _Number | None:
+    match = _PLAIN.fullmatch(text.strip()) if len(text) <= _LONGEST_NUMBER else None
+    value = to_fraction(match.group(1)) if match else None
+    if match is None or value is None:
+        return None
+    return _Number(value, (match.group(2) or "").strip().lower().removesuffix("s"))
 
 
 def to_fraction(text: str) -> Fraction | None:
@@ -141,7 +156,11 @@ def to_fraction(text: str) -> Fraction | None:
 
 
 def _squeezed(text: str) -> str:
-    return re.sub(r"[\s$.*]|\\text|[{}()]", "", text).lower()
+    """One spelling of texts that differ in what never matters: white space beside signs, dollar
+    signs, what a formula says is text, emphasis around all of it, and a full stop at the end."""
+    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text.replace("$", "")).strip().strip("*")
+    text = re.sub(r"\s+", " ", text.rstrip(". "))
+    return re.sub(r"(?<!\w) | (?!\w)", "", text).lower()
 
 
 def verify_math(answer: str, target: str) -> bool:

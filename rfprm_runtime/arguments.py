@@ -35,6 +35,12 @@ def check_finite(name: str, value: object, *, more: str = "") -> None:
         raise InvalidArgumentError(f"{name} is {shown(value)}, expected a finite number{more}")
 
 
+def check_positive(name: str, value: object, of: str) -> None:
+    """A finite number above 0, ``of`` something: seconds."""
+    if not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
+        raise InvalidArgumentError(f"{name} is {shown(value)}, expected more than 0 {of}")
+
+
 def check_flag(name: str, value: object) -> None:
     """True or False, and not a text, which would always be true."""
     if not isinstance(value, bool):

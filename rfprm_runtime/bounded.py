@@ -16,6 +16,8 @@ import weakref
 from importlib import import_module
 from typing import IO, Any
 
+from rfprm_runtime.arguments import check_positive
+
 _START_SECONDS = 60.0
 _END_SECONDS = 5.0
 _READY = "ready"
@@ -29,12 +31,19 @@ class BoundedWorker:
 
     def __init__(self, function: str, timeout: float) -> None:
         """``function`` is ``module:name``, of values that JSON knows; ``timeout`` is in seconds a
-        call."""
+        call.
+
+        Raises :class:`InvalidArgumentError` for a timeout that is no positive number.
+        """
+        check_positive("timeout", timeout, "seconds")
         self.timeout = timeout
         self._function = function
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._finish: weakref.finalize[[subprocess.Popen[str], threading.Thread], Any] | None = None
+        self._owner = os.getpid()
+        self._finish: (
+            weakref.finalize[[subprocess.Popen[str], threading.Thread, int], Any] | None
+        ) = None
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.num_timeouts = 0
 
@@ -53,6 +62,9 @@ class BoundedWorker:
                 self.num_timeouts += 1
             except OSError:
                 pass  # the child died, of memory for example
+            except BaseException:  # Ctrl-C: what the child still answers is for nobody
+                self._end()
+                raise
             self._end()
             return None
 
@@ -67,7 +79,11 @@ class BoundedWorker:
             self._finish()  # does nothing the second time
 
     def _ensure_started(self) -> IO[str]:
+        if self._owner != os.getpid():
+            # After a fork: the child process belongs to the parent, and its pipes are in use there.
+            self._process = self._finish = None
         if self._process is None:
+            self._owner = os.getpid()
             # Not multiprocessing: its children import the caller's main script again, which runs
             # it once more where it has no `if __name__ == "__main__"`.
             self._process = subprocess.Popen(
@@ -83,7 +99,7 @@ class BoundedWorker:
             reader.start()
             # Not __del__: at the end of a program that comes after the threads have been stopped,
             # and a pipe that one of them was reading can then be closed by nobody.
-            self._finish = weakref.finalize(self, _end_process, self._process, reader)
+            self._finish = weakref.finalize(self, _end_process, self._process, reader, self._owner)
             self._await_start()
         assert self._process is not None
         assert self._process.stdin is not None
@@ -100,8 +116,10 @@ class BoundedWorker:
         raise RuntimeError(f"the child process for {self._function} did not start")
 
 
-def _end_process(process: subprocess.Popen[str], reader: threading.Thread) -> None:
+def _end_process(process: subprocess.Popen[str], reader: threading.Thread, owner: int) -> None:
     """Kill the child; its output then ends, and the thread that reads it with it."""
+    if os.getpid() != owner:  # a fork of the process that started it
+        return
     process.kill()
     process.wait()
     if process.stdin is not None:

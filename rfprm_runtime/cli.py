@@ -6,6 +6,8 @@ Commands of other packages (export, train, …) are found by entry points of the
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -90,6 +92,8 @@ def score(
     console.print(f"{summary.num_scored} traces scored → {output}", markup=False)
     for error in summary.first_errors:
         console.print(error, markup=False, style="red")
+    if summary.num_failed > len(summary.first_errors):
+        console.print(f"and {summary.num_failed - len(summary.first_errors)} more", style="red")
     if summary.num_failed:
         console.print(
             f"{summary.num_failed} lines could not be scored → {summary.errors_path}",
@@ -168,7 +172,14 @@ def run_command(module: str, name: str) -> None:
 
 def _run(shell: Callable[[], object]) -> None:
     """Errors that we raise on purpose become one line on stderr and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of a terminal that knows no α
+    # What ends a job (a cluster, timeout) ends it as Ctrl-C does: partial files are removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         shell()
     except (RfprmError, OSError) as error:
         sys.exit(f"rfprm: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -6,6 +6,7 @@ become several candidates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,9 @@ RESPONSE_FIELDS = (
     "solution",
 )
 CHAT_FIELDS = ("messages", "conversations", "conversation")
+_TRACE_FIELDS = {"steps", *CHAT_FIELDS, *THINKING_FIELDS, *RESPONSE_FIELDS} - {"solution"}
+"""What a trace can be read from; a ``solution`` beside several generations is the reference."""
+_MORE_QUESTION_FIELDS = ("instruction", "input")
 ANSWER_FIELDS = (
     "expected_answer",
     "final_answer",
@@ -82,10 +86,33 @@ def read_candidates(
 
 
 def fields_of_generation(fields: dict[str, Any], index: int) -> dict[str, Any]:
-    """A record of several ``generations`` as a record of one of them, in ``completion``."""
+    """A record of several ``generations`` as a record of one of them, in ``completion``.
+
+    Other fields that could be read as the trace (a chat, steps, one thinking) are of none of the
+    generations, and are left out; the question of such a chat stays.
+    """
     count = len(fields["generations"])
-    one = {k: _of_generation(v, index, count) for k, v in fields.items() if k != "generations"}
+    one = {}
+    for name, value in fields.items():
+        own = _of_generation(value, index, count)
+        is_other_trace = name in _TRACE_FIELDS and (own is value or name in CHAT_FIELDS)
+        if name != "generations" and not is_other_trace:
+            one[name] = own
+    if not any(name in fields for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS)):
+        asked = _question_of_chat(fields)
+        one.update({} if asked is None else {"question": asked})
     return {**one, "completion": fields["generations"][index]}
+
+
+def _question_of_chat(fields: dict[str, Any]) -> Any:
+    """What a user says last in the record's chat, whether or not it is answered there."""
+    chats = [fields[name] for name in CHAT_FIELDS if isinstance(fields.get(name), list)]
+    asked = [
+        content_of(message)
+        for message in (chats[0] if chats else ())
+        if isinstance(message, dict) and role_of(message) == "user"
+    ]
+    return asked[-1] if asked else None
 
 
 def _of_generation(value: Any, index: int, count: int) -> Any:
@@ -194,7 +221,7 @@ def question_of(fields: dict[str, Any]) -> Any:
     for name in CHAT_FIELDS:
         if isinstance(fields.get(name), list):
             return _from_chat(fields[name], "blank_lines").question
-    for name in (*QUESTION_FIELDS, "instruction", "input"):
+    for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS):
         if name in fields:
             return fields[name]
     raise InvalidTrajectoryError(f"no question: got the fields {sorted(fields)}")
@@ -204,7 +231,10 @@ def _answer(fields: dict[str, Any]) -> str | None:
     for name in ANSWER_FIELDS:
         value = fields.get(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return f"{value:g}" if isinstance(value, float) else str(value)
+            if not math.isfinite(value):
+                continue
+            # A column of whole numbers with gaps is one of floats in a table.
+            return str(int(value)) if value == int(value) else repr(value)
         if isinstance(value, str) and value.strip():
             # A whole solution holds the answer at its end; a short text is the answer.
             is_solution = len(value) > 80 or "####" in value or "\\boxed" in value

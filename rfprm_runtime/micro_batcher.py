@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Literal, Protocol
 
-from rfprm_runtime.errors import BackendError, RfprmError
+from rfprm_runtime.errors import BackendError, InvalidTrajectoryError, RfprmError
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
 
@@ -73,8 +73,14 @@ class MicroBatcher:
 
         It holds the error of a trajectory that cannot be scored, and what the scorer raised where a
         whole batch failed. One that was cancelled before its batch began is not scored.
-        Raises :class:`BackendError` where the batcher is closed.
+        Raises :class:`BackendError` where the batcher is closed and
+        :class:`InvalidTrajectoryError` for what is no trajectory.
         """
+        if not isinstance(trajectory, Trajectory):  # here, where no place in a batch is named
+            raise InvalidTrajectoryError(
+                f"got {type(trajectory).__name__}, expected a Trajectory; build one with "
+                "Trajectory(question=…, steps=[…]) or Trajectory.from_text(question, text)"
+            )
         future: Future[TrajectoryScore] = Future()
         with self._lock:
             if self._closed:

@@ -51,6 +51,12 @@ class PastCache:
             finally:
                 self._lock.release()
 
+    def clear(self) -> None:
+        """Free everything."""
+        with self._lock:
+            for key in list(self._pasts):
+                self._remove(key)
+
     @property
     def num_bytes(self) -> int:
         with self._lock:

@@ -17,6 +17,7 @@ from rfprm_runtime.parsing import SplitRule, split_steps
 from rfprm_runtime.types import Trajectory
 
 QUESTION_FIELDS = ("question", "problem", "prompt")
+_JSON_KINDS = {list: "array", str: "string", bool: "boolean", type(None): "null"}
 TEXT_FIELDS = ("completion", "response", "text", "solution")
 
 
@@ -51,6 +52,8 @@ def _read_line(number: int, content: bytes, split: SplitRule) -> Line:
 
 def parse_object(content: bytes) -> dict[str, Any]:
     """The fields of a line. Raises :class:`InvalidTrajectoryError` where it has none."""
+    if content.startswith(b"\x1f\x8b"):
+        raise InvalidTrajectoryError("compressed by gzip; unpack the file first")
     try:
         # Without its line end: what is cut off would else be missed on a line 2 that is not there.
         fields = json.loads(content.rstrip(b"\r\n").decode("utf-8-sig"))
@@ -64,8 +67,9 @@ def parse_object(content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidTrajectoryError(f"not JSON that can be read: {error}") from None
     if not isinstance(fields, dict):
+        kind = _JSON_KINDS.get(type(fields), "number")
         raise InvalidTrajectoryError(
-            f"a JSON {type(fields).__name__}, expected an object with a question and its steps"
+            f"a JSON {kind}, expected an object with a question and its steps"
         )
     return fields
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.arguments import check_choice
+from rfprm_runtime.arguments import check_choice, check_finite, check_whole
 
 FloatArray = NDArray[np.float64]
 Rewards = Sequence[float | None] | NDArray[Any]
@@ -95,6 +95,12 @@ def group_advantages(
     """
     values = _one_dimensional(rewards)
     check_choice("scale", scale, get_args(Scale))
+    check_finite("epsilon", epsilon)
+    check_whole("ddof", ddof, least=0)
+    if clip is not None:
+        check_finite("clip", clip)
+    if group_size is not None:
+        check_whole("group_size", group_size)
     if epsilon < 0.0 or (clip is not None and clip < 0.0):
         raise ValueError(f"epsilon is {epsilon} and clip {clip}, expected 0 or more")
     advantages = np.zeros_like(values)
@@ -146,6 +152,7 @@ def step_credits(
 
 def _weights_of_the_lowest(scores: FloatArray, temperature: float) -> FloatArray:
     """softmax(−scores / temperature), [T]."""
+    check_finite("temperature", temperature)
     if temperature < 0.0:
         raise ValueError(f"temperature is {temperature}, expected 0 or more")
     above = scores - scores.min()

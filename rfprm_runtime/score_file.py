@@ -18,7 +18,7 @@ from rfprm_runtime.progress import progress_bar
 from rfprm_runtime.records import Line, json_line, read_lines
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
-from rfprm_runtime.whole_files import replacing
+from rfprm_runtime.whole_files import check_target, replacing
 
 ADDED_FIELDS = ("step_scores", "trajectory_score", "reward")
 WINDOW_FIELDS = ("windowed_from",)
@@ -58,9 +58,9 @@ def score_file(
     Raises :class:`RfprmError` where output and input are the same file, ``OSError`` where a file
     cannot be read or written.
     """
-    if output.exists() and output.samefile(traces):
-        raise RfprmError(f"{output} is the input itself; choose another output file")
+    check_target(output, reads=[traces])
     summary = FileSummary(errors_path=output.with_name(output.name + ".errors.jsonl"))
+    check_target(summary.errors_path, reads=[traces])
     names = ADDED_FIELDS + (WINDOW_FIELDS if overflow == "window" else ())
     added = {name: prefix + name for name in names}
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -94,8 +94,13 @@ def _score_lines(
         scorer.score_batch(valid, overflow=overflow, on_error="return", on_scored=on_done)
     )
     for line in lines:
-        bad = line.trajectory if isinstance(line.trajectory, RfprmError) else None
-        yield line, bad or next(scores)
+        if isinstance(line.trajectory, RfprmError):
+            yield line, line.trajectory
+            continue
+        result = next(scores)
+        if isinstance(result, RfprmError):
+            on_done(1)
+        yield line, result
 
 
 def _without_collision(line: Line, added: dict[str, str]) -> Line:

@@ -26,12 +26,12 @@ from rfprm_runtime.backends.base import Backend, CachingBackend
 from rfprm_runtime.batching import Extended, Extension
 from rfprm_runtime.encoding import EncodedTrajectory, TokenRow, TrajectoryEncoder
 from rfprm_runtime.errors import (
-    BackendError,
     InvalidTrajectoryError,
     RfprmError,
     TraceTooLongError,
 )
 from rfprm_runtime.execution import run_extensions, run_rows
+from rfprm_runtime.lifetime import Lifetime
 from rfprm_runtime.manifest import Manifest, read_manifest
 from rfprm_runtime.progress import ProgressBar, progress_bar
 from rfprm_runtime.readout import read_scores
@@ -69,12 +69,15 @@ class Scorer:
         self._encoder = encoder
         self._backend = backend
         self._mode: Mode = mode
-        self._closed = False
+        self._lifetime = Lifetime()
         self._pool = ThreadPoolExecutor(
             backend.limits.max_concurrent_runs, thread_name_prefix="rfprm"
         )
         self._share_prefixes = share_prefixes
-        self._sessions = SessionHost(manifest, encoder, backend, self._pool, mode, session_bytes)
+        self._sessions = SessionHost(
+            manifest, encoder, backend, self._pool, self._lifetime, mode, session_bytes
+        )
+        self._loaded_as: tuple[str, dict[str, Any]] = (type(backend).__name__, {})
 
     @classmethod
     def load(
@@ -123,7 +126,7 @@ class Scorer:
         opened = open_backend(
             name, folder, manifest, mode=mode, was_requested=was_requested, **backend_options
         )
-        return cls(
+        scorer = cls(
             manifest,
             encoder,
             opened,
@@ -131,6 +134,8 @@ class Scorer:
             share_prefixes=share_prefixes,
             session_bytes=session_bytes,
         )
+        scorer._loaded_as = (name, backend_options)
+        return scorer
 
     def score(
         self,
@@ -196,10 +201,21 @@ class Scorer:
         """
         check_choice("overflow", overflow, ("error", "window"))
         check_choice("on_error", on_error, ("raise", "return"))
-        if self._closed:
-            raise BackendError("the scorer was closed; load it again")
+        with self._lifetime.call():
+            return self._score_batch(
+                trajectories, overflow, show_progress_bar, on_scored, on_error == "raise"
+            )
+
+    def _score_batch(
+        self,
+        trajectories: Iterable[Trajectory],
+        overflow: Overflow,
+        show_progress_bar: bool,
+        on_scored: Callable[[int], object] | None,
+        raise_errors: bool,
+    ) -> list[TrajectoryScore | RfprmError]:
         prepared = [self._prepare(item, index, overflow) for index, item in enumerate(trajectories)]
-        if on_error == "raise":
+        if raise_errors:
             for index, item in enumerate(prepared):
                 if isinstance(item, TraceTooLongError):
                     raise item.at(f"item {index} (from 0)")
@@ -321,14 +337,28 @@ class Scorer:
         return self._sessions.cache.num_bytes
 
     @property
+    def backend_name(self) -> str:
+        """``native``, ``onnx``, … where :meth:`load` opened the backend; its class otherwise."""
+        return self._loaded_as[0]
+
+    @property
+    def backend_options(self) -> dict[str, Any]:
+        """What :meth:`load` passed on to the backend."""
+        return dict(self._loaded_as[1])
+
+    @property
     def backend_description(self) -> str:
         """Which engine, version and device scores, for people."""
         return self._backend.description
 
     def close(self) -> None:
-        """Wait for running batches and free the model. Calling it twice is fine."""
-        self._closed = True
-        self._sessions.close()
+        """Wait for the calls under way and free the model. Calling it twice is fine.
+
+        Raises :class:`BackendError` from inside of one of them (``on_scored``).
+        """
+        if not self._lifetime.close():
+            return
+        self._sessions.cache.clear()
         self._pool.shutdown()
         self._backend.close()
 

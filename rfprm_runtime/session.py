@@ -22,6 +22,7 @@ from rfprm_runtime.batching import Extended, Extension
 from rfprm_runtime.encoding import TokenRow, TrajectoryEncoder
 from rfprm_runtime.errors import BackendError, TraceTooLongError
 from rfprm_runtime.execution import run_extensions, run_rows
+from rfprm_runtime.lifetime import Lifetime
 from rfprm_runtime.manifest import Manifest
 from rfprm_runtime.past_cache import PastCache
 from rfprm_runtime.readout import read_scores
@@ -110,30 +111,26 @@ class SessionHost:
         encoder: TrajectoryEncoder,
         backend: Backend,
         pool: Executor,
+        lifetime: Lifetime,
         mode: Mode,
         max_bytes: int,
     ) -> None:
         self._manifest, self._encoder, self._backend = manifest, encoder, backend
-        self._pool, self._mode = pool, mode
+        self._pool, self._lifetime, self._mode = pool, lifetime, mode
         self.cache = PastCache(max_bytes)
         self._lock = threading.Lock()
         self._keys = itertools.count()
-        self._closed = False
 
     def new_key(self) -> int:
         return next(self._keys)
 
-    def close(self) -> None:
-        """Refuse what comes from now on."""
-        with self._lock:
-            self._closed = True
-
     def open(self, question: str) -> Session:
         # Trajectory says what is wrong with a question; it wants a step, which is not there yet.
         Trajectory.build(question=question, steps=("…",))
-        opening = self._encoder.encode_opening(question)
-        self._check_length(opening.num_tokens)
-        return Session(self, question, (), np.zeros(0, np.float32), opening.token_ids)
+        with self._lifetime.call():
+            opening = self._encoder.encode_opening(question)
+            self._check_length(opening.num_tokens)
+            return Session(self, question, (), np.zeros(0, np.float32), opening.token_ids)
 
     def extend(
         self, sessions: Sequence[Session], steps: Sequence[Sequence[str]]
@@ -153,6 +150,7 @@ class SessionHost:
                 session._token_ids = row.token_ids
                 session.steps += new_steps
                 session.step_scores = np.concatenate([session.step_scores, scores[-1]])
+                session.step_scores.flags.writeable = False  # forks have the same array
             return scores
 
     def score(
@@ -176,7 +174,7 @@ class SessionHost:
                 ]
             return [
                 TrajectoryScore(
-                    step_scores=session.step_scores,
+                    step_scores=session.step_scores.copy(),
                     trajectory_score=score,
                     reward=trajectory_reward(session.step_scores, score, self._manifest.alpha),
                     num_tokens=row.num_tokens,
@@ -200,9 +198,12 @@ class SessionHost:
     @contextmanager
     def _in_use(self, sessions: Sequence[Session]) -> Iterator[None]:
         """Claim the sessions for this call, or say why they cannot be used."""
+        with self._lifetime.call(), self._claimed(sessions):
+            yield
+
+    @contextmanager
+    def _claimed(self, sessions: Sequence[Session]) -> Iterator[None]:
         with self._lock:
-            if self._closed:
-                raise BackendError("the scorer was closed; load it again")
             for index, session in enumerate(sessions):
                 if session._host is not self:
                     raise BackendError(f"session {index} belongs to another scorer")
@@ -255,3 +256,5 @@ class SessionHost:
     def _remember(self, session: Session, result: Extended) -> None:
         if result.past is not None:
             self.cache.put(session._key, result.past)
+            if session._closed:  # meanwhile, by another thread
+                self.cache.drop(session._key)

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from rfprm_runtime.errors import RfprmError
+
+
+def check_target(path: Path, *, reads: Iterable[Path] = ()) -> None:
+    """Raises :class:`RfprmError` where no file can be written to ``path``, or where it is one of
+    those that ``reads`` it is made from: before the work, and not after it."""
+    if path.is_dir():  # also "." and "/"
+        raise RfprmError(f"{path} is a folder, expected the name of a file to write")
+    if path.exists() and not path.is_file():
+        raise RfprmError(
+            f"{path} is no regular file, and the output takes the place of what is there; name a "
+            "file"
+        )
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise RfprmError(f"{above} is a file, no {path} can be made below it; name another output")
+    if not os.access(above, os.W_OK):
+        raise RfprmError(f"no file can be made in {above}: permission denied; name another output")
+    for source in reads:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise RfprmError(f"{path} is the input itself; choose another output file")
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -24,7 +46,12 @@ def replacing(path: Path) -> Iterator[IO[str]]:
 
 @contextmanager
 def replacing_path(path: Path) -> Iterator[Path]:
-    """The same for what opens its files itself: the block creates the file that it is given."""
+    """The same for what opens its files itself: the block creates the file that it is given.
+
+    A link stays, and the file that it leads to is replaced. Raises as :func:`check_target` does.
+    """
+    check_target(path)
+    path = path.resolve()
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         yield partial
@@ -36,6 +63,22 @@ def replacing_path(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Remove what killed processes left of the files that they were to write (``name`` may hold
-    wildcards). No process may be writing them now."""
+    wildcards)."""
     for partial in folder.glob(f".{name}.partial-*"):
-        partial.unlink(missing_ok=True)
+        owner = partial.name.rpartition("-")[2]
+        if owner.isdigit() and not is_running(int(owner)):
+            partial.unlink(missing_ok=True)
+
+
+def is_running(process_id: int) -> bool:
+    """Whether another process of this machine has that number. Of our own there may be leftovers,
+    too: of an earlier process that had our number, as in a container each of them has."""
+    if process_id == os.getpid():
+        return False
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 LAYERS = [
     {"errors"},
     {"parsing", "rotary", "cores", "bounded", "endpoint", "rewards", "token_rewards", "whole_files",
-     "tint", "command_line", "arguments"},
+     "tint", "command_line", "arguments", "lifetime"},
     {"types", "manifest", "notebook"},
     {"families", "rendering", "encoding", "batching", "readout", "aggregation", "windowing",
      "command_options", "artifact", "records", "formats", "answers", "native"},

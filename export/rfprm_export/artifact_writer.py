@@ -32,6 +32,7 @@ from rfprm_runtime.backends import NATIVE_NAME, ONNX_NAME, SAFETENSORS_NAME
 from rfprm_runtime.encoding import TOKENIZER_NAME
 from rfprm_runtime.manifest import GPU_PRECISIONS, MANIFEST_NAME, Manifest, ProductRecord
 from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.whole_files import is_running
 
 
 def export_artifact(
@@ -57,6 +58,13 @@ def export_artifact(
     format = _choose_format(format, precision)
     prm = load_prm(checkpoint, family=family, base=base)
     chosen = choose_attention(prm.manifest.backbone, attention, precision)
+    if attention != "auto" and format != "onnx":
+        raise ExportError(
+            f"--attention {attention} is a choice of graphs, and {precision} is written for "
+            f"{format}; leave it out"
+        )
+    if verify_traces is not None and not verify:
+        raise ExportError("--verify-traces does nothing beside --no-verify; leave one of them out")
     if precision in ("int8", *QUANTIZED_PRECISIONS) and not verify:
         other = "int16" if precision == "int8" else "bf16"
         raise ExportError(
@@ -90,7 +98,7 @@ def check_output(output: Path, overwrite: bool, *, reads: Iterable[Path] = ()) -
     may not be replaced: without ``overwrite``, where it is no artifact, or where ``reads``, from
     which the new one is made, would go with it."""
     place = output.resolve()
-    above = next(folder for folder in place.parents if folder.exists())
+    above = next((folder for folder in place.parents if folder.exists()), place)
     if not above.is_dir():
         raise ExportError(f"{above} is a file, no folder can be made in it; name another output")
     if not place.exists():
@@ -236,20 +244,8 @@ def _remove_leftovers(output: Path) -> None:
     for kind in ("partial", "replaced"):
         for leftover in output.parent.glob(f".{output.name}.{kind}-*"):
             owner = leftover.name.rpartition("-")[2]
-            if owner.isdigit() and not _is_running(int(owner)):
+            if owner.isdigit() and not is_running(int(owner)):
                 shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _is_running(process_id: int) -> bool:
-    if process_id == os.getpid():
-        return False  # a leftover of an earlier process that had our number
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -111,6 +111,11 @@ def pack_linear(
     matrix: NDArray[np.float32], depth: int, width: int, *, bits: int = 16
 ) -> PackedLinear:
     """``matrix`` [out, in], padded with zeros to ``width`` and ``depth``, in integers."""
+    if not np.isfinite(matrix).all():
+        raise ExportError(
+            f"a weight of {matrix.shape} holds numbers that are not finite; the checkpoint is "
+            "damaged, train or download it again"
+        )
     padded = np.zeros((width, depth), np.float32)
     padded[: matrix.shape[0], : matrix.shape[1]] = matrix
     scales = _units(padded, MAX_WEIGHT if bits == 16 else MAX_SHORT_WEIGHT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, get_args
 
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import export_artifact
@@ -15,6 +16,7 @@ from rfprm_runtime.manifest import MANIFEST_NAME, read_manifest
 from rfprm_runtime.native.library import available_variants
 
 SHIPPED_NAME = "smollm2-135m-gsm8k"
+_UsualPrecision = Literal["fp32", "int16"]
 
 
 def shipped_checkpoint() -> Path:
@@ -26,7 +28,7 @@ def shipped_checkpoint() -> Path:
     raise ExportError(f"the shipped checkpoint {SHIPPED_NAME} is not part of this installation")
 
 
-def best_precision() -> Precision:
+def best_precision() -> _UsualPrecision:
     """The faster one here: int16 on processors with AVX-512 VNNI, elsewhere fp32 on onnxruntime."""
     return "int16" if "avx512vnni" in available_variants() else "fp32"
 
@@ -47,8 +49,8 @@ def ensure_artifact(
         return False
     if artifact.exists() and not _is_ours(artifact):
         raise ExportError(
-            f"{artifact} exists and is not the artifact of {SHIPPED_NAME}; choose another folder "
-            "with --artifact"
+            f"{artifact} exists and is not what 'rfprm demo' made of {SHIPPED_NAME}; choose "
+            "another folder with --artifact"
         )
     export_artifact(checkpoint, artifact, precision=precision, base=base, overwrite=True)
     return True
@@ -67,9 +69,12 @@ def _is_current(artifact: Path, checkpoint: Path, precision: Precision) -> bool:
 
 
 def _is_ours(artifact: Path) -> bool:
-    """An older or damaged artifact of the shipped PRM may be replaced, nothing else."""
+    """An older or damaged artifact that this module wrote may be replaced, nothing else: no engine
+    of the shipped PRM, and none in a precision that somebody chose."""
     try:
-        return read_manifest(artifact).name == SHIPPED_NAME
+        manifest = read_manifest(artifact)
+        is_usual = manifest.engine is None and manifest.precision in get_args(_UsualPrecision)
+        return manifest.name == SHIPPED_NAME and is_usual
     except ArtifactError:
-        manifest = artifact / MANIFEST_NAME
-        return manifest.is_file() and SHIPPED_NAME in manifest.read_text(errors="replace")
+        path = artifact / MANIFEST_NAME
+        return path.is_file() and SHIPPED_NAME in path.read_text(errors="replace")

@@ -68,6 +68,18 @@ def _open_fake(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) 
     return FakeBackend(manifest.head.num_labels, **options)
 
 
+def _check_tensorrt(manifest: Manifest, device: Any) -> None:
+    from rfprm_runtime.backends.tensorrt import check_usable
+
+    check_usable(manifest, device)
+
+
+def _check_native(manifest: Manifest, device: Any) -> None:
+    from rfprm_runtime.native.library import load_library
+
+    load_library()
+
+
 @dataclass(frozen=True)
 class _Kind:
     """What is known of a backend before it is imported."""
@@ -79,6 +91,8 @@ class _Kind:
     """Of an artifact that has a model for it; None where it needs none."""
     way_out: str = ""
     """What to do where an artifact has none."""
+    check: Callable[[Manifest, Any], object] = lambda manifest, device: None
+    """Raises where this machine, or its device, cannot run it."""
 
 
 # In the order in which "auto" prefers them.
@@ -88,12 +102,14 @@ _KINDS = {
         "rfprm_runtime.backends.tensorrt:TensorRTBackend",
         PLAN_NAME,
         "build one with python export/to_trt.py",
+        _check_tensorrt,
     ),
     "native": _Kind(
         _open_native,
         "rfprm_runtime.backends.native:NativeBackend",
         NATIVE_NAME,
         "export it with --precision int16",
+        _check_native,
     ),
     "onnx": _Kind(
         _open_onnx,
@@ -145,29 +161,22 @@ def choose_backend(
 
 
 def _first_that_runs(available: list[str], manifest: Manifest, device: Any) -> str:
-    name, *others = available
-    if name == "tensorrt":
-        reason = _why_tensorrt_cannot_run(manifest, device)
-        if reason is not None and not others:
-            raise BackendError(
-                f"{reason}. The artifact holds nothing else: --keep-graph, where the engine is "
-                "built, leaves the graph beside it for machines like this one"
-            )
-        if reason is not None:
-            _logger.warning("the engine of the artifact is left alone: %s", reason)
-            name = others[0]
-    _logger.info("backend %r of %s", name, available)
-    return name
-
-
-def _why_tensorrt_cannot_run(manifest: Manifest, device: Any) -> str | None:
-    from rfprm_runtime.backends.tensorrt import check_usable
-
-    try:
-        check_usable(manifest, device)
-    except RfprmError as error:
-        return str(error)
-    return None
+    reasons = {}
+    for name in available:
+        try:
+            _KINDS[name].check(manifest, device)
+        except RfprmError as error:
+            reasons[_MODEL_FILES[name]] = str(error)
+            continue
+        for file, reason in reasons.items():
+            _logger.warning("%s of the artifact is left alone: %s", file, reason)
+        _logger.info("backend %r of %s", name, available)
+        return name
+    also = (
+        ". The artifact holds nothing else: --keep-graph, where the engine is built, leaves the "
+        "graph beside it for machines like this one"
+    )
+    raise BackendError("; ".join(reasons.values()) + (also if available == ["tensorrt"] else ""))
 
 
 def open_backend(

@@ -9,7 +9,8 @@ import ctypes
 import itertools
 from collections import deque
 from collections.abc import Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -218,12 +219,15 @@ class _Run:
 
         # A span waits for the one before it, which was handed to the pool earlier or runs in this
         # thread: they cannot wait for each other.
-        others: list[Future[None]] = [
-            pool.submit(run_span, number) for number in range(1, len(spans))
-        ]
-        run_span(0)
-        for future in others:
-            future.result()
+        others: list[Future[None]] = []
+        try:
+            others += (pool.submit(run_span, number) for number in range(1, len(spans)))
+            run_span(0)
+            for future in others:
+                future.result()
+        except BaseException:
+            _let_all_finish(others, done)
+            raise
         return logits
 
     def _call(
@@ -250,6 +254,17 @@ class _Run:
 
     def _scratch_bytes(self, num_tokens: int) -> int:
         return int(self._library.rfprm_scratch_bytes(self._model, num_tokens))
+
+
+def _let_all_finish(spans: list[Future[None]], done: NDArray[np.int64]) -> None:
+    """After an error or Ctrl-C: the memory that spans write to is theirs until they have returned,
+    and those that wait for one that never began would wait for ever."""
+    running = [span for span in spans if not span.cancel()]
+    while True:
+        with suppress(KeyboardInterrupt):  # a second one would not end them either
+            done[:] = np.iinfo(np.int64).max  # again and again: who runs writes there too
+            if not wait(running, timeout=0.01).not_done:
+                return
 
 
 def split_evenly(item: Extension, threads: int, shape: Backbone) -> list[_Span]:

@@ -100,7 +100,8 @@ class OnnxBackend:
             )
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise BackendError("the backend was closed; load the scorer again")
         feeds = {
             "token_ids": batch.token_ids,
@@ -108,9 +109,7 @@ class OnnxBackend:
             "marker_positions": batch.marker_positions,
         }
         try:
-            outputs = self._session.run(
-                ["logits"], {name: feeds[name] for name in self._input_names}
-            )
+            outputs = session.run(["logits"], {name: feeds[name] for name in self._input_names})
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise BackendError(
                 f"onnxruntime failed on a batch of {batch.token_ids.shape} token ids: {error}"

@@ -19,9 +19,9 @@ from rfprm_runtime.aggregation import Aggregation, aggregate, check_aggregation
 from rfprm_runtime.answers import AnswerChecker, final_answer
 from rfprm_runtime.arguments import (
     check_choice,
-    check_finite,
     check_flag,
     check_one_for_each,
+    check_positive,
     check_whole,
     is_nothing,
 )
@@ -79,7 +79,7 @@ class RewardSettings:
         check_choice("split", self.split, get_args(SplitRule))
         check_choice("overflow", self.overflow, get_args(Overflow))
         check_flag("unit_scale", self.unit_scale)
-        check_finite("answer_timeout", self.answer_timeout)
+        check_positive("answer_timeout", self.answer_timeout, "seconds")
         if self.num_threads is not None:
             check_whole("num_threads", self.num_threads, more=", or None for all cores")
         if self.unit_scale and callable(self.process):

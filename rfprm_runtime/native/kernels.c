@@ -354,7 +354,13 @@ static float quantise(const float *row, int64_t size, double most, double limit,
     double by_range = max_lanes(largest) / most;
     double by_norm = sqrt((double)sum_lanes(squares)) * 1.0001 / limit;
     float unit = (float)(by_range > by_norm ? by_range : by_norm);
-    if (!(unit > 1e-30f)) unit = 1e-30f;
+    /* What is not finite shows in its squares; a row of it has no integers, and must not look as if
+     * it had: its unit makes everything that comes of it not a number, which the caller sees. */
+    if (!isfinite(unit)) {
+        memset(out, 0, (size_t)size * sizeof *out);
+        return NAN;
+    }
+    if (unit < 1e-30f) unit = 1e-30f;
     to_integers(row, size, 1.0f / unit, out);
     return unit;
 }
@@ -390,8 +396,9 @@ static void rotate(float *head, const float *cos, const float *sin, int64_t size
     }
 }
 
-/* Integers of queries and keys: their norms are at most the square root of 2^31. */
-#define QUERY_NORM 46340.0
+/* Integers of queries and keys: their norms are at most the square root of 2^31, also after
+ * rounding, which may add half a unit an entry. */
+#define QUERY_NORM(size) (46340.0 - 0.5 * sqrt((double)(size)))
 /* Integers of values, and the most that the weights of a page add up to: 64 rounded weights times
  * values of 14 bits and a sign then stay below 2^31. */
 #define LARGEST_VALUE 16383.0
@@ -478,6 +485,9 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
                     weight[lane] = 0;
             total = total + weight;
             weight = weight * load(page->value_units + key);
+            if (key + LANES > seen) /* what a page held before may be no number */
+                for (int64_t lane = seen > key ? seen - key : 0; lane < LANES; lane++)
+                    weight[lane] = 0;
             sum = sum + weight;
             best = vmax(best, weight);
             store(weights[r] + key, weight);
@@ -485,7 +495,12 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
         store(row[r].weights, total);
         float by_range = max_lanes(best) / 32767.0f, by_sum = sum_lanes(sum) / WEIGHT_SUM;
         units[r] = by_range > by_sum ? by_range : by_sum;
-        if (!(units[r] > 1e-30f)) units[r] = 1e-30f;
+        if (!isfinite(units[r])) { /* of a value: so that what attends to it is no number either */
+            units[r] = NAN;
+            memset(whole[r], 0, sizeof whole[r]);
+            continue;
+        }
+        if (units[r] < 1e-30f) units[r] = 1e-30f;
         to_integers(weights[r], PAGE, 1.0f / units[r], whole[r]);
     }
     int64_t num_keys = row[rows - 1].position - first_key + 1; /* the last row sees the most */
@@ -559,7 +574,8 @@ static int64_t lay_out(const Model *m, int64_t num_tokens, char *base, Scratch *
     int64_t qkv = query_size + 2 * m->num_kv_heads * m->head_dim;
     int64_t group = m->num_heads / m->num_kv_heads;
     s->hidden_stride = round_up(m->hidden, PANEL);
-    s->wide_stride = round_up(most(qkv, round_up(m->inner, 32)), PANEL);
+    /* The head's input goes there too, at the end. */
+    s->wide_stride = round_up(most(most(qkv, round_up(m->inner, 32)), m->hidden), PANEL);
     int64_t deepest = most(most(m->hidden, query_size), m->inner), used = 0;
 #define TAKE(field, bytes) (s->field = (void *)(base + used), used += round_up(bytes, 64))
     TAKE(hidden, num_tokens * s->hidden_stride * 4);
@@ -635,14 +651,14 @@ static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int
             if (layer->query_norm) rms_norm(head, layer->query_norm, size, m->eps, head);
             rotate(head, cos, sin, size);
             s->query_units[at] =
-                query_scale * quantise(head, size, 32767, QUERY_NORM, s->queries + at * size);
+                query_scale * quantise(head, size, 32767, QUERY_NORM(size), s->queries + at * size);
         }
         for (int64_t h = 0; h < m->num_kv_heads; h++, head += size) {
             Page page = page_of(m, place, h);
             int16_t *keys = (int16_t *)page.keys + 2 * slot;
             if (layer->key_norm) rms_norm(head, layer->key_norm, size, m->eps, head);
             rotate(head, cos, sin, size);
-            ((float *)page.key_units)[slot] = quantise(head, size, 32767, QUERY_NORM, whole);
+            ((float *)page.key_units)[slot] = quantise(head, size, 32767, QUERY_NORM(size), whole);
             for (int64_t d = 0; d < size; d += 2) memcpy(keys + d * PAGE, whole + d, 4);
         }
         for (int64_t h = 0; h < m->num_kv_heads; h++, head += size) {

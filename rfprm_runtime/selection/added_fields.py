@@ -109,7 +109,7 @@ def _named(
     }
     if options.sft:
         one, found = trace_of(fields, generation, scoring)
-        added[MESSAGES_FIELD] = messages_of(one, found.trajectory)
+        added[MESSAGES_FIELD] = messages_of(one, found.trajectory, row=fields)
     return added
 
 

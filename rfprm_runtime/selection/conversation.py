@@ -22,15 +22,18 @@ TAKEN_BY_TRL = (
 ORIGINAL_PREFIX = "original_"
 
 
-def messages_of(fields: dict[str, Any], trajectory: Trajectory) -> list[dict[str, str]]:
+def messages_of(
+    fields: dict[str, Any], trajectory: Trajectory, *, row: dict[str, Any]
+) -> list[dict[str, str]]:
     """The question as the user's message, the trace as the assistant's.
 
     A text stays as it was written, and a chat keeps its system prompt. Where steps and response,
     or thinking and response, have fields of their own, the thinking is put in ``<think>`` tags.
+    ``row``: what ``fields``, those of one generation, were taken from.
     """
     answer = {"role": "assistant", "content": _written(fields, trajectory)}
     question = {"role": "user", "content": trajectory.question}
-    return [*_system_messages(fields), question, answer]
+    return [*_system_messages(row), question, answer]
 
 
 def renamed_for_trl(names: list[str]) -> dict[str, str]:
@@ -58,5 +61,6 @@ def _with_tags(thinking: str, response: str) -> str:
 
 def _system_messages(fields: dict[str, Any]) -> list[dict[str, str]]:
     chat = next((fields[n] for n in CHAT_FIELDS if isinstance(fields.get(n), list)), None)
-    texts = [content_of(message) for message in chat or () if role_of(message) == "system"]
+    messages = [message for message in chat or () if isinstance(message, dict)]
+    texts = [content_of(message) for message in messages if role_of(message) == "system"]
     return [{"role": "system", "content": text} for text in texts if isinstance(text, str)]

@@ -34,8 +34,6 @@ def check_output(output: Path, source: str, schema: Any) -> None:
             f"{source} has no types, which {output.name} needs; choose an output that ends in "
             ".jsonl"
         )
-    if output.exists() and Path(source).exists() and output.samefile(source):
-        raise RfprmError(f"{output} is the input itself; choose another output file")
 
 
 def check_names(

@@ -35,7 +35,7 @@ from rfprm_runtime.selection.scoring import provenance, score_missing, settle
 from rfprm_runtime.selection.settings import OutputOptions, RayWorkers, Scoring
 from rfprm_runtime.selection.summary import SelectionSummary
 from rfprm_runtime.selection.work_folder import WorkFolder
-from rfprm_runtime.whole_files import remove_leftovers, replacing
+from rfprm_runtime.whole_files import check_target, remove_leftovers, replacing
 
 _MAX_ERRORS_TOLD = 10
 
@@ -88,6 +88,7 @@ def select_traces(
     _check_before_scoring(selection, options, manifest)
     with open_input(source) as opened:
         check_output(output, source, opened.schema)
+        _check_targets(output, options.report, Path(source))
         plan = opened.plan(scoring.shard_rows)
         check_rows(opened, scoring, options)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +106,15 @@ def select_traces(
     if not options.keep_work:
         work.remove()
     return summary
+
+
+def _check_targets(output: Path, report: Path | None, source: Path) -> None:
+    check_target(output, reads=[source])
+    check_target(_errors_path(output), reads=[source])
+    if report is not None:
+        check_target(report, reads=[source])
+        if report.absolute() in (output.absolute(), _errors_path(output).absolute()):
+            raise RfprmError(f"--report {report} is the file of the rows; name another one")
 
 
 def _check_before_scoring(rule: Selection, options: OutputOptions, manifest: Manifest) -> None:

@@ -18,7 +18,11 @@ from rfprm_runtime.selection.inputs import Shard, open_input
 from rfprm_runtime.selection.scores import score_block
 from rfprm_runtime.selection.settings import RayWorkers, Scoring
 
-_GPU_OPTIONS = {"onnx": {"provider": "cuda"}, "torch": {"device": "cuda"}}
+_GPU_OPTIONS: dict[str, dict[str, str]] = {
+    "onnx": {"provider": "cuda"},
+    "torch": {"device": "cuda"},
+    "tensorrt": {},  # runs nowhere else
+}
 
 
 def scoring_for_workers(scoring: Scoring, backend: str, workers: RayWorkers) -> Scoring:
@@ -31,7 +35,7 @@ def scoring_for_workers(scoring: Scoring, backend: str, workers: RayWorkers) -> 
         if backend not in _GPU_OPTIONS:
             raise BackendError(
                 f"backend {backend!r} runs on CPUs; leave out --gpus-per-worker, or export the "
-                "artifact for onnx or torch"
+                "artifact for onnx, torch or tensorrt"
             )
         options = {**_GPU_OPTIONS[backend], **options}
     elif backend in ("native", "onnx"):

@@ -19,6 +19,14 @@ from rfprm_runtime.selection.scores import score_block
 from rfprm_runtime.selection.settings import RayWorkers, Scoring
 from rfprm_runtime.selection.work_folder import WorkFolder
 
+_CHANGES_NO_SCORE = {
+    "num_threads",
+    "threads_per_row",
+    "num_streams",
+    "max_batch_tokens",
+    "runtime_cache",
+}
+"""Options of backends with any value of which scores are the same, on a GPU to its rounding."""
 Scored = Generator[tuple[Shard, bytes], None, None]
 """Shards with the bytes of their scores, as they are finished."""
 
@@ -35,8 +43,8 @@ def settle(
             raise RfprmError(
                 "a loaded scorer cannot be sent to workers; give the folder of its artifact"
             )
-        engine = scorer.backend_description.replace(",", " ").split()[0]
-        return scorer.manifest, replace(scoring, backend=engine.replace("onnxruntime", "onnx"))
+        own = replace(scoring, backend=scorer.backend_name, backend_options=scorer.backend_options)
+        return scorer.manifest, own
     manifest = read_manifest(Path(scorer))
     backend = choose_backend(manifest, scoring.backend, scoring.backend_options)
     if workers is None:
@@ -49,7 +57,11 @@ def settle(
 def provenance(plan: Plan, manifest: Manifest, scoring: Scoring) -> dict[str, Any]:
     """Of what the scores are: with another one of these they would be others."""
     digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
-    device = {k: v for k, v in scoring.backend_options.items() if k in ("provider", "device")}
+    options = {
+        name: value if isinstance(value, (str, int, float, dict)) else str(value)
+        for name, value in scoring.backend_options.items()
+        if name not in _CHANGES_NO_SCORE
+    }
     return {
         "input": plan.fingerprint,
         "artifact": {"name": manifest.name, "manifest_sha256": digest},
@@ -58,7 +70,7 @@ def provenance(plan: Plan, manifest: Manifest, scoring: Scoring) -> dict[str, An
             "overflow": scoring.overflow,
             "shard_rows": scoring.shard_rows,
             "backend": scoring.backend,
-            **device,
+            **options,
         },
     }
 

@@ -27,9 +27,7 @@ def fields_of_trace(fields: dict[str, Any], generation: int | None) -> dict[str,
     """``rfprm select`` writes the whole row of several generations and the index of one."""
     if generation is None:
         return fields
-    return fields_of_generation(
-        {name: value for name, value in fields.items() if name not in CHAT_FIELDS}, generation
-    )
+    return fields_of_generation(fields, generation)
 
 
 def read_trace(

@@ -11,7 +11,7 @@ from rfprm_runtime.arguments import check_whole
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.view.page import BadRow, PageContent, PlacedTrace, page_html
 from rfprm_runtime.view.scored_rows import ScoredTrace, count_rows, read_scored_rows
-from rfprm_runtime.whole_files import replacing
+from rfprm_runtime.whole_files import check_target, replacing
 
 DEFAULT_LIMIT = 5_000
 MAX_CHARACTERS = 200_000_000
@@ -50,9 +50,7 @@ def view_files(
             f"scored is {str(scored)!r}, expected a list of one or more files: ['scored.jsonl']"
         )
     paths, output = [Path(path) for path in scored], Path(output)
-    for path in paths:
-        if output.exists() and path.exists() and output.samefile(path):
-            raise RfprmError(f"{output} is the input itself; choose another output file")
+    check_target(output, reads=paths)
     gathered = _Gathered(_short_names(paths))
     for index, path in enumerate(paths):
         _gather(path, index, gathered, prefix, limit)

@@ -36,7 +36,7 @@ BAD_LINES = {
     b'{"question": "q", "steps": [': "not JSON",
     b'{"question": "q\xff", "steps": ["a"]}': "not UTF-8",
     b'{"question": "q",': "not JSON: Expecting property name enclosed in double quotes, column 18",
-    b'["a", "list"]': "a JSON list, expected an object",
+    b'["a", "list"]': "a JSON array, expected an object",
     b'{"steps": ["a"]}': "no question: expected a field 'question' or 'problem'",
     b'{"question": "q"}': "no steps, or the text of a trace",
     b'{"question": "q", "steps": []}': "got 0 steps",

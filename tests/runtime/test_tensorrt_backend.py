@@ -325,7 +325,7 @@ def test_auto_says_why_it_leaves_the_engine_alone(
     _rewrite(artifact, compute_capabilities=("12.0",))
     with Scorer.load(artifact) as scorer:
         assert scorer.backend_description.startswith("onnxruntime")
-    assert "the engine of the artifact is left alone" in caplog.text
+    assert "model.plan of the artifact is left alone" in caplog.text
     assert "this GPU has compute capability 8.9" in caplog.text
 
 

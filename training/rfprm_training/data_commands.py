@@ -39,6 +39,8 @@ def curate(
     from rfprm_training.curation.pipeline import curate as run
     from rfprm_training.data_report import print_curation
 
+    if config is not None:
+        check_target(output, reads=[config])
     settings = CurationConfig() if config is None else read_curation_config(config)
     if evaluation_set:
         sets = (*settings.evaluation_sets, *evaluation_set)
@@ -69,6 +71,8 @@ def label(
     from rfprm_training.label_config import LabelConfig, read_label_config
     from rfprm_training.labelling import label_file
 
+    if config is not None:
+        check_target(output, reads=[config])
     settings = LabelConfig() if config is None else read_label_config(config)
     console = Console(stderr=True, highlight=False)
     with console.status("drawing steps to compare with") as status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -44,6 +45,7 @@ from rfprm_export.engines.workload import (
     derive_profiles,
     lengths_of,
     parse_profiles,
+    read_traces,
 )
 from rfprm_export.verify import Reference, reference_for
 from rfprm_runtime.manifest import (
@@ -149,6 +151,9 @@ def export_trt(
     if profile:
         of_derived = {"--traces": traces, "--batch": batch, "--batch-tokens": batch_tokens}
         _refuse(of_derived, "for deriving profiles, and --profile says them")
+        parse_profiles(profile, sys.maxsize)  # the model's positions are not known yet
+    if traces is not None:
+        read_traces(traces)
     precision = precision or "fp16"
     options = BuildOptions(
         precision=read_manifest(source).precision if is_artifact else precision,

@@ -15,6 +15,7 @@ from rfprm_runtime.encoding import TrajectoryEncoder
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.manifest import EngineProfile, Manifest, Range
 from rfprm_runtime.records import read_trajectories
+from rfprm_runtime.types import Trajectory
 
 DEFAULT_BATCH_SIZE = 64
 DEFAULT_BATCH_TOKENS = 16_384
@@ -101,10 +102,15 @@ def lengths_of(traces: Path, folder: Path, manifest: Manifest) -> list[int]:
     encoder = TrajectoryEncoder.load(
         folder, manifest.prompt, vocab_size=manifest.backbone.vocab_size
     )
+    return [encoder.encode(trajectory).num_tokens for trajectory in read_traces(traces)]
+
+
+def read_traces(traces: Path) -> list[Trajectory]:
+    """At least one. Raises :class:`ExportError` where the file holds none that can be read."""
     try:
         trajectories = read_trajectories(traces)
     except (OSError, RfprmError) as error:
         raise ExportError(f"{traces} cannot be read as traces: {error}") from error
     if not trajectories:
         raise ExportError(f"{traces} holds no trace; give some, or leave --traces out")
-    return [encoder.encode(trajectory).num_tokens for trajectory in trajectories]
+    return trajectories

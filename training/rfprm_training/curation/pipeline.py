@@ -13,6 +13,7 @@ from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.formats import Candidate
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.sources import Record, read_questions, read_records
+from rfprm_runtime.whole_files import check_target
 from rfprm_training import TrainingError
 from rfprm_training.curation.config import CurationConfig
 from rfprm_training.curation.contamination import EvaluationQuestions
@@ -71,6 +72,9 @@ def curate(
     """
     if output.exists() and not overwrite:
         raise TrainingError(f"{output} exists; choose another name, or use --overwrite")
+    reads = [Path(source) for source in (*sources, *config.evaluation_sets)]
+    for target in (output, _report_path(output)):
+        check_target(target, reads=reads)
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(output.name + ".partial")
     report = CurationReport()
@@ -149,8 +153,12 @@ def _line(candidate: Candidate) -> str:
     return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
+def _report_path(output: Path) -> Path:
+    return output.with_name(output.name + ".report.json")
+
+
 def _write_report(output: Path, report: CurationReport) -> None:
-    path = output.with_name(output.name + ".report.json")
+    path = _report_path(output)
     partial = path.with_name(path.name + ".partial")
     text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False)
     partial.write_text(text + "\n", encoding="utf-8")
