@@ -721,7 +721,7 @@ static void read_head(const Model *m, const Scratch *s, const float *row, float 
     if (m->head_inner) {
         for (int64_t i = 0; i < m->head_inner; i++) {
             float x = dot(normed, weight + i * depth, depth) + (bias ? bias[i] : 0.0f);
-            inner[i] = x > 0 ? x : 0;
+            inner[i] = x < 0 ? 0 : x; /* so written, what is no number stays none */
         }
         from = inner, weight = m->head_weight2, bias = m->head_bias2, depth = m->head_inner;
     }

@@ -5,21 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfprm_export.checkpoint import load_prm
-from rfprm_export.pack import MAX_SHORT_WEIGHT, MAX_WEIGHT, product_names, write_packed
+from rfprm_export import ExportError
+from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.pack import (
+    MAX_SHORT_WEIGHT,
+    MAX_WEIGHT,
+    pack_linear,
+    product_names,
+    write_packed,
+)
+from rfprm_export.verify import scorer_over
 from rfprm_runtime import BackendError, Scorer, Trajectory
 from rfprm_runtime.backends.native import NativeBackend, split_evenly
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.batching import Extension, Past, TokenBatch
 from rfprm_runtime.encoding import TrajectoryEncoder
 from rfprm_runtime.errors import ArtifactError
-from rfprm_runtime.manifest import Manifest
+from rfprm_runtime.manifest import Backbone, Head, Manifest
 from rfprm_runtime.native import library
 from rfprm_runtime.native.library import available_variants
 from rfprm_runtime.native.model_file import NativeModel, map_safetensors
@@ -411,3 +420,88 @@ def test_without_kernels_the_error_says_what_to_do(
         library.load_library.cache_clear()
     with pytest.raises(BackendError, match="'neon' are not available here"):
         NativeBackend(*packed, kernels="neon")
+
+
+# What is not a number, and what goes wrong half-way
+
+
+def _packed_prm(folder: Path, *, num_threads: int) -> tuple[LoadedPRM, NativeBackend]:
+    save_published_prm(folder / "prm", "llama", max_positions=512)
+    prm = load_prm(folder / "prm")
+    path = folder / "packed.safetensors"
+    write_packed(path, prm.manifest.backbone, prm.manifest.head, prm.weights)
+    return prm, NativeBackend(path, prm.manifest, num_threads=num_threads)
+
+
+def test_a_damaged_embedding_is_seen_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Also where a trace does not end with the token, and in the pages that the next one gets."""
+    prm, backend = _packed_prm(tmp_path, num_threads=1)
+    assert backend._model is not None
+    trace = Trajectory.build(question="q", steps=["a z", "then some more words", "and an end"])
+    other = Trajectory.build(question="q", steps=["a b", "short"])
+    with scorer_over(prm, backend) as scorer:
+        expected = scorer.score_batch([other])[0].step_scores
+        good = np.array(backend._model._tensors["embedding_scale"])
+        for damage in (np.nan, np.inf):
+            scale = good.copy()
+            scale[prm.tokenizer.encode("z").ids] = damage
+            backend._model.structure.embedding_scale = scale.ctypes.data
+            with pytest.raises(BackendError, match="not finite"):
+                scorer.score_batch([trace])
+            assert np.array_equal(scorer.score_batch([other])[0].step_scores, expected)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_weights_that_are_no_numbers_are_not_packed(bits: int) -> None:
+    matrix = np.ones((4, 4), np.float32)
+    matrix[1, 2] = np.nan
+    with pytest.raises(ExportError, match="not finite"):
+        pack_linear(matrix, 16, 16, bits=bits)
+
+
+def test_a_model_that_is_wider_than_its_products(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    backbone = Backbone(
+        hidden_size=1024,
+        num_layers=2,
+        num_heads=1,
+        num_kv_heads=1,
+        head_dim=16,
+        intermediate_size=32,
+        vocab_size=tokenizer.get_vocab_size(),
+        rms_norm_eps=1e-5,
+        rope_theta=1e4,
+    )
+    head = Head(kind="mlp_relu", num_labels=2)
+    manifest = tiny_manifest(tokenizer).model_copy(update={"backbone": backbone, "head": head})
+    weights = random_weights(manifest)
+    path = write_packed(tmp_path / "m.safetensors", backbone, head, weights)
+    backend = NativeBackend(path, manifest, num_threads=1)
+    ids = np.arange(10, 74)
+    whole = backend.extend([Extension(ids, np.array([63]))])[0].logits
+    past = backend.extend([Extension(ids[:63], np.zeros(0, np.int64), None, True)])[0].past
+    after = backend.extend([Extension(ids[63:], np.array([0]), past)])[0].logits
+    np.testing.assert_array_equal(after, whole)
+    backend.close()
+
+
+@pytest.mark.parametrize("num_started", [0, 1, 2])
+def test_a_span_that_never_begins_keeps_no_other_waiting(
+    num_started: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, backend = _packed_prm(tmp_path, num_threads=4)
+    item = Extension(np.arange(400) % 200, np.array([5, 399]))
+    expected = backend.extend([item], threads=4)[0].logits
+    submit, calls = backend._pool.submit, iter(range(9))
+
+    def limited(*arguments: Any) -> Any:
+        if next(calls) >= num_started:
+            raise RuntimeError("can't start new thread")
+        return submit(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend._pool, "submit", limited)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            backend.extend([item], threads=4)
+    np.testing.assert_array_equal(backend.extend([item], threads=4)[0].logits, expected)
+    backend.close()

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import gc
 import math
+import signal
 import time
+from typing import Any
 
 import pytest
 
 from rfprm_runtime.answers import AnswerChecker
 from rfprm_runtime.bounded import BoundedWorker
+from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_training.verifier import answers_agree, final_answer, find_equations, grade_steps
 
 
@@ -191,3 +194,27 @@ def test_a_worker_that_is_forgotten_ends_its_process() -> None:
     del worker
     gc.collect()
     assert process.poll() is not None
+
+
+def test_after_ctrl_c_no_answer_goes_to_another_question() -> None:
+    worker = BoundedWorker("bounded_helper:slowly", timeout=60)
+    assert worker("warm") == "warm"
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            worker("a", 1.0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert [worker(text) for text in "bcd"] == ["b", "c", "d"]
+    worker.close()
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), "5"])
+def test_a_time_limit_that_is_none(timeout: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"timeout is .*more than 0 seconds"):
+        BoundedWorker("operator:add", timeout=timeout)

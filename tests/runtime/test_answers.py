@@ -1,0 +1,119 @@
+"""Whether two answers are the same: what may be said at once, and what is asked of algebra."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rfprm_runtime.answers import answers_agree, final_answer
+from rfprm_runtime.formats import read_candidates
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"),
+    [
+        ("1,200", "1200"),
+        ("$3.50", "3.5"),
+        ("12 apples", "12"),
+        ("12 Minutes.", "12 minute"),
+        ("40%", "40"),
+        ("x + 1", "$x+1$"),
+        (r"\text{Monday}", "monday."),
+        ("**B**", "B"),
+        ("north  west", "North west"),
+    ],
+)
+def test_spellings_of_one_answer(answer: str, target: str) -> None:
+    assert answers_agree(answer, target) is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"),
+    [
+        ("x=1.5", "x=15"),
+        ("1.5 m^2", "15 m^2"),
+        ("2*3", "23"),
+        ("(a+b)c", "a+bc"),
+        (r"\frac{1}{2}", r"\frac{12}"),
+        ("3^{1}2", "3^{12}"),
+        (r"3.14\pi", r"314\pi"),
+        ("1,2", "12"),
+        ("1,2,3", "123"),
+        ("12 minutes", "12 hours"),
+        ("1 2", "12"),
+    ],
+)
+def test_what_is_not_plainly_the_same_is_asked_about(answer: str, target: str) -> None:
+    assert answers_agree(answer, target) is None
+    asked: list[tuple[str, str]] = []
+
+    def verify(*texts: str) -> bool:
+        asked.append(texts)  # type: ignore[arg-type]
+        return False
+
+    assert answers_agree(answer, target, verify=verify) is False
+    assert asked == [(answer, target)]
+
+
+def test_a_verdict_of_numpy_counts() -> None:
+    assert answers_agree("a", "b", verify=lambda a, b: np.bool_(True)) is True
+    assert answers_agree("a", "b", verify=lambda a, b: None) is None
+
+
+def test_a_policy_that_repeats_itself_is_no_number() -> None:
+    """Endless digits and line ends, each of which once took seconds of backtracking."""
+    assert answers_agree("1" * 100_000 + "!", "1") is None
+    assert final_answer("The answer is" + "\n" * 100_000) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1234567.0, "1234567"),
+        (0.123456789, "0.123456789"),
+        (7, "7"),
+        (float("nan"), None),
+        (float("inf"), None),
+    ],
+)
+def test_reference_answers_of_a_column_of_floats(value: float, expected: str | None) -> None:
+    [found] = read_candidates({"question": "q", "steps": ["a"], "target": value})
+    assert not isinstance(found, Exception)
+    assert found.answer == expected
+    if expected is not None:
+        assert Fraction(expected) == Fraction(str(value))
+
+
+CHAT = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "2 + 2?"},
+    {"role": "assistant", "content": "of the chat"},
+]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"messages": CHAT},
+        {"messages": CHAT[1:]},  # as many messages as generations
+        {"question": "2 + 2?", "messages": CHAT},
+        {"question": "2 + 2?", "thinking": "of another", "response": "5"},
+        {"question": "2 + 2?", "steps": ["of another"]},
+    ],
+)
+def test_each_generation_is_a_trace_of_its_own(more: dict[str, Any]) -> None:
+    row = {**more, "generations": ["First.\n\nIt is 4.", "It is 5."], "is_correct": [True, False]}
+    found = [item for item in read_candidates(row) if not isinstance(item, Exception)]
+    assert [item.trajectory.steps for item in found] == [("First.", "It is 4."), ("It is 5.",)]
+    assert [item.trajectory.outcome for item in found] == [True, False]
+    assert {item.trajectory.question for item in found} == {"2 + 2?"}
+
+
+def test_a_thinking_for_each_generation_is_taken_with_it() -> None:
+    row = {"question": "q", "thinking": ["a", "b"], "generations": ["1", "2"]}
+    found = [item for item in read_candidates(row) if not isinstance(item, Exception)]
+    assert [item.trajectory.steps for item in found] == [("a",), ("b",)]
+    assert [item.trajectory.response for item in found] == [("1",), ("2",)]
