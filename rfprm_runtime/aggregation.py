@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.arguments import check_choice
+from rfprm_runtime.errors import InvalidArgumentError
+from rfprm_runtime.manifest import Manifest
 from rfprm_runtime.types import TrajectoryScore
 
 StepAggregation = Literal["mean", "min", "last", "product"]
@@ -77,11 +79,16 @@ def aggregate(
     return score.trajectory_score
 
 
-def check_aggregation(name: str, how: object) -> None:
+def check_aggregation(name: str, how: object, manifest: Manifest | None = None) -> None:
     """Raises ``ValueError``, with the setting's ``name``, for what is no :data:`Aggregation` and no
-    function."""
+    function, and for the trajectory score of a PRM (``manifest``) that has none."""
     if isinstance(how, type) or not callable(how):
         check_choice(name, how, get_args(Aggregation), more=_OR_A_FUNCTION)
+    if how == "trajectory" and manifest is not None and manifest.trajectory_readout is None:
+        raise InvalidArgumentError(
+            f"{name} is 'trajectory', and the PRM {manifest.name!r} has no trajectory score; take "
+            "'reward', 'mean' or 'min'"
+        )
 
 
 def _checked(value: Any, how: object) -> float:

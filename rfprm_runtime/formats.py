@@ -14,9 +14,10 @@ from typing import Any
 from rfprm_runtime.answers import final_answer
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.parsing import SplitRule, split_steps
-from rfprm_runtime.records import QUESTION_FIELDS, TEXT_FIELDS, trajectory_from_fields
 from rfprm_runtime.types import Trajectory
 
+QUESTION_FIELDS = ("question", "problem", "prompt")
+TEXT_FIELDS = ("completion", "response", "text", "solution")
 THINKING_FIELDS = (
     "thinking",
     "reasoning",
@@ -85,6 +86,20 @@ def read_candidates(
         yield _candidate(fields, split, source, {})
 
 
+def trajectory_from_fields(
+    fields: dict[str, Any], *, split: SplitRule = "blank_lines"
+) -> Trajectory:
+    """The one trajectory of a record, read as :func:`read_candidates` does.
+
+    Raises :class:`InvalidTrajectoryError`, also for a record of several generations.
+    """
+    if isinstance(fields.get("generations"), list):
+        raise InvalidTrajectoryError(
+            "has several generations; rfprm select scores each of them, or give a line to each"
+        )
+    return _trajectory(fields, split)
+
+
 def fields_of_generation(fields: dict[str, Any], index: int) -> dict[str, Any]:
     """A record of several ``generations`` as a record of one of them, in ``completion``.
 
@@ -147,7 +162,7 @@ def _candidate(
 
 def _trajectory(fields: dict[str, Any], split: SplitRule) -> Trajectory:
     if "steps" in fields:
-        return trajectory_from_fields({**fields, "question": question_of(fields)}, split=split)
+        return _from_steps(fields, split)
     for name in CHAT_FIELDS:
         if isinstance(fields.get(name), list):
             return _from_chat(fields[name], split)
@@ -159,12 +174,25 @@ def _trajectory(fields: dict[str, Any], split: SplitRule) -> Trajectory:
     return _from_halves(question, thinking, response, split)
 
 
+def _from_steps(fields: dict[str, Any], split: SplitRule) -> Trajectory:
+    """Steps as a list, and the response as one too, or as a text that is split."""
+    response = fields.get("response")
+    if isinstance(response, str):
+        response = split_steps(response, split)
+    return Trajectory.build(
+        question=question_of(fields),
+        steps=fields["steps"],
+        response=() if response is None else response,
+    )
+
+
 def _from_text(fields: dict[str, Any], split: SplitRule) -> Trajectory:
     """A text with or without thinking tags; last of all in ``answer``, as GSM8K has it."""
     text = text_of(fields)
     if text is None:
+        names = " or ".join(map(repr, ("steps", *TEXT_FIELDS)))
         raise InvalidTrajectoryError(
-            f"no steps and no text of a trace: got the fields {sorted(fields)}"
+            f"no steps and no text of a trace: expected a field {names}, got {sorted(fields)}"
         )
     return Trajectory.from_text(question_of(fields), text, split=split)
 
@@ -224,7 +252,8 @@ def question_of(fields: dict[str, Any]) -> Any:
     for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS):
         if name in fields:
             return fields[name]
-    raise InvalidTrajectoryError(f"no question: got the fields {sorted(fields)}")
+    names = " or ".join(map(repr, QUESTION_FIELDS))
+    raise InvalidTrajectoryError(f"no question: expected a field {names}, got {sorted(fields)}")
 
 
 def _answer(fields: dict[str, Any]) -> str | None:

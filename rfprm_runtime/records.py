@@ -1,6 +1,7 @@
 """Traces in JSONL files: one JSON object a line, one trajectory each.
 
-Knows files and field names. A bad line becomes an error with its number and never stops the rest.
+Knows files; what fields mean is in ``formats``. A bad line becomes an error with its number and
+never stops the rest.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.parsing import SplitRule, split_steps
+from rfprm_runtime.formats import trajectory_from_fields
+from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.types import Trajectory
 
-QUESTION_FIELDS = ("question", "problem", "prompt")
 _JSON_KINDS = {list: "array", str: "string", bool: "boolean", type(None): "null"}
-TEXT_FIELDS = ("completion", "response", "text", "solution")
 
 
 @dataclass(frozen=True)
@@ -72,39 +72,6 @@ def parse_object(content: bytes) -> dict[str, Any]:
             f"a JSON {kind}, expected an object with a question and its steps"
         )
     return fields
-
-
-def trajectory_from_fields(
-    fields: dict[str, Any], *, split: SplitRule = "blank_lines"
-) -> Trajectory:
-    """Build a trajectory from the fields of a record.
-
-    The question is in ``question``, ``problem`` or ``prompt``. Then either ``steps`` (a list of
-    strings) with an optional ``response`` (a list of strings, or one string that is split), or
-    the text that a model wrote in ``completion``, ``response``, ``text`` or ``solution``, which is
-    parsed.
-    Other fields are not looked at, so records keep whatever else they carry.
-    Raises :class:`InvalidTrajectoryError`.
-    """
-    question = _first_of(fields, QUESTION_FIELDS, "question")
-    if "steps" not in fields:
-        text = _first_of(fields, TEXT_FIELDS, "steps, or the text of a trace")
-        return Trajectory.from_text(question, text, split=split)
-    response = fields.get("response")
-    if isinstance(response, str):
-        response = split_steps(response, split)
-    return Trajectory.build(
-        question=question, steps=fields["steps"], response=() if response is None else response
-    )
-
-
-def _first_of(fields: dict[str, Any], names: tuple[str, ...], what: str) -> Any:
-    for name in names:
-        if name in fields:
-            return fields[name]
-    raise InvalidTrajectoryError(
-        f"no {what}: expected a field {' or '.join(map(repr, names))}, got {sorted(fields)}"
-    )
 
 
 def read_trajectories(path: Path, *, split: SplitRule = "blank_lines") -> list[Trajectory]:

@@ -73,7 +73,10 @@ def engine_rows(engine: EngineRecord) -> Iterator[tuple[str, str]]:
             "weights",
         )
     if engine.parity is None:
-        yield "parity of the engine", "not measured: no GPU for it where it was built"
+        yield (
+            "parity of the engine",
+            "not measured: no checkpoint to compare with, or no GPU for it, where it was built",
+        )
     else:
         yield (
             "parity of the engine",

@@ -118,7 +118,7 @@ class Reranker:
 
         Raises ``ValueError`` for what is no scorer, aggregation, split or overflow."""
         check_has("scorer", scorer, "score_batch", "a Scorer: Scorer.load(FOLDER)")
-        check_aggregation("aggregation", aggregation)
+        check_aggregation("aggregation", aggregation, getattr(scorer, "manifest", None))
         check_choice("split", split, get_args(SplitRule))
         check_choice("overflow", overflow, get_args(Overflow))
         self._scorer = scorer

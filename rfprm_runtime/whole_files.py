@@ -77,7 +77,7 @@ def is_running(process_id: int) -> bool:
         return False
     try:
         os.kill(process_id, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

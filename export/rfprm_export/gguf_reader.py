@@ -46,11 +46,20 @@ def read_gguf(
             raise ExportError(f"{path} has no metadata field {name!r}")
         return reader.fields[name].contents()
 
+    def optional(name: str, default: Any) -> Any:
+        return reader.fields[name].contents() if name in reader.fields else default
+
     architecture = value("general.architecture")
     if architecture != "llama":
         raise ExportError(
             f"{path} holds architecture {architecture!r}, expected 'llama'; give the Hugging Face "
             "folder of the model instead"
+        )
+    scaling = optional("llama.rope.scaling.type", "none")
+    if scaling != "none":
+        raise ExportError(
+            f"{path} scales its rotary embedding by {scaling!r}, the graph builder knows the "
+            "default one only"
         )
     heads = value("llama.attention.head_count")
     backbone = Backbone(
@@ -58,7 +67,7 @@ def read_gguf(
         num_layers=value("llama.block_count"),
         num_heads=heads,
         num_kv_heads=value("llama.attention.head_count_kv"),
-        head_dim=value("llama.embedding_length") // heads,
+        head_dim=optional("llama.attention.key_length", value("llama.embedding_length") // heads),
         intermediate_size=value("llama.feed_forward_length"),
         vocab_size=value("llama.vocab_size"),
         # Stored as float32: the shortest decimal of that float is what the model was made with.

@@ -36,6 +36,8 @@ def merge_lora(weights: Weights, folder: Path) -> None:
         module, _, rest = name.removeprefix("base_model.model.").partition(".lora_")
         if rest not in ("A.weight", "B.weight") or f"{module}.weight" not in weights:
             raise ExportError(f"adapter tensor {name!r} has no place in the base model")
+        if rest == "B.weight" and name.replace(".lora_B.", ".lora_A.") not in tensors:
+            raise ExportError(f"adapter tensor {name!r} has no lora_A beside it")
         if rest == "A.weight":
             low, high = tensors[name], tensors.get(name.replace(".lora_A.", ".lora_B."))
             if high is None:

@@ -54,17 +54,32 @@ def read_base_model(path: Path) -> BaseModel:
 
 
 def _read_folder(folder: Path) -> BaseModel:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ExportError(f"{path} is not JSON ({error}); download the model again") from None
+    if not isinstance(config, dict):
+        raise ExportError(f"{path} holds no object; download the model again")
     if not (folder / "tokenizer.json").is_file():
         raise ExportError(
             f"{folder} has no tokenizer.json; save it with a fast tokenizer "
             "(AutoTokenizer.from_pretrained(…).save_pretrained(…))"
         )
+    try:
+        backbone, max_positions = backbone_from_config(config), config["max_position_embeddings"]
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except KeyError as error:
+        raise ExportError(f"{path} has no field {error}; download the model again") from None
+    except ExportError:
+        raise
+    except Exception as error:  # tokenizers raises a bare one; pydantic's is a ValueError
+        raise ExportError(f"{folder} is no model that can be read: {error}") from error
     return BaseModel(
-        backbone=backbone_from_config(config),
+        backbone=backbone,
         weights=dict(read_safetensors_folder(folder)),
-        tokenizer=Tokenizer.from_file(str(folder / "tokenizer.json")),
-        max_positions=int(config["max_position_embeddings"]),
+        tokenizer=tokenizer,
+        max_positions=int(max_positions),
         architectures=tuple(config.get("architectures") or ()),
     )
 

@@ -138,11 +138,13 @@ class TensorRTBackend:
         del engine  # after its contexts
 
     def _free(self) -> None:
-        with suppress(CudaError):  # a lost device frees its memory with the process
-            self._cuda.use()
-            self._kernels.save()
-        while not self._lanes.empty():
-            self._lanes.get().close()
+        try:
+            with suppress(CudaError):  # a lost device frees its memory with the process
+                self._cuda.use()
+                self._kernels.save()
+        finally:  # where the cache of kernels cannot be written
+            while not self._lanes.empty():
+                self._lanes.get().close()
 
 
 class _CompiledKernels:
@@ -264,10 +266,14 @@ def fitting_parts(
         for part in split_batch(batch, size // 2):
             yield from fitting_parts(part, profiles)
     else:
+        taken = [
+            f"{profile.length.min} to {profile.length.max} tokens with {profile.num_markers.min} "
+            f"to {profile.num_markers.max} markers"
+            for profile in profiles
+        ]
         raise BackendError(
-            f"a row of {length} tokens with {num_markers} markers fits no profile of the engine; "
-            f"its longest takes {max(profile.length.max for profile in profiles)} tokens; build it "
-            "with a larger --profile"
+            f"a row of {length} tokens with {num_markers} markers fits no profile of the engine, "
+            f"which takes {'; '.join(taken)}; build it with a --profile for such rows"
         )
 
 

@@ -27,7 +27,7 @@ from rfprm_runtime.arguments import (
 )
 from rfprm_runtime.errors import UNSCORABLE, InvalidTrajectoryError, RfprmError
 from rfprm_runtime.integrations.prompts import question_of
-from rfprm_runtime.manifest import MANIFEST_NAME, read_manifest
+from rfprm_runtime.manifest import read_manifest
 from rfprm_runtime.micro_batcher import MicroBatcher
 from rfprm_runtime.parsing import SplitRule, parse_trace
 from rfprm_runtime.rewards import DEFAULT_BETA, mixed_reward, unit_reward
@@ -71,11 +71,10 @@ class RewardSettings:
                 "no artifact: pass artifact=FOLDER (one that rfprm export wrote), or set "
                 "RFPRM_ARTIFACT"
             )
-        if not Path(self.artifact, MANIFEST_NAME).is_file():
-            read_manifest(Path(self.artifact))  # says what is there instead
         # Refused now, not at the first step.
+        manifest = read_manifest(Path(self.artifact))
         mixed_reward(0.0, 0.0, self.beta)
-        check_aggregation("process", self.process)
+        check_aggregation("process", self.process, manifest)
         check_choice("split", self.split, get_args(SplitRule))
         check_choice("overflow", self.overflow, get_args(Overflow))
         check_flag("unit_scale", self.unit_scale)

@@ -1,25 +1,24 @@
 """The trace of a row that has scores already, and which of its fields it was read from.
 
-Rows do not say by which rule they were read, so the rules are tried; knows no scores but their
+Rows do not say by which rule they were split, so the rules are tried; knows no scores but their
 number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, get_args
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.formats import (
     CHAT_FIELDS,
     RESPONSE_FIELDS,
+    TEXT_FIELDS,
     THINKING_FIELDS,
     content_of,
     fields_of_generation,
-    read_candidates,
+    trajectory_from_fields,
 )
 from rfprm_runtime.parsing import SplitRule
-from rfprm_runtime.records import TEXT_FIELDS, trajectory_from_fields
 from rfprm_runtime.types import Trajectory
 
 
@@ -30,22 +29,27 @@ def fields_of_trace(fields: dict[str, Any], generation: int | None) -> dict[str,
     return fields_of_generation(fields, generation)
 
 
-def read_trace(
-    fields: dict[str, Any], num_scores: int, *, selected: bool
-) -> tuple[Trajectory, set[str]]:
+def read_trace(fields: dict[str, Any], num_scores: int) -> tuple[Trajectory, set[str]]:
     """The reading of the row that has as many steps as there are scores, and its fields.
 
     By which rule a text was split is not written down, but one that gives another number of steps
     was another one; two that give the same number give the same steps.
     """
+    if isinstance(fields.get("generations"), list):
+        raise InvalidTrajectoryError(
+            "has several generations, and 'generation' is not the index of one; score it with "
+            "rfprm select, which writes it"
+        )
     errors, num_steps = [], []
-    for reading, read_from in _readings(fields, selected=selected):
-        if isinstance(reading, InvalidTrajectoryError):
-            errors.append(reading)
-        elif len(reading.steps) == num_scores:
-            return reading, read_from
-        else:
-            num_steps.append(len(reading.steps))
+    for split in get_args(SplitRule):
+        try:
+            trajectory = trajectory_from_fields(fields, split=split)
+        except InvalidTrajectoryError as error:
+            errors.append(error)
+            continue
+        if len(trajectory.steps) == num_scores:
+            return trajectory, _read_from(fields)
+        num_steps.append(len(trajectory.steps))
     if not num_steps:
         raise errors[0]
     raise InvalidTrajectoryError(
@@ -54,37 +58,8 @@ def read_trace(
     )
 
 
-def _readings(
-    fields: dict[str, Any], *, selected: bool
-) -> Iterator[tuple[Trajectory | InvalidTrajectoryError, set[str]]]:
-    """As ``rfprm score`` and as ``rfprm select`` read rows: of some they read different fields."""
-    for read in (_as_select, _as_score) if selected else (_as_score, _as_select):
-        for split in get_args(SplitRule):
-            try:
-                yield read(fields, split)
-            except InvalidTrajectoryError as error:
-                yield error, set()
-
-
-def _as_score(fields: dict[str, Any], split: SplitRule) -> tuple[Trajectory, set[str]]:
-    text = next((name for name in TEXT_FIELDS if name in fields), "")
-    read_from = {"steps", "response"} if "steps" in fields else {text}
-    return trajectory_from_fields(fields, split=split), read_from
-
-
-def _as_select(fields: dict[str, Any], split: SplitRule) -> tuple[Trajectory, set[str]]:
-    if isinstance(fields.get("generations"), list):
-        raise InvalidTrajectoryError(
-            "has several generations, and 'generation' is not the index of one; score it with "
-            "rfprm select, which writes it"
-        )
-    found = next(iter(read_candidates(fields, split=split)), InvalidTrajectoryError("no trace"))
-    if isinstance(found, InvalidTrajectoryError):
-        raise found
-    return found.trajectory, _read_by_select(fields)
-
-
-def _read_by_select(fields: dict[str, Any]) -> set[str]:
+def _read_from(fields: dict[str, Any]) -> set[str]:
+    """The fields that the trace was read from."""
     if "steps" in fields:
         return {"steps", "response"}
     if any(isinstance(fields.get(name), list) for name in CHAT_FIELDS):

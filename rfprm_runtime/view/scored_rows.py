@@ -87,7 +87,7 @@ def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
     added = {prefix + name for name in (*SCORE_FIELDS, *selected)}
     own = {name: value for name, value in fields.items() if name not in added}
     own = fields_of_trace(own, selected.get("generation"))
-    trajectory, read_from = read_trace(own, len(step_scores), selected="rank" in selected)
+    trajectory, read_from = read_trace(own, len(step_scores))
     source, (outcome, outcome_field) = own.get("source"), _outcome(own)
     shown = {*read_from, outcome_field, "source" if isinstance(source, str) else None}
     rest = {name: value for name, value in own.items() if name not in shown}

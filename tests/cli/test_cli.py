@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,13 @@ from rfprm_runtime.score_file import score_file
 from tiny_models import fake_scorer
 
 
-def _rfprm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def _rfprm(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from rfprm_runtime.cli import main; main()"]
     return subprocess.run(
         [*command, *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment},
     )
 
 
@@ -38,7 +40,7 @@ BAD_LINES = {
     b'{"question": "q",': "not JSON: Expecting property name enclosed in double quotes, column 18",
     b'["a", "list"]': "a JSON array, expected an object",
     b'{"steps": ["a"]}': "no question: expected a field 'question' or 'problem'",
-    b'{"question": "q"}': "no steps, or the text of a trace",
+    b'{"question": "q"}': "no steps and no text of a trace",
     b'{"question": "q", "steps": []}': "got 0 steps",
     b'{"question": "q", "steps": ["a", " "]}': "only white space",
     b'{"question": "q", "steps": "text"}': "got one string",
@@ -298,3 +300,61 @@ def test_a_command_of_another_version_says_so_when_it_is_called(
         cli.main()
     assert "no_such_command" in str(caught.value.code)
     assert "install rfprm_runtime again" in str(caught.value.code)
+
+
+def test_a_terminated_job_leaves_no_partial_file(tiny_artifact: Path, tmp_path: Path) -> None:
+    """By what ends jobs on a cluster, which Python by itself does not hear of."""
+    traces = tmp_path / "in.jsonl"
+    trace = {"question": "q", "steps": ["some words and more of them"] * 9}
+    traces.write_text((json.dumps(trace) + "\n") * 20_000, encoding="utf-8")
+    arguments = ["score", str(traces), "-o", str(tmp_path / "out.jsonl"), "-a", str(tiny_artifact)]
+    command = "import sys; from rfprm_runtime.cli import main; main()"
+    job = subprocess.Popen([sys.executable, "-c", command, *arguments], stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob(".out.jsonl.partial-*")):
+        assert job.poll() is None
+        time.sleep(0.01)
+    job.terminate()
+    assert job.wait(60) == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_the_file_of_errors_does_not_take_the_place_of_the_input(
+    tiny_artifact: Path, tmp_path: Path
+) -> None:
+    traces = tmp_path / "out.jsonl.errors.jsonl"
+    traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
+    failed = _rfprm("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
+    assert failed.returncode == 1
+    assert "is the input itself" in failed.stderr
+    assert json.loads(traces.read_text()) == GOOD
+
+
+def test_a_terminal_of_few_letters_gets_the_others_escaped(tiny_artifact: Path) -> None:
+    found = _rfprm("info", tiny_artifact, PYTHONIOENCODING="ascii")
+    assert found.returncode == 0
+    assert "\\u03b1" in found.stdout or found.stdout.isascii()
+
+
+def test_bad_lines_that_are_not_listed_are_counted(tiny_artifact: Path, tmp_path: Path) -> None:
+    traces = tmp_path / "in.jsonl"
+    traces.write_text("null\n" * 13, encoding="utf-8")
+    found = _rfprm("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
+    assert found.returncode == 3
+    assert "a JSON null, expected an object" in found.stderr
+    assert "and 3 more" in found.stderr
+
+
+def test_a_file_is_scored_as_rfprm_select_reads_it(tmp_path: Path) -> None:
+    """Thinking in a field of its own, chats, and no guess which of several generations is meant."""
+    rows = [
+        {"question": "q", "thinking": "a\n\nb", "response": "c"},
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+        {"question": "q", "generations": ["a", "b"]},
+    ]
+    traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    traces.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with fake_scorer() as scorer:
+        summary = score_file(scorer, traces, output)
+        expected = [scorer.score("q", ["a", "b"], ["c"]), scorer.score("q", ["a"])]
+    assert [row["reward"] for row in _rows(output)] == [score.reward for score in expected]
+    assert "rfprm select scores each" in summary.first_errors[0]

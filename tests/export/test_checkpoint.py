@@ -122,6 +122,35 @@ def test_an_adapter_for_another_base_is_refused(tmp_path: Path) -> None:
         merge_lora({"model.layers.0.mlp.up_proj.weight": np.zeros((4, 4), np.float32)}, tmp_path)
 
 
+@pytest.mark.parametrize("half", ["A", "B"])
+def test_half_an_adapter_is_refused(half: str, tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    name = f"base_model.model.model.layers.0.mlp.up_proj.lora_{half}.weight"
+    shape = (2, 4) if half == "A" else (4, 2)
+    save_file({name: np.zeros(shape, np.float32)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ExportError, match=r"has no lora_. beside it"):
+        merge_lora({"model.layers.0.mlp.up_proj.weight": np.zeros((4, 4), np.float32)}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", "{not", "is not JSON"),
+        ("config.json", "[]", "holds no object"),
+        ("config.json", '{"model_type": "llama"}', "has no field 'num_attention_heads'"),
+        ("tokenizer.json", "{}", "no model that can be read"),
+    ],
+)
+def test_a_damaged_model_folder_is_named(
+    file: str, content: str, message: str, published_prm: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(published_prm, tmp_path / "model")
+    (folder / file).write_text(content)
+    with pytest.raises(ExportError, match=message):
+        load_prm(folder)
+
+
 def test_a_language_model_is_not_taken_for_a_prm(published_prm: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(published_prm, tmp_path / "model")
     state = load_file(folder / "model.safetensors")

@@ -43,7 +43,7 @@ def test_a_trace_becomes_what_was_asked_and_what_was_written(
 ) -> None:
     [found] = read_candidates(fields)
     assert isinstance(found, Candidate)
-    messages = messages_of(fields, found.trajectory)
+    messages = messages_of(fields, found.trajectory, row=fields)
     assert messages == [QUESTION, {"role": "assistant", "content": answer}]
 
 
@@ -52,7 +52,7 @@ def test_a_system_prompt_is_kept() -> None:
     fields = {"messages": [system, QUESTION, {"role": "assistant", "content": "a"}]}
     [found] = read_candidates(fields)
     assert isinstance(found, Candidate)
-    assert messages_of(fields, found.trajectory)[:2] == [system, QUESTION]
+    assert messages_of(fields, found.trajectory, row=fields)[:2] == [system, QUESTION]
 
 
 def test_fields_that_trl_would_read_get_another_name(tmp_path: Path) -> None:

@@ -77,12 +77,13 @@ def test_what_a_kill_left_half_written_is_swept_away(tmp_path: Path) -> None:
     work = tmp_path / "out.jsonl.work"
     with fake_scorer() as scorer:
         select_traces(scorer, source, tmp_path / "out.jsonl", Selection(top=2))
-        (work / ".shard-000001.npz.partial-7").write_bytes(b"half")
-        (tmp_path / ".out.jsonl.partial-7").write_bytes(b"half")
-        (tmp_path / ".other.jsonl.partial-7").write_bytes(b"not ours")
+        # No process has a number above the system's limit.
+        (work / ".shard-000001.npz.partial-4194999").write_bytes(b"half")
+        (tmp_path / ".out.jsonl.partial-4194999").write_bytes(b"half")
+        (tmp_path / ".other.jsonl.partial-4194999").write_bytes(b"not ours")
         select_traces(scorer, source, tmp_path / "out.jsonl", Selection(top=2))
     left = [path.name for path in (*tmp_path.iterdir(), *work.iterdir()) if "partial" in path.name]
-    assert left == [".other.jsonl.partial-7"]
+    assert left == [".other.jsonl.partial-4194999"]
 
 
 def test_another_rule_needs_no_scores(tmp_path: Path) -> None:
@@ -195,4 +196,4 @@ def test_the_manifest_says_of_what_the_scores_are(tmp_path: Path) -> None:
         select_traces(scorer, source, tmp_path / "out.jsonl", Selection(top=1))
     manifest = json.loads((tmp_path / "out.jsonl.work" / "manifest.json").read_text())
     assert manifest["input"]["num_bytes"] == source.stat().st_size
-    assert manifest["scoring"]["backend"] == "fake"
+    assert manifest["scoring"]["backend"] == "FakeBackend"

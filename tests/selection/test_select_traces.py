@@ -159,7 +159,7 @@ def test_bad_rows_are_reported_and_lose_no_other(tmp_path: Path) -> None:
     assert list(reasons) == [2, 5, 6, 7, 8, 9]
     for row, reason in {
         2: "not JSON",
-        5: "a JSON list",
+        5: "a JSON array",
         6: "no steps and no text",
         7: "0 steps",
         8: "512 positions",
@@ -359,6 +359,16 @@ def test_an_output_that_cannot_be_written_is_named(
     with pytest.raises(RfprmError, match=complaint):
         run(source, tmp_path / output, top=1)
     assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("report", ["in.jsonl", "out.jsonl", "out.jsonl.errors.jsonl", "folder"])
+def test_a_report_takes_the_place_of_nothing_else(tmp_path: Path, report: str) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", traces(1))
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(RfprmError, match=r"input itself|file of the rows|is a folder"):
+        run(source, tmp_path / "out.jsonl", top=1, options=OutputOptions(report=tmp_path / report))
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_what_json_cannot_hold_asks_for_parquet(tmp_path: Path) -> None:

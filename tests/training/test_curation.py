@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from rfprm_runtime.errors import InvalidTrajectoryError, SourceError
+from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError, SourceError
 from rfprm_runtime.formats import Candidate, read_candidates
 from rfprm_runtime.sources import read_records
 from rfprm_training import TrainingError
@@ -269,6 +269,21 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "out.jsonl").read_text() == "mine"
     curate([source], tmp_path / "out.jsonl", CurationConfig(), overwrite=True)
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+
+
+def test_no_input_is_overwritten(tmp_path: Path) -> None:
+    for name in ("in.jsonl", "eval.jsonl", "new.jsonl.report.json"):
+        write_jsonl(tmp_path / name, rows(2))
+    before = {path: path.read_text() for path in tmp_path.iterdir()}
+    config = CurationConfig(evaluation_sets=(str(tmp_path / "eval.jsonl"),))
+    for source, output in (
+        ("in.jsonl", "in.jsonl"),
+        ("in.jsonl", "eval.jsonl"),
+        ("new.jsonl.report.json", "new.jsonl"),
+    ):
+        with pytest.raises(RfprmError, match="is the input itself"):
+            curate([str(tmp_path / source)], tmp_path / output, config, overwrite=True)
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == before
 
 
 def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
