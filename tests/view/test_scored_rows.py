@@ -87,8 +87,8 @@ def test_a_rank_and_what_it_is_by_are_taken_from_what_select_writes() -> None:
 def test_a_row_is_read_as_it_was_scored() -> None:
     fields = {"question": "q", "thinking": "a\n\nb", "response": "c\n\nd"}
     scores = {"step_scores": [0.1, 0.2], "reward": 0.15}
-    for row in (fields | scores, _selected(**fields, **scores)):  # by rfprm score and select
-        found = scored_trace(row)
+    for scored in (fields | scores, _selected(**fields, **scores)):  # by rfprm score and select
+        found = scored_trace(scored)
         assert (found.steps, found.response) == (("a", "b"), ("c", "d"))
         assert found.other_fields == ""
 
