@@ -96,15 +96,16 @@ def select_traces(
             remove_leftovers(output.parent, glob.escape(name))
         folder = options.work or output.with_name(output.name + ".work")
         work = WorkFolder(folder, provenance(plan, manifest, scoring))
-        run = _Run(opened, plan, work, output, selection, scoring, options)
-        num_scored = score_missing(
-            scorer, opened, plan, work, scoring, source, workers, show=show_progress_bar
-        )
-        summary = _select(run, source, manifest)
+        with work.claimed():
+            run = _Run(opened, plan, work, output, selection, scoring, options)
+            num_scored = score_missing(
+                scorer, opened, plan, work, scoring, source, workers, show=show_progress_bar
+            )
+            summary = _select(run, source, manifest)
+            if not options.keep_work:
+                work.remove()
         summary.num_shards = len(plan.shards)
         summary.num_shards_reused = len(plan.shards) - num_scored
-    if not options.keep_work:
-        work.remove()
     return summary
 
 

@@ -6,7 +6,10 @@ Files appear whole, so a kill costs no more than the shard that was being scored
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,33 @@ class WorkFolder:
             path.mkdir(parents=True, exist_ok=True)
             write_whole(path / MANIFEST_NAME, json.dumps(manifest, indent=2) + "\n")
         remove_leftovers(path)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """This run's own for as long as the block lasts, also where it is killed.
+
+        Raises :class:`RfprmError` where another run has it. Where the system or the file system
+        knows no locks, nothing is claimed.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RfprmError(
+                    f"another run is using {self.path}; wait for it, or give this one a folder of "
+                    "its own with --work"
+                ) from None
+            except OSError:  # some network file systems
+                pass
+            yield
+        finally:
+            os.close(folder)
 
     def _check(self, manifest: dict[str, Any]) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -84,6 +85,22 @@ def test_what_a_kill_left_half_written_is_swept_away(tmp_path: Path) -> None:
         select_traces(scorer, source, tmp_path / "out.jsonl", Selection(top=2))
     left = [path.name for path in (*tmp_path.iterdir(), *work.iterdir()) if "partial" in path.name]
     assert left == [".other.jsonl.partial-4194999"]
+
+
+def test_two_runs_on_one_work_folder_are_kept_apart(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", traces(5))
+    output = tmp_path / "out.jsonl"
+    with fake_scorer() as scorer:
+        select_traces(scorer, source, output, Selection(top=2))
+        before = output.read_bytes()
+        folder = os.open(tmp_path / "out.jsonl.work", os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)  # as another process holds it
+        with pytest.raises(RfprmError, match=r"another run is using .*out\.jsonl\.work.*--work"):
+            select_traces(scorer, source, output, Selection(top=1))
+        assert output.read_bytes() == before
+        os.close(folder)
+        select_traces(scorer, source, output, Selection(top=1))
+    assert output.read_bytes() != before
 
 
 def test_another_rule_needs_no_scores(tmp_path: Path) -> None:
