@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Protocol
 
 from rfprm_runtime.errors import MissingExtraError
@@ -39,6 +40,11 @@ class _RichBar:
             )
         except ImportError:
             raise MissingExtraError("rich", "cli", "a progress bar") from None
+
+        class Stderr(Console):
+            def on_broken_pipe(self) -> None:  # rich's own would end the program
+                self.quiet = True
+
         self._progress = Progress(
             TextColumn("scoring"),
             BarColumn(),
@@ -46,13 +52,16 @@ class _RichBar:
             TextColumn(unit),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Stderr(stderr=True),
         )
         self._task = self._progress.add_task("", total=total)
-        self._progress.start()
+        with suppress(OSError):
+            self._progress.start()
 
     def advance(self, amount: int) -> None:
         self._progress.advance(self._task, amount)
 
     def close(self) -> None:
-        self._progress.stop()
+        # A terminal that went away is no reason to lose what was scored.
+        with suppress(OSError):
+            self._progress.stop()

@@ -34,6 +34,7 @@ def find_steps(text: str, steps: Sequence[str]) -> list[tuple[int, int]]:
     step is never searched for further on, where the same words might mean another place.
     """
     gap = _gap(text)
+    gaps = re.compile(f"{gap}+")
     spans: list[tuple[int, int]] = []
     cursor = 0
     for index, step in enumerate(steps):
@@ -42,17 +43,39 @@ def find_steps(text: str, steps: Sequence[str]) -> list[tuple[int, int]]:
             raise ValueError(
                 f"step {index} (from 0) is blank; there is no place for it in the text"
             )
-        pattern = f"{gap}*({f'{gap}+'.join(map(re.escape, words))})"
-        match = re.compile(pattern).match(text, cursor)
-        if match is None:
+        span = _follow(words, text, cursor, gaps) or _search(words, text, cursor, gap)
+        if span is None:
             raise ValueError(
                 f"step {index} (from 0), {step[:40]!r}, does not stand at character {cursor} of "
                 f"the text, which goes on with {text[cursor : cursor + 40]!r}; pass the text that "
                 "the steps were split from, and all of its steps in order"
             )
-        spans.append(match.span(1))
-        cursor = match.end()
+        spans.append(span)
+        cursor = span[1]
     return spans
+
+
+def _follow(
+    words: list[str], text: str, cursor: int, gaps: re.Pattern[str]
+) -> tuple[int, int] | None:
+    """Word by word, each behind the whole gap before it: what nearly every step is found by."""
+    begin = end = cursor
+    for number, word in enumerate(words):
+        gap = gaps.match(text, end)
+        at = end if gap is None else gap.end()
+        if (number and at == end) or not text.startswith(word, at):
+            return None
+        begin = at if number == 0 else begin
+        end = at + len(word)
+    return begin, end
+
+
+def _search(words: list[str], text: str, cursor: int, gap: str) -> tuple[int, int] | None:
+    """By every division into gaps and words: a step may spell a tag that could be a gap. Compiling
+    a pattern of the whole step takes long for long ones."""
+    pattern = f"{gap}*({f'{gap}+'.join(map(re.escape, words))})"
+    match = re.compile(pattern).match(text, cursor)
+    return None if match is None else match.span(1)
 
 
 def _gap(text: str) -> str:

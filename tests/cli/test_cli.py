@@ -318,6 +318,20 @@ def test_a_terminated_job_leaves_no_partial_file(tiny_artifact: Path, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
+def test_a_reader_that_went_away_does_not_cost_the_scores(
+    tiny_artifact: Path, tmp_path: Path
+) -> None:
+    traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    traces.write_text((json.dumps(GOOD) + "\n") * 3, encoding="utf-8")
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", "from rfprm_runtime.cli import main; main()"]
+    arguments = ["score", str(traces), "-o", str(output), "-a", str(tiny_artifact)]
+    subprocess.run([*command, *arguments], stderr=write)
+    os.close(write)
+    assert len(_rows(output)) == 3
+
+
 def test_the_file_of_errors_does_not_take_the_place_of_the_input(
     tiny_artifact: Path, tmp_path: Path
 ) -> None:
