@@ -29,8 +29,9 @@ class PastCache:
                 self._pasts.move_to_end(key)
             return self._pasts.get(key)
 
-    def put(self, key: int, past: Past) -> None:
-        """Keep ``past`` in place of what ``key`` had, as the most recently used one."""
+    def put(self, key: int, past: Past) -> bool:
+        """Keep ``past`` in place of what ``key`` had, as the most recently used one. False where it
+        alone is more than the budget."""
         with self._lock:
             self._clear_dropped()
             self._remove(key)
@@ -41,6 +42,7 @@ class PastCache:
                 self._num_bytes += 0 if holders else block.num_bytes
             while self._num_bytes > self.max_bytes:
                 self._remove(next(iter(self._pasts)))
+            return key in self._pasts
 
     def drop(self, key: int) -> None:
         """Free what ``key`` has. Safe to call from a finalizer, which may interrupt anything."""

@@ -6,6 +6,7 @@ encode the new steps → run them after the past → read out
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from rfprm_runtime.readout import read_scores
 from rfprm_runtime.types import Float32Array, Mode, Trajectory, TrajectoryScore
 
 _NO_MARKERS = np.zeros(0, np.int64)
+_logger = logging.getLogger(__name__)
 
 
 class Session:
@@ -78,7 +80,8 @@ class Session:
         return self._host.score([self], [response])[0]
 
     def fork(self) -> Session:
-        """Another session with the same past, which is computed here if it is not at hand."""
+        """Another session with the same past, which is computed here if it is not at hand (unless
+        ``session_bytes`` is 0, so that none is kept)."""
         return self._host.fork(self)
 
     def close(self) -> None:
@@ -120,6 +123,7 @@ class SessionHost:
         self.cache = PastCache(max_bytes)
         self._lock = threading.Lock()
         self._keys = itertools.count()
+        self._warned = False
 
     def new_key(self) -> int:
         return next(self._keys)
@@ -184,7 +188,8 @@ class SessionHost:
 
     def fork(self, session: Session) -> Session:
         with self._in_use([session]):
-            if isinstance(self._backend, CachingBackend) and self.cache.get(session._key) is None:
+            keeps = isinstance(self._backend, CachingBackend) and self.cache.max_bytes > 0
+            if keeps and self.cache.get(session._key) is None:
                 row = TokenRow(session._token_ids, _NO_MARKERS)
                 self._remember(session, self._run([session], [row], keep=True)[0])
             fork = Session(
@@ -255,6 +260,14 @@ class SessionHost:
 
     def _remember(self, session: Session, result: Extended) -> None:
         if result.past is not None:
-            self.cache.put(session._key, result.past)
+            kept = self.cache.put(session._key, result.past)
+            if not kept and self.cache.max_bytes and not self._warned:
+                self._warned = True
+                _logger.warning(
+                    "the past of a session of %d tokens does not fit session_bytes=%d, so that it "
+                    "is computed again in every call; load the scorer with more",
+                    session.num_tokens,
+                    self.cache.max_bytes,
+                )
             if session._closed:  # meanwhile, by another thread
                 self.cache.drop(session._key)

@@ -156,6 +156,27 @@ def test_a_failing_backend_leaves_sessions_as_they_were(
         assert session.score() == scorer.score(session.question, STEPS)
 
 
+def test_where_no_past_is_kept_a_fork_computes_none(backend: CountingBackend) -> None:
+    with scorer_on(backend, session_bytes=0) as scorer, scorer.session(QUESTION) as session:
+        session.extend(STEPS[:1])
+        before = backend.num_tokens
+        fork = session.fork()
+        assert backend.num_tokens == before
+        fork.extend(STEPS[1:])
+        assert fork.score() == scorer.score(QUESTION, STEPS)
+
+
+def test_a_budget_that_is_too_small_for_one_past_is_told_once(
+    backend: CountingBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    with scorer_on(backend, session_bytes=1) as scorer, scorer.session(QUESTION) as session:
+        for step in STEPS:
+            session.extend([step])
+        assert session.score() == scorer.score(QUESTION, STEPS)
+    [record] = caplog.records
+    assert "does not fit session_bytes=1" in record.getMessage()
+
+
 def test_misuse_is_named(scorer: Scorer) -> None:
     session = scorer.session(QUESTION)
     with pytest.raises(BackendError, match="twice in this call; fork it"):
