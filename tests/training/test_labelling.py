@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llm_server import Server, serving, status
+from rfprm_runtime.errors import RfprmError
 from rfprm_training import TrainingError
 from rfprm_training.label_config import (
     LabelConfig,
@@ -129,6 +130,16 @@ def test_coherence_of_a_single_question_is_refused(tmp_path: Path) -> None:
     source = write_traces(tmp_path, count=1)
     with pytest.raises(TrainingError, match="the data has but one"):
         label_file(source, tmp_path / "o.jsonl", LabelConfig(), encoder=HashEncoder())
+
+
+@pytest.mark.parametrize("source", ["o.jsonl", "o.jsonl.errors.jsonl"])
+def test_no_input_is_overwritten(tmp_path: Path, source: str) -> None:
+    (tmp_path / source).write_text(json.dumps({"question": "q", "steps": ["a"]}) + "\n")
+    before = (tmp_path / source).read_bytes()
+    with pytest.raises(RfprmError, match="is the input itself"):
+        label_file(str(tmp_path / source), tmp_path / "o.jsonl", LabelConfig(), overwrite=True)
+    assert (tmp_path / source).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [source]
 
 
 def test_bad_records_are_listed_and_stop_nothing(tmp_path: Path) -> None:

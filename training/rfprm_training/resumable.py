@@ -11,6 +11,11 @@ from typing import Any
 from rfprm_training import TrainingError
 
 
+def errors_path_of(path: Path) -> Path:
+    """Where what failed on the way to ``path`` is listed."""
+    return path.with_name(path.name + ".errors.jsonl")
+
+
 class ResumableLines:
     """Lines for ``path`` in ``path.partial``, lines on what failed in ``path.errors.jsonl``.
 
@@ -23,7 +28,7 @@ class ResumableLines:
             raise TrainingError(f"{path} exists; choose another name, or use --overwrite")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.errors_path = path.with_name(path.name + ".errors.jsonl")
+        self.errors_path = errors_path_of(path)
         self._partial = path.with_name(path.name + ".partial")
         self._key_path = path.with_name(path.name + ".partial.json")
         self._check_key(key)
