@@ -86,8 +86,8 @@ def check_aggregation(name: str, how: object, manifest: Manifest | None = None) 
         check_choice(name, how, get_args(Aggregation), more=_OR_A_FUNCTION)
     if how == "trajectory" and manifest is not None and manifest.trajectory_readout is None:
         raise InvalidArgumentError(
-            f"{name} is 'trajectory', and the PRM {manifest.name!r} has no trajectory score; take "
-            "'reward', 'mean' or 'min'"
+            f"{name} is 'trajectory', and the PRM {manifest.name!r} has no trajectory score; rank "
+            "by 'reward', 'mean' or 'min'"
         )
 
 

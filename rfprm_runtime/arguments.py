@@ -37,7 +37,8 @@ def check_finite(name: str, value: object, *, more: str = "") -> None:
 
 def check_positive(name: str, value: object, of: str) -> None:
     """A finite number above 0, ``of`` something: seconds."""
-    if not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
+    check_finite(name, value, more=f", more than 0 {of}")
+    if value <= 0:  # type: ignore[operator]
         raise InvalidArgumentError(f"{name} is {shown(value)}, expected more than 0 {of}")
 
 

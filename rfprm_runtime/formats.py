@@ -121,10 +121,9 @@ def fields_of_generation(fields: dict[str, Any], index: int) -> dict[str, Any]:
 
 def _question_of_chat(fields: dict[str, Any]) -> Any:
     """What a user says last in the record's chat, whether or not it is answered there."""
-    chats = [fields[name] for name in CHAT_FIELDS if isinstance(fields.get(name), list)]
     asked = [
         content_of(message)
-        for message in (chats[0] if chats else ())
+        for message in chat_of(fields) or ()
         if isinstance(message, dict) and role_of(message) == "user"
     ]
     return asked[-1] if asked else None
@@ -163,9 +162,9 @@ def _candidate(
 def _trajectory(fields: dict[str, Any], split: SplitRule) -> Trajectory:
     if "steps" in fields:
         return _from_steps(fields, split)
-    for name in CHAT_FIELDS:
-        if isinstance(fields.get(name), list):
-            return _from_chat(fields[name], split)
+    chat = chat_of(fields)
+    if chat is not None:
+        return _from_chat(chat, split)
     thinking = next((fields[n] for n in THINKING_FIELDS if fields.get(n)), None)
     if thinking is None:
         return _from_text(fields, split)
@@ -225,6 +224,11 @@ def _from_chat(messages: list[Any], split: SplitRule) -> Trajectory:
     return Trajectory.from_text(question, text, split=split)
 
 
+def chat_of(fields: dict[str, Any]) -> list[Any] | None:
+    """The messages of a record that is a chat."""
+    return next((fields[name] for name in CHAT_FIELDS if isinstance(fields.get(name), list)), None)
+
+
 def role_of(message: dict[str, Any]) -> str:
     """``user``, ``assistant``, or whatever else a chat message says of who wrote it."""
     name = str(message.get("role", message.get("from"))).lower()
@@ -246,9 +250,9 @@ def _from_halves(question: Any, thinking: Any, response: str, split: SplitRule) 
 
 def question_of(fields: dict[str, Any]) -> Any:
     """The question of a record of any format. Raises :class:`InvalidTrajectoryError`."""
-    for name in CHAT_FIELDS:
-        if isinstance(fields.get(name), list):
-            return _from_chat(fields[name], "blank_lines").question
+    chat = chat_of(fields)
+    if chat is not None:
+        return _from_chat(chat, "blank_lines").question
     for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS):
         if name in fields:
             return fields[name]

@@ -18,7 +18,7 @@ from rfprm_runtime.progress import progress_bar
 from rfprm_runtime.records import Line, json_line, read_lines
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
-from rfprm_runtime.whole_files import check_target, replacing
+from rfprm_runtime.whole_files import check_target, errors_path_of, replacing
 
 ADDED_FIELDS = ("step_scores", "trajectory_score", "reward")
 WINDOW_FIELDS = ("windowed_from",)
@@ -59,7 +59,7 @@ def score_file(
     cannot be read or written.
     """
     check_target(output, reads=[traces])
-    summary = FileSummary(errors_path=output.with_name(output.name + ".errors.jsonl"))
+    summary = FileSummary(errors_path=errors_path_of(output))
     check_target(summary.errors_path, reads=[traces])
     names = ADDED_FIELDS + (WINDOW_FIELDS if overflow == "window" else ())
     added = {name: prefix + name for name in names}

@@ -31,6 +31,11 @@ def check_target(path: Path, *, reads: Iterable[Path] = ()) -> None:
             raise RfprmError(f"{path} is the input itself; choose another output file")
 
 
+def errors_path_of(output: Path) -> Path:
+    """Where what failed on the way to ``output`` is listed, a line each."""
+    return output.with_name(output.name + ".errors.jsonl")
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write beside ``path``, then take its place: a kill leaves the file that was there before."""
     with replacing(path) as file:
@@ -64,13 +69,19 @@ def replacing_path(path: Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Remove what killed processes left of the files that they were to write (``name`` may hold
     wildcards)."""
-    for partial in folder.glob(f".{name}.partial-*"):
-        owner = partial.name.rpartition("-")[2]
-        if owner.isdigit() and not is_running(int(owner)):
-            partial.unlink(missing_ok=True)
+    for partial in leftovers(folder, f".{name}.partial-*"):
+        partial.unlink(missing_ok=True)
 
 
-def is_running(process_id: int) -> bool:
+def leftovers(folder: Path, pattern: str) -> Iterator[Path]:
+    """What matches ``pattern`` and ends in the number of a process that no longer runs."""
+    for path in folder.glob(pattern):
+        owner = path.name.rpartition("-")[2]
+        if owner.isdigit() and not _is_running(int(owner)):
+            yield path
+
+
+def _is_running(process_id: int) -> bool:
     """Whether another process of this machine has that number. Of our own there may be leftovers,
     too: of an earlier process that had our number, as in a container each of them has."""
     if process_id == os.getpid():
@@ -79,6 +90,6 @@ def is_running(process_id: int) -> bool:
         os.kill(process_id, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # somebody else's
+        pass
     return True

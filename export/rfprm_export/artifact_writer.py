@@ -32,7 +32,7 @@ from rfprm_runtime.backends import NATIVE_NAME, ONNX_NAME, SAFETENSORS_NAME
 from rfprm_runtime.encoding import TOKENIZER_NAME
 from rfprm_runtime.manifest import GPU_PRECISIONS, MANIFEST_NAME, Manifest, ProductRecord
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.whole_files import is_running
+from rfprm_runtime.whole_files import leftovers
 
 
 def export_artifact(
@@ -242,10 +242,8 @@ def _replace(output: Path, partial: Path) -> None:
 def _remove_leftovers(output: Path) -> None:
     """What killed exports of the same artifact left behind."""
     for kind in ("partial", "replaced"):
-        for leftover in output.parent.glob(f".{output.name}.{kind}-*"):
-            owner = leftover.name.rpartition("-")[2]
-            if owner.isdigit() and not is_running(int(owner)):
-                shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in leftovers(output.parent, f".{output.name}.{kind}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _versions(*packages: str) -> dict[str, str]:

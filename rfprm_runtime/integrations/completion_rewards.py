@@ -27,7 +27,7 @@ from rfprm_runtime.arguments import (
 )
 from rfprm_runtime.errors import UNSCORABLE, InvalidTrajectoryError, RfprmError
 from rfprm_runtime.integrations.prompts import question_of
-from rfprm_runtime.manifest import read_manifest
+from rfprm_runtime.manifest import MANIFEST_NAME, read_manifest
 from rfprm_runtime.micro_batcher import MicroBatcher
 from rfprm_runtime.parsing import SplitRule, parse_trace
 from rfprm_runtime.rewards import DEFAULT_BETA, mixed_reward, unit_reward
@@ -71,9 +71,12 @@ class RewardSettings:
                 "no artifact: pass artifact=FOLDER (one that rfprm export wrote), or set "
                 "RFPRM_ARTIFACT"
             )
-        # Refused now, not at the first step.
-        manifest = read_manifest(Path(self.artifact))
+        if not Path(self.artifact, MANIFEST_NAME).is_file():
+            read_manifest(Path(self.artifact))  # says what is there instead
+        # Refused now, not at the first step; and not read for every sample, as verl asks for it.
         mixed_reward(0.0, 0.0, self.beta)
+        by_trajectory = self.process == "trajectory"
+        manifest = read_manifest(Path(self.artifact)) if by_trajectory else None
         check_aggregation("process", self.process, manifest)
         check_choice("split", self.split, get_args(SplitRule))
         check_choice("overflow", self.overflow, get_args(Overflow))

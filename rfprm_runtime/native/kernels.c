@@ -432,6 +432,12 @@ typedef struct {
     int64_t position;
 } AttentionRow;
 
+/* The first `count` lanes of x, which may be all or none, and 0 in the others. */
+INLINE vec up_to(vec x, int64_t count) {
+    for (int64_t lane = count > 0 ? count : 0; lane < LANES; lane++) x[lane] = 0;
+    return x;
+}
+
 /* `rows` queries against one page. */
 INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int64_t first_key,
                         int64_t head_dim) {
@@ -480,14 +486,10 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
         vec total = load(row[r].weights) * shrink[r], sum = {0}, best = {0};
         for (int key = 0; key < PAGE; key += LANES) {
             vec weight = exp2_vec(load(weights[r] + key) - now);
-            if (key + LANES > seen) /* masked ones are tiny, but they are to be nothing */
-                for (int64_t lane = seen > key ? seen - key : 0; lane < LANES; lane++)
-                    weight[lane] = 0;
+            weight = up_to(weight, seen - key); /* masked ones are tiny, and are to be nothing */
             total = total + weight;
             weight = weight * load(page->value_units + key);
-            if (key + LANES > seen) /* what a page held before may be no number */
-                for (int64_t lane = seen > key ? seen - key : 0; lane < LANES; lane++)
-                    weight[lane] = 0;
+            weight = up_to(weight, seen - key); /* what a page held before may be no number */
             sum = sum + weight;
             best = vmax(best, weight);
             store(weights[r] + key, weight);

@@ -146,8 +146,9 @@ class Searcher:
             check_has("strategy", strategy, "choose", "an object such as BeamSearch()")
         if budget is not None:
             check_has("budget", budget, "max_depth", "a Budget: Budget(max_tokens=…)")
-        check_aggregation("value", value, getattr(scorer, "manifest", None))
-        check_aggregation("final", final, getattr(scorer, "manifest", None))
+        manifest = getattr(scorer, "manifest", None)
+        check_aggregation("value", value, manifest)
+        check_aggregation("final", final, manifest)
         check_finite("min_step_score", min_step_score)
         self._scorer, self._proposer = scorer, proposer
         self._strategy = strategy if strategy is not None else BeamSearch()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rfprm_runtime.formats import CHAT_FIELDS, THINKING_FIELDS, content_of, role_of, text_of
+from rfprm_runtime.formats import THINKING_FIELDS, chat_of, content_of, role_of, text_of
 from rfprm_runtime.types import Trajectory
 
 MESSAGES_FIELD = "messages"
@@ -43,7 +43,7 @@ def renamed_for_trl(names: list[str]) -> dict[str, str]:
 
 def _written(fields: dict[str, Any], trajectory: Trajectory) -> str:
     has_parts = "steps" in fields or any(fields.get(name) for name in THINKING_FIELDS)
-    chat = next((fields[n] for n in CHAT_FIELDS if isinstance(fields.get(n), list)), None)
+    chat = chat_of(fields)
     if "steps" not in fields and chat is not None:
         answer = [item for item in chat if role_of(item) == "assistant"][-1]
         has_parts = bool(answer.get("reasoning_content"))
@@ -60,7 +60,6 @@ def _with_tags(thinking: str, response: str) -> str:
 
 
 def _system_messages(fields: dict[str, Any]) -> list[dict[str, str]]:
-    chat = next((fields[n] for n in CHAT_FIELDS if isinstance(fields.get(n), list)), None)
-    messages = [message for message in chat or () if isinstance(message, dict)]
+    messages = [message for message in chat_of(fields) or () if isinstance(message, dict)]
     texts = [content_of(message) for message in messages if role_of(message) == "system"]
     return [{"role": "system", "content": text} for text in texts if isinstance(text, str)]

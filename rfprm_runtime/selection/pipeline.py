@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.aggregation import check_aggregation
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.manifest import Manifest
 from rfprm_runtime.records import json_line
@@ -35,7 +36,7 @@ from rfprm_runtime.selection.scoring import provenance, score_missing, settle
 from rfprm_runtime.selection.settings import OutputOptions, RayWorkers, Scoring
 from rfprm_runtime.selection.summary import SelectionSummary
 from rfprm_runtime.selection.work_folder import WorkFolder
-from rfprm_runtime.whole_files import check_target, remove_leftovers, replacing
+from rfprm_runtime.whole_files import check_target, errors_path_of, remove_leftovers, replacing
 
 _MAX_ERRORS_TOLD = 10
 
@@ -92,7 +93,7 @@ def select_traces(
         plan = opened.plan(scoring.shard_rows)
         check_rows(opened, scoring, options)
         output.parent.mkdir(parents=True, exist_ok=True)
-        for name in (output.name, _errors_path(output).name):
+        for name in (output.name, errors_path_of(output).name):
             remove_leftovers(output.parent, glob.escape(name))
         folder = options.work or output.with_name(output.name + ".work")
         work = WorkFolder(folder, provenance(plan, manifest, scoring))
@@ -111,19 +112,16 @@ def select_traces(
 
 def _check_targets(output: Path, report: Path | None, source: Path) -> None:
     check_target(output, reads=[source])
-    check_target(_errors_path(output), reads=[source])
+    check_target(errors_path_of(output), reads=[source])
     if report is not None:
         check_target(report, reads=[source])
-        if report.absolute() in (output.absolute(), _errors_path(output).absolute()):
+        if report.absolute() in (output.absolute(), errors_path_of(output).absolute()):
             raise RfprmError(f"--report {report} is the file of the rows; name another one")
 
 
 def _check_before_scoring(rule: Selection, options: OutputOptions, manifest: Manifest) -> None:
     """What would fail in the end is not worth hours of scoring."""
-    if rule.score == "trajectory" and manifest.trajectory_readout is None:
-        raise RfprmError(
-            f"the PRM {manifest.name!r} has no trajectory score; rank by 'reward', 'mean' or 'min'"
-        )
+    check_aggregation("score", rule.score, manifest)
     if options.report is not None:
         from rfprm_runtime.selection.report import check_extras
 
@@ -195,12 +193,8 @@ def _order(choice: Choice) -> NDArray[np.int64]:
     return np.argsort(np.argsort(choice.chosen))
 
 
-def _errors_path(output: Path) -> Path:
-    return output.with_name(output.name + ".errors.jsonl")
-
-
 def _write_errors(run: _Run) -> SelectionSummary:
-    path = _errors_path(run.output)
+    path = errors_path_of(run.output)
     summary = SelectionSummary(errors_path=path, work_path=run.work.path)
     with replacing(path) as file:
         for shard in run.plan.shards:

@@ -14,6 +14,7 @@ from rfprm_runtime.formats import (
     RESPONSE_FIELDS,
     TEXT_FIELDS,
     THINKING_FIELDS,
+    chat_of,
     content_of,
     fields_of_generation,
     trajectory_from_fields,
@@ -62,7 +63,7 @@ def _read_from(fields: dict[str, Any]) -> set[str]:
     """The fields that the trace was read from."""
     if "steps" in fields:
         return {"steps", "response"}
-    if any(isinstance(fields.get(name), list) for name in CHAT_FIELDS):
+    if chat_of(fields) is not None:
         return set()  # a chat may hold more than its last question and answer
     thinking = next((name for name in THINKING_FIELDS if fields.get(name)), None)
     names = (*TEXT_FIELDS, *RESPONSE_FIELDS, "answer") if thinking is None else RESPONSE_FIELDS

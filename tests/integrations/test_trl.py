@@ -159,7 +159,7 @@ def test_wrong_settings_are_refused_at_once(artifact: str) -> None:
         ({"split": "line"}, "split is 'line', expected one of"),
         ({"overflow": "cut"}, "overflow is 'cut', expected one of"),
         ({"num_threads": 0}, "num_threads is 0, expected a whole number"),
-        ({"answer_timeout": float("inf")}, "answer_timeout is inf, expected more than 0 seconds"),
+        ({"answer_timeout": float("inf")}, "answer_timeout is inf, expected a finite number"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_at_once(

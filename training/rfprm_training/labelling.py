@@ -24,7 +24,7 @@ from rfprm_runtime.formats import Candidate
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.sources import Record, read_records
 from rfprm_runtime.types import Trajectory
-from rfprm_runtime.whole_files import check_target
+from rfprm_runtime.whole_files import check_target, errors_path_of
 from rfprm_training import TrainingError
 from rfprm_training.encoders import SentenceEncoder, SentenceTransformerEncoder
 from rfprm_training.expert.budget import BudgetSpentError, Usage
@@ -33,7 +33,7 @@ from rfprm_training.expert.judge import StepJudge
 from rfprm_training.label_config import LabelConfig
 from rfprm_training.pairing import pair_steps
 from rfprm_training.reservoir import Negative, NegativePool, sample_steps
-from rfprm_training.resumable import ResumableLines, errors_path_of
+from rfprm_training.resumable import ResumableLines
 from rfprm_training.rewarded import RewardedTrajectory, known_or_none, question_key
 from rfprm_training.step_rewards import (
     alignment_rewards,

@@ -8,12 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rfprm_runtime.whole_files import errors_path_of
 from rfprm_training import TrainingError
-
-
-def errors_path_of(path: Path) -> Path:
-    """Where what failed on the way to ``path`` is listed."""
-    return path.with_name(path.name + ".errors.jsonl")
 
 
 class ResumableLines:

@@ -56,6 +56,7 @@ from rfprm_runtime.manifest import (
     read_manifest,
 )
 from rfprm_runtime.report import engine_rows, print_rows
+from rfprm_runtime.types import Trajectory
 
 EnginePrecision = Literal["fp16", "bf16", "fp8", "w8a16", "fp32"]
 LogLevel = Literal["error", "warning", "info", "verbose"]
@@ -152,8 +153,7 @@ def export_trt(
         of_derived = {"--traces": traces, "--batch": batch, "--batch-tokens": batch_tokens}
         _refuse(of_derived, "for deriving profiles, and --profile says them")
         parse_profiles(profile, sys.maxsize)  # the model's positions are not known yet
-    if traces is not None:
-        read_traces(traces)
+    typical = read_traces(traces) if traces is not None else []
     precision = precision or "fp16"
     options = BuildOptions(
         precision=read_manifest(source).precision if is_artifact else precision,
@@ -197,7 +197,7 @@ def export_trt(
         if engine_from is not None:
             report = reuse_engine(folder, manifest, engine_from, output, overwrite=overwrite)
         else:
-            profiles = _profiles(profile, traces, folder, manifest, batch, batch_tokens)
+            profiles = _profiles(profile, typical, folder, manifest, batch, batch_tokens)
             with _progress(console) as on_progress:
                 report = write_engine_artifact(
                     folder,
@@ -224,7 +224,7 @@ def _refuse(options: Mapping[str, object], reason: str) -> None:
 
 def _profiles(
     requested: list[str] | None,
-    traces: Path | None,
+    typical: list[Trajectory],
     folder: Path,
     manifest: Manifest,
     batch: int | None,
@@ -234,7 +234,7 @@ def _profiles(
         return parse_profiles(requested, manifest.max_positions)
     return derive_profiles(
         manifest.max_positions,
-        lengths=lengths_of(traces, folder, manifest) if traces else (),
+        lengths=lengths_of(typical, folder, manifest),
         max_batch_size=batch or DEFAULT_BATCH_SIZE,
         max_batch_tokens=batch_tokens or DEFAULT_BATCH_TOKENS,
     )

@@ -5,7 +5,7 @@ Knows lengths and batch sizes, no TensorRT.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,12 +97,12 @@ def parse_profile(text: str, max_positions: int) -> EngineProfile:
     return make_profile(int(batch), int(length))
 
 
-def lengths_of(traces: Path, folder: Path, manifest: Manifest) -> list[int]:
-    """Tokens of each trace in a JSONL file, encoded as the artifact at ``folder`` does it."""
+def lengths_of(traces: Iterable[Trajectory], folder: Path, manifest: Manifest) -> list[int]:
+    """Tokens of each trace, encoded as the artifact at ``folder`` does it."""
     encoder = TrajectoryEncoder.load(
         folder, manifest.prompt, vocab_size=manifest.backbone.vocab_size
     )
-    return [encoder.encode(trajectory).num_tokens for trajectory in read_traces(traces)]
+    return [encoder.encode(trajectory).num_tokens for trajectory in traces]
 
 
 def read_traces(traces: Path) -> list[Trajectory]:

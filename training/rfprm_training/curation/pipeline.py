@@ -13,7 +13,7 @@ from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.formats import Candidate
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.sources import Record, read_questions, read_records
-from rfprm_runtime.whole_files import check_target
+from rfprm_runtime.whole_files import check_target, write_whole
 from rfprm_training import TrainingError
 from rfprm_training.curation.config import CurationConfig
 from rfprm_training.curation.contamination import EvaluationQuestions
@@ -158,8 +158,5 @@ def _report_path(output: Path) -> Path:
 
 
 def _write_report(output: Path, report: CurationReport) -> None:
-    path = _report_path(output)
-    partial = path.with_name(path.name + ".partial")
     text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(_report_path(output), text + "\n")
