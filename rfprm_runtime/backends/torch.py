@@ -1,12 +1,12 @@
 """The network, defined once: training trains it, export verifies against it, tests use it.
 
 Parameter names are Hugging Face's, so a state dict of a Llama, Qwen2 or Qwen3 checkpoint fits.
-The only file of the runtime that imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -255,6 +255,34 @@ def build_network(shape: Backbone, head: Head, weights: Mapping[str, NDArray[Any
     return network.float().eval()
 
 
+def load_network(path: Path, manifest: Manifest) -> PRMNetwork:
+    """From the ``model.safetensors`` of an artifact. Raises :class:`BackendError` as
+    :func:`build_network` does."""
+    try:
+        from safetensors.numpy import load_file
+    except ImportError:
+        raise MissingExtraError("safetensors", "train", "the torch backend") from None
+    return build_network(manifest.backbone, manifest.head, load_file(path))
+
+
+@contextmanager
+def moving_to(device: torch.device) -> Iterator[None]:
+    """Weights move to ``device`` inside; :class:`BackendError` where torch cannot."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        raise BackendError(
+            f"torch {torch.__version__} cannot move the network to {device}: {error}; "
+            "ask for another device, or free memory there"
+        ) from error
+
+
+def describe(device: torch.device, dtype: DType) -> str:
+    """Engine, version and device, for people."""
+    narrow = "" if dtype == "float32" else f", {dtype}"
+    return f"torch {torch.__version__}, {device}{narrow}"
+
+
 class TorchBackend:
     """The reference network behind the protocol: one row a call, float32 on a CPU."""
 
@@ -274,26 +302,15 @@ class TorchBackend:
         # after the last layer keep what they have.
         for part in (network.model.embed_tokens, network.model.layers):
             part.to(getattr(torch, dtype))
-        try:
+        with moving_to(self._device):
             self._network: PRMNetwork | None = network.to(self._device)
-        except (RuntimeError, AssertionError) as error:
-            raise BackendError(
-                f"torch {torch.__version__} cannot move the network to {self._device}: {error}; "
-                "ask for another device, or free memory there"
-            ) from error
         self.limits = BackendLimits()
-        narrow = "" if dtype == "float32" else f", {dtype}"
-        self.description = f"torch {torch.__version__}, {self._device}{narrow}"
+        self.description = describe(self._device, dtype)
 
     @classmethod
     def load(cls, path: Path, manifest: Manifest, **options: Any) -> Self:
         """From the ``model.safetensors`` of an artifact; ``options`` are those of the class."""
-        try:
-            from safetensors.numpy import load_file
-        except ImportError:
-            raise MissingExtraError("safetensors", "train", "the torch backend") from None
-        network = build_network(manifest.backbone, manifest.head, load_file(path))
-        return cls(network, **options)
+        return cls(load_network(path, manifest), **options)
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         if self._network is None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,10 @@ from rfprm_export.checkpoint import LoadedPRM, load_prm
 from rfprm_export.verify import scorer_over
 from rfprm_runtime.backends.base import CachingBackend
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend, TorchPast
+from rfprm_runtime.backends.packed_torch.forward import PassOutputs
+from rfprm_runtime.backends.packed_torch.graphs import Launch, PassGraphs
+from rfprm_runtime.backends.packed_torch.plan import PassShape
+from rfprm_runtime.backends.packed_torch.weights import pack_weights
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.batching import Extension, TokenBatch
 from rfprm_runtime.errors import BackendError, InvalidArgumentError
@@ -125,11 +133,11 @@ def test_half_the_bits_change_scores_a_little(dtype: Any, tmp_path: Path) -> Non
         assert scorer.backend_description.endswith(f"{dtype}, packed")
         rounded = scorer.score_batch(traces)[0].step_scores
     assert 0 < np.abs(rounded - exact).max() < 0.05
-    network = _packed(prm, dtype=dtype)._network
-    assert network is not None
+    network = _network(prm)
+    kept = pack_weights(network, torch.device("cpu"), getattr(torch, dtype))
     # The norm and the head keep their bits, as in exported graphs.
-    weights = prm.weights["model.norm.weight"]
-    np.testing.assert_array_equal(network.model.norm.weight.detach().numpy(), weights)
+    assert torch.equal(kept.norm.weight, network.model.norm.weight)
+    assert kept.layers[0].down.weight.dtype == getattr(torch, dtype)
 
 
 def test_an_artifact_is_opened_packed_on_request(tmp_path: Path) -> None:
@@ -166,3 +174,97 @@ def test_misuse_is_named(tmp_path: Path) -> None:
     backend.close()
     with pytest.raises(BackendError, match="closed"):
         backend.extend([Extension(np.arange(3), np.array([2]))])
+
+
+def _as_graphs(backend: PackedTorchBackend, **options: Any) -> PassGraphs:
+    """Passes of ``backend`` as graphs, captured by a stand-in that runs the launches again and
+    writes what they return where the first outputs were, as a CUDA graph does."""
+
+    def capture(launch: Launch) -> tuple[Callable[[], None], PassOutputs]:
+        outputs = launch()
+
+        def replay() -> None:
+            again = launch()
+            outputs.logits.copy_(again.logits)
+            if outputs.kept is not None and again.kept is not None:
+                outputs.kept.copy_(again.kept)
+
+        return replay, outputs
+
+    backend._graphs = PassGraphs(backend._launch, torch.device("cpu"), capture=capture, **options)
+    return backend._graphs
+
+
+def test_a_pass_padded_to_the_shape_of_a_graph_gives_the_same(tmp_path: Path) -> None:
+    prm = _prm(tmp_path)
+    backend, plain = _packed(prm), _packed(prm)
+    graphs = _as_graphs(backend)
+    rng = np.random.default_rng(4)
+    for turn in range(4):
+        sizes = (50 - turn, 7, 31 + turn)
+        ids = [rng.integers(0, 200, size) for size in sizes]
+        first = [Extension(x, np.array([len(x) - 1]), keep=i != 1) for i, x in enumerate(ids)]
+        pasts: list[list[Any]] = []
+        for one in (backend, plain):
+            opened = one.extend(first)
+            new = np.arange(9 + turn)
+            second = [Extension(new, np.array([3, 8]), x.past) for x in opened]
+            pasts.append([*opened, *one.extend(second), *one.extend(second[1:])])
+        for found, expected in zip(*pasts, strict=True):
+            np.testing.assert_allclose(found.logits, expected.logits, atol=2e-5)
+            assert (found.past is None) == (expected.past is None)
+            if found.past is not None:
+                for a, b in zip(found.past.blocks, expected.past.blocks, strict=True):
+                    assert torch.allclose(a.content, b.content, atol=2e-5)
+    assert 0 < len(graphs._captured) < 12  # passes, of fewer shapes once they are rounded up
+
+
+def test_what_a_graph_returned_outlives_the_next_pass(tmp_path: Path) -> None:
+    backend = _packed(_prm(tmp_path))
+    _as_graphs(backend)
+    found = [
+        backend.extend([Extension(np.full(20, token), np.array([19]), keep=True)])[0]
+        for token in (5, 6, 7, 8)
+    ]
+    contents = [extended.past.blocks[0].content for extended in found]  # type: ignore[union-attr]
+    assert len({tuple(extended.logits[0]) for extended in found}) == 4
+    assert not any(torch.equal(contents[0], other) for other in contents[1:])
+
+
+def test_long_pasts_and_old_shapes_are_no_graphs(tmp_path: Path) -> None:
+    prm = _prm(tmp_path)
+    backend = _packed(prm)
+    graphs = _as_graphs(backend, max_past_bytes=0)
+    item = Extension(np.arange(20), np.array([19]), keep=True)
+    for _ in range(3):
+        (opened,) = backend.extend([item])
+        backend.extend([Extension(np.arange(4), np.array([3]), opened.past)])
+    assert [shape.past_tokens for shape in graphs._captured] == [0]
+
+
+def test_a_shape_has_room_for_what_it_was_rounded_up_from() -> None:
+    rng = np.random.default_rng(5)
+    for sizes in rng.integers(1, 5000, (200, 8)).tolist():
+        exact = PassShape(*sizes)
+        room = exact.rounded_up()
+        assert all(a <= b for a, b in zip(exact.sections, room.sections, strict=True))
+        assert room.tokens <= 1.13 * exact.tokens + 8
+        assert room.rounded_up() == room
+    empty = PassShape(40, 2, 3, kept=0, past_tokens=0, keys=0, longest_query=30, longest_key=30)
+    assert (empty.rounded_up().kept, empty.rounded_up().keys) == (0, 0)
+
+
+def test_fused_operations_are_the_plain_ones() -> None:
+    """In Triton's interpreter, which needs no GPU; benchmarks.gpu compares them on one."""
+    pytest.importorskip(
+        "triton", reason="Triton, which CPU builds of torch come without, is absent"
+    )
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", str(Path(__file__).parent.parent / "fused_operations.py")],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == ["add_norm", "rotate_heads", "swiglu"]
