@@ -107,6 +107,19 @@ def reference_for(
     return Reference(description, label, trajectories, scores)
 
 
+def recorded_reference(checkpoint: Path) -> Reference:
+    """The recorded scores of the gate's traces. Raises :class:`ExportError` where ``checkpoint``
+    holds none, or those of another state of it."""
+    path = gate_traces_path()
+    recorded = _read_recorded(checkpoint, path, REFERENCE_NAMES["gate"])
+    return Reference(
+        f"recorded: {recorded.reference}",
+        "shipped gate traces",
+        read_trajectories(path),
+        recorded.scores,
+    )
+
+
 def score_by_reference(
     prm: LoadedPRM, trajectories: Sequence[Trajectory]
 ) -> tuple[str, list[TrajectoryScore]]:
