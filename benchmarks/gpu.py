@@ -34,8 +34,7 @@ from rfprm_export.weights import config_fields
 from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend
 from rfprm_runtime.backends.torch import PRMNetwork
-from rfprm_runtime.batching import BackendLimits, Extension, pad_batch, plan_batches
-from rfprm_runtime.encoding import TokenRow
+from rfprm_runtime.engine.rows import BackendLimits, Extension, TokenRow, pad_batch, plan_batches
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.manifest import Backbone, Head
 

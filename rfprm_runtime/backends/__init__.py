@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.arguments import check_flag
-from rfprm_runtime.backends.base import Backend
-from rfprm_runtime.cores import usable_cores
+from rfprm_runtime.engine.backend import Backend
+from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.errors import ArtifactError, BackendError, RfprmError
 from rfprm_runtime.manifest import Manifest
 from rfprm_runtime.types import Mode

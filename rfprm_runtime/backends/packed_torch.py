@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rfprm_runtime.arguments import check_whole
 from rfprm_runtime.backends.torch import DType, PRMNetwork, TorchBackend, mix
-from rfprm_runtime.batching import BackendLimits, Extended, Extension, TokenBatch
+from rfprm_runtime.engine.rows import BackendLimits, Extended, Extension, TokenBatch
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.rotary import rotary_tables
 
@@ -37,7 +37,7 @@ class TorchBlock:
 
 @dataclass(frozen=True, eq=False)
 class TorchPast:
-    """A :class:`~rfprm_runtime.batching.Past` of blocks, one for each extension that made it."""
+    """A :class:`~rfprm_runtime.engine.rows.Past` of blocks, one for each extension that made it."""
 
     blocks: tuple[TorchBlock, ...]
 
@@ -53,7 +53,7 @@ class TorchPast:
 
 
 class PackedTorchBackend(TorchBackend):
-    """A :class:`~rfprm_runtime.backends.base.CachingBackend`, to the rounding of its type: a
+    """A :class:`~rfprm_runtime.engine.backend.CachingBackend`, to the rounding of its type: a
     score may differ by about 1e-6 (float32) or 1e-2 (bfloat16) with what runs beside it."""
 
     def __init__(
@@ -81,7 +81,7 @@ class PackedTorchBackend(TorchBackend):
         return np.concatenate([extended.logits for extended in self.extend(items)])
 
     def extend(self, extensions: Sequence[Extension], threads: int = 1) -> list[Extended]:
-        """See :class:`~rfprm_runtime.backends.base.CachingBackend`."""
+        """See :class:`~rfprm_runtime.engine.backend.CachingBackend`."""
         network = self._network
         if network is None:
             raise BackendError("the backend was closed; load the scorer again")

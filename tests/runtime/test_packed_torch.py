@@ -12,10 +12,10 @@ import torch
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import LoadedPRM, load_prm
 from rfprm_export.verify import scorer_over
-from rfprm_runtime.backends.base import CachingBackend
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend, TorchPast
 from rfprm_runtime.backends.torch import TorchBackend, build_network
-from rfprm_runtime.batching import Extension, TokenBatch
+from rfprm_runtime.engine.backend import CachingBackend
+from rfprm_runtime.engine.rows import Extension, TokenBatch
 from rfprm_runtime.errors import BackendError, InvalidArgumentError
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Trajectory
