@@ -77,9 +77,8 @@ class MicroBatcher:
         Raises :class:`BackendError` where the batcher is closed and
         :class:`InvalidTrajectoryError` for what is no trajectory.
         """
-        if not isinstance(
-            trajectory, (Trajectory, RfprmError)
-        ):  # here, where no place in a batch is named
+        # Here, where no place in a batch is named.
+        if not isinstance(trajectory, (Trajectory, RfprmError)):
             raise InvalidTrajectoryError(
                 f"got {type(trajectory).__name__}, expected a Trajectory; build one with "
                 "Trajectory(question=…, steps=[…]) or Trajectory.from_text(question, text)"

@@ -87,18 +87,17 @@ class Scorer:
         """Open an artifact folder (``prm.json``, ``tokenizer.json``, a model).
 
         ``backend``: ``auto`` picks by what the artifact holds and this machine can run (see
-        :attr:`backend_description`); ``tensorrt``, ``native``, ``onnx``, ``torch`` or ``fake`` is
+        :attr:`backend_description`); any other name in :data:`rfprm_runtime.backends.KINDS` is
         used or an error is raised. ``mode``: ``throughput`` scores a trace on each
         core, ``latency`` one trace on all of them, ``auto`` splits traces only while there are
         fewer of them than cores (``native``; ``onnx`` has to be told when it is loaded, and runs a
         trace on one core otherwise); scores are the same to the bit. ``share_prefixes``: tokens
-        with which several traces of a batch begin are computed once, where the backend can go on
-        from a past (``native`` and packed ``torch`` can). ``session_bytes``: what open sessions may
-        keep between calls; what the least recently used ones had is dropped beyond it and computed
-        again when they go on. ``check_integrity=False`` skips the sha256 of the files.
-        ``backend_options`` go to the backend: ``num_threads`` for ``native`` and ``onnx``,
-        ``provider`` and ``provider_options`` for ``onnx``, ``device``, ``dtype`` and ``packed`` for
-        ``torch``, ``device`` and ``num_streams`` for ``tensorrt``.
+        with which several traces of a batch begin are computed once, where the backend can continue
+        from a past (a :class:`~rfprm_runtime.engine.backend.CachingBackend`). ``session_bytes``:
+        what open sessions may keep between calls; what the least recently used ones had is dropped
+        beyond it and computed again when they go on. ``check_integrity=False`` skips the sha256 of
+        the files. ``backend_options`` go to the backend, ``num_threads=2`` for example; its class
+        says what they mean, and :func:`rfprm_runtime.backends.option_names` which there are.
 
         Raises :class:`~rfprm_runtime.errors.ArtifactError` (or one of its kinds) where the folder
         is missing, incomplete, modified or made for another version,
@@ -273,10 +272,9 @@ class Scorer:
         """A trace that grows: its steps are scored as they come, its past is computed once.
 
         Raises :class:`InvalidTrajectoryError` for a blank question and
-        :class:`TraceTooLongError` for one that leaves no positions. A backend without a cache
-        (all but ``native`` and packed ``torch``) runs the whole trace again at each call; scores of
-        the native one are the same to the bit as without a session, those of the others to the
-        rounding of their precision.
+        :class:`TraceTooLongError` for one that leaves no positions. A backend that keeps no pasts
+        runs the whole trace again at each call; scores of the native one are the same to the bit as
+        without a session, those of the others to the rounding of their precision.
         """
         return self._sessions.open(question)
 

@@ -14,7 +14,6 @@ from rfprm_export.checkpoint import LoadedPRM, load_prm
 from rfprm_export.verify import scorer_over
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend, TorchPast
 from rfprm_runtime.backends.torch import TorchBackend, build_network
-from rfprm_runtime.engine.backend import CachingBackend
 from rfprm_runtime.engine.rows import Extension, TokenBatch
 from rfprm_runtime.errors import BackendError, InvalidArgumentError
 from rfprm_runtime.scorer import Scorer
@@ -105,7 +104,7 @@ def test_sessions_and_batches_through_the_scorer(tmp_path: Path) -> None:
     with scorer_over(prm, TorchBackend(_network(prm), device="cpu")) as scorer:
         expected = scorer.score_batch(traces)
     with scorer_over(prm, _packed(prm)) as scorer:
-        assert isinstance(scorer._backend, CachingBackend)
+        assert scorer._engine.keeps_pasts
         found = scorer.score_batch(traces)
         session = scorer.session(question)
         step_scores = [float(session.extend([step])[0]) for step in steps]

@@ -107,6 +107,24 @@ def test_errors_can_take_the_place_of_scores() -> None:
     assert sum(called) == 2
 
 
+def test_an_error_rides_along_in_its_place() -> None:
+    good = Trajectory(question="q", steps=["fine"])
+    unread = InvalidTrajectoryError("not JSON")
+    long = Trajectory(question="q", steps=["x" * 600])
+    called: list[int] = []
+    with fake_scorer() as scorer:
+        found = scorer.score_batch(
+            [unread, good, long, unread], on_error="return", on_scored=called.append
+        )
+        assert found[0] is found[3] is unread
+        assert found[1] == scorer.score("q", ["fine"])
+        assert isinstance(found[2], TraceTooLongError)
+        with pytest.raises(InvalidTrajectoryError, match=r"^item 1 \(from 0\): not JSON$"):
+            scorer.score_batch([good, unread, long], on_scored=called.append)
+        assert scorer.score_batch([unread], on_error="return") == [unread]
+    assert called == [1]
+
+
 def test_a_trace_that_is_too_long_is_named_among_others() -> None:
     good = Trajectory(question="q", steps=["fine"])
     long = Trajectory(question="q", steps=["x" * 600])
