@@ -19,7 +19,7 @@ class RfprmError(Exception):
     """Base of every error this library raises on purpose."""
 
     def at(self, place: str) -> RfprmError:
-        """The same with ``place`` before its message: which one of several items it is about."""
+        """A copy whose message begins with ``place``: which of several items it is about."""
         placed = copy.copy(self)
         placed.args = (f"{place}: {self}", *self.args[1:])
         return placed
@@ -124,8 +124,8 @@ class MissingExtraError(RfprmError, ImportError):
 def around_errors(
     items: Sequence[Item | RfprmError], call: Callable[[list[Item]], Iterable[Result]]
 ) -> list[Result | RfprmError]:
-    """What ``call`` makes of those ``items`` that are no errors, one result for each, and the
-    errors in their places. Where all are errors there is no call."""
+    """Call ``call`` with the ``items`` that are not errors; its results, one for each of them, and
+    the errors, all in their places. ``call`` is not called without items."""
     good = [item for item in items if not isinstance(item, RfprmError)]
     results = iter(call(good) if good else ())
     return [item if isinstance(item, RfprmError) else next(results) for item in items]

@@ -40,8 +40,8 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Written:
-    """What a session holds; replaced as a whole, so that an interrupt finds the one or the other.
-    Forks share it."""
+    """What a session holds. Never changed, only replaced, so an interrupt finds no half update and
+    forks can share it."""
 
     steps: tuple[str, ...]
     step_scores: Float32Array
@@ -128,16 +128,16 @@ class Session:
 
 @dataclass(frozen=True)
 class _Turn:
-    """A session, and what one call puts behind it."""
+    """A session and what one call adds to it."""
 
     session: Session
     texts: tuple[str, ...]
     row: TokenRow
-    """All tokens of the session with the new ones behind them; markers in the new ones alone."""
+    """All tokens of the session, then the new ones; markers only in the new ones."""
 
 
 _Texts = tuple[tuple[str, ...], TokenRow]
-"""Steps, or a response, that can be used, and their tokens."""
+"""Checked steps, or a checked response, and their tokens."""
 _Read = Callable[[Session, Sequence[str]], _Texts]
 
 
@@ -179,7 +179,7 @@ class SessionHost:
         scores = [read_scores(r.logits, self._manifest.step_readout) for r in results]
         grown = [_grown(turn, own) for turn, own in zip(turns, scores, strict=True)]
         for turn, written, result in zip(turns, grown, results, strict=True):
-            # In this order: the past of fewer tokens than there are is of use, one of more is not.
+            # In this order: a past that is too short is still a prefix, a longer one is not.
             turn.session._written = written
             self._remember(turn.session, result)
         return scores
@@ -231,8 +231,8 @@ class SessionHost:
         read: _Read,
         on_error: OnError,
     ) -> Iterator[list[_Turn | RfprmError]]:
-        """Claim the sessions for this call and ``read`` what each was given; what is in the way of
-        one of them stands in its place."""
+        """Claim the sessions for this call and ``read`` what each was given. A session that cannot
+        take part has its error in its place."""
         with self._engine.call(), self._claimed(sessions) as refusals:
             turns = [
                 refusal or self._turn(session, texts, read)
@@ -268,9 +268,10 @@ class SessionHost:
 
     @contextmanager
     def _claimed(self, sessions: Sequence[Session]) -> Iterator[list[BackendError | None]]:
-        """Nobody else uses the sessions inside; why one cannot be used stands in its place.
+        """Keep other calls away from the sessions. One that cannot be claimed, because it is closed
+        or in use, has its error in its place.
 
-        Raises for what no call can mean: another scorer's sessions, or one session twice.
+        Raises where the call itself makes no sense: another scorer's session, or one named twice.
         """
         claimed: list[Session] = []
         try:

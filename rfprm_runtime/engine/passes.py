@@ -33,9 +33,9 @@ class Passes(Protocol):
         """Trees over ``items``, each of items with the same past."""
         ...
 
-    def has_room(self, lengths: Sequence[int], fair: int) -> bool:
-        """Whether rows of these lengths, the longest first, fit one pass; ``fair``: the tokens that
-        are each core's share of what is ready."""
+    def fits(self, num_rows: int, longest: int, num_tokens: int, fair: int) -> bool:
+        """Whether so many rows, with ``num_tokens`` together, fit one pass; ``fair``: the tokens
+        that are each core's share of what is ready."""
         ...
 
     def threads_for(self, num_rows: int, available: int) -> int:
@@ -66,9 +66,9 @@ class PackedPasses:
         for group in by_past.values():
             yield from plan_prefixes(rows, group)
 
-    def has_room(self, lengths: Sequence[int], fair: int) -> bool:
+    def fits(self, num_rows: int, longest: int, num_tokens: int, fair: int) -> bool:
         # No pass is so long that in the end the other cores wait for it.
-        return sum(lengths) <= min(self.limits.max_batch_tokens or 0, fair)
+        return num_tokens <= min(self.limits.max_batch_tokens or 0, fair)
 
     def threads_for(self, num_rows: int, available: int) -> int:
         return available if num_rows == 1 else 1
@@ -90,8 +90,8 @@ class PaddedPasses:
         assert all(item.past is None for item in items), "there is nobody who made a past"
         return _one_by_one(items)
 
-    def has_room(self, lengths: Sequence[int], fair: int) -> bool:
-        return self.limits.take(len(lengths), lengths[0])
+    def fits(self, num_rows: int, longest: int, num_tokens: int, fair: int) -> bool:
+        return self.limits.take(num_rows, longest)
 
     def threads_for(self, num_rows: int, available: int) -> int:
         return available

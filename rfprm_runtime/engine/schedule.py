@@ -78,10 +78,10 @@ class Schedule:
             return [], 0
         fair = 0 if in_turn else -(-self._waiting // self._cores)
         tasks = [self._take()]
-        lengths = [tasks[0].node.num_tokens]
+        longest = total = tasks[0].node.num_tokens
         while self._ready:
-            lengths.append(self._ready[0].node.num_tokens)
-            if not self._passes.has_room(lengths, fair):
+            total += self._ready[0].node.num_tokens
+            if not self._passes.fits(len(tasks) + 1, longest, total, fair):
                 break
             tasks.append(self._take())
         if in_turn:
