@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.engines import ENGINES
 from benchmarks.prepare import WORK, prepare_venv
-from rfprm_runtime.cores import usable_cores
+from rfprm_runtime.engine.cores import usable_cores
 
 REFERENCE = "transformers fp32, one by one"
 _TOO_SLOW = 6.0

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rfprm_runtime.backends import backend_names
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.types import Overflow
 
@@ -14,7 +15,15 @@ ArtifactOption = Annotated[
     Path,
     typer.Option("--artifact", "-a", envvar="RFPRM_ARTIFACT", help="The PRM's artifact folder."),
 ]
-BackendOption = Annotated[str, typer.Option(help="auto, tensorrt, native, onnx or torch.")]
+
+
+def backend_help() -> str:
+    """The backends there are, as a sentence."""
+    *names, last = ["auto", *backend_names()]
+    return f"{', '.join(names)} or {last}."
+
+
+BackendOption = Annotated[str, typer.Option(help=backend_help())]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU cores to use; all by default.")]
 BackendSettings = Annotated[
     list[str] | None,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.errors import TokenizerMismatchError
 from rfprm_runtime.manifest import Marker, Prompt, Template
 from rfprm_runtime.rendering import (
@@ -28,18 +29,6 @@ from rfprm_runtime.rendering import (
 from rfprm_runtime.types import Trajectory
 
 TOKENIZER_NAME = "tokenizer.json"
-
-
-@dataclass(frozen=True)
-class TokenRow:
-    """Integers only: what a backend runs."""
-
-    token_ids: NDArray[np.int64]  # [num_tokens]
-    marker_positions: NDArray[np.int64]  # [num_markers]
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.token_ids)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,23 @@ All of them derive from :class:`RfprmError`, so one ``except`` catches the libra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class RfprmError(Exception):
     """Base of every error this library raises on purpose."""
+
+    def at(self, place: str) -> RfprmError:
+        """A copy whose message begins with ``place``: which of several items it is about."""
+        placed = copy.copy(self)
+        placed.args = (f"{place}: {self}", *self.args[1:])
+        return placed
 
 
 class InvalidArgumentError(RfprmError, ValueError):
@@ -108,3 +119,20 @@ class MissingExtraError(RfprmError, ImportError):
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
         return type(self), (self.package, self.extra, self.purpose)
+
+
+def around_errors(
+    items: Sequence[Item | RfprmError], call: Callable[[list[Item]], Iterable[Result]]
+) -> list[Result | RfprmError]:
+    """Call ``call`` with the ``items`` that are not errors; its results, one for each of them, and
+    the errors, all in their places. ``call`` is not called without items."""
+    good = [item for item in items if not isinstance(item, RfprmError)]
+    results = iter(call(good) if good else ())
+    return [item if isinstance(item, RfprmError) else next(results) for item in items]
+
+
+def raise_first(items: Iterable[Any], noun: str) -> None:
+    """Raise the first of ``items`` that is an error, with its place: ``noun`` and number."""
+    for index, item in enumerate(items):
+        if isinstance(item, RfprmError):
+            raise item.at(f"{noun} {index} (from 0)")

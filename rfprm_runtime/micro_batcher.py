@@ -22,14 +22,14 @@ class BatchScorer(Protocol):
 
     def score_batch(
         self,
-        trajectories: Sequence[Trajectory],
+        trajectories: Sequence[Trajectory | RfprmError],
         *,
         overflow: Overflow,
         on_error: Literal["return"],
     ) -> list[TrajectoryScore | RfprmError]: ...
 
 
-_Waiting = tuple[Trajectory, "Future[TrajectoryScore]"]
+_Waiting = tuple[Trajectory | RfprmError, "Future[TrajectoryScore]"]
 
 
 class MicroBatcher:
@@ -68,15 +68,17 @@ class MicroBatcher:
         self._worker = threading.Thread(target=self._work, name="rfprm-batcher", daemon=True)
         self._worker.start()
 
-    def submit(self, trajectory: Trajectory) -> Future[TrajectoryScore]:
+    def submit(self, trajectory: Trajectory | RfprmError) -> Future[TrajectoryScore]:
         """A future of the score, at once. ``asyncio.wrap_future`` makes it awaitable.
 
-        It holds the error of a trajectory that cannot be scored, and what the scorer raised where a
-        whole batch failed. One that was cancelled before its batch began is not scored.
+        It holds the error of a trajectory that cannot be scored (an error may also be submitted,
+        of one that could not be read), and what the scorer raised where a whole batch failed. One
+        that was cancelled before its batch began is not scored.
         Raises :class:`BackendError` where the batcher is closed and
         :class:`InvalidTrajectoryError` for what is no trajectory.
         """
-        if not isinstance(trajectory, Trajectory):  # here, where no place in a batch is named
+        # Here, where no place in a batch is named.
+        if not isinstance(trajectory, (Trajectory, RfprmError)):
             raise InvalidTrajectoryError(
                 f"got {type(trajectory).__name__}, expected a Trajectory; build one with "
                 "Trajectory(question=…, steps=[…]) or Trajectory.from_text(question, text)"

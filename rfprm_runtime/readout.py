@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.manifest import Readout
+from rfprm_runtime.aggregation import trajectory_reward
+from rfprm_runtime.manifest import Manifest, Readout
+from rfprm_runtime.types import TrajectoryScore
 
 Float32Array = NDArray[np.float32]
 
@@ -19,6 +21,27 @@ def read_scores(logits: Float32Array, readout: Readout) -> Float32Array:
     if readout.transform == "sigmoid":
         return sigmoid(logits[:, readout.positive])
     return softmax(logits)[:, readout.positive]
+
+
+def assemble_score(
+    manifest: Manifest,
+    step_scores: Float32Array,
+    closing_logits: Float32Array,
+    *,
+    num_tokens: int,
+    windowed_from: int | None = None,
+) -> TrajectoryScore:
+    """The score of a trajectory. ``closing_logits`` [1, num_labels], of the trajectory's marker;
+    they are not read where the PRM has none."""
+    readout = manifest.trajectory_readout
+    trajectory_score = None if readout is None else float(read_scores(closing_logits, readout)[0])
+    return TrajectoryScore(
+        step_scores=step_scores,
+        trajectory_score=trajectory_score,
+        reward=trajectory_reward(step_scores, trajectory_score, manifest.alpha),
+        num_tokens=num_tokens,
+        windowed_from=windowed_from,
+    )
 
 
 def log_odds(logits: Float32Array, readout: Readout) -> Float32Array:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Literal, TypeVar, get_args, overload
 
 from rfprm_runtime.aggregation import Aggregation, aggregate, check_aggregation
 from rfprm_runtime.answers import AnswerChecker, final_answer, group_answers, need_algebra
 from rfprm_runtime.arguments import check_choice, check_has, check_whole, shown
-from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError, TraceTooLongError
+from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Float32Array, Overflow, Trajectory, TrajectoryScore
@@ -170,36 +171,29 @@ class Reranker:
         """
         _check_arguments(questions, candidates, top_k, method, on_error)
         parsed = [
-            [self._trajectory(question, item, place) for place, item in enumerate(group)]
+            [self._trajectory(question, item) for item in group]
             for question, group in zip(questions, candidates, strict=True)
         ]
-        flat = [item for group in parsed for item in group]
-        errors = [item for item in flat if isinstance(item, RfprmError)]
-        if errors and on_error == "raise":
-            raise errors[0]
+        if on_error == "raise":
+            _raise_first(questions, parsed)
         answers = list(map(self._answers, candidates, parsed))
         if method != "best_of_n" and any(map(need_algebra, answers)):
             self._prepare_votes()  # before hours of scoring
-        valid = [item for item in flat if isinstance(item, Trajectory)]
         scores = iter(
             self._scorer.score_batch(
-                valid,
+                [item for group in parsed for item in group],
                 overflow=self._overflow,
                 on_error="return",
                 show_progress_bar=show_progress_bar,
             )
         )
-        rankings = []
-        for question, group, said in zip(questions, parsed, answers, strict=True):
-            found = [
-                item if isinstance(item, RfprmError) else _placed(next(scores), question, place)
-                for place, item in enumerate(group)
-            ]
-            unscored = next((item for item in found if isinstance(item, RfprmError)), None)
-            if unscored is not None and on_error == "raise":
-                raise unscored
-            rankings.append(self._rank(question, group, found, said, method, top_k))
-        return rankings
+        found = [list(islice(scores, len(group))) for group in parsed]
+        if on_error == "raise":
+            _raise_first(questions, found)
+        return [
+            self._rank(question, group, own, said, method, top_k)
+            for question, group, own, said in zip(questions, parsed, found, answers, strict=True)
+        ]
 
     def close(self) -> None:
         """End the process that compares answers, if there is one. The scorer stays open."""
@@ -221,7 +215,7 @@ class Reranker:
         if self._same_answer is None and self._checker is None:
             self._checker = AnswerChecker()
 
-    def _trajectory(self, question: str, item: object, place: int) -> Trajectory | RfprmError:
+    def _trajectory(self, question: str, item: object) -> Trajectory | RfprmError:
         try:
             if isinstance(item, str):
                 return Trajectory.from_text(question, item, split=self._split)
@@ -235,7 +229,7 @@ class Reranker:
                 )
             return item
         except InvalidTrajectoryError as error:
-            return InvalidTrajectoryError(f"{_place(question, place)}: {error}")
+            return error
 
     def _answers(
         self,
@@ -274,7 +268,7 @@ class Reranker:
                 answer=answers[index],
                 trajectory=_kept(trajectories[index], Trajectory),
                 score=_kept(scores[index], TrajectoryScore),
-                error=_kept(scores[index], RfprmError),
+                error=_placed(scores[index], question, index),
             )
             for rank, index in enumerate(order[:top_k], start=1)
         )
@@ -292,11 +286,17 @@ def _place(question: str, index: int) -> str:
     return f"candidate {index} (from 0) of {question[:60]!r}"
 
 
-def _placed(
-    found: TrajectoryScore | RfprmError, question: str, index: int
-) -> TrajectoryScore | RfprmError:
-    """An error of the scorer says which candidate it is about."""
-    return found.at(_place(question, index)) if isinstance(found, TraceTooLongError) else found
+def _placed(found: object, question: str, index: int) -> RfprmError | None:
+    """An error, if that is what was found, that says which candidate it is about."""
+    return found.at(_place(question, index)) if isinstance(found, RfprmError) else None
+
+
+def _raise_first(questions: Sequence[str], groups: Sequence[Sequence[object]]) -> None:
+    for question, group in zip(questions, groups, strict=True):
+        for index, item in enumerate(group):
+            error = _placed(item, question, index)
+            if error is not None:
+                raise error
 
 
 def count_votes(

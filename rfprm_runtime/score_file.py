@@ -5,7 +5,7 @@ The output appears whole or not at all; what every line held is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,7 +17,7 @@ from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.progress import progress_bar
 from rfprm_runtime.records import Line, json_line, read_lines
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
+from rfprm_runtime.types import Overflow, TrajectoryScore
 from rfprm_runtime.whole_files import check_target, errors_path_of, replacing
 
 ADDED_FIELDS = ("step_scores", "trajectory_score", "reward")
@@ -71,36 +71,24 @@ def score_file(
         bar = stack.enter_context(closing(progress_bar(total, "traces", show=show_progress_bar)))
         for chunk in _chunks(read_lines(traces, split=split)):
             lines = [_without_collision(line, added) for line in chunk]
-            for line, result in _score_lines(scorer, lines, overflow, bar.advance):
+            scores = scorer.score_batch(
+                [line.trajectory for line in lines],
+                overflow=overflow,
+                on_error="return",
+                on_scored=bar.advance,
+            )
+            for line, result in zip(lines, scores, strict=True):
                 if isinstance(result, TrajectoryScore):
                     scored_file.write(
                         json_line({**(line.fields or {}), **_fields_of(result, added)})
                     )
                     summary.num_scored += 1
                 else:
+                    bar.advance(1)
                     _note_failure(summary, errors_file, line.number, result)
     if not summary.num_failed:
         summary.errors_path.unlink()
     return summary
-
-
-def _score_lines(
-    scorer: Scorer, lines: list[Line], overflow: Overflow, on_done: Callable[[int], None]
-) -> Iterator[tuple[Line, TrajectoryScore | RfprmError]]:
-    """Each line with its score, or with the reason why it has none."""
-    valid = [line.trajectory for line in lines if isinstance(line.trajectory, Trajectory)]
-    on_done(len(lines) - len(valid))
-    scores = iter(
-        scorer.score_batch(valid, overflow=overflow, on_error="return", on_scored=on_done)
-    )
-    for line in lines:
-        if isinstance(line.trajectory, RfprmError):
-            yield line, line.trajectory
-            continue
-        result = next(scores)
-        if isinstance(result, RfprmError):
-            on_done(1)
-        yield line, result
 
 
 def _without_collision(line: Line, added: dict[str, str]) -> Line:

@@ -8,7 +8,6 @@ Each of these lives in a module of its own; this one only walks the path.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,28 +17,28 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.aggregation import trajectory_reward
 from rfprm_runtime.arguments import check_choice, check_flag, check_whole
 from rfprm_runtime.artifact import check_files
 from rfprm_runtime.backends import choose_backend, open_backend
-from rfprm_runtime.backends.base import Backend, CachingBackend
-from rfprm_runtime.batching import Extended, Extension
-from rfprm_runtime.encoding import EncodedTrajectory, TokenRow, TrajectoryEncoder
+from rfprm_runtime.encoding import EncodedTrajectory, TrajectoryEncoder
+from rfprm_runtime.engine.backend import Backend
+from rfprm_runtime.engine.engine import DEFAULT_PAST_BYTES, Engine
+from rfprm_runtime.engine.rows import Extension, TokenRow
 from rfprm_runtime.errors import (
     InvalidTrajectoryError,
     RfprmError,
     TraceTooLongError,
+    around_errors,
+    raise_first,
 )
-from rfprm_runtime.execution import run_extensions, run_rows
-from rfprm_runtime.lifetime import Lifetime
 from rfprm_runtime.manifest import Manifest, read_manifest
 from rfprm_runtime.progress import ProgressBar, progress_bar
-from rfprm_runtime.readout import read_scores
+from rfprm_runtime.readout import assemble_score, read_scores
 from rfprm_runtime.session import Session, SessionHost
-from rfprm_runtime.types import Mode, Overflow, Trajectory, TrajectoryScore
-from rfprm_runtime.windowing import first_windowed_step, plan_windows
+from rfprm_runtime.types import Float32Array, Mode, OnError, Overflow, Trajectory, TrajectoryScore
+from rfprm_runtime.windowing import check_length, first_windowed_step, plan_windows
 
-DEFAULT_SESSION_BYTES = 2**30
+DEFAULT_SESSION_BYTES = DEFAULT_PAST_BYTES
 
 
 @dataclass(frozen=True)
@@ -67,16 +66,10 @@ class Scorer:
         _check_settings(mode, share_prefixes, session_bytes)
         self.manifest = manifest
         self._encoder = encoder
-        self._backend = backend
-        self._mode: Mode = mode
-        self._lifetime = Lifetime()
-        self._pool = ThreadPoolExecutor(
-            backend.limits.max_concurrent_runs, thread_name_prefix="rfprm"
+        self._engine = Engine(
+            backend, mode, share_prefixes=share_prefixes, past_bytes=session_bytes
         )
-        self._share_prefixes = share_prefixes
-        self._sessions = SessionHost(
-            manifest, encoder, backend, self._pool, self._lifetime, mode, session_bytes
-        )
+        self._sessions = SessionHost(manifest, encoder, self._engine)
         self._loaded_as: tuple[str, dict[str, Any]] = (type(backend).__name__, {})
 
     @classmethod
@@ -94,18 +87,17 @@ class Scorer:
         """Open an artifact folder (``prm.json``, ``tokenizer.json``, a model).
 
         ``backend``: ``auto`` picks by what the artifact holds and this machine can run (see
-        :attr:`backend_description`); ``tensorrt``, ``native``, ``onnx``, ``torch`` or ``fake`` is
+        :attr:`backend_description`); any other name in :data:`rfprm_runtime.backends.KINDS` is
         used or an error is raised. ``mode``: ``throughput`` scores a trace on each
         core, ``latency`` one trace on all of them, ``auto`` splits traces only while there are
         fewer of them than cores (``native``; ``onnx`` has to be told when it is loaded, and runs a
         trace on one core otherwise); scores are the same to the bit. ``share_prefixes``: tokens
-        with which several traces of a batch begin are computed once, where the backend can go on
-        from a past (``native`` and packed ``torch`` can). ``session_bytes``: what open sessions may
-        keep between calls; what the least recently used ones had is dropped beyond it and computed
-        again when they go on. ``check_integrity=False`` skips the sha256 of the files.
-        ``backend_options`` go to the backend: ``num_threads`` for ``native`` and ``onnx``,
-        ``provider`` and ``provider_options`` for ``onnx``, ``device``, ``dtype`` and ``packed`` for
-        ``torch``, ``device`` and ``num_streams`` for ``tensorrt``.
+        with which several traces of a batch begin are computed once, where the backend can continue
+        from a past (a :class:`~rfprm_runtime.engine.backend.CachingBackend`). ``session_bytes``:
+        what open sessions may keep between calls; what the least recently used ones had is dropped
+        beyond it and computed again when they go on. ``check_integrity=False`` skips the sha256 of
+        the files. ``backend_options`` go to the backend, ``num_threads=2`` for example; its class
+        says what they mean, and :func:`rfprm_runtime.backends.option_names` which there are.
 
         Raises :class:`~rfprm_runtime.errors.ArtifactError` (or one of its kinds) where the folder
         is missing, incomplete, modified or made for another version,
@@ -155,7 +147,7 @@ class Scorer:
     @overload
     def score_batch(
         self,
-        trajectories: Iterable[Trajectory],
+        trajectories: Iterable[Trajectory | RfprmError],
         *,
         overflow: Overflow = "error",
         show_progress_bar: bool = False,
@@ -166,22 +158,22 @@ class Scorer:
     @overload
     def score_batch(
         self,
-        trajectories: Iterable[Trajectory],
+        trajectories: Iterable[Trajectory | RfprmError],
         *,
         overflow: Overflow = "error",
         show_progress_bar: bool = False,
         on_scored: Callable[[int], object] | None = None,
-        on_error: Literal["return"],
+        on_error: OnError,
     ) -> list[TrajectoryScore | RfprmError]: ...
 
     def score_batch(
         self,
-        trajectories: Iterable[Trajectory],
+        trajectories: Iterable[Trajectory | RfprmError],
         *,
         overflow: Overflow = "error",
         show_progress_bar: bool = False,
         on_scored: Callable[[int], object] | None = None,
-        on_error: Literal["raise", "return"] = "raise",
+        on_error: OnError = "raise",
     ) -> Any:
         """Score many traces; results in input order, one for each.
 
@@ -194,63 +186,60 @@ class Scorer:
         With ``on_error="raise"`` nothing is scored unless every trace can be:
         :class:`InvalidTrajectoryError` for what is no trajectory, :class:`TraceTooLongError` for
         one that is too long. With ``"return"`` the error takes the place of the score and the
-        other traces are scored.
+        other traces are scored. An error among the trajectories, of one that could not be read,
+        is one of them: so a batch needs no sorting out before.
 
         ``show_progress_bar`` draws tokens done of tokens to do on stderr; ``on_scored`` is called
         with the number of traces that were just scored (``tqdm.update`` fits).
         """
         check_choice("overflow", overflow, ("error", "window"))
-        check_choice("on_error", on_error, ("raise", "return"))
-        with self._lifetime.call():
+        check_choice("on_error", on_error, get_args(OnError))
+        with self._engine.call():
             return self._score_batch(
                 trajectories, overflow, show_progress_bar, on_scored, on_error == "raise"
             )
 
     def _score_batch(
         self,
-        trajectories: Iterable[Trajectory],
+        trajectories: Iterable[Trajectory | RfprmError],
         overflow: Overflow,
         show_progress_bar: bool,
         on_scored: Callable[[int], object] | None,
         raise_errors: bool,
     ) -> list[TrajectoryScore | RfprmError]:
-        prepared = [self._prepare(item, index, overflow) for index, item in enumerate(trajectories)]
+        prepared = [self._prepare(item, overflow) for item in trajectories]
         if raise_errors:
-            for index, item in enumerate(prepared):
-                if isinstance(item, TraceTooLongError):
-                    raise item.at(f"item {index} (from 0)")
-                if isinstance(item, RfprmError):
-                    raise item
-        valid = [item for item in prepared if not isinstance(item, RfprmError)]
-        total = sum(row.num_tokens for item in valid for row in item.windows)
+            raise_first(prepared, "item")
+        rows = [row for item in prepared if isinstance(item, _Prepared) for row in item.windows]
+        total = sum(row.num_tokens for row in rows)
         with closing(progress_bar(total, "tokens", show=show_progress_bar)) as bar:
-            scores = iter(self._score_prepared(valid, bar, on_scored))
-        return [item if isinstance(item, RfprmError) else next(scores) for item in prepared]
+            return around_errors(prepared, lambda items: self._score_all(items, bar, on_scored))
 
-    def _prepare(self, trajectory: Any, index: int, overflow: Overflow) -> _Prepared | RfprmError:
+    def _prepare(self, trajectory: Any, overflow: Overflow) -> _Prepared | RfprmError:
         """Render and encode; what cannot be scored is found here, before anything runs."""
+        if isinstance(trajectory, RfprmError):
+            return trajectory
         if not isinstance(trajectory, Trajectory):
             return InvalidTrajectoryError(
-                f"item {index} (from 0) is {type(trajectory).__name__}, expected a Trajectory; "
-                "build one with Trajectory(question=…, steps=[…]) or "
-                "Trajectory.from_text(question, text)"
+                f"got {type(trajectory).__name__}, expected a Trajectory; build one with "
+                "Trajectory(question=…, steps=[…]) or Trajectory.from_text(question, text)"
             )
         row = self._encoder.encode(trajectory)
         limit, engine_of = self.manifest.max_positions, self.manifest.positions_beyond_engine
         try:
-            if row.num_tokens > limit and overflow != "window":
-                raise TraceTooLongError(row.num_tokens, limit, engine_of=engine_of)
+            if overflow != "window":
+                check_length(row.num_tokens, limit, engine_of=engine_of)
             windows = plan_windows(row, limit, engine_of=engine_of)
             return _Prepared(row, windows, first_windowed_step(row, limit))
         except TraceTooLongError as error:
             return error
 
-    def _score_prepared(
+    def _score_all(
         self,
         items: list[_Prepared],
         bar: ProgressBar,
         on_scored: Callable[[int], object] | None,
-    ) -> Iterable[TrajectoryScore]:
+    ) -> list[TrajectoryScore]:
         rows = [row for item in items for row in item.windows]
         owners = [owner for owner, item in enumerate(items) for _ in item.windows]
         num_left = [len(item.windows) for item in items]
@@ -261,40 +250,20 @@ class Scorer:
             if on_scored is not None and num_left[owners[index]] == 0:
                 on_scored(1)
 
-        logits = iter(self._run(rows, on_row_done))
+        extensions = [Extension(row.token_ids, row.marker_positions) for row in rows]
+        done = iter(self._engine.run(extensions, on_row_done))
         return [
-            self._read_out(item, np.concatenate([next(logits) for _ in item.windows]))
+            self._read_out(item, np.concatenate([next(done).logits for _ in item.windows]))
             for item in items
         ]
 
-    def _run(
-        self, rows: list[TokenRow], on_row_done: Callable[[int], object]
-    ) -> list[NDArray[np.float32]]:
-        if not (self._share_prefixes and isinstance(self._backend, CachingBackend)):
-            return run_rows(self._backend, self._pool, rows, on_row_done, self._mode)
-        logits: dict[int, NDArray[np.float32]] = {}
-
-        def on_done(index: int, extended: Extended) -> None:
-            logits[index] = extended.logits
-            on_row_done(index)
-
-        items = [Extension(row.token_ids, row.marker_positions) for row in rows]
-        run_extensions(self._backend, self._pool, items, on_done, self._mode)
-        return [logits[index] for index in range(len(rows))]
-
     def _read_out(self, item: _Prepared, logits: NDArray[np.float32]) -> TrajectoryScore:
         """``logits`` [num_steps (+ 1), num_labels], of the steps and then of the trajectory."""
-        manifest, num_steps = self.manifest, item.row.num_steps
-        step_scores = read_scores(logits[:num_steps], manifest.step_readout)
-        trajectory_score = (
-            float(read_scores(logits[num_steps:], manifest.trajectory_readout)[0])
-            if manifest.trajectory_readout is not None
-            else None
-        )
-        return TrajectoryScore(
-            step_scores=step_scores,
-            trajectory_score=trajectory_score,
-            reward=trajectory_reward(step_scores, trajectory_score, manifest.alpha),
+        num_steps = item.row.num_steps
+        return assemble_score(
+            self.manifest,
+            read_scores(logits[:num_steps], self.manifest.step_readout),
+            logits[num_steps:],
             num_tokens=item.row.num_tokens,
             windowed_from=item.windowed_from,
         )
@@ -303,38 +272,89 @@ class Scorer:
         """A trace that grows: its steps are scored as they come, its past is computed once.
 
         Raises :class:`InvalidTrajectoryError` for a blank question and
-        :class:`TraceTooLongError` for one that leaves no positions. A backend without a cache
-        (all but ``native`` and packed ``torch``) runs the whole trace again at each call; scores of
-        the native one are the same to the bit as without a session, those of the others to the
-        rounding of their precision.
+        :class:`TraceTooLongError` for one that leaves no positions. A backend that keeps no pasts
+        runs the whole trace again at each call; scores of the native one are the same to the bit as
+        without a session, those of the others to the rounding of their precision.
         """
         return self._sessions.open(question)
 
+    @overload
     def extend_sessions(
-        self, sessions: Sequence[Session], steps: Sequence[Sequence[str]]
-    ) -> list[NDArray[np.float32]]:
+        self,
+        sessions: Sequence[Session],
+        steps: Sequence[Sequence[str] | RfprmError],
+        *,
+        on_error: Literal["raise"] = "raise",
+    ) -> list[Float32Array]: ...
+
+    @overload
+    def extend_sessions(
+        self,
+        sessions: Sequence[Session],
+        steps: Sequence[Sequence[str] | RfprmError],
+        *,
+        on_error: OnError,
+    ) -> list[Float32Array | RfprmError]: ...
+
+    def extend_sessions(
+        self,
+        sessions: Sequence[Session],
+        steps: Sequence[Sequence[str] | RfprmError],
+        *,
+        on_error: OnError = "raise",
+    ) -> Any:
         """:meth:`Session.extend` for many at once: ``steps[i]`` go to ``sessions[i]``.
 
-        All of them share the passes over the weights and the cores. Nothing is extended where
-        one of them cannot be. Raises ``ValueError`` where the numbers differ, and
-        :class:`BackendError` where a session is closed or named twice.
+        All of them share the passes over the weights and the cores.
+
+        With ``on_error="raise"`` nothing is extended where one of them cannot be:
+        :class:`InvalidTrajectoryError` for steps that are blank, no text or none,
+        :class:`TraceTooLongError` for too many tokens, :class:`BackendError` for a session that is
+        closed or in use by another thread. With ``"return"`` the error takes the place of the
+        scores, that session stays as it was, and the others are extended. An error among
+        ``steps`` counts as what is wrong with them.
+
+        Either way :class:`BackendError` is raised for a session of another scorer or named twice,
+        and :class:`InvalidArgumentError`, a ``ValueError``, where the numbers differ.
         """
-        return self._sessions.extend(sessions, steps)
+        return self._sessions.extend(sessions, steps, on_error)
+
+    @overload
+    def score_sessions(
+        self,
+        sessions: Sequence[Session],
+        responses: Sequence[Sequence[str] | RfprmError] | None = None,
+        *,
+        on_error: Literal["raise"] = "raise",
+    ) -> list[TrajectoryScore]: ...
+
+    @overload
+    def score_sessions(
+        self,
+        sessions: Sequence[Session],
+        responses: Sequence[Sequence[str] | RfprmError] | None = None,
+        *,
+        on_error: OnError,
+    ) -> list[TrajectoryScore | RfprmError]: ...
 
     def score_sessions(
         self,
         sessions: Sequence[Session],
-        responses: Sequence[Sequence[str]] | None = None,
-    ) -> list[TrajectoryScore]:
-        """:meth:`Session.score` for many at once; without responses where none are given."""
-        return self._sessions.score(
-            sessions, [()] * len(sessions) if responses is None else responses
-        )
+        responses: Sequence[Sequence[str] | RfprmError] | None = None,
+        *,
+        on_error: OnError = "raise",
+    ) -> Any:
+        """:meth:`Session.score` for many at once; without responses where none are given.
+
+        ``on_error`` and what is raised are those of :meth:`extend_sessions`.
+        """
+        given = [()] * len(sessions) if responses is None else responses
+        return self._sessions.score(sessions, given, on_error)
 
     @property
     def session_bytes(self) -> int:
         """What open sessions keep at the moment, in bytes."""
-        return self._sessions.cache.num_bytes
+        return self._engine.pasts.num_bytes
 
     @property
     def backend_name(self) -> str:
@@ -349,18 +369,14 @@ class Scorer:
     @property
     def backend_description(self) -> str:
         """Which engine, version and device scores, for people."""
-        return self._backend.description
+        return self._engine.description
 
     def close(self) -> None:
         """Wait for the calls under way and free the model. Calling it twice is fine.
 
         Raises :class:`BackendError` from inside of one of them (``on_scored``).
         """
-        if not self._lifetime.close():
-            return
-        self._sessions.cache.clear()
-        self._pool.shutdown()
-        self._backend.close()
+        self._engine.close()
 
     def __enter__(self) -> Scorer:
         return self

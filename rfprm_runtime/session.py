@@ -9,28 +9,43 @@ import itertools
 import logging
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.aggregation import trajectory_reward
-from rfprm_runtime.backends.base import Backend, CachingBackend
-from rfprm_runtime.batching import Extended, Extension
-from rfprm_runtime.encoding import TokenRow, TrajectoryEncoder
-from rfprm_runtime.errors import BackendError, TraceTooLongError
-from rfprm_runtime.execution import run_extensions, run_rows
-from rfprm_runtime.lifetime import Lifetime
+from rfprm_runtime.arguments import check_choice, check_is, check_one_for_each
+from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.engine.engine import Engine
+from rfprm_runtime.engine.rows import Extended, Extension, TokenRow
+from rfprm_runtime.errors import UNSCORABLE, BackendError, RfprmError, around_errors, raise_first
 from rfprm_runtime.manifest import Manifest
-from rfprm_runtime.past_cache import PastCache
-from rfprm_runtime.readout import read_scores
-from rfprm_runtime.types import Float32Array, Mode, Trajectory, TrajectoryScore
+from rfprm_runtime.readout import assemble_score, read_scores
+from rfprm_runtime.types import (
+    Float32Array,
+    OnError,
+    Trajectory,
+    TrajectoryScore,
+    UnfinishedTrajectory,
+)
+from rfprm_runtime.windowing import check_length
 
 _NO_MARKERS = np.zeros(0, np.int64)
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class _Written:
+    """What a session holds. Never changed, only replaced, so an interrupt finds no half update and
+    forks can share it."""
+
+    steps: tuple[str, ...]
+    step_scores: Float32Array
+    token_ids: NDArray[np.int64]
 
 
 class Session:
@@ -40,29 +55,29 @@ class Session:
     by any number at once. An error leaves a session as it was.
     """
 
-    def __init__(
-        self,
-        host: SessionHost,
-        question: str,
-        steps: tuple[str, ...],
-        step_scores: Float32Array,
-        token_ids: NDArray[np.int64],
-    ) -> None:
+    def __init__(self, host: SessionHost, question: str, written: _Written) -> None:
         self._host = host
         self._key = host.new_key()
         self._closed = False
         self._busy = False
-        self._token_ids = token_ids
+        self._written = written
         self.question = question
-        self.steps = steps
-        self.step_scores = step_scores
+        self._finalizer = weakref.finalize(self, host.forget, self._key)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps so far."""
+        return self._written.steps
+
+    @property
+    def step_scores(self) -> Float32Array:
         """float32 [T], the reward in [0, 1] of each step so far."""
-        self._finalizer = weakref.finalize(self, host.cache.drop, self._key)
+        return self._written.step_scores
 
     @property
     def num_tokens(self) -> int:
         """Tokens of the question and the steps so far."""
-        return len(self._token_ids)
+        return len(self._written.token_ids)
 
     def extend(self, steps: Sequence[str]) -> Float32Array:
         """Add steps; returns their scores, float32 [len(steps)].
@@ -70,14 +85,20 @@ class Session:
         Raises :class:`InvalidTrajectoryError` where ``steps`` holds none or a blank one and
         :class:`TraceTooLongError` where the model has no positions left for them.
         """
-        return self._host.extend([self], [steps])[0]
+        [scores] = self._host.extend([self], [steps], "return")
+        if isinstance(scores, RfprmError):
+            raise scores  # without a place: there is one only
+        return scores
 
     def score(self, response: Sequence[str] = ()) -> TrajectoryScore:
         """The score of the trace as it is, ended by ``response``; it can still be extended.
 
         To the bit what :meth:`Scorer.score` says of the same question, steps and response.
         """
-        return self._host.score([self], [response])[0]
+        [score] = self._host.score([self], [response], "return")
+        if isinstance(score, RfprmError):
+            raise score
+        return score
 
     def fork(self) -> Session:
         """Another session with the same past, which is computed here if it is not at hand (unless
@@ -105,22 +126,26 @@ class Session:
         return f"<Session: {len(self.steps)} steps, {state}>"
 
 
-class SessionHost:
-    """Runs sessions on one backend and keeps their pasts."""
+@dataclass(frozen=True)
+class _Turn:
+    """A session and what one call adds to it."""
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        encoder: TrajectoryEncoder,
-        backend: Backend,
-        pool: Executor,
-        lifetime: Lifetime,
-        mode: Mode,
-        max_bytes: int,
-    ) -> None:
-        self._manifest, self._encoder, self._backend = manifest, encoder, backend
-        self._pool, self._lifetime, self._mode = pool, lifetime, mode
-        self.cache = PastCache(max_bytes)
+    session: Session
+    texts: tuple[str, ...]
+    row: TokenRow
+    """All tokens of the session, then the new ones; markers only in the new ones."""
+
+
+_Texts = tuple[tuple[str, ...], TokenRow]
+"""Checked steps, or a checked response, and their tokens."""
+_Read = Callable[[Session, Sequence[str]], _Texts]
+
+
+class SessionHost:
+    """Runs sessions on one engine."""
+
+    def __init__(self, manifest: Manifest, encoder: TrajectoryEncoder, engine: Engine) -> None:
+        self._manifest, self._encoder, self._engine = manifest, encoder, engine
         self._lock = threading.Lock()
         self._keys = itertools.count()
         self._warned = False
@@ -128,146 +153,194 @@ class SessionHost:
     def new_key(self) -> int:
         return next(self._keys)
 
+    def forget(self, key: int) -> None:
+        """Free the past of a session. Safe to call from a finalizer."""
+        self._engine.pasts.drop(key)
+
     def open(self, question: str) -> Session:
-        # Trajectory says what is wrong with a question; it wants a step, which is not there yet.
-        Trajectory.build(question=question, steps=("…",))
-        with self._lifetime.call():
+        with self._engine.call():
+            UnfinishedTrajectory.build(question=question)
             opening = self._encoder.encode_opening(question)
             self._check_length(opening.num_tokens)
-            return Session(self, question, (), np.zeros(0, np.float32), opening.token_ids)
+            return Session(self, question, _Written((), np.zeros(0, np.float32), opening.token_ids))
 
     def extend(
-        self, sessions: Sequence[Session], steps: Sequence[Sequence[str]]
-    ) -> list[Float32Array]:
-        if len(sessions) != len(steps):
-            raise ValueError(f"got {len(sessions)} sessions and {len(steps)} lists of steps")
-        with self._in_use(sessions):
-            added, rows = [], []
-            for session, new in zip(sessions, steps, strict=True):
-                added.append(Trajectory.build(question=session.question, steps=new).steps)
-                rows.append(self._after(session, self._encoder.encode_steps(added[-1])))
-            results = self._run(sessions, rows, keep=True)
-            scores = []
-            for session, new_steps, row, result in zip(sessions, added, rows, results, strict=True):
-                scores.append(read_scores(result.logits, self._manifest.step_readout))
-                self._remember(session, result)
-                session._token_ids = row.token_ids
-                session.steps += new_steps
-                session.step_scores = np.concatenate([session.step_scores, scores[-1]])
-                session.step_scores.flags.writeable = False  # forks have the same array
-            return scores
+        self,
+        sessions: Sequence[Session],
+        steps: Sequence[Sequence[str] | RfprmError],
+        on_error: OnError,
+    ) -> list[Float32Array | RfprmError]:
+        _check_each("steps", steps, sessions, on_error)
+        with self._turns(sessions, steps, self._read_steps, on_error) as turns:
+            return around_errors(turns, self._extend)
+
+    def _extend(self, turns: list[_Turn]) -> list[Float32Array]:
+        results = self._run(turns, keep=True)
+        scores = [read_scores(r.logits, self._manifest.step_readout) for r in results]
+        grown = [_grown(turn, own) for turn, own in zip(turns, scores, strict=True)]
+        for turn, written, result in zip(turns, grown, results, strict=True):
+            # In this order: a past that is too short is still a prefix, a longer one is not.
+            turn.session._written = written
+            self._remember(turn.session, result)
+        return scores
 
     def score(
-        self, sessions: Sequence[Session], responses: Sequence[Sequence[str]]
-    ) -> list[TrajectoryScore]:
-        if len(sessions) != len(responses):
-            raise ValueError(f"got {len(sessions)} sessions and {len(responses)} responses")
-        with self._in_use(sessions):
-            rows = []
-            for session, response in zip(sessions, responses, strict=True):
-                whole = Trajectory.build(
-                    question=session.question, steps=session.steps, response=response
-                )
-                rows.append(self._after(session, self._encoder.encode_closing(whole.response)))
-            readout = self._manifest.trajectory_readout
-            trajectory_scores: list[float | None] = [None] * len(rows)
-            if readout is not None:
-                trajectory_scores = [
-                    float(read_scores(result.logits, readout)[0])
-                    for result in self._run(sessions, rows, keep=False)
-                ]
-            return [
-                TrajectoryScore(
-                    step_scores=session.step_scores.copy(),
-                    trajectory_score=score,
-                    reward=trajectory_reward(session.step_scores, score, self._manifest.alpha),
-                    num_tokens=row.num_tokens,
-                )
-                for session, row, score in zip(sessions, rows, trajectory_scores, strict=True)
-            ]
+        self,
+        sessions: Sequence[Session],
+        responses: Sequence[Sequence[str] | RfprmError],
+        on_error: OnError,
+    ) -> list[TrajectoryScore | RfprmError]:
+        _check_each("responses", responses, sessions, on_error)
+        with self._turns(sessions, responses, self._read_response, on_error) as turns:
+            return around_errors(turns, self._score)
+
+    def _score(self, turns: list[_Turn]) -> list[TrajectoryScore]:
+        closing = [np.zeros((0, self._manifest.head.num_labels), np.float32)] * len(turns)
+        if self._manifest.trajectory_readout is not None:
+            closing = [result.logits for result in self._run(turns, keep=False)]
+        return [
+            assemble_score(
+                self._manifest,
+                turn.session.step_scores.copy(),
+                logits,
+                num_tokens=turn.row.num_tokens,
+            )
+            for turn, logits in zip(turns, closing, strict=True)
+        ]
 
     def fork(self, session: Session) -> Session:
-        with self._in_use([session]):
-            keeps = isinstance(self._backend, CachingBackend) and self.cache.max_bytes > 0
-            if keeps and self.cache.get(session._key) is None:
-                row = TokenRow(session._token_ids, _NO_MARKERS)
-                self._remember(session, self._run([session], [row], keep=True)[0])
-            fork = Session(
-                self, session.question, session.steps, session.step_scores, session._token_ids
-            )
-            past = self.cache.get(session._key)
+        with self._engine.call(), self._claimed([session]) as refusals:
+            if refusals[0] is not None:
+                raise refusals[0]
+            pasts = self._engine.pasts
+            if self._engine.keeps_pasts and pasts.get(session._key) is None:
+                row = TokenRow(session._written.token_ids, _NO_MARKERS)
+                [result] = self._run([_Turn(session, (), row)], keep=True)
+                self._remember(session, result)
+            fork = Session(self, session.question, session._written)
+            past = pasts.get(session._key)
             if past is not None:
-                self.cache.put(fork._key, past)
+                pasts.put(fork._key, past)
             return fork
 
     @contextmanager
-    def _in_use(self, sessions: Sequence[Session]) -> Iterator[None]:
-        """Claim the sessions for this call, or say why they cannot be used."""
-        with self._lifetime.call(), self._claimed(sessions):
-            yield
+    def _turns(
+        self,
+        sessions: Sequence[Session],
+        given: Sequence[Sequence[str] | RfprmError],
+        read: _Read,
+        on_error: OnError,
+    ) -> Iterator[list[_Turn | RfprmError]]:
+        """Claim the sessions for this call and ``read`` what each was given. A session that cannot
+        take part has its error in its place."""
+        with self._engine.call(), self._claimed(sessions) as refusals:
+            turns = [
+                refusal or self._turn(session, texts, read)
+                for session, texts, refusal in zip(sessions, given, refusals, strict=True)
+            ]
+            if on_error == "raise":
+                raise_first(turns, "session")
+            yield turns
+
+    def _turn(
+        self, session: Session, given: Sequence[str] | RfprmError, read: _Read
+    ) -> _Turn | RfprmError:
+        if isinstance(given, RfprmError):
+            return given
+        before = session._written.token_ids
+        try:
+            texts, new = read(session, given)
+            self._check_length(len(before) + new.num_tokens)
+        except UNSCORABLE as error:
+            return error
+        ids = np.concatenate([before, new.token_ids])
+        return _Turn(session, texts, TokenRow(ids, new.marker_positions + len(before)))
+
+    def _read_steps(self, session: Session, given: Sequence[str]) -> _Texts:
+        steps = UnfinishedTrajectory.build(question=session.question, steps=given).steps
+        return steps, self._encoder.encode_steps(steps)
+
+    def _read_response(self, session: Session, given: Sequence[str]) -> _Texts:
+        if not session.steps:
+            Trajectory.build(question=session.question, steps=())  # raises, as everywhere
+        response = UnfinishedTrajectory.build(question=session.question, response=given).response
+        return response, self._encoder.encode_closing(response)
 
     @contextmanager
-    def _claimed(self, sessions: Sequence[Session]) -> Iterator[None]:
-        with self._lock:
-            for index, session in enumerate(sessions):
-                if session._host is not self:
-                    raise BackendError(f"session {index} belongs to another scorer")
-                if session._closed:
-                    raise BackendError(f"session {index} was closed; open another one")
-            if any(session._busy for session in sessions) or len(set(sessions)) < len(sessions):
-                raise BackendError(
-                    "a session is in use by another thread or twice in this call; fork it first"
-                )
-            for session in sessions:
-                session._busy = True
+    def _claimed(self, sessions: Sequence[Session]) -> Iterator[list[BackendError | None]]:
+        """Keep other calls away from the sessions. One that cannot be claimed, because it is closed
+        or in use, has its error in its place.
+
+        Raises where the call itself makes no sense: another scorer's session, or one named twice.
+        """
+        claimed: list[Session] = []
         try:
-            yield
+            with self._lock:
+                _check_sessions(self, sessions)
+                refusals = [_refusal(session) for session in sessions]
+                for session, refusal in zip(sessions, refusals, strict=True):
+                    if refusal is None:
+                        claimed.append(session)
+                        session._busy = True
+            yield refusals
         finally:
-            for session in sessions:
+            for session in claimed:
                 session._busy = False
 
-    def _after(self, session: Session, new: TokenRow) -> TokenRow:
-        """The session's tokens with the new ones behind them, marked only in the new ones."""
-        self._check_length(session.num_tokens + new.num_tokens)
-        return TokenRow(
-            np.concatenate([session._token_ids, new.token_ids]),
-            new.marker_positions + session.num_tokens,
-        )
-
     def _check_length(self, num_tokens: int) -> None:
-        if num_tokens > self._manifest.max_positions:
-            raise TraceTooLongError(
-                num_tokens,
-                self._manifest.max_positions,
-                engine_of=self._manifest.positions_beyond_engine,
-            )
+        manifest = self._manifest
+        check_length(num_tokens, manifest.max_positions, engine_of=manifest.positions_beyond_engine)
 
-    def _run(
-        self, sessions: Sequence[Session], rows: list[TokenRow], *, keep: bool
-    ) -> list[Extended]:
-        """Run what the cache does not have of each row; logits of all markers, in order."""
-        if not isinstance(self._backend, CachingBackend):
-            logits = run_rows(self._backend, self._pool, rows, lambda index: None, self._mode)
-            return [Extended(own, None) for own in logits]
+    def _run(self, turns: Sequence[_Turn], *, keep: bool) -> list[Extended]:
+        """Run what no past holds of each row; logits of all markers, in order."""
         items = []
-        for session, row in zip(sessions, rows, strict=True):
-            past = self.cache.get(session._key)
+        for turn in turns:
+            past = self._engine.pasts.get(turn.session._key)
             start = 0 if past is None else past.num_tokens
-            items.append(Extension(row.token_ids[start:], row.marker_positions - start, past, keep))
-        done: dict[int, Extended] = {}
-        run_extensions(self._backend, self._pool, items, done.__setitem__, self._mode)
-        return [done[index] for index in range(len(items))]
+            ids, markers = turn.row.token_ids[start:], turn.row.marker_positions - start
+            items.append(Extension(ids, markers, past, keep and self._engine.keeps_pasts))
+        return self._engine.run(items)
 
     def _remember(self, session: Session, result: Extended) -> None:
+        pasts = self._engine.pasts
         if result.past is not None:
-            kept = self.cache.put(session._key, result.past)
-            if not kept and self.cache.max_bytes and not self._warned:
+            kept = pasts.put(session._key, result.past)
+            if not kept and not self._warned:
                 self._warned = True
                 _logger.warning(
                     "the past of a session of %d tokens does not fit session_bytes=%d, so that it "
                     "is computed again in every call; load the scorer with more",
                     session.num_tokens,
-                    self.cache.max_bytes,
+                    pasts.max_bytes,
                 )
             if session._closed:  # meanwhile, by another thread
-                self.cache.drop(session._key)
+                pasts.drop(session._key)
+
+
+def _grown(turn: _Turn, scores: Float32Array) -> _Written:
+    before = turn.session._written
+    step_scores = np.concatenate([before.step_scores, scores])
+    step_scores.flags.writeable = False  # forks have the same array
+    return _Written(before.steps + turn.texts, step_scores, turn.row.token_ids)
+
+
+def _check_each(name: str, given: Sequence[Any], sessions: Sequence[Session], how: str) -> None:
+    check_choice("on_error", how, get_args(OnError))
+    check_one_for_each(name, given, len(sessions), "sessions")
+
+
+def _check_sessions(host: SessionHost, sessions: Sequence[Session]) -> None:
+    for index, session in enumerate(sessions):
+        check_is(f"session {index} (from 0)", session, Session, "one of scorer.session(question)")
+        if session._host is not host:
+            raise BackendError(f"session {index} (from 0) belongs to another scorer")
+    if len(set(sessions)) < len(sessions):
+        raise BackendError("a session is named twice in this call; fork it first")
+
+
+def _refusal(session: Session) -> BackendError | None:
+    if session._closed:
+        return BackendError("the session was closed; open another one")
+    if session._busy:
+        return BackendError("the session is in use by another thread; fork it first")
+    return None

@@ -23,6 +23,11 @@ Mode = Literal["auto", "throughput", "latency"]
 other (``latency``), or the one or the other by how many traces there are (``auto``)."""
 
 
+OnError = Literal["raise", "return"]
+"""What becomes of an error that concerns one item of several: it is raised, or takes the place of
+that item's result."""
+
+
 class Trajectory(BaseModel):
     """One sample of ReasonFlux-PRM: question x, thinking steps s_1..s_T, final response a.
 
@@ -114,6 +119,13 @@ class Trajectory(BaseModel):
         if not steps:
             steps, response = response, []
         return cls.build(question=question, steps=steps, response=response, **fields)
+
+
+class UnfinishedTrajectory(Trajectory):
+    """A trajectory while it is being written: its steps need not be there yet, and are checked
+    where they are given."""
+
+    steps: tuple[str, ...] = ()
 
 
 class TrajectoryScore(BaseModel):

@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from rfprm_runtime.encoding import EncodedTrajectory, TokenRow
+from rfprm_runtime.encoding import EncodedTrajectory
+from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.errors import TraceTooLongError
+
+
+def check_length(num_tokens: int, max_positions: int, *, engine_of: int | None = None) -> None:
+    """Raises :class:`TraceTooLongError` where a row of ``num_tokens`` does not fit."""
+    if num_tokens > max_positions:
+        raise TraceTooLongError(num_tokens, max_positions, engine_of=engine_of)
 
 
 def plan_windows(

@@ -8,7 +8,7 @@ import numpy as np
 
 from rfprm_runtime import BackendError
 from rfprm_runtime.backends.fake import FakeBackend
-from rfprm_runtime.batching import BackendLimits, Extended, Extension, TokenBatch
+from rfprm_runtime.engine.rows import BackendLimits, Extended, Extension, TokenBatch
 
 
 class _Page:

@@ -24,13 +24,14 @@ MAY_IMPORT = {
 # Inside the runtime: a module imports its own layer or lower ones.
 LAYERS = [
     {"errors"},
-    {"parsing", "rotary", "cores", "bounded", "endpoint", "rewards", "token_rewards", "whole_files",
-     "tint", "command_line", "arguments", "lifetime"},
+    {"parsing", "rotary", "bounded", "endpoint", "rewards", "token_rewards", "whole_files",
+     "tint", "command_line", "arguments"},
     {"types", "manifest", "notebook"},
-    {"families", "rendering", "encoding", "batching", "readout", "aggregation", "windowing",
-     "command_options", "artifact", "records", "formats", "answers", "native"},
-    {"backends", "progress", "prefix", "sources"},
-    {"execution", "past_cache"},
+    {"engine"},
+    {"families", "rendering", "encoding", "readout", "aggregation", "windowing",
+     "artifact", "records", "formats", "answers", "native"},
+    {"backends", "progress", "sources"},
+    {"command_options"},
     {"session"},
     {"scorer"},
     {"report", "score_file", "reranker", "search", "selection", "view", "micro_batcher"},
@@ -113,6 +114,30 @@ def test_importing_the_runtime_loads_nothing_heavy(statement: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert found.stdout.split() == []
+
+
+def test_no_backend_knows_text() -> None:
+    """Importing one loads no tokenizer, whatever it imports in its turn."""
+    folder = PACKAGES["rfprm_runtime"] / "backends"
+    names = [path.relative_to(ROOT).with_suffix("") for path in folder.rglob("*.py")]
+    modules = [".".join(path.parts).removesuffix(".__init__") for path in names]
+    assert "rfprm_runtime.backends.native" in modules
+    code = (
+        f"import sys\nfrom importlib import import_module\nfor name in {modules}:\n"
+        "    import_module(name)\n    assert 'tokenizers' not in sys.modules, name"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0, found.stderr
+
+
+def test_only_the_engine_asks_what_a_backend_can_do() -> None:
+    askers = {
+        path.relative_to(ROOT).as_posix()
+        for path in PACKAGES["rfprm_runtime"].rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Name) and node.id == "CachingBackend"
+    }
+    assert askers == {"rfprm_runtime/engine/passes.py"}
 
 
 def test_every_public_name_can_be_imported() -> None:

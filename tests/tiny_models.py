@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from rfprm_runtime.backends.base import Backend
 from rfprm_runtime.backends.fake import FakeBackend
 from rfprm_runtime.encoding import TrajectoryEncoder, with_template_ids
+from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.families import FAMILIES
 from rfprm_runtime.manifest import Backbone, Manifest
 from rfprm_runtime.scorer import Scorer

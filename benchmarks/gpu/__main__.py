@@ -33,7 +33,7 @@ from benchmarks.report import write_json
 from benchmarks.runner import environment
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend
 from rfprm_runtime.backends.torch import PRMNetwork
-from rfprm_runtime.encoding import TokenRow
+from rfprm_runtime.engine.rows import TokenRow
 
 _WARM_UP = 2  # rounds: what comes for the second time is captured as a graph
 _CPU_REFERENCE_LARGEST = 3e9

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,19 @@ from benchmarks.gpu.workloads import Search
 from rfprm_export.weights import config_fields
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend
 from rfprm_runtime.backends.torch import PRMNetwork
-from rfprm_runtime.batching import BackendLimits, Extended, Extension, Past, pad_batch, plan_batches
-from rfprm_runtime.encoding import TokenRow
-from rfprm_runtime.execution import run_extensions
+from rfprm_runtime.engine.engine import Engine as RuntimeEngine
+from rfprm_runtime.engine.rows import (
+    BackendLimits,
+    Extended,
+    Extension,
+    Past,
+    TokenRow,
+    pad_batch,
+    plan_batches,
+)
 from rfprm_runtime.manifest import Backbone
 
 Scores = list[NDArray[np.float64]]
-Engine = Callable[[Sequence[TokenRow]], Scores]
 BATCH_TOKENS = 65_536
 """Padded tokens of a batch of transformers."""
 MAX_POSITIONS = 32_768
@@ -31,8 +36,7 @@ class Packed:
     """The path of the product from token ids on: prefixes planned, passes run."""
 
     def __init__(self, backend: PackedTorchBackend) -> None:
-        self.backend = backend
-        self._pool = ThreadPoolExecutor(1)
+        self._engine = RuntimeEngine(backend)
 
     def __call__(self, rows: Sequence[TokenRow]) -> Scores:
         items = [Extension(row.token_ids, row.marker_positions) for row in rows]
@@ -55,9 +59,7 @@ class Packed:
         return found
 
     def extend(self, items: Sequence[Extension]) -> list[Extended]:
-        done: dict[int, Extended] = {}
-        run_extensions(self.backend, self._pool, items, done.__setitem__)
-        return [done[index] for index in range(len(items))]
+        return self._engine.run(items)
 
 
 class Transformers:

@@ -20,8 +20,7 @@ from rfprm_runtime.backends.packed_torch.attention import (
 )
 from rfprm_runtime.backends.packed_torch.operations import PlainOperations, operations_for
 from rfprm_runtime.backends.torch import DType, PRMNetwork, TorchBackend
-from rfprm_runtime.batching import Extension, pad_batch
-from rfprm_runtime.encoding import TokenRow
+from rfprm_runtime.engine.rows import Extension, TokenRow, pad_batch
 
 _PIECES = 3
 

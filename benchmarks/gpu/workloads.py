@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.gpu.models import attention_operations, linear_operations
-from rfprm_runtime.encoding import TokenRow
+from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.manifest import Backbone
 
 TOKENS_PER_STEP = 32

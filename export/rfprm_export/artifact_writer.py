@@ -28,7 +28,7 @@ from rfprm_export.quantization import Quantization
 from rfprm_export.short_products import choose_short_products
 from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
 from rfprm_runtime.artifact import describe_file
-from rfprm_runtime.backends import NATIVE_NAME, ONNX_NAME, SAFETENSORS_NAME
+from rfprm_runtime.backends import model_file
 from rfprm_runtime.encoding import TOKENIZER_NAME
 from rfprm_runtime.manifest import GPU_PRECISIONS, MANIFEST_NAME, Manifest, ProductRecord
 from rfprm_runtime.scorer import Scorer
@@ -145,10 +145,10 @@ def _write_files(
 ) -> Manifest:
     manifest = prm.manifest.model_copy(update={"precision": precision, "products": products})
     prm.tokenizer.save(str(folder / TOKENIZER_NAME))
-    files = [folder / TOKENIZER_NAME]
+    files, path = [folder / TOKENIZER_NAME], folder / model_file(format)
     if format == "onnx":
         files += write_graph(
-            folder / ONNX_NAME,
+            path,
             manifest,
             prm.weights,
             attention=attention,
@@ -157,13 +157,12 @@ def _write_files(
         )
     elif format == "native":
         short = {product.name for product in products if product.bits == 8}
-        path = folder / NATIVE_NAME
         files.append(write_packed(path, manifest.backbone, manifest.head, prm.weights, short=short))
     else:
         from safetensors.numpy import save_file
 
-        save_file(prm.weights, folder / SAFETENSORS_NAME)
-        files.append(folder / SAFETENSORS_NAME)
+        save_file(prm.weights, path)
+        files.append(path)
     manifest = manifest.model_copy(
         update={
             "weights_sha256": weights_digest(prm.weights),

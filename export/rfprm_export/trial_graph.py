@@ -11,7 +11,7 @@ from typing import Any
 from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.graph import write_graph
 from rfprm_export.verify import scorer_over
-from rfprm_runtime.backends.base import Backend
+from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.scorer import Scorer
 
 

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, checkpoint_digest, load_prm
 from rfprm_export.options import Precision
-from rfprm_runtime.backends.base import Backend
 from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.manifest import Parity
 from rfprm_runtime.records import example_traces_path, read_trajectories
 from rfprm_runtime.scorer import Scorer

@@ -1,7 +1,7 @@
 """Backends: integers in, logits at marker rows out.
 
-The table maps a name to a function that imports inside, so that a backend nobody uses costs
-nothing.
+:data:`KINDS` has a row for each. A row names the class as text, so that a backend nobody uses costs
+nothing, and says all that anybody else has to know of it: a new backend is a row and a file.
 """
 
 from __future__ import annotations
@@ -15,16 +15,44 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.arguments import check_flag
-from rfprm_runtime.backends.base import Backend
-from rfprm_runtime.cores import usable_cores
+from rfprm_runtime.engine.backend import Backend
+from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.errors import ArtifactError, BackendError, RfprmError
 from rfprm_runtime.manifest import Manifest
 from rfprm_runtime.types import Mode
 
-ONNX_NAME = "model.onnx"
-SAFETENSORS_NAME = "model.safetensors"
-NATIVE_NAME = "model.native.safetensors"
-PLAN_NAME = "model.plan"
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of the table: what is known of a backend before it is imported."""
+
+    implementation: str
+    """Its class, as module:name. The keyword-only arguments of the class are its options."""
+    file: str | None = None
+    """The model of an artifact that it runs; None where it needs none."""
+    open: Callable[..., Backend] | None = None
+    """Called as ``open(folder, manifest, mode=…, **options)``, where opening takes more than
+    ``implementation(folder / file, manifest, **options)``. Its own keyword-only arguments, but for
+    the mode, are options too."""
+    way_out: str = ""
+    """What to do where an artifact has no such model."""
+    alone: str = ""
+    """What to do where an artifact has no other model and this machine cannot run this one."""
+    check: Callable[[Manifest, Any], object] = lambda manifest, device: None
+    """Raises where this machine, or its device, cannot run it."""
+    gpu_options: Mapping[str, Any] | None = None
+    """Options that put it on a GPU; None where it runs on CPUs alone."""
+    cores_option: str | None = None
+    """The option that says how many cores it may use."""
+    same_scores: frozenset[str] = frozenset()
+    """Options with any value of which scores are the same, on a GPU to its rounding."""
+
+    def implementing_class(self) -> Callable[..., Backend]:
+        module, _, name = self.implementation.partition(":")
+        found: Callable[..., Backend] = getattr(import_module(module), name)
+        return found
 
 
 def _open_onnx(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
@@ -35,31 +63,25 @@ def _open_onnx(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) 
     return OnnxBackend(folder / ONNX_NAME, manifest, **options)
 
 
-def _open_native(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
-    from rfprm_runtime.backends.native import NativeBackend
-
-    return NativeBackend(folder / NATIVE_NAME, manifest, **options)
-
-
-def _open_torch(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
+def _open_torch(
+    folder: Path, manifest: Manifest, *, mode: Mode, packed: bool | None = None, **options: Any
+) -> Backend:
     from rfprm_runtime.backends.torch import TorchBackend, find_device
 
     path = folder / SAFETENSORS_NAME
-    packed = options.pop("packed", None)
     if packed is None:  # on a CPU rows alone, whose bits depend on nothing beside
         packed = find_device(options.get("device")).type == "cuda"
     check_flag("packed", packed)
-    if not packed:
-        return TorchBackend.load(path, manifest, **options)
-    from rfprm_runtime.backends.packed_torch import PackedTorchBackend
+    if packed:
+        from rfprm_runtime.backends.packed_torch import PackedTorchBackend
 
-    return PackedTorchBackend.load(path, manifest, **options)
-
-
-def _open_tensorrt(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
-    from rfprm_runtime.backends.tensorrt import TensorRTBackend
-
-    return TensorRTBackend(folder / PLAN_NAME, manifest, **options)
+        return PackedTorchBackend.load(path, manifest, **options)
+    for name in sorted(options.keys() - _keywords(TorchBackend)):
+        raise BackendError(
+            f"backend 'torch' has option {name!r} with packed=True only; pass that too, or leave "
+            f"{name} out"
+        )
+    return TorchBackend.load(path, manifest, **options)
 
 
 def _open_fake(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
@@ -80,53 +102,70 @@ def _check_native(manifest: Manifest, device: Any) -> None:
     load_library()
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What is known of a backend before it is imported."""
-
-    open: Callable[..., Backend]
-    options_of: str
-    """The class whose keyword arguments are its options, as module:name."""
-    file: str | None = None
-    """Of an artifact that has a model for it; None where it needs none."""
-    way_out: str = ""
-    """What to do where an artifact has none."""
-    check: Callable[[Manifest, Any], object] = lambda manifest, device: None
-    """Raises where this machine, or its device, cannot run it."""
-
-
 # In the order in which "auto" prefers them.
-_KINDS = {
-    "tensorrt": _Kind(
-        _open_tensorrt,
+KINDS: dict[str, Kind] = {
+    "tensorrt": Kind(
         "rfprm_runtime.backends.tensorrt:TensorRTBackend",
-        PLAN_NAME,
-        "build one with python export/to_trt.py",
-        _check_tensorrt,
+        "model.plan",
+        way_out="build one with python export/to_trt.py",
+        alone="--keep-graph, where the engine is built, leaves the graph beside it for machines "
+        "like this one",
+        check=_check_tensorrt,
+        gpu_options={},  # runs nowhere else
+        same_scores=frozenset({"num_streams", "max_batch_tokens", "runtime_cache"}),
     ),
-    "native": _Kind(
-        _open_native,
+    "native": Kind(
         "rfprm_runtime.backends.native:NativeBackend",
-        NATIVE_NAME,
-        "export it with --precision int16",
-        _check_native,
+        "model.native.safetensors",
+        way_out="export it with --precision int16",
+        check=_check_native,
+        cores_option="num_threads",
+        same_scores=frozenset({"num_threads"}),
     ),
-    "onnx": _Kind(
-        _open_onnx,
+    "onnx": Kind(
         "rfprm_runtime.backends.onnx:OnnxBackend",
-        ONNX_NAME,
-        "export it with --format onnx, or build the engine with --keep-graph",
+        "model.onnx",
+        open=_open_onnx,
+        way_out="export it with --format onnx, or build the engine with --keep-graph",
+        gpu_options={"provider": "cuda"},
+        cores_option="num_threads",
+        same_scores=frozenset({"num_threads", "threads_per_row", "max_batch_tokens"}),
     ),
-    "torch": _Kind(
-        _open_torch,
+    "torch": Kind(
         "rfprm_runtime.backends.packed_torch:PackedTorchBackend",
-        SAFETENSORS_NAME,
-        "export it with --format torch",
+        "model.safetensors",
+        open=_open_torch,
+        way_out="export it with --format torch",
+        gpu_options={"device": "cuda"},
+        same_scores=frozenset({"max_batch_tokens", "cuda_graphs"}),
     ),
-    "fake": _Kind(_open_fake, "rfprm_runtime.backends.fake:FakeBackend"),
+    "fake": Kind("rfprm_runtime.backends.fake:FakeBackend", open=_open_fake),
 }
-_MODEL_FILES = {name: kind.file for name, kind in _KINDS.items() if kind.file is not None}
-_logger = logging.getLogger(__name__)
+
+
+def model_file(name: str) -> str:
+    """The file of an artifact that the backend ``name`` runs."""
+    file = KINDS[name].file
+    assert file is not None, f"backend {name!r} needs no model"
+    return file
+
+
+ONNX_NAME = model_file("onnx")
+SAFETENSORS_NAME = model_file("torch")
+NATIVE_NAME = model_file("native")
+PLAN_NAME = model_file("tensorrt")
+
+
+def backend_names() -> list[str]:
+    """Those that run a model, in the order in which ``auto`` prefers them."""
+    return [name for name, kind in KINDS.items() if kind.file is not None]
+
+
+def option_names(name: str) -> list[str]:
+    """The options of a backend. Imports it, and raises as that does."""
+    kind = KINDS[name]
+    own = set() if kind.open is None else _keywords(kind.open) - {"mode"}
+    return sorted(own | _keywords(kind.implementing_class()))
 
 
 def choose_backend(
@@ -139,23 +178,24 @@ def choose_backend(
     Raises :class:`BackendError` for an unknown name, and where the artifact holds nothing but an
     engine that cannot run here; :class:`ArtifactError` where it holds no model for the name.
     """
-    available = [name for name, file in _MODEL_FILES.items() if file in manifest.files]
+    available = [name for name in backend_names() if KINDS[name].file in manifest.files]
     if requested == "auto":
         if not available:
             raise ArtifactError(
                 f"the artifact holds no model: its manifest lists {sorted(manifest.files)}, "
-                f"expected one of {sorted(_MODEL_FILES.values())}; export it again, or load the "
-                "artifact that this folder was made from"
+                f"expected one of {sorted(map(model_file, backend_names()))}; export it again, or "
+                "load the artifact that this folder was made from"
             )
         return _first_that_runs(available, manifest, (options or {}).get("device"))
-    if requested not in _KINDS:
+    if requested not in KINDS:
         raise BackendError(
-            f"backend is {requested!r}, expected 'auto' or one of {sorted(_MODEL_FILES)}"
+            f"backend is {requested!r}, expected 'auto' or one of {sorted(backend_names())}"
         )
-    if requested in _MODEL_FILES and requested not in available:
+    kind = KINDS[requested]
+    if kind.file is not None and requested not in available:
         raise ArtifactError(
-            f"backend {requested!r} needs {_MODEL_FILES[requested]}, but the artifact lists "
-            f"{sorted(manifest.files)}; {_KINDS[requested].way_out}"
+            f"backend {requested!r} needs {kind.file}, but the artifact lists "
+            f"{sorted(manifest.files)}; {kind.way_out}"
         )
     return requested
 
@@ -164,19 +204,17 @@ def _first_that_runs(available: list[str], manifest: Manifest, device: Any) -> s
     reasons = {}
     for name in available:
         try:
-            _KINDS[name].check(manifest, device)
+            KINDS[name].check(manifest, device)
         except RfprmError as error:
-            reasons[_MODEL_FILES[name]] = str(error)
+            reasons[model_file(name)] = str(error)
             continue
         for file, reason in reasons.items():
             _logger.warning("%s of the artifact is left alone: %s", file, reason)
         _logger.info("backend %r of %s", name, available)
         return name
-    also = (
-        ". The artifact holds nothing else: --keep-graph, where the engine is built, leaves the "
-        "graph beside it for machines like this one"
-    )
-    raise BackendError("; ".join(reasons.values()) + (also if available == ["tensorrt"] else ""))
+    alone = KINDS[available[0]].alone if len(available) == 1 else ""
+    also = f". The artifact holds nothing else: {alone}" if alone else ""
+    raise BackendError("; ".join(reasons.values()) + also)
 
 
 def open_backend(
@@ -193,23 +231,25 @@ def open_backend(
     ``was_requested``: by name, and not picked. Raises :class:`BackendError` for an option that the
     backend does not have.
     """
-    try:
-        return _KINDS[name].open(folder, manifest, mode=mode, **options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        unknown = str(error).rpartition("argument ")[2]
-        picked = "" if was_requested else ", which was picked,"
-        name_it = "" if was_requested else "; name the backend that the option is for"
-        raise BackendError(
-            f"backend {name!r}{picked} has no option {unknown}; it takes {_option_names(name)}"
-            f"{name_it}"
-        ) from None
+    if options:
+        _check_options(name, options, was_requested)
+    kind = KINDS[name]
+    if kind.open is not None:
+        return kind.open(folder, manifest, mode=mode, **options)
+    return kind.implementing_class()(folder / model_file(name), manifest, **options)
 
 
-def _option_names(name: str) -> list[str]:
-    module, _, class_name = _KINDS[name].options_of.partition(":")
-    signature = inspect.signature(getattr(import_module(module), class_name))
-    also = ["packed"] if name == "torch" else []
-    kinds = (inspect.Parameter.KEYWORD_ONLY,)
-    return sorted([p.name for p in signature.parameters.values() if p.kind in kinds] + also)
+def _check_options(name: str, options: Mapping[str, Any], was_requested: bool) -> None:
+    known = option_names(name)
+    for option in options:
+        if option not in known:
+            picked = "" if was_requested else ", which was picked,"
+            name_it = "" if was_requested else "; name the backend that the option is for"
+            raise BackendError(
+                f"backend {name!r}{picked} has no option {option!r}; it takes {known}{name_it}"
+            )
+
+
+def _keywords(function: Callable[..., Any]) -> set[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return {item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY}

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.batching import BackendLimits, TokenBatch
+from rfprm_runtime.engine.rows import BackendLimits, TokenBatch
 
 
 class FakeBackend:

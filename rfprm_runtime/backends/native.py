@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.batching import BackendLimits, Extended, Extension, TokenBatch
-from rfprm_runtime.cores import usable_cores
+from rfprm_runtime.engine.cores import usable_cores
+from rfprm_runtime.engine.rows import BackendLimits, Extended, Extension, TokenBatch
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.manifest import Backbone, Manifest
 from rfprm_runtime.native.library import Model, Segment, load_library

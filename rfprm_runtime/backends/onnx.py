@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.arguments import check_is, check_whole
-from rfprm_runtime.batching import BackendLimits, TokenBatch
-from rfprm_runtime.cores import usable_cores
+from rfprm_runtime.engine.cores import usable_cores
+from rfprm_runtime.engine.rows import BackendLimits, TokenBatch
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.manifest import GPU_PRECISIONS, Manifest
 

@@ -20,7 +20,7 @@ from rfprm_runtime.arguments import check_is, check_whole
 from rfprm_runtime.backends import ONNX_NAME
 from rfprm_runtime.backends.cuda import Cuda, CudaError
 from rfprm_runtime.backends.flavours import EXTRAS, load_flavour, make_logger
-from rfprm_runtime.batching import BackendLimits, TokenBatch, split_batch
+from rfprm_runtime.engine.rows import BackendLimits, TokenBatch, split_batch
 from rfprm_runtime.errors import ArtifactError, BackendError
 from rfprm_runtime.manifest import EngineProfile, EngineRecord, Manifest
 from rfprm_runtime.whole_files import replacing_path

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.arguments import check_choice, check_is
-from rfprm_runtime.batching import BackendLimits, TokenBatch
+from rfprm_runtime.engine.rows import BackendLimits, TokenBatch
 from rfprm_runtime.errors import BackendError, InvalidArgumentError, MissingExtraError
 from rfprm_runtime.manifest import Backbone, Head, Manifest
 from rfprm_runtime.rotary import rotary_tables

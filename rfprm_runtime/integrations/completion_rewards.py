@@ -35,7 +35,8 @@ from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
 Outcome = float | None
-ScoreAll = Callable[[Sequence[Trajectory]], list[TrajectoryScore | RfprmError]]
+ScoreAll = Callable[[Sequence[Trajectory | RfprmError]], list[TrajectoryScore | RfprmError]]
+"""A score or an error for each; what comes as an error is its own result."""
 Opened = TypeVar("Opened")
 
 
@@ -141,12 +142,11 @@ def completion_rewards(
         _trajectory(prompt, text, settings)
         for prompt, text in zip(prompts, completions, strict=True)
     ]
-    valid = [item for item in trajectories if isinstance(item, Trajectory)]
     beta = 1.0 if outcomes is None else settings.beta
-    scores = iter((score_all or partial(_score_now, settings))(valid))
+    scores = (score_all or partial(_score_now, settings))(trajectories)
     return [
-        _reward(next(scores) if isinstance(item, Trajectory) else item, outcome, beta, settings)
-        for item, outcome in zip(trajectories, found, strict=True)
+        _reward(score, outcome, beta, settings)
+        for score, outcome in zip(scores, found, strict=True)
     ]
 
 
@@ -250,7 +250,7 @@ def shared_batcher(settings: RewardSettings) -> MicroBatcher:
 
 
 def score_in_common(
-    settings: RewardSettings, trajectories: Sequence[Trajectory]
+    settings: RewardSettings, trajectories: Sequence[Trajectory | RfprmError]
 ) -> list[TrajectoryScore | RfprmError]:
     """Score by the batcher, together with what other threads ask for meanwhile."""
     batcher = shared_batcher(settings)
@@ -265,7 +265,7 @@ def _result(future: Future[TrajectoryScore]) -> TrajectoryScore | RfprmError:
 
 
 def _score_now(
-    settings: RewardSettings, trajectories: Sequence[Trajectory]
+    settings: RewardSettings, trajectories: Sequence[Trajectory | RfprmError]
 ) -> list[TrajectoryScore | RfprmError]:
     return shared_scorer(settings).score_batch(
         trajectories, overflow=settings.overflow, on_error="return"

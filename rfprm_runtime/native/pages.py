@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.batching import Extension
+from rfprm_runtime.engine.rows import Extension
 
 _KEPT_BYTES = 16 * 2**20
 """What a workspace keeps of each kind of memory for the next run. Traces of 2,000 tokens fit, and

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 
-from rfprm_runtime.errors import UNSCORABLE
+from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.search.proposals import (
     Proposal,
@@ -25,7 +24,6 @@ from rfprm_runtime.search.tree import Node
 from rfprm_runtime.session import Session
 from rfprm_runtime.types import Float32Array, TrajectoryScore
 
-Result = TypeVar("Result")
 _BLANK = "the proposed step is blank and does not finish the trace"
 
 
@@ -150,36 +148,26 @@ def _score(scorer: Scorer, drafts: Sequence[Draft], score_unfinished: bool) -> N
     for draft in drafts:
         assert draft.parent.session is not None
         draft.session = draft.parent.session.fork()
-    _for_each(
-        [draft for draft in drafts if draft.proposal.text.strip()],
-        lambda some: scorer.extend_sessions(
-            [draft.scored_session for draft in some], [[draft.proposal.text] for draft in some]
-        ),
+    growing = [draft for draft in drafts if draft.proposal.text.strip()]
+    extended = scorer.extend_sessions(
+        [draft.scored_session for draft in growing],
+        [[draft.proposal.text] for draft in growing],
+        on_error="return",
     )
+    for draft, added in zip(growing, extended, strict=True):
+        if isinstance(added, RfprmError):
+            draft.fail(added)
     alive = [draft for draft in drafts if not draft.error]
-    closing = [draft for draft in alive if draft.proposal.finished or score_unfinished]
-    scores = _for_each(
-        closing,
-        lambda some: scorer.score_sessions(
-            [draft.scored_session for draft in some], [draft.proposal.response for draft in some]
-        ),
-    )
-    for draft, score in zip(closing, scores, strict=True):
-        draft.score = score
     for draft in alive:
         draft.step_scores = draft.scored_session.step_scores
-
-
-def _for_each(
-    drafts: Sequence[Draft], call: Callable[[Sequence[Draft]], Sequence[Result]]
-) -> list[Result | None]:
-    """``call`` for all at once; where one of them is refused, for one at a time."""
-    if not drafts:
-        return []
-    try:
-        return list(call(drafts))
-    except UNSCORABLE as error:
-        if len(drafts) == 1:
-            drafts[0].fail(error)
-            return [None]
-    return [result for draft in drafts for result in _for_each([draft], call)]
+    closing = [draft for draft in alive if draft.proposal.finished or score_unfinished]
+    scores = scorer.score_sessions(
+        [draft.scored_session for draft in closing],
+        [draft.proposal.response for draft in closing],
+        on_error="return",
+    )
+    for draft, score in zip(closing, scores, strict=True):
+        if isinstance(score, RfprmError):
+            draft.fail(score)
+        else:
+            draft.score = score

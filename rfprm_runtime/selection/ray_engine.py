@@ -12,17 +12,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
+from rfprm_runtime.backends import KINDS
 from rfprm_runtime.errors import BackendError, MissingExtraError, RfprmError
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.selection.inputs import Shard, open_input
 from rfprm_runtime.selection.scores import score_block
 from rfprm_runtime.selection.settings import RayWorkers, Scoring
-
-_GPU_OPTIONS: dict[str, dict[str, str]] = {
-    "onnx": {"provider": "cuda"},
-    "torch": {"device": "cuda"},
-    "tensorrt": {},  # runs nowhere else
-}
 
 
 def scoring_for_workers(scoring: Scoring, backend: str, workers: RayWorkers) -> Scoring:
@@ -30,16 +25,17 @@ def scoring_for_workers(scoring: Scoring, backend: str, workers: RayWorkers) -> 
 
     Raises :class:`BackendError` where ``backend`` cannot use a GPU and one is asked for.
     """
-    options = dict(scoring.backend_options)
+    options, kind = dict(scoring.backend_options), KINDS[backend]
     if workers.gpus_per_worker:
-        if backend not in _GPU_OPTIONS:
+        if kind.gpu_options is None:
+            on_gpus = [name for name, other in KINDS.items() if other.gpu_options is not None]
             raise BackendError(
                 f"backend {backend!r} runs on CPUs; leave out --gpus-per-worker, or export the "
-                "artifact for onnx, torch or tensorrt"
+                f"artifact for one of {on_gpus}"
             )
-        options = {**_GPU_OPTIONS[backend], **options}
-    elif backend in ("native", "onnx"):
-        options.setdefault("num_threads", workers.cpus_per_worker)
+        options = {**kind.gpu_options, **options}
+    elif kind.cores_option is not None:
+        options.setdefault(kind.cores_option, workers.cpus_per_worker)
     return replace(scoring, backend=backend, backend_options=options)
 
 

@@ -21,7 +21,7 @@ from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.selection.inputs import Block, Shard
 from rfprm_runtime.selection.settings import Scoring
-from rfprm_runtime.types import TrajectoryScore
+from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 NO_GENERATION = -1
 NOT_WINDOWED = -1
@@ -93,20 +93,20 @@ _ARRAYS = {
 }
 
 
+_Scored = tuple[int, int, Trajectory, TrajectoryScore]
+"""Row, generation, trace and score."""
+
+
 def score_block(scorer: Scorer, shard: Shard, block: Block, scoring: Scoring) -> ShardScores:
     """Score every trace of ``block``; what cannot be scored is a failure with its reason."""
     read = list(_traces(shard, block, scoring.split))
-    candidates = [found for _, _, found in read if isinstance(found, Candidate)]
-    scores = iter(
-        scorer.score_batch(
-            [item.trajectory for item in candidates], overflow=scoring.overflow, on_error="return"
-        )
+    results = scorer.score_batch(
+        [found for _, _, found in read], overflow=scoring.overflow, on_error="return"
     )
-    scored: list[tuple[int, int, Candidate, TrajectoryScore]] = []
+    scored: list[_Scored] = []
     failures = []
-    for row, generation, found in read:
-        result = next(scores) if isinstance(found, Candidate) else found
-        if isinstance(found, Candidate) and isinstance(result, TrajectoryScore):
+    for (row, generation, found), result in zip(read, results, strict=True):
+        if isinstance(found, Trajectory) and isinstance(result, TrajectoryScore):
             scored.append((row, generation, found, result))
         else:
             failures.append(Failure(row, generation, str(result)))
@@ -115,7 +115,7 @@ def score_block(scorer: Scorer, shard: Shard, block: Block, scoring: Scoring) ->
 
 def _traces(
     shard: Shard, block: Block, split: SplitRule
-) -> Iterator[tuple[int, int, Candidate | RfprmError]]:
+) -> Iterator[tuple[int, int, Trajectory | RfprmError]]:
     """Row, generation and trace, or why there is none."""
     for row, fields in enumerate(block.rows, start=shard.start):
         if isinstance(fields, InvalidTrajectoryError):
@@ -126,16 +126,15 @@ def _traces(
             if not found:
                 yield row, NO_GENERATION, InvalidTrajectoryError("its 'generations' are empty")
             for generation, item in enumerate(found):
-                yield row, generation if several else NO_GENERATION, item
+                trajectory = item.trajectory if isinstance(item, Candidate) else item
+                yield row, generation if several else NO_GENERATION, trajectory
 
 
-def _as_arrays(
-    scored: list[tuple[int, int, Candidate, TrajectoryScore]], failures: list[Failure]
-) -> ShardScores:
+def _as_arrays(scored: list[_Scored], failures: list[Failure]) -> ShardScores:
     columns: dict[str, list[Any]] = {
         "row": [row for row, _, _, _ in scored],
         "generation": [generation for _, generation, _, _ in scored],
-        "question": [_hash(found.trajectory.question) for _, _, found, _ in scored],
+        "question": [_hash(found.question) for _, _, found, _ in scored],
         "reward": [score.reward for *_, score in scored],
         "trajectory_score": [
             np.nan if score.trajectory_score is None else score.trajectory_score

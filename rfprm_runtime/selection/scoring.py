@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rfprm_runtime.backends import choose_backend
+from rfprm_runtime.backends import KINDS, choose_backend
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.manifest import Manifest, read_manifest
 from rfprm_runtime.progress import progress_bar
@@ -19,14 +19,6 @@ from rfprm_runtime.selection.scores import score_block
 from rfprm_runtime.selection.settings import RayWorkers, Scoring
 from rfprm_runtime.selection.work_folder import WorkFolder
 
-_CHANGES_NO_SCORE = {
-    "num_threads",
-    "threads_per_row",
-    "num_streams",
-    "max_batch_tokens",
-    "runtime_cache",
-}
-"""Options of backends with any value of which scores are the same, on a GPU to its rounding."""
 Scored = Generator[tuple[Shard, bytes], None, None]
 """Shards with the bytes of their scores, as they are finished."""
 
@@ -55,12 +47,14 @@ def settle(
 
 
 def provenance(plan: Plan, manifest: Manifest, scoring: Scoring) -> dict[str, Any]:
-    """Of what the scores are: with another one of these they would be others."""
+    """Everything the scores depend on."""
     digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
+    # A scorer may have been made of a backend that is in no table.
+    same_scores = KINDS[scoring.backend].same_scores if scoring.backend in KINDS else ()
     options = {
         name: value if isinstance(value, (str, int, float, dict)) else str(value)
         for name, value in scoring.backend_options.items()
-        if name not in _CHANGES_NO_SCORE
+        if name not in same_scores
     }
     return {
         "input": plan.fingerprint,

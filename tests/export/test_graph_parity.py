@@ -15,7 +15,7 @@ from rfprm_export.graph import write_graph
 from rfprm_export.options import AttentionOp
 from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.backends.torch import TorchBackend, build_network
-from rfprm_runtime.batching import TokenBatch
+from rfprm_runtime.engine.rows import TokenBatch
 from tiny_models import save_published_prm
 
 BACKBONES = {

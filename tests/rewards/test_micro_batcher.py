@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from rfprm_runtime import BackendError, RfprmError, Scorer, TraceTooLongError, Trajectory
+from rfprm_runtime import (
+    BackendError,
+    InvalidTrajectoryError,
+    RfprmError,
+    Scorer,
+    TraceTooLongError,
+    Trajectory,
+)
 from rfprm_runtime.micro_batcher import MicroBatcher
 from rfprm_runtime.types import TrajectoryScore
 from tiny_models import fake_scorer
@@ -54,6 +61,14 @@ def test_what_comes_while_a_batch_is_scored_is_the_next_batch() -> None:
             gated.gate.set()
             assert [future.result().num_tokens > 0 for future in [first, *others]] == [True] * 12
         assert gated.sizes == [1, 8, 3]
+
+
+def test_an_error_may_be_submitted_for_what_could_not_be_read() -> None:
+    unread = InvalidTrajectoryError("no text")
+    with fake_scorer() as scorer, MicroBatcher(scorer, max_wait_ms=50) as batcher:
+        futures = [batcher.submit(item) for item in (_trajectory(0), unread, _trajectory(1))]
+        assert futures[1].exception() is unread
+        assert futures[2].result() == scorer.score_batch([_trajectory(1)])[0]
 
 
 def test_one_bad_trajectory_fails_alone() -> None:

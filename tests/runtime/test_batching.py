@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_runtime.batching import BackendLimits, pad_batch, plan_batches
-from rfprm_runtime.encoding import TokenRow
+from rfprm_runtime.engine.rows import BackendLimits, TokenRow, pad_batch, plan_batches
 
 
 @given(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rfprm_runtime import cores
-from rfprm_runtime.cores import usable_cores
+from rfprm_runtime.engine import cores
+from rfprm_runtime.engine.cores import usable_cores
 
 V1 = {"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}
 

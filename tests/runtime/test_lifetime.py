@@ -11,8 +11,8 @@ import pytest
 
 from counting_backend import CountingBackend
 from rfprm_runtime import BackendError, Scorer, Trajectory
-from rfprm_runtime.batching import Extended, Extension
-from rfprm_runtime.lifetime import Lifetime
+from rfprm_runtime.engine.lifetime import Lifetime
+from rfprm_runtime.engine.rows import Extended, Extension
 from tiny_models import fake_scorer, scorer_on
 
 TRACES = [Trajectory.build(question=f"q {i}", steps=["so", f"then {i}"]) for i in range(20)]
@@ -45,7 +45,7 @@ def test_closing_waits_for_a_call_with_many_passes() -> None:
     assert backend.begun.wait(30)
     closing = threading.Thread(target=scorer.close)
     closing.start()
-    while not scorer._lifetime._closed:
+    while not scorer._engine._lifetime._closed:
         time.sleep(0.001)
     with pytest.raises(BackendError, match="was closed; load it again"):
         scorer.score_batch(TRACES)

@@ -25,8 +25,8 @@ from rfprm_export.verify import scorer_over
 from rfprm_runtime import BackendError, Scorer, Trajectory
 from rfprm_runtime.backends.native import NativeBackend, split_evenly
 from rfprm_runtime.backends.torch import TorchBackend, build_network
-from rfprm_runtime.batching import Extension, Past, TokenBatch
 from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.engine.rows import Extension, Past, TokenBatch
 from rfprm_runtime.errors import ArtifactError
 from rfprm_runtime.manifest import Backbone, Head, Manifest
 from rfprm_runtime.native import library

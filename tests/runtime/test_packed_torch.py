@@ -16,14 +16,13 @@ import torch
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import LoadedPRM, load_prm
 from rfprm_export.verify import scorer_over
-from rfprm_runtime.backends.base import CachingBackend
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend, TorchPast
 from rfprm_runtime.backends.packed_torch.forward import PassOutputs
 from rfprm_runtime.backends.packed_torch.graphs import Launch, PassGraphs
 from rfprm_runtime.backends.packed_torch.plan import PassShape
 from rfprm_runtime.backends.packed_torch.weights import pack_weights
 from rfprm_runtime.backends.torch import TorchBackend, build_network
-from rfprm_runtime.batching import Extension, TokenBatch
+from rfprm_runtime.engine.rows import Extension, TokenBatch
 from rfprm_runtime.errors import BackendError, InvalidArgumentError
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Trajectory
@@ -113,7 +112,7 @@ def test_sessions_and_batches_through_the_scorer(tmp_path: Path) -> None:
     with scorer_over(prm, TorchBackend(_network(prm), device="cpu")) as scorer:
         expected = scorer.score_batch(traces)
     with scorer_over(prm, _packed(prm)) as scorer:
-        assert isinstance(scorer._backend, CachingBackend)
+        assert scorer._engine.keeps_pasts
         found = scorer.score_batch(traces)
         session = scorer.session(question)
         step_scores = [float(session.extend([step])[0]) for step in steps]

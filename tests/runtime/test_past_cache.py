@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rfprm_runtime.past_cache import PastCache
+from rfprm_runtime.engine.past_cache import PastCache
 
 
 @dataclass(frozen=True, eq=False)

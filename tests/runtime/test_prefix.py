@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_runtime.prefix import MIN_SHARED, PrefixNode, plan_prefixes
+from rfprm_runtime.engine.prefix import MIN_SHARED, PrefixNode, plan_prefixes
 
 # Few ids and common stems, so that rows often begin alike or are equal.
 _STEMS = st.lists(st.integers(0, 1).flatmap(lambda x: st.just([x] * 20)), max_size=4).map(

@@ -22,7 +22,9 @@ from rfprm_runtime import (
     Trajectory,
 )
 from rfprm_runtime.aggregation import trajectory_reward
-from tiny_models import fake_scorer
+from rfprm_runtime.backends.fake import FakeBackend
+from rfprm_runtime.engine.rows import TokenBatch
+from tiny_models import fake_scorer, scorer_on
 
 WORDS = ["so", "then 3 + 4 = 7", "the rest is 12", "hence", "wait, no"]
 
@@ -101,8 +103,26 @@ def test_errors_can_take_the_place_of_scores() -> None:
     assert found[0] == found[3]
     assert isinstance(found[1], TraceTooLongError)
     assert isinstance(found[2], InvalidTrajectoryError)
-    assert "item 2 (from 0) is str, expected a Trajectory" in str(found[2])
+    assert "got str, expected a Trajectory" in str(found[2])
     assert sum(called) == 2
+
+
+def test_an_error_rides_along_in_its_place() -> None:
+    good = Trajectory(question="q", steps=["fine"])
+    unread = InvalidTrajectoryError("not JSON")
+    long = Trajectory(question="q", steps=["x" * 600])
+    called: list[int] = []
+    with fake_scorer() as scorer:
+        found = scorer.score_batch(
+            [unread, good, long, unread], on_error="return", on_scored=called.append
+        )
+        assert found[0] is found[3] is unread
+        assert found[1] == scorer.score("q", ["fine"])
+        assert isinstance(found[2], TraceTooLongError)
+        with pytest.raises(InvalidTrajectoryError, match=r"^item 1 \(from 0\): not JSON$"):
+            scorer.score_batch([good, unread, long], on_scored=called.append)
+        assert scorer.score_batch([unread], on_error="return") == [unread]
+    assert called == [1]
 
 
 def test_a_trace_that_is_too_long_is_named_among_others() -> None:
@@ -135,11 +155,15 @@ def test_a_misspelt_choice_is_refused() -> None:
 
 
 def test_logits_that_are_not_numbers_are_an_error() -> None:
-    with fake_scorer() as scorer:
-        run = scorer._backend.run
-        scorer._backend.run = lambda batch, threads: run(batch) * np.nan  # type: ignore[method-assign]
-        with pytest.raises(BackendError, match="not finite"):
-            scorer.score("q", steps=["a"])
+    class Damaged(FakeBackend):
+        def run(self, batch: TokenBatch, threads: int = 1) -> np.ndarray:
+            return super().run(batch) * np.float32(np.nan)
+
+    with (
+        scorer_on(Damaged(2)) as scorer,
+        pytest.raises(BackendError, match=r"fake \(no model\) returned logits .* not finite"),
+    ):
+        scorer.score("q", steps=["a"])
 
 
 def test_the_fake_backend_needs_an_artifact_but_no_model(
@@ -274,8 +298,8 @@ def test_onnx_in_latency_mode_gives_a_row_all_cores_and_the_same_bits(tiny_artif
         Scorer.load(tiny_artifact, mode="throughput", num_threads=2) as spread,
         Scorer.load(tiny_artifact, mode="latency", num_threads=2) as together,
     ):
-        assert spread._backend.limits.max_concurrent_runs == 2
-        assert together._backend.limits.max_concurrent_runs == 1
+        assert spread._engine.limits.max_concurrent_runs == 2
+        assert together._engine.limits.max_concurrent_runs == 1
         for ours, theirs in zip(
             spread.score_batch(rows, overflow="window"),
             together.score_batch(rows, overflow="window"),

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from counting_backend import CountingBackend
-from rfprm_runtime import BackendError, InvalidTrajectoryError, Scorer, TraceTooLongError
-from rfprm_runtime.batching import Extended, Extension
+from rfprm_runtime import BackendError, InvalidTrajectoryError, Scorer, TraceTooLongError, types
+from rfprm_runtime.engine.rows import Extended, Extension
 from rfprm_runtime.types import Trajectory
 from tiny_models import fake_scorer, scorer_on
 
@@ -105,7 +106,7 @@ def test_closing_and_forgetting_free_memory(scorer: Scorer) -> None:
     session.close()
     session.close()
     assert scorer.session_bytes == used, "the fork still needs it"
-    with pytest.raises(BackendError, match="session 0 was closed"):
+    with pytest.raises(BackendError, match="the session was closed"):
         session.extend(STEPS)
     del fork
     gc.collect()
@@ -138,6 +139,82 @@ def test_bad_input_leaves_sessions_as_they_were(scorer: Scorer) -> None:
     )
     with pytest.raises(TraceTooLongError):
         scorer.session("x" * 5000)
+
+
+def test_what_is_wrong_with_one_session_leaves_the_others_alone(
+    scorer: Scorer, backend: CountingBackend
+) -> None:
+    """With on_error="return"; with "raise" nothing is extended."""
+    unread = InvalidTrajectoryError("no text")
+    given: list[Any] = [STEPS[:1], ["x" * 5000], [" "], [], "text", [3], unread, STEPS[:1], ["8"]]
+    sessions = [scorer.session(QUESTION) for _ in given]
+    sessions[7].close()
+    found = scorer.extend_sessions(sessions, given, on_error="return")
+    kinds = [TraceTooLongError, *[InvalidTrajectoryError] * 5, BackendError]
+    assert [type(item) for item in found[1:8]] == kinds
+    assert found[6] is unread
+    for index, step in ((0, STEPS[0]), (8, "8")):
+        [expected] = scorer.score(QUESTION, [step]).step_scores
+        assert found[index].tolist() == [expected]  # type: ignore[union-attr]
+        assert sessions[index].steps == (step,)
+    assert all(session.steps == () for session in sessions[1:8])
+    backend.passes.clear()
+    # The place is that of the first one in the call.
+    with pytest.raises(TraceTooLongError, match=r"^session 1 \(from 0\): "):
+        scorer.extend_sessions(sessions, given)
+    assert sessions[0].steps == tuple(STEPS[:1])
+    assert backend.passes == []
+    scores = scorer.score_sessions([sessions[0], sessions[1]], [["12"], ["12"]], on_error="return")
+    assert scores[0] == scorer.score(QUESTION, STEPS[:1], ["12"])
+    assert "got 0 steps" in str(scores[1])
+    for session in sessions[1:7]:  # none of them is left claimed
+        session.extend(STEPS)
+
+
+def test_a_call_that_means_nothing_is_refused_though_errors_are_returned(scorer: Scorer) -> None:
+    session = scorer.session(QUESTION)
+    for sessions, steps, error, match in (
+        ([session, session], [STEPS, STEPS], BackendError, "named twice"),
+        ([session], [], ValueError, "steps: got 0 values for 1 sessions"),
+        ([session], "1", ValueError, "steps: got '1' for 1 sessions"),
+        (["session"], [STEPS], ValueError, r"session 0 \(from 0\) is 'session', expected one of"),
+    ):
+        with pytest.raises(error, match=match):
+            scorer.extend_sessions(sessions, steps, on_error="return")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="on_error is 'ignore'"):
+        scorer.extend_sessions([session], [STEPS], on_error="ignore")  # type: ignore[call-overload]
+    assert session.steps == ()
+
+
+def test_steps_are_checked_when_they_come_and_not_again(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(types, "_check_unicode", seen.append)
+    session = scorer.session(QUESTION)
+    session.extend(STEPS)
+    session.score(["12"])
+    assert [text for text in seen if text != QUESTION] == [*STEPS, "12"]
+
+
+def test_an_interrupt_between_two_sessions_leaves_each_of_use(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a session then holds, its past has no tokens that it has not."""
+    sessions = [scorer.session(QUESTION), scorer.session(QUESTION)]
+    scorer.extend_sessions(sessions, [STEPS[:1], STEPS[:1]])
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scorer._sessions, "_remember", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            scorer.extend_sessions(sessions, [["one"], ["other"]])
+    assert [session.steps for session in sessions] == [(STEPS[0], "one"), (STEPS[0],)]
+    for session in sessions:
+        session.extend(["and so on"])
+        assert session.score() == scorer.score(QUESTION, session.steps)
 
 
 def test_a_failing_backend_leaves_sessions_as_they_were(
@@ -179,11 +256,11 @@ def test_a_budget_that_is_too_small_for_one_past_is_told_once(
 
 def test_misuse_is_named(scorer: Scorer) -> None:
     session = scorer.session(QUESTION)
-    with pytest.raises(BackendError, match="twice in this call; fork it"):
+    with pytest.raises(BackendError, match="named twice in this call; fork it"):
         scorer.extend_sessions([session, session], [STEPS, STEPS])
-    with pytest.raises(ValueError, match="got 1 sessions and 2 lists of steps"):
+    with pytest.raises(ValueError, match="steps: got 2 values for 1 sessions"):
         scorer.extend_sessions([session], [STEPS, STEPS])
-    with pytest.raises(ValueError, match="got 1 sessions and 0 responses"):
+    with pytest.raises(ValueError, match="responses: got 0 values for 1 sessions"):
         scorer.score_sessions([session], [])
     with (
         scorer_on(CountingBackend(2)) as other,

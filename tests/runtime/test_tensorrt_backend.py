@@ -27,7 +27,7 @@ from rfprm_runtime.backends.tensorrt import (
     check_version,
     fitting_parts,
 )
-from rfprm_runtime.batching import TokenBatch, split_batch
+from rfprm_runtime.engine.rows import TokenBatch, split_batch
 from rfprm_runtime.errors import (
     ArtifactError,
     BackendError,

@@ -247,6 +247,22 @@ def test_what_cannot_be_scored_fails_alone(scorer: Scorer) -> None:
     assert "step" in reasons[1]
 
 
+def test_a_step_that_is_too_long_costs_the_others_no_pass(
+    scorer: Scorer, backend: CountingBackend
+) -> None:
+    """The round is one batch with it and without it."""
+
+    def passes(*texts: str) -> list[int]:
+        backend.passes.clear()
+        proposer: Any = saying(*(Proposal(text, 1, finished=True) for text in texts))
+        result = Searcher(scorer, proposer, BestOfN(len(texts))).search(QUESTION)
+        assert len(result.finished) == 4
+        return list(backend.passes)
+
+    good = ["12", "13", "14", "15"]
+    assert passes(*good[:2], "x" * 600, *good[2:]) == passes(*good)
+
+
 def test_many_questions_are_one_call_a_round(scorer: Scorer) -> None:
     questions = [QUESTION, "2 + 2?", "And 3 + 3?"]
     policy = KnownPolicy()
@@ -455,8 +471,8 @@ def test_what_has_come_is_scored_while_the_rest_is_waited_for(scorer: Scorer) ->
     loop: asyncio.AbstractEventLoop | None = None
     extend = scorer.extend_sessions
 
-    def noticed(*arguments: Any) -> Any:
-        scores = extend(*arguments)
+    def noticed(*arguments: Any, **options: Any) -> Any:
+        scores = extend(*arguments, **options)
         assert loop is not None
         loop.call_soon_threadsafe(scored.set)
         return scores

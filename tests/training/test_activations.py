@@ -8,7 +8,7 @@ import torch
 
 from rfprm_export.weights import read_base_model
 from rfprm_runtime.backends.torch import PRMNetwork, build_network
-from rfprm_runtime.encoding import TokenRow
+from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.manifest import Head
 from rfprm_training.activations import ActivationCache
 from rfprm_training.packing import Pack, pack

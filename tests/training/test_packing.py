@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_runtime.backends.torch import PRMNetwork
-from rfprm_runtime.encoding import TokenRow
+from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.manifest import Backbone, Head
 from rfprm_training.packing import Pack, pack, pack_groups, pad_packs
 

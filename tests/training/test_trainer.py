@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from rfprm_runtime.batching import pad_batch
+from rfprm_runtime.engine.rows import pad_batch
 from rfprm_training import TrainingError
 from rfprm_training.evaluation import open_scorer
 from rfprm_training.model_card import write_model_card

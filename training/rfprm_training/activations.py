@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from rfprm_runtime.backends.torch import PRMNetwork
-from rfprm_runtime.batching import BackendLimits, plan_batches
+from rfprm_runtime.engine.rows import BackendLimits, plan_batches
 from rfprm_training.packing import Pack, pad_packs
 
 _BATCHES_PER_SAVE = 16

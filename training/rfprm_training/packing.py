@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from rfprm_runtime.backends.torch import Tree
-from rfprm_runtime.encoding import TokenRow
-from rfprm_runtime.prefix import PrefixNode, plan_prefixes
+from rfprm_runtime.engine.prefix import PrefixNode, plan_prefixes
+from rfprm_runtime.engine.rows import TokenRow
 
 
 @dataclass(frozen=True)

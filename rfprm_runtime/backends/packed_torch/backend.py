@@ -34,7 +34,7 @@ from rfprm_runtime.backends.torch import (
     load_network,
     moving_to,
 )
-from rfprm_runtime.batching import BackendLimits, Extended, Extension, TokenBatch
+from rfprm_runtime.engine.rows import BackendLimits, Extended, Extension, TokenBatch
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.manifest import Backbone, Manifest
 from rfprm_runtime.rotary import rotary_tables
@@ -48,7 +48,7 @@ _GRAPH_OPERATIONS = 6e12
 
 
 class PackedTorchBackend:
-    """A :class:`~rfprm_runtime.backends.base.CachingBackend`, to the rounding of its type: a
+    """A :class:`~rfprm_runtime.engine.backend.CachingBackend`, to the rounding of its type: a
     score may differ by about 1e-6 (float32) or 1e-2 (bfloat16) with what runs beside it."""
 
     def __init__(
@@ -99,7 +99,7 @@ class PackedTorchBackend:
         return np.concatenate([extended.logits for extended in self.extend(items)])
 
     def extend(self, extensions: Sequence[Extension], threads: int = 1) -> list[Extended]:
-        """See :class:`~rfprm_runtime.backends.base.CachingBackend`."""
+        """See :class:`~rfprm_runtime.engine.backend.CachingBackend`."""
         if self._forward is None:
             raise BackendError("the backend was closed; load the scorer again")
         for item in extensions:

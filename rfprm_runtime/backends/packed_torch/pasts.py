@@ -30,7 +30,7 @@ class TorchBlock:
 
 @dataclass(frozen=True, eq=False)
 class TorchPast:
-    """A :class:`~rfprm_runtime.batching.Past` of blocks, one for each extension that made it."""
+    """A :class:`~rfprm_runtime.engine.rows.Past` of blocks, one for each extension that made it."""
 
     blocks: tuple[TorchBlock, ...]
 

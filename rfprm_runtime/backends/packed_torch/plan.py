@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rfprm_runtime.backends.packed_torch.pasts import JoinedPasts, TorchPast
-from rfprm_runtime.batching import Extension
+from rfprm_runtime.engine.rows import Extension
 
 _ALIGNED = 4  # of int32: sections begin at 16 bytes, which kernels are compiled for
 

@@ -21,7 +21,7 @@ class Lifetime:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """A call for as long as the block lasts.
+        """A call for as long as the block lasts. One inside another is part of it.
 
         Raises :class:`BackendError` after :meth:`close`, and in a process that was forked after
         loading: threads do not come along, so nothing there would ever be scored.
@@ -33,7 +33,7 @@ class Lifetime:
             )
         thread = threading.get_ident()
         with self._changed:
-            if self._closed:
+            if self._closed and thread not in self._calls:
                 raise BackendError("the scorer was closed; load it again")
             self._calls[thread] = self._calls.get(thread, 0) + 1
         try:

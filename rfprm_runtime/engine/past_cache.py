@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 
-from rfprm_runtime.batching import Past
+from rfprm_runtime.engine.rows import Past
 
 
 class PastCache:

@@ -1,4 +1,4 @@
-"""The seam between scoring and inference engines.
+"""The seam to inference engines: what a backend has to offer.
 
 A backend knows token ids and marker positions. It knows no text, no steps and no rewards.
 """
@@ -11,11 +11,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.batching import BackendLimits, Extended, Extension, TokenBatch
+from rfprm_runtime.engine.rows import BackendLimits, Extended, Extension, TokenBatch
 
 
 class Backend(Protocol):
-    """What the scorer asks of an engine. ``run`` may be called from several threads at once."""
+    """Runs batches. ``run`` may be called from several threads at once."""
 
     @property
     def limits(self) -> BackendLimits: ...
@@ -40,7 +40,10 @@ class Backend(Protocol):
 
 @runtime_checkable
 class CachingBackend(Backend, Protocol):
-    """A backend that can go on from a past, so that a prefix is computed once."""
+    """A backend that can continue from a past, so that a shared prefix is computed once.
+
+    Only :class:`~rfprm_runtime.engine.engine.Engine` asks which of the two a backend is.
+    """
 
     def extend(self, extensions: Sequence[Extension], threads: int = 1) -> list[Extended]:
         """Run all ``extensions`` in one pass over the weights.

@@ -1,6 +1,6 @@
-"""From token rows to the batches that a backend runs.
+"""Token rows, and the batches and extensions that a backend runs them as.
 
-Knows lengths and limits, no models and no text.
+Knows token ids, lengths and limits; knows no models and no text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.encoding import TokenRow
+
+@dataclass(frozen=True)
+class TokenRow:
+    """Token ids, and the places among them where logits are read."""
+
+    token_ids: NDArray[np.int64]  # [num_tokens]
+    marker_positions: NDArray[np.int64]  # [num_markers]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
 
 
 @dataclass(frozen=True)
@@ -65,8 +75,11 @@ class Extension:
 
 @dataclass(frozen=True)
 class Extended:
+    """What came of an extension."""
+
     logits: NDArray[np.float32]  # [num_markers, num_labels]
     past: Past | None
+    """Where it was asked for with ``keep``, and the backend keeps pasts."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,12 @@ class BackendLimits:
     """Padded tokens of one batch; a single longer row still gets a batch of its own."""
     max_concurrent_runs: int = 1
 
+    def take(self, num_rows: int, longest: int) -> bool:
+        """Whether a batch of several rows, padded to ``longest`` tokens, is within them."""
+        return num_rows <= self.max_batch_size and (
+            self.max_batch_tokens is None or num_rows * longest <= self.max_batch_tokens
+        )
+
 
 def plan_batches(lengths: Sequence[int], limits: BackendLimits) -> list[list[int]]:
     """Indices of each batch, longest first.
@@ -90,19 +109,12 @@ def plan_batches(lengths: Sequence[int], limits: BackendLimits) -> list[list[int
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[list[int]] = []
     for index in order:
-        if batches and _has_room(batches[-1], lengths, limits):
+        # The longest of a batch came first.
+        if batches and limits.take(len(batches[-1]) + 1, lengths[batches[-1][0]]):
             batches[-1].append(index)
         else:
             batches.append([index])
     return batches
-
-
-def _has_room(batch: list[int], lengths: Sequence[int], limits: BackendLimits) -> bool:
-    rows = len(batch) + 1
-    padded_length = lengths[batch[0]]  # the longest of the batch came first
-    return rows <= limits.max_batch_size and (
-        limits.max_batch_tokens is None or rows * padded_length <= limits.max_batch_tokens
-    )
 
 
 def split_batch(batch: TokenBatch, first: int) -> tuple[TokenBatch, TokenBatch]:

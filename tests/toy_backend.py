@@ -1,0 +1,31 @@
+"""A backend of somebody's own, for a row of the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.backends.fake import FakeBackend
+from rfprm_runtime.manifest import Manifest
+
+
+class ToyBackend(FakeBackend):
+    """Reads its file and makes logits up."""
+
+    description = "toy"
+
+    def __init__(self, path: Path, manifest: Manifest, *, colour: str = "red") -> None:
+        super().__init__(manifest.head.num_labels)
+        self.content, self.colour = path.read_text(), colour
+
+
+class BrokenToyBackend(ToyBackend):
+    """Fails inside with the words that Python has for an unknown argument."""
+
+    def __init__(self, path: Path, manifest: Manifest, *, colour: str = "red") -> None:
+        def paint() -> None:
+            pass
+
+        super().__init__(path, manifest, colour=colour)
+        options: dict[str, Any] = {"colour": colour}
+        paint(**options)
