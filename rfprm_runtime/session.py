@@ -21,7 +21,7 @@ from rfprm_runtime.aggregation import trajectory_reward
 from rfprm_runtime.backends.base import Backend, CachingBackend
 from rfprm_runtime.batching import Extended, Extension
 from rfprm_runtime.encoding import TokenRow, TrajectoryEncoder
-from rfprm_runtime.errors import BackendError, TraceTooLongError
+from rfprm_runtime.errors import BackendError, InvalidArgumentError, TraceTooLongError
 from rfprm_runtime.execution import run_extensions, run_rows
 from rfprm_runtime.lifetime import Lifetime
 from rfprm_runtime.manifest import Manifest
@@ -140,7 +140,9 @@ class SessionHost:
         self, sessions: Sequence[Session], steps: Sequence[Sequence[str]]
     ) -> list[Float32Array]:
         if len(sessions) != len(steps):
-            raise ValueError(f"got {len(sessions)} sessions and {len(steps)} lists of steps")
+            raise InvalidArgumentError(
+                f"got {len(sessions)} sessions and {len(steps)} lists of steps"
+            )
         with self._in_use(sessions):
             added, rows = [], []
             for session, new in zip(sessions, steps, strict=True):
@@ -161,7 +163,9 @@ class SessionHost:
         self, sessions: Sequence[Session], responses: Sequence[Sequence[str]]
     ) -> list[TrajectoryScore]:
         if len(sessions) != len(responses):
-            raise ValueError(f"got {len(sessions)} sessions and {len(responses)} responses")
+            raise InvalidArgumentError(
+                f"got {len(sessions)} sessions and {len(responses)} responses"
+            )
         with self._in_use(sessions):
             rows = []
             for session, response in zip(sessions, responses, strict=True):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from tokenizers import AddedToken, Tokenizer
 
 from rfprm_export import ExportError
@@ -26,13 +26,14 @@ from rfprm_runtime.manifest import (
     Prompt,
     Readout,
 )
+from rfprm_runtime.validated import Validated
 
 CHECKPOINT_NAME = "checkpoint.json"
 HEADS_NAME = "heads.safetensors"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Record(Validated):
+    refusal = ExportError
 
 
 class GgufBase(_Record):
@@ -112,7 +113,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     path = folder / CHECKPOINT_NAME
     try:
         return Checkpoint.model_validate_json(path.read_bytes())
-    except (ValidationError, OSError) as error:
+    except (ExportError, OSError) as error:
         raise ExportError(f"{path} is not a valid checkpoint description: {error}") from None
 
 
