@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal, TypeVar, get_args, overload
 
 from rfprm_runtime.aggregation import Aggregation, aggregate, check_aggregation
@@ -214,12 +213,7 @@ class Reranker:
     def __enter__(self) -> Reranker:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def _prepare_votes(self) -> None:

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 from rfprm_export import ExportError
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
 from rfprm_export.weights import Weights, read_base_model, read_safetensors
+from rfprm_runtime.artifact import sha256_of
 from rfprm_runtime.encoding import with_template_ids
 from rfprm_runtime.families import FAMILIES, Family
 from rfprm_runtime.manifest import (
@@ -175,7 +176,7 @@ def _check_base(path: Path, base: GgufBase) -> None:
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "is not there"
         raise ExportError(f"the base model {path} {found}, expected the file {base.file}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256_of(path)
     if digest != base.sha256:
         raise ExportError(
             f"{path} has sha256 {digest}, the checkpoint was trained on {base.sha256}; install "

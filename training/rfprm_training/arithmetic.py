@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ast
 import operator
-import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from rfprm_runtime.answers import to_fraction
 from rfprm_runtime.errors import InvalidArgumentError
+from rfprm_runtime.spelled_numbers import to_fraction
 
-NUMBER = re.compile(r"\d[\d,]*\.?\d*|\.\d+")
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
