@@ -66,11 +66,18 @@ def _machine() -> Iterator[Finding]:
     yield Finding("machine", "system", "ok", system)
 
 
-def _kernels() -> Iterator[Finding]:
-    """The native kernels: which were compiled, and which of them this processor runs."""
-    from rfprm_runtime.native.library import VARIANTS, available_variants, library_path
+def built_kernels() -> list[str]:
+    """Variants of the native kernels that were compiled into this installation."""
+    from rfprm_runtime.native import library
 
-    built = [name for name in VARIANTS if library_path(name).is_file()]
+    folder = Path(library.__file__).parent
+    return sorted(path.stem.removeprefix("kernels-") for path in folder.glob("kernels-*.so"))
+
+
+def _kernels() -> Iterator[Finding]:
+    from rfprm_runtime.native import library
+
+    built = built_kernels()
     if not built:
         way_out = (
             "none were compiled: precisions int16 and int8 need them. Install gcc or clang, then "
@@ -79,16 +86,17 @@ def _kernels() -> Iterator[Finding]:
         yield Finding("kernels", "native", "missing", way_out)
         return
     try:
-        usable = available_variants()
+        usable = library.available_variants()
+        in_use, _ = library.load_library()
     except BackendError as error:
         yield Finding("kernels", "native", "broken", str(error))
         return
+    yield Finding("kernels", "processor", "ok", f"level {in_use}")
     for name in built:
-        if name not in usable:
-            yield Finding("kernels", name, "unusable", "this processor lacks the instructions")
+        if name in usable:
+            yield Finding("kernels", name, "ok", "in use" if name == in_use else "usable")
         else:
-            yield Finding("kernels", name, "ok", "in use" if name == usable[0] else "usable")
-    yield Finding("kernels", "processor", "ok", f"level {usable[0] if usable else 'unknown'}")
+            yield Finding("kernels", name, "unusable", "this processor lacks the instructions")
 
 
 def _backends() -> Iterator[Finding]:
@@ -103,11 +111,11 @@ def _backends() -> Iterator[Finding]:
 
 
 def _probe_native() -> tuple[State, str]:
-    from rfprm_runtime.native.library import VARIANTS, library_path, load_library
+    from rfprm_runtime.native import library
 
-    if not any(library_path(name).is_file() for name in VARIANTS):
+    if not built_kernels():
         return "missing", "no kernels were compiled"
-    return "ok", f"kernels {load_library()[0]}"
+    return "ok", f"kernels {library.load_library()[0]}"
 
 
 def _probe_onnx() -> tuple[State, str]:

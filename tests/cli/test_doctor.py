@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from rfprm_runtime import __version__, doctor
+from rfprm_runtime import BackendError, __version__, doctor
 from rfprm_runtime.doctor import Finding, as_json, examine, is_healthy, requirements_of
 from rfprm_runtime.native import library
 
@@ -79,7 +79,7 @@ def test_a_modified_artifact_is_broken_and_the_exit_status_says_so(
 def test_without_kernels_it_says_how_to_get_them(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(library, "library_path", lambda name: nowhere / name)
+    monkeypatch.setattr(doctor, "built_kernels", lambda: [])
     findings = examine()
     assert is_healthy(findings)
     assert _by_name(findings, "backends")["native"].state == "missing"
@@ -89,14 +89,15 @@ def test_without_kernels_it_says_how_to_get_them(
 def test_kernels_that_do_not_load_are_broken(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(library, "library_path", lambda name: nowhere / name)
-    for name in library.VARIANTS:
-        (nowhere / name).write_bytes(b"no library")
-    library.load_library.cache_clear()
+    def refuse() -> None:
+        raise BackendError("left from another version; reinstall rfprm_runtime")
+
+    monkeypatch.setattr(doctor, "built_kernels", lambda: ["generic"])
+    monkeypatch.setattr(library, "load_library", refuse)
     findings = examine()
-    library.load_library.cache_clear()
     assert not is_healthy(findings)
-    assert "reinstall rfprm_runtime" in _by_name(findings, "kernels")["native"].detail
+    assert _by_name(findings, "kernels")["native"].state == "broken"
+    assert _by_name(findings, "backends")["native"].state == "broken"
 
 
 def test_a_package_that_does_not_load_is_broken(
