@@ -204,11 +204,8 @@ def requirements_of(extra: str, texts: Sequence[str]) -> list[Requirement]:
     for requirement in map(Requirement, texts):
         marker = requirement.marker
         in_base = marker is None or marker.evaluate({"extra": ""})
-        if marker is not None and extra:
-            applies = not in_base and marker.evaluate({"extra": extra})
-        else:
-            applies = in_base and not extra
-        if not applies:
+        in_extra = marker is not None and marker.evaluate({"extra": extra}) and not in_base
+        if not (in_extra if extra else in_base):
             continue
         if requirement.name.replace("-", "_") != DISTRIBUTION:
             found.append(requirement)
@@ -223,7 +220,7 @@ def _artifacts(named: Iterable[Path], check_digests: bool) -> Iterator[Finding]:
     from rfprm_runtime.manifest import MANIFEST_NAME, read_manifest
 
     usual = sorted(path.parent for path in Path("artifacts").glob(f"*/{MANIFEST_NAME}"))
-    chosen = [Path(folder)] if (folder := os.environ.get("RFPRM_ARTIFACT")) else []
+    chosen = [Path(os.environ["RFPRM_ARTIFACT"])] if os.environ.get("RFPRM_ARTIFACT") else []
     folders = list(dict.fromkeys([*named, *chosen, *usual]))
     if not folders:
         way_out = "none in artifacts/; 'rfprm demo' builds the shipped PRM"
