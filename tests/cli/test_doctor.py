@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from typer.testing import CliRunner
 
-from rfprm_runtime import BackendError, __version__, doctor
+from rfprm_runtime import BackendError, __version__, cli, doctor
 from rfprm_runtime.doctor import Finding, as_json, examine, is_healthy, requirements_of
 from rfprm_runtime.native import library
 
@@ -29,9 +30,8 @@ def _by_name(findings: list[Finding], area: str) -> dict[str, Finding]:
     return {finding.name: finding for finding in findings if finding.area == area}
 
 
-def _rfprm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from rfprm_runtime.cli import main; main()"]
-    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
+def _rfprm(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(cli.app, list(map(str, arguments)))
 
 
 @pytest.fixture
@@ -70,9 +70,9 @@ def test_a_modified_artifact_is_broken_and_the_exit_status_says_so(
     data[0] ^= 1
     (folder / "model.onnx.data").write_bytes(data)
     found = _rfprm("doctor", "--json", folder)
-    assert found.returncode == 0, found.stderr  # the sizes still fit
+    assert found.exit_code == 0, found.output  # the sizes still fit
     checked = _rfprm("doctor", "--check", folder)
-    assert checked.returncode == 1
+    assert checked.exit_code == 1
     assert "it was modified; export or copy the artifact again" in checked.stdout
 
 
