@@ -83,7 +83,7 @@ def _in_our_words(problem: ErrorDetails) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{name} is no part of a rule; expected some of {list(Selection.model_fields)}"
     expected = problem["msg"].removeprefix("Input should be ")
-    if expected.startswith(("greater", "less")):
+    if problem["type"].startswith(("greater_than", "less_than")):
         expected = f"a number {expected}"
     flag = name.replace("_", "-")
     return f"{name} (--{flag}) is {shown(problem['input'])}, expected {expected}"
