@@ -104,11 +104,10 @@ def _parse(path: Path, number: int, line: str) -> RewardedTrajectory:
     try:
         fields = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{path}, line {number} is not JSON: {error}") from None
+        raise DataError(f"{path}, line {number} is no JSON object: {error}") from None
     if not isinstance(fields, dict):
-        raise DataError(
-            f"{path}, line {number} is a JSON {type(fields).__name__}, expected an object"
-        )
+        kind = type(fields).__name__
+        raise DataError(f"{path}, line {number} is no JSON object: it is a {kind}")
     trajectory = {name: fields.pop(name) for name in _TRAJECTORY_FIELDS & set(fields)}
     try:
         return RewardedTrajectory(trajectory=Trajectory.build(**trajectory), **fields)
