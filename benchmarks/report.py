@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.engines import ENGINES
+from rfprm_runtime.whole_files import write_whole
 from rfprm_training.metrics import bootstrap
 
 RESULTS = Path("benchmarks/results")
@@ -20,9 +21,7 @@ RESULTS = Path("benchmarks/results")
 def write_json(name: str, measured: dict[str, Any], folder: Path = RESULTS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(measured, indent=1) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(measured, indent=1) + "\n")
     return path
 
 

@@ -75,7 +75,9 @@ def aggregate(
     if how != "trajectory":
         return aggregate_steps(score.step_scores, how)
     if score.trajectory_score is None:
-        raise ValueError("this PRM has no trajectory score; rank by 'reward', 'mean' or 'min'")
+        raise InvalidArgumentError(
+            "this PRM has no trajectory score; rank by 'reward', 'mean' or 'min'"
+        )
     return score.trajectory_score
 
 
@@ -94,5 +96,5 @@ def check_aggregation(name: str, how: object, manifest: Manifest | None = None) 
 def _checked(value: Any, how: object) -> float:
     number = float(value)
     if math.isnan(number):
-        raise ValueError(f"the aggregation {how!r} returned nan, which has no rank")
+        raise InvalidArgumentError(f"the aggregation {how!r} returned nan, which has no rank")
     return number

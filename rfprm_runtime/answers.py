@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from rfprm_runtime.bounded import BoundedWorker
 from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.spelled_numbers import SIGNED_NUMBER, to_fraction
 
 _BOXED = re.compile(r"\\boxed\s*\{")
 _STATED = (
@@ -18,8 +19,7 @@ _STATED = (
     re.compile(r"(?:final answer|answer)\s*(?:is|:|=)\s*(?::\s*)?(.+?)(?:\.\s|\.?$)", re.I | re.M),
     re.compile(r"^A:\s*(.+)$", re.M),
 )
-_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+")
-_PLAIN = re.compile(rf"[$€£]?\s*({_NUMBER.pattern})\s*(%|[A-Za-z][A-Za-z ]{{0,30}})?\.?")
+_PLAIN = re.compile(rf"[$€£]?\s*({SIGNED_NUMBER.pattern})\s*(%|[A-Za-z][A-Za-z ]{{0,30}})?\.?")
 _LONGEST_NUMBER = 200
 """Characters beyond which nothing is taken for one number with its unit."""
 
@@ -34,7 +34,7 @@ def final_answer(text: str) -> str | None:
         matches = pattern.findall(text)
         if matches and matches[-1].strip():
             return str(matches[-1]).strip().rstrip(".").strip("*$ ") or None
-    numbers = _NUMBER.findall(text)
+    numbers = SIGNED_NUMBER.findall(text)
     return numbers[-1] if numbers else None
 
 
@@ -145,14 +145,6 @@ def _plain_number(text: str) -> _Number | None:
     if match is None or value is None:
         return None
     return _Number(value, (match.group(2) or "").strip().lower().removesuffix("s"))
-
-
-def to_fraction(text: str) -> Fraction | None:
-    """The value of a spelled number (``1,200``, ``$3.50``, ``40%`` as 40), or None."""
-    try:
-        return Fraction(text.replace(",", "").replace("$", "").rstrip(".%").strip())
-    except (ValueError, ZeroDivisionError):
-        return None
 
 
 def _squeezed(text: str) -> str:

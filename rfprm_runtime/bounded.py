@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import IO, Any
 
 from rfprm_runtime.arguments import check_positive
+from rfprm_runtime.errors import InvalidOperationError
 
 _START_SECONDS = 60.0
 _END_SECONDS = 5.0
@@ -113,7 +114,7 @@ class BoundedWorker:
         except queue.Empty:
             pass
         self._end()
-        raise RuntimeError(f"the child process for {self._function} did not start")
+        raise InvalidOperationError(f"the child process for {self._function} did not start")
 
 
 def _end_process(process: subprocess.Popen[str], reader: threading.Thread, owner: int) -> None:

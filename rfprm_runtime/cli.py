@@ -7,6 +7,7 @@ Commands of other packages (export, train, …) are found by entry points of the
 from __future__ import annotations
 
 import io
+import json
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
+from rfprm_runtime import __version__
 from rfprm_runtime.command_line import (
     DEFAULT_ARTIFACT,
     EXIT_SOME_FAILED,
@@ -42,11 +44,28 @@ except ImportError:
 
 app = typer.Typer(
     name="rfprm",
-    help="Scores of process reward models for whole reasoning traces.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rfprm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def rfprm(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Scores of process reward models for whole reasoning traces."""
 
 
 @app.command()
@@ -116,6 +135,32 @@ def info(
         typer.echo(manifest.to_json(), nl=False)
     else:
         print_manifest(Console(highlight=False), manifest)
+
+
+@app.command()
+def doctor(
+    artifacts: Annotated[
+        list[Path] | None, typer.Argument(help="Artifact folders to check as well.")
+    ] = None,
+    check_digests: Annotated[
+        bool, typer.Option("--check", help="Read the files of artifacts whole, to compare sha256.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Print what this installation can do: kernels, backends, extras, artifacts.
+
+    The exit status is 1 where something that is installed is broken.
+    """
+    from rfprm_runtime import doctor as examination
+    from rfprm_runtime.report import print_findings
+
+    findings = examination.examine(artifacts or (), check_digests=check_digests)
+    if as_json:
+        typer.echo(json.dumps(examination.as_json(findings), indent=2, ensure_ascii=False))
+    else:
+        print_findings(Console(highlight=False), findings)
+    if not examination.is_healthy(findings):
+        raise typer.Exit(1)
 
 
 def _add_commands_of_other_packages() -> None:

@@ -32,7 +32,7 @@ class EndpointRefusedError(EndpointError):
     """The server will refuse every request: wrong key, wrong address, no such model."""
 
 
-class TryAgainError(Exception):
+class TryAgainError(RfprmError):
     """What was answered is of no use; another try may help. Raised by readers of answers."""
 
     def __init__(self, message: str, after: float | None = None) -> None:

@@ -2,6 +2,7 @@
 
 Every message says what came, what was expected and what to do about it.
 All of them derive from :class:`RfprmError`, so one ``except`` catches the library and nothing else.
+A class whose errors callers used to know as ``ValueError`` is one too.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ class RfprmError(Exception):
 
 
 class InvalidArgumentError(RfprmError, ValueError):
-    """A setting has a value, or a type, that cannot be used."""
+    """An argument or a setting has a value, or a type, that cannot be used."""
+
+
+class InvalidOperationError(RfprmError, RuntimeError):
+    """The call cannot be made here and now: an event loop is running, a process did not start."""
 
 
 class InvalidTrajectoryError(RfprmError, ValueError):

@@ -9,18 +9,25 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rfprm_runtime.errors import ArtifactError, ManifestError
+from rfprm_runtime.migrations import migrate
+from rfprm_runtime.validated import Validated, one_line
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "w8a16", "int16", "int8"]
 GPU_PRECISIONS = ("fp16", "bf16", "fp8", "w8a16")
-FORMAT_VERSION = 1
 MANIFEST_NAME = "prm.json"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Record(Validated):
+    refusal = ManifestError
+
+    @classmethod
+    def _refuse(cls, error: ValidationError) -> ManifestError:
+        unknown = any(problem["type"] == "extra_forbidden" for problem in error.errors())
+        hint = "; if a later rfprm_runtime wrote it, upgrade this one" if unknown else ""
+        return ManifestError(one_line(error) + hint)
 
 
 class Backbone(_Record):
@@ -46,7 +53,7 @@ class Backbone(_Record):
     @model_validator(mode="after")
     def _heads_divide(self) -> Backbone:
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
+            raise ManifestError(
                 f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
             )
         return self
@@ -114,16 +121,18 @@ class Prompt(_Record):
         kinds = [piece.kind for piece in self.pieces]
         for kind in ("question", "steps"):
             if kinds.count(kind) != 1:
-                raise ValueError(f"the prompt has {kinds.count(kind)} '{kind}' pieces, expected 1")
+                raise ManifestError(
+                    f"the prompt has {kinds.count(kind)} '{kind}' pieces, expected 1"
+                )
         after = [kinds.index(kind) for kind in ("response", "trajectory_marker") if kind in kinds]
         if not kinds.index("question") < kinds.index("steps") < min(after, default=len(kinds)):
-            raise ValueError(
+            raise ManifestError(
                 f"the pieces of the prompt are {kinds}, expected the question before the steps, "
                 "the response and the trajectory_marker after them: a score can only rest on what "
                 "comes before its marker"
             )
         if kinds.count("trajectory_marker") != (self.trajectory_marker is not None):
-            raise ValueError(
+            raise ManifestError(
                 "the prompt must hold one 'trajectory_marker' piece exactly when it names the "
                 "trajectory marker's token"
             )
@@ -196,7 +205,7 @@ class Range(_Record):
     @model_validator(mode="after")
     def _ordered(self) -> Range:
         if not self.min <= self.opt <= self.max:
-            raise ValueError(f"got {self.min}, {self.opt}, {self.max}, expected min ≤ opt ≤ max")
+            raise ManifestError(f"got {self.min}, {self.opt}, {self.max}, expected min ≤ opt ≤ max")
         return self
 
     def __contains__(self, size: int) -> bool:
@@ -280,15 +289,17 @@ class Manifest(_Record):
             ("trajectory_readout", self.trajectory_readout),
         ):
             if readout is not None and readout.positive >= labels:
-                raise ValueError(f"{name} reads label {readout.positive} of a head with {labels}")
+                raise ManifestError(
+                    f"{name} reads label {readout.positive} of a head with {labels}"
+                )
         if (self.trajectory_readout is None) != (self.prompt.trajectory_marker is None):
-            raise ValueError(
+            raise ManifestError(
                 "trajectory_readout and the prompt's trajectory_marker go together: give both or "
                 "neither"
             )
         for marker in (self.prompt.step_marker, self.prompt.trajectory_marker):
             if marker is not None and marker.id >= self.backbone.vocab_size:
-                raise ValueError(
+                raise ManifestError(
                     f"marker {marker.token!r} has id {marker.id}, but the vocabulary ends at "
                     f"{self.backbone.vocab_size - 1}"
                 )
@@ -331,22 +342,12 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def parse_manifest(content: Any, *, origin: str = "the manifest") -> Manifest:
-    """Validate the content of ``prm.json``. Raises :class:`ManifestError`."""
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if not isinstance(version, int):
-        raise ManifestError(f"{origin} has no format_version; it is not a PRM manifest")
-    if version != FORMAT_VERSION:
-        raise ManifestError(
-            f"{origin} has format_version {version}, this rfprm_runtime reads {FORMAT_VERSION}; "
-            + ("upgrade rfprm_runtime" if version > FORMAT_VERSION else "export the model again")
-        )
+    """Validate the content of ``prm.json``, of this version or an older one.
+
+    Raises :class:`ManifestError`.
+    """
+    content = migrate(content, known=set(Manifest.model_fields), origin=origin)
     try:
         return Manifest.model_validate(content)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}"
-            for problem in error.errors(include_url=False)
-        )
-        if any(problem["type"] == "extra_forbidden" for problem in error.errors()):
-            problems += "; where a later rfprm_runtime wrote it, upgrade this one"
-        raise ManifestError(f"{origin} is not a valid manifest: {problems}") from None
+    except ManifestError as error:
+        raise ManifestError(f"{origin} is not a valid manifest: {error}") from None

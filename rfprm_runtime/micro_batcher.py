@@ -10,10 +10,14 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Literal, Protocol
 
-from rfprm_runtime.errors import BackendError, InvalidTrajectoryError, RfprmError
+from rfprm_runtime.errors import (
+    BackendError,
+    InvalidArgumentError,
+    InvalidTrajectoryError,
+    RfprmError,
+)
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
 
@@ -52,7 +56,7 @@ class MicroBatcher:
         Raises ``ValueError`` for a batch of less than 1 or a negative wait.
         """
         if max_batch < 1 or max_wait_ms < 0:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"max_batch is {max_batch} and max_wait_ms {max_wait_ms}, expected at least 1 and "
                 "at least 0"
             )
@@ -107,12 +111,7 @@ class MicroBatcher:
     def __enter__(self) -> MicroBatcher:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def _work(self) -> None:

@@ -11,6 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from rfprm_runtime.arguments import check_has
+from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.tint import solid_tint, tint
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def show(trajectory: Trajectory, score: TrajectoryScore) -> ShownTrace:
     check_has("score", score, "step_scores", "a TrajectoryScore: show(trajectory, score)")
     num_steps, num_scores = len(trajectory.steps), len(score.step_scores)
     if num_steps != num_scores:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"the trajectory has {num_steps} steps and the score {num_scores} step scores; "
             "show a trajectory with its own score"
         )

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from rfprm_runtime.errors import InvalidArgumentError
+
 SplitRule = Literal["blank_lines", "lines"]
 
 
@@ -83,7 +85,7 @@ def split_steps(text: str, split: SplitRule = "blank_lines") -> list[str]:
     Raises ``ValueError`` for an unknown rule.
     """
     if split not in ("blank_lines", "lines"):
-        raise ValueError(f"split is {split!r}, expected 'blank_lines' or 'lines'")
+        raise InvalidArgumentError(f"split is {split!r}, expected 'blank_lines' or 'lines'")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     separator = r"\n\s*\n" if split == "blank_lines" else r"\n"
     return [step.strip() for step in re.split(separator, text) if step.strip()]

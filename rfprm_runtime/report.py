@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from rfprm_runtime.doctor import Finding
 from rfprm_runtime.manifest import EngineRecord, Manifest
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 
@@ -51,6 +53,28 @@ def print_rows(console: Console, rows: Iterable[tuple[str, str]]) -> None:
     for label, value in rows:
         table.add_row(f"[dim]{label}[/dim]", escape(value))
     console.print(table)
+
+
+_COLORS = {"ok": "green", "missing": "dim", "unusable": "yellow", "broken": "red"}
+
+
+def print_findings(console: Console, findings: Iterable[Finding]) -> None:
+    """What ``rfprm doctor`` found, by area."""
+    for area, group in groupby(findings, key=lambda finding: finding.area):
+        console.print(f"[bold]{area}[/bold]")
+        if not console.is_terminal:  # a line each, however long
+            for finding in group:
+                line = f"  {finding.state:8}  {finding.name:14}  {finding.detail}"
+                console.print(line, markup=False, soft_wrap=True)
+            continue
+        table = Table.grid(padding=(0, 2))
+        for _ in range(2):
+            table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for finding in group:
+            state = f"[{_COLORS[finding.state]}]{finding.state}"
+            table.add_row(state, escape(finding.name), escape(finding.detail))
+        console.print(Padding(table, (0, 0, 0, 2)))
 
 
 def engine_rows(engine: EngineRecord) -> Iterator[tuple[str, str]]:

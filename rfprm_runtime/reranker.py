@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
-from types import TracebackType
 from typing import Literal, TypeVar, get_args, overload
 
 from rfprm_runtime.aggregation import Aggregation, aggregate, check_aggregation
 from rfprm_runtime.answers import AnswerChecker, final_answer, group_answers, need_algebra
 from rfprm_runtime.arguments import check_choice, check_has, check_whole, shown
-from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
+from rfprm_runtime.errors import InvalidArgumentError, InvalidTrajectoryError, RfprmError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Float32Array, Overflow, Trajectory, TrajectoryScore
@@ -203,12 +202,7 @@ class Reranker:
     def __enter__(self) -> Reranker:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def _prepare_votes(self) -> None:
@@ -346,22 +340,26 @@ def _check_arguments(
     on_error: str,
 ) -> None:
     if isinstance(questions, str) or any(isinstance(group, str) for group in candidates):
-        raise ValueError("got one string where a list of questions or candidates was expected")
+        raise InvalidArgumentError(
+            "got one string where a list of questions or candidates was expected"
+        )
     for index, question in enumerate(questions):
         if not isinstance(question, str):
-            raise ValueError(f"question {index} (from 0) is {shown(question)}, expected a string")
+            raise InvalidArgumentError(
+                f"question {index} (from 0) is {shown(question)}, expected a string"
+            )
     for index, group in enumerate(candidates):
         if not isinstance(group, Sized):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"the candidates to question {index} (from 0) are {shown(group)}, expected a list"
             )
     if len(questions) != len(candidates):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"got {len(questions)} questions and {len(candidates)} lists of candidates"
         )
     empty = next((i for i, group in enumerate(candidates) if not len(group)), None)
     if empty is not None:
-        raise ValueError(f"question {empty} (from 0) has no candidates to rank")
+        raise InvalidArgumentError(f"question {empty} (from 0) has no candidates to rank")
     if top_k is not None:
         check_whole("top_k", top_k, more=", or None for all")
     check_choice("method", method, get_args(Method))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.arguments import check_choice, check_finite, check_whole
+from rfprm_runtime.errors import InvalidArgumentError
 
 FloatArray = NDArray[np.float64]
 Rewards = Sequence[float | None] | NDArray[Any]
@@ -40,7 +41,7 @@ def mixed_reward(
     Raises ``ValueError`` where the shapes differ or β is outside [0, 1].
     """
     if not 0.0 <= beta <= 1.0:
-        raise ValueError(f"beta is {beta}, expected a weight in [0, 1]")
+        raise InvalidArgumentError(f"beta is {beta}, expected a weight in [0, 1]")
     parts = [
         _as_floats(values, name)
         for values, name, weight in ((outcome, "outcome", 1.0 - beta), (process, "process", beta))
@@ -49,7 +50,7 @@ def mixed_reward(
     if len(parts) == 1:
         return parts[0]
     if parts[0].shape != parts[1].shape:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"outcome has shape {parts[0].shape}, process has {parts[1].shape}; give one of each "
             "for every sample"
         )
@@ -63,7 +64,7 @@ def unit_reward(process: Rewards | float | None, alpha: float) -> FloatArray:
     This scaling is ours: the paper mixes r̂ as it is. Raises ``ValueError`` for a negative α.
     """
     if alpha < 0.0:
-        raise ValueError(f"alpha is {alpha}, expected 0 or more")
+        raise InvalidArgumentError(f"alpha is {alpha}, expected 0 or more")
     return np.asarray(_as_floats(process, "process") / (1.0 + alpha), dtype=np.float64)
 
 
@@ -102,7 +103,7 @@ def group_advantages(
     if group_size is not None:
         check_whole("group_size", group_size)
     if epsilon < 0.0 or (clip is not None and clip < 0.0):
-        raise ValueError(f"epsilon is {epsilon} and clip {clip}, expected 0 or more")
+        raise InvalidArgumentError(f"epsilon is {epsilon} and clip {clip}, expected 0 or more")
     advantages = np.zeros_like(values)
     batch_spread = _spread(values, ddof)
     for members in _groups(len(values), group_size, group_ids):
@@ -139,7 +140,7 @@ def step_credits(
     scores = _one_dimensional(step_scores)
     check_choice("form", form, get_args(CreditForm))
     if len(scores) == 0 or np.isnan(scores).any():
-        raise ValueError(
+        raise InvalidArgumentError(
             f"got step scores {scores.tolist()}, expected at least one and no None or NaN; leave "
             "a trace that cannot be scored out"
         )
@@ -154,7 +155,7 @@ def _weights_of_the_lowest(scores: FloatArray, temperature: float) -> FloatArray
     """softmax(−scores / temperature), [T]."""
     check_finite("temperature", temperature)
     if temperature < 0.0:
-        raise ValueError(f"temperature is {temperature}, expected 0 or more")
+        raise InvalidArgumentError(f"temperature is {temperature}, expected 0 or more")
     above = scores - scores.min()
     if temperature == 0.0:
         return np.asarray(np.arange(len(scores)) == np.argmin(scores), dtype=np.float64)
@@ -167,17 +168,17 @@ def _groups(
 ) -> list[NDArray[np.intp]]:
     """Indices of the members of each group."""
     if (group_size is None) == (group_ids is None):
-        raise ValueError("give group_size or group_ids, one of them")
+        raise InvalidArgumentError("give group_size or group_ids, one of them")
     if group_ids is not None:
         if len(group_ids) != count:
-            raise ValueError(f"got {len(group_ids)} group ids for {count} rewards")
+            raise InvalidArgumentError(f"got {len(group_ids)} group ids for {count} rewards")
         members: dict[Hashable, list[int]] = {}
         for index, group in enumerate(group_ids):
             members.setdefault(group, []).append(index)
         return [np.asarray(indices, dtype=np.intp) for indices in members.values()]
     assert group_size is not None
     if group_size < 1 or count % group_size:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{count} rewards are no whole number of groups of {group_size}; pass group_ids where "
             "groups differ in size"
         )
@@ -202,7 +203,9 @@ def _spread(values: FloatArray, ddof: int) -> float:
 def _one_dimensional(values: Rewards) -> FloatArray:
     array = _as_floats(values, "rewards")
     if array.ndim != 1:
-        raise ValueError(f"rewards have shape {array.shape}, expected one number a sample, [N]")
+        raise InvalidArgumentError(
+            f"rewards have shape {array.shape}, expected one number a sample, [N]"
+        )
     return array
 
 
@@ -211,7 +214,9 @@ def _as_floats(values: Any, name: str) -> FloatArray:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be numbers, or None where unknown: {error}") from None
+        raise InvalidArgumentError(
+            f"{name} must be numbers, or None where unknown: {error}"
+        ) from None
     if np.isinf(array).any():
-        raise ValueError(f"{name} holds an infinite number; a reward has to be finite")
+        raise InvalidArgumentError(f"{name} holds an infinite number; a reward has to be finite")
     return array

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.arguments import check_choice, shown
+from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.parsing import THINKING_STYLES
 
 Placement = Literal["last", "spread"]
@@ -40,12 +41,12 @@ def find_steps(text: str, steps: Sequence[str]) -> list[tuple[int, int]]:
     for index, step in enumerate(steps):
         words = step.split()
         if not words:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"step {index} (from 0) is blank; there is no place for it in the text"
             )
         span = _follow(words, text, cursor, gaps) or _search(words, text, cursor, gap)
         if span is None:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"step {index} (from 0), {step[:40]!r}, does not stand at character {cursor} of "
                 f"the text, which goes on with {text[cursor : cursor + 40]!r}; pass the text that "
                 "the steps were split from, and all of its steps in order"
@@ -103,12 +104,14 @@ def token_offsets(
     spaces, and for what is no list of ids or no such function.
     """
     if hasattr(decode, "decode") or not callable(decode):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"decode is {shown(decode)}, expected a function of ids to text, such as lambda ids: "
             "tokenizer.decode(ids, skip_special_tokens=True)"
         )
     if isinstance(token_ids, str) or not isinstance(token_ids, Iterable):
-        raise ValueError(f"token_ids is {shown(token_ids)}, expected the ids of the tokens")
+        raise InvalidArgumentError(
+            f"token_ids is {shown(token_ids)}, expected the ids of the tokens"
+        )
     ids = list(token_ids)
     text = decode(ids)
     offsets: list[tuple[int, int]] = []
@@ -121,7 +124,7 @@ def token_offsets(
             continue
         end = cursor + len(longer) - len(known)
         if text[cursor:end] != longer[len(known) :]:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"tokens {first} to {index} decode to {longer[len(known) :]!r}, but at character "
                 f"{cursor} the text of all of them goes on with {text[cursor : cursor + 20]!r}; "
                 "let decode clean nothing up, or pass the offsets of the tokenizer"
@@ -130,7 +133,7 @@ def token_offsets(
         if end > cursor:
             before, cursor = first, end
     if cursor != len(text):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{len(ids)} tokens decode to {len(text)} characters together, one by one to {cursor}; "
             "let decode clean nothing up, or pass the offsets of the tokenizer"
         )
@@ -160,7 +163,7 @@ def step_token_spans(
                 owned.append(token)
             token += 1
         if not owned:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"step {index} (from 0), characters {start} to {end}, has no token of its own "
                 f"among {len(offsets)}; pass the offsets of the whole text, or join the step with "
                 "the one before it"
@@ -180,7 +183,7 @@ def _check_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> None:
             continue
         # Bytes of one character are tokens with the same start.
         if start < before or end > len(text):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"token {index} is behind characters {start} to {end}, but the one before it began "
                 f"at {before} and the text has {len(text)}; pass offsets into this very text, in "
                 "the order of its tokens"
@@ -206,7 +209,7 @@ def token_rewards(
     check_choice("placement", placement, get_args(Placement))
     values, edges = np.asarray(step_rewards, dtype=np.float64), np.asarray(spans, dtype=np.int64)
     if values.ndim != 1 or edges.shape != (len(values), 2):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"step_rewards have shape {values.shape}, spans {edges.shape}; expected [T] and [T, 2]"
         )
     _check_spans(edges, num_tokens)
@@ -223,7 +226,7 @@ def _check_spans(spans: NDArray[np.int64], num_tokens: int) -> None:
     before = 0
     for index, (first, end) in enumerate(spans.tolist()):
         if not before <= first < end <= num_tokens:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"step {index} (from 0) has tokens [{first}, {end}), expected at least one, after "
                 f"{before} and within {num_tokens}; take spans from step_token_spans of the same "
                 "tokens"

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
+from pydantic import ConfigDict, Field, field_serializer
 from pydantic import field_validator as validator
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.parsing import SplitRule, parse_trace, split_steps
+from rfprm_runtime.validated import Validated
 
 Float32Array = NDArray[np.float32]
 Overflow = Literal["error", "window"]
@@ -28,15 +29,14 @@ OnError = Literal["raise", "return"]
 that item's result."""
 
 
-class Trajectory(BaseModel):
+class Trajectory(Validated):
     """One sample of ReasonFlux-PRM: question x, thinking steps s_1..s_T, final response a.
 
-    Raises ``pydantic.ValidationError`` (a ``ValueError``) when the question is blank, when there
+    Raises :class:`InvalidTrajectoryError` (a ``ValueError``) when the question is blank, when there
     are no steps, when a step or response step is blank, or when a type is wrong.
-    Use :meth:`build` for an :class:`InvalidTrajectoryError` with a one-line message instead.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    refusal = InvalidTrajectoryError
 
     question: str
     steps: tuple[str, ...]
@@ -52,7 +52,9 @@ class Trajectory(BaseModel):
     @classmethod
     def _question_says_something(cls, question: str) -> str:
         if not question.strip():
-            raise ValueError("the question is blank; a step can only be judged against a question")
+            raise InvalidTrajectoryError(
+                "the question is blank; a step can only be judged against a question"
+            )
         _check_unicode(question)
         return question
 
@@ -60,7 +62,7 @@ class Trajectory(BaseModel):
     @classmethod
     def _is_a_list(cls, value: Any) -> Any:
         if isinstance(value, str):
-            raise ValueError(
+            raise InvalidTrajectoryError(
                 "got one string, expected a list of strings; "
                 "split it with split_steps(text) or build the trajectory with Trajectory.from_text"
             )
@@ -70,7 +72,9 @@ class Trajectory(BaseModel):
     @classmethod
     def _has_a_step(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
         if not steps:
-            raise ValueError("got 0 steps, expected at least 1; there is nothing to score")
+            raise InvalidTrajectoryError(
+                "got 0 steps, expected at least 1; there is nothing to score"
+            )
         return steps
 
     @validator("steps", "response")
@@ -78,7 +82,7 @@ class Trajectory(BaseModel):
     def _no_step_is_blank(cls, steps: tuple[str, ...]) -> tuple[str, ...]:
         for index, step in enumerate(steps):
             if not step.strip():
-                raise ValueError(
+                raise InvalidTrajectoryError(
                     f"step {index} (from 0) is empty or only white space ({step[:20]!r}); remove "
                     "it, so that scores and steps keep the same indices"
                 )
@@ -89,16 +93,15 @@ class Trajectory(BaseModel):
     @classmethod
     def _outcome_is_a_share(cls, outcome: bool | float | None) -> bool | float | None:
         if outcome is not None and not 0.0 <= outcome <= 1.0:
-            raise ValueError(f"outcome is {outcome}, expected true, false or a share in [0, 1]")
+            raise InvalidTrajectoryError(
+                f"outcome is {outcome}, expected true, false or a share in [0, 1]"
+            )
         return outcome
 
     @classmethod
     def build(cls, **fields: Any) -> Trajectory:
-        """Like the constructor, but raises :class:`InvalidTrajectoryError` with one line."""
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            raise InvalidTrajectoryError(_one_line(error)) from None
+        """The constructor, for fields whose types are not known yet."""
+        return cls(**fields)
 
     @classmethod
     def from_text(
@@ -128,10 +131,10 @@ class UnfinishedTrajectory(Trajectory):
     steps: tuple[str, ...] = ()
 
 
-class TrajectoryScore(BaseModel):
+class TrajectoryScore(Validated):
     """What a PRM says about one trajectory."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     step_scores: Float32Array
     """float32 [T], one reward in [0, 1] for each thinking step."""
@@ -180,20 +183,7 @@ def _check_unicode(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
+        raise InvalidTrajectoryError(
             f"character {error.start} is a lone surrogate ({text[error.start]!r}), which is not "
             "text; replace it, for example with U+FFFD"
         ) from None
-
-
-def _one_line(error: ValidationError) -> str:
-    """Name each offending field and what was wrong with it, without pydantic's decoration."""
-    parts = []
-    for problem in error.errors(include_url=False):
-        field = ".".join(str(place) for place in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        message = message.replace("Input should be", "expected")
-        if not problem["type"].startswith(("value_error", "missing")):
-            message += f" (got {type(problem['input']).__name__})"
-        parts.append(f"{field}: {message}")
-    return "; ".join(parts)

@@ -1,8 +1,9 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,40 @@ def replacing_path(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """An empty folder that takes the name ``path`` when the block ends well, and is removed
+    otherwise. What killed processes left of the same folder is removed first."""
+    path = path.resolve()  # a link stays, and what it leads to is replaced
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for kind in ("partial", "replaced"):
+        for leftover in leftovers(path.parent, f".{path.name}.{kind}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.mkdir()
+    try:
+        yield partial
+        _take_place_of(path, partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _take_place_of(path: Path, partial: Path) -> None:
+    if not path.exists():
+        partial.rename(path)
+        return
+    # A folder cannot be renamed over a full one; the old one steps aside for the moment.
+    old = path.with_name(f".{path.name}.replaced-{os.getpid()}")
+    path.rename(old)
+    try:
+        partial.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:

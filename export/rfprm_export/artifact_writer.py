@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -32,7 +30,7 @@ from rfprm_runtime.backends import model_file
 from rfprm_runtime.encoding import TOKENIZER_NAME
 from rfprm_runtime.manifest import GPU_PRECISIONS, MANIFEST_NAME, Manifest, ProductRecord
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.whole_files import leftovers
+from rfprm_runtime.whole_files import replacing_folder
 
 
 def export_artifact(
@@ -72,7 +70,7 @@ def export_artifact(
             f"which --no-verify leaves out; leave it out, or export with --precision {other}"
         )
     reference = reference_for(prm, checkpoint, precision, verify_traces) if verify else None
-    with folder_that_becomes(output) as folder:
+    with replacing_folder(output) as folder:
         products: tuple[ProductRecord, ...] = ()
         quantization: Quantization | None = None
         if precision == "int8" and reference is not None:
@@ -205,44 +203,6 @@ def _blame(manifest: Manifest, prm: LoadedPRM) -> list[str]:
     }
     worst = sorted(short, key=short.__getitem__, reverse=True)[:3]
     return [f"{name} ({short[name]:.4f})" for name in worst]
-
-
-@contextmanager
-def folder_that_becomes(output: Path) -> Iterator[Path]:
-    """A folder beside ``output`` that is renamed to it on success and removed on failure."""
-    output = output.resolve()  # a link stays, and what it leads to is replaced
-    output.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(output)
-    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    partial.mkdir()
-    try:
-        yield partial
-        _replace(output, partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _replace(output: Path, partial: Path) -> None:
-    if not output.exists():
-        partial.rename(output)
-        return
-    # A folder cannot be renamed over a full one; the old one steps aside for the moment.
-    old = partial.with_name(partial.name.replace(".partial-", ".replaced-"))
-    output.rename(old)
-    try:
-        partial.rename(output)
-    except OSError:
-        old.rename(output)
-        raise
-    shutil.rmtree(old)
-
-
-def _remove_leftovers(output: Path) -> None:
-    """What killed exports of the same artifact left behind."""
-    for kind in ("partial", "replaced"):
-        for leftover in leftovers(output.parent, f".{output.name}.{kind}-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from tokenizers import AddedToken, Tokenizer
 
 from rfprm_export import ExportError
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
 from rfprm_export.weights import Weights, read_base_model, read_safetensors
+from rfprm_runtime.artifact import sha256_of
 from rfprm_runtime.encoding import with_template_ids
 from rfprm_runtime.families import FAMILIES, Family
 from rfprm_runtime.manifest import (
@@ -26,13 +27,14 @@ from rfprm_runtime.manifest import (
     Prompt,
     Readout,
 )
+from rfprm_runtime.validated import Validated
 
 CHECKPOINT_NAME = "checkpoint.json"
 HEADS_NAME = "heads.safetensors"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Record(Validated):
+    refusal = ExportError
 
 
 class GgufBase(_Record):
@@ -112,7 +114,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     path = folder / CHECKPOINT_NAME
     try:
         return Checkpoint.model_validate_json(path.read_bytes())
-    except (ValidationError, OSError) as error:
+    except (ExportError, OSError) as error:
         raise ExportError(f"{path} is not a valid checkpoint description: {error}") from None
 
 
@@ -174,7 +176,7 @@ def _check_base(path: Path, base: GgufBase) -> None:
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "is not there"
         raise ExportError(f"the base model {path} {found}, expected the file {base.file}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256_of(path)
     if digest != base.sha256:
         raise ExportError(
             f"{path} has sha256 {digest}, the checkpoint was trained on {base.sha256}; install "

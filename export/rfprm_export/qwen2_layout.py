@@ -8,7 +8,6 @@ only: the layout has no place for a trajectory score.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.weights import Weights, config_fields
 from rfprm_runtime.manifest import Backbone, Manifest
+from rfprm_runtime.whole_files import replacing_folder
 
 ARCHITECTURE = "Qwen2ForProcessRewardModel"
 STEP_TOKEN = "<extra_0>"
@@ -34,17 +34,16 @@ def write_qwen2_layout(prm: LoadedPRM, folder: Path) -> None:
     _check_backbone(manifest.backbone)
     if folder.exists():
         raise ExportError(f"{folder} exists; choose another folder or remove it")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     weights = {name: x for name, x in prm.weights.items() if not name.startswith("score.")}
     weights.update(two_class_head(prm.weights, manifest))
-    save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
-    _write_json(partial / "config.json", _config(manifest))
     tokenizer = _with_step_token(prm.tokenizer, manifest.prompt.step_marker.token)
-    tokenizer.save(str(partial / "tokenizer.json"))
-    _write_json(partial / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
-    partial.replace(folder)
+    with replacing_folder(folder) as partial:
+        save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
+        _write_json(partial / "config.json", _config(manifest))
+        tokenizer.save(str(partial / "tokenizer.json"))
+        _write_json(
+            partial / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}
+        )
 
 
 def two_class_head(weights: Weights, manifest: Manifest) -> Weights:

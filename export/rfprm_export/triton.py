@@ -14,11 +14,12 @@ from pathlib import Path
 import onnx
 
 from rfprm_export import ExportError
-from rfprm_export.artifact_writer import check_output, folder_that_becomes
+from rfprm_export.artifact_writer import check_output
 from rfprm_runtime.artifact import check_files
 from rfprm_runtime.backends import ONNX_NAME, PLAN_NAME
 from rfprm_runtime.encoding import TOKENIZER_NAME
 from rfprm_runtime.manifest import MANIFEST_NAME, EngineRecord, Manifest, read_manifest
+from rfprm_runtime.whole_files import replacing_folder
 
 CONFIG_NAME = "config.pbtxt"
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
@@ -59,7 +60,7 @@ def write_triton_model(
             f"{artifact} holds {sorted(manifest.files)}; Triton runs {ONNX_NAME} or {PLAN_NAME}: "
             "export with --precision fp32, fp16 or bf16, or build an engine"
         )
-    with folder_that_becomes(folder) as partial:
+    with replacing_folder(folder) as partial:
         version = partial / "1"
         version.mkdir()
         for source, target in files.items():

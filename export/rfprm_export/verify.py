@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, checkpoint_digest, load_prm
@@ -26,6 +25,7 @@ from rfprm_runtime.manifest import Parity
 from rfprm_runtime.records import example_traces_path, read_trajectories
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Trajectory, TrajectoryScore
+from rfprm_runtime.validated import Validated
 
 MAX_DIFFERENCE = 1e-4
 """In fp32, the largest difference of any score from the reference."""
@@ -49,10 +49,10 @@ CHOICE = Gate(spearman=0.9975, mean_difference=0.005, same_best_of_4=0.99)
 may use half of what the gate allows."""
 
 
-class RecordedScores(BaseModel):
+class RecordedScores(Validated):
     """What the reference network said of traces, so that an export without torch can verify."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    refusal = ExportError
 
     reference: str
     traces_sha256: str
@@ -167,7 +167,7 @@ def _read_recorded(checkpoint: Path, traces: Path, name: str) -> RecordedScores:
         raise ExportError(f"{checkpoint} holds no {name} to verify with{way_out}")
     try:
         recorded = RecordedScores.model_validate(json.loads(path.read_bytes()))
-    except ValueError as error:
+    except (ExportError, ValueError) as error:
         raise ExportError(f"{path} is not readable: {error}{way_out}") from None
     if recorded.traces_sha256 != _digest(traces):
         raise ExportError(f"{path} was recorded on other traces than {traces.name}{way_out}")

@@ -25,7 +25,12 @@ from rfprm_runtime.arguments import (
     check_whole,
     is_nothing,
 )
-from rfprm_runtime.errors import UNSCORABLE, InvalidTrajectoryError, RfprmError
+from rfprm_runtime.errors import (
+    UNSCORABLE,
+    InvalidArgumentError,
+    InvalidTrajectoryError,
+    RfprmError,
+)
 from rfprm_runtime.integrations.prompts import question_of
 from rfprm_runtime.manifest import MANIFEST_NAME, read_manifest
 from rfprm_runtime.micro_batcher import MicroBatcher
@@ -68,7 +73,7 @@ class RewardSettings:
 
     def __post_init__(self) -> None:
         if not self.artifact:
-            raise ValueError(
+            raise InvalidArgumentError(
                 "no artifact: pass artifact=FOLDER (one that rfprm export wrote), or set "
                 "RFPRM_ARTIFACT"
             )
@@ -86,7 +91,7 @@ class RewardSettings:
         if self.num_threads is not None:
             check_whole("num_threads", self.num_threads, more=", or None for all cores")
         if self.unit_scale and callable(self.process):
-            raise ValueError(
+            raise InvalidArgumentError(
                 "unit_scale knows the range of named aggregations only; let the function return "
                 "a number in [0, 1] and leave unit_scale out"
             )
@@ -100,7 +105,7 @@ class RewardSettings:
         known = [field.name for field in fields(cls) if field.name != "artifact"]
         for name in settings:
             if name not in known:
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"there is no setting {name!r}; expected some of {[*adapters_own, *known]}"
                 )
         return cls(artifact, **settings)

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from rfprm_runtime.arguments import check_finite, check_flag, check_one_for_each
-from rfprm_runtime.errors import InvalidTrajectoryError, MissingExtraError
+from rfprm_runtime.errors import InvalidArgumentError, InvalidTrajectoryError, MissingExtraError
 from rfprm_runtime.integrations.completion_rewards import (
     CompletionReward,
     RewardSettings,
@@ -109,7 +109,7 @@ def _rewards(
     check_one_for_each("prompts", prompts, len(queries), "queries")
     responses = [_response(query, prompt) for query, prompt in zip(queries, prompts, strict=True)]
     if outcome and not all(map(is_answer, labels)):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"labels are {list(labels)!r}, expected right answers (--data.label_key); pass "
             "outcome=False to train on the process reward alone"
         )

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from rfprm_runtime.arguments import check_flag, check_one_for_each, shown
+from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.integrations.completion_rewards import (
     CompletionReward,
     Outcome,
@@ -57,15 +58,19 @@ def process_reward(
     own = ("outcome", "question", "asynchronous")
     chosen = RewardSettings.build(str(artifact or ""), settings, adapters_own=own)
     if not (outcome is None or isinstance(outcome, str) or callable(outcome)):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"outcome is {shown(outcome)}, expected the name of a column with right answers, a "
             "reward function, or None for the process reward alone"
         )
     if not (question is None or isinstance(question, str)):
-        raise ValueError(f"question is {shown(question)}, expected the name of a column, or None")
+        raise InvalidArgumentError(
+            f"question is {shown(question)}, expected the name of a column, or None"
+        )
     check_flag("asynchronous", asynchronous)
     if inspect.iscoroutinefunction(outcome) and not asynchronous:
-        raise ValueError("the outcome is an async function; pass asynchronous=True to await it")
+        raise InvalidArgumentError(
+            "the outcome is an async function; pass asynchronous=True to await it"
+        )
     # By position: a column of the data set may be called anything.
     function: Any = process_reward_function_async if asynchronous else process_reward_function
     bound: Any = partial(function, chosen, outcome, question)
@@ -137,7 +142,9 @@ def _column(columns: dict[str, Any], name: str, setting: str, count: int) -> Seq
         known = sorted(
             set(columns) - {"trainer_state", "log_extra", "log_metric", "completion_ids"}
         )
-        raise ValueError(f"{setting}={name!r} is no column of the data set; it has {known}")
+        raise InvalidArgumentError(
+            f"{setting}={name!r} is no column of the data set; it has {known}"
+        )
     values: Sequence[Any] = columns[name]
     check_one_for_each(f"the column {name!r}", values, count, "completions")
     return values

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from rfprm_runtime.arguments import check_finite, check_flag, check_one_for_each, shown
+from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.integrations.completion_rewards import (
     CompletionReward,
     RewardSettings,
@@ -94,7 +95,9 @@ def compute_score_batch(
         check_one_for_each(name, values, count, "solution_strs")
     for text in solution_strs:
         if not isinstance(text, str):
-            raise ValueError(f"solution_str is {shown(text)}, expected the text of a completion")
+            raise InvalidArgumentError(
+                f"solution_str is {shown(text)}, expected the text of a completion"
+            )
     questions = [_question(extra_info, own["question_key"]) for extra_info in extra_infos]
     outcomes = None
     if own["outcome"]:
@@ -121,7 +124,7 @@ def _settings(reward_kwargs: dict[str, Any]) -> tuple[RewardSettings, dict[str, 
 
 def _question(extra_info: Mapping[str, Any] | None, key: str) -> Any:
     if not extra_info or key not in extra_info:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"extra_info has no {key!r}, it has {sorted(extra_info or ())}; a process reward needs "
             f"the question: put it into extra_info[{key!r}] when the data are prepared, or name "
             "another field by question_key"
@@ -132,7 +135,7 @@ def _question(extra_info: Mapping[str, Any] | None, key: str) -> Any:
 def _check_ground_truths(ground_truths: Sequence[Any], data_sources: Sequence[str]) -> None:
     for ground_truth, data_source in zip(ground_truths, data_sources, strict=True):
         if not is_answer(ground_truth):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"a sample of {data_source} has no ground truth; pass "
                 "reward_kwargs.outcome=False to train on the process reward alone"
             )

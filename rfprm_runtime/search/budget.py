@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from rfprm_runtime.arguments import check_finite, check_whole
+from rfprm_runtime.errors import InvalidArgumentError
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Budget:
         if self.max_seconds is not None:
             check_finite("max_seconds", self.max_seconds, more=", or None for no limit")
             if self.max_seconds <= 0:
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"max_seconds is {self.max_seconds}, expected more than 0, or None for no limit"
                 )
 

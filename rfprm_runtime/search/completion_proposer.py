@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rfprm_runtime.endpoint import Endpoint, EndpointError, EndpointRefusedError, TryAgainError
@@ -74,12 +73,7 @@ class CompletionProposer:
         self._open[loop] = endpoint, users + 1
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         loop = asyncio.get_running_loop()
         endpoint, users = self._open.pop(loop)
         if users > 1:

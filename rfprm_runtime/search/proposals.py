@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
-from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.errors import InvalidArgumentError, RfprmError
 
 Steps = tuple[str, ...]
 
@@ -72,7 +72,7 @@ async def propose(proposer: Proposer, requests: Sequence[Request]) -> list[list[
         answer = await asyncio.to_thread(proposer, requests)
     if inspect.iscoroutine(answer):
         answer.close()
-        raise ValueError(
+        raise InvalidArgumentError(
             "the proposer is a plain function that returned a coroutine; make it a coroutine "
             "function (async def), so that it is awaited"
         )
@@ -88,7 +88,7 @@ def _check_lists(answer: Any, count: int) -> None:
     if is_list and len(answer) == count and not is_flat:
         return
     came = f"{len(answer)} {'proposals' if is_flat else 'lists'}" if is_list else _kind(answer)
-    raise ValueError(
+    raise InvalidArgumentError(
         f"the proposer returned {came} for {count} requests, expected a list of proposals for "
         "each: [[Proposal(…), …], …], also where there is one request (an async proposer gets one "
         "a call)"
@@ -98,19 +98,25 @@ def _check_lists(answer: Any, count: int) -> None:
 def _check_proposals(proposals: Any, count: int) -> None:
     if not _is_list(proposals) or len(proposals) > count:
         came = len(proposals) if _is_list(proposals) else _kind(proposals)
-        raise ValueError(f"the proposer returned {came} where {count} proposals were asked for")
+        raise InvalidArgumentError(
+            f"the proposer returned {came} where {count} proposals were asked for"
+        )
     for proposal in proposals:
         if not isinstance(proposal, Proposal):
-            raise ValueError(f"the proposer returned a {_kind(proposal)}, expected a Proposal")
+            raise InvalidArgumentError(
+                f"the proposer returned a {_kind(proposal)}, expected a Proposal"
+            )
         if not isinstance(proposal.text, str):
-            raise ValueError(f"a proposal's text is {_kind(proposal.text)}, expected a string")
+            raise InvalidArgumentError(
+                f"a proposal's text is {_kind(proposal.text)}, expected a string"
+            )
         if not _is_list(proposal.response):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"a proposal's response is {_kind(proposal.response)}, expected a list of strings; "
                 "split it with split_steps(text)"
             )
         if not isinstance(proposal.num_tokens, Integral) or proposal.num_tokens < 0:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"a proposal cost {proposal.num_tokens} tokens, expected a whole number, 0 or more"
             )
 

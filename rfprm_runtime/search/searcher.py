@@ -22,7 +22,7 @@ from rfprm_runtime.aggregation import (
 )
 from rfprm_runtime.answers import AnswerChecker, final_answer, need_algebra
 from rfprm_runtime.arguments import check_choice, check_finite, check_has
-from rfprm_runtime.errors import UNSCORABLE, RfprmError
+from rfprm_runtime.errors import UNSCORABLE, InvalidArgumentError, InvalidOperationError, RfprmError
 from rfprm_runtime.reranker import Vote, count_votes, text_of
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.search.budget import Budget, Spent
@@ -179,7 +179,9 @@ class Searcher:
             asyncio.get_running_loop()
         except RuntimeError:
             return asyncio.run(self.search_many_async(questions, on_error=on_error))
-        raise RuntimeError("an event loop is running here: await search_async or search_many_async")
+        raise InvalidOperationError(
+            "an event loop is running here: await search_async or search_many_async"
+        )
 
     async def search_async(self, question: str) -> SearchResult:
         """:meth:`search`, awaited. What an async proposer has brought is scored in a thread while
@@ -191,7 +193,7 @@ class Searcher:
     ) -> list[SearchResult]:
         """:meth:`search_many`, awaited. With an async proposer each question goes its own way."""
         if isinstance(questions, str):
-            raise ValueError("got one string where a list of questions was expected")
+            raise InvalidArgumentError("got one string where a list of questions was expected")
         check_choice("on_error", on_error, get_args(OnError))
         searches = [_Search(SearchTree(question)) for question in questions]
         with self._sessions(searches, on_error):

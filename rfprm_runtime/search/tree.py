@@ -133,7 +133,10 @@ class SearchTree:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["format"] != _FORMAT:
-                raise ValueError(f"format {content['format']}, expected {_FORMAT}")
+                raise RfprmError(
+                    f"{path} holds no search tree of format {_FORMAT} (it has "
+                    f"{content['format']!r}); save it again"
+                )
             tree = cls(content["question"])
             for row in content["nodes"]:
                 _read_node(tree, row)

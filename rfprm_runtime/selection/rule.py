@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from rfprm_runtime.aggregation import Aggregation
 from rfprm_runtime.arguments import shown
-from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.errors import InvalidArgumentError
+from rfprm_runtime.validated import Validated
 
 LengthControl = Literal["none", "residual"]
 # What becomes of a trace, in the order in which the rule asks.
@@ -29,10 +30,8 @@ OUTCOMES = (
 )
 
 
-class Selection(BaseModel):
-    """A rule; every limit that is given holds. Use :meth:`build` for one-line errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Selection(Validated):
+    """A rule; every limit that is given holds. Raises :class:`InvalidArgumentError`."""
 
     top: int | None = Field(default=None, ge=1)
     """So many traces in all."""
@@ -55,13 +54,13 @@ class Selection(BaseModel):
     def _says_something(self) -> Selection:
         limits = (self.top, self.share, self.threshold, self.per_question, self.top_per_group)
         if all(limit is None for limit in limits):
-            raise ValueError(
+            raise InvalidArgumentError(
                 "the rule keeps every trace; give at least one limit: top (--top), share "
                 "(--share), threshold (--threshold), per_question (--per-question) or "
                 "top_per_group (--top-per-group)"
             )
         if (self.top_per_group is None) != (self.group_by is None):
-            raise ValueError(
+            raise InvalidArgumentError(
                 "top_per_group (--top-per-group) and group_by (--group-by) go together: how many, "
                 "and the field that names the group; give both or neither"
             )
@@ -69,12 +68,12 @@ class Selection(BaseModel):
 
     @classmethod
     def build(cls, **fields: Any) -> Selection:
-        """Like the constructor, but raises :class:`RfprmError` with one line."""
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            problems = map(_in_our_words, error.errors(include_url=False))
-            raise RfprmError("; ".join(problems)) from None
+        """The constructor, for fields whose types are not known yet."""
+        return cls(**fields)
+
+    @classmethod
+    def _refuse(cls, error: ValidationError) -> InvalidArgumentError:
+        return InvalidArgumentError("; ".join(map(_in_our_words, error.errors(include_url=False))))
 
 
 def _in_our_words(problem: ErrorDetails) -> str:
@@ -84,7 +83,7 @@ def _in_our_words(problem: ErrorDetails) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{name} is no part of a rule; expected some of {list(Selection.model_fields)}"
     expected = problem["msg"].removeprefix("Input should be ")
-    if expected.startswith(("greater", "less")):
+    if problem["type"].startswith(("greater_than", "less_than")):
         expected = f"a number {expected}"
     flag = name.replace("_", "-")
     return f"{name} (--{flag}) is {shown(problem['input'])}, expected {expected}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rfprm_runtime.arguments import check_choice, check_whole
-from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.types import Overflow
 
@@ -20,26 +20,23 @@ Order = Literal["input", "rank"]
 class Scoring:
     """How traces are read and scored. Finished scores are of use to the same settings alone.
 
-    Raises ``ValueError`` for an unknown split or overflow, :class:`RfprmError` where ``shard_rows``
-    is no whole number of at least 1.
+    Raises :class:`InvalidArgumentError` for an unknown split or overflow, and where ``shard_rows``
+    is not a whole number of at least 1.
     """
 
     split: SplitRule = "blank_lines"
     overflow: Overflow = "error"
     backend: str = "auto"
     backend_options: dict[str, Any] = field(default_factory=dict)
-    """For :meth:`Scorer.load`: ``num_threads``, ``provider``, ``device``. Not part of what scores
-    are kept for."""
+    """For :meth:`Scorer.load`: ``num_threads``, ``provider``, ``device``. Saved scores are used
+    again only with the same options, except ``num_threads``, which changes no score."""
     shard_rows: int = DEFAULT_SHARD_ROWS
     """Rows that are scored, and saved, together; what a kill costs at most."""
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, get_args(SplitRule))
         check_choice("overflow", self.overflow, get_args(Overflow))
-        try:
-            check_whole("shard_rows (--shard-rows)", self.shard_rows)
-        except ValueError as error:  # the command line makes one line of it
-            raise RfprmError(str(error)) from None
+        check_whole("shard_rows (--shard-rows)", self.shard_rows)
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class RayWorkers:
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.cpus_per_worker < 1 or self.gpus_per_worker < 0:
-            raise RfprmError(
+            raise InvalidArgumentError(
                 f"got {self.count} workers with {self.cpus_per_worker} CPUs and "
                 f"{self.gpus_per_worker} GPUs each; expected at least 1 worker with 1 CPU"
             )
@@ -62,7 +59,7 @@ class RayWorkers:
 class OutputOptions:
     """What the output looks like, and what else is written.
 
-    Raises ``ValueError`` for an unknown order.
+    Raises :class:`InvalidArgumentError` for an unknown order.
     """
 
     order: Order = "input"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.errors import InvalidArgumentError, MissingExtraError
 from rfprm_runtime.tint import HIGH, LOW
 from rfprm_runtime.types import TrajectoryScore
 
@@ -116,15 +116,19 @@ def _grouped(
     scores: Sequence[TrajectoryScore], of: Of, by: Sequence[Hashable] | None
 ) -> dict[str, NDArray[np.float64]]:
     if of not in _VALUES:
-        raise ValueError(f"of is {of!r}, expected one of {', '.join(map(repr, get_args(Of)))}")
+        raise InvalidArgumentError(
+            f"of is {of!r}, expected one of {', '.join(map(repr, get_args(Of)))}"
+        )
     if by is not None and len(by) != len(scores):
-        raise ValueError(f"got {len(by)} labels for {len(scores)} scores; by has one for each")
+        raise InvalidArgumentError(
+            f"got {len(by)} labels for {len(scores)} scores; by has one for each"
+        )
     found: dict[str, list[float]] = {}
     for score, label in zip(scores, by or ["all"] * len(scores), strict=True):
         found.setdefault(str(label), []).extend(map(float, _VALUES[of](score)))
     groups = {label: np.array(values) for label, values in sorted(found.items()) if values}
     if not groups:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"none of {len(scores)} scores has a {_LABELS[of]}; there is nothing to draw"
         )
     return groups

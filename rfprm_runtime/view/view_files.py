@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rfprm_runtime.arguments import check_whole
-from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.errors import InvalidArgumentError, RfprmError
 from rfprm_runtime.view.page import BadRow, PageContent, PlacedTrace, page_html
 from rfprm_runtime.view.scored_rows import ScoredTrace, count_rows, read_scored_rows
 from rfprm_runtime.whole_files import check_target, replacing
@@ -46,7 +46,7 @@ def view_files(
     """
     check_whole("limit", limit)
     if isinstance(scored, (str, Path)) or not scored:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"scored is {str(scored)!r}, expected a list of one or more files: ['scored.jsonl']"
         )
     paths, output = [Path(path) for path in scored], Path(output)

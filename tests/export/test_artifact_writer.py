@@ -143,18 +143,27 @@ def test_without_torch_and_without_recorded_scores_there_is_no_export(
 
 _KILLED = """
 import os, signal, sys
+from importlib import import_module
 from pathlib import Path
 from rfprm_export import artifact_writer
 
 def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
 
-setattr(artifact_writer, sys.argv[3], die)
+module, _, name = sys.argv[3].partition(":")
+setattr(import_module(module), name, die)
 artifact_writer.export_artifact(Path(sys.argv[1]), Path(sys.argv[2]), verify=False, overwrite=True)
 """
 
 
-@pytest.mark.parametrize("moment", ["describe_file", "weights_digest", "_replace"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "rfprm_export.artifact_writer:describe_file",
+        "rfprm_export.artifact_writer:weights_digest",
+        "rfprm_runtime.whole_files:_take_place_of",
+    ],
+)
 def test_a_killed_export_leaves_the_old_artifact_and_the_next_one_cleans_up(
     published_prm: Path, tiny_artifact: Path, tmp_path: Path, moment: str
 ) -> None:

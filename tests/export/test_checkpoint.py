@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from rfprm_export import ExportError
-from rfprm_export.checkpoint import GgufBase, find_base_model, load_prm
+from rfprm_export.checkpoint import GgufBase, _check_base, find_base_model, load_prm
 from rfprm_export.lora import merge_lora
 from rfprm_export.weights import backbone_from_config, config_fields, read_safetensors
 
@@ -197,3 +198,18 @@ def test_damaged_safetensors_are_refused(tmp_path: Path, content: bytes) -> None
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="there is no checkpoint"):
         load_prm(tmp_path / "absent")
+
+
+def test_a_base_model_is_hashed_without_reading_it_whole_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "base.gguf"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)  # all zeros, and no space on the disk
+    base = GgufBase(package="some-base", package_version="1", file=path.name, sha256="0" * 64)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ExportError, match=r"has sha256 [0-9a-f]{64}, the checkpoint"):
+            _check_base(path, base)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20

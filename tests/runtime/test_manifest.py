@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from rfprm_runtime import ArtifactError, ManifestError
-from rfprm_runtime.manifest import FORMAT_VERSION, parse_manifest, read_manifest
+from rfprm_runtime import ArtifactError, ManifestError, migrations
+from rfprm_runtime.manifest import parse_manifest, read_manifest
+from rfprm_runtime.migrations import FORMAT_VERSION
 from tiny_models import byte_tokenizer, tiny_manifest
 
 
@@ -81,3 +82,50 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "prm.json").write_bytes(content)
     with pytest.raises(ManifestError, match=r"prm\.json is not JSON"):
         read_manifest(tmp_path)
+
+
+def _version_0_called_alpha_weight(content: dict[str, Any]) -> dict[str, Any]:
+    content["alpha"] = content.pop("weight")
+    return content
+
+
+def test_an_older_manifest_is_brought_to_todays_format(
+    monkeypatch: pytest.MonkeyPatch, content: dict[str, Any]
+) -> None:
+    today = parse_manifest(content)
+    monkeypatch.setitem(migrations.STEPS, 0, _version_0_called_alpha_weight)
+    old = {**content, "format_version": 0, "weight": content["alpha"]}
+    del old["alpha"]
+    assert parse_manifest(old) == today
+
+
+def test_migrations_lead_from_step_to_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "FORMAT_VERSION", 3)
+    monkeypatch.setitem(migrations.STEPS, 1, lambda content: {**content, "steps": ["1"]})
+    monkeypatch.setitem(
+        migrations.STEPS, 2, lambda content: {**content, "steps": [*content["steps"], "2"]}
+    )
+    found = migrations.migrate({"format_version": 1}, known=set(), origin="x")
+    assert found == {"format_version": 3, "steps": ["1", "2"]}
+
+
+def test_a_version_that_no_step_leads_from_is_refused(content: dict[str, Any]) -> None:
+    with pytest.raises(ManifestError, match="no longer reads; export the model again"):
+        parse_manifest({**content, "format_version": 0})
+
+
+def test_an_unknown_field_is_refused_unless_its_writer_says_that_it_may_be_ignored(
+    content: dict[str, Any],
+) -> None:
+    newer = {**content, "colour": "blue", "norm": "layer"}
+    with pytest.raises(ManifestError, match=r"colour: Extra .*; if a later rfprm_runtime wrote it"):
+        parse_manifest(newer)
+    with pytest.raises(ManifestError, match="norm: Extra"):
+        parse_manifest({**newer, "may_ignore": ["colour"]})
+    del newer["norm"]
+    assert parse_manifest({**newer, "may_ignore": ["colour"]}) == parse_manifest(content)
+    # A field that this version knows is read, whatever the list says.
+    known = parse_manifest({**content, "alpha": 3.5, "may_ignore": ["alpha"]})
+    assert known.alpha == 3.5
+    with pytest.raises(ManifestError, match="may_ignore is 'colour', expected a list"):
+        parse_manifest({**newer, "may_ignore": "colour"})

@@ -38,8 +38,10 @@ from rfprm_runtime import (
 def test_what_cannot_be_scored_is_refused_by_name(fields: dict, message: str) -> None:
     with pytest.raises(InvalidTrajectoryError, match=message):
         Trajectory.build(**fields)
-    with pytest.raises(ValidationError):
+    with pytest.raises(InvalidTrajectoryError, match=message):
         Trajectory(**fields)
+    with pytest.raises(InvalidTrajectoryError, match=message):
+        Trajectory.model_validate(fields)
 
 
 def test_outcome_keeps_its_type() -> None:

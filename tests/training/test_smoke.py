@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rfprm_runtime.answers import to_fraction
+from rfprm_runtime.spelled_numbers import to_fraction
 from rfprm_training import TrainingError
 from rfprm_training.arithmetic import evaluate
 from rfprm_training.propagation import NOTE

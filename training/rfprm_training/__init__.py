@@ -17,3 +17,11 @@ for _package in ("torch", "peft", "safetensors", "gguf"):
 
 class TrainingError(RfprmError):
     """The configuration, the data or a saved state cannot be trained with."""
+
+
+class ConfigError(TrainingError, ValueError):
+    """A config has a setting that does not exist, or a value that cannot be used."""
+
+
+class DataError(TrainingError, ValueError):
+    """A line of labelled data holds values that cannot be used."""

@@ -16,6 +16,7 @@ import torch
 
 from rfprm_runtime.backends.torch import PRMNetwork
 from rfprm_runtime.engine.rows import BackendLimits, plan_batches
+from rfprm_runtime.whole_files import write_whole
 from rfprm_training.packing import Pack, pad_packs
 
 _BATCHES_PER_SAVE = 16
@@ -83,9 +84,7 @@ class ActivationCache:
 
     def _save_progress(self, num_batches: int) -> None:
         self._bits.flush()
-        partial = self._progress_path.with_suffix(".partial")
-        partial.write_text(json.dumps({"num_batches": num_batches}))
-        partial.replace(self._progress_path)
+        write_whole(self._progress_path, json.dumps({"num_batches": num_batches}))
 
 
 def _cache_name(packs: Sequence[Pack], layer: int, key: str) -> str:

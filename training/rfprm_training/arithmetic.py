@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import operator
-import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from rfprm_runtime.answers import to_fraction
+from rfprm_runtime.errors import InvalidArgumentError
+from rfprm_runtime.spelled_numbers import to_fraction
 
-NUMBER = re.compile(r"\d[\d,]*\.?\d*|\.\d+")
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -36,7 +35,7 @@ def _evaluate_node(node: ast.expr) -> Fraction:
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
         left, right = _evaluate_node(node.left), _evaluate_node(node.right)
         return _OPERATORS[type(node.op)](left, right)
-    raise ValueError("not plain arithmetic")
+    raise InvalidArgumentError(f"{ast.unparse(node)} is not plain arithmetic")
 
 
 def format_number(value: Fraction) -> str:

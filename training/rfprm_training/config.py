@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     model_validator,
 )
 
 from rfprm_export.checkpoint import FolderBase, GgufBase
-from rfprm_training import TrainingError
+from rfprm_runtime.validated import Validated
+from rfprm_training import ConfigError
 from rfprm_training.corruption import CORRUPTIONS
 from rfprm_training.procedures import PROCEDURES
 from rfprm_training.wording import WORDINGS
@@ -28,8 +26,8 @@ else:
     import tomli as tomllib
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Section(Validated):
+    refusal = ConfigError
 
 
 class NetworkConfig(Section):
@@ -53,7 +51,7 @@ class NetworkConfig(Section):
     @model_validator(mode="after")
     def _something_is_trained(self) -> NetworkConfig:
         if self.first_trained_layer >= self.num_layers:
-            raise ValueError(
+            raise ConfigError(
                 f"first_trained_layer {self.first_trained_layer} leaves none of the "
                 f"{self.num_layers} layers to train"
             )
@@ -104,9 +102,9 @@ class ConstructionConfig(Section):
             named: dict[str, float] = getattr(self, field)
             unknown = sorted(set(named) - known)
             if unknown:
-                raise ValueError(f"{field} names {unknown}, expected some of {sorted(known)}")
+                raise ConfigError(f"{field} names {unknown}, expected some of {sorted(known)}")
             if not any(weight > 0 for weight in named.values()):
-                raise ValueError(f"{field} gives no weight to anything")
+                raise ConfigError(f"{field} gives no weight to anything")
         return self
 
 
@@ -164,7 +162,7 @@ class DataConfig(Section):
     def _procedures_are_known(self) -> DataConfig:
         unknown = sorted(set(self.procedures) - set(PROCEDURES))
         if unknown:
-            raise ValueError(f"procedures names {unknown}, expected some of {sorted(PROCEDURES)}")
+            raise ConfigError(f"procedures names {unknown}, expected some of {sorted(PROCEDURES)}")
         return self
 
 
@@ -207,7 +205,7 @@ class OptimizerConfig(Section):
     @model_validator(mode="after")
     def _patience_needs_evaluations(self) -> OptimizerConfig:
         if self.patience is not None and self.evaluate_every_steps is None:
-            raise ValueError("patience counts evaluations: set evaluate_every_steps too")
+            raise ConfigError("patience counts evaluations: set evaluate_every_steps too")
         return self
 
 
@@ -236,24 +234,20 @@ class TrainingConfig(Section):
 
 
 def read_config(path: Path) -> TrainingConfig:
-    """Read a TOML file. Raises :class:`TrainingError` naming every field that is wrong."""
+    """Read a TOML file. Raises :class:`ConfigError` naming every field that is wrong."""
     return read_toml(path, TrainingConfig, "training config")
 
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound=Section)
 
 
 def read_toml(path: Path, model: type[Model], what: str) -> Model:
-    """A TOML file as ``model``. Raises :class:`TrainingError` naming every field that is wrong."""
+    """A TOML file as ``model``. Raises :class:`ConfigError` naming every field that is wrong."""
     try:
         return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise TrainingError(f"cannot read the config {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
-        raise TrainingError(f"{path} is not TOML: {error}") from None
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}"
-            for problem in error.errors(include_url=False)
-        )
-        raise TrainingError(f"{path} is not a {what}: {problems}") from None
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path} is not a {what}: {error}") from None

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from rfprm_runtime.answers import to_fraction
+from rfprm_runtime.spelled_numbers import NUMBER, to_fraction
 from rfprm_training import TrainingError
-from rfprm_training.arithmetic import NUMBER, evaluate, format_number, misreadings, near_misses
+from rfprm_training.arithmetic import evaluate, format_number, misreadings, near_misses
 from rfprm_training.gsm8k import GoldSolution, strip_notes
 from rfprm_training.propagation import (
     NOTE,

@@ -137,3 +137,19 @@ def sample(
             on_progress=lambda done, total: status.update(f"{done:,} of {total:,} beginnings"),
         )
     typer.echo(f"{count:,} beginnings with sampled next steps → {output}")
+
+
+def fetch_data(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to put the files in.")
+    ] = Path("data"),
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A folder that has them, instead of downloading them."),
+    ] = None,
+) -> None:
+    """Get GSM8K's files, which the shipped configs train on; their sha256 sums are checked."""
+    from rfprm_training.fetch_data import fetch_data as run
+
+    for file, is_new in run(output, source=source):
+        typer.echo(f"{output / file.name}: {'written' if is_new else 'is there'}, {file.fields}")

@@ -28,6 +28,7 @@ from rfprm_training.metrics import (
 )
 from rfprm_training.step_metrics import (
     Calibration,
+    CannotCalibrateError,
     StepClassification,
     calibration,
     cross_fitted_classification,
@@ -168,7 +169,7 @@ def cross_fitted_calibration(scores: Any, right: Any, groups: Sequence[str]) -> 
         own = fold_of == fold
         try:
             temperature, bias = fit_temperature(logits[~own], right[~own])
-        except ValueError:
+        except CannotCalibrateError:
             return None
         out[own] = 1 / (1 + np.exp(-(logits[own] / temperature + bias)))
     return out

@@ -13,7 +13,7 @@ from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.formats import Candidate
 from rfprm_runtime.sources import read_records
 from rfprm_runtime.types import Trajectory
-from rfprm_training import TrainingError
+from rfprm_training import DataError, TrainingError
 from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.gsm8k import read_rows
 from rfprm_training.rewarded import question_key, read_rewarded
@@ -108,7 +108,7 @@ def _first_error_example(
         after = len(steps) - first_error - 1
         labels = (1.0,) * first_error + (0.0,) + (UNKNOWN,) * after
     else:
-        raise ValueError(f"the first wrong step is {first_error} of {len(steps)} steps")
+        raise DataError(f"the first wrong step is {first_error} of {len(steps)} steps")
     return _example(question, steps, labels, UNKNOWN if outcome is None else float(outcome), kind)
 
 

@@ -91,7 +91,10 @@ def answer_response(answer: str | None) -> tuple[str, ...]:
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """JSON objects of a file, one a line. Raises :class:`TrainingError` naming a bad line."""
     if not path.is_file():
-        raise TrainingError(f"there is no data file {str(path)!r}; set its path in the config")
+        raise TrainingError(
+            f"there is no data file {str(path)!r}; 'rfprm fetch-data' gets GSM8K's into data/, "
+            "or set its path in the config"
+        )
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:

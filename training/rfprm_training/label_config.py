@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from rfprm_training import ConfigError
 from rfprm_training.config import Section, read_toml
 from rfprm_training.encoders import DEFAULT_ENCODER
 from rfprm_training.expert.config import ExpertConfig
@@ -39,9 +40,9 @@ class StepRewardConfig(Section):
     @model_validator(mode="after")
     def _something_is_asked_for(self) -> StepRewardConfig:
         if not self.components:
-            raise ValueError("no component is asked for, expected at least one")
+            raise ConfigError("no component is asked for, expected at least one")
         if len(set(self.components)) < len(self.components):
-            raise ValueError(f"a component is named twice: {self.components}")
+            raise ConfigError(f"a component is named twice: {self.components}")
         return self
 
 
@@ -77,10 +78,10 @@ class LabelConfig(Section):
         if self.trajectory.kind == "template":
             needs.append('trajectory.kind = "template"')
         if needs and self.expert is None:
-            raise ValueError(f"{' and '.join(needs)} needs an LLM: add a section [expert]")
+            raise ConfigError(f"{' and '.join(needs)} needs an LLM: add a section [expert]")
         return self
 
 
 def read_label_config(path: Path) -> LabelConfig:
-    """Raises :class:`rfprm_training.TrainingError` naming every field that is wrong."""
+    """Raises :class:`rfprm_training.ConfigError` naming every field that is wrong."""
     return read_toml(path, LabelConfig, "labelling config")

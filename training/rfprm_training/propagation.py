@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rfprm_runtime.answers import to_fraction
-from rfprm_training.arithmetic import NUMBER, evaluate, format_number, is_plausible
+from rfprm_runtime.spelled_numbers import NUMBER, to_fraction
+from rfprm_training.arithmetic import evaluate, format_number, is_plausible
 from rfprm_training.gsm8k import GoldSolution, strip_notes
 
 NOTE = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
@@ -64,8 +64,7 @@ def _rewrite(step: str, note: re.Match[str], expression: str, value: Fraction) -
         return None
     if old not in {to_fraction(token) for token in _tokens(f"{expression} {note.group(1)}")}:
         before = _announced_otherwise(before, old, result)
-    rest = spelled.group()[len(spelled.group().rstrip(".,")) :] + after[spelled.end() :]
-    return f"{before}<<{expression}={result}>>{result}{rest}"
+    return f"{before}<<{expression}={result}>>{result}{after[spelled.end() :]}"
 
 
 def _announced_otherwise(prose: str, old: Fraction | None, result: str) -> str:
@@ -78,7 +77,7 @@ def _announced_otherwise(prose: str, old: Fraction | None, result: str) -> str:
         number = match.group()
         if to_fraction(number) != old:
             return number
-        return result + number[len(number.rstrip(".,")) :]
+        return result
 
     return NUMBER.sub(replaced, prose)
 
@@ -144,9 +143,8 @@ def _recompute(step: str, changes: dict[Fraction, Fraction]) -> str | None:
         if expression == note.group(1):
             parts.append(note.group() + spelled.group())
         else:
-            tail = spelled.group()[len(spelled.group().rstrip(".,")) :]
             result = format_number(value)
-            parts.append(f"<<{expression}={result}>>{result}{tail}")
+            parts.append(f"<<{expression}={result}>>{result}")
             if value != old:
                 changes[old] = value
         position = spelled.end()
@@ -156,12 +154,8 @@ def _recompute(step: str, changes: dict[Fraction, Fraction]) -> str | None:
 
 def _substitute(text: str, changes: dict[Fraction, Fraction]) -> str:
     def changed(match: re.Match[str]) -> str:
-        spelled = match.group()
-        number = spelled.rstrip(".,")
-        value = to_fraction(number)
-        if value is None or value not in changes:
-            return spelled
-        return format_number(changes[value]) + spelled[len(number) :]
+        value = to_fraction(match.group())
+        return match.group() if value not in changes else format_number(changes[value])
 
     return NUMBER.sub(changed, text)
 

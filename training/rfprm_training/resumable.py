@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from rfprm_runtime.whole_files import errors_path_of
+from rfprm_runtime.whole_files import errors_path_of, write_whole
 from rfprm_training import TrainingError
 
 
@@ -66,12 +65,7 @@ class ResumableLines:
     def __enter__(self) -> ResumableLines:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._close()
 
     def _check_key(self, key: dict[str, Any]) -> None:
@@ -86,9 +80,7 @@ class ResumableLines:
         # Nothing that stands there belongs to this run.
         self._partial.unlink(missing_ok=True)
         self.errors_path.unlink(missing_ok=True)
-        partial = self._key_path.with_suffix(".new")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self._key_path)
+        write_whole(self._key_path, text)
 
 
 def _keep_whole_lines(path: Path) -> int:

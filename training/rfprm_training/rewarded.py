@@ -13,19 +13,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.types import Trajectory
-from rfprm_training import TrainingError
+from rfprm_runtime.validated import Validated
+from rfprm_training import DataError, TrainingError
 from rfprm_training.example import UNKNOWN, Example
 
 Reward = float | None
 
 
-class RewardedTrajectory(BaseModel):
+class RewardedTrajectory(Validated):
     """A trajectory with its rewards in [0, 1]; None where one is not known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    refusal = DataError
 
     trajectory: Trajectory
     step_rewards: tuple[Reward, ...]
@@ -43,13 +45,13 @@ class RewardedTrajectory(BaseModel):
         num_steps = len(self.trajectory.steps)
         for name, values in {"step_rewards": self.step_rewards, **self.components}.items():
             if len(values) != num_steps:
-                raise ValueError(f"{name} has {len(values)} values for {num_steps} steps")
+                raise DataError(f"{name} has {len(values)} values for {num_steps} steps")
             for value in values:
                 if value is not None and not 0 <= value <= 1:
-                    raise ValueError(f"{name} holds {value}, expected [0, 1] or null")
+                    raise DataError(f"{name} holds {value}, expected [0, 1] or null")
         reward = self.trajectory_reward
         if reward is not None and not 0 <= reward <= 1:
-            raise ValueError(f"trajectory_reward is {reward}, expected [0, 1] or null")
+            raise DataError(f"trajectory_reward is {reward}, expected [0, 1] or null")
         return self
 
     def to_line(self) -> str:
@@ -84,7 +86,10 @@ _TRAJECTORY_FIELDS = set(Trajectory.model_fields)
 
 
 def read_rewarded(path: Path) -> Iterator[RewardedTrajectory]:
-    """Every line of a file, lazily. Raises :class:`TrainingError` naming a bad line."""
+    """Every line of a file, lazily.
+
+    Raises :class:`DataError` naming a bad line, :class:`TrainingError` for a missing file.
+    """
     try:
         file = path.open(encoding="utf-8")
     except OSError as error:
@@ -98,15 +103,13 @@ def read_rewarded(path: Path) -> Iterator[RewardedTrajectory]:
 def _parse(path: Path, number: int, line: str) -> RewardedTrajectory:
     try:
         fields = json.loads(line)
-        if not isinstance(fields, dict):
-            raise TypeError(f"a JSON {type(fields).__name__}")
-        trajectory = {name: fields.pop(name) for name in _TRAJECTORY_FIELDS & set(fields)}
-        return RewardedTrajectory(trajectory=Trajectory(**trajectory), **fields)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise TrainingError(
-            f"{path}, line {number} is no rewarded trajectory: {place}: {problem['msg']}"
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise TrainingError(f"{path}, line {number} is no JSON object: {error}") from None
+    except ValueError as error:
+        raise DataError(f"{path}, line {number} is no JSON object: {error}") from None
+    if not isinstance(fields, dict):
+        kind = type(fields).__name__
+        raise DataError(f"{path}, line {number} is no JSON object: it is a {kind}")
+    trajectory = {name: fields.pop(name) for name in _TRAJECTORY_FIELDS & set(fields)}
+    try:
+        return RewardedTrajectory(trajectory=Trajectory.build(**trajectory), **fields)
+    except (InvalidTrajectoryError, DataError) as error:
+        raise DataError(f"{path}, line {number} is no rewarded trajectory: {error}") from None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME
-from rfprm_runtime.whole_files import write_whole
+from rfprm_runtime.whole_files import remove_leftovers, replacing_path, write_whole
 from rfprm_training import TrainingError
 from rfprm_training.config import TrainingConfig, read_config
 
@@ -29,6 +29,7 @@ class RunFolder:
         self.path = path
         self._digest = config_digest(config)
         path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         saved = path / CONFIG_NAME
         if not saved.is_file():
             shutil.copyfile(config_path, saved)
@@ -51,9 +52,8 @@ class RunFolder:
         write_whole(self.path / name, json.dumps(content, indent=2) + "\n")
 
     def save_state(self, state: dict[str, Any]) -> None:
-        partial = self.path / f"{_STATE_NAME}.partial"
-        torch.save({**state, "config": self._digest}, partial)
-        partial.replace(self.path / _STATE_NAME)
+        with replacing_path(self.path / _STATE_NAME) as partial:
+            torch.save({**state, "config": self._digest}, partial)
 
     def load_state(self, device: torch.device) -> dict[str, Any] | None:
         """None where the run has not begun. Raises :class:`TrainingError`."""

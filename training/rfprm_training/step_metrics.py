@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_training import TrainingError
 from rfprm_training.metrics import FirstError, first_error_accuracy
 
 FloatArray = NDArray[np.float64]
@@ -160,15 +161,19 @@ def calibration(scores: FloatArray, right: NDArray[np.bool_]) -> Calibration | N
     )
 
 
+class CannotCalibrateError(TrainingError, ValueError):
+    """The scores and outcomes determine no temperature."""
+
+
 def fit_temperature(logits: FloatArray, right: NDArray[np.bool_]) -> tuple[float, float]:
     """Temperature and bias such that σ(logit / temperature + bias) has the least log loss.
 
     By Newton's method on the two parameters of a logistic regression; a ridge of 1e-6 keeps
-    separable data finite. Raises ``ValueError`` where only one outcome is there, or where scores
-    say nothing (the slope is not positive).
+    separable data finite. Raises :class:`CannotCalibrateError` where all outcomes are
+    the same, or where the scores say nothing (the slope is not positive).
     """
     if right.all() or not right.any():
-        raise ValueError("calibration needs right and wrong ones")
+        raise CannotCalibrateError("calibration needs right and wrong trajectories, all are alike")
     scale = max(float(np.std(logits)), 1e-12)
     x = np.stack([logits / scale, np.ones_like(logits)], axis=1)
     weights = np.zeros(2)
@@ -182,5 +187,7 @@ def fit_temperature(logits: FloatArray, right: NDArray[np.bool_]) -> tuple[float
             break
     slope = weights[0] / scale
     if slope <= 0:
-        raise ValueError("the scores do not rise with the outcome; there is nothing to calibrate")
+        raise CannotCalibrateError(
+            "the scores do not rise with the outcome; there is nothing to calibrate"
+        )
     return float(1 / slope), float(weights[1])

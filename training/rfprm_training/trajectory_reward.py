@@ -10,7 +10,7 @@ from pydantic import BaseModel, field_validator
 
 from rfprm_runtime.answers import AnswerChecker, final_answer
 from rfprm_runtime.types import Trajectory
-from rfprm_training.expert.client import ExpertClient
+from rfprm_training.expert.client import ExpertClient, UnusableAnswerError
 from rfprm_training.expert.judge import numbered
 from rfprm_training.expert.prompts import load_prompt
 
@@ -31,7 +31,7 @@ class _Template(BaseModel):
     def _says_something(cls, template: list[str]) -> list[str]:
         said = [step.strip() for step in template if step.strip()]
         if not said:
-            raise ValueError("the template has no instruction")
+            raise UnusableAnswerError("the template has no instruction")
         return said
 
 

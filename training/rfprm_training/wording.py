@@ -12,8 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rfprm_runtime.answers import to_fraction
-from rfprm_training.arithmetic import NUMBER
+from rfprm_runtime.spelled_numbers import NUMBER, to_fraction
 from rfprm_training.gsm8k import GoldSolution, strip_notes
 from rfprm_training.propagation import NOTE
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rfprm_export import ExportError
-from rfprm_export.artifact_writer import check_output, export_artifact, folder_that_becomes
+from rfprm_export.artifact_writer import check_output, export_artifact
 from rfprm_export.engines.builder import (
     BuildOptions,
     BuiltPlan,
@@ -27,6 +27,7 @@ from rfprm_runtime.encoding import TOKENIZER_NAME
 from rfprm_runtime.errors import ArtifactError, RfprmError
 from rfprm_runtime.manifest import MANIFEST_NAME, EngineRecord, Manifest, read_manifest
 from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.whole_files import replacing_folder
 
 GRAPH_NAMES = (ONNX_NAME, ONNX_NAME + ".data")
 
@@ -118,7 +119,7 @@ def write_engine_artifact(
         peak_host_bytes=built.peak_host_bytes,
         device_bytes=contents.region_bytes if contents else None,
     )
-    with folder_that_becomes(output) as folder:
+    with replacing_folder(output) as folder:
         (folder / PLAN_NAME).write_bytes(built.plan)
         written = _finish(folder, graph_folder, manifest, record, keep_graph)
         if reference is not None:
@@ -162,7 +163,7 @@ def reuse_engine(
             "precision or exporter; build an engine for it"
         )
     plan = engine / PLAN_NAME
-    with folder_that_becomes(output) as folder:
+    with replacing_folder(output) as folder:
         shutil.copyfile(plan, folder / PLAN_NAME)
         unmeasured = record.model_copy(update={"parity": None})
         written = _finish(folder, graph_folder, manifest, unmeasured, True)

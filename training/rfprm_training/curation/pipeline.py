@@ -13,7 +13,7 @@ from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.formats import Candidate
 from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.sources import Record, read_questions, read_records
-from rfprm_runtime.whole_files import check_target, write_whole
+from rfprm_runtime.whole_files import check_target, remove_leftovers, replacing, write_whole
 from rfprm_training import TrainingError
 from rfprm_training.curation.config import CurationConfig
 from rfprm_training.curation.contamination import EvaluationQuestions
@@ -76,7 +76,7 @@ def curate(
     for target in (output, _report_path(output)):
         check_target(target, reads=reads)
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + ".partial")
+    remove_leftovers(output.parent, output.name)
     report = CurationReport()
     evaluation = EvaluationQuestions(
         (question for source in config.evaluation_sets for question in _questions(source)),
@@ -93,7 +93,7 @@ def curate(
                     seed=config.seed + 1,
                 )
             )
-        file = stack.enter_context(partial.open("w", encoding="utf-8"))
+        file = stack.enter_context(replacing(output))
         for source in sources:
             for record in read_records(source, split=split):
                 report.num_read += 1
@@ -103,8 +103,7 @@ def curate(
                     file.write(_line(kept))
                 if on_progress is not None and report.num_read % 100 == 0:
                     on_progress(report)
-    _write_report(output, report)
-    partial.replace(output)
+        _write_report(output, report)
     return report
 
 

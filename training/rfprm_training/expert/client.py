@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -26,6 +25,10 @@ _JSON_OBJECT = re.compile(r"\{.*\}", re.S)
 
 class ExpertError(TrainingError):
     """A request that came to nothing; the trajectory is marked with it and labelling goes on."""
+
+
+class UnusableAnswerError(TrainingError, ValueError):
+    """What an LLM said is not of the form that was asked for; the message tells it what to mend."""
 
 
 class ServerRefusedError(TrainingError):
@@ -82,7 +85,7 @@ class ExpertClient:
             answer = await self._answer(conversation, prompt_id, seed=None, form=form)
             try:
                 return parse_form(answer.text, form)
-            except ValueError as error:
+            except UnusableAnswerError as error:
                 problem = str(error)
             # The whole history is sent: the same request would be answered from the cache.
             conversation += [
@@ -191,31 +194,26 @@ class ExpertClient:
     async def __aenter__(self) -> ExpertClient:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self._endpoint.close()
         self._cache.close()
 
 
 def parse_form(text: str, form: type[Form]) -> Form:
-    """The JSON object in ``text`` as ``form``. Raises ``ValueError`` saying what is wrong."""
+    """The JSON object in ``text`` as ``form``. Raises :class:`UnusableAnswerError`."""
     # Thinking models think first, and many servers ignore response_format.
     said = text.rpartition("</think>")[2]
     match = _JSON_OBJECT.search(said)
     if match is None:
-        raise ValueError("there is no JSON object in it")
+        raise UnusableAnswerError("there is no JSON object in it")
     try:
         return form.model_validate(json.loads(match.group()))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the whole"
-        raise ValueError(f"{place}: {first['msg']}") from None
+        raise UnusableAnswerError(f"{place}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not JSON: {error}") from None
+        raise UnusableAnswerError(f"it is not JSON: {error}") from None
 
 
 def _read_answer(response: httpx.Response) -> Answer:

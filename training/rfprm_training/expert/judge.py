@@ -8,7 +8,7 @@ import math
 from pydantic import BaseModel, ConfigDict, create_model, field_validator
 
 from rfprm_runtime.types import Trajectory
-from rfprm_training.expert.client import ExpertClient
+from rfprm_training.expert.client import ExpertClient, UnusableAnswerError
 from rfprm_training.expert.prompts import Prompt, load_prompt
 from rfprm_training.verifier.grading import StepGrade
 
@@ -69,10 +69,10 @@ def grades_form(first: int, last: int, scale: tuple[float, float]) -> type[BaseM
         expected = list(range(first, last + 1))
         got = [entry.step for entry in grades]
         if got != expected:
-            raise ValueError(f"it grades the steps {got}, expected {expected}")
+            raise UnusableAnswerError(f"it grades the steps {got}, expected {expected}")
         for entry in grades:
             if not scale[0] <= entry.grade <= scale[1] or math.isnan(entry.grade):
-                raise ValueError(
+                raise UnusableAnswerError(
                     f"the grade of step {entry.step} is {entry.grade}, expected "
                     f"{scale[0]:g} to {scale[1]:g}"
                 )

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rfprm_runtime.answers import to_fraction
+from rfprm_runtime.spelled_numbers import SPELLED, to_fraction
 from rfprm_training.arithmetic import evaluate
 
 _MAX_CHARACTERS = 20_000
@@ -47,7 +47,7 @@ _SPELLED = (
 )
 _TOKEN = re.compile(
     r"""
-    (?P<number>(?:[$€£]\s*)?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|(?:[$€£]\s*)?\.\d+)
+    (?P<number>(?:[$€£]\s*)?NUMBER)
     (?P<percent>\s*%)?
   | (?P<sign>[-+*/×÷·−–]|(?<=[\d)%\s$])[xX](?=\s*[$€£]?[\d(.]))
   | (?P<open>[(\[]) | (?P<close>[)\]])
@@ -56,7 +56,7 @@ _TOKEN = re.compile(
   | (?P<variable>(?<=\d)[A-Za-z](?![A-Za-z])|(?<![\w'’])[B-HJ-Zb-hj-z](?![\w'’])|\\[A-Za-z]+|[\^_])
   | (?P<word>[^\W\d_][\w'’/-]*)
   | (?P<break>[^\s$€£])
-    """,
+    """.replace("NUMBER", SPELLED),
     re.X,
 )
 _SIGNS = {"×": "*", "·": "*", "x": "*", "X": "*", "÷": "/", "−": "-", "–": "-"}

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rfprm_runtime.answers import to_fraction
-from rfprm_training.arithmetic import NUMBER
+from rfprm_runtime.spelled_numbers import NUMBER, to_fraction
 from rfprm_training.verifier.equations import find_equations
 
 

@@ -1,0 +1,165 @@
+"""Everything raised on purpose derives from one class, and no decision rests on a message."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rfprm_runtime import InvalidArgumentError, ManifestError, RfprmError, Trajectory, split_steps
+from rfprm_runtime.aggregation import aggregate_steps
+from rfprm_runtime.manifest import Backbone, Manifest
+from rfprm_runtime.micro_batcher import MicroBatcher
+from rfprm_runtime.rewards import mixed_reward
+from rfprm_runtime.search import Budget
+from rfprm_runtime.selection.rule import Selection
+from rfprm_runtime.selection.settings import OutputOptions, RayWorkers, Scoring
+from rfprm_training import ConfigError, DataError
+from rfprm_training.config import DataConfig, OptimizerConfig
+from rfprm_training.rewarded import RewardedTrajectory
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = [ROOT / "rfprm_runtime", ROOT / "export/rfprm_export", ROOT / "training/rfprm_training"]
+FILES = [path for folder in PACKAGES for path in sorted(folder.rglob("*.py"))]
+MAY_BE_RAISED = {
+    "AttributeError": "what Python expects of a module's __getattr__",
+    "SystemExit": "how a command line ends before its error handler is there",
+    "NotImplementedError": "a method for subclasses",
+    "StopIteration": "the iterator protocol",
+    "KeyError": "the mapping protocol",
+}
+BUILTIN_ERRORS = {
+    name
+    for name, value in vars(builtins).items()
+    if isinstance(value, type) and issubclass(value, BaseException)
+}
+
+
+def _nodes(kind: type[ast.AST]) -> Iterator[tuple[str, Any]]:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, kind):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", node  # type: ignore[attr-defined]
+
+
+def test_what_is_raised_on_purpose_derives_from_one_class() -> None:
+    wrong = []
+    for place, node in _nodes(ast.Raise):
+        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        name = raised.id if isinstance(raised, ast.Name) else ""
+        if name in BUILTIN_ERRORS and name not in MAY_BE_RAISED:
+            wrong.append(f"{place} raises {name}; raise a class that derives from RfprmError")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_error_class_derives_from_that_one() -> None:
+    found = 0
+    for place, node in _nodes(ast.ClassDef):
+        if not any(ast.unparse(base).endswith(("Error", "Exception")) for base in node.bases):
+            continue
+        path = ROOT / place.partition(":")[0]
+        folder = next(folder for folder in PACKAGES if folder in path.parents)
+        module = ".".join(path.relative_to(folder.parent).with_suffix("").parts)
+        error = getattr(import_module(module.removesuffix(".__init__")), node.name)
+        assert issubclass(error, RfprmError) or error is RfprmError, f"{place}: {node.name}"
+        found += 1
+    assert found > 15
+
+
+# The one place that asks Python's own error, which has no class or field to ask instead.
+READS_A_MESSAGE = {"rfprm_runtime/backends/__init__.py"}
+
+
+_TEXTS = re.compile(r"str\((error|exception|e)\)|(error|exception|e)\.args\[0\]")
+_ASKS = {"startswith", "endswith", "find", "count", "index"}
+
+
+def test_no_decision_rests_on_the_text_of_an_error() -> None:
+    asked = [(place, node.comparators) for place, node in _nodes(ast.Compare)]
+    asked += [
+        (place, [node.func.value])
+        for place, node in _nodes(ast.Call)
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _ASKS
+    ]
+    wrong = [
+        place
+        for place, parts in asked
+        if any(_TEXTS.fullmatch(ast.unparse(part)) for part in parts)
+        and place.partition(":")[0] not in READS_A_MESSAGE
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+_NETWORK: dict[str, Any] = {
+    "hidden_size": 8,
+    "num_layers": 1,
+    "num_heads": 3,
+    "num_kv_heads": 2,
+    "head_dim": 4,
+    "intermediate_size": 8,
+    "vocab_size": 8,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e4,
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: Trajectory(question="q", steps=[]), RfprmError, "steps: got 0 steps"),
+        (lambda: Trajectory.model_validate_json("{"), RfprmError, "Invalid JSON"),
+        (lambda: split_steps("a", "words"), InvalidArgumentError, "split is 'words'"),  # type: ignore[arg-type]
+        (lambda: MicroBatcher(None, max_batch=0), InvalidArgumentError, "max_batch is 0"),  # type: ignore[arg-type]
+        (lambda: aggregate_steps(None, "median"), InvalidArgumentError, "'median'"),  # type: ignore[arg-type]
+        (lambda: mixed_reward([1.0], [1.0], beta=2), InvalidArgumentError, "beta is 2"),
+        (lambda: Budget(max_seconds=-1), InvalidArgumentError, "max_seconds is -1"),
+        (lambda: Selection(), InvalidArgumentError, "keeps every trace"),
+        (lambda: Selection(top=0), InvalidArgumentError, r"top \(--top\) is 0"),
+        (lambda: Scoring(shard_rows=0), InvalidArgumentError, "--shard-rows"),
+        (lambda: OutputOptions("best"), InvalidArgumentError, "order is 'best'"),  # type: ignore[arg-type]
+        (lambda: RayWorkers(0), InvalidArgumentError, "got 0 workers"),
+        (lambda: Backbone(**_NETWORK), ManifestError, "num_heads 3 is not a multiple"),
+        (lambda: Manifest.model_validate({"name": 3}), ManifestError, "name: .*; family: "),
+        (lambda: DataConfig(num_constructed=-1), ConfigError, "gold: .*num_constructed: "),  # type: ignore[call-arg]
+        (
+            lambda: OptimizerConfig.model_validate(
+                {
+                    "learning_rate": 1,
+                    "head_learning_rate": 1,
+                    "num_epochs": 1,
+                    "batch_tokens": 1,
+                    "patience": 2,
+                }
+            ),
+            ConfigError,
+            "set evaluate_every_steps too",
+        ),
+        (
+            lambda: RewardedTrajectory(
+                trajectory=Trajectory(question="q", steps=("a",)), step_rewards=()
+            ),
+            DataError,
+            "step_rewards has 0 values for 1 steps",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_by_a_class_of_ours_that_is_a_value_error(
+    call: Callable[[], object], kind: type[RfprmError], message: str
+) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        call()
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, RfprmError)
+    assert "pydantic" not in str(caught.value)
+
+
+def test_a_nested_field_is_named_by_its_whole_path() -> None:
+    content = {"backbone": {**_NETWORK, "num_layers": "three"}}
+    with pytest.raises(ManifestError, match=r"backbone\.num_layers: expected a valid integer"):
+        Manifest.model_validate(content)
