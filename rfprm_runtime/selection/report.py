@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from rfprm_runtime import __version__
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.manifest import Manifest
-from rfprm_runtime.selection.added_fields import trace_of
 from rfprm_runtime.selection.charts import histograms, length_against_score
-from rfprm_runtime.selection.inputs import Input, Plan, Shard
 from rfprm_runtime.selection.rule import OUTCOMES, Choice, Selection, length_line
 from rfprm_runtime.selection.score_table import Groups, ScoreTable
-from rfprm_runtime.selection.scores import ShardScores
+from rfprm_runtime.selection.scores import ShardScores, trace_of
 from rfprm_runtime.selection.settings import Scoring
 from rfprm_runtime.selection.summary import SelectionSummary
+from rfprm_runtime.traces.shards import Plan, Shard
+from rfprm_runtime.traces.sources import Source
+from rfprm_runtime.types import Trajectory
 from rfprm_runtime.whole_files import write_whole
 
 _TEMPLATE = "report.html.j2"
@@ -42,7 +43,7 @@ _QUANTILES = (
 class ReportInput:
     """All that a page is made of but the counts."""
 
-    source: Input
+    source: Source
     plan: Plan
     read_scores: Callable[[Shard], ShardScores]
     table: ScoreTable
@@ -173,10 +174,10 @@ def _example(found: ReportInput, place: int, name: str) -> dict[str, Any]:
     shard = found.plan.shards[row // shard_rows]
     scores = found.read_scores(shard)
     index = place - found.table.of_shard(shard).start
-    fields = found.source.read(shard).rows[row - shard.start]
-    assert isinstance(fields, dict)  # it has a score
-    _, trace = trace_of(fields, int(scores.generation[index]), found.scoring)
-    steps = list(zip(trace.trajectory.steps, scores.steps(index), strict=True))
+    record = found.source.read(shard, found.scoring.reading).records[row]
+    trajectory = trace_of(record, int(scores.generation[index])).trajectory
+    assert isinstance(trajectory, Trajectory)  # it has a score
+    steps = list(zip(trajectory.steps, scores.steps(index), strict=True))
     outcome = OUTCOMES[found.choice.outcome[place]]
     return {
         "name": name,
@@ -186,12 +187,12 @@ def _example(found: ReportInput, place: int, name: str) -> dict[str, Any]:
         "value": float(found.choice.value[place]),
         "reward": float(scores.reward[index]),
         "num_tokens": int(scores.num_tokens[index]),
-        "question": _cut(trace.trajectory.question),
+        "question": _cut(trajectory.question),
         "steps": [
             {"text": _cut(text), "score": float(score)} for text, score in steps[:_MAX_STEPS]
         ],
         "num_hidden": max(0, len(steps) - _MAX_STEPS),
-        "response": _cut("\n".join(trace.trajectory.response)),
+        "response": _cut("\n".join(trajectory.response)),
         "trajectory_score": float(scores.trajectory_score[index]),
     }
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from rfprm_runtime.arguments import check_choice, check_whole
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.types import Overflow
 
 DEFAULT_SHARD_ROWS = 256
@@ -40,6 +41,11 @@ class Scoring:
             check_whole("shard_rows (--shard-rows)", self.shard_rows)
         except ValueError as error:  # the command line makes one line of it
             raise RfprmError(str(error)) from None
+
+    @property
+    def reading(self) -> Reading:
+        """How rows are read."""
+        return Reading(self.split)
 
 
 @dataclass(frozen=True)

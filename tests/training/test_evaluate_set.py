@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from llm_server import serving, status
+from rfprm_runtime import SourceError
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.best_of_n import any_right, best_of_n_curve, majority_right, picked_right
@@ -70,7 +71,11 @@ def test_prmbench_gives_the_right_process_and_the_wrong_one(tmp_path: Path) -> N
         ("words:x.jsonl", {}, "expected FORMAT:PATH"),
         ("x.jsonl", {}, "expected FORMAT:PATH"),
         ("processbench:", {"problem": "q", "steps": ["a"], "label": 4}, "first wrong step is 4"),
-        ("processbench:", {"problem": "q", "steps": []}, "row 1 is not of the format processbench"),
+        (
+            "processbench:",
+            {"problem": "q", "steps": []},
+            "line 1 is not of the format processbench",
+        ),
         ("outcomes:", {"question": "q", "completion": "a"}, "has no outcome"),
         ("outcomes:", {"query": "q"}, "no steps and no text"),
     ],
@@ -332,8 +337,8 @@ def test_the_command_needs_one_thing_to_measure(arguments: tuple[str, ...]) -> N
 
 def test_a_set_is_read_before_anything_is_scored(tmp_path: Path) -> None:
     result = run(tmp_path / "no-model", "--on", f"processbench:{tmp_path / 'absent.jsonl'}")
-    assert isinstance(result.exception, TrainingError)
-    assert "there is no data file" in str(result.exception)
+    assert isinstance(result.exception, SourceError)
+    assert "there is no file" in str(result.exception)
 
 
 def test_reliability_is_drawn(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_runtime.whole_files import write_whole
 from rfprm_training import TrainingError
 from rfprm_training.config import DataConfig, TrainingConfig, read_config
+from rfprm_training.dataset import hash_data_files
 from rfprm_training.evaluate_set import cross_fitted_calibration
 from rfprm_training.evaluation import (
     RankingReport,
@@ -30,7 +31,7 @@ from rfprm_training.evaluation import (
 from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.gsm8k import read_rows
 from rfprm_training.model_card import FOLDS_NAME
-from rfprm_training.run_folder import CONFIG_NAME
+from rfprm_training.run_folder import CONFIG_NAME, check_recorded_data
 from rfprm_training.step_metrics import Calibration, calibration
 from rfprm_training.trainer import Trainer
 
@@ -61,7 +62,7 @@ def cross_validate(
     """Train a PRM for each fold, in folders below ``folder``, and judge what they held out.
 
     Running it again goes on where it was stopped. Raises :class:`TrainingError` where the config
-    has no folds, or ``folder`` holds the folds of another one.
+    has no folds, or ``folder`` holds the folds of another one or of other data.
     """
     config = read_config(config_path)
     if not isinstance(config.data, DataConfig) or config.data.model_solutions is None:
@@ -70,6 +71,7 @@ def cross_validate(
         )
     folder.mkdir(parents=True, exist_ok=True)
     cache = cache or folder / "activations"
+    files = hash_data_files(config.data)
     examples: list[Example] = []
     scores: list[TrajectoryScore] = []
     for fold in range(config.data.num_folds):
@@ -79,6 +81,7 @@ def cross_validate(
             raise TrainingError(
                 f"{run} holds a run of another config; choose another folder, or remove it"
             )
+        check_recorded_data(run, files)
         if not (run / CHECKPOINT_NAME).is_file():
             Trainer(of_fold, run, cache=cache, device=device).run()
         if not (run / SCORES_NAME).is_file():

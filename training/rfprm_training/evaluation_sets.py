@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.formats import Candidate
-from rfprm_runtime.sources import read_records
+from rfprm_runtime.traces.sources import read_records, read_traces
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
 from rfprm_training.example import UNKNOWN, Example
-from rfprm_training.gsm8k import read_rows
 from rfprm_training.rewarded import question_key, read_rewarded
 
 
@@ -73,23 +71,24 @@ def read_evaluation_set(spec: str) -> list[Example]:
     if name == "outcomes":
         return _outcomes(place)
     examples: list[Example] = []
-    for number, row in enumerate(read_rows(Path(place)), start=1):
+    for record in read_records(place):
+        if record.error is not None:
+            raise TrainingError(f"{record.place}: {record.error}")
         try:
-            examples += FORMATS[name](row)
+            examples += FORMATS[name](record.fields)
         except (KeyError, TypeError, ValueError, InvalidTrajectoryError) as error:
             raise TrainingError(
-                f"{place}, row {number} is not of the format {name}: "
-                f"{type(error).__name__}: {error}"
+                f"{record.place} is not of the format {name}: {type(error).__name__}: {error}"
             ) from None
     return examples
 
 
 def _outcomes(place: str) -> list[Example]:
     examples = []
-    for record in read_records(place):
-        if not isinstance(record.found, Candidate):
-            raise TrainingError(f"{record.place}: {record.found}")
-        trajectory = record.found.trajectory
+    for record in read_traces(place):
+        trajectory = record.trajectory
+        if isinstance(trajectory, InvalidTrajectoryError):
+            raise TrainingError(f"{record.place}: {trajectory}")
         if trajectory.outcome is None:
             raise TrainingError(f"{record.place} has no outcome")
         labels = (UNKNOWN,) * len(trajectory.steps)

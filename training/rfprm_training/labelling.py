@@ -1,7 +1,7 @@
 """Trajectories in, rewarded trajectories out: the components, the expert, the fused reward.
 
-Two passes over a file: one that draws the steps which coherence compares with, one that labels.
-Memory holds a batch and the drawn steps, whatever the size of the file.
+Two passes over a file: one that learns its fingerprint and draws the steps which coherence compares
+with, one that labels. Memory holds a batch and the drawn steps, whatever the size of the file.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from rfprm_runtime.answers import AnswerChecker
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.formats import Candidate
 from rfprm_runtime.parsing import SplitRule
-from rfprm_runtime.sources import Record, read_records
+from rfprm_runtime.traces.formats import Reading
+from rfprm_runtime.traces.record import Record
+from rfprm_runtime.traces.sources import Source, open_source
 from rfprm_runtime.types import Trajectory
 from rfprm_runtime.whole_files import check_target, errors_path_of
 from rfprm_training import TrainingError
@@ -33,7 +34,7 @@ from rfprm_training.expert.judge import StepJudge
 from rfprm_training.label_config import LabelConfig
 from rfprm_training.pairing import pair_steps
 from rfprm_training.reservoir import Negative, NegativePool, sample_steps
-from rfprm_training.resumable import ResumableLines
+from rfprm_training.resumable import ResumableLines, check_free
 from rfprm_training.rewarded import RewardedTrajectory, known_or_none, question_key
 from rfprm_training.step_rewards import (
     alignment_rewards,
@@ -269,23 +270,46 @@ def label_file(
 ) -> LabelSummary:
     """Label every trajectory of ``source`` into the JSONL file ``output``.
 
-    Run again after a kill it goes on where it stopped. ``source`` is a JSONL or Parquet file or a
-    data set of the Hub. Records that are no trajectories are listed in ``output.errors.jsonl``.
-    Raises :class:`TrainingError`, and :class:`RfprmError` where an output would replace the input.
+    Run again after a kill it goes on where it stopped, and gives the bytes of a run that was never
+    stopped. What it goes on with is known by the content of ``source``: a JSONL or Parquet file, or
+    a data set of the Hub, which is downloaded. Records that are no trajectories are listed in
+    ``output.errors.jsonl``.
+
+    Raises :class:`TrainingError` where an earlier run with another input or other settings was not
+    finished (``overwrite`` begins again) and where the input changes meanwhile, and
+    :class:`RfprmError` where an output would replace the input.
     """
     for target in (output, errors_path_of(output)):
         check_target(target, reads=[Path(source)])
-    key = {"source": source, "split": split, "config": what_labels_depend_on(config)}
-    with ResumableLines(output, key, overwrite=overwrite) as lines:
-        pool = None
+    check_free(output, overwrite=overwrite)
+    with closing(open_source(source)) as opened:
+        steps: list[Negative] = []
         if "coherence" in config.steps.components:
-            encoder = encoder or SentenceTransformerEncoder(config.steps.encoder)
-            steps = sample_steps(
-                _all_steps(source, split), config.steps.reservoir_size, config.seed
+            every_step = _all_steps(opened, Reading(split))
+            steps = sample_steps(every_step, config.steps.reservoir_size, config.seed)
+        key = {
+            "source": opened.name,  # labels name it
+            "input": opened.fingerprint(),
+            "split": split,
+            "config": what_labels_depend_on(config),
+        }
+        with ResumableLines(output, key, overwrite=overwrite) as lines:
+            pool = None
+            if "coherence" in config.steps.components:
+                encoder = encoder or SentenceTransformerEncoder(config.steps.encoder)
+                pool = NegativePool(steps, encoder, config.seed)
+            labeller = Labeller(config, encoder=encoder, negatives=pool)
+            summary = asyncio.run(
+                _label_into(lines, labeller, _traces(opened, Reading(split)), on_progress)
             )
-            pool = NegativePool(steps, encoder, config.seed)
-        labeller = Labeller(config, encoder=encoder, negatives=pool)
-        return asyncio.run(_label_into(lines, labeller, source, split, on_progress))
+            if summary.stopped is None:
+                if opened.fingerprint() != key["input"]:
+                    raise TrainingError(
+                        f"{source} changed while it was labelled, so {output} would be of two "
+                        "inputs; run it again with --overwrite"
+                    )
+                lines.finish()
+            return summary
 
 
 def what_labels_depend_on(config: LabelConfig) -> dict[str, Any]:
@@ -301,33 +325,36 @@ def what_labels_depend_on(config: LabelConfig) -> dict[str, Any]:
     return dumped
 
 
-def _all_steps(source: str, split: SplitRule) -> Iterator[Negative]:
-    for record in read_records(source, split=split):
-        if isinstance(record.found, Candidate):
-            key = question_key(record.found.trajectory.question)
-            for step in record.found.trajectory.steps:
+def _traces(source: Source, reading: Reading) -> Iterator[Record]:
+    for record in source.records(reading):
+        yield from record.each()
+
+
+def _all_steps(source: Source, reading: Reading) -> Iterator[Negative]:
+    for record in _traces(source, reading):
+        if isinstance(record.trajectory, Trajectory):
+            key = question_key(record.trajectory.question)
+            for step in record.trajectory.steps:
                 yield Negative(key, step)
 
 
 async def _label_into(
     lines: ResumableLines,
     labeller: Labeller,
-    source: str,
-    split: SplitRule,
+    records: Iterable[Record],
     on_progress: Callable[[int], None] | None,
 ) -> LabelSummary:
     summary = LabelSummary()
-    records = islice(read_records(source, split=split), lines.num_done, None)
+    # What is done is passed over, and its trajectories are not even read.
+    left = islice(records, lines.num_done, None)
     async with labeller:
-        for batch in _batches(records, labeller.config.batch_size):
+        for batch in _batches(left, labeller.config.batch_size):
             summary.stopped = await _label_batch(lines, labeller, batch, summary)
             if on_progress is not None:
                 on_progress(lines.num_done)
             if summary.stopped is not None:
                 break
         summary.usage = labeller.usage
-    if summary.stopped is None:
-        lines.finish()
     summary.num_labelled, summary.num_failed = lines.num_lines, lines.num_errors
     return summary
 
@@ -336,11 +363,11 @@ async def _label_batch(
     lines: ResumableLines, labeller: Labeller, batch: list[Record], summary: LabelSummary
 ) -> str | None:
     """Write what the batch gives, in order; why to stop, if so."""
-    good = [record.found for record in batch if isinstance(record.found, Candidate)]
-    results = iter(await labeller.label([candidate.trajectory for candidate in good]))
-    for record in batch:
-        if isinstance(record.found, InvalidTrajectoryError):
-            lines.write_error({"record": record.place, "error": str(record.found)})
+    found = [record.trajectory for record in batch]
+    results = iter(await labeller.label([item for item in found if isinstance(item, Trajectory)]))
+    for record, item in zip(batch, found, strict=True):
+        if isinstance(item, InvalidTrajectoryError):
+            lines.write_error({"record": str(record.place), "error": str(item)})
             continue
         result = next(results)
         if isinstance(result, BudgetSpentError):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME
+from rfprm_runtime.traces.provenance import differences
 from rfprm_runtime.whole_files import write_whole
 from rfprm_training import TrainingError
 from rfprm_training.config import TrainingConfig, read_config
@@ -39,6 +41,11 @@ class RunFolder:
             )
         if (path / CHECKPOINT_NAME).is_file():
             raise TrainingError(f"{path} holds a finished run; choose another folder")
+
+    def check_data(self, files: Mapping[str, str]) -> None:
+        """``files``: the sha256 of each. Raises :class:`TrainingError` where the run was begun with
+        others."""
+        check_recorded_data(self.path, files)
 
     @classmethod
     def for_reading(cls, path: Path, config: TrainingConfig) -> RunFolder:
@@ -74,6 +81,19 @@ class RunFolder:
         kept = [record for record in read_log(self.path) if record["step"] <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         (self.path / LOG_NAME).write_text(text, encoding="utf-8")
+
+
+def check_recorded_data(folder: Path, files: Mapping[str, str]) -> None:
+    """Whether the run in ``folder``, if there is one, has the data ``files`` (the sha256 of each).
+    Raises :class:`TrainingError` where it was begun with others."""
+    path = folder / DATA_NAME
+    recorded = json.loads(path.read_text(encoding="utf-8")).get("files") if path.is_file() else None
+    changed = differences(recorded, dict(files)) if recorded is not None else []
+    if changed:
+        raise TrainingError(
+            f"{folder} holds a run on other data: {'; '.join(changed)} (sha256); bring the files "
+            "back, choose another folder, or remove it to start again"
+        )
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

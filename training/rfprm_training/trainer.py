@@ -20,7 +20,7 @@ from rfprm_runtime.backends.torch import Tree
 from rfprm_training import TrainingError
 from rfprm_training.activations import ActivationCache
 from rfprm_training.config import read_config
-from rfprm_training.dataset import Example, build_examples
+from rfprm_training.dataset import Example, build_examples, hash_data_files
 from rfprm_training.losses import PARTS, Targets, joint_loss
 from rfprm_training.model import TrainedPRM
 from rfprm_training.model_card import write_model_card
@@ -74,7 +74,8 @@ class Trainer:
         """``cache`` is where activations are kept, to be shared between runs. ``device`` is
         ``auto``, ``cpu`` or ``cuda``.
 
-        Raises :class:`TrainingError` where the folder holds a run of another config.
+        Raises :class:`TrainingError` where the folder holds a run of another config, or of other
+        data.
         """
         self.config = read_config(config_path)
         self._accelerator = Accelerator(cpu=device == "cpu")
@@ -87,6 +88,9 @@ class Trainer:
             self._run = RunFolder(folder, config_path, self.config)
         self._accelerator.wait_for_everyone()
         self.prm = TrainedPRM(self.config, config_path.parent, self.device)
+        self._data_files = hash_data_files(self.config.data)
+        if self._run is not None:
+            self._run.check_data(self._data_files)
         self.examples = build_examples(self.config.data, self.config.seed)
         rows = [self.prm.encoder.encode(example.trajectory) for example in self.examples]
         self._lengths = [row.num_tokens for row in rows]
@@ -268,7 +272,7 @@ class Trainer:
 
     def _describe_data(self) -> dict[str, Any]:
         """For the model card: what was trained on and what was held out."""
-        described = {}
+        described: dict[str, Any] = {"files": self._data_files}
         for name, held_out in (("trained", False), ("held_out", True)):
             some = [i for i, e in enumerate(self.examples) if e.held_out == held_out]
             described[name] = {

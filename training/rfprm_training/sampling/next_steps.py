@@ -6,6 +6,7 @@ ends with it: an error as models make them, or a right step in other words. Know
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -96,11 +97,15 @@ def sample_file(
 
     ``open_sampler`` gets the demonstrations. Goes on where it was stopped, and what a batch gives
     depends on nothing before it. Raises :class:`~rfprm_training.TrainingError` where ``output``
-    exists, or was begun with other settings.
+    exists, or was begun with other solutions or settings, and ``overwrite`` is not given.
     """
     shown, rest = solutions[: config.num_demonstrations], solutions[config.num_demonstrations :]
     beginnings = draw_beginnings(rest, config)
-    key = {"source": source, **config.model_dump(mode="json")}
+    key = {
+        "source": source,
+        "texts_sha256": _digest([demonstrations(shown), *(b.text for b in beginnings)]),
+        **config.model_dump(mode="json"),
+    }
     with ResumableLines(output, key, overwrite=overwrite) as lines:
         first = lines.num_lines // config.batch_size * config.batch_size
         sampler = open_sampler(demonstrations(shown)) if first < len(beginnings) else None
@@ -115,6 +120,13 @@ def sample_file(
             on_progress(start + len(batch), len(beginnings))
         lines.finish()
     return len(beginnings)
+
+
+def _digest(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

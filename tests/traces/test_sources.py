@@ -1,24 +1,26 @@
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.selection.inputs import Row, open_input
+from rfprm_runtime.traces.formats import Reading
+from rfprm_runtime.traces.record import Record
+from rfprm_runtime.traces.sources import open_source
 from selection.selection_helpers import traces, write_jsonl
 
 
-def read_all(source: Path | str, shard_rows: int, *, backwards: bool = False) -> list[Row]:
-    with open_input(str(source)) as opened:
+def read_all(source: Path | str, shard_rows: int, *, backwards: bool = False) -> dict[int, Record]:
+    """Shard by shard, by the row."""
+    with closing(open_source(str(source))) as opened:
         shards = opened.plan(shard_rows).shards
-        blocks = {
-            shard.index: opened.read(shard).rows
-            for shard in (reversed(shards) if backwards else shards)
-        }
-    return [row for index in sorted(blocks) for row in blocks[index]]
+        found: dict[int, Record] = {}
+        for shard in reversed(shards) if backwards else shards:
+            found |= opened.read(shard, Reading()).records
+    return found
 
 
 @pytest.fixture
@@ -39,20 +41,28 @@ def sources(tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize("shard_rows", [1, 7, 256, 1000])
 def test_shards_of_any_size_hold_every_row_once(sources: list[str], shard_rows: int) -> None:
     for source in sources:
-        assert read_all(source, shard_rows) == traces(700)
+        found = read_all(source, shard_rows)
+        assert [found[row].fields for row in range(700)] == traces(700)
 
 
 def test_shards_can_be_read_in_any_order(sources: list[str]) -> None:
     for source in sources:
-        assert read_all(source, 100, backwards=True) == traces(700)
+        found = read_all(source, 100, backwards=True)
+        assert [found[row].fields for row in range(700)] == traces(700)
 
 
 def test_row_numbers_of_json_lines_are_line_numbers(tmp_path: Path) -> None:
     good = traces(2)
     source = write_jsonl(tmp_path / "in.jsonl", [good[0], "", "{", good[1], "   "])
     rows = read_all(source, 2)
-    assert [rows[0], rows[1], rows[3], rows[4]] == [good[0], None, good[1], None]
-    assert isinstance(rows[2], InvalidTrajectoryError)
+    assert list(rows) == [0, 2, 3]
+    assert [rows[0].fields, rows[3].fields] == good
+    assert rows[2].error is not None
+    assert [str(record.place) for record in rows.values()] == [
+        "in.jsonl, line 1",
+        "in.jsonl, line 3",
+        "in.jsonl, line 4",
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -63,8 +73,9 @@ def test_a_changed_row_changes_the_fingerprint(tmp_path: Path, suffix: str) -> N
             write_jsonl(path, rows)
         else:
             pq.write_table(pa.Table.from_pylist(rows), path)
-        with open_input(str(path)) as opened:
-            return opened.plan(256).fingerprint
+        with closing(open_source(str(path))) as opened:
+            assert opened.plan(256).fingerprint == opened.fingerprint()
+            return opened.fingerprint()
 
     assert fingerprint("4") == fingerprint("4")
     assert fingerprint("4") != fingerprint("5")

@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Iterator, Sequence
 
 import numpy as np
 
-from rfprm_runtime.formats import Candidate, fields_of_generation, read_candidates
 from rfprm_runtime.selection.conversation import MESSAGES_FIELD, messages_of
-from rfprm_runtime.selection.inputs import Block, Input, Shard
 from rfprm_runtime.selection.output import Added, check_names
 from rfprm_runtime.selection.rule import Choice
 from rfprm_runtime.selection.score_table import ScoreTable
-from rfprm_runtime.selection.scores import NO_GENERATION, NOT_WINDOWED, ShardScores
+from rfprm_runtime.selection.scores import NO_GENERATION, NOT_WINDOWED, ShardScores, trace_of
 from rfprm_runtime.selection.settings import OutputOptions, Scoring
+from rfprm_runtime.traces.added_fields import (
+    GENERATION,
+    SELECTION_FIELDS,
+    WINDOWED_FROM,
+    prefixed,
+    score_fields,
+)
+from rfprm_runtime.traces.record import Record
+from rfprm_runtime.traces.shards import Block, OnNames, Shard
+from rfprm_runtime.traces.sources import Source
+from rfprm_runtime.types import Trajectory
 
-_ALWAYS = ("step_scores", "trajectory_score", "reward", "selection_score", "rank")
+
+def added_names(scoring: Scoring, options: OutputOptions, fields: Container[str]) -> dict[str, str]:
+    """The names under which fields are added, in order, by their own; ``fields`` are those that a
+    row has or, of a table, all of them."""
+    names = [name for name in score_fields(scoring.overflow) if name != WINDOWED_FROM]
+    names += [name for name in SELECTION_FIELDS if name != GENERATION]
+    names += [WINDOWED_FROM] * (scoring.overflow == "window")
+    names += [GENERATION] * ("generations" in fields)
+    return prefixed(names, options.prefix) | (
+        {MESSAGES_FIELD: MESSAGES_FIELD} if options.sft else {}
+    )
 
 
-def added_names(scoring: Scoring, options: OutputOptions, fields: Any) -> list[str]:
-    """Names of the added fields, in order; ``fields`` are the row's own or a table's."""
-    names = [*_ALWAYS]
-    if scoring.overflow == "window":
-        names.append("windowed_from")
-    if "generations" in getattr(fields, "names", fields):
-        names.append("generation")
-    return [options.prefix + name for name in names] + [MESSAGES_FIELD] * options.sft
+def all_names(scoring: Scoring, options: OutputOptions) -> Sequence[str]:
+    """Every name that some row may get."""
+    return [*added_names(scoring, options, ["generations"]).values()]
 
 
-def check_rows(source: Input, scoring: Scoring, options: OutputOptions) -> None:
-    """Find a name that is taken before hours are spent on scores. Raises :class:`RfprmError`."""
-    for place, names in source.names_among(added_names(scoring, options, ["generations"])):
-        check_names(names, added_names(scoring, options, names), sft=options.sft, place=place)
+def name_check(scoring: Scoring, options: OutputOptions) -> OnNames:
+    """Finds a name that is taken before hours are spent on scores: raises :class:`RfprmError`."""
+
+    def check(place: str, names: Sequence[str]) -> None:
+        added = added_names(scoring, options, names).values()
+        check_names(names, added, sft=options.sft, place=place)
+
+    return check
 
 
 def chosen_rows(
-    source: Input,
+    source: Source,
     shards: Sequence[Shard],
     read_scores: Callable[[Shard], ShardScores],
     table: ScoreTable,
@@ -56,7 +73,7 @@ def chosen_rows(
         first, last = np.searchsorted(places, (traces.start, traces.stop))
         if first == last:
             continue
-        block, scores = source.read(shard), read_scores(shard)
+        block, scores = source.read(shard, scoring.reading), read_scores(shard)
         picked = places[first:last] - traces.start
         added = [
             _values(scores, index) | {"selection_score": float(choice.value[place]), "rank": rank}
@@ -67,13 +84,13 @@ def chosen_rows(
                 strict=True,
             )
         ]
-        rows = (scores.row[picked] - shard.start).tolist()
+        rows = scores.row[picked].tolist()
         generations = scores.generation[picked].tolist()
         yield (
             block,
             rows,
             [
-                _named(values, block, row, generation, scoring, options)
+                _named(values, block, trace_of(block.records[row], generation), scoring, options)
                 for values, row, generation in zip(added, rows, generations, strict=True)
             ],
         )
@@ -93,31 +110,16 @@ def _values(scores: ShardScores, index: int) -> Added:
 
 
 def _named(
-    values: Added,
-    block: Block,
-    row: int,
-    generation: int,
-    scoring: Scoring,
-    options: OutputOptions,
+    values: Added, block: Block, trace: Record, scoring: Scoring, options: OutputOptions
 ) -> Added:
     """What a row gets, by the names that it gets it under."""
-    fields = block.rows[row]
-    assert isinstance(fields, dict)  # it has a score
-    names = added_names(scoring, options, fields if block.table is None else block.table.schema)
+    fields = trace.fields if block.table is None else block.table.schema.names
     added = {
-        name: values[name.removeprefix(options.prefix)] for name in names if name != MESSAGES_FIELD
+        name: values[own]
+        for own, name in added_names(scoring, options, fields).items()
+        if own != MESSAGES_FIELD
     }
     if options.sft:
-        one, found = trace_of(fields, generation, scoring)
-        added[MESSAGES_FIELD] = messages_of(one, found.trajectory, row=fields)
+        assert isinstance(trace.trajectory, Trajectory)  # it has a score
+        added[MESSAGES_FIELD] = messages_of(trace.own, trace.trajectory, row=trace.present)
     return added
-
-
-def trace_of(
-    fields: dict[str, Any], generation: int, scoring: Scoring
-) -> tuple[dict[str, Any], Candidate]:
-    """The fields of one generation of a row that has a score, and its trace."""
-    one = fields if generation == NO_GENERATION else fields_of_generation(fields, generation)
-    [found] = read_candidates(one, split=scoring.split)
-    assert isinstance(found, Candidate)  # it has a score
-    return one, found
