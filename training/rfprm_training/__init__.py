@@ -1,7 +1,8 @@
-"""Makes a PRM from rewarded trajectories. Needs the extra ``train``.
+"""Makes a PRM from rewarded trajectories.
 
 Knows data, labels and optimisation; the network is ``rfprm_runtime.backends.torch``, the base
-model is read by ``rfprm_export``.
+model is read by ``rfprm_export``. Curating and labelling need the extra ``data``, training the
+extra ``train``.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from importlib.util import find_spec
 
 from rfprm_runtime.errors import MissingExtraError, RfprmError
 
-for _package in ("torch", "peft", "safetensors", "gguf"):
-    if find_spec(_package) is None:
-        raise MissingExtraError(_package, "train", "training")
-
 
 class TrainingError(RfprmError):
     """The configuration, the data or a saved state cannot be trained with."""
+
+
+def check_extras() -> None:
+    """Raises :class:`MissingExtraError` where what training needs is not installed."""
+    for package in ("torch", "peft", "safetensors", "gguf"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "train", "training")

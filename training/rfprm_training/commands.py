@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rfprm_training import check_extras
+
 if TYPE_CHECKING:
     from rfprm_training.evaluate_set import SetEvaluation
     from rfprm_training.evaluation import Evaluation
+
+check_extras()  # the help then says how to get these commands
 
 CacheOption = Annotated[
     Path | None, typer.Option(help="Where activations are kept, to be shared between runs.")
@@ -193,11 +197,11 @@ def _evaluate_sets(
     model: Path | None, judge: Path | None, specs: list[str]
 ) -> dict[str, SetEvaluation]:
     """Every set is read before anything is scored: a wrong path must not cost an hour."""
-    from rfprm_training.config import read_toml
     from rfprm_training.evaluate_set import judge_set, score_set, summarise_set
     from rfprm_training.evaluation import open_scorer
     from rfprm_training.evaluation_sets import read_evaluation_set
     from rfprm_training.expert.config import ExpertConfig
+    from rfprm_training.settings import read_toml
 
     sets = {spec: read_evaluation_set(spec) for spec in specs}
     if model is None:

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from rfprm_export.checkpoint import FolderBase, GgufBase
-from rfprm_training import TrainingError
 from rfprm_training.corruption import CORRUPTIONS
 from rfprm_training.procedures import PROCEDURES
+from rfprm_training.settings import Section, read_toml
 from rfprm_training.wording import WORDINGS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class NetworkConfig(Section):
@@ -236,24 +218,6 @@ class TrainingConfig(Section):
 
 
 def read_config(path: Path) -> TrainingConfig:
-    """Read a TOML file. Raises :class:`TrainingError` naming every field that is wrong."""
+    """Read a TOML file. Raises :class:`rfprm_training.TrainingError` naming every field that is
+    wrong."""
     return read_toml(path, TrainingConfig, "training config")
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def read_toml(path: Path, model: type[Model], what: str) -> Model:
-    """A TOML file as ``model``. Raises :class:`TrainingError` naming every field that is wrong."""
-    try:
-        return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise TrainingError(f"cannot read the config {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise TrainingError(f"{path} is not TOML: {error}") from None
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}"
-            for problem in error.errors(include_url=False)
-        )
-        raise TrainingError(f"{path} is not a {what}: {problems}") from None

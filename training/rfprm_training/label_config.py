@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rfprm_training.config import Section, read_toml
 from rfprm_training.encoders import DEFAULT_ENCODER
 from rfprm_training.expert.config import ExpertConfig
 from rfprm_training.pairing import Pairing
+from rfprm_training.settings import Section, read_toml
 
 Component = Literal["alignment", "quality", "coherence"]
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rfprm_training.config import Section
+from rfprm_training.settings import Section
 
 
 class ExpertConfig(Section):

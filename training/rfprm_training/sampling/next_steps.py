@@ -20,10 +20,10 @@ from pydantic import Field
 from rfprm_export.checkpoint import FolderBase, GgufBase
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
-from rfprm_training.config import Section
 from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.gsm8k import GoldSolution, read_rows, strip_notes
 from rfprm_training.resumable import ResumableLines
+from rfprm_training.settings import Section
 from rfprm_training.verifier import grade_next_step
 
 
