@@ -89,6 +89,20 @@ def test_folds_of_another_config_are_not_taken_for_this_ones(
         run(other, folder, device="cpu")
 
 
+def test_folds_of_other_data_are_not_taken_for_this_ones(
+    write_config: WriteConfig, tiny_data: Path, tmp_path: Path
+) -> None:
+    solutions = shutil.copy(tiny_data / "solutions.jsonl", tmp_path)
+    config = write_config(
+        ("num_epochs = 2", "num_epochs = 1"), (str(tiny_data / "solutions.jsonl"), str(solutions))
+    )
+    run(config, tmp_path / "folds", device="cpu")
+    kept, dropped = Path(solutions).read_text().split("\n", 1)
+    Path(solutions).write_text(dropped + kept + "\n")
+    with pytest.raises(TrainingError, match=r"holds a run on other data: .*solutions\.jsonl was"):
+        run(config, tmp_path / "folds", device="cpu")
+
+
 def test_a_config_without_real_solutions_has_no_folds(
     write_config: WriteConfig, tiny_data: Path, tmp_path: Path
 ) -> None:

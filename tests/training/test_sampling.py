@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,14 @@ def test_other_settings_do_not_go_on_with_a_file(
     with pytest.raises(KeyboardInterrupt):
         sample_file(solutions, output, config_of(tiny_base), counting([0]), source="gold")
     other = config_of(tiny_base, seed=1)
-    with pytest.raises(TrainingError, match="other settings"):
+    with pytest.raises(TrainingError, match="seed was 0, is 1"):
         sample_file(solutions, output, other, counting([]), source="gold")
+    same = config_of(tiny_base)
+    changed = [*solutions[:3], replace(solutions[3], question="Who?"), *solutions[4:]]
+    with pytest.raises(TrainingError, match="texts_sha256 was"):
+        sample_file(changed, output, same, counting([]), source="gold")
+    sample_file(changed, output, same, counting([0] * 3), source="gold", overwrite=True)
+    assert {row.question for row in read_next_steps(output)} <= {s.question for s in changed}
 
 
 @pytest.fixture(scope="module")

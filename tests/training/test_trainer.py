@@ -219,6 +219,21 @@ def test_a_folder_with_another_config_is_refused(write_config: WriteConfig, tmp_
         Trainer(other, tmp_path / "run", device="cpu")
 
 
+def test_a_run_on_other_data_is_not_gone_on_with(
+    write_config: WriteConfig, tiny_data: Path, tmp_path: Path
+) -> None:
+    gold = Path(shutil.copy(tiny_data / "gold.jsonl", tmp_path))
+    config = write_config((str(tiny_data / "gold.jsonl"), str(gold)))
+    folder = tmp_path / "run"
+    Trainer(config, folder, device="cpu").run(max_steps=2)
+    original = gold.read_text()
+    gold.write_text(original.replace("How many are left?", "How many remain?"))
+    with pytest.raises(TrainingError, match=r"holds a run on other data: .*gold\.jsonl was"):
+        Trainer(config, folder, device="cpu")
+    gold.write_text(original)
+    Trainer(config, folder, device="cpu").run(max_steps=1)
+
+
 def test_a_finished_run_is_not_trained_again(write_config: WriteConfig, finished_run: Path) -> None:
     with pytest.raises(TrainingError, match="finished"):
         Trainer(write_config(), finished_run, device="cpu")
