@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError, SourceError
+from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
 from rfprm_runtime.traces.formats import reference_answer, trajectory_from_record
 from rfprm_runtime.traces.sources import read_records
 from rfprm_runtime.types import Trajectory
@@ -232,22 +232,6 @@ def test_parquet_gives_the_same_as_jsonl(tmp_path: Path) -> None:
     assert len(found[0]) == 600
 
 
-@pytest.mark.parametrize(
-    ("name", "complaint"),
-    [("absent.jsonl", "there is no file"), ("data.csv", "expected .jsonl or .parquet")],
-)
-def test_a_source_that_cannot_be_read_is_named(tmp_path: Path, name: str, complaint: str) -> None:
-    (tmp_path / "data.csv").write_text("a,b\n")
-    with pytest.raises(SourceError, match=complaint):
-        list(read_records(str(tmp_path / name)))
-
-
-def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").write_bytes(b"nothing of the kind")
-    with pytest.raises(SourceError, match="is not a Parquet file"):
-        list(read_records(str(tmp_path / "x.parquet")))
-
-
 def test_an_evaluation_set_that_cannot_be_read_stops_it(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", rows(2))
     bad = write_jsonl(tmp_path / "eval.jsonl", [{"query": "?"}])
@@ -255,6 +239,14 @@ def test_an_evaluation_set_that_cannot_be_read_stops_it(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="cannot be kept out of training"):
         curate([source], tmp_path / "out.jsonl", config)
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_row_without_generations_is_counted_and_reported(tmp_path: Path) -> None:
+    empty = {"problem": "How many?", "generations": []}
+    source = write_jsonl(tmp_path / "in.jsonl", [*rows(2), empty])
+    report = curate([source], tmp_path / "out.jsonl", CurationConfig())
+    assert (report.num_read, report.num_kept) == (3, 2)
+    assert report.examples["unreadable"] == ["in.jsonl, line 3: its 'generations' are empty"]
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
