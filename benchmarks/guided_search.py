@@ -44,9 +44,9 @@ from rfprm_runtime.search import (
     Searcher,
     SearchResult,
 )
+from rfprm_training.construction.sampling.model import LineSampler
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
 from rfprm_training.resumable import ResumableLines
-from rfprm_training.sampling.model import LineSampler
 
 METHODS: dict[str, dict[str, Any]] = {
     "Best-of-N": {"strategy": BestOfN(32)},

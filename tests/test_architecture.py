@@ -84,6 +84,30 @@ def test_export_needs_neither_torch_nor_transformers(path: Path) -> None:
     assert "rfprm_runtime.backends.torch" not in set(_imports(path, module_level=True))
 
 
+# The steps of training, and the nouns that they share below them.
+TRAINING_LAYERS = [
+    {"settings", "arithmetic", "example", "gsm8k"},
+    {"rewarded", "resumable"},
+    {"curation", "labelling"},
+    {"construction"},
+    {"learning"},
+    {"evaluation"},
+    {"data_report"},
+    {"commands", "data_commands", "smoke"},
+]
+
+
+def test_steps_of_training_import_downwards() -> None:
+    folder = PACKAGES["rfprm_training"]
+    level = {name: index for index, layer in enumerate(TRAINING_LAYERS) for name in layer}
+    for path in folder.rglob("*.py"):
+        own = path.relative_to(folder).with_suffix("").parts[0]
+        for module in _imports(path):
+            name = module.partition("rfprm_training.")[2].partition(".")[0]
+            if own != "__init__" and name:
+                assert level[name] <= level[own], f"{path.name} imports {module}"
+
+
 def _layer(module: str) -> int:
     name = module.removeprefix("rfprm_runtime").removeprefix(".").partition(".")[0]
     return next(index for index, layer in enumerate(LAYERS) if name in layer)

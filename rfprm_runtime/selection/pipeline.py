@@ -137,7 +137,7 @@ def _check_before_scoring(rule: Selection, options: OutputOptions, manifest: Man
     """What would fail in the end is not worth hours of scoring."""
     check_aggregation("score", rule.score, manifest)
     if options.report is not None:
-        from rfprm_runtime.selection.report import check_extras
+        from rfprm_runtime.selection.report_page import check_extras
 
         check_extras()
 
@@ -165,7 +165,7 @@ def _select(
         name: int(n) for name, n in zip(OUTCOMES, counts, strict=True) if n or name == "chosen"
     }
     if run.options.report is not None:
-        from rfprm_runtime.selection.report import ReportInput, write_report
+        from rfprm_runtime.selection.report_page import ReportInput, write_report
 
         write_report(
             run.options.report,

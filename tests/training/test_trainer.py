@@ -20,9 +20,9 @@ from safetensors.numpy import load_file
 
 from rfprm_runtime.batching import pad_batch
 from rfprm_training import TrainingError
-from rfprm_training.evaluation import open_scorer
-from rfprm_training.model_card import write_model_card
-from rfprm_training.trainer import LOG_NAME, Trainer, learning_rate_scale
+from rfprm_training.evaluation.held_out import open_scorer
+from rfprm_training.learning.model_card import write_model_card
+from rfprm_training.learning.trainer import LOG_NAME, Trainer, learning_rate_scale
 
 WriteConfig = Callable[..., Path]
 TENSOR_FILES = ("adapter_model.safetensors", "heads.safetensors")
@@ -119,7 +119,8 @@ def test_a_killed_process_resumes_to_the_same_result(
     config = write_config(("num_epochs = 2", "num_epochs = 300"))
     folder = tmp_path / "killed"
     code = (
-        "import sys; from pathlib import Path; from rfprm_training.trainer import Trainer; "
+        "import sys; from pathlib import Path\n"
+        "from rfprm_training.learning.trainer import Trainer\n"
         "Trainer(Path(sys.argv[1]), Path(sys.argv[2]), device='cpu').run()"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

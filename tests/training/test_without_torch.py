@@ -23,13 +23,12 @@ class Hiding:
         return getattr(self.finder, name)
 
 sys.meta_path[:] = map(Hiding, sys.meta_path)
-from rfprm_runtime.cli import main
-main()
 """
+MAIN = "from rfprm_runtime.cli import main\nmain()\n"
 
 
-def rfprm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", WITHOUT, *map(str, arguments)]
+def rfprm(*arguments: str | Path, code: str = MAIN) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT + code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -57,3 +56,5 @@ def test_what_needs_torch_says_how_to_get_it(tmp_path: Path) -> None:
         assert failed.returncode == 1
         assert failed.stderr.count("\n") == 1
         assert "pip install 'rfprm_runtime[train]'" in failed.stderr
+    imported = rfprm(code="import rfprm_training.learning.trainer\n")
+    assert "MissingExtraError: training needs the package 'torch'" in imported.stderr
