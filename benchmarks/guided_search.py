@@ -10,6 +10,7 @@ GSM8K that neither it nor the PRM was trained on. Goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
@@ -43,9 +44,9 @@ from rfprm_runtime.search import (
     Searcher,
     SearchResult,
 )
+from rfprm_training.construction.sampling.model import LineSampler
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
 from rfprm_training.resumable import ResumableLines
-from rfprm_training.sampling.model import LineSampler
 
 METHODS: dict[str, dict[str, Any]] = {
     "Best-of-N": {"strategy": BestOfN(32)},
@@ -278,6 +279,7 @@ def main() -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     settings = {
         "questions": len(asked),
+        "questions_sha256": hashlib.sha256("".join(s.question for s in asked).encode()).hexdigest(),
         "max_steps": options.max_steps,
         "temperature": options.temperature,
         "methods": {name: repr(method) for name, method in METHODS.items()},

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rfprm_export.shipped import shipped_checkpoint
-from rfprm_training.config import DataConfig, read_config
-from rfprm_training.dataset import construct_examples
 from rfprm_training.gsm8k import GoldSolution
+from rfprm_training.learning.config import DataConfig, read_config
+from rfprm_training.learning.dataset import construct_examples
 
 
 def held_out_questions(solutions: Sequence[GoldSolution]) -> set[str]:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmarks.engines import ENGINES
 from rfprm_runtime.whole_files import write_whole
-from rfprm_training.metrics import bootstrap
+from rfprm_training.evaluation.metrics import bootstrap
 
 RESULTS = Path("benchmarks/results")
 

@@ -25,9 +25,9 @@ from benchmarks.problems import held_out_questions
 from rfprm_export.checkpoint import find_base_model
 from rfprm_export.shipped import shipped_checkpoint
 from rfprm_export.weights import read_base_model
-from rfprm_training.config import read_config
+from rfprm_training.construction.sampling.model import causal_lm
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, strip_notes
-from rfprm_training.sampling.model import causal_lm
+from rfprm_training.learning.config import read_config
 
 
 def question_text(question: str) -> str:

@@ -18,7 +18,7 @@ from rfprm_export.verify import gate_traces_path
 from rfprm_runtime.encoding import TrajectoryEncoder
 from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.manifest import read_manifest
-from rfprm_runtime.records import read_trajectories
+from rfprm_runtime.traces.sources import read_trajectories
 from rfprm_runtime.types import Trajectory
 
 DATA = Path("../shared/data")

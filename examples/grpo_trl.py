@@ -34,7 +34,7 @@ from rfprm_runtime import RfprmError, Scorer, Trajectory
 from rfprm_runtime.answers import answers_agree, final_answer
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.rewards import DEFAULT_BETA, group_advantages, mixed_reward
-from rfprm_training.sampling.model import language_model
+from rfprm_training.construction.sampling.model import language_model
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "models" / "smollm2-135m-gsm8k"

@@ -20,6 +20,7 @@ from rfprm_runtime import __version__
 from rfprm_runtime.command_line import (
     DEFAULT_ARTIFACT,
     EXIT_SOME_FAILED,
+    HUB_SPELLING,
     read_backend_options,
 )
 from rfprm_runtime.errors import MissingExtraError, RfprmError
@@ -70,9 +71,7 @@ def rfprm(
 
 @app.command()
 def score(
-    traces: Annotated[
-        Path, typer.Argument(help="JSONL file: question and steps, or question and completion.")
-    ],
+    traces: Annotated[str, typer.Argument(help=f"JSONL or Parquet file, or {HUB_SPELLING}.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
     artifact: ArtifactOption = DEFAULT_ARTIFACT,
     backend: BackendOption = "auto",
@@ -84,14 +83,15 @@ def score(
 ) -> None:
     """Score every trace of a file; adds step_scores, trajectory_score and reward to its fields.
 
-    Lines that cannot be scored are listed in OUTPUT.errors.jsonl with their numbers, and the
+    A row holds question and steps, or question and completion, or another common format. Rows that
+    cannot be scored are listed in OUTPUT.errors.jsonl with their numbers, and the
     exit status is then 3.
     """
     from rfprm_runtime.score_file import score_file
     from rfprm_runtime.scorer import Scorer
+    from rfprm_runtime.traces.sources import check_source
 
-    if not traces.is_file():
-        raise RfprmError(f"there is no file {str(traces)!r} to score")
+    check_source(traces)
     options = read_backend_options(backend_option, threads)
     with Scorer.load(artifact, backend=backend, **options) as scorer:
         summary = score_file(
@@ -115,7 +115,7 @@ def score(
         console.print(f"and {summary.num_failed - len(summary.first_errors)} more", style="red")
     if summary.num_failed:
         console.print(
-            f"{summary.num_failed} lines could not be scored → {summary.errors_path}",
+            f"{summary.num_failed} {summary.unit}s could not be scored → {summary.errors_path}",
             markup=False,
         )
         raise typer.Exit(EXIT_SOME_FAILED)

@@ -91,6 +91,14 @@ def split_steps(text: str, split: SplitRule = "blank_lines") -> list[str]:
     return [step.strip() for step in re.split(separator, text) if step.strip()]
 
 
+def split_trace(text: str, split: SplitRule = "blank_lines") -> tuple[list[str], list[str]]:
+    """Thinking steps and response steps of what a model wrote. Where it holds no thinking, the
+    steps of the text are the thinking steps."""
+    trace = parse_trace(text)
+    steps, response = split_steps(trace.thinking, split), split_steps(trace.response, split)
+    return (steps, response) if steps else (response, [])
+
+
 def merge_steps(
     steps: Sequence[str],
     response: Sequence[str],

@@ -9,11 +9,15 @@ from rfprm_runtime.errors import MissingExtraError
 
 
 class ProgressBar(Protocol):
+    def expect(self, total: int | None) -> None: ...
     def advance(self, amount: int) -> None: ...
     def close(self) -> None: ...
 
 
 class _Silent:
+    def expect(self, total: int | None) -> None:
+        pass
+
     def advance(self, amount: int) -> None:
         pass
 
@@ -57,6 +61,9 @@ class _RichBar:
         self._task = self._progress.add_task("", total=total)
         with suppress(OSError):
             self._progress.start()
+
+    def expect(self, total: int | None) -> None:
+        self._progress.update(self._task, total=total)
 
     def advance(self, amount: int) -> None:
         self._progress.advance(self._task, amount)

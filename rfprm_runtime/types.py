@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, field_serializer
 from pydantic import field_validator as validator
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.parsing import SplitRule, parse_trace, split_steps
+from rfprm_runtime.parsing import SplitRule, split_trace
 from rfprm_runtime.validated import Validated
 
 Float32Array = NDArray[np.float32]
@@ -117,10 +117,7 @@ class Trajectory(Validated):
             raise InvalidTrajectoryError(
                 f"the trace text is {type(text).__name__}, expected a string"
             )
-        trace = parse_trace(text)
-        steps, response = split_steps(trace.thinking, split), split_steps(trace.response, split)
-        if not steps:
-            steps, response = response, []
+        steps, response = split_trace(text, split)
         return cls.build(question=question, steps=steps, response=response, **fields)
 
 

@@ -27,7 +27,7 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from rfprm_export.checkpoint import find_base_model, read_checkpoint
     from rfprm_export.shipped import shipped_checkpoint
     from rfprm_export.weights import read_base_model
-    from rfprm_training.sampling.model import language_model
+    from rfprm_training.construction.sampling.model import language_model
 
     checkpoint = shipped_checkpoint()
     base = read_base_model(find_base_model(read_checkpoint(checkpoint).base, checkpoint))

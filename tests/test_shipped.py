@@ -17,7 +17,7 @@ from rfprm_export.shipped import SHIPPED_NAME, ensure_artifact, shipped_checkpoi
 from rfprm_runtime import Scorer
 from rfprm_runtime.manifest import MANIFEST_NAME, read_manifest
 from rfprm_runtime.native.library import available_variants
-from rfprm_runtime.records import example_traces_path, read_trajectories
+from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
 
 ROOT = Path(__file__).resolve().parent.parent
 

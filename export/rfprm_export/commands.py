@@ -109,9 +109,9 @@ def demo(
 ) -> None:
     """Build the shipped PRM for this CPU (once), then score example traces."""
     from rfprm_export.shipped import ensure_artifact
-    from rfprm_runtime.records import example_traces_path, read_trajectories
     from rfprm_runtime.report import print_score
     from rfprm_runtime.scorer import Scorer
+    from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
 
     console = Console(highlight=False)
     with console.status("building the shipped PRM for this CPU"):

@@ -22,8 +22,8 @@ from rfprm_export.options import Precision
 from rfprm_runtime.encoding import TrajectoryEncoder
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.manifest import Parity
-from rfprm_runtime.records import example_traces_path, read_trajectories
 from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_runtime.validated import Validated
 

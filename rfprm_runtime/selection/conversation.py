@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from rfprm_runtime.formats import THINKING_FIELDS, chat_of, content_of, role_of, text_of
+from rfprm_runtime.traces.formats import THINKING_FIELDS, chat_of, content_of, role_of, text_of
 from rfprm_runtime.types import Trajectory
 
 MESSAGES_FIELD = "messages"
@@ -36,7 +37,7 @@ def messages_of(
     return [*_system_messages(row), question, answer]
 
 
-def renamed_for_trl(names: list[str]) -> dict[str, str]:
+def renamed_for_trl(names: Sequence[str]) -> dict[str, str]:
     """New names for fields that would keep SFTTrainer from reading ``messages``."""
     return {name: ORIGINAL_PREFIX + name for name in names if name in TAKEN_BY_TRL}
 

@@ -6,7 +6,7 @@ JSON lines stay JSON lines; a table keeps its types.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.errors import RfprmError
-from rfprm_runtime.records import json_line
 from rfprm_runtime.selection.conversation import MESSAGES_FIELD, renamed_for_trl
-from rfprm_runtime.selection.inputs import Block
-from rfprm_runtime.sources import JSONL_SUFFIXES
+from rfprm_runtime.traces.added_fields import GENERATION, WINDOWED_FROM, first_taken
+from rfprm_runtime.traces.jsonl import json_line
+from rfprm_runtime.traces.shards import Block
+from rfprm_runtime.traces.sources import JSONL_SUFFIXES
 from rfprm_runtime.whole_files import replacing_path
 
 Added = dict[str, Any]
@@ -36,27 +37,22 @@ def check_output(output: Path, source: str, schema: Any) -> None:
         )
 
 
-def check_names(
-    names: Iterable[str], added: Iterable[str], *, sft: bool, place: str = "the input"
-) -> None:
+def check_names(names: Sequence[str], added: Iterable[str], *, sft: bool, place: str) -> None:
     """Raises :class:`RfprmError` where an added field would take the place of one that is there."""
-    renamed = renamed_for_trl(list(names)) if sft else {}
-    taken = sorted({renamed.get(name, name) for name in names} & set(added))
-    if taken:
+    renamed = renamed_for_trl(names) if sft else {}
+    taken = first_taken([renamed.get(name, name) for name in names], added)
+    if taken is not None:
         raise RfprmError(
-            f"{place} has the field {taken[0]!r} already, which would be overwritten; choose a "
+            f"{place} has the field {taken!r} already, which would be overwritten; choose a "
             "--prefix for the added fields"
         )
 
 
 def rows_of(block: Block, rows: list[int], added: list[Added]) -> list[dict[str, Any]]:
     """Rows of ``block``, as often as ``rows`` names them, with what is added to each."""
-    fields = block.rows if block.table is None else block.table.to_pylist()
     found = []
     for row, extra in zip(rows, added, strict=True):
-        kept = fields[row]
-        assert isinstance(kept, dict)  # it was chosen
-        check_names(kept, extra, sft=MESSAGES_FIELD in extra)
+        kept = block.records[row].fields
         renamed = renamed_for_trl(list(kept)) if MESSAGES_FIELD in extra else {}
         found.append({**{renamed.get(k, k): v for k, v in kept.items()}, **extra})
     return found
@@ -66,22 +62,23 @@ def table_of(block: Block, rows: list[int], added: list[Added], schema: Any) -> 
     """The same as a ``pyarrow.Table`` of ``schema`` (see :func:`schema_with`)."""
     import pyarrow
 
-    table = block.table.take(pyarrow.array(rows, pyarrow.int64()))
+    places = [row - block.shard.start for row in rows]
+    table = block.table.take(pyarrow.array(places, pyarrow.int64()))
     columns = list(table.columns)
     for name in schema.names[len(columns) :]:
         columns.append(pyarrow.array([row[name] for row in added], schema.field(name).type))
     return pyarrow.Table.from_arrays(columns, schema=schema)
 
 
-def schema_with(schema: Any, added: list[str], *, prefix: str) -> Any:
-    """``schema`` with the types of the ``added`` fields behind its own."""
+def schema_with(schema: Any, added: Mapping[str, str]) -> Any:
+    """``schema`` with the types of the ``added`` fields (their names, by their own) behind its."""
     import pyarrow as pa
 
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
     types = {
         "step_scores": pa.list_(pa.float32()),
-        "windowed_from": pa.int32(),
-        "generation": pa.int32(),
+        WINDOWED_FROM: pa.int32(),
+        GENERATION: pa.int32(),
         "rank": pa.int64(),
         MESSAGES_FIELD: pa.list_(message),
     }
@@ -89,8 +86,7 @@ def schema_with(schema: Any, added: list[str], *, prefix: str) -> Any:
     if MESSAGES_FIELD in added:
         renamed = renamed_for_trl(schema.names)
         fields = [field.with_name(renamed.get(field.name, field.name)) for field in fields]
-    for name in added:
-        own = name if name == MESSAGES_FIELD else name.removeprefix(prefix)
+    for own, name in added.items():
         fields.append(pa.field(name, types.get(own, pa.float64())))
     return pa.schema(fields, metadata=schema.metadata)
 

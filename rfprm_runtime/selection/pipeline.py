@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,8 @@ from numpy.typing import NDArray
 from rfprm_runtime.aggregation import check_aggregation
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.manifest import Manifest
-from rfprm_runtime.records import json_line
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.selection.added_fields import added_names, check_rows, chosen_rows
-from rfprm_runtime.selection.inputs import Input, Plan, Shard, open_input
+from rfprm_runtime.selection.chosen_rows import added_names, all_names, chosen_rows, name_check
 from rfprm_runtime.selection.output import (
     check_output,
     rows_of,
@@ -26,9 +25,9 @@ from rfprm_runtime.selection.output import (
 )
 from rfprm_runtime.selection.rule import OUTCOMES, Choice, Selection, choose
 from rfprm_runtime.selection.score_table import (
+    GroupReader,
     Groups,
     ScoreTable,
-    read_groups,
     read_score_table,
 )
 from rfprm_runtime.selection.scores import NO_GENERATION, ShardScores
@@ -36,6 +35,9 @@ from rfprm_runtime.selection.scoring import provenance, score_missing, settle
 from rfprm_runtime.selection.settings import OutputOptions, RayWorkers, Scoring
 from rfprm_runtime.selection.summary import SelectionSummary
 from rfprm_runtime.selection.work_folder import WorkFolder
+from rfprm_runtime.traces.jsonl import json_line
+from rfprm_runtime.traces.shards import Plan, Shard
+from rfprm_runtime.traces.sources import Source, open_source
 from rfprm_runtime.whole_files import check_target, errors_path_of, remove_leftovers, replacing
 
 _MAX_ERRORS_TOLD = 10
@@ -45,7 +47,7 @@ _MAX_ERRORS_TOLD = 10
 class _Run:
     """What is the same for every step of one selection."""
 
-    source: Input
+    source: Source
     plan: Plan
     work: WorkFolder
     output: Path
@@ -87,11 +89,14 @@ def select_traces(
     source, output = str(source), Path(output)
     manifest, scoring = settle(scorer, scoring, workers)
     _check_before_scoring(selection, options, manifest)
-    with open_input(source) as opened:
+    with closing(open_source(source)) as opened:
         check_output(output, source, opened.schema)
         _check_targets(output, options.report, Path(source))
-        plan = opened.plan(scoring.shard_rows)
-        check_rows(opened, scoring, options)
+        plan = opened.plan(
+            scoring.shard_rows,
+            watched=all_names(scoring, options),
+            on_names=name_check(scoring, options),
+        )
         output.parent.mkdir(parents=True, exist_ok=True)
         for name in (output.name, errors_path_of(output).name):
             remove_leftovers(output.parent, glob.escape(name))
@@ -99,10 +104,19 @@ def select_traces(
         work = WorkFolder(folder, provenance(plan, manifest, scoring))
         with work.claimed():
             run = _Run(opened, plan, work, output, selection, scoring, options)
+            grouping = _grouping(selection, options)
             num_scored = score_missing(
-                scorer, opened, plan, work, scoring, source, workers, show=show_progress_bar
+                scorer,
+                opened,
+                plan,
+                work,
+                scoring,
+                source,
+                workers,
+                show=show_progress_bar,
+                on_block=None if grouping is None else grouping.take,
             )
-            summary = _select(run, source, manifest)
+            summary = _select(run, grouping, source, manifest)
             if not options.keep_work:
                 work.remove()
         summary.num_shards = len(plan.shards)
@@ -123,14 +137,23 @@ def _check_before_scoring(rule: Selection, options: OutputOptions, manifest: Man
     """What would fail in the end is not worth hours of scoring."""
     check_aggregation("score", rule.score, manifest)
     if options.report is not None:
-        from rfprm_runtime.selection.report import check_extras
+        from rfprm_runtime.selection.report_page import check_extras
 
         check_extras()
 
 
-def _select(run: _Run, source: str, manifest: Manifest) -> SelectionSummary:
+def _grouping(rule: Selection, options: OutputOptions) -> GroupReader | None:
+    """Traces are grouped for the rule, or else for the report."""
+    if rule.group_by is not None:
+        return GroupReader(rule.group_by)
+    return None if options.report is None else GroupReader("source")
+
+
+def _select(
+    run: _Run, grouping: GroupReader | None, source: str, manifest: Manifest
+) -> SelectionSummary:
     table = read_score_table(map(run.scores, run.plan.shards), run.rule.score)
-    groups = _groups(run, table)
+    groups = None if grouping is None else _groups(run, grouping, table)
     codes = None if groups is None else groups.code
     choice = choose(run.rule, table.score, table.num_tokens, table.question, codes)
     _write(run, table, choice)
@@ -142,7 +165,7 @@ def _select(run: _Run, source: str, manifest: Manifest) -> SelectionSummary:
         name: int(n) for name, n in zip(OUTCOMES, counts, strict=True) if n or name == "chosen"
     }
     if run.options.report is not None:
-        from rfprm_runtime.selection.report import ReportInput, write_report
+        from rfprm_runtime.selection.report_page import ReportInput, write_report
 
         write_report(
             run.options.report,
@@ -157,13 +180,9 @@ def _select(run: _Run, source: str, manifest: Manifest) -> SelectionSummary:
     return summary
 
 
-def _groups(run: _Run, table: ScoreTable) -> Groups | None:
-    if run.rule.group_by is None:
-        if run.options.report is None:
-            return None
-        return read_groups(run.source, run.plan.shards, table, "source")
-    groups = read_groups(run.source, run.plan.shards, table, run.rule.group_by)
-    if groups is None and len(table):
+def _groups(run: _Run, grouping: GroupReader, table: ScoreTable) -> Groups | None:
+    groups = grouping.read(run.source, run.plan.shards, table)
+    if groups is None and len(table) and run.rule.group_by is not None:
         raise RfprmError(
             f"no row that was scored has a value in the field {run.rule.group_by!r} to group by; "
             "the scores are kept, run it again with another field of the input"
@@ -178,9 +197,7 @@ def _write(run: _Run, table: ScoreTable, choice: Choice) -> None:
         run.source, run.plan.shards, run.scores, table, choice, run.scoring, options
     )
     if run.output.suffix == ".parquet":
-        wider = schema_with(
-            schema, added_names(run.scoring, options, schema), prefix=options.prefix
-        )
+        wider = schema_with(schema, added_names(run.scoring, options, schema.names))
         tables = (table_of(*item, wider) for item in picked)
         write_parquet(run.output, tables, wider, order)
     else:

@@ -15,9 +15,10 @@ from typing import Any
 from rfprm_runtime.backends import KINDS
 from rfprm_runtime.errors import BackendError, MissingExtraError, RfprmError
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.selection.inputs import Shard, open_input
 from rfprm_runtime.selection.scores import score_block
 from rfprm_runtime.selection.settings import RayWorkers, Scoring
+from rfprm_runtime.traces.shards import Shard
+from rfprm_runtime.traces.sources import open_source
 
 
 def scoring_for_workers(scoring: Scoring, backend: str, workers: RayWorkers) -> Scoring:
@@ -44,7 +45,7 @@ class ShardWorker:
 
     def __init__(self, artifact: str, source: str, scoring: Scoring) -> None:
         self._scorer = Scorer.load(artifact, backend=scoring.backend, **scoring.backend_options)
-        self._source = open_input(source)
+        self._source = open_source(source)
         self._scoring = scoring
 
     def __call__(self, batch: Any) -> Any:
@@ -65,8 +66,8 @@ class ShardWorker:
 
     def _answer(self, shard: Shard) -> dict[str, Any]:
         try:
-            block = self._source.read(shard)
-            scores = score_block(self._scorer, shard, block, self._scoring)
+            block = self._source.read(shard, self._scoring.reading)
+            scores = score_block(self._scorer, block, self._scoring)
         except Exception as error:  # as data: Ray would bury it under traces of its own
             return {"index": shard.index, "error": f"{type(error).__name__}: {error}"}
         return {"index": shard.index, "scores": scores.to_bytes()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from rfprm_runtime.aggregation import Aggregation, aggregate_steps
 from rfprm_runtime.arguments import is_nothing
-from rfprm_runtime.formats import fields_of_generation
-from rfprm_runtime.selection.inputs import Input, Shard
-from rfprm_runtime.selection.scores import NO_GENERATION, ShardScores
+from rfprm_runtime.selection.scores import ShardScores, trace_of
+from rfprm_runtime.traces.formats import Reading
+from rfprm_runtime.traces.shards import Block, Shard
+from rfprm_runtime.traces.sources import Source
 
 NO_GROUP = "(none)"
 
@@ -81,37 +82,57 @@ class Groups:
     names: list[str]
 
 
-def read_groups(
-    source: Input, shards: Iterable[Shard], table: ScoreTable, field: str
-) -> Groups | None:
-    """The value of ``field`` for every trace; None where no row has one.
+class GroupReader:
+    """The value of one field for every trace: taken while a shard is in memory to be scored, and
+    read again for shards that were scored before.
 
-    A row without it, or with nothing in it (null, NaN), is in the group ``(none)``. A list with a
-    value for each of a row's generations names the group of each.
+    A row without the field, or with nothing in it (null, NaN), is in the group ``(none)``. A list
+    with a value for each of a row's generations names the group of each.
     """
-    codes = np.zeros(len(table), dtype=np.int32)
-    names = {NO_GROUP: 0}
-    for shard in shards:
-        place = table.of_shard(shard)
-        if place.start == place.stop:
-            continue
-        for index, fields in _fields(source, shard, table, place):
-            if not is_nothing(fields.get(field)):
-                codes[index] = names.setdefault(_name(fields[field]), len(names))
-    return Groups(codes, list(names)) if len(names) > 1 else None
 
+    def __init__(self, field: str) -> None:
+        self.field = field
+        self._of_shards: dict[int, _ShardGroups] = {}
 
-def _fields(
-    source: Input, shard: Shard, table: ScoreTable, place: slice
-) -> Iterator[tuple[int, dict[str, object]]]:
-    rows = source.read(shard).rows
-    for index in range(place.start, place.stop):
-        fields, generation = rows[table.row[index] - shard.start], int(table.generation[index])
-        assert isinstance(fields, dict)  # it has a score
-        yield (
-            index,
-            fields if generation == NO_GENERATION else fields_of_generation(fields, generation),
+    def take(self, block: Block, scores: ShardScores) -> None:
+        """Note the groups of a shard that is in memory."""
+        self._of_shards[block.shard.index] = _groups_of_shard(
+            block, scores.row, scores.generation, self.field
         )
+
+    def read(self, source: Source, shards: Iterable[Shard], table: ScoreTable) -> Groups | None:
+        """The groups of all traces; None where no row has a value. Reads what was not taken."""
+        names, codes = {NO_GROUP: 0}, [np.array([], dtype=np.int32)]
+        for shard in shards:
+            found = self._of_shards.pop(shard.index, None)
+            place = table.of_shard(shard)
+            if found is None and place.start < place.stop:
+                rows, generations = table.row[place], table.generation[place]
+                block = source.read(shard, Reading())
+                found = _groups_of_shard(block, rows, generations, self.field)
+            if found is not None:
+                # In the order of the input, whichever shard was scored first.
+                own = [names.setdefault(name, len(names)) for name in found.names]
+                codes.append(np.array(own, dtype=np.int32)[found.code])
+        return Groups(np.concatenate(codes), list(names)) if len(names) > 1 else None
+
+
+@dataclass(frozen=True)
+class _ShardGroups:
+    code: NDArray[np.int32]  # [traces of the shard], places in names
+    names: list[str]
+
+
+def _groups_of_shard(
+    block: Block, rows: NDArray[np.int32], generations: NDArray[np.int32], field: str
+) -> _ShardGroups:
+    names: dict[str, int] = {}
+    codes = []
+    for row, generation in zip(rows.tolist(), generations.tolist(), strict=True):
+        value = trace_of(block.records[row], generation).own.get(field)
+        name = NO_GROUP if is_nothing(value) else _name(value)
+        codes.append(names.setdefault(name, len(names)))
+    return _ShardGroups(np.array(codes, dtype=np.int32), list(names))
 
 
 def _name(value: object) -> str:

@@ -8,19 +8,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
-from rfprm_runtime.formats import Candidate, read_candidates
-from rfprm_runtime.parsing import SplitRule
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.selection.inputs import Block, Shard
 from rfprm_runtime.selection.settings import Scoring
+from rfprm_runtime.traces.record import Record
+from rfprm_runtime.traces.shards import Block
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 NO_GENERATION = -1
@@ -93,48 +90,38 @@ _ARRAYS = {
 }
 
 
-_Scored = tuple[int, int, Trajectory, TrajectoryScore]
-"""Row, generation, trace and score."""
+_Scored = tuple[Record, Trajectory, TrajectoryScore]
 
 
-def score_block(scorer: Scorer, shard: Shard, block: Block, scoring: Scoring) -> ShardScores:
+def score_block(scorer: Scorer, block: Block, scoring: Scoring) -> ShardScores:
     """Score every trace of ``block``; what cannot be scored is a failure with its reason."""
-    read = list(_traces(shard, block, scoring.split))
-    results = scorer.score_batch(
-        [found for _, _, found in read], overflow=scoring.overflow, on_error="return"
-    )
+    traces = [trace for record in block.records.values() for trace in record.each()]
+    items = [trace.trajectory for trace in traces]
+    results = scorer.score_batch(items, overflow=scoring.overflow, on_error="return")
     scored: list[_Scored] = []
     failures = []
-    for (row, generation, found), result in zip(read, results, strict=True):
-        if isinstance(found, Trajectory) and isinstance(result, TrajectoryScore):
-            scored.append((row, generation, found, result))
+    for trace, item, result in zip(traces, items, results, strict=True):
+        if isinstance(item, Trajectory) and isinstance(result, TrajectoryScore):
+            scored.append((trace, item, result))
         else:
-            failures.append(Failure(row, generation, str(result)))
+            failures.append(Failure(trace.place.row, _generation(trace), str(result)))
     return _as_arrays(scored, failures)
 
 
-def _traces(
-    shard: Shard, block: Block, split: SplitRule
-) -> Iterator[tuple[int, int, Trajectory | RfprmError]]:
-    """Row, generation and trace, or why there is none."""
-    for row, fields in enumerate(block.rows, start=shard.start):
-        if isinstance(fields, InvalidTrajectoryError):
-            yield row, NO_GENERATION, fields
-        elif fields is not None:
-            several = isinstance(fields.get("generations"), list)
-            found = list(read_candidates(fields, split=split))
-            if not found:
-                yield row, NO_GENERATION, InvalidTrajectoryError("its 'generations' are empty")
-            for generation, item in enumerate(found):
-                trajectory = item.trajectory if isinstance(item, Candidate) else item
-                yield row, generation if several else NO_GENERATION, trajectory
+def _generation(trace: Record) -> int:
+    return NO_GENERATION if trace.place.generation is None else trace.place.generation
+
+
+def trace_of(record: Record, generation: int) -> Record:
+    """The record of a row's trace, by the number that is kept with its score."""
+    return record if generation == NO_GENERATION else record.generation(generation)
 
 
 def _as_arrays(scored: list[_Scored], failures: list[Failure]) -> ShardScores:
     columns: dict[str, list[Any]] = {
-        "row": [row for row, _, _, _ in scored],
-        "generation": [generation for _, generation, _, _ in scored],
-        "question": [_hash(found.question) for _, _, found, _ in scored],
+        "row": [trace.place.row for trace, _, _ in scored],
+        "generation": [_generation(trace) for trace, _, _ in scored],
+        "question": [_hash(trajectory.question) for _, trajectory, _ in scored],
         "reward": [score.reward for *_, score in scored],
         "trajectory_score": [
             np.nan if score.trajectory_score is None else score.trajectory_score

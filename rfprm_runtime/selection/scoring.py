@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +14,15 @@ from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.manifest import Manifest, read_manifest
 from rfprm_runtime.progress import progress_bar
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.selection.inputs import Input, Plan, Shard
-from rfprm_runtime.selection.scores import score_block
+from rfprm_runtime.selection.scores import ShardScores, score_block
 from rfprm_runtime.selection.settings import RayWorkers, Scoring
 from rfprm_runtime.selection.work_folder import WorkFolder
+from rfprm_runtime.traces.shards import Block, Plan, Shard
+from rfprm_runtime.traces.sources import Source
 
 Scored = Generator[tuple[Shard, bytes], None, None]
 """Shards with the bytes of their scores, as they are finished."""
+OnBlock = Callable[[Block, ShardScores], object]
 
 
 def settle(
@@ -71,7 +73,7 @@ def provenance(plan: Plan, manifest: Manifest, scoring: Scoring) -> dict[str, An
 
 def score_missing(
     scorer: Scorer | str | Path,
-    opened: Input,
+    opened: Source,
     plan: Plan,
     work: WorkFolder,
     scoring: Scoring,
@@ -79,11 +81,14 @@ def score_missing(
     workers: RayWorkers | None,
     *,
     show: bool,
+    on_block: OnBlock | None = None,
 ) -> int:
-    """Score the shards that ``work`` has no scores of; returns how many these were."""
+    """Score the shards that ``work`` has no scores of; returns how many these were.
+
+    ``on_block`` is called with each shard that is scored in this process, and its scores."""
     missing = [shard for shard in plan.shards if not work.has(shard.index)]
     if missing:
-        scored = _score(scorer, opened, scoring, source, workers, missing)
+        scored = _score(scorer, opened, scoring, source, workers, missing, on_block)
         total = sum(shard.count for shard in missing)
         with closing(progress_bar(total, "rows", show=show)) as bar, closing(scored):
             for shard, content in scored:
@@ -94,18 +99,19 @@ def score_missing(
 
 def _score(
     scorer: Scorer | str | Path,
-    opened: Input,
+    opened: Source,
     scoring: Scoring,
     source: str,
     workers: RayWorkers | None,
     shards: Sequence[Shard],
+    on_block: OnBlock | None,
 ) -> Scored:
     if isinstance(scorer, Scorer):
-        yield from _score_here(scorer, opened, scoring, shards)
+        yield from _score_here(scorer, opened, scoring, shards, on_block)
     elif workers is None:
         options = scoring.backend_options
         with Scorer.load(scorer, backend=scoring.backend, **options) as loaded:
-            yield from _score_here(loaded, opened, scoring, shards)
+            yield from _score_here(loaded, opened, scoring, shards, on_block)
     else:
         from rfprm_runtime.selection.ray_engine import score_on_ray
 
@@ -114,6 +120,16 @@ def _score(
         yield from score_on_ray(str(Path(scorer).absolute()), path, scoring, workers, shards)
 
 
-def _score_here(scorer: Scorer, opened: Input, scoring: Scoring, shards: Iterable[Shard]) -> Scored:
+def _score_here(
+    scorer: Scorer,
+    opened: Source,
+    scoring: Scoring,
+    shards: Iterable[Shard],
+    on_block: OnBlock | None,
+) -> Scored:
     for shard in shards:
-        yield shard, score_block(scorer, shard, opened.read(shard), scoring).to_bytes()
+        block = opened.read(shard, scoring.reading)
+        scores = score_block(scorer, block, scoring)
+        if on_block is not None:
+            on_block(block, scores)
+        yield shard, scores.to_bytes()

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from rfprm_runtime.arguments import check_choice, check_whole
 from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.types import Overflow
 
 DEFAULT_SHARD_ROWS = 256
@@ -37,6 +38,11 @@ class Scoring:
         check_choice("split", self.split, get_args(SplitRule))
         check_choice("overflow", self.overflow, get_args(Overflow))
         check_whole("shard_rows (--shard-rows)", self.shard_rows)
+
+    @property
+    def reading(self) -> Reading:
+        """How rows are read."""
+        return Reading(self.split)
 
 
 @dataclass(frozen=True)

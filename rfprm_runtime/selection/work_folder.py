@@ -15,6 +15,7 @@ from typing import Any
 
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.selection.scores import ShardScores
+from rfprm_runtime.traces.provenance import differences
 from rfprm_runtime.whole_files import remove_leftovers, replacing_path, write_whole
 
 MANIFEST_NAME = "manifest.json"
@@ -76,15 +77,11 @@ class WorkFolder:
             raise RfprmError(
                 f"{self.path / MANIFEST_NAME} is not JSON ({error}); remove the folder"
             ) from None
-        old, new = _flat(found), _flat(manifest)
-        differences = [
-            f"{name} was {old.get(name)}, is {new.get(name)}"
-            for name in {**old, **new}
-            if old.get(name) != new.get(name)
-        ]
-        if differences:
+        found_differences = differences(found, manifest)
+        if found_differences:
             raise RfprmError(
-                f"{self.path} holds scores of something else: {'; '.join(differences)}. Go on with "
+                f"{self.path} holds scores of something else: {'; '.join(found_differences)}. "
+                "Go on with "
                 "the same input, artifact and settings, choose another --work folder, or remove "
                 "this one to score again"
             )
@@ -111,14 +108,3 @@ class WorkFolder:
 
     def _file(self, index: int) -> Path:
         return self.path / f"shard-{index:06d}.npz"
-
-
-def _flat(content: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """``{"input": {"sha256": …}}`` as ``{"input.sha256": …}``."""
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{path}{name}."))
-        else:
-            flat[path + name] = value
-    return flat

@@ -6,28 +6,13 @@ number.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.formats import (
-    CHAT_FIELDS,
-    RESPONSE_FIELDS,
-    TEXT_FIELDS,
-    THINKING_FIELDS,
-    chat_of,
-    content_of,
-    fields_of_generation,
-    trajectory_from_fields,
-)
 from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.traces.formats import CHAT_FIELDS, content_of, read_parts
 from rfprm_runtime.types import Trajectory
-
-
-def fields_of_trace(fields: dict[str, Any], generation: int | None) -> dict[str, Any]:
-    """``rfprm select`` writes the whole row of several generations and the index of one."""
-    if generation is None:
-        return fields
-    return fields_of_generation(fields, generation)
 
 
 def read_trace(fields: dict[str, Any], num_scores: int) -> tuple[Trajectory, set[str]]:
@@ -44,12 +29,13 @@ def read_trace(fields: dict[str, Any], num_scores: int) -> tuple[Trajectory, set
     errors, num_steps = [], []
     for split in get_args(SplitRule):
         try:
-            trajectory = trajectory_from_fields(fields, split=split)
+            parts = read_parts(fields, split)
+            trajectory = parts.build()
         except InvalidTrajectoryError as error:
             errors.append(error)
             continue
         if len(trajectory.steps) == num_scores:
-            return trajectory, _read_from(fields)
+            return trajectory, _shown_fields(parts.read_from)
         num_steps.append(len(trajectory.steps))
     if not num_steps:
         raise errors[0]
@@ -59,16 +45,9 @@ def read_trace(fields: dict[str, Any], num_scores: int) -> tuple[Trajectory, set
     )
 
 
-def _read_from(fields: dict[str, Any]) -> set[str]:
-    """The fields that the trace was read from."""
-    if "steps" in fields:
-        return {"steps", "response"}
-    if chat_of(fields) is not None:
-        return set()  # a chat may hold more than its last question and answer
-    thinking = next((name for name in THINKING_FIELDS if fields.get(name)), None)
-    names = (*TEXT_FIELDS, *RESPONSE_FIELDS, "answer") if thinking is None else RESPONSE_FIELDS
-    text = next((name for name in names if isinstance(fields.get(name), str)), "")
-    return {text} if thinking is None else {thinking, text}
+def _shown_fields(read_from: Mapping[str, str]) -> set[str]:
+    """The fields of which the trace shows all. A chat may hold more than its last turn."""
+    return {name for part, name in read_from.items() if part != "chat"}
 
 
 def without_what_was_said(fields: dict[str, Any], question: str) -> dict[str, Any]:

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.formats import OUTCOME_FIELDS
-from rfprm_runtime.sources import kind_of, open_parquet, read_rows
-from rfprm_runtime.view.readings import fields_of_trace, read_trace, without_what_was_said
-
-SCORE_FIELDS = ("step_scores", "trajectory_score", "reward", "windowed_from")
-SELECTION_FIELDS = ("selection_score", "rank", "generation")
-"""What ``rfprm select`` adds to them."""
+from rfprm_runtime.traces.added_fields import SCORE_FIELDS, SELECTION_FIELDS
+from rfprm_runtime.traces.formats import OUTCOME_FIELDS, fields_of_generation
+from rfprm_runtime.traces.record import Record
+from rfprm_runtime.traces.sources import read_records
+from rfprm_runtime.view.readings import read_trace, without_what_was_said
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,9 @@ class ScoredTrace:
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """One row of a file: its trace, or what is wrong with it."""
+    """A record with its scores: its trace, or what is wrong with it."""
 
-    number: int  # from 1; of JSONL the line
+    record: Record
     found: ScoredTrace | InvalidTrajectoryError
 
 
@@ -58,23 +56,14 @@ def read_scored_rows(path: Path, *, prefix: str = "") -> Iterator[ScoredRow]:
     ``prefix`` stands before the names of the scores' fields.
     Raises :class:`rfprm_runtime.SourceError` where there is no such file.
     """
-    for number, fields in read_rows(str(path)):
-        if isinstance(fields, InvalidTrajectoryError):
-            yield ScoredRow(number, fields)
+    for record in read_records(str(path)):
+        if record.error is not None:
+            yield ScoredRow(record, record.error)
             continue
         try:
-            yield ScoredRow(number, scored_trace(fields, prefix=prefix))
+            yield ScoredRow(record, scored_trace(record.present, prefix=prefix))
         except InvalidTrajectoryError as error:
-            yield ScoredRow(number, error)
-
-
-def count_rows(path: Path) -> int:
-    """How many rows :func:`read_scored_rows` would yield, without reading their fields."""
-    if kind_of(str(path)) == "parquet":
-        with open_parquet(path) as file:
-            return int(file.metadata.num_rows)
-    with path.open("rb") as file:
-        return sum(1 for line in file if line.strip())
+            yield ScoredRow(record, error)
 
 
 def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
@@ -86,7 +75,8 @@ def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
     selected = _selection(fields, prefix)
     added = {prefix + name for name in (*SCORE_FIELDS, *selected)}
     own = {name: value for name, value in fields.items() if name not in added}
-    own = fields_of_trace(own, selected.get("generation"))
+    if "generation" in selected:  # rfprm select writes the whole row and the index of one
+        own = fields_of_generation(own, selected["generation"])
     trajectory, read_from = read_trace(own, len(step_scores))
     source, (outcome, outcome_field) = own.get("source"), _outcome(own)
     shown = {*read_from, outcome_field, "source" if isinstance(source, str) else None}

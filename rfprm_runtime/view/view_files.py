@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rfprm_runtime.arguments import check_whole
 from rfprm_runtime.errors import InvalidArgumentError, RfprmError
+from rfprm_runtime.traces.sources import count_rows
 from rfprm_runtime.view.page import BadRow, PageContent, PlacedTrace, page_html
-from rfprm_runtime.view.scored_rows import ScoredTrace, count_rows, read_scored_rows
+from rfprm_runtime.view.scored_rows import ScoredTrace, read_scored_rows
 from rfprm_runtime.whole_files import check_target, replacing
 
 DEFAULT_LIMIT = 5_000
@@ -94,14 +95,18 @@ def _gather(path: Path, index: int, gathered: _Gathered, prefix: str, limit: int
     for row in read_scored_rows(path, prefix=prefix):
         num_read += 1
         if isinstance(row.found, ScoredTrace):
-            gathered.add(PlacedTrace(index, row.number, row.found), num_taken)
+            gathered.add(PlacedTrace(index, row.record.place.number, row.found), num_taken)
             num_taken += 1
         else:
-            place = f"row {row.number}" if len(gathered.names) == 1 else f"{name}, row {row.number}"
+            place = (
+                f"row {row.record.place.number}"
+                if len(gathered.names) == 1
+                else f"{name}, row {row.record.place.number}"
+            )
             gathered.add_bad(BadRow(place, str(row.found)))
         if num_taken == limit:
             break
-    if num_left := count_rows(path) - num_read:
+    if num_taken == limit and (num_left := count_rows(str(path)) - num_read):
         gathered.summary.notes.append(
             f"{name}: the first {num_taken:,} traces are shown, {num_left:,} more rows are left "
             "out (--limit)"

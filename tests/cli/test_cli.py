@@ -98,6 +98,90 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
     assert row["odd"] == {"x": None, "list": [1.5, None], "名": "ü"}
 
 
+@pytest.fixture
+def same_rows(tmp_path: Path) -> list[str]:
+    """As JSON lines, as Parquet and as a data set of the Hub; one of them has no trace."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"question": f"q{i}", "steps": ["a", "b"], "x": i / 2, "tag": "t"} for i in range(300)]
+    rows[2] = {"question": "q2", "steps": [], "x": float("nan"), "tag": None}
+    rows[3] |= {"x": float("nan"), "tag": None}
+    (tmp_path / "hub").mkdir()
+    for path in (tmp_path / "in.jsonl", tmp_path / "hub" / "train.jsonl"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet", row_group_size=70)
+    return [str(tmp_path / "in.jsonl"), str(tmp_path / "in.parquet"), f"hf://{tmp_path / 'hub'}"]
+
+
+def test_tables_and_data_sets_are_scored_like_lines(same_rows: list[str], tmp_path: Path) -> None:
+    found = []
+    for source, unit in zip(same_rows, ("line", "row", "row"), strict=True):
+        output = tmp_path / "out.jsonl"
+        with fake_scorer() as scorer:
+            summary = score_file(scorer, source, output)
+        assert (summary.num_scored, summary.num_failed, summary.unit) == (299, 1, unit)
+        [error] = _rows(tmp_path / "out.jsonl.errors.jsonl")
+        assert error[unit] == 3
+        assert summary.first_errors == [f"{unit} 3: {error['error']}"]
+        found.append(output.read_bytes())
+    assert found[0] == found[1] == found[2]
+    assert _rows(tmp_path / "out.jsonl")[2]["x"] is None
+
+
+def test_a_table_is_scored_from_a_shell(
+    same_rows: list[str], tiny_artifact: Path, tmp_path: Path
+) -> None:
+    for source in same_rows[1:]:
+        output = tmp_path / "out.jsonl"
+        done = _rfprm("score", source, "-o", output, "-a", tiny_artifact, "--threads", "1")
+        assert done.returncode == 3, done.stderr
+        assert "1 rows could not be scored" in done.stderr
+        assert len(_rows(output)) == 299
+
+
+def test_values_that_json_has_no_form_for_stop_with_the_way_out(tmp_path: Path) -> None:
+    import datetime
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = {"question": "q", "steps": ["a"], "when": datetime.datetime(2026, 1, 1)}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "in.parquet")
+    with fake_scorer() as scorer, pytest.raises(RfprmError, match=r"row 1 .* rfprm select can"):
+        score_file(scorer, tmp_path / "in.parquet", tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+
+
+def test_the_bar_learns_how_much_there_is_without_another_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"question": f"q{i}", "steps": ["s" * (1 + i % 9)]} for i in range(600)]
+    traces = tmp_path / "in.jsonl"
+    traces.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
+    expected: list[int | None] = []
+    done: list[int] = []
+
+    class Bar:
+        expect = staticmethod(expected.append)
+        advance = staticmethod(done.append)
+
+        def close(self) -> None:
+            pass
+
+    opened: list[str] = []
+    open_path = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *a, **k: opened.append(path.name) or open_path(path, *a, **k)
+    )
+    monkeypatch.setattr("rfprm_runtime.score_file.progress_bar", lambda *_, **__: Bar())
+    with fake_scorer() as scorer:
+        score_file(scorer, traces, tmp_path / "out.jsonl", show_progress_bar=True)
+    assert opened.count("in.jsonl") == 1
+    assert sum(done) == expected[-1] == 600
+    assert all(570 < total < 630 for total in expected if total is not None)
+
+
 def test_the_folder_of_the_output_is_made(tmp_path: Path) -> None:
     traces, output = tmp_path / "in.jsonl", tmp_path / "new" / "deep" / "out.jsonl"
     traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")

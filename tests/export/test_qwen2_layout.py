@@ -15,8 +15,8 @@ from rfprm_runtime.families import FAMILIES
 from rfprm_runtime.manifest import Calibration, Readout
 from rfprm_runtime.readout import read_scores
 from rfprm_runtime.types import Trajectory
-from rfprm_training.evaluation import open_scorer
-from rfprm_training.trainer import Trainer
+from rfprm_training.evaluation.held_out import open_scorer
+from rfprm_training.learning.trainer import Trainer
 from tiny_models import QWEN_TOKENS, byte_tokenizer
 
 CONFIG = """

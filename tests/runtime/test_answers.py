@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from rfprm_runtime.answers import answers_agree, final_answer
-from rfprm_runtime.formats import read_candidates
+from rfprm_runtime.traces.formats import reference_answer
+from rfprm_runtime.types import Trajectory
+from traces.one_row import trajectories_of
 
 
 @pytest.mark.parametrize(
@@ -80,9 +82,9 @@ def test_a_policy_that_repeats_itself_is_no_number() -> None:
     ],
 )
 def test_reference_answers_of_a_column_of_floats(value: float, expected: str | None) -> None:
-    [found] = read_candidates({"question": "q", "steps": ["a"], "target": value})
-    assert not isinstance(found, Exception)
-    assert found.answer == expected
+    [found] = trajectories_of({"question": "q", "steps": ["a"], "target": value})
+    assert isinstance(found, Trajectory)
+    assert reference_answer(found) == expected
     if expected is not None:
         assert Fraction(expected) == Fraction(str(value))
 
@@ -106,14 +108,14 @@ CHAT = [
 )
 def test_each_generation_is_a_trace_of_its_own(more: dict[str, Any]) -> None:
     row = {**more, "generations": ["First.\n\nIt is 4.", "It is 5."], "is_correct": [True, False]}
-    found = [item for item in read_candidates(row) if not isinstance(item, Exception)]
-    assert [item.trajectory.steps for item in found] == [("First.", "It is 4."), ("It is 5.",)]
-    assert [item.trajectory.outcome for item in found] == [True, False]
-    assert {item.trajectory.question for item in found} == {"2 + 2?"}
+    found = [item for item in trajectories_of(row) if isinstance(item, Trajectory)]
+    assert [item.steps for item in found] == [("First.", "It is 4."), ("It is 5.",)]
+    assert [item.outcome for item in found] == [True, False]
+    assert {item.question for item in found} == {"2 + 2?"}
 
 
 def test_a_thinking_for_each_generation_is_taken_with_it() -> None:
     row = {"question": "q", "thinking": ["a", "b"], "generations": ["1", "2"]}
-    found = [item for item in read_candidates(row) if not isinstance(item, Exception)]
-    assert [item.trajectory.steps for item in found] == [("a",), ("b",)]
-    assert [item.trajectory.response for item in found] == [("1",), ("2",)]
+    found = [item for item in trajectories_of(row) if isinstance(item, Trajectory)]
+    assert [item.steps for item in found] == [("a",), ("b",)]
+    assert [item.response for item in found] == [("1",), ("2",)]

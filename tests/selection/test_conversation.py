@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from rfprm_runtime.formats import Candidate, read_candidates
 from rfprm_runtime.selection import OutputOptions, Selection, select_traces
 from rfprm_runtime.selection.conversation import messages_of
+from rfprm_runtime.traces.formats import trajectory_from_record
 from selection.selection_helpers import read_jsonl, traces, write_jsonl
 from tiny_models import fake_scorer
 
@@ -41,18 +41,16 @@ QUESTION = {"role": "user", "content": "q"}
 def test_a_trace_becomes_what_was_asked_and_what_was_written(
     fields: dict[str, Any], answer: str
 ) -> None:
-    [found] = read_candidates(fields)
-    assert isinstance(found, Candidate)
-    messages = messages_of(fields, found.trajectory, row=fields)
+    found = trajectory_from_record(fields)
+    messages = messages_of(fields, found, row=fields)
     assert messages == [QUESTION, {"role": "assistant", "content": answer}]
 
 
 def test_a_system_prompt_is_kept() -> None:
     system = {"role": "system", "content": "Think."}
     fields = {"messages": [system, QUESTION, {"role": "assistant", "content": "a"}]}
-    [found] = read_candidates(fields)
-    assert isinstance(found, Candidate)
-    assert messages_of(fields, found.trajectory, row=fields)[:2] == [system, QUESTION]
+    found = trajectory_from_record(fields)
+    assert messages_of(fields, found, row=fields)[:2] == [system, QUESTION]
 
 
 def test_fields_that_trl_would_read_get_another_name(tmp_path: Path) -> None:

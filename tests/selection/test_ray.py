@@ -15,9 +15,9 @@ import pytest
 
 from rfprm_runtime import BackendError, RfprmError
 from rfprm_runtime.selection import RayWorkers, Scoring, Selection, select_traces
-from rfprm_runtime.selection.inputs import open_input
 from rfprm_runtime.selection.ray_engine import ShardWorker, _check_resources, scoring_for_workers
 from rfprm_runtime.selection.scores import ShardScores
+from rfprm_runtime.traces.sources import open_source
 from selection.selection_helpers import traces, write_jsonl
 from tiny_models import fake_scorer
 
@@ -104,7 +104,7 @@ def test_a_worker_says_what_went_wrong_in_place_of_scores(
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(3))
     worker = ShardWorker(str(tiny_artifact), str(source), Scoring())
-    [shard] = open_input(str(source)).plan(10).shards
+    [shard] = open_source(str(source)).plan(10).shards
     shards = pa.Table.from_pylist([asdict(shard)])
     [answer] = worker(shards).to_pylist()
     assert len(ShardScores.from_bytes(answer["scores"])) == 3

@@ -17,6 +17,7 @@ from rfprm_runtime.selection import (
     SelectionSummary,
     select_traces,
 )
+from rfprm_runtime.traces import jsonl
 from selection.selection_helpers import read_jsonl, traces, write_jsonl
 from tiny_models import fake_scorer
 
@@ -310,6 +311,43 @@ def test_a_prm_without_trajectory_scores_says_what_to_rank_by(tmp_path: Path) ->
     run(source, tmp_path / "out.jsonl", top=1, model=model)
     [row] = read_jsonl(tmp_path / "out.jsonl")
     assert row["trajectory_score"] is None
+
+
+def test_the_input_is_read_once_to_know_it_once_to_score_it_and_once_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are checked while it is hashed, groups are read while it is scored."""
+    source = write_jsonl(tmp_path / "in.jsonl", traces(40))
+    parsed: list[int] = []
+    opened: list[str] = []
+    parse, open_path = jsonl.parse_object, Path.open
+    monkeypatch.setattr(jsonl, "parse_object", lambda line: parsed.append(len(line)) or parse(line))
+    monkeypatch.setattr(
+        Path, "open", lambda path, *a, **k: opened.append(path.name) or open_path(path, *a, **k)
+    )
+    rule: dict[str, Any] = {"group_by": "source", "top_per_group": 40}
+    run(source, tmp_path / "out.jsonl", scoring=Scoring(shard_rows=50), **rule)
+    assert len(parsed) == 2 * 40
+    assert opened.count("in.jsonl") == 3
+
+    # Of shards that were scored before, groups are read from the input: the same ones.
+    work = tmp_path / "out.jsonl.work"
+    first = (tmp_path / "out.jsonl").read_bytes()
+    run(source, tmp_path / "b.jsonl", options=OutputOptions(work=work),
+        scoring=Scoring(shard_rows=50), **rule)  # fmt: skip
+    assert (tmp_path / "b.jsonl").read_bytes() == first
+
+
+def test_groups_do_not_depend_on_which_shards_were_scored_before(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", traces(40))
+    rule: dict[str, Any] = {"group_by": "source", "top_per_group": 3}
+    scoring = Scoring(shard_rows=4)
+    run(source, tmp_path / "whole.jsonl", scoring=scoring, **rule)
+    options = OutputOptions(work=tmp_path / "whole.jsonl.work")
+    for index in (0, 3, 9):
+        (tmp_path / "whole.jsonl.work" / f"shard-{index:06d}.npz").unlink()
+    run(source, tmp_path / "again.jsonl", scoring=scoring, options=options, **rule)
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_a_group_field_that_no_row_has_is_named_and_the_scores_are_kept(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from rfprm_export.weights import read_base_model
 from rfprm_runtime.backends.torch import PRMNetwork, build_network
 from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.manifest import Head
-from rfprm_training.activations import ActivationCache
-from rfprm_training.packing import Pack, pack
+from rfprm_training.learning.activations import ActivationCache
+from rfprm_training.learning.packing import Pack, pack
 
 HIDDEN_SIZE = 32
 
@@ -82,7 +82,7 @@ def test_filling_resumes_where_it_was_stopped(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("rfprm_training.activations._BATCHES_PER_SAVE", 1)
+    monkeypatch.setattr("rfprm_training.learning.activations._BATCHES_PER_SAVE", 1)
     whole = open_cache(tmp_path / "whole", packs)
     whole.fill(network, batch_tokens=40)
     run_layers, calls = network.run_layers, []

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from rfprm_export.checkpoint import load_prm
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training import TrainingError
-from rfprm_training.calibrate import fit_calibration, refuse_calibrated
 from rfprm_training.commands import calibrate
-from rfprm_training.evaluation import open_scorer
+from rfprm_training.evaluation.calibrate import fit_calibration, refuse_calibrated
+from rfprm_training.evaluation.held_out import open_scorer
 from rfprm_training.example import Example
-from rfprm_training.trainer import Trainer
+from rfprm_training.learning.trainer import Trainer
 
 
 def boastful(count: int) -> tuple[list[Example], list[TrajectoryScore]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rfprm_training import TrainingError
-from rfprm_training.config import read_config
+from rfprm_training.learning.config import read_config
 
 WriteConfig = Callable[..., Path]
 CONFIGS = Path(__file__).resolve().parents[2] / "training/configs"

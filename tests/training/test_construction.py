@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from rfprm_training.config import ConstructionConfig
-from rfprm_training.construction import question_examples
-from rfprm_training.corruption import CORRUPTIONS, corrupt
-from rfprm_training.dataset import has_slip
+from rfprm_training.construction.config import ConstructionConfig
+from rfprm_training.construction.corruption import CORRUPTIONS, corrupt
+from rfprm_training.construction.flaws import FLAWS
+from rfprm_training.construction.question_examples import question_examples
+from rfprm_training.construction.wording import WORDINGS, LabelledSteps, reordered, thinking
 from rfprm_training.example import Example
-from rfprm_training.flaws import FLAWS
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, strip_notes
-from rfprm_training.verifier import find_equations
-from rfprm_training.wording import WORDINGS, LabelledSteps, reordered, thinking
+from rfprm_training.labelling.verifier import find_equations
+from rfprm_training.learning.dataset import has_slip
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k_train.jsonl"
 OTHER = GoldSolution("How many hens?", ("There are 4 + 5 = <<4+5=9>>9 hens.",), "9")

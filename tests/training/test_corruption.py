@@ -8,14 +8,14 @@ import pytest
 from rfprm_runtime.spelled_numbers import to_fraction
 from rfprm_training import TrainingError
 from rfprm_training.arithmetic import evaluate, format_number
-from rfprm_training.corruption import (
+from rfprm_training.construction.corruption import (
     CORRUPTIONS,
     corrupt,
     skipped_step,
     wrong_operator,
 )
+from rfprm_training.construction.propagation import CorruptedSolution
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, strip_notes
-from rfprm_training.propagation import CorruptedSolution
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k_train.jsonl"
 EVEN = dict.fromkeys(CORRUPTIONS, 1.0)

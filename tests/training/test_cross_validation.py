@@ -13,16 +13,16 @@ from typer.testing import CliRunner
 
 from rfprm_training import TrainingError
 from rfprm_training.commands import cross_validate, evaluate
-from rfprm_training.config import read_config
-from rfprm_training.cross_validation import cross_validate as run
-from rfprm_training.cross_validation import (
+from rfprm_training.evaluation.cross_validation import cross_validate as run
+from rfprm_training.evaluation.cross_validation import (
     read_out_of_fold,
     summarise_folds,
 )
-from rfprm_training.dataset import build_examples
-from rfprm_training.evaluation import open_scorer
-from rfprm_training.model_card import FOLDS_NAME
-from rfprm_training.trainer import Trainer
+from rfprm_training.evaluation.held_out import open_scorer
+from rfprm_training.learning.config import read_config
+from rfprm_training.learning.dataset import build_examples
+from rfprm_training.learning.model_card import FOLDS_NAME
+from rfprm_training.learning.trainer import Trainer
 
 WriteConfig = Callable[..., Path]
 
@@ -87,6 +87,20 @@ def test_folds_of_another_config_are_not_taken_for_this_ones(
     other = write_config(("num_epochs = 2", "num_epochs = 3"), name="other.toml")
     with pytest.raises(TrainingError, match="holds a run of another config"):
         run(other, folder, device="cpu")
+
+
+def test_folds_of_other_data_are_not_taken_for_this_ones(
+    write_config: WriteConfig, tiny_data: Path, tmp_path: Path
+) -> None:
+    solutions = shutil.copy(tiny_data / "solutions.jsonl", tmp_path)
+    config = write_config(
+        ("num_epochs = 2", "num_epochs = 1"), (str(tiny_data / "solutions.jsonl"), str(solutions))
+    )
+    run(config, tmp_path / "folds", device="cpu")
+    kept, dropped = Path(solutions).read_text().split("\n", 1)
+    Path(solutions).write_text(dropped + kept + "\n")
+    with pytest.raises(TrainingError, match=r"holds a run on other data: .*solutions\.jsonl was"):
+        run(config, tmp_path / "folds", device="cpu")
 
 
 def test_a_config_without_real_solutions_has_no_folds(

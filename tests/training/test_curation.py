@@ -10,23 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError, SourceError
-from rfprm_runtime.formats import Candidate, read_candidates
-from rfprm_runtime.sources import read_records
+from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
+from rfprm_runtime.traces.formats import reference_answer, trajectory_from_record
+from rfprm_runtime.traces.sources import read_records
+from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
 from rfprm_training.curation.config import CurationConfig, FilterConfig, read_curation_config
 from rfprm_training.curation.contamination import EvaluationQuestions
 from rfprm_training.curation.duplicates import NearDuplicates, rows_per_band
 from rfprm_training.curation.filters import reason_to_drop, repeated_share
 from rfprm_training.curation.pipeline import curate
+from traces.one_row import trajectories_of
 
 THOUGHT = "<think>\nI add.\n\n40 + 2 = 42.\n</think>\n\nThe answer is 42."
-
-
-def candidate(fields: dict[str, Any]) -> Candidate:
-    (found,) = read_candidates(fields)
-    assert isinstance(found, Candidate), found
-    return found
 
 
 @pytest.mark.parametrize(
@@ -60,26 +56,23 @@ def candidate(fields: dict[str, Any]) -> Candidate:
     ],
 )
 def test_common_formats_become_the_same_trajectory(fields: dict[str, Any]) -> None:
-    trajectory = candidate(fields).trajectory
+    (trajectory,) = trajectories_of(fields)
+    assert isinstance(trajectory, Trajectory)
     assert trajectory.question == "q"
     assert trajectory.steps == ("I add.", "40 + 2 = 42.")
     assert trajectory.response == ("The answer is 42.",)
 
 
 def test_generations_take_their_own_outcome() -> None:
-    found = list(
-        read_candidates(
-            {
-                "problem": "q",
-                "answer": "42",
-                "generations": [THOUGHT, "It is 41."],
-                "correctness_math_verify": [True, False],
-            }
-        )
-    )
-    outcomes = [f.trajectory.outcome for f in found if isinstance(f, Candidate)]
-    assert outcomes == [True, False]
-    assert [f.answer for f in found if isinstance(f, Candidate)] == ["42", "42"]
+    row = {
+        "problem": "q",
+        "answer": "42",
+        "generations": [THOUGHT, "It is 41."],
+        "correctness_math_verify": [True, False],
+    }
+    found = [item for item in trajectories_of(row) if isinstance(item, Trajectory)]
+    assert [item.outcome for item in found] == [True, False]
+    assert list(map(reference_answer, found)) == ["42", "42"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +87,8 @@ def test_generations_take_their_own_outcome() -> None:
     ],
 )
 def test_the_reference_answer_is_found(fields: dict[str, Any], answer: str | None) -> None:
-    assert candidate({"question": "q", "completion": THOUGHT, **fields}).answer == answer
+    row = {"question": "q", "completion": THOUGHT, **fields}
+    assert reference_answer(trajectory_from_record(row)) == answer
 
 
 @pytest.mark.parametrize(
@@ -110,13 +104,13 @@ def test_the_reference_answer_is_found(fields: dict[str, Any], answer: str | Non
     ],
 )
 def test_what_is_no_trajectory_says_why(fields: dict[str, Any], complaint: str) -> None:
-    (found,) = read_candidates(fields)
+    (found,) = trajectories_of(fields)
     assert isinstance(found, InvalidTrajectoryError)
     assert complaint in str(found)
 
 
-def trace(*steps: str, response: str = "The answer is 42.") -> Candidate:
-    return candidate({"question": "q", "steps": list(steps), "response": response})
+def trace(*steps: str, response: str = "The answer is 42.") -> Trajectory:
+    return trajectory_from_record({"question": "q", "steps": list(steps), "response": response})
 
 
 WORDS = "He counts the apples in the first basket and then those in the second basket."
@@ -140,7 +134,9 @@ WORDS = "He counts the apples in the first basket and then those in the second b
         (trace(WORDS, "b"), {"require_reference": True}, "no reference"),
     ],
 )
-def test_filters_name_their_reason(found: Candidate, settings: dict[str, Any], reason: str) -> None:
+def test_filters_name_their_reason(
+    found: Trajectory, settings: dict[str, Any], reason: str
+) -> None:
     dropped = reason_to_drop(found, FilterConfig(**settings))
     assert dropped is not None
     assert dropped[0] == reason
@@ -229,27 +225,11 @@ def test_parquet_gives_the_same_as_jsonl(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", rows(600))
     pq.write_table(pa.Table.from_pylist(rows(600)), tmp_path / "in.parquet")
     found = [
-        [record.found.trajectory.steps for record in read_records(name)]  # type: ignore[union-attr]
+        [record.trajectory.steps for record in read_records(name)]  # type: ignore[union-attr]
         for name in (source, str(tmp_path / "in.parquet"))
     ]
     assert found[0] == found[1]
     assert len(found[0]) == 600
-
-
-@pytest.mark.parametrize(
-    ("name", "complaint"),
-    [("absent.jsonl", "there is no file"), ("data.csv", "expected .jsonl or .parquet")],
-)
-def test_a_source_that_cannot_be_read_is_named(tmp_path: Path, name: str, complaint: str) -> None:
-    (tmp_path / "data.csv").write_text("a,b\n")
-    with pytest.raises(SourceError, match=complaint):
-        list(read_records(str(tmp_path / name)))
-
-
-def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").write_bytes(b"nothing of the kind")
-    with pytest.raises(SourceError, match="is not a Parquet file"):
-        list(read_records(str(tmp_path / "x.parquet")))
 
 
 def test_an_evaluation_set_that_cannot_be_read_stops_it(tmp_path: Path) -> None:
@@ -259,6 +239,14 @@ def test_an_evaluation_set_that_cannot_be_read_stops_it(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="cannot be kept out of training"):
         curate([source], tmp_path / "out.jsonl", config)
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_row_without_generations_is_counted_and_reported(tmp_path: Path) -> None:
+    empty = {"problem": "How many?", "generations": []}
+    source = write_jsonl(tmp_path / "in.jsonl", [*rows(2), empty])
+    report = curate([source], tmp_path / "out.jsonl", CurationConfig())
+    assert (report.num_read, report.num_kept) == (3, 2)
+    assert report.examples["unreadable"] == ["in.jsonl, line 3: its 'generations' are empty"]
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:

@@ -9,15 +9,15 @@ import pytest
 
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
-from rfprm_training.config import DataConfig
-from rfprm_training.construction import corrupted_example, gold_example
-from rfprm_training.dataset import (
+from rfprm_training.construction.propagation import CorruptedSolution
+from rfprm_training.construction.question_examples import corrupted_example, gold_example
+from rfprm_training.gsm8k import GoldSolution
+from rfprm_training.learning.config import DataConfig
+from rfprm_training.learning.dataset import (
     build_examples,
     group_batches,
     sampled_example,
 )
-from rfprm_training.gsm8k import GoldSolution
-from rfprm_training.propagation import CorruptedSolution
 
 
 def data_config(tiny_data: Path, **changes: object) -> DataConfig:

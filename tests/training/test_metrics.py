@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_training.metrics import (
+from rfprm_training.evaluation.metrics import (
     auc,
     best_of_n,
     bootstrap,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rfprm_runtime.backends.torch import PRMNetwork
 from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.manifest import Backbone, Head
-from rfprm_training.packing import Pack, pack, pack_groups, pad_packs
+from rfprm_training.learning.packing import Pack, pack, pack_groups, pad_packs
 
 SHAPE = Backbone(
     vocab_size=5,

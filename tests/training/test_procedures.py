@@ -8,9 +8,9 @@ from fractions import Fraction
 import pytest
 
 from rfprm_training.arithmetic import evaluate, format_number
+from rfprm_training.construction.procedures import PROCEDURES, procedure_examples
 from rfprm_training.example import Example
-from rfprm_training.procedures import PROCEDURES, procedure_examples
-from rfprm_training.verifier import find_equations
+from rfprm_training.labelling.verifier import find_equations
 
 
 def examples_of(kind: str, seed: int, cut_errors: int = 0) -> list[Example]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rfprm_training.expert.client import ExpertClient
-from rfprm_training.expert.config import ExpertConfig
-from rfprm_training.label_config import LabelConfig
-from rfprm_training.labelling import label_file
+from rfprm_training.labelling.config import LabelConfig
+from rfprm_training.labelling.expert.client import ExpertClient
+from rfprm_training.labelling.expert.config import ExpertConfig
+from rfprm_training.labelling.label_file import label_file
 from rfprm_training.rewarded import read_rewarded
 
 pytestmark = pytest.mark.slow

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,8 @@ import torch
 
 from rfprm_export.checkpoint import FolderBase
 from rfprm_training import TrainingError
-from rfprm_training.config import DataConfig
-from rfprm_training.dataset import build_examples
-from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
-from rfprm_training.sampling.model import LineSampler
-from rfprm_training.sampling.next_steps import (
+from rfprm_training.construction.sampling.model import LineSampler
+from rfprm_training.construction.sampling.next_steps import (
     NextSteps,
     SamplingConfig,
     draw_beginnings,
@@ -23,7 +21,10 @@ from rfprm_training.sampling.next_steps import (
     read_next_steps,
     sample_file,
 )
-from rfprm_training.verifier import grade_next_step
+from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
+from rfprm_training.labelling.verifier import grade_next_step
+from rfprm_training.learning.config import DataConfig
+from rfprm_training.learning.dataset import build_examples
 
 GRADES = {
     "So 36 - 6 = 30 are left.": 1.0,
@@ -107,8 +108,14 @@ def test_other_settings_do_not_go_on_with_a_file(
     with pytest.raises(KeyboardInterrupt):
         sample_file(solutions, output, config_of(tiny_base), counting([0]), source="gold")
     other = config_of(tiny_base, seed=1)
-    with pytest.raises(TrainingError, match="other settings"):
+    with pytest.raises(TrainingError, match="seed was 0, is 1"):
         sample_file(solutions, output, other, counting([]), source="gold")
+    same = config_of(tiny_base)
+    changed = [*solutions[:3], replace(solutions[3], question="Who?"), *solutions[4:]]
+    with pytest.raises(TrainingError, match="texts_sha256 was"):
+        sample_file(changed, output, same, counting([]), source="gold")
+    sample_file(changed, output, same, counting([0] * 3), source="gold", overwrite=True)
+    assert {row.question for row in read_next_steps(output)} <= {s.question for s in changed}
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 from rfprm_runtime.spelled_numbers import to_fraction
 from rfprm_training import TrainingError
 from rfprm_training.arithmetic import evaluate
-from rfprm_training.propagation import NOTE
+from rfprm_training.construction.propagation import NOTE
+from rfprm_training.construction.word_problems import word_problems
 from rfprm_training.smoke import run
-from rfprm_training.word_problems import word_problems
 
 
 def test_word_problems_are_right_and_all_different() -> None:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from rfprm_training import TrainingError
-from rfprm_training.pairing import merge_paired, pair_steps
-from rfprm_training.step_rewards import (
+from rfprm_training.labelling.pairing import merge_paired, pair_steps
+from rfprm_training.labelling.step_rewards import (
     alignment_rewards,
     coherence_log_ratio,
     coherence_rewards,

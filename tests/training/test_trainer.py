@@ -20,9 +20,9 @@ from safetensors.numpy import load_file
 
 from rfprm_runtime.engine.rows import pad_batch
 from rfprm_training import TrainingError
-from rfprm_training.evaluation import open_scorer
-from rfprm_training.model_card import write_model_card
-from rfprm_training.trainer import LOG_NAME, Trainer, learning_rate_scale
+from rfprm_training.evaluation.held_out import open_scorer
+from rfprm_training.learning.model_card import write_model_card
+from rfprm_training.learning.trainer import LOG_NAME, Trainer, learning_rate_scale
 
 WriteConfig = Callable[..., Path]
 TENSOR_FILES = ("adapter_model.safetensors", "heads.safetensors")
@@ -119,7 +119,8 @@ def test_a_killed_process_resumes_to_the_same_result(
     config = write_config(("num_epochs = 2", "num_epochs = 300"))
     folder = tmp_path / "killed"
     code = (
-        "import sys; from pathlib import Path; from rfprm_training.trainer import Trainer; "
+        "import sys; from pathlib import Path\n"
+        "from rfprm_training.learning.trainer import Trainer\n"
         "Trainer(Path(sys.argv[1]), Path(sys.argv[2]), device='cpu').run()"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -217,6 +218,21 @@ def test_a_folder_with_another_config_is_refused(write_config: WriteConfig, tmp_
     other = write_config(("seed = 3", "seed = 4"), name="other.toml")
     with pytest.raises(TrainingError, match="another config"):
         Trainer(other, tmp_path / "run", device="cpu")
+
+
+def test_a_run_on_other_data_is_not_gone_on_with(
+    write_config: WriteConfig, tiny_data: Path, tmp_path: Path
+) -> None:
+    gold = Path(shutil.copy(tiny_data / "gold.jsonl", tmp_path))
+    config = write_config((str(tiny_data / "gold.jsonl"), str(gold)))
+    folder = tmp_path / "run"
+    Trainer(config, folder, device="cpu").run(max_steps=2)
+    original = gold.read_text()
+    gold.write_text(original.replace("How many are left?", "How many remain?"))
+    with pytest.raises(TrainingError, match=r"holds a run on other data: .*gold\.jsonl was"):
+        Trainer(config, folder, device="cpu")
+    gold.write_text(original)
+    Trainer(config, folder, device="cpu").run(max_steps=1)
 
 
 def test_a_finished_run_is_not_trained_again(write_config: WriteConfig, finished_run: Path) -> None:

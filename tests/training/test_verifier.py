@@ -11,7 +11,12 @@ import pytest
 from rfprm_runtime.answers import AnswerChecker
 from rfprm_runtime.bounded import BoundedWorker
 from rfprm_runtime.errors import InvalidArgumentError
-from rfprm_training.verifier import answers_agree, final_answer, find_equations, grade_steps
+from rfprm_training.labelling.verifier import (
+    answers_agree,
+    final_answer,
+    find_equations,
+    grade_steps,
+)
 
 
 def verdicts(text: str) -> list[bool | None]:

@@ -8,9 +8,9 @@ import pytest
 
 from rfprm_runtime import InvalidTrajectoryError, SourceError
 from rfprm_runtime.score_file import score_file
+from rfprm_runtime.traces.sources import count_rows
 from rfprm_runtime.view.scored_rows import (
     ScoredTrace,
-    count_rows,
     read_scored_rows,
     scored_trace,
 )
@@ -158,11 +158,11 @@ def test_a_bad_row_has_its_number_and_reason_and_stops_no_other(
     first, second, third = read_scored_rows(path)
     assert isinstance(first.found, ScoredTrace)
     assert isinstance(third.found, ScoredTrace)
-    assert (first.number, second.number, third.number) == (1, 3, 4)
+    assert [row.record.place.number for row in (first, second, third)] == [1, 3, 4]
     assert isinstance(second.found, InvalidTrajectoryError)
     with pytest.raises(InvalidTrajectoryError, match=reason):
         raise second.found
-    assert count_rows(path) == 3
+    assert count_rows(str(path)) == 3
 
 
 def test_outcomes_are_taken_where_they_are_ones() -> None:
@@ -181,7 +181,7 @@ def test_parquet_is_read_like_jsonl(tmp_path: Path) -> None:
     [first, second] = _found(path)
     assert first == scored_trace(rows[0])
     assert second.response == ("so 4",)
-    assert count_rows(path) == 2
+    assert count_rows(str(path)) == 2
 
 
 def test_a_file_that_is_not_there_or_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Makes a PRM from rewarded trajectories. Needs the extra ``train``.
+"""Makes a PRM from rewarded trajectories.
 
 Knows data, labels and optimisation; the network is ``rfprm_runtime.backends.torch``, the base
-model is read by ``rfprm_export``.
+model is read by ``rfprm_export``. Curating and labelling need the extra ``data``, training the
+extra ``train``.
 """
 
 from __future__ import annotations
@@ -9,10 +10,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from rfprm_runtime.errors import MissingExtraError, RfprmError
-
-for _package in ("torch", "peft", "safetensors", "gguf"):
-    if find_spec(_package) is None:
-        raise MissingExtraError(_package, "train", "training")
 
 
 class TrainingError(RfprmError):
@@ -25,3 +22,10 @@ class ConfigError(TrainingError, ValueError):
 
 class DataError(TrainingError, ValueError):
     """A line of labelled data holds values that cannot be used."""
+
+
+def check_extras() -> None:
+    """Raises :class:`MissingExtraError` where what training needs is not installed."""
+    for package in ("torch", "peft", "safetensors", "gguf"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "train", "training")

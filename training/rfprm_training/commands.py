@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rfprm_training import check_extras
+
 if TYPE_CHECKING:
-    from rfprm_training.evaluate_set import SetEvaluation
-    from rfprm_training.evaluation import Evaluation
+    from rfprm_training.evaluation.held_out import Evaluation
+    from rfprm_training.evaluation.set_figures import SetEvaluation
+
+check_extras()  # the help then says how to get these commands
 
 CacheOption = Annotated[
     Path | None, typer.Option(help="Where activations are kept, to be shared between runs.")
@@ -28,8 +32,8 @@ def train(
 ) -> None:
     """Train a PRM; run it again to go on where it was stopped."""
     from rfprm_export.verify import record_reference
-    from rfprm_training.config import read_config
-    from rfprm_training.trainer import Trainer
+    from rfprm_training.learning.config import read_config
+    from rfprm_training.learning.trainer import Trainer
 
     folder = output or Path("runs") / read_config(config).name
     trainer = Trainer(config, folder, cache=cache, device=device)
@@ -54,10 +58,10 @@ def cross_validate(
     """Judge a recipe on all real solutions: a PRM for each fold, trained on the others."""
     from rich.console import Console
 
-    from rfprm_training.config import read_config
-    from rfprm_training.cross_validation import cross_validate as run
-    from rfprm_training.evaluation_report import print_cross_validation
-    from rfprm_training.model_card import FOLDS_NAME
+    from rfprm_training.evaluation.cross_validation import cross_validate as run
+    from rfprm_training.evaluation.printing import print_cross_validation
+    from rfprm_training.learning.config import read_config
+    from rfprm_training.learning.model_card import FOLDS_NAME
 
     folder = output or Path("runs") / f"{read_config(config).name}-folds"
     found = run(config, folder, cache=cache, device=device)
@@ -99,8 +103,8 @@ def evaluate(
 
     from rfprm_runtime.whole_files import write_whole
     from rfprm_training import TrainingError
-    from rfprm_training.evaluation_report import plot_reliability, print_evaluation, print_set
-    from rfprm_training.model_card import EVALUATION_NAME, write_model_card
+    from rfprm_training.evaluation.printing import plot_reliability, print_evaluation, print_set
+    from rfprm_training.learning.model_card import EVALUATION_NAME, write_model_card
 
     if (model is None) == (judge is None):
         raise TrainingError("give a checkpoint or artifact, or an LLM with --judge: one of both")
@@ -146,7 +150,7 @@ def calibrate(
 ) -> None:
     """Fit the temperature of a checkpoint's scores; keep it where it helps, then export again."""
     from rfprm_export.verify import record_reference
-    from rfprm_training.calibrate import (
+    from rfprm_training.evaluation.calibrate import (
         collect_scores,
         fit_calibration,
         refuse_calibrated,
@@ -180,9 +184,9 @@ def calibrate(
 
 
 def _evaluate_held_out(model: Path, config: Path | None) -> Evaluation:
-    from rfprm_training.config import read_config
-    from rfprm_training.evaluation import evaluate_scorer, open_scorer
-    from rfprm_training.run_folder import CONFIG_NAME
+    from rfprm_training.evaluation.held_out import evaluate_scorer, open_scorer
+    from rfprm_training.learning.config import read_config
+    from rfprm_training.learning.run_folder import CONFIG_NAME
 
     settings = read_config(config or model / CONFIG_NAME)
     with open_scorer(model) as scorer:
@@ -193,11 +197,11 @@ def _evaluate_sets(
     model: Path | None, judge: Path | None, specs: list[str]
 ) -> dict[str, SetEvaluation]:
     """Every set is read before anything is scored: a wrong path must not cost an hour."""
-    from rfprm_training.config import read_toml
-    from rfprm_training.evaluate_set import judge_set, score_set, summarise_set
-    from rfprm_training.evaluation import open_scorer
-    from rfprm_training.evaluation_sets import read_evaluation_set
-    from rfprm_training.expert.config import ExpertConfig
+    from rfprm_training.evaluation.held_out import open_scorer
+    from rfprm_training.evaluation.set_figures import judge_set, score_set, summarise_set
+    from rfprm_training.evaluation.set_formats import read_evaluation_set
+    from rfprm_training.labelling.expert.config import ExpertConfig
+    from rfprm_training.settings import read_toml
 
     sets = {spec: read_evaluation_set(spec) for spec in specs}
     if model is None:

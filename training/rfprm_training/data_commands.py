@@ -69,8 +69,8 @@ def label(
     from rich.console import Console
 
     from rfprm_training.data_report import print_labelling
-    from rfprm_training.label_config import LabelConfig, read_label_config
-    from rfprm_training.labelling import label_file
+    from rfprm_training.labelling.config import LabelConfig, read_label_config
+    from rfprm_training.labelling.label_file import label_file
 
     if config is not None:
         check_target(output, reads=[config])
@@ -100,13 +100,16 @@ def sample(
     """Let a small model say what comes next after right beginnings; run it again to go on."""
     from collections.abc import Sequence
 
+    from rfprm_training import check_extras
+
+    check_extras()
     import torch
     from rich.console import Console
 
-    from rfprm_training.config import read_toml
+    from rfprm_training.construction.sampling.model import LineSampler
+    from rfprm_training.construction.sampling.next_steps import Sampler, SamplingConfig, sample_file
     from rfprm_training.gsm8k import read_gold_solutions
-    from rfprm_training.sampling.model import LineSampler
-    from rfprm_training.sampling.next_steps import Sampler, SamplingConfig, sample_file
+    from rfprm_training.settings import read_toml
 
     settings = read_toml(config, SamplingConfig, "description of what to sample")
 

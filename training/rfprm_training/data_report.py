@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rfprm_training.curation.pipeline import CurationReport
-from rfprm_training.labelling import LabelSummary
+from rfprm_training.labelling.label_file import LabelSummary
 
 
 def print_curation(console: Console, report: CurationReport, output: Path) -> None:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rfprm_runtime.traces.provenance import differences
 from rfprm_runtime.whole_files import errors_path_of, write_whole
 from rfprm_training import TrainingError
 
@@ -14,19 +15,21 @@ from rfprm_training import TrainingError
 class ResumableLines:
     """Lines for ``path`` in ``path.partial``, lines on what failed in ``path.errors.jsonl``.
 
-    ``key`` says what the lines depend on; a partial file of another key is refused. An input record
-    gives one line or one error, so both together say how many records are done.
+    ``key`` says what the lines depend on, the content of the input among it: only with the same key
+    are the lines of a partial file those of this run. An input record gives one line or one error,
+    so both together say how many records are done.
     """
 
     def __init__(self, path: Path, key: dict[str, Any], *, overwrite: bool = False) -> None:
-        if path.exists() and not overwrite:
-            raise TrainingError(f"{path} exists; choose another name, or use --overwrite")
+        """``overwrite``: replace a finished file, and begin again where a partial file has another
+        key. Raises :class:`TrainingError` where either is there without it."""
+        check_free(path, overwrite=overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.errors_path = errors_path_of(path)
         self._partial = path.with_name(path.name + ".partial")
         self._key_path = path.with_name(path.name + ".partial.json")
-        self._check_key(key)
+        self._check_key(key, overwrite)
         self.num_lines = _keep_whole_lines(self._partial)
         self.num_errors = _keep_whole_lines(self.errors_path)
         self._lines = self._partial.open("a", encoding="utf-8")
@@ -68,19 +71,36 @@ class ResumableLines:
     def __exit__(self, *exc_info: object) -> None:
         self._close()
 
-    def _check_key(self, key: dict[str, Any]) -> None:
-        text = json.dumps(key, sort_keys=True, indent=2) + "\n"
+    def _check_key(self, key: dict[str, Any], overwrite: bool) -> None:
+        key = json.loads(json.dumps(key))  # as it is read back
         if self._key_path.is_file():
-            if self._key_path.read_text(encoding="utf-8") != text:
+            changed = differences(self._read_key(), key)
+            if not changed:
+                return
+            if not overwrite:
                 raise TrainingError(
-                    f"{self._partial} was begun with another input or other settings (see "
-                    f"{self._key_path}); remove both to start again, or choose another name"
+                    f"{self._partial} was begun with another input or other settings: "
+                    f"{'; '.join(changed)}. Use --overwrite to begin again, go on with the earlier "
+                    "ones, or choose another name"
                 )
-            return
+            self._key_path.unlink()
         # Nothing that stands there belongs to this run.
         self._partial.unlink(missing_ok=True)
         self.errors_path.unlink(missing_ok=True)
-        write_whole(self._key_path, text)
+        write_whole(self._key_path, json.dumps(key, sort_keys=True, indent=2) + "\n")
+
+    def _read_key(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._key_path.read_text(encoding="utf-8"))
+        except ValueError:
+            found = None
+        return found if isinstance(found, dict) else {"unreadable": str(self._key_path)}
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raises :class:`TrainingError` where ``path`` exists and may not be replaced."""
+    if path.exists() and not overwrite:
+        raise TrainingError(f"{path} exists; choose another name, or use --overwrite")
 
 
 def _keep_whole_lines(path: Path) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.traces.jsonl import json_line
 from rfprm_runtime.types import Trajectory
 from rfprm_runtime.validated import Validated
 from rfprm_training import DataError, TrainingError
@@ -57,7 +58,7 @@ class RewardedTrajectory(Validated):
     def to_line(self) -> str:
         """One line of JSON, its end included; trajectory fields stand at the top."""
         fields = self.model_dump(mode="json")
-        return json.dumps({**fields.pop("trajectory"), **fields}, ensure_ascii=False) + "\n"
+        return json_line({**fields.pop("trajectory"), **fields})
 
     def as_example(self, *, held_out: bool = False) -> Example:
         """As the trainer takes it. Trajectories to one question share a group."""

@@ -19,18 +19,18 @@ from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import GgufBase, read_checkpoint
 from rfprm_export.shipped import shipped_checkpoint
 from rfprm_training import TrainingError
-from rfprm_training.corruption import CORRUPTIONS, corrupt
+from rfprm_training.construction.corruption import CORRUPTIONS, corrupt
+from rfprm_training.construction.word_problems import word_problems
 from rfprm_training.curation.config import CurationConfig, DuplicateConfig
 from rfprm_training.curation.pipeline import curate
-from rfprm_training.encoders import OFFLINE_PACKAGE
-from rfprm_training.evaluate_set import SetEvaluation, score_set, summarise_set
-from rfprm_training.evaluation import open_scorer
-from rfprm_training.evaluation_sets import read_evaluation_set
+from rfprm_training.evaluation.held_out import open_scorer
+from rfprm_training.evaluation.set_figures import SetEvaluation, score_set, summarise_set
+from rfprm_training.evaluation.set_formats import read_evaluation_set
 from rfprm_training.gsm8k import GoldSolution, strip_notes
-from rfprm_training.label_config import Component, LabelConfig, StepRewardConfig
-from rfprm_training.labelling import label_file
-from rfprm_training.trainer import Trainer
-from rfprm_training.word_problems import word_problems
+from rfprm_training.labelling.config import Component, LabelConfig, StepRewardConfig
+from rfprm_training.labelling.encoders import OFFLINE_PACKAGE
+from rfprm_training.labelling.label_file import label_file
+from rfprm_training.learning.trainer import Trainer
 
 _CONFIG = """
 name = "smoke"

@@ -14,7 +14,7 @@ from rfprm_export import ExportError
 from rfprm_runtime.encoding import TrajectoryEncoder
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.manifest import EngineProfile, Manifest, Range
-from rfprm_runtime.records import read_trajectories
+from rfprm_runtime.traces.sources import read_trajectories
 from rfprm_runtime.types import Trajectory
 
 DEFAULT_BATCH_SIZE = 64

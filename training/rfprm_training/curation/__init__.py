@@ -1,1 +1,4 @@
-"""From raw traces of any common format to trajectories worth labelling; a report on the rest."""
+"""Raw traces in, traces worth labelling out.
+
+Knows filters, near-duplicates and evaluation questions; knows no rewards. Needs the extra ``data``.
+"""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from rfprm_training.config import Section, read_toml
+from rfprm_training.settings import Section, read_toml
 
 
 class FilterConfig(Section):

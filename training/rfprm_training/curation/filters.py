@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from rfprm_runtime.answers import final_answer
 from rfprm_runtime.errors import MissingExtraError
-from rfprm_runtime.formats import Candidate
+from rfprm_runtime.traces.formats import reference_answer
 from rfprm_runtime.types import Trajectory
 from rfprm_training.curation.config import FilterConfig
 
@@ -17,16 +17,15 @@ _TAIL = 4000
 _MIN_LETTERS = 20
 
 
-def reason_to_drop(candidate: Candidate, config: FilterConfig) -> tuple[str, str] | None:
+def reason_to_drop(trajectory: Trajectory, config: FilterConfig) -> tuple[str, str] | None:
     """The first filter that does not let it pass and what it saw."""
-    trajectory = candidate.trajectory
     text = "\n\n".join((*trajectory.steps, *trajectory.response))
     checks: tuple[tuple[str, Callable[[], str | None]], ...] = (
         ("length", lambda: _length(trajectory, text, config)),
         ("repetition", lambda: _repetition(text, config)),
         ("language", lambda: _language(trajectory, config)),
         ("no answer", lambda: _no_answer(trajectory, config)),
-        ("no reference", lambda: _no_reference(candidate, config)),
+        ("no reference", lambda: _no_reference(trajectory, config)),
     )
     for name, check in checks:
         found = check()
@@ -115,6 +114,6 @@ def _no_answer(trajectory: Trajectory, config: FilterConfig) -> str | None:
     return None if final_answer("\n".join(end)) is not None else "its end states no answer"
 
 
-def _no_reference(candidate: Candidate, config: FilterConfig) -> str | None:
-    known = candidate.answer is not None or candidate.trajectory.outcome is not None
+def _no_reference(trajectory: Trajectory, config: FilterConfig) -> str | None:
+    known = reference_answer(trajectory) is not None or trajectory.outcome is not None
     return None if known or not config.require_reference else "neither outcome nor reference answer"

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.formats import Candidate
 from rfprm_runtime.parsing import SplitRule
-from rfprm_runtime.sources import Record, read_questions, read_records
+from rfprm_runtime.traces.formats import Reading
+from rfprm_runtime.traces.jsonl import json_line
+from rfprm_runtime.traces.record import Record
+from rfprm_runtime.traces.sources import read_records, read_traces
+from rfprm_runtime.types import Trajectory
 from rfprm_runtime.whole_files import check_target, remove_leftovers, replacing, write_whole
 from rfprm_training import TrainingError
 from rfprm_training.curation.config import CurationConfig
@@ -44,8 +47,7 @@ class CurationReport:
         if len(examples) < _EXAMPLES:
             examples.append(f"{place}: {seen}")
 
-    def keep(self, candidate: Candidate) -> None:
-        trajectory = candidate.trajectory
+    def keep(self, trajectory: Trajectory) -> None:
         self.num_kept += 1
         source = trajectory.source or "(none)"
         self.num_kept_by_source[source] = self.num_kept_by_source.get(source, 0) + 1
@@ -95,12 +97,12 @@ def curate(
             )
         file = stack.enter_context(replacing(output))
         for source in sources:
-            for record in read_records(source, split=split):
+            for record in read_traces(source, Reading(split)):
                 report.num_read += 1
                 kept = _judge(record, config, evaluation, duplicates, report)
                 if kept is not None:
                     report.keep(kept)
-                    file.write(_line(kept))
+                    file.write(json_line(kept.model_dump(mode="json")))
                 if on_progress is not None and report.num_read % 100 == 0:
                     on_progress(report)
         _write_report(output, report)
@@ -108,11 +110,12 @@ def curate(
 
 
 def _questions(source: str) -> Iterator[str]:
-    for place, question in read_questions(source):
+    for record in read_records(source):
+        question = record.question
         if isinstance(question, InvalidTrajectoryError):
             raise TrainingError(
-                f"the evaluation set {source!r}, {place}: {question}; a question that is not read "
-                "cannot be kept out of training"
+                f"the evaluation set {source!r}, {record.place.in_source}: {question}; a question "
+                "that is not read cannot be kept out of training"
             )
         yield question
 
@@ -123,33 +126,27 @@ def _judge(
     evaluation: EvaluationQuestions,
     duplicates: NearDuplicates | None,
     report: CurationReport,
-) -> Candidate | None:
-    candidate = record.found
-    if isinstance(candidate, InvalidTrajectoryError):
-        report.drop("unreadable", record.place, str(candidate))
+) -> Trajectory | None:
+    trajectory, place = record.trajectory, str(record.place)
+    if isinstance(trajectory, InvalidTrajectoryError):
+        report.drop("unreadable", place, str(trajectory))
         return None
-    reason = reason_to_drop(candidate, config.filters)
+    reason = reason_to_drop(trajectory, config.filters)
     if reason is not None:
-        report.drop(reason[0], record.place, reason[1])
+        report.drop(reason[0], place, reason[1])
         return None
-    trajectory = candidate.trajectory
     contaminated = evaluation.contains(trajectory.question)
     if contaminated is not None:
-        report.drop("contamination", record.place, contaminated)
+        report.drop("contamination", place, contaminated)
         return None
     if duplicates is not None:
         text = "\n".join((trajectory.question, *trajectory.steps, *trajectory.response))
         # A right and a wrong trace may differ in one number, and both are wanted.
-        earlier = duplicates.add(text, record.place, kind=str(trajectory.outcome))
+        earlier = duplicates.add(text, place, kind=str(trajectory.outcome))
         if earlier is not None:
-            report.drop("duplicate", record.place, f"like {earlier}")
+            report.drop("duplicate", place, f"like {earlier}")
             return None
-    return candidate
-
-
-def _line(candidate: Candidate) -> str:
-    fields = candidate.trajectory.model_dump(mode="json")
-    return json.dumps(fields, ensure_ascii=False) + "\n"
+    return trajectory
 
 
 def _report_path(output: Path) -> Path:

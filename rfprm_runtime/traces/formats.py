@@ -1,0 +1,345 @@
+"""What the fields of a row mean: the common formats of reasoning traces, read into trajectories.
+
+Knows the field names that data sets use; knows no files. Everything that decides how a row is
+understood is here, in the tables of field names and in :class:`Reading`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from rfprm_runtime.answers import final_answer
+from rfprm_runtime.arguments import check_choice
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.parsing import SplitRule, split_steps, split_trace
+from rfprm_runtime.types import Trajectory
+
+QUESTION_FIELDS = ("question", "problem", "prompt")
+TEXT_FIELDS = ("completion", "response", "text", "solution")
+THINKING_FIELDS = (
+    "thinking",
+    "reasoning",
+    "reasoning_content",
+    "thinking_trajectory",
+    "thinking_trajectories",
+    "deepseek_reasoning",
+    "thought",
+)
+"""Where the thinking has a field of its own; the response is then in one of the next."""
+RESPONSE_FIELDS = (
+    "final_response",
+    "response",
+    "attempt",
+    "deepseek_solution",
+    "output",
+    "completion",
+    "solution",
+)
+CHAT_FIELDS = ("messages", "conversations", "conversation")
+_TRACE_FIELDS = {"steps", *CHAT_FIELDS, *THINKING_FIELDS, *RESPONSE_FIELDS} - {"solution"}
+"""What a trace can be read from; a ``solution`` beside several generations is the reference."""
+_MORE_QUESTION_FIELDS = ("instruction", "input")
+ANSWER_FIELDS = (
+    "expected_answer",
+    "final_answer",
+    "gold_answer",
+    "ground_truth",
+    "target",
+    "answer",
+    "solution",
+)
+OUTCOME_FIELDS = ("outcome", "is_correct", "correct", "correctness", "correctness_math_verify")
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read."""
+
+    split: SplitRule = "blank_lines"
+    """What separates the steps of a text."""
+    with_outcome: bool = True
+    """Whether the outcome, the reference answer, the source and the metadata are read too. Scoring
+    needs none of them, and a wrong outcome then costs no score."""
+
+    def __post_init__(self) -> None:
+        check_choice("split", self.split, get_args(SplitRule))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a row says, before it is validated."""
+
+    question: Any
+    steps: Any
+    response: Any = ()
+    read_from: Mapping[str, str] = field(default_factory=dict)
+    """Which field each part was read from; a chat is in one field as a whole."""
+
+    def build(self, **known: Any) -> Trajectory:
+        """Validated, and with what else is ``known``. Raises :class:`InvalidTrajectoryError`."""
+        return Trajectory.build(
+            question=self.question, steps=self.steps, response=self.response, **known
+        )
+
+
+def trajectory_from_record(
+    row: Mapping[str, Any], *, split: SplitRule = "blank_lines"
+) -> Trajectory:
+    """The one trajectory of a row.
+
+    Formats: ``steps`` (+ ``response``); a text with or without thinking tags; thinking and response
+    in fields of their own; chat ``messages`` (role, content) or ``conversations`` (from, value),
+    with ``reasoning_content`` beside an assistant's content. ``outcome`` and the reference answer
+    (as ``metadata["answer"]``) are taken along where a field has them; ``metadata`` and ``source``
+    are kept.
+
+    Raises :class:`InvalidTrajectoryError`, also for a row of several ``generations``.
+    """
+    return read_trajectory(dict(row), Reading(split))
+
+
+def read_trajectory(
+    fields: dict[str, Any],
+    reading: Reading,
+    *,
+    source: str | None = None,
+    generation: int | None = None,
+) -> Trajectory:
+    """As :func:`trajectory_from_record` does. ``source``: the name of the data where the row gives
+    none; ``generation``: which one the fields were taken from."""
+    if reading.with_outcome and is_canonical(fields):
+        named = fields["source"]
+        return Trajectory.build(**{**fields, "source": source if named is None else named})
+    parts = read_parts(fields, reading.split)
+    known = _what_is_known(fields, source, generation) if reading.with_outcome else {}
+    return parts.build(**known)
+
+
+_CANONICAL_FIELDS = set(Trajectory.model_fields)
+
+
+def is_canonical(fields: dict[str, Any]) -> bool:
+    """Whether a row is a trajectory as ``rfprm curate`` writes it: nothing is left to guess."""
+    return (
+        fields.keys() == _CANONICAL_FIELDS
+        and isinstance(fields["steps"], list)
+        and isinstance(fields["response"], list)
+        and isinstance(fields["source"], (str, type(None)))
+        and isinstance(fields["metadata"], dict)
+        and isinstance(fields["outcome"], (bool, int, float, type(None)))
+    )
+
+
+def read_parts(fields: dict[str, Any], split: SplitRule) -> Parts:
+    """Question, steps and response, and where they stand. Raises
+    :class:`InvalidTrajectoryError`."""
+    if isinstance(fields.get("generations"), list):
+        raise InvalidTrajectoryError(
+            "has several generations; rfprm select scores each of them, or give a line to each"
+        )
+    if "steps" in fields:
+        return _from_steps(fields, split)
+    if chat_of(fields) is not None:
+        return _from_chat(fields, split)
+    thinking = next((name for name in THINKING_FIELDS if fields.get(name)), None)
+    return _from_text(fields, split) if thinking is None else _from_halves(fields, thinking, split)
+
+
+def _from_steps(fields: dict[str, Any], split: SplitRule) -> Parts:
+    """Steps as a list, and the response as one too, or as a text that is split."""
+    response = fields.get("response")
+    if isinstance(response, str):
+        response = split_steps(response, split)
+    question, read_from = _question(fields)
+    read_from |= {"steps": "steps", "response": "response"}
+    return Parts(question, fields["steps"], () if response is None else response, read_from)
+
+
+def _from_text(fields: dict[str, Any], split: SplitRule) -> Parts:
+    """A text with or without thinking tags; last of all in ``answer``, as GSM8K has it."""
+    name = text_field_of(fields)
+    if name is None:
+        names = " or ".join(map(repr, ("steps", *TEXT_FIELDS)))
+        raise InvalidTrajectoryError(
+            f"no steps and no text of a trace: expected a field {names}, got {sorted(fields)}"
+        )
+    question, read_from = _question(fields)
+    return Parts(question, *split_trace(fields[name], split), read_from | {"text": name})
+
+
+def text_of(fields: dict[str, Any]) -> str | None:
+    """What a model wrote, where a row without steps and thinking fields has it as one text."""
+    name = text_field_of(fields)
+    return None if name is None else fields[name]
+
+
+def text_field_of(fields: dict[str, Any]) -> str | None:
+    """The field that holds this text."""
+    return _text_field(fields, (*TEXT_FIELDS, *RESPONSE_FIELDS, "answer"))
+
+
+def _text_field(fields: dict[str, Any], names: Sequence[str]) -> str | None:
+    return next((name for name in names if isinstance(fields.get(name), str)), None)
+
+
+def _from_halves(fields: dict[str, Any], thinking: str, split: SplitRule) -> Parts:
+    question, read_from = _question(fields)
+    name = _text_field(fields, RESPONSE_FIELDS)
+    read_from |= {"thinking": thinking} | ({} if name is None else {"response": name})
+    steps = _steps_of_thinking(fields[thinking], split)
+    return Parts(question, steps, split_steps(fields.get(name or "", ""), split), read_from)
+
+
+def _steps_of_thinking(thinking: Any, split: SplitRule) -> list[str]:
+    parts = thinking if isinstance(thinking, list) else [thinking]
+    if not all(isinstance(part, str) for part in parts):
+        raise InvalidTrajectoryError("the thinking is neither a string nor a list of strings")
+    return [step for part in parts for step in split_steps(part, split)]
+
+
+def _from_chat(fields: dict[str, Any], split: SplitRule) -> Parts:
+    question, thinking, text = _last_turn(chat_of(fields) or [])
+    read_from = {"chat": next(n for n in CHAT_FIELDS if isinstance(fields.get(n), list))}
+    if not thinking:
+        return Parts(question, *split_trace(text, split), read_from)
+    steps = _steps_of_thinking(thinking, split)
+    return Parts(question, steps, split_steps(text, split), read_from)
+
+
+def _last_turn(messages: list[Any]) -> tuple[str, Any, str]:
+    """Question, thinking and answer: the last answer of an assistant, and what a user said last."""
+    question = text = thinking = None
+    for message in messages:
+        if not isinstance(message, dict):
+            raise InvalidTrajectoryError(
+                f"a chat message is {type(message).__name__}, expected an object"
+            )
+        role, content = role_of(message), content_of(message)
+        if role == "user":
+            question = content
+        elif role == "assistant":
+            text, thinking = content, message.get("reasoning_content")
+    if not isinstance(question, str) or not isinstance(text, str):
+        raise InvalidTrajectoryError(
+            "the chat holds no text of a user with an answer of an assistant"
+        )
+    return question, thinking, text
+
+
+def chat_of(fields: dict[str, Any]) -> list[Any] | None:
+    """The messages of a row that is a chat."""
+    return next((fields[name] for name in CHAT_FIELDS if isinstance(fields.get(name), list)), None)
+
+
+def role_of(message: dict[str, Any]) -> str:
+    """``user``, ``assistant``, or whatever else a chat message says of who wrote it."""
+    name = str(message.get("role", message.get("from"))).lower()
+    return _ROLES.get(name, name)
+
+
+def content_of(message: dict[str, Any]) -> Any:
+    """What a chat message says."""
+    return message.get("content", message.get("value"))
+
+
+def question_of(fields: dict[str, Any]) -> Any:
+    """The question of a row of any format. Raises :class:`InvalidTrajectoryError`."""
+    return _question(fields)[0]
+
+
+def _question(fields: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+    """The question, and the field that it was read from."""
+    chat = chat_of(fields)
+    if chat is not None:
+        return _last_turn(chat)[0], {}
+    for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS):
+        if name in fields:
+            return fields[name], {"question": name}
+    names = " or ".join(map(repr, QUESTION_FIELDS))
+    raise InvalidTrajectoryError(f"no question: expected a field {names}, got {sorted(fields)}")
+
+
+def fields_of_generation(fields: dict[str, Any], index: int) -> dict[str, Any]:
+    """A row of several ``generations`` as a row of one of them, in ``completion``.
+
+    Other fields that could be read as the trace (a chat, steps, one thinking) are of none of the
+    generations, and are left out; the question of such a chat stays.
+    """
+    count = len(fields["generations"])
+    one = {}
+    for name, value in fields.items():
+        own = _of_generation(value, index, count)
+        is_other_trace = name in _TRACE_FIELDS and (own is value or name in CHAT_FIELDS)
+        if name != "generations" and not is_other_trace:
+            one[name] = own
+    if not any(name in fields for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS)):
+        asked = _question_of_chat(fields)
+        one.update({} if asked is None else {"question": asked})
+    return {**one, "completion": fields["generations"][index]}
+
+
+def _question_of_chat(fields: dict[str, Any]) -> Any:
+    """What a user says last in the row's chat, whether or not it is answered there."""
+    asked = [
+        content_of(message)
+        for message in chat_of(fields) or ()
+        if isinstance(message, dict) and role_of(message) == "user"
+    ]
+    return asked[-1] if asked else None
+
+
+def _of_generation(value: Any, index: int, count: int) -> Any:
+    """Fields that are lists of the same length speak of one generation each."""
+    return value[index] if isinstance(value, list) and len(value) == count else value
+
+
+def _what_is_known(
+    fields: dict[str, Any], source: str | None, generation: int | None
+) -> dict[str, Any]:
+    """Outcome, source and metadata of a trajectory; the reference answer is in the metadata."""
+    named, kept, answer = fields.get("source"), fields.get("metadata"), _answer(fields)
+    metadata = dict(kept) if isinstance(kept, dict) else {}
+    if generation is not None:
+        metadata["generation"] = generation
+    if answer is not None:
+        metadata.setdefault("answer", answer)
+    return {
+        "outcome": _outcome(fields),
+        "source": named if isinstance(named, str) else source,
+        "metadata": metadata,
+    }
+
+
+def reference_answer(trajectory: Trajectory) -> str | None:
+    """The right answer, where the row that the trajectory was read from gives it."""
+    found = trajectory.metadata.get("answer")
+    return found if isinstance(found, str) else None
+
+
+def _answer(fields: dict[str, Any]) -> str | None:
+    for name in ANSWER_FIELDS:
+        value = fields.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                continue
+            # A column of whole numbers with gaps is one of floats in a table.
+            return str(int(value)) if value == int(value) else repr(value)
+        if isinstance(value, str) and value.strip():
+            # A whole solution holds the answer at its end; a short text is the answer.
+            is_solution = len(value) > 80 or "####" in value or "\\boxed" in value
+            if name == "solution" and not is_solution:
+                continue
+            return final_answer(value) if is_solution else value.strip()
+    return None
+
+
+def _outcome(fields: dict[str, Any]) -> bool | float | None:
+    for name in OUTCOME_FIELDS:
+        value = fields.get(name)
+        if isinstance(value, (bool, int, float)):
+            return value
+    return None

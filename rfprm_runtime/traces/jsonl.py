@@ -1,0 +1,169 @@
+"""JSONL: one JSON object a line. Lines to fields, fields to lines, and files of them as a source.
+
+A bad line becomes an error in its place and never stops the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.traces.formats import Reading
+from rfprm_runtime.traces.record import Place, Record
+from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard
+
+_JSON_KINDS = {list: "array", str: "string", bool: "boolean", type(None): "null"}
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """The fields of a line. Raises :class:`InvalidTrajectoryError` where it has none."""
+    if content.startswith(b"\x1f\x8b"):
+        raise InvalidTrajectoryError("compressed by gzip; unpack the file first")
+    try:
+        # Without its line end: what is cut off would else be missed on a line 2 that is not there.
+        fields = json.loads(content.rstrip(b"\r\n").decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InvalidTrajectoryError(
+            f"not UTF-8: byte {content[error.start]:#04x} at column {error.start}; save the file "
+            "as UTF-8"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise InvalidTrajectoryError(f"not JSON: {error.msg}, column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidTrajectoryError(f"not JSON that can be read: {error}") from None
+    if not isinstance(fields, dict):
+        kind = _JSON_KINDS.get(type(fields), "number")
+        raise InvalidTrajectoryError(
+            f"a JSON {kind}, expected an object with a question and its steps"
+        )
+    return fields
+
+
+def json_line(fields: dict[str, Any]) -> str:
+    """The line of a JSONL file for ``fields``, its line end included; text stays readable.
+
+    NaN and infinite numbers, which Python reads and JSON does not know, become null: a line with
+    one of them in it is lost to most other readers, with all its fields. Raises ``TypeError`` for
+    values that JSON has no form for, such as the dates of a table.
+    """
+    try:
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        fields = _without_odd_numbers(fields)
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and UTF-8 cannot hold
+        text = json.dumps(fields, allow_nan=False)
+    return text + "\n"
+
+
+def _without_odd_numbers(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _without_odd_numbers(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_odd_numbers(item) for item in value]
+    return value
+
+
+class JsonlSource:
+    """A JSONL file. Every line is a row, blank ones included, so row numbers are line numbers."""
+
+    schema = None
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        self._path = path
+        self._num_bytes = path.stat().st_size
+        self._num_bytes_read = 0
+        self._fingerprint: dict[str, Any] | None = None
+
+    def records(self, reading: Reading) -> Iterator[Record]:
+        """Every line that is not blank, lazily."""
+        for number, _, line in self._lines():
+            if line.strip():
+                yield self._record(number, line, reading)
+
+    def share_read(self) -> float | None:
+        """How much of the file :meth:`records` has read so far, in (0, 1]."""
+        return min(1.0, self._num_bytes_read / self._num_bytes) if self._num_bytes_read else None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the file holds. Free once the whole of it was read, else a pass over its bytes."""
+        if self._fingerprint is None:
+            for _ in self._lines():
+                pass
+        assert self._fingerprint is not None
+        return self._fingerprint
+
+    def plan(
+        self, shard_rows: int, *, watched: Sequence[str] = (), on_names: OnNames | None = None
+    ) -> Plan:
+        """Divide the file, in one pass over it. ``on_names`` is called with the field names of each
+        row that may have one of the ``watched``, and its place."""
+        # Most lines spell none of them, and need not be parsed; escapes may spell anything.
+        names = [json.dumps(name, ensure_ascii=False).encode() for name in watched]
+        marks = [rb"\u", rb"\/", *names]
+        starts, num_rows = [], 0
+        for number, offset, line in self._lines():
+            num_rows = number
+            if (number - 1) % shard_rows == 0:
+                starts.append(offset)
+            if on_names is not None and any(mark in line for mark in marks):
+                row = _parse(line)
+                if isinstance(row, dict):
+                    on_names(f"row {number} of the input", list(row))
+        shards = [
+            Shard(index, index * shard_rows, min(shard_rows, num_rows - index * shard_rows), start)
+            for index, start in enumerate(starts)
+        ]
+        return Plan(shards, self.fingerprint())
+
+    def read(self, shard: Shard, reading: Reading) -> Block:
+        records = {}
+        with self._path.open("rb") as file:
+            file.seek(shard.offset)
+            for row in range(shard.start, shard.start + shard.count):
+                line = file.readline()
+                if line.strip():
+                    records[row] = self._record(row + 1, line, reading)
+        return Block(shard, records)
+
+    def count_rows(self) -> int:
+        with self._path.open("rb") as file:
+            return sum(1 for line in file if line.strip())
+
+    def close(self) -> None:
+        pass
+
+    def _record(self, number: int, line: bytes, reading: Reading) -> Record:
+        return Record.of_row(Place(self.name, "line", number), _parse(line), reading)
+
+    def _lines(self) -> Iterator[tuple[int, int, bytes]]:
+        """Number from 1, offset and content of each line."""
+        digest, number, offset = hashlib.sha256(), 0, 0
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                digest.update(line)
+                self._num_bytes_read = offset + len(line)
+                yield number, offset, line
+                offset += len(line)
+        self._fingerprint = {
+            "num_rows": number,
+            "num_bytes": offset,
+            "sha256": digest.hexdigest(),
+        }
+
+
+def _parse(line: bytes) -> dict[str, Any] | InvalidTrajectoryError:
+    try:
+        return parse_object(line)
+    except InvalidTrajectoryError as error:
+        return error

@@ -1,0 +1,130 @@
+"""Where records come from: JSONL and Parquet files, data sets of the Hub.
+
+A new format is a class beside :class:`JsonlSource` and a row in the table of suffixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+from rfprm_runtime.errors import InvalidTrajectoryError, SourceError
+from rfprm_runtime.traces.formats import Reading
+from rfprm_runtime.traces.jsonl import JsonlSource
+from rfprm_runtime.traces.record import Record
+from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard
+from rfprm_runtime.traces.tables import HUB_PREFIX, HubSource, HubStream, ParquetSource
+from rfprm_runtime.types import Trajectory
+
+JSONL_SUFFIXES = (".jsonl", ".json", ".ndjson")
+
+
+class Stream(Protocol):
+    """A source that is read once, from its beginning."""
+
+    name: str
+    """A file's name without its folder, or ``hf://NAME``."""
+
+    def records(self, reading: Reading) -> Iterator[Record]: ...
+
+    def share_read(self) -> float | None:
+        """How much of it ``records`` has read so far, in (0, 1]; None where nobody knows."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Source(Stream, Protocol):
+    """A source that is read more than once and from the middle, in bounded memory."""
+
+    schema: Any
+    """The ``pyarrow.Schema`` of a source with types, else None."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What it holds: another one if a row changes."""
+        ...
+
+    def plan(
+        self, shard_rows: int, *, watched: Sequence[str] = (), on_names: OnNames | None = None
+    ) -> Plan:
+        """Divide it, and know it again: a pass over a file, in which ``on_names`` is called with
+        the field names wherever one of the ``watched`` may be among them, and with the place."""
+        ...
+
+    def read(self, shard: Shard, reading: Reading) -> Block: ...
+
+    def count_rows(self) -> int:
+        """How many records there are; blank lines are none."""
+        ...
+
+
+_FILES: dict[str, Callable[[Path], Source]] = {
+    **dict.fromkeys(JSONL_SUFFIXES, JsonlSource),
+    ".parquet": ParquetSource,
+}
+
+
+def open_source(source: str) -> Source:
+    """A JSONL or Parquet file, or ``hf://NAME``, which is downloaded first; with
+    ``hf://NAME:SPLIT`` for another split than ``train`` and ``hf://NAME@CONFIG:SPLIT`` for another
+    configuration.
+
+    Raises :class:`SourceError` where it cannot be opened.
+    """
+    check_source(source)
+    if source.startswith(HUB_PREFIX):
+        return HubSource(source)
+    return _FILES[Path(source).suffix](Path(source))
+
+
+def open_stream(source: str) -> Stream:
+    """The same, but a data set of the Hub is streamed and not stored."""
+    return HubStream(source) if source.startswith(HUB_PREFIX) else open_source(source)
+
+
+def check_source(source: str) -> None:
+    """Raises :class:`SourceError` where there is no such file, or one of an unknown format."""
+    if source.startswith(HUB_PREFIX):
+        return
+    path = Path(source)
+    if not path.is_file():
+        raise SourceError(
+            f"there is no file {source!r}; data sets of the Hub are spelled hf://NAME"
+        )
+    if path.suffix not in _FILES:
+        raise SourceError(f"{source!r} ends in {path.suffix!r}, expected .jsonl or .parquet")
+
+
+def read_records(source: str, reading: Reading | None = None) -> Iterator[Record]:
+    """Every record of ``source`` (see :func:`open_source`), a row each, in order and lazily."""
+    with closing(open_stream(source)) as stream:
+        yield from stream.records(reading or Reading())
+
+
+def read_traces(source: str, reading: Reading | None = None) -> Iterator[Record]:
+    """The same, with a record for each trace where a row holds several generations."""
+    for record in read_records(source, reading):
+        yield from record.each()
+
+
+def count_rows(source: str) -> int:
+    """How many records a file has, without reading their fields. Raises :class:`SourceError`."""
+    with closing(open_source(source)) as opened:
+        return opened.count_rows()
+
+
+def read_trajectories(path: Path) -> list[Trajectory]:
+    """All trajectories of a file. Raises :class:`InvalidTrajectoryError` at the first bad row."""
+    trajectories = []
+    for record in read_records(str(path), Reading(with_outcome=False)):
+        if isinstance(record.trajectory, InvalidTrajectoryError):
+            raise InvalidTrajectoryError(f"{record.place}: {record.trajectory}")
+        trajectories.append(record.trajectory)
+    return trajectories
+
+
+def example_traces_path() -> Path:
+    """Reasoning traces that come with the package, right ones and wrong ones."""
+    return Path(__file__).parent.parent / "data" / "examples.jsonl"

@@ -1,0 +1,262 @@
+"""Wrong solutions whose first wrong step is known by construction.
+
+A right solution's computations are found by its calculator notes; one is changed, and what
+follows from it is computed again, through the later steps to the answer. Pure and seeded.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fractions import Fraction
+
+from rfprm_runtime.spelled_numbers import NUMBER, to_fraction
+from rfprm_training import TrainingError
+from rfprm_training.arithmetic import evaluate, format_number, misreadings, near_misses
+from rfprm_training.construction.propagation import (
+    NOTE,
+    CorruptedSolution,
+    answer_after,
+    carry_through,
+    corrupted,
+    last_note,
+    propagate,
+)
+from rfprm_training.gsm8k import GoldSolution, strip_notes
+
+_SWAPPED = {"+": "-", "-": "+", "*": "/", "/": "*"}
+
+
+def corrupt(
+    solution: GoldSolution, rng: random.Random, kind_weights: Mapping[str, float]
+) -> CorruptedSolution | None:
+    """One corruption, or None where none can be carried through.
+
+    ``kind_weights`` says how often each kind of :data:`CORRUPTIONS` is tried first; one with weight
+    0, or not named, never is. A corruption
+    counts only when the answer changes, so the trajectory's label is wrong for certain.
+    Raises :class:`TrainingError` for an unknown kind.
+    """
+    unknown = sorted(set(kind_weights) - set(CORRUPTIONS))
+    if unknown:
+        raise TrainingError(f"unknown kinds of error {unknown}, expected {sorted(CORRUPTIONS)}")
+    for kind in _weighted_order(kind_weights, rng):
+        places = list(range(len(solution.steps)))
+        rng.shuffle(places)
+        for place in places:
+            corrupted = CORRUPTIONS[kind](solution, place, rng)
+            if corrupted is not None:
+                return replace(corrupted, kind=kind)
+    return None
+
+
+def _weighted_order(weights: Mapping[str, float], rng: random.Random) -> list[str]:
+    """All kinds with a weight, drawn one after the other without replacement."""
+    # Efraimidis and Spirakis: the largest u^(1/w) first is such a draw.
+    keys = {kind: rng.random() ** (1 / weight) for kind, weight in weights.items() if weight > 0}
+    return sorted(keys, key=lambda kind: -keys[kind])
+
+
+def wrong_result(
+    solution: GoldSolution, place: int, rng: random.Random
+) -> CorruptedSolution | None:
+    """The computation stands as it was, its result is off."""
+    note = last_note(solution.steps[place])
+    if note is None or (value := evaluate(note.group(1))) is None:
+        return None
+    return carry_through(solution, place, note, note.group(1), rng.choice(near_misses(value)))
+
+
+def wrong_operand(
+    solution: GoldSolution, place: int, rng: random.Random
+) -> CorruptedSolution | None:
+    """Another number of the question, or an earlier result, where one operand should be."""
+    note = last_note(solution.steps[place])
+    if note is None:
+        return None
+    operands = list(NUMBER.finditer(note.group(1)))
+    known = _numbers_before(solution, place)
+    if not operands:
+        return None
+    old = rng.choice(operands)
+    others = sorted(known - {to_fraction(match.group()) for match in operands})
+    if not others:
+        return None
+    new = format_number(rng.choice(others))
+    expression = note.group(1)[: old.start()] + new + note.group(1)[old.end() :]
+    return carry_through(solution, place, note, expression, evaluate(expression))
+
+
+def wrong_operator(
+    solution: GoldSolution, place: int, rng: random.Random
+) -> CorruptedSolution | None:
+    """Adds where it should subtract, multiplies where it should divide, or the reverse."""
+    note = last_note(solution.steps[place])
+    if note is None:
+        return None
+    signs = list(re.finditer(r"(?<=[\d.)])\s*([+\-*/])\s*(?=[\d.(])", note.group(1)))
+    if not signs:
+        return None
+    sign = rng.choice(signs)
+    start, end = sign.span(1)
+    expression = note.group(1)[:start] + _SWAPPED[sign.group(1)] + note.group(1)[end:]
+    return carry_through(solution, place, note, expression, evaluate(expression))
+
+
+def skipped_step(
+    solution: GoldSolution, place: int, rng: random.Random
+) -> CorruptedSolution | None:
+    """A step is left out, and a later one uses one of its operands where its result belongs."""
+    note = last_note(solution.steps[place])
+    if note is None or place + 1 >= len(solution.steps):
+        return None
+    result = to_fraction(note.group(2))
+    operands = {to_fraction(match.group()) for match in NUMBER.finditer(note.group(1))}
+    operands.discard(result)
+    choices = sorted(value for value in operands if value is not None)
+    if result is None or not choices:
+        return None
+    steps = propagate(solution.steps[place + 1 :], {result: rng.choice(choices)})
+    if steps is None:
+        return None
+    answer = answer_after(solution, steps[-1:])
+    changed = [i for i, step in enumerate(steps) if step != solution.steps[place + 1 + i]]
+    if answer is None or not changed:
+        return None
+    kept = solution.steps[:place] + tuple(steps)
+    return corrupted(solution, kept, answer, place + changed[0])
+
+
+def misread_quantity(
+    solution: GoldSolution, place: int, rng: random.Random
+) -> CorruptedSolution | None:
+    """A quantity of the question is copied wrong: digits swapped, one lost, or off by a little."""
+    note = last_note(solution.steps[place])
+    if note is None:
+        return None
+    given = {to_fraction(match.group()) for match in NUMBER.finditer(solution.question)}
+    known = _numbers_before(solution, place)
+    operands = [
+        match
+        for match in NUMBER.finditer(note.group(1))
+        if to_fraction(match.group()) in given and len(match.group()) > 1
+    ]
+    if not operands:
+        return None
+    old = rng.choice(operands)
+    others = sorted(misreadings(old.group()) - known)
+    if not others:
+        return None
+    new = format_number(rng.choice(others))
+    expression = note.group(1)[: old.start()] + new + note.group(1)[old.end() :]
+    return carry_through(solution, place, note, expression, evaluate(expression))
+
+
+def contradiction(
+    solution: GoldSolution, place: int, rng: random.Random
+) -> CorruptedSolution | None:
+    """An earlier result is used with another value than it was found to have."""
+    note = last_note(solution.steps[place])
+    if note is None:
+        return None
+    found = {
+        to_fraction(earlier.group(2))
+        for step in solution.steps[:place]
+        for earlier in NOTE.finditer(step)
+    }
+    operands = [
+        match for match in NUMBER.finditer(note.group(1)) if to_fraction(match.group()) in found
+    ]
+    if not operands:
+        return None
+    old = rng.choice(operands)
+    value = to_fraction(old.group())
+    others = [] if value is None else set(near_misses(value)) - _numbers_before(solution, place)
+    if not others:
+        return None
+    new = format_number(rng.choice(sorted(others)))
+    expression = note.group(1)[: old.start()] + new + note.group(1)[old.end() :]
+    return carry_through(solution, place, note, expression, evaluate(expression))
+
+
+def wrong_order(solution: GoldSolution, place: int, rng: random.Random) -> CorruptedSolution | None:
+    """The computation stands as it was; its operations are done in the wrong order."""
+    note = last_note(solution.steps[place])
+    if note is None:
+        return None
+    right = evaluate(note.group(1))
+    plain = note.group(1).replace("(", "").replace(")", "")
+    values = {evaluate(plain), _from_left_to_right(plain)} - {right, None}
+    if not values:
+        return None
+    value = rng.choice(sorted(value for value in values if value is not None))
+    return carry_through(solution, place, note, note.group(1), value)
+
+
+def unit_slip(solution: GoldSolution, place: int, rng: random.Random) -> CorruptedSolution | None:
+    """A conversion by a constant that is another one: 100 minutes to the hour, 10 to the dozen."""
+    note = last_note(solution.steps[place])
+    if note is None:
+        return None
+    given = {to_fraction(match.group()) for match in NUMBER.finditer(solution.question)}
+    constants = [
+        match
+        for match in NUMBER.finditer(note.group(1))
+        if match.group() in _CONVERSIONS and to_fraction(match.group()) not in given
+    ]
+    if not constants:
+        return None
+    old = rng.choice(constants)
+    new = rng.choice(_CONVERSIONS[old.group()])
+    expression = note.group(1)[: old.start()] + new + note.group(1)[old.end() :]
+    return carry_through(solution, place, note, expression, evaluate(expression))
+
+
+_CONVERSIONS = {
+    "60": ("100", "30", "24", "12"),
+    "100": ("10", "1000", "60"),
+    "12": ("10", "24", "52"),
+    "7": ("5", "30", "10"),
+    "24": ("12", "60", "20"),
+    "30": ("7", "12", "60"),
+    "52": ("12", "50", "7"),
+    "365": ("30", "52", "12"),
+    "1000": ("100", "10"),
+    "16": ("12", "10", "8"),
+    "3": ("12", "2", "10"),
+    "4": ("12", "7", "10"),
+    "2": ("3", "4"),
+}
+"""Constants that a solution brings in without the question naming them (60 minutes, 12 months, two
+people of a couple) and what is taken for them by mistake."""
+
+CORRUPTIONS: dict[str, Callable[[GoldSolution, int, random.Random], CorruptedSolution | None]] = {
+    "wrong_result": wrong_result,
+    "wrong_operand": wrong_operand,
+    "wrong_operator": wrong_operator,
+    "skipped_step": skipped_step,
+    "misread_quantity": misread_quantity,
+    "contradiction": contradiction,
+    "wrong_order": wrong_order,
+    "unit_slip": unit_slip,
+}
+
+
+def _numbers_before(solution: GoldSolution, place: int) -> set[Fraction]:
+    text = " ".join((solution.question, *map(strip_notes, solution.steps[:place])))
+    values = (to_fraction(match.group()) for match in NUMBER.finditer(text))
+    return {value for value in values if value}
+
+
+def _from_left_to_right(expression: str) -> Fraction | None:
+    """The value of ``a ∘ b ∘ c`` without brackets where no operation binds tighter than another."""
+    parts = re.split(r"([+\-*/])", expression.replace(" ", ""))
+    value = parts[0]
+    for sign, operand in zip(parts[1::2], parts[2::2], strict=False):
+        result = evaluate(f"({value}){sign}{operand}")
+        if result is None:
+            return None
+        value = f"{result.numerator}/{result.denominator}"
+    return evaluate(value)

@@ -1,0 +1,36 @@
+"""Made-up problems, with traces whose first wrong step is known: chains of sums, following who
+holds what, evaluating expressions, sorting words, closing brackets, telling liars apart.
+
+A problem is a machine: a state, a step that moves it on, a slip that moves it on wrongly. What
+comes after a slip is right by the wrong state, as in the traces of a model. Pure and seeded.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from rfprm_training.construction.procedures.machine import Problem, examples_of
+from rfprm_training.construction.procedures.people import liars, tracking
+from rfprm_training.construction.procedures.signs import brackets, expression
+from rfprm_training.construction.procedures.sums import sums
+from rfprm_training.construction.procedures.words import sorting
+from rfprm_training.example import Example
+
+PROCEDURES: dict[str, Callable[[random.Random], Problem]] = {
+    "tracking": tracking,
+    "expression": expression,
+    "sorting": sorting,
+    "brackets": brackets,
+    "liars": liars,
+    "sums": sums,
+}
+
+
+def procedure_examples(
+    kind: str, group: str, rng: random.Random, *, errors: int, cut_errors: int = 0
+) -> list[Example]:
+    """A right trace, up to ``errors`` wrong ones, and up to ``cut_errors`` more that end with their
+    first wrong step, to one problem of ``kind``, drawn."""
+    problem = PROCEDURES[kind](rng)
+    return examples_of(problem, kind, group, rng, errors=errors, cut_errors=cut_errors)

@@ -1,0 +1,110 @@
+"""Problems about people: who holds what, and who tells the truth."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from rfprm_training.construction.procedures.machine import Move, Problem, State
+
+_NAMES = ("Alice", "Bob", "Claire", "Dave", "Eve", "Fred", "Gertrude", "Hugo", "Ines", "Jack")
+_HELD = {
+    "ball": ("green", "blue", "yellow", "red", "brown", "pink", "white", "black"),
+    "present": ("large", "small", "square", "round", "flat", "heavy", "light", "tall"),
+    "book": ("first", "old", "new", "thick", "thin", "torn", "long", "short"),
+    "card": ("ace", "king", "queen", "seven", "ten", "two", "nine", "five"),
+}
+
+
+def tracking(rng: random.Random) -> Problem:
+    """Who holds what after some have swapped."""
+    count = rng.randint(3, 6)
+    people = sorted(rng.sample(_NAMES, count))
+    thing = rng.choice(sorted(_HELD))
+    start = tuple(rng.sample(_HELD[thing], count))
+    swaps = [tuple(rng.sample(range(count), 2)) for _ in range(rng.randint(3, 5))]
+    asked = rng.randrange(count)
+    shorten = rng.random() < 0.4
+    called = [name[0] if shorten else name for name in people]
+
+    def listed(state: State) -> str:
+        return ", ".join(f"{name}: {item}" for name, item in zip(called, state, strict=True))
+
+    def swapped(state: State, one: int, other: int) -> State:
+        after = list(state)
+        after[one], after[other] = after[other], after[one]
+        return tuple(after)
+
+    def step(pair: tuple[int, ...]) -> Callable[[State], Move]:
+        said = f"{people[pair[0]]} and {people[pair[1]]} swap: "
+        return lambda state: ((after := swapped(state, *pair)), said + listed(after))
+
+    def slip(pair: tuple[int, ...]) -> Callable[[State], Move]:
+        said = f"{people[pair[0]]} and {people[pair[1]]} swap: "
+        third = rng.choice([i for i in range(count) if i not in pair])
+        kind = rng.randrange(3)
+
+        def move(state: State) -> Move:
+            if kind == 0:  # forgotten
+                after = state
+            elif kind == 1:  # with somebody else
+                after = swapped(state, pair[0], third)
+            else:  # one gives and gets nothing
+                after = list(state)
+                after[pair[0]] = state[pair[1]]
+                after = tuple(after)
+            return after, said + listed(after)
+
+        return move
+
+    opening = "At the start: " + listed(start)
+    holds = ", ".join(f"{n} has the {item} {thing}" for n, item in zip(people, start, strict=True))
+    told = ". Then, ".join(f"{people[a]} and {people[b]} swap" for a, b in swaps)
+    options = ", ".join(f"({chr(65 + i)}) {item} {thing}" for i, item in enumerate(start))
+    return Problem(
+        f"{', '.join(people)} each hold a {thing}. At the start, {holds}. First, {told}. At the "
+        f"end, which {thing} does {people[asked]} have?\nOptions: {options}",
+        start,
+        [lambda state: (state, opening), *map(step, swaps)],
+        [lambda state: None, *map(slip, swaps)],
+        lambda state: (
+            f"At the end {people[asked]} has the {state[asked]} {thing}. "
+            f"So the answer is ({chr(65 + start.index(state[asked]))})."
+        ),
+    )
+
+
+def liars(rng: random.Random) -> Problem:
+    """Who tells the truth, if each speaks of the one before."""
+    people = rng.sample(_NAMES, rng.randint(4, 7))
+    truthful = rng.random() < 0.5
+    claims = [rng.random() < 0.5 for _ in people[1:]]
+    verb = {True: "tells the truth", False: "lies"}
+
+    def step(index: int, flipped: bool) -> Callable[[State], Move]:
+        before, name, claim = people[index], people[index + 1], claims[index]
+
+        def move(state: State) -> Move:
+            known, after = state, (state == claim) != flipped
+            text = (
+                f"({index + 2}) {name} says {before} {verb[claim]}. Since we know from "
+                f"({index + 1}) that {before} {verb[known]}, {name} {verb[after]}."
+            )
+            return after, text
+
+        return move
+
+    first = f"(1) {people[0]} {verb[truthful]}."
+    told = " ".join(
+        f"{name} says {before} {verb[claim]}."
+        for before, name, claim in zip(people, people[1:], claims, strict=False)
+    )
+    wrong_first = f"(1) {people[0]} {verb[not truthful]}."
+    places = range(len(claims))
+    return Problem(
+        f"{first[4:]} {told} Does {people[-1]} tell the truth?",
+        truthful,
+        [lambda state: (state, first), *(step(i, False) for i in places)],
+        [lambda state: (not state, wrong_first), *(step(i, True) for i in places)],
+        lambda state: f"{people[-1]} {verb[state]}. So the answer is {'yes' if state else 'no'}.",
+    )

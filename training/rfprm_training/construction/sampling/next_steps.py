@@ -1,0 +1,167 @@
+"""What a small model would write next, after the beginning of a right solution.
+
+Each sampled step is graded by the verifier against the right solution, and gives a trajectory that
+ends with it: an error as models make them, or a right step in other words. Knows no tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import Field
+
+from rfprm_export.checkpoint import FolderBase, GgufBase
+from rfprm_runtime.types import Trajectory
+from rfprm_training import TrainingError
+from rfprm_training.example import UNKNOWN, Example
+from rfprm_training.gsm8k import GoldSolution, read_rows, strip_notes
+from rfprm_training.labelling.verifier import grade_next_step
+from rfprm_training.resumable import ResumableLines
+from rfprm_training.settings import Section
+
+
+class SamplingConfig(Section):
+    base: GgufBase | FolderBase = Field(discriminator="kind")
+    """The model that writes."""
+    num_questions: int = Field(gt=0)
+    places_per_question: int = Field(default=2, gt=0)
+    """Beginnings of each solution, drawn."""
+    samples_per_place: int = Field(default=4, gt=0)
+    temperature: float = Field(default=0.8, gt=0)
+    max_step_tokens: int = Field(default=48, gt=0)
+    num_demonstrations: int = Field(default=4, gt=0)
+    """Solved questions that the model is shown first; they are used for nothing else."""
+    batch_size: int = Field(default=8, gt=0)
+    """Beginnings that are continued at once."""
+    seed: int = 0
+
+
+class Sampler(Protocol):
+    """Continues texts to the end of the line; :class:`.model.LineSampler` is one."""
+
+    def __call__(self, texts: Sequence[str], seed: int) -> list[list[str]]: ...
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The first ``num_steps`` steps of a right solution."""
+
+    solution: GoldSolution
+    num_steps: int
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        return tuple(strip_notes(step) for step in self.solution.steps[: self.num_steps])
+
+    @property
+    def text(self) -> str:
+        return "\n".join((f"Question: {self.solution.question}", "Solution:", *self.steps, ""))
+
+
+def draw_beginnings(solutions: Iterable[GoldSolution], config: SamplingConfig) -> list[Beginning]:
+    """Of the first ``num_questions`` solutions, each at places drawn by its own generator."""
+    found = []
+    for solution in list(solutions)[: config.num_questions]:
+        rng = random.Random(f"{config.seed} {solution.question}")
+        count = min(config.places_per_question, len(solution.steps))
+        places = sorted(rng.sample(range(len(solution.steps)), count))
+        found += [Beginning(solution, place) for place in places]
+    return found
+
+
+def demonstrations(solutions: Sequence[GoldSolution]) -> str:
+    """Solved questions as the model is shown them."""
+    shown = [Beginning(solution, len(solution.steps)).text for solution in solutions]
+    return "".join(f"{text}\n" for text in shown)
+
+
+def sample_file(
+    solutions: Sequence[GoldSolution],
+    output: Path,
+    config: SamplingConfig,
+    open_sampler: Callable[[str], Sampler],
+    *,
+    source: str,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Write a line for each beginning, with its question, its steps and what was sampled; the
+    number of lines.
+
+    ``open_sampler`` gets the demonstrations. Goes on where it was stopped, and what a batch gives
+    depends on nothing before it. Raises :class:`~rfprm_training.TrainingError` where ``output``
+    exists, or was begun with other solutions or settings, and ``overwrite`` is not given.
+    """
+    shown, rest = solutions[: config.num_demonstrations], solutions[config.num_demonstrations :]
+    beginnings = draw_beginnings(rest, config)
+    key = {
+        "source": source,
+        "texts_sha256": _digest([demonstrations(shown), *(b.text for b in beginnings)]),
+        **config.model_dump(mode="json"),
+    }
+    with ResumableLines(output, key, overwrite=overwrite) as lines:
+        first = lines.num_lines // config.batch_size * config.batch_size
+        sampler = open_sampler(demonstrations(shown)) if first < len(beginnings) else None
+        for start in range(first, len(beginnings), config.batch_size):
+            assert sampler is not None
+            batch = beginnings[start : start + config.batch_size]
+            sampled = sampler([beginning.text for beginning in batch], config.seed + start)
+            written = lines.num_lines - start  # of a batch that a kill has torn
+            for beginning, steps in list(zip(batch, sampled, strict=True))[written:]:
+                row = NextSteps(beginning.solution.question, beginning.steps, tuple(steps))
+                lines.write(json.dumps(vars(row), ensure_ascii=False) + "\n")
+            on_progress(start + len(batch), len(beginnings))
+        lines.finish()
+    return len(beginnings)
+
+
+def _digest(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class NextSteps:
+    """A line of the file."""
+
+    question: str
+    steps: tuple[str, ...]
+    """What was there."""
+    sampled: tuple[str, ...]
+    """What might come next, as the model has it."""
+
+
+def read_next_steps(path: Path) -> Iterator[NextSteps]:
+    """Raises :class:`~rfprm_training.TrainingError` naming a bad line."""
+    for number, row in enumerate(read_rows(path), start=1):
+        try:
+            yield NextSteps(row["question"], tuple(row["steps"]), tuple(row["sampled"]))
+        except (KeyError, TypeError) as error:
+            raise TrainingError(
+                f"{path}, line {number} holds no sampled steps: {type(error).__name__}: {error}"
+            ) from None
+
+
+def graded_examples(row: NextSteps, solution: GoldSolution, group: str) -> Iterator[Example]:
+    """A trajectory for each different sampled step of which the verifier knows something; of the
+    whole nothing is known. What the solution itself says is left out."""
+    reference = [strip_notes(step) for step in solution.steps]
+    for step in dict.fromkeys(text.strip() for text in row.sampled):
+        if not step or step in reference:
+            continue
+        grade = grade_next_step(row.question, step, before=row.steps, references=[reference])
+        if not math.isnan(grade.grade):
+            trajectory = Trajectory(
+                question=row.question, steps=(*row.steps, step), source="sampled"
+            )
+            labels = (*(1.0,) * len(row.steps), grade.grade)
+            yield Example(trajectory, labels, UNKNOWN, group, "next_step")

@@ -1,0 +1,144 @@
+"""Best-of-N curves: what picking by a score is worth, beside chance, majority and oracle. Exact
+over all subsets of N solutions to a question, where that has a closed form. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_training.evaluation.metrics import Estimate, Flags, Groups, Scores
+
+_MAJORITY_DRAWS = 200
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Share of questions answered right with N solutions to each; 95 % intervals over questions."""
+
+    n: int
+    picked: Estimate
+    random: Estimate
+    majority: Estimate | None
+    oracle: Estimate
+    gap_recovered: Estimate
+    num_questions: int
+
+
+def best_of_n_curve(
+    scores: Scores,
+    right: Flags,
+    groups: Groups,
+    *,
+    answers: Sequence[str | None] | None = None,
+    sizes: Sequence[int] = (2, 4, 8, 16),
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> list[CurvePoint]:
+    """A point for each size that some question has enough solutions for.
+
+    Picked, random and oracle are expectations over all subsets of N; majority vote (needs
+    ``answers``) is the mean of 200 seeded subsets, ties broken evenly.
+    """
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    points = []
+    for n in sizes:
+        enough = [rows for rows in members if len(rows) >= n]
+        if not enough:
+            continue
+        rng = np.random.default_rng([seed, n])
+        picked = np.array([picked_right(scores[rows], right[rows], n) for rows in enough])
+        random = np.array([right[rows].mean() for rows in enough])
+        oracle = np.array([any_right(right[rows], n) for rows in enough])
+        votes = None
+        if answers is not None:
+            votes = np.array(
+                [
+                    majority_right([answers[int(i)] for i in rows], right[rows], n, rng)
+                    for rows in enough
+                ]
+            )
+        draws = rng.integers(0, len(enough), (num_resamples, len(enough)))
+        points.append(
+            CurvePoint(
+                n=n,
+                picked=_estimate(picked, draws),
+                random=_estimate(random, draws),
+                majority=None if votes is None else _estimate(votes, draws),
+                oracle=_estimate(oracle, draws),
+                gap_recovered=_gap(picked, random, oracle, draws),
+                num_questions=len(enough),
+            )
+        )
+    return points
+
+
+def picked_right(scores: Scores, right: Flags, n: int) -> float:
+    """Chance that the highest score of a random subset of n is a right one; among ties each is as
+    likely."""
+    total = comb(len(scores), n)
+    expected, above = 0.0, 0
+    for value in np.unique(scores)[::-1]:
+        tied = scores == value
+        count = int(tied.sum())
+        # Subsets whose best is one of these: none of those above, and not only those below.
+        left = len(scores) - above
+        chance = (comb(left, n) - comb(left - count, n)) / total
+        expected += chance * float(right[tied].mean())
+        above += count
+    return expected
+
+
+def any_right(right: Flags, n: int) -> float:
+    """Chance that a random subset of n holds a right one."""
+    wrong = int((~right).sum())
+    return 1 - comb(wrong, n) / comb(len(right), n)
+
+
+def majority_right(
+    answers: Sequence[str | None], right: Flags, n: int, rng: np.random.Generator
+) -> float:
+    """Mean over random subsets of n: whether the most frequent answer is right. A solution without
+    an answer has no vote; where nobody votes, nothing is right."""
+    total = 0.0
+    for _ in range(_MAJORITY_DRAWS):
+        chosen = rng.choice(len(answers), n, replace=False)
+        votes: dict[str, list[bool]] = {}
+        for index in chosen:
+            answer = answers[index]
+            if answer is not None:
+                votes.setdefault(answer, []).append(bool(right[index]))
+        most = max(map(len, votes.values()), default=0)
+        leaders = [v for v in votes.values() if len(v) == most]
+        if leaders:
+            total += float(np.mean([np.mean(leader) for leader in leaders]))
+    return total / _MAJORITY_DRAWS
+
+
+def _estimate(values: NDArray[np.float64], draws: NDArray[np.int64]) -> Estimate:
+    low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
+    return Estimate(float(values.mean()), float(low), float(high))
+
+
+def _gap(
+    picked: NDArray[np.float64],
+    random: NDArray[np.float64],
+    oracle: NDArray[np.float64],
+    draws: NDArray[np.int64],
+) -> Estimate:
+    def recovered(p: float, r: float, o: float) -> float:
+        return (p - r) / (o - r) if o > r else float("nan")
+
+    resampled = [
+        recovered(picked[rows].mean(), random[rows].mean(), oracle[rows].mean()) for rows in draws
+    ]
+    low, high = (
+        np.nanquantile(resampled, [0.025, 0.975])
+        if np.isfinite(resampled).any()
+        else (float("nan"),) * 2
+    )
+    value = recovered(picked.mean(), random.mean(), oracle.mean())
+    return Estimate(float(value), float(low), float(high))

@@ -1,0 +1,162 @@
+"""Temperature scaling of a checkpoint's scores, where it helps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_export.checkpoint import CHECKPOINT_NAME, read_checkpoint
+from rfprm_runtime.manifest import Calibration, Readout
+from rfprm_runtime.types import TrajectoryScore
+from rfprm_runtime.whole_files import write_whole
+from rfprm_training import TrainingError
+from rfprm_training.evaluation.cross_validation import read_out_of_fold
+from rfprm_training.evaluation.held_out import held_out_examples, open_scorer
+from rfprm_training.evaluation.set_figures import cross_fitted_calibration
+from rfprm_training.evaluation.set_formats import read_evaluation_set
+from rfprm_training.evaluation.step_metrics import calibration, fit_temperature
+from rfprm_training.example import Example
+from rfprm_training.learning.config import read_config
+from rfprm_training.learning.run_folder import CONFIG_NAME
+
+_MIN_SCORES = 100
+Kind = Literal["step", "trajectory"]
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """What temperature scaling does to one kind of score, judged by cross-fitting."""
+
+    kind: Kind
+    num_scores: int
+    ece_before: float
+    ece_after: float
+    """Of scores calibrated with what was fitted on the other half of the questions."""
+    fitted: Calibration
+
+    @property
+    def helps(self) -> bool:
+        return self.ece_after < self.ece_before
+
+
+@dataclass
+class KnownScores:
+    """Trajectories with labels, and what a PRM that was not trained on them says."""
+
+    examples: list[Example] = field(default_factory=list)
+    scores: list[TrajectoryScore] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+    def add(
+        self, examples: Sequence[Example], scores: Sequence[TrajectoryScore], source: str
+    ) -> None:
+        self.examples += examples
+        self.scores += scores
+        self.sources.append(source)
+
+
+def collect_scores(
+    checkpoint: Path, on: Sequence[str], *, folds: Path | None = None, held_out: bool = False
+) -> dict[Kind, KnownScores]:
+    """What there is to fit on: evaluation sets for steps and trajectories, out-of-fold scores for
+    trajectories, the constructed trajectories that the run held out for steps.
+
+    Raises :class:`TrainingError` where nothing is named, or something cannot be read.
+    """
+    found: dict[Kind, KnownScores] = {"step": KnownScores(), "trajectory": KnownScores()}
+    pairs = [] if folds is None else list(read_out_of_fold(folds))
+    if pairs:
+        examples, scores = (list(part) for part in zip(*pairs, strict=True))
+        found["trajectory"].add(examples, scores, "out-of-fold solutions")
+    both: tuple[Kind, ...] = ("step", "trajectory")
+    sets = [(spec, read_evaluation_set(spec), both) for spec in on]
+    if held_out:
+        _, constructed = held_out_examples(read_config(checkpoint / CONFIG_NAME))
+        sets.append(("held-out constructed trajectories", constructed, ("step",)))
+    with open_scorer(checkpoint) as scorer:
+        for name, examples, kinds in sets:
+            trajectories = [example.trajectory for example in examples]
+            scores = scorer.score_batch(trajectories, overflow="window", show_progress_bar=True)
+            for kind in kinds:
+                found[kind].add(examples, scores, name)
+    if not any(known.examples for known in found.values()):
+        raise TrainingError("name what to fit on: --on, --folds or --held-out")
+    return found
+
+
+def fit_calibration(
+    kind: Kind,
+    examples: Sequence[Example],
+    scores: Sequence[TrajectoryScore],
+    *,
+    fitted_on: str,
+) -> CalibrationResult | None:
+    """Fit on every known label of ``kind``; None where there are fewer than 100, labels of one kind
+    alone, or scores that do not rise with the labels."""
+    values, right, groups = _labelled(kind, examples, scores)
+    if len(values) < _MIN_SCORES:
+        return None
+    crossed = cross_fitted_calibration(values, right, groups)
+    if crossed is None:
+        return None
+    clipped = np.clip(values, 1e-6, 1 - 1e-6)
+    temperature, bias = fit_temperature(np.log(clipped / (1 - clipped)), right)
+    before, after = calibration(values, right), calibration(crossed, right)
+    assert before is not None  # there are more than a calibration needs
+    assert after is not None
+    text = (
+        f"{len(values)} scores of {fitted_on}: ECE {before.ece:.3f} before, {after.ece:.3f} after"
+    )
+    fitted = Calibration(temperature=temperature, bias=bias, fitted_on=text)
+    return CalibrationResult(kind, len(values), before.ece, after.ece, fitted)
+
+
+def _labelled(
+    kind: Kind, examples: Sequence[Example], scores: Sequence[TrajectoryScore]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], list[str]]:
+    rows: list[tuple[float, float, str]] = []
+    for example, score in zip(examples, scores, strict=True):
+        if kind == "step":
+            pairs = zip(score.step_scores.tolist(), example.step_labels, strict=True)
+            rows += [(s, label, example.group) for s, label in pairs]
+        elif score.trajectory_score is not None:
+            rows.append((score.trajectory_score, example.trajectory_label, example.group))
+    known = [row for row in rows if not math.isnan(row[1])]
+    return (
+        np.array([score for score, _, _ in known], dtype=np.float64),
+        np.array([label >= 0.5 for _, label, _ in known], dtype=np.bool_),
+        [group for _, _, group in known],
+    )
+
+
+def write_calibration(folder: Path, results: Sequence[CalibrationResult]) -> None:
+    """Put what helps into ``checkpoint.json``."""
+    checkpoint = read_checkpoint(folder)
+    changes: dict[str, Any] = {}
+    for result in results:
+        name = f"{result.kind}_readout"
+        readout: Readout | None = getattr(checkpoint, name)
+        if readout is None or not result.helps:
+            continue
+        changes[name] = readout.model_copy(update={"calibration": result.fitted})
+    write_whole(folder / CHECKPOINT_NAME, checkpoint.model_copy(update=changes).to_json())
+
+
+def refuse_calibrated(folder: Path) -> None:
+    """Raises :class:`TrainingError` where ``folder`` is no checkpoint, or is calibrated already: a
+    second calibration would be fitted on scores that the first has moved."""
+    if not (folder / CHECKPOINT_NAME).is_file():
+        raise TrainingError(f"{folder} is no checkpoint; an artifact takes its checkpoint's")
+    checkpoint = read_checkpoint(folder)
+    for readout in (checkpoint.step_readout, checkpoint.trajectory_readout):
+        if readout is not None and readout.calibration is not None:
+            raise TrainingError(
+                f"{folder} is calibrated already ({readout.calibration.fitted_on}); remove "
+                f"'calibration' from its {CHECKPOINT_NAME} to fit anew"
+            )

@@ -1,0 +1,164 @@
+"""A recipe judged on real solutions, none of them by a PRM that was trained on its question.
+
+For each fold of the questions a PRM is trained on the others; the scores of what each held out,
+together, say what the recipe is worth. The PRM that is shipped may then be trained on all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from rfprm_export.checkpoint import CHECKPOINT_NAME
+from rfprm_runtime.types import Trajectory, TrajectoryScore
+from rfprm_runtime.whole_files import write_whole
+from rfprm_training import TrainingError
+from rfprm_training.evaluation.held_out import (
+    RankingReport,
+    held_out_examples,
+    open_scorer,
+    rank_by_every_score,
+)
+from rfprm_training.evaluation.set_figures import cross_fitted_calibration
+from rfprm_training.evaluation.step_metrics import Calibration, calibration
+from rfprm_training.example import UNKNOWN, Example
+from rfprm_training.gsm8k import read_rows
+from rfprm_training.learning.config import DataConfig, TrainingConfig, read_config
+from rfprm_training.learning.dataset import hash_data_files
+from rfprm_training.learning.model_card import FOLDS_NAME
+from rfprm_training.learning.run_folder import CONFIG_NAME, check_recorded_data
+from rfprm_training.learning.trainer import Trainer
+
+SCORES_NAME = "out_of_fold.jsonl"
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What the scores of all folds together are worth."""
+
+    num_folds: int
+    num_solutions: int
+    num_questions: int
+    rankings: dict[str, RankingReport]
+    outcome_calibration: Calibration | None
+    """Of the trajectory score as it is; None where there are too few solutions."""
+    outcome_calibration_fitted: Calibration | None
+    """After temperature scaling, fitted on one half of the questions and judged on the other; None
+    where the scores do not follow the outcomes."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def cross_validate(
+    config_path: Path, folder: Path, *, cache: Path | None = None, device: str = "auto"
+) -> CrossValidation:
+    """Train a PRM for each fold, in folders below ``folder``, and judge what they held out.
+
+    Running it again goes on where it was stopped. Raises :class:`TrainingError` where the config
+    has no folds, or ``folder`` holds the folds of another one or of other data.
+    """
+    config = read_config(config_path)
+    if not isinstance(config.data, DataConfig) or config.data.model_solutions is None:
+        raise TrainingError(
+            f"{config_path} has no real solutions to divide into folds: set data.model_solutions"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    cache = cache or folder / "activations"
+    files = hash_data_files(config.data)
+    examples: list[Example] = []
+    scores: list[TrajectoryScore] = []
+    for fold in range(config.data.num_folds):
+        of_fold = _write_fold_config(config, config_path, fold, folder)
+        run = folder / f"fold-{fold}"
+        if (run / CONFIG_NAME).is_file() and read_config(run / CONFIG_NAME) != read_config(of_fold):
+            raise TrainingError(
+                f"{run} holds a run of another config; choose another folder, or remove it"
+            )
+        check_recorded_data(run, files)
+        if not (run / CHECKPOINT_NAME).is_file():
+            Trainer(of_fold, run, cache=cache, device=device).run()
+        if not (run / SCORES_NAME).is_file():
+            _write_scores(run / SCORES_NAME, *_score_held_out(run, read_config(of_fold)))
+        for example, score in read_out_of_fold(run):
+            examples.append(example)
+            scores.append(score)
+    _write_scores(folder / SCORES_NAME, examples, scores)
+    found = summarise_folds(examples, scores, num_folds=config.data.num_folds)
+    write_whole(folder / FOLDS_NAME, json.dumps(found.as_dict(), indent=2) + "\n")
+    return found
+
+
+def _write_fold_config(config: TrainingConfig, config_path: Path, fold: int, folder: Path) -> Path:
+    data = config.data.model_copy(update={"held_out_fold": fold})
+    base = config.base
+    if base.kind == "folder":
+        # A relative path is relative to the config, which lies elsewhere now.
+        base = base.model_copy(update={"path": str((config_path.parent / base.path).resolve())})
+    changed = config.model_copy(update={"data": data, "base": base})
+    path = folder / f"fold-{fold}.toml"
+    content = changed.model_dump(mode="json", exclude_none=True)
+    write_whole(path, tomli_w.dumps(content))
+    return path
+
+
+def _score_held_out(
+    run: Path, config: TrainingConfig
+) -> tuple[list[Example], list[TrajectoryScore]]:
+    examples, _ = held_out_examples(config)
+    with open_scorer(run) as scorer:
+        return examples, scorer.score_batch([e.trajectory for e in examples])
+
+
+def summarise_folds(
+    examples: Sequence[Example], scores: Sequence[TrajectoryScore], *, num_folds: int
+) -> CrossValidation:
+    """All figures from the scores of what was held out. Pure."""
+    right = np.array([example.trajectory_label > 0.5 for example in examples])
+    values = np.array([score.trajectory_score for score in scores], dtype=np.float64)
+    groups = [example.group for example in examples]
+    fitted = cross_fitted_calibration(values, right, groups)
+    return CrossValidation(
+        num_folds=num_folds,
+        num_solutions=len(examples),
+        num_questions=len(set(groups)),
+        rankings=rank_by_every_score(examples, scores),
+        outcome_calibration=calibration(values, right),
+        outcome_calibration_fitted=None if fitted is None else calibration(fitted, right),
+    )
+
+
+def _write_scores(
+    path: Path, examples: Sequence[Example], scores: Sequence[TrajectoryScore]
+) -> None:
+    rows = (
+        {
+            "group": example.group,
+            "trajectory": example.trajectory.model_dump(mode="json"),
+            "outcome": example.trajectory_label,
+            "step_scores": score.step_scores.tolist(),
+            "trajectory_score": score.trajectory_score,
+            "reward": score.reward,
+            "num_tokens": score.num_tokens,
+        }
+        for example, score in zip(examples, scores, strict=True)
+    )
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_out_of_fold(folder: Path) -> Iterator[tuple[Example, TrajectoryScore]]:
+    """Solutions with their outcome (nothing is known of their steps) and the scores of the PRM that
+    was not trained on their question; of all folds or, in its own folder, of one. Raises
+    :class:`TrainingError` where there are none."""
+    for row in read_rows(folder / SCORES_NAME):
+        trajectory = Trajectory(**row["trajectory"])
+        steps = (UNKNOWN,) * len(trajectory.steps)
+        names = ("step_scores", "trajectory_score", "reward", "num_tokens")
+        score = TrajectoryScore(**{name: row[name] for name in names})
+        yield Example(trajectory, steps, row["outcome"], row["group"], "sampled", True), score

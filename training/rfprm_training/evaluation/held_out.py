@@ -1,0 +1,206 @@
+"""What a PRM is worth on data it was not trained on, for any checkpoint or artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_export.checkpoint import CHECKPOINT_NAME, load_prm
+from rfprm_runtime.backends.torch import TorchBackend, build_network
+from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.types import TrajectoryScore
+from rfprm_training import TrainingError
+from rfprm_training.evaluation.metrics import (
+    BestOfN,
+    Estimate,
+    FirstError,
+    auc,
+    best_of_n,
+    bootstrap,
+    first_error_accuracy,
+    within_group_auc,
+)
+from rfprm_training.evaluation.step_metrics import (
+    Calibration,
+    calibration,
+    cross_fitted_first_error,
+)
+from rfprm_training.learning.config import TrainingConfig
+from rfprm_training.learning.dataset import Example, build_examples
+
+SCORE_KINDS = ("reward", "trajectory_score", "mean_step_score", "shorter_is_better")
+
+
+@dataclass(frozen=True)
+class RankingReport:
+    """How one way to score ranks real solutions."""
+
+    auc: Estimate
+    auc_within_question: Estimate
+    best_of_n: BestOfN
+    gap_recovered: Estimate
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that ``rfprm evaluate`` prints."""
+
+    num_solutions: int
+    num_questions: int
+    rankings: dict[str, RankingReport]
+    """Of real solutions; empty where none were held out."""
+    num_constructed: int
+    first_error: FirstError
+    """With the thresholds below."""
+    first_error_at_half: FirstError
+    """With a threshold of 0.5."""
+    thresholds: tuple[float, float]
+    """The lowest and the highest of ten, each chosen on nine tenths of the questions and used on
+    the others."""
+    first_error_by_kind: dict[str, float]
+    """Share of each kind of error that is located, with the same thresholds."""
+    step_calibration: Calibration | None
+    """None where too few steps are known."""
+    constructed_auc_within_question: Estimate
+
+    def as_dict(self) -> dict[str, Any]:
+        f1 = {"first_error_f1": self.first_error.f1}
+        return {**asdict(self), **f1, "first_error_at_half_f1": self.first_error_at_half.f1}
+
+
+def open_scorer(path: Path) -> Scorer:
+    """A checkpoint scores by the reference network, an artifact by its own backend."""
+    if not (path / CHECKPOINT_NAME).is_file():
+        return Scorer.load(path)
+    prm = load_prm(path)
+    encoder = TrajectoryEncoder(
+        prm.tokenizer, prm.manifest.prompt, vocab_size=prm.manifest.backbone.vocab_size
+    )
+    network = build_network(prm.manifest.backbone, prm.manifest.head, prm.weights)
+    return Scorer(prm.manifest, encoder, TorchBackend(network))
+
+
+def evaluate_scorer(
+    scorer: Scorer, config: TrainingConfig, *, show_progress_bar: bool = False
+) -> Evaluation:
+    """Score what ``config`` held out of training, and nothing else.
+
+    Raises :class:`TrainingError` where it held out no constructed trajectory.
+    """
+    sampled, constructed = held_out_examples(config)
+    if not constructed:
+        raise TrainingError(
+            "the config holds out no data to evaluate on: set data.num_constructed_held_out, and "
+            "data.held_out_fold for real solutions"
+        )
+    scores = scorer.score_batch(
+        [example.trajectory for example in (*sampled, *constructed)],
+        show_progress_bar=show_progress_bar,
+    )
+    return summarise(sampled, scores[: len(sampled)], constructed, scores[len(sampled) :])
+
+
+def held_out_examples(config: TrainingConfig) -> tuple[list[Example], list[Example]]:
+    """What was kept out of training: real solutions, and constructed trajectories."""
+    examples = [e for e in build_examples(config.data, config.seed) if e.held_out]
+    sampled = [example for example in examples if example.kind == "sampled"]
+    return sampled, [e for e in examples if e.kind not in ("sampled", "reworded")]
+
+
+def summarise(
+    sampled: Sequence[Example],
+    sampled_scores: Sequence[TrajectoryScore],
+    constructed: Sequence[Example],
+    constructed_scores: Sequence[TrajectoryScore],
+) -> Evaluation:
+    """All figures from scored held-out examples. Pure."""
+    first_errors = [example.first_error for example in constructed]
+    questions = [example.group for example in constructed]
+    step_scores = [score.step_scores for score in constructed_scores]
+    found, thresholds = cross_fitted_first_error(step_scores, first_errors, questions)
+    kinds = sorted({example.kind for example in constructed} - {"gold"})
+    return Evaluation(
+        num_solutions=len(sampled),
+        num_questions=len({example.group for example in sampled}),
+        rankings=rank_by_every_score(sampled, sampled_scores) if sampled else {},
+        num_constructed=len(constructed),
+        first_error=found,
+        first_error_at_half=first_error_accuracy(step_scores, first_errors),
+        thresholds=(float(thresholds.min()), float(thresholds.max())),
+        first_error_by_kind={
+            kind: _located(kind, constructed, constructed_scores, thresholds) for kind in kinds
+        },
+        step_calibration=_step_calibration(constructed, constructed_scores),
+        constructed_auc_within_question=bootstrap(
+            within_group_auc,
+            _score_by("reward", constructed, constructed_scores),
+            _outcomes(constructed),
+            _group_ids(constructed),
+        ),
+    )
+
+
+def rank_by_every_score(
+    examples: Sequence[Example], scores: Sequence[TrajectoryScore]
+) -> dict[str, RankingReport]:
+    """How each of :data:`SCORE_KINDS` ranks solutions with known outcomes. Pure."""
+    right, groups = _outcomes(examples), _group_ids(examples)
+    return {
+        kind: _ranking(_score_by(kind, examples, scores), right, groups) for kind in SCORE_KINDS
+    }
+
+
+def _ranking(scores: Any, right: Any, groups: Any) -> RankingReport:
+    return RankingReport(
+        auc=bootstrap(lambda s, r, g: auc(s, r), scores, right, groups),
+        auc_within_question=bootstrap(within_group_auc, scores, right, groups),
+        best_of_n=best_of_n(scores, right, groups),
+        gap_recovered=bootstrap(
+            lambda s, r, g: best_of_n(s, r, g).gap_recovered, scores, right, groups
+        ),
+    )
+
+
+def _score_by(kind: str, examples: Sequence[Example], scores: Sequence[TrajectoryScore]) -> Any:
+    if kind == "shorter_is_better":  # the baseline that reads difficulty off the length
+        return np.array([-float(score.num_tokens) for score in scores])
+    if kind == "mean_step_score":
+        return np.array([float(score.step_scores.mean()) for score in scores])
+    return np.array([float(getattr(score, kind)) for score in scores])
+
+
+def _outcomes(examples: Sequence[Example]) -> Any:
+    return np.array([example.trajectory_label > 0.5 for example in examples])
+
+
+def _group_ids(examples: Sequence[Example]) -> Any:
+    return np.unique([example.group for example in examples], return_inverse=True)[1]
+
+
+def _step_calibration(
+    examples: Sequence[Example], scores: Sequence[TrajectoryScore]
+) -> Calibration | None:
+    claimed = np.concatenate([score.step_scores for score in scores]).astype(np.float64)
+    labels = np.concatenate([example.step_labels for example in examples])
+    known = ~np.isnan(labels)
+    return calibration(claimed[known], labels[known] > 0.5)
+
+
+def _located(
+    kind: str,
+    examples: Sequence[Example],
+    scores: Sequence[TrajectoryScore],
+    thresholds: NDArray[np.float64],
+) -> float:
+    located = [
+        first_error_accuracy([score.step_scores], [e.first_error], float(threshold))
+        for e, score, threshold in zip(examples, scores, thresholds, strict=True)
+        if e.kind == kind
+    ]
+    return float(np.mean([found.wrong_located for found in located]))

@@ -1,0 +1,122 @@
+"""Evaluation sets with human or verified marks, read into examples.
+
+A step label is 1 (right), 0 (wrong) or NaN (not marked); formats as their authors publish them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.traces.sources import read_records, read_traces
+from rfprm_runtime.types import Trajectory
+from rfprm_training import DataError, TrainingError
+from rfprm_training.example import UNKNOWN, Example
+from rfprm_training.rewarded import question_key, read_rewarded
+
+
+def processbench(row: Mapping[str, Any]) -> Iterator[Example]:
+    """ProcessBench (arXiv 2412.06559): ``problem``, ``steps``, ``label`` (first wrong step from 0,
+    -1 where there is none), ``final_answer_correct``."""
+    correct = row.get("final_answer_correct")
+    yield _first_error_example(
+        row["problem"], row["steps"], _none_if(row["label"], -1), "processbench", correct
+    )
+
+
+def big_bench_mistake(row: Mapping[str, Any]) -> Iterator[Example]:
+    """BIG-Bench-Mistake (arXiv 2311.08516): ``input``, ``steps``, ``mistake_index`` (from 0, null
+    where there is none), ``answer`` and ``target``."""
+    outcome = None if "target" not in row else row["answer"] == row["target"]
+    yield _first_error_example(
+        row["input"], row["steps"], row["mistake_index"], "big_bench_mistake", outcome
+    )
+
+
+def prmbench(row: Mapping[str, Any]) -> Iterator[Example]:
+    """PRMBench (arXiv 2501.03124): a right process and one with ``error_steps`` (from 1)."""
+    kind = str(row.get("classification", "prmbench"))
+    question, steps = row["original_question"], row["original_process"]
+    yield _example(question, steps, (1.0,) * len(steps), UNKNOWN, "right")
+    question, steps = row["modified_question"], row["modified_process"]
+    wrong = set(row["error_steps"])
+    labels = tuple(float(index not in wrong) for index in range(1, len(steps) + 1))
+    yield _example(question, steps, labels, UNKNOWN, kind)
+
+
+FORMATS: dict[str, Callable[[Mapping[str, Any]], Iterator[Example]]] = {
+    "processbench": processbench,
+    "big_bench_mistake": big_bench_mistake,
+    "prmbench": prmbench,
+}
+FILE_FORMATS = (*FORMATS, "outcomes", "rewarded")
+
+
+def read_evaluation_set(spec: str) -> list[Example]:
+    """``FORMAT:PATH``. Besides the published formats, ``outcomes`` (traces of any common format
+    with a verified outcome) and ``rewarded`` (what ``rfprm label`` writes; a reward of 0.5 or more
+    counts as right).
+
+    Raises :class:`TrainingError` naming the format, or the row and what is wrong with it.
+    """
+    name, colon, place = spec.partition(":")
+    if not colon or name not in FILE_FORMATS:
+        raise TrainingError(
+            f"{spec!r} is no evaluation set, expected FORMAT:PATH with one of {list(FILE_FORMATS)}"
+        )
+    if name == "rewarded":
+        return [row.as_example(held_out=True) for row in read_rewarded(Path(place))]
+    if name == "outcomes":
+        return _outcomes(place)
+    examples: list[Example] = []
+    for record in read_records(place):
+        if record.error is not None:
+            raise TrainingError(f"{record.place}: {record.error}")
+        try:
+            examples += FORMATS[name](record.fields)
+        except (KeyError, TypeError, ValueError, InvalidTrajectoryError) as error:
+            raise TrainingError(
+                f"{record.place} is not of the format {name}: {type(error).__name__}: {error}"
+            ) from None
+    return examples
+
+
+def _outcomes(place: str) -> list[Example]:
+    examples = []
+    for record in read_traces(place):
+        trajectory = record.trajectory
+        if isinstance(trajectory, InvalidTrajectoryError):
+            raise TrainingError(f"{record.place}: {trajectory}")
+        if trajectory.outcome is None:
+            raise TrainingError(f"{record.place} has no outcome")
+        labels = (UNKNOWN,) * len(trajectory.steps)
+        group = question_key(trajectory.question)
+        outcome = float(trajectory.outcome)
+        examples.append(Example(trajectory, labels, outcome, group, "outcomes", held_out=True))
+    return examples
+
+
+def _first_error_example(
+    question: str, steps: list[str], first_error: int | None, kind: str, outcome: bool | None
+) -> Example:
+    if first_error is None:
+        labels: tuple[float, ...] = (1.0,) * len(steps)
+    elif 0 <= first_error < len(steps):
+        after = len(steps) - first_error - 1
+        labels = (1.0,) * first_error + (0.0,) + (UNKNOWN,) * after
+    else:
+        raise DataError(f"the first wrong step is {first_error} of {len(steps)} steps")
+    return _example(question, steps, labels, UNKNOWN if outcome is None else float(outcome), kind)
+
+
+def _example(
+    question: str, steps: list[str], labels: tuple[float, ...], outcome: float, kind: str
+) -> Example:
+    trajectory = Trajectory.build(question=question, steps=steps)
+    return Example(trajectory, labels, outcome, question_key(question), kind, held_out=True)
+
+
+def _none_if(value: int, none: int) -> int | None:
+    return None if value == none else value

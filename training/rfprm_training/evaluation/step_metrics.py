@@ -1,0 +1,193 @@
+"""Figures for step scores: first errors, step classification, calibration. Pure.
+
+A threshold is chosen by cross-fitting: the questions are split in ten folds, each is judged by the
+threshold that suits the other nine best, so no figure rests on a threshold chosen on its data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_training import TrainingError
+from rfprm_training.evaluation.metrics import FirstError, first_error_accuracy
+
+FloatArray = NDArray[np.float64]
+StepScores = Sequence[NDArray[np.float32]]
+
+NUM_FOLDS = 10
+_NUM_THRESHOLDS = 199
+_NUM_BINS = 10
+_MIN_FOR_CALIBRATION = 4 * _NUM_BINS
+
+
+@dataclass(frozen=True)
+class StepClassification:
+    """Steps as right or wrong (PRMBench, arXiv 2501.03124)."""
+
+    f1_right: float
+    f1_wrong: float
+    accuracy: float
+    num_steps: int
+    num_wrong: int
+
+    @property
+    def prm_score(self) -> float:
+        """PRMBench's: the mean of both F1."""
+        return (self.f1_right + self.f1_wrong) / 2
+
+
+def folds(groups: Sequence[str]) -> NDArray[np.int64]:
+    """int64 [N], the fold in [0, 10) of each trajectory; a question is in one of them only."""
+    digests = [hashlib.sha256(group.encode()).digest()[:4] for group in groups]
+    return np.array(
+        [int.from_bytes(digest, "big") % NUM_FOLDS for digest in digests], dtype=np.int64
+    )
+
+
+def cross_fitted_first_error(
+    step_scores: StepScores, first_errors: Sequence[int | None], groups: Sequence[str]
+) -> tuple[FirstError, NDArray[np.float64]]:
+    """First-error accuracy over all trajectories, and float64 [N], the threshold of each.
+
+    Where a single fold has questions there is nothing to choose by, and 0.5 is used.
+    """
+
+    def best(chosen: NDArray[np.int64]) -> float:
+        scores = [step_scores[i] for i in chosen]
+        truth = [first_errors[i] for i in chosen]
+        return _best_threshold(lambda t: _worth(first_error_accuracy(scores, truth, t)))
+
+    thresholds = _cross_fitted(best, folds(groups))
+    # Scores are moved so that one threshold serves all folds.
+    moved = [
+        (scores - threshold + 0.5).astype(np.float32)
+        for scores, threshold in zip(step_scores, thresholds, strict=True)
+    ]
+    return first_error_accuracy(moved, list(first_errors)), thresholds
+
+
+def _cross_fitted(
+    best: Callable[[NDArray[np.int64]], float], fold_of: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The threshold of each item: the best for the items of the other folds."""
+    thresholds = np.full(len(fold_of), 0.5)
+    for fold in np.unique(fold_of):
+        thresholds[fold_of == fold] = best(np.flatnonzero(fold_of != fold))
+    return thresholds
+
+
+def _worth(found: FirstError) -> float:
+    """F1, or what is known of it where all trajectories are right or all are wrong."""
+    shares = [found.wrong_located, found.right_accepted]
+    known = [share for share in shares if share == share]
+    return found.f1 if len(known) == 2 else sum(known)
+
+
+def cross_fitted_classification(
+    scores: FloatArray, right: NDArray[np.bool_], groups: Sequence[str]
+) -> StepClassification:
+    """Step classification over all steps; ``groups`` names the question of each step."""
+
+    def best(chosen: NDArray[np.int64]) -> float:
+        return _best_threshold(
+            lambda t: classify_steps(scores[chosen] >= t, right[chosen]).prm_score
+        )
+
+    return classify_steps(scores >= _cross_fitted(best, folds(groups)), right)
+
+
+def classify_steps(predicted: NDArray[np.bool_], right: NDArray[np.bool_]) -> StepClassification:
+    """Both F1, each 0 where nothing of its class was there or found."""
+    return StepClassification(
+        f1_right=_f1(predicted, right),
+        f1_wrong=_f1(~predicted, ~right),
+        accuracy=float((predicted == right).mean()) if len(right) else float("nan"),
+        num_steps=len(right),
+        num_wrong=int((~right).sum()),
+    )
+
+
+def _f1(predicted: NDArray[np.bool_], actual: NDArray[np.bool_]) -> float:
+    both = int((predicted & actual).sum())
+    total = int(predicted.sum()) + int(actual.sum())
+    return 2 * both / total if total else 0.0
+
+
+def _best_threshold(figure: Callable[[float], float]) -> float:
+    """The middle of the thresholds with the highest figure: an edge would be chance."""
+    thresholds = np.linspace(0, 1, _NUM_THRESHOLDS + 2)[1:-1]
+    figures = np.array([figure(float(threshold)) for threshold in thresholds])
+    if not np.isfinite(figures).any() or figures.max() <= 0:
+        return 0.5
+    best = np.flatnonzero(figures >= figures.max() - 1e-12)
+    return float(thresholds[best[len(best) // 2]])
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far scores are from the frequencies they claim."""
+
+    ece: float
+    """Expected calibration error: mean |claimed − found| over bins of equal numbers."""
+    brier: float
+    claimed: tuple[float, ...]
+    """Mean score of each bin."""
+    found: tuple[float, ...]
+    """Share of right ones in each bin."""
+
+
+def calibration(scores: FloatArray, right: NDArray[np.bool_]) -> Calibration | None:
+    """ECE with bins of equal numbers, Brier score, and the points of a reliability plot.
+
+    None of fewer than 40 scores: an average of so few is no frequency.
+    """
+    if len(scores) < _MIN_FOR_CALIBRATION:
+        return None
+    order = np.argsort(scores, kind="stable")
+    bins = np.array_split(order, _NUM_BINS)
+    claimed = np.array([scores[members].mean() for members in bins])
+    found = np.array([right[members].mean() for members in bins])
+    sizes = np.array([len(members) for members in bins])
+    return Calibration(
+        ece=float((np.abs(claimed - found) * sizes).sum() / sizes.sum()),
+        brier=float(((scores - right) ** 2).mean()),
+        claimed=tuple(claimed.tolist()),
+        found=tuple(found.tolist()),
+    )
+
+
+class CannotCalibrateError(TrainingError, ValueError):
+    """The scores and outcomes determine no temperature."""
+
+
+def fit_temperature(logits: FloatArray, right: NDArray[np.bool_]) -> tuple[float, float]:
+    """Temperature and bias such that σ(logit / temperature + bias) has the least log loss.
+
+    By Newton's method on the two parameters of a logistic regression; a ridge of 1e-6 keeps
+    separable data finite. Raises :class:`CannotCalibrateError` where all outcomes are
+    the same, or where the scores say nothing (the slope is not positive).
+    """
+    if right.all() or not right.any():
+        raise CannotCalibrateError("calibration needs right and wrong trajectories, all are alike")
+    scale = max(float(np.std(logits)), 1e-12)
+    x = np.stack([logits / scale, np.ones_like(logits)], axis=1)
+    weights = np.zeros(2)
+    for _ in range(100):
+        chance = 1 / (1 + np.exp(-np.clip(x @ weights, -40, 40)))
+        gradient = x.T @ (chance - right) + 1e-6 * weights
+        curvature = (x * (chance * (1 - chance))[:, None]).T @ x + 1e-6 * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        weights -= step
+        if np.abs(step).max() < 1e-10:
+            break
+    slope = weights[0] / scale
+    if slope <= 0:
+        raise CannotCalibrateError(
+            "the scores do not rise with the outcome; there is nothing to calibrate"
+        )
+    return float(1 / slope), float(weights[1])

@@ -1,0 +1,233 @@
+"""Chat completions of any OpenAI-compatible server: cached, bounded, retried, validated."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from rfprm_runtime.endpoint import Endpoint, EndpointError, EndpointRefusedError, TryAgainError
+from rfprm_training import TrainingError
+from rfprm_training.labelling.expert.budget import Budget, Usage
+from rfprm_training.labelling.expert.cache import Answer, AnswerCache, request_key
+from rfprm_training.labelling.expert.config import ExpertConfig
+
+if TYPE_CHECKING:
+    import httpx
+
+Form = TypeVar("Form", bound=BaseModel)
+_JSON_OBJECT = re.compile(r"\{.*\}", re.S)
+
+
+class ExpertError(TrainingError):
+    """A request that came to nothing; the trajectory is marked with it and labelling goes on."""
+
+
+class UnusableAnswerError(TrainingError, ValueError):
+    """What an LLM said is not of the form that was asked for; the message tells it what to mend."""
+
+
+class ServerRefusedError(TrainingError):
+    """The server will refuse every request (wrong key, no such model): labelling stops."""
+
+
+class ExpertClient:
+    """Asks an LLM. For one event loop; close it with ``async with``.
+
+    The same question is on its way but once: who asks it meanwhile waits for that answer.
+    """
+
+    def __init__(self, config: ExpertConfig) -> None:
+        self.config = config
+        self._cache = AnswerCache(config.cache)
+        self._budget = Budget(config)
+        self._slots = asyncio.Semaphore(config.concurrency)
+        self._on_their_way: dict[str, asyncio.Future[Answer]] = {}
+        self._endpoint = Endpoint(
+            config.base_url,
+            api_key_env=config.api_key_env,
+            timeout=config.timeout,
+            concurrency=config.concurrency,
+            max_attempts=config.max_attempts,
+            max_wait=config.max_wait,
+            on_attempt=self._counting("requests"),
+            on_retry=self._counting("retries"),
+        )
+
+    @property
+    def usage(self) -> Usage:
+        return self._budget.usage
+
+    async def ask(
+        self, messages: list[dict[str, str]], prompt_id: str, *, seed: int | None = None
+    ) -> str:
+        """The answer's text. ``seed`` tells apart draws of the same question.
+
+        Raises :class:`ExpertError` where it came to nothing,
+        :class:`~.budget.BudgetSpentError` before too much is spent and
+        :class:`ServerRefusedError` where no request can succeed.
+        """
+        return (await self._answer(messages, prompt_id, seed=seed, form=None)).text
+
+    async def ask_for(
+        self, form: type[Form], messages: list[dict[str, str]], prompt_id: str
+    ) -> Form:
+        """The answer as ``form``. One that does not fit is sent back with what is wrong with it, at
+        most ``max_repairs`` times. Raises like :meth:`ask`."""
+        conversation = list(messages)
+        problem = ""
+        for repair in range(self.config.max_repairs + 1):
+            self.usage.repairs += bool(repair)
+            answer = await self._answer(conversation, prompt_id, seed=None, form=form)
+            try:
+                return parse_form(answer.text, form)
+            except UnusableAnswerError as error:
+                problem = str(error)
+            # The whole history is sent: the same request would be answered from the cache.
+            conversation += [
+                {"role": "assistant", "content": answer.text or "(nothing)"},
+                {
+                    "role": "user",
+                    "content": f"That answer cannot be used: {problem}. Answer again, with the "
+                    "JSON object alone.",
+                },
+            ]
+        raise ExpertError(
+            f"{self.config.model} gave no usable answer in {self.config.max_repairs + 1} tries: "
+            f"{problem}"
+        )
+
+    async def _answer(
+        self,
+        messages: list[dict[str, str]],
+        prompt_id: str,
+        *,
+        seed: int | None,
+        form: type[BaseModel] | None,
+    ) -> Answer:
+        request = self._request(messages, seed, form)
+        key = request_key(self.config.model, prompt_id, request)
+        found = self._cache.get(key)
+        if found is not None:
+            self.usage.cached += 1
+            return found
+        if key in self._on_their_way:
+            self.usage.cached += 1
+            # Who waits must not cancel it for the others.
+            return await asyncio.shield(self._on_their_way[key])
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._on_their_way[key] = future
+        try:
+            answer = await self._send_once(request, prompt_id, key)
+        except BaseException as error:
+            # Whoever waits gets the same error; where nobody does, it is looked at here.
+            future.set_exception(
+                error if isinstance(error, Exception) else ExpertError("the request was cancelled")
+            )
+            future.exception()
+            raise
+        finally:
+            del self._on_their_way[key]
+        future.set_result(answer)
+        return answer
+
+    async def _send_once(self, request: dict[str, Any], prompt_id: str, key: str) -> Answer:
+        messages = request["messages"]
+        length = sum(len(message["content"]) for message in messages)
+        if length > self.config.max_prompt_characters:
+            raise ExpertError(
+                f"the request has {length:,} characters, more than "
+                f"expert.max_prompt_characters = {self.config.max_prompt_characters:,}"
+            )
+        async with self._slots:
+            reserved = self._budget.reserve(messages)
+            answer = None
+            try:
+                answer = await self._send(request)
+            finally:
+                self._budget.settle(reserved, answer)
+            self._cache.put(key, self.config.model, prompt_id, answer)
+        return answer
+
+    def _request(
+        self, messages: list[dict[str, str]], seed: int | None, form: type[BaseModel] | None
+    ) -> dict[str, Any]:
+        request: dict[str, Any] = {
+            "model": self.config.model,
+            "messages": messages,
+            "temperature": self.config.temperature,
+            "max_tokens": self.config.max_answer_tokens,
+        }
+        if seed is not None:
+            request["seed"] = seed
+        if form is not None and self.config.structured_output == "json_object":
+            request["response_format"] = {"type": "json_object"}
+        elif form is not None and self.config.structured_output == "json_schema":
+            request["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {
+                    "name": form.__name__,
+                    "schema": form.model_json_schema(),
+                    "strict": True,
+                },
+            }
+        return request
+
+    async def _send(self, request: dict[str, Any]) -> Answer:
+        try:
+            return await self._endpoint.post("chat/completions", request, _read_answer)
+        except EndpointRefusedError as error:
+            raise ServerRefusedError(f"{error} (expert.base_url, expert.model)") from None
+        except EndpointError as error:
+            raise ExpertError(str(error)) from None
+
+    def _counting(self, name: str) -> Callable[[], None]:
+        def count() -> None:
+            setattr(self.usage, name, getattr(self.usage, name) + 1)
+
+        return count
+
+    async def __aenter__(self) -> ExpertClient:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._endpoint.close()
+        self._cache.close()
+
+
+def parse_form(text: str, form: type[Form]) -> Form:
+    """The JSON object in ``text`` as ``form``. Raises :class:`UnusableAnswerError`."""
+    # Thinking models think first, and many servers ignore response_format.
+    said = text.rpartition("</think>")[2]
+    match = _JSON_OBJECT.search(said)
+    if match is None:
+        raise UnusableAnswerError("there is no JSON object in it")
+    try:
+        return form.model_validate(json.loads(match.group()))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise UnusableAnswerError(f"{place}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise UnusableAnswerError(f"it is not JSON: {error}") from None
+
+
+def _read_answer(response: httpx.Response) -> Answer:
+    try:
+        content = response.json()
+        text = content["choices"][0]["message"]["content"] or ""
+        usage = content.get("usage") or {}
+        return Answer(
+            str(text),
+            int(usage.get("prompt_tokens") or 0),
+            int(usage.get("completion_tokens") or 0),
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        # A proxy's page with status 200, or half of an answer.
+        raise TryAgainError(
+            f"not a chat completion ({type(error).__name__}): {response.text[:120]!r}"
+        ) from None

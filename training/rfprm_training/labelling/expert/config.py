@@ -1,0 +1,45 @@
+"""How an LLM is reached, how much may be asked of it at once and in all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from rfprm_training.settings import Section
+
+
+class ExpertConfig(Section):
+    """A server with the chat completions of OpenAI's API."""
+
+    base_url: str = "http://localhost:8000/v1"
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; keys are never read from files."""
+    structured_output: Literal["json_schema", "json_object", "prompt"] = "json_schema"
+    """How the server is told to answer in JSON. ``prompt``: by the prompt alone, for servers that
+    know no ``response_format``."""
+    temperature: float = Field(default=0.0, ge=0)
+    max_answer_tokens: int = Field(default=2048, gt=0)
+    concurrency: int = Field(default=8, gt=0)
+    timeout: float = Field(default=120.0, gt=0)
+    """Seconds for one attempt."""
+    max_attempts: int = Field(default=6, gt=0)
+    """Of one request, when the server is busy, breaks off or is too slow."""
+    max_wait: float = Field(default=60.0, gt=0)
+    """Seconds between two attempts, at most; a longer Retry-After is obeyed up to here."""
+    max_repairs: int = Field(default=2, ge=0)
+    """How often an answer that does not fit is sent back with what is wrong with it."""
+    cache: Path = Path("expert-cache.sqlite")
+    """Answers, by model, prompt version and content; a request that is in it is never sent."""
+    steps_per_request: int = Field(default=20, gt=0)
+    """Steps that are judged in one request; the steps before them are shown."""
+    max_prompt_characters: int = Field(default=60_000, gt=0)
+    """A request that would be longer is not sent; its trajectory is marked with the reason."""
+    price_per_million_prompt_tokens: float = Field(default=0.0, ge=0)
+    price_per_million_answer_tokens: float = Field(default=0.0, ge=0)
+    max_cost: float | None = Field(default=None, gt=0)
+    """In the currency of the prices. Work stops cleanly before a request that may exceed it."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Prompt and answer tokens in all, likewise."""

@@ -1,0 +1,85 @@
+"""The expert as a judge of steps: J(s_t given x, s_<t, a), as grades on a scale."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from pydantic import BaseModel, ConfigDict, create_model, field_validator
+
+from rfprm_runtime.types import Trajectory
+from rfprm_training.labelling.expert.client import ExpertClient, UnusableAnswerError
+from rfprm_training.labelling.expert.prompts import Prompt, load_prompt
+from rfprm_training.labelling.verifier.grading import StepGrade
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    step: int
+    reason: str = ""
+    grade: float
+
+
+class StepJudge:
+    """Grades of an LLM for the steps of a trajectory, ``steps_per_request`` at a time."""
+
+    def __init__(
+        self,
+        client: ExpertClient,
+        *,
+        scale: tuple[float, float] = (1.0, 5.0),
+        prompt: Prompt | None = None,
+    ) -> None:
+        self._client = client
+        self._scale = scale
+        self._prompt = prompt or load_prompt("judge_steps")
+
+    async def grade(self, trajectory: Trajectory) -> list[StepGrade]:
+        """One grade a step, on the scale; raises what :meth:`ExpertClient.ask` raises."""
+        size = self._client.config.steps_per_request
+        starts = range(0, len(trajectory.steps), size)
+        parts = await asyncio.gather(*(self._grade_part(trajectory, start) for start in starts))
+        return [grade for part in parts for grade in part]
+
+    async def _grade_part(self, trajectory: Trajectory, start: int) -> list[StepGrade]:
+        stop = min(start + self._client.config.steps_per_request, len(trajectory.steps))
+        messages = self._prompt.messages(
+            question=trajectory.question,
+            steps=numbered(trajectory.steps[:stop]),
+            response="\n".join(trajectory.response) or "(none)",
+            first=start + 1,
+            last=stop,
+        )
+        form = grades_form(start + 1, stop, self._scale)
+        answer = await self._client.ask_for(form, messages, self._prompt.id)
+        entries: list[_Entry] = answer.grades  # type: ignore[attr-defined]
+        return [StepGrade(entry.grade, entry.reason) for entry in entries]
+
+
+def numbered(steps: tuple[str, ...]) -> str:
+    return "\n\n".join(f"[{index}] {step}" for index, step in enumerate(steps, start=1))
+
+
+def grades_form(first: int, last: int, scale: tuple[float, float]) -> type[BaseModel]:
+    """What an answer for the steps ``first`` to ``last`` must look like; its message on failure
+    tells the LLM what to mend."""
+
+    def check(cls: type[BaseModel], grades: list[_Entry]) -> list[_Entry]:
+        expected = list(range(first, last + 1))
+        got = [entry.step for entry in grades]
+        if got != expected:
+            raise UnusableAnswerError(f"it grades the steps {got}, expected {expected}")
+        for entry in grades:
+            if not scale[0] <= entry.grade <= scale[1] or math.isnan(entry.grade):
+                raise UnusableAnswerError(
+                    f"the grade of step {entry.step} is {entry.grade}, expected "
+                    f"{scale[0]:g} to {scale[1]:g}"
+                )
+        return grades
+
+    return create_model(
+        "Grades",
+        __validators__={"check": field_validator("grades")(check)},
+        grades=(list[_Entry], ...),
+    )

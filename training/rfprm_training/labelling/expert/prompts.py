@@ -1,0 +1,59 @@
+"""Prompts are files with a version; what was asked can be told from the version and the content."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from rfprm_training import TrainingError
+
+_FORMAT = re.compile(
+    r"---\nversion: (?P<version>\S+)\n---\n# system\n(?P<system>.*?)\n+# user\n(?P<user>.*)", re.S
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """``system`` and ``user`` are format strings; braces that stay are doubled in the file."""
+
+    name: str
+    version: str
+    system: str
+    user: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}.{self.version}"
+
+    def messages(self, **values: object) -> list[dict[str, str]]:
+        """The chat messages with ``values`` put in."""
+        return [
+            {"role": "system", "content": self.system.format(**values)},
+            {"role": "user", "content": self.user.format(**values)},
+        ]
+
+
+def load_prompt(name: str) -> Prompt:
+    """One of this package's prompts (``judge_steps``), or the file at a path.
+
+    Raises :class:`TrainingError` where the file is missing or has another form.
+    """
+    path = Path(name)
+    if path.suffix == ".md":
+        name = path.stem
+        if not path.is_file():
+            raise TrainingError(f"there is no prompt file {path}")
+        text = path.read_text(encoding="utf-8")
+    else:
+        text = (files("rfprm_training.labelling.expert") / "prompts" / f"{name}.md").read_text(
+            "utf-8"
+        )
+    match = _FORMAT.fullmatch(text)
+    if match is None:
+        raise TrainingError(
+            f"the prompt {name} has not the form '---', 'version: N', '---', '# system', …, "
+            "'# user', …"
+        )
+    return Prompt(name, match["version"], match["system"].strip(), match["user"].strip())

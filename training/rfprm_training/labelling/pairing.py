@@ -1,0 +1,49 @@
+"""Which step of the response a thinking step leads to. Pure; knows texts or vectors, no rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rfprm_runtime.parsing import best_group_starts
+from rfprm_training import TrainingError
+from rfprm_training.labelling.step_rewards import cosine
+
+Pairing = Literal["merged", "assigned", "nearest"]
+"""``merged``, the paper's: surplus thinking steps are joined until there are as many as the
+response has. ``assigned``: the same monotone assignment, but the steps stay as they are.
+``nearest``: every step goes with the response step that it agrees with most."""
+
+
+def pair_steps(steps: ArrayLike, response: ArrayLike) -> NDArray[np.int64]:
+    """The response step of each thinking step, int64 [T]; from vectors [T, d] and [R, d].
+
+    With more steps than the response has, the monotone assignment with the greatest summed cosine
+    in which every response step has at least one; otherwise step t goes with response step t. -1
+    everywhere where there is no response.
+    """
+    s, a = np.asarray(steps, np.float64), np.asarray(response, np.float64)
+    if not len(a):
+        return np.full(len(s), -1, np.int64)
+    if len(s) <= len(a):
+        return np.arange(len(s), dtype=np.int64)
+    similarities = cosine(s[:, None, :], a[None, :, :])
+    starts = best_group_starts(similarities.tolist(), len(a))
+    return np.searchsorted(np.asarray(starts), np.arange(len(s)), side="right") - 1
+
+
+def merge_paired(steps: Sequence[str], paired_with: ArrayLike) -> list[str]:
+    """Neighbouring steps with the same response step, joined by a blank line."""
+    index = np.asarray(paired_with, np.int64)
+    if len(index) != len(steps):
+        raise TrainingError(f"{len(index)} pairs for {len(steps)} steps")
+    merged: list[str] = []
+    for number, step in enumerate(steps):
+        if number and index[number] == index[number - 1] and index[number] >= 0:
+            merged[-1] += "\n\n" + step
+        else:
+            merged.append(step)
+    return merged

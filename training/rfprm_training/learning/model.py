@@ -1,0 +1,274 @@
+"""The network under training: frozen base, LoRA on the upper layers, heads; and its checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from rfprm_export.checkpoint import (
+    CHECKPOINT_NAME,
+    HEADS_NAME,
+    Checkpoint,
+    FolderBase,
+    GgufBase,
+    find_base_model,
+    read_checkpoint,
+)
+from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
+from rfprm_export.weights import BaseModel, read_base_model
+from rfprm_runtime.backends.torch import PRMNetwork, Tree, build_network
+from rfprm_runtime.encoding import TrajectoryEncoder, with_template_ids
+from rfprm_runtime.families import FAMILIES
+from rfprm_training import TrainingError
+from rfprm_training.learning.config import NetworkConfig, TrainingConfig
+
+_HEAD_PREFIXES = ("score.", "model.norm.")
+
+
+class TrainedPRM:
+    """What the trainer moves: LoRA matrices, the heads and the final norm, in float32."""
+
+    def __init__(self, config: TrainingConfig, config_folder: Path, device: torch.device) -> None:
+        base_path = find_base_model(config.base, config_folder)
+        if isinstance(config.base, FolderBase):
+            # A relative path is relative to the config; the checkpoint will lie elsewhere.
+            config = config.model_copy(update={"base": FolderBase(path=str(base_path))})
+        self.config = config
+        self.base = read_base_model(base_path)
+        self.encoder = _encoder(self.base, config)
+        if config.start_from is not None:  # an error now, not after the activations of an hour
+            _check_same_network(config.start_from, _describe(config, self.base))
+        torch.manual_seed(config.seed)
+        dtype = compute_dtype(config.network, device)
+        self.network = _frozen_network(self.base, config).to(device=device, dtype=dtype)
+
+    def add_trained_parts(self) -> None:
+        """Put LoRA into the upper layers, or unfreeze them, and unfreeze the heads."""
+        settings = self.config.network
+        torch.manual_seed(self.config.seed)
+        if settings.method == "lora":
+            from peft import inject_adapter_in_model
+
+            inject_adapter_in_model(lora_config(settings), self.network)
+            kept: tuple[str, ...] = ()
+        else:
+            layers = range(settings.first_trained_layer, settings.num_layers)
+            kept = tuple(f"model.layers.{layer}." for layer in layers)
+        for name, parameter in self.network.named_parameters():
+            trained = ".lora_" in name or name.startswith((*_HEAD_PREFIXES, *kept))
+            parameter.requires_grad_(trained)
+            if trained:  # bfloat16 is too coarse for small updates
+                parameter.data = parameter.data.float()
+        if self.config.start_from is not None:
+            self._start_from(self.config.start_from)
+        self.network.train()
+
+    def _start_from(self, folder: Path) -> None:
+        """Take over what a run of the same network has trained. Raises :class:`TrainingError`."""
+        weights = load_file(folder / HEADS_NAME)
+        if (folder / ADAPTER_NAME).is_file():
+            weights |= load_file(folder / ADAPTER_NAME)
+            scale = json.loads((folder / ADAPTER_CONFIG_NAME).read_text())["lora_alpha"]
+            if scale != self.config.network.lora_alpha:
+                raise TrainingError(
+                    f"start_from names {folder}, whose lora_alpha is {scale}, but this run's is "
+                    f"{self.config.network.lora_alpha}; use the same"
+                )
+        trained = {_stored_name(name): p for name, p in self.trained_parameters().items()}
+        shapes = {name: tuple(p.shape) for name, p in trained.items()}
+        found = {name: array.shape for name, array in weights.items()}
+        if shapes != found:
+            name = min({n for n, _ in set(shapes.items()) ^ set(found.items())})
+            raise TrainingError(
+                f"start_from names {folder}, which was trained in other places: {name} has shape "
+                f"{found.get(name)} there and {shapes.get(name)} here; use the same first_trained_"
+                "layer, method, lora_rank and lora_targets"
+            )
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(torch.from_numpy(weights[name]))
+
+    def logits(self, hidden: Tensor, marker_positions: Tensor, tree: Tree | None = None) -> Tensor:
+        """Logits [num_markers, 2] from the states [batch, length, hidden] below the first
+        trained layer."""
+        settings = self.config.network
+        first, last = settings.first_trained_layer, settings.num_layers - 1
+        if settings.gradient_checkpointing:
+            # With the adapter on the first layer alone the input itself needs no gradient.
+            for layer in range(first, last):
+                hidden = checkpoint(
+                    self.network.run_layers,
+                    hidden,
+                    layer,
+                    layer + 1,
+                    tree=tree,
+                    use_reentrant=False,
+                )
+            first = last
+        return self.network.run_to_markers(hidden, marker_positions, first, tree=tree)
+
+    def trained_parameters(self) -> dict[str, Tensor]:
+        return {
+            name: parameter
+            for name, parameter in self.network.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """For the optimiser: layers decay, heads and the final norm have a rate of their own."""
+        settings = self.config.optimizer
+        trained = self.trained_parameters()
+        return [
+            {
+                "params": [p for n, p in trained.items() if not n.startswith(_HEAD_PREFIXES)],
+                "lr": settings.learning_rate,
+                "weight_decay": settings.weight_decay,
+            },
+            {
+                "params": [p for n, p in trained.items() if n.startswith(_HEAD_PREFIXES)],
+                "lr": settings.head_learning_rate,
+                "weight_decay": 0.0,
+            },
+        ]
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write adapter, heads (with ``method = "full"`` all trained weights) and description: what
+        ``rfprm export`` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        lora: dict[str, Any] = {}
+        heads: dict[str, Any] = {}
+        for name, parameter in self.trained_parameters().items():
+            array = parameter.detach().cpu().numpy().astype(np.float32)
+            (lora if ".lora_" in name else heads)[_stored_name(name)] = array
+        save_file(heads, folder / HEADS_NAME)
+        if lora:
+            save_file(lora, folder / ADAPTER_NAME)
+            _save_adapter_config(self.config, folder)
+        (folder / CHECKPOINT_NAME).write_text(
+            _describe(self.config, self.base).to_json(), encoding="utf-8"
+        )
+
+
+def _check_same_network(folder: Path, mine: Checkpoint) -> None:
+    if not (folder / CHECKPOINT_NAME).is_file():
+        raise TrainingError(
+            f"start_from names {folder}, which holds no finished run; train that one first"
+        )
+    start = read_checkpoint(folder)
+    for field in ("family", "base", "num_layers", "head"):
+        if getattr(start, field) != getattr(mine, field):
+            raise TrainingError(
+                f"start_from names {folder}, whose {field} is {getattr(start, field)}, but "
+                f"this run's is {getattr(mine, field)}: start from a run of the same network"
+            )
+
+
+def _stored_name(name: str) -> str:
+    """Of a trained parameter in the checkpoint's files: PEFT's where it is LoRA."""
+    return "base_model.model." + name.replace(".default.", ".") if ".lora_" in name else name
+
+
+def compute_dtype(network: NetworkConfig, device: torch.device) -> torch.dtype:
+    """The type of frozen weights and activations on ``device``."""
+    if network.precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if network.precision == "bfloat16" else torch.float32
+
+
+def lora_config(network: NetworkConfig) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=network.lora_rank,
+        lora_alpha=network.lora_alpha,
+        lora_dropout=network.lora_dropout,
+        target_modules=list(network.lora_targets),
+        layers_to_transform=list(range(network.first_trained_layer, network.num_layers)),
+        layers_pattern="layers",
+        bias="none",
+    )
+
+
+def _save_adapter_config(config: TrainingConfig, folder: Path) -> None:
+    lora = lora_config(config.network)
+    base = config.base
+    lora.base_model_name_or_path = base.file if isinstance(base, GgufBase) else base.path
+    lora.inference_mode = True
+    lora.save_pretrained(folder)
+    # peft writes sets, whose order changes from run to run.
+    path = folder / ADAPTER_CONFIG_NAME
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["target_modules"] = sorted(content["target_modules"])
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _frozen_network(base: BaseModel, config: TrainingConfig) -> PRMNetwork:
+    num_layers = config.network.num_layers
+    if num_layers > base.backbone.num_layers:
+        raise TrainingError(
+            f"network.num_layers is {num_layers}, the base model has {base.backbone.num_layers}"
+        )
+    shape = base.backbone.model_copy(update={"num_layers": num_layers})
+    head = FAMILIES[config.family].head
+    weights = {
+        name: array
+        for name, array in base.weights.items()
+        if name.startswith("model.")
+        and not (name.startswith("model.layers.") and int(name.split(".")[2]) >= num_layers)
+    }
+    if num_layers < base.backbone.num_layers:
+        # The final norm was made for the states after the last layer. The first layer that is cut
+        # off has one that was made for these.
+        norm = f"model.layers.{num_layers}.input_layernorm.weight"
+        weights["model.norm.weight"] = base.weights[norm]
+    # Scores of 0.5 everywhere to begin with.
+    weights["score.weight"] = np.zeros((head.num_labels, shape.hidden_size), dtype=np.float32)
+    weights["score.bias"] = np.zeros(head.num_labels, dtype=np.float32)
+    return build_network(shape, head, weights).requires_grad_(False)
+
+
+def _encoder(base: BaseModel, config: TrainingConfig) -> TrajectoryEncoder:
+    checkpoint = _describe(config, base)
+    return TrajectoryEncoder(
+        Tokenizer.from_str(base.tokenizer.to_str()),
+        with_template_ids(checkpoint.prompt, base.tokenizer),
+        vocab_size=base.backbone.vocab_size,
+    )
+
+
+def _describe(config: TrainingConfig, base: BaseModel) -> Checkpoint:
+    if config.family not in FAMILIES:
+        raise TrainingError(f"family is {config.family!r}, expected one of {sorted(FAMILIES)}")
+    family = FAMILIES[config.family]
+    ids = {token: base.tokenizer.token_to_id(token) for token in family.marker_tokens}
+    missing = [token for token, index in ids.items() if index is None]
+    if missing:
+        raise TrainingError(f"the base model's tokenizer has no {missing} to mark scores with")
+    return Checkpoint(
+        name=config.name,
+        family=config.family,
+        base=config.base,
+        num_layers=config.network.num_layers,
+        head=family.head,
+        prompt=family.prompt({token: int(index or 0) for token, index in ids.items()}),
+        step_readout=family.step_readout,
+        trajectory_readout=family.trajectory_readout,
+        alpha=config.alpha,
+        max_positions=base.max_positions,
+        source=_source(config),
+    )
+
+
+def _source(config: TrainingConfig) -> dict[str, Any]:
+    base = config.base
+    if isinstance(base, FolderBase):
+        return {"base_model": base.path}
+    return {"base_model": base.file, "base_package": f"{base.package}=={base.package_version}"}

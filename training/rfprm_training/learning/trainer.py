@@ -1,0 +1,344 @@
+"""The training loop: cached activations in, a checkpoint out, resumable to the step.
+
+With several processes (``accelerate launch``) each takes a batch of its own at every step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from rfprm_runtime.backends.torch import Tree
+from rfprm_training import TrainingError
+from rfprm_training.learning.activations import ActivationCache
+from rfprm_training.learning.config import read_config
+from rfprm_training.learning.dataset import Example, build_examples, hash_data_files
+from rfprm_training.learning.losses import PARTS, Targets, joint_loss
+from rfprm_training.learning.model import TrainedPRM
+from rfprm_training.learning.model_card import write_model_card
+from rfprm_training.learning.packing import pack_groups, pad_packs
+from rfprm_training.learning.run_folder import CONFIG_NAME, DATA_NAME, LOG_NAME, RunFolder
+from rfprm_training.learning.schedule import Schedule
+
+__all__ = ["CONFIG_NAME", "LOG_NAME", "Trainer", "learning_rate_scale", "make_targets"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded states of some packs, and what their trajectories should score."""
+
+    hidden: Tensor  # [batch, length, hidden_size]
+    tree: Tree | None
+    step_positions: Tensor  # int64 [num_steps], into the flattened [batch * length]
+    trajectory_positions: Tensor  # int64 [num_trajectories]
+    targets: Targets
+
+
+@dataclass
+class Best:
+    """The lowest loss on held-out examples so far, and the weights that had it."""
+
+    loss: float
+    step: int
+    parameters: dict[str, Tensor]
+    since: int = 0
+    """Evaluations since."""
+
+
+class _Logits(nn.Module):
+    """What accelerate wraps: gradients are averaged over processes in its forward pass."""
+
+    def __init__(self, prm: TrainedPRM) -> None:
+        super().__init__()
+        self.network = prm.network
+        self._logits = prm.logits
+
+    def forward(self, hidden: Tensor, marker_positions: Tensor, tree: Tree | None) -> Tensor:
+        return self._logits(hidden, marker_positions, tree)
+
+
+class Trainer:
+    """One run, in one folder. Calling :meth:`run` again goes on where it stopped."""
+
+    def __init__(
+        self, config_path: Path, folder: Path, *, cache: Path | None = None, device: str = "auto"
+    ) -> None:
+        """``cache`` is where activations are kept, to be shared between runs. ``device`` is
+        ``auto``, ``cpu`` or ``cuda``.
+
+        Raises :class:`TrainingError` where the folder holds a run of another config, or of other
+        data.
+        """
+        self.config = read_config(config_path)
+        self._accelerator = Accelerator(cpu=device == "cpu")
+        self.device = self._accelerator.device
+        if device not in ("auto", self.device.type):
+            raise TrainingError(f"the device is {device!r}, this machine has {self.device.type!r}")
+        self.folder = folder
+        self._run: RunFolder | None = None
+        if self._accelerator.is_main_process:
+            self._run = RunFolder(folder, config_path, self.config)
+        self._accelerator.wait_for_everyone()
+        self.prm = TrainedPRM(self.config, config_path.parent, self.device)
+        self._data_files = hash_data_files(self.config.data)
+        if self._run is not None:
+            self._run.check_data(self._data_files)
+        self.examples = build_examples(self.config.data, self.config.seed)
+        rows = [self.prm.encoder.encode(example.trajectory) for example in self.examples]
+        self._lengths = [row.num_tokens for row in rows]
+        groups = [example.group for example in self.examples]
+        settings = self.config.optimizer
+        self.packs = pack_groups(rows, groups, settings.pack_tokens)
+        self.schedule = Schedule(self.examples, self.packs, settings, self.config.seed)
+        self.cache_folder = cache or folder / "activations"
+        self._cache_is_shared = cache is not None
+        self._best: Best | None = None
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this process writes the files."""
+        return bool(self._accelerator.is_main_process)
+
+    def run(self, *, max_steps: int | None = None) -> Path:
+        """Train to the end, or for ``max_steps`` more steps; returns the checkpoint's folder."""
+        settings = self.config.optimizer
+        cache = self._fill_cache()
+        self.prm.add_trained_parts()
+        optimizer = torch.optim.AdamW(self.prm.parameter_groups())
+        model, optimizer = self._accelerator.prepare(_Logits(self.prm), optimizer)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        plan = self.schedule.training_batches(self._accelerator.num_processes)
+        first = self._resume(optimizer)
+        if self._run is not None:
+            self._run.write_json(DATA_NAME, self._describe_data())
+        stop = len(plan) if max_steps is None else min(len(plan), first + max_steps)
+        finished = first == len(plan)
+        for step in range(first, stop):
+            scale = learning_rate_scale(step, len(plan), settings.warmup_steps)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * scale
+            mine = plan[step][self._accelerator.process_index]
+            self._train_step(step, self._load(cache, mine), model, optimizer, len(plan))
+            finished = step + 1 == len(plan)
+            if settings.evaluate_every_steps is not None and (
+                finished or (step + 1) % settings.evaluate_every_steps == 0
+            ):
+                finished = self._evaluate(cache, step + 1) or finished
+            if finished or step + 1 == stop or (step + 1) % settings.save_every_steps == 0:
+                self._save_state(optimizer, step + 1)
+            if finished:
+                break
+        if finished:
+            self._finish()
+        return self.folder
+
+    def _finish(self) -> None:
+        if self._best is not None:
+            self._restore(self._best.parameters)
+        if self._run is not None:
+            self.prm.save_checkpoint(self.folder)
+            write_model_card(self.folder)
+        self._accelerator.wait_for_everyone()
+
+    def _train_step(
+        self,
+        step: int,
+        batch: Batch,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        num_steps: int,
+    ) -> None:
+        started = time.perf_counter()
+        # Dropout of a step depends on the step alone, so a resumed run repeats it.
+        torch.manual_seed(self.config.seed * 1_000_003 + step)
+        losses = self._losses(batch, model)
+        if not torch.isfinite(losses["total"]):
+            raise TrainingError(
+                f"the loss at step {step} is {losses['total'].item()}; lower the learning rate"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        self._accelerator.backward(losses["total"])
+        parameters = list(self.prm.trained_parameters().values())
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optimizer.max_gradient_norm)
+        optimizer.step()
+        means = self._mean_over_processes(losses)
+        if self._run is not None:
+            self._run.log(
+                {
+                    "step": step + 1,
+                    "of": num_steps,
+                    **{f"loss_{name}": round(value, 5) for name, value in means.items()},
+                    "gradient_norm": round(norm.item(), 4),
+                    "seconds": round(time.perf_counter() - started, 2),
+                }
+            )
+
+    def _losses(self, batch: Batch, model: nn.Module) -> dict[str, Tensor]:
+        positions = torch.cat([batch.step_positions, batch.trajectory_positions])
+        logits = model(batch.hidden, positions, batch.tree)
+        num_markers = len(batch.step_positions)
+        return joint_loss(
+            logits[:num_markers, 0], logits[num_markers:, 1], batch.targets, self.config.loss
+        )
+
+    def _mean_over_processes(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        values = torch.stack([value.detach() for value in losses.values()])
+        means: Any = self._accelerator.reduce(values, reduction="mean")
+        return dict(zip(losses, means.tolist(), strict=True))
+
+    def _evaluate(self, cache: ActivationCache | None, step: int) -> bool:
+        """Log the loss on held-out examples; whether training should end."""
+        batches = self.schedule.evaluation_batches()
+        self.prm.network.eval()
+        sums: dict[str, float] = {}
+        accelerator = self._accelerator
+        with torch.no_grad():
+            model = _Logits(self.prm)
+            for batch in batches[accelerator.process_index :: accelerator.num_processes]:
+                for name, value in self._losses(self._load(cache, batch), model).items():
+                    sums[name] = sums.get(
+                        name, 0.0
+                    ) + value.item() * self.schedule.num_trajectories(batch)
+        self.prm.network.train()
+        # In float64: a sum of losses must not depend on the number of processes by much.
+        values = torch.tensor([sums.get(name, 0.0) for name in PARTS], dtype=torch.float64)
+        summed: Any = accelerator.reduce(values.to(self.device), reduction="sum")
+        count = sum(map(self.schedule.num_trajectories, batches))
+        means = {name: value / count for name, value in zip(PARTS, summed.tolist(), strict=True)}
+        if self._run is not None:
+            rounded = {f"evaluation_{name}": round(v, 5) for name, v in means.items()}
+            self._run.log({"step": step, **rounded})
+        return self._remember_best(means["total"], step)
+
+    def _remember_best(self, loss: float, step: int) -> bool:
+        patience = self.config.optimizer.patience
+        if patience is None:
+            return False
+        if self._best is None or loss < self._best.loss:
+            trained = self.prm.trained_parameters()
+            copies = {name: p.detach().clone() for name, p in trained.items()}
+            self._best = Best(loss, step, copies)
+        else:
+            self._best.since += 1
+        return self._best.since >= patience
+
+    def _fill_cache(self) -> ActivationCache | None:
+        """None where nothing would be read twice."""
+        network, read_once = self.config.network, self.config.optimizer.num_epochs == 1
+        if network.first_trained_layer == 0 or (read_once and not self._cache_is_shared):
+            return None
+        layer = self.config.network.first_trained_layer
+        key = self.config.base.model_dump_json()
+        hidden_size = self.prm.network.shape.hidden_size
+        cache = ActivationCache(self.cache_folder, self.packs, layer, hidden_size, key)
+        with self._accelerator.main_process_first():
+            cache.fill(self.prm.network)
+        return cache
+
+    def _load(self, cache: ActivationCache | None, indices: list[int]) -> Batch:
+        packs = [self.packs[index] for index in indices]
+        padded = pad_packs(packs, self.device)
+        network = self.prm.network
+        if cache is not None:
+            rows = [cache[index] for index in indices]
+            dtype = network.model.embed_tokens.weight.dtype
+            hidden = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device, dtype)
+        else:
+            first = self.config.network.first_trained_layer
+            with torch.no_grad():
+                embedded = network.embed(padded.token_ids)
+                hidden = network.run_layers(embedded, 0, first, tree=padded.tree)
+        markers = [
+            torch.from_numpy(positions) + row * hidden.shape[1]
+            for row, pack in enumerate(packs)
+            for positions in pack.marker_positions
+        ]
+        targets = make_targets([self.examples[i] for pack in packs for i in pack.members])
+        return Batch(
+            hidden,
+            padded.tree,
+            torch.cat([positions[:-1] for positions in markers]).to(self.device),
+            torch.cat([positions[-1:] for positions in markers]).to(self.device),
+            Targets(*(getattr(targets, name).to(self.device) for name in vars(targets))),
+        )
+
+    def _describe_data(self) -> dict[str, Any]:
+        """For the model card: what was trained on and what was held out."""
+        described: dict[str, Any] = {"files": self._data_files}
+        for name, held_out in (("trained", False), ("held_out", True)):
+            some = [i for i, e in enumerate(self.examples) if e.held_out == held_out]
+            described[name] = {
+                "trajectories": len(some),
+                "questions": len({self.examples[i].group for i in some}),
+                "tokens": sum(self._lengths[i] for i in some),
+                "kinds": dict(Counter(self.examples[i].kind for i in some)),
+            }
+        return described
+
+    def _save_state(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        if self._run is not None:
+            best = None if self._best is None else dict(vars(self._best))
+            self._run.save_state(
+                {
+                    "step": step,
+                    "parameters": self.prm.trained_parameters(),
+                    "optimizer": optimizer.state_dict(),
+                    "best": best,
+                }
+            )
+        self._accelerator.wait_for_everyone()
+
+    def _resume(self, optimizer: torch.optim.Optimizer) -> int:
+        # Every process reads the same state; the folder has been checked by the main one.
+        run = self._run or RunFolder.for_reading(self.folder, self.config)
+        state = run.load_state(self.device)
+        step = 0 if state is None else int(state["step"])
+        if state is not None:
+            self._restore(state["parameters"])
+            optimizer.load_state_dict(state["optimizer"])
+            if state["best"] is not None:
+                self._best = Best(**state["best"])
+        if self._run is not None:
+            self._run.forget_log_after(step)
+        self._accelerator.wait_for_everyone()
+        return step
+
+    def _restore(self, parameters: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.prm.trained_parameters().items():
+                parameter.copy_(parameters[name])
+
+
+def make_targets(examples: list[Example]) -> Targets:
+    """The labels of a batch, in the order of its markers."""
+    owner = [row for row, example in enumerate(examples) for _ in example.step_labels]
+    names = sorted({example.group for example in examples})
+    beginnings: dict[tuple[str, ...], int] = {}
+    siblings = [
+        beginnings.setdefault((example.group, *example.trajectory.steps[:index]), len(beginnings))
+        for example in examples
+        for index in range(len(example.step_labels))
+    ]
+    return Targets(
+        step_labels=torch.tensor([label for example in examples for label in example.step_labels]),
+        step_owner=torch.tensor(owner),
+        trajectory_labels=torch.tensor([example.trajectory_label for example in examples]),
+        groups=torch.tensor([names.index(example.group) for example in examples]),
+        siblings=torch.tensor(siblings),
+    )
+
+
+def learning_rate_scale(step: int, num_steps: int, warmup_steps: int) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
+    return 0.5 * (1 + math.cos(math.pi * progress))
