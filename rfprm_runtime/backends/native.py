@@ -1,6 +1,6 @@
 """Our own CPU kernels: products of 16- or 8-bit integers, the same bits whatever is beside.
 
-Knows token ids, marker positions, memory and threads; the arithmetic is in ``native/kernels.c``.
+Knows token ids, marker positions, memory and threads; the arithmetic is in C, in ``native/``.
 """
 
 from __future__ import annotations
