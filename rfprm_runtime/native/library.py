@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import sys
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -112,14 +113,19 @@ def load_library(variant: str | None = None) -> tuple[str, ctypes.CDLL]:
             f"native kernels {variant!r} are not available here, there are {available}"
         )
     if not available:
-        raise BackendError(
-            "this installation has no native kernels: they are compiled when rfprm_runtime is "
-            "built, and no C compiler was found then. Install gcc or clang and reinstall with "
-            "pip install --force-reinstall --no-deps, or export the model with --precision fp32 "
-            "for onnxruntime"
-        )
+        raise BackendError(f"this installation has no native kernels: {_why_none()}")
     name = variant or available[0]
     return name, open_library(library_path(name))
+
+
+def _why_none() -> str:
+    other = "export the model with --precision fp32 for onnxruntime"
+    if sys.platform == "win32":
+        return f"they do not compile on Windows; {other}"
+    return (
+        "they are compiled when rfprm_runtime is built, and no C compiler was found then. Install "
+        f"gcc or clang and reinstall with pip install --force-reinstall --no-deps, or {other}"
+    )
 
 
 def open_library(path: Path) -> ctypes.CDLL:

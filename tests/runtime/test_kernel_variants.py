@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -107,6 +109,18 @@ def test_only_variants_whose_features_the_processor_has_are_available(
     assert library.available_variants() == names[:-1], "one that was not built"
 
 
+@pytest.mark.parametrize(
+    ("system", "found"), [("linux", "Install gcc or clang"), ("win32", "not compile on Windows")]
+)
+def test_without_kernels_the_error_says_what_to_do(
+    system: str, found: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(library, "library_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(sys, "platform", system)
+    with pytest.raises(BackendError, match=f"no native kernels: .*{found}.*--precision fp32"):
+        library.load_library.__wrapped__()
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="it asks sysctl there")
 @pytest.mark.parametrize(
     ("content", "found"),
@@ -168,3 +182,47 @@ def test_a_wheel_without_kernels_has_no_compiled_file(tmp_path: Path) -> None:
     other, _, said = _build(tmp_path / "other", CC="/no/such/compiler", RFPRM_WHEEL_MACHINE="arm64")
     assert other == "any"
     assert "built without its native kernels" in said
+
+
+def _wheel_builder() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build_wheels", ROOT / "scripts/build_wheels.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_wheel_for_everybody_lacks_no_variant(tmp_path: Path) -> None:
+    builder = _wheel_builder()
+    wheel = tmp_path / "some.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("rfprm_runtime/native/kernels-generic.so", b"")
+    builder.check_kernels(wheel, builder.TARGETS["linux-aarch64"])
+    for other in ("linux-x86_64", "windows"):
+        with pytest.raises(SystemExit, match=r"holds \['kernels-generic.so'\], expected"):
+            builder.check_kernels(wheel, builder.TARGETS[other])
+
+
+@pytest.mark.parametrize(
+    ("found", "is_fine"),
+    [
+        ("manylinux_2_5", True),
+        ("manylinux_2_17", True),
+        ("manylinux_2_34", False),
+        ("linux", False),
+    ],
+)
+def test_a_tag_that_auditwheel_does_not_confirm_is_refused(
+    found: str, is_fine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = _wheel_builder()
+    report = f'some.whl is consistent\nwith the following platform tag: "{found}_x86_64".\n'
+    monkeypatch.setattr(
+        builder.subprocess, "run", lambda *args, **kwargs: SimpleNamespace(stdout=report)
+    )
+    if is_fine:
+        builder.audit(Path("some.whl"), "manylinux_2_17_x86_64")
+        return
+    with pytest.raises(SystemExit, match="does not confirm manylinux_2_17_x86_64"):
+        builder.audit(Path("some.whl"), "manylinux_2_17_x86_64")
