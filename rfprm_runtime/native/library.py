@@ -1,22 +1,25 @@
 """Finds the compiled kernels that this processor can run, and declares their interface.
 
-The structures mirror those of ``kernels.c``; pointers are plain addresses, whose memory
-:mod:`rfprm_runtime.native.model_file` keeps.
+The structures mirror those of ``structures.h`` and are compared with them when a library is loaded.
+Pointers are plain addresses; :mod:`rfprm_runtime.native.model_file` keeps their targets alive.
 """
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_double, c_float, c_int64, c_void_p
+import itertools
+import sys
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from rfprm_runtime.arguments import check_is
 from rfprm_runtime.errors import BackendError
+from rfprm_runtime.native.cpu import cpu_features
+from rfprm_runtime.native.variants import VARIANTS
 
-INTERFACE_VERSION = 4
-# Fastest first; the number is what rfprm_cpu_level must reach.
-VARIANTS = {"avx512vnni": 2, "avx2": 1, "generic": 0}
+INTERFACE_VERSION = 5
 
 
 class Linear(ctypes.Structure):
@@ -73,18 +76,28 @@ class Segment(ctypes.Structure):
     _fields_ = (("num_tokens", c_int64), ("start", c_int64), ("pages", c_void_p))
 
 
+STRUCTURES = (Linear, Layer, Model, Segment)
+
+
+class _Place(ctypes.Structure):
+    """A line of the library's own description of the structures; ends with an empty name."""
+
+    _fields_ = (("name", c_char_p), ("offset", c_int64), ("size", c_int64))
+
+
 def library_path(variant: str) -> Path:
     return Path(__file__).parent / f"kernels-{variant}.so"
 
 
+def built_variants() -> list[str]:
+    """Compiled variants, fastest first, whether or not this processor runs them."""
+    return [variant.name for variant in VARIANTS if library_path(variant.name).is_file()]
+
+
 def available_variants() -> list[str]:
     """Compiled variants that this processor runs, fastest first; empty where none was built."""
-    built = [name for name in VARIANTS if library_path(name).is_file()]
-    if not built:
-        return []
-    # The least demanding one asks the processor; it runs wherever any of them does.
-    level = _open(library_path(built[-1])).rfprm_cpu_level()
-    return [name for name in built if VARIANTS[name] <= level]
+    built, found = built_variants(), cpu_features()
+    return [row.name for row in VARIANTS if row.name in built and row.features <= found]
 
 
 @cache
@@ -100,29 +113,32 @@ def load_library(variant: str | None = None) -> tuple[str, ctypes.CDLL]:
             f"native kernels {variant!r} are not available here, there are {available}"
         )
     if not available:
-        raise BackendError(
-            "this installation has no native kernels: they are compiled when rfprm_runtime is "
-            "built, and no C compiler was found then. Install gcc or clang and reinstall with "
-            "pip install --force-reinstall --no-deps, or export the model with --precision fp32 "
-            "for onnxruntime"
-        )
+        raise BackendError(f"this installation has no native kernels: {_why_none()}")
     name = variant or available[0]
-    return name, _open(library_path(name))
+    return name, open_library(library_path(name))
 
 
-def _open(path: Path) -> ctypes.CDLL:
+def _why_none() -> str:
+    other = "export the model with --precision fp32 for onnxruntime"
+    if sys.platform == "win32":
+        return f"they do not compile on Windows; {other}"
+    return (
+        "they are compiled when rfprm_runtime is built, and no C compiler was found then. Install "
+        f"gcc or clang and reinstall with pip install --force-reinstall --no-deps, or {other}"
+    )
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """The library at ``path``, its functions declared.
+
+    Raises :class:`BackendError` where it cannot be loaded or was not made for this code.
+    """
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise BackendError(f"cannot load {path}: {error}; reinstall rfprm_runtime") from None
-    for name in ("rfprm_interface_version", "rfprm_cpu_level", "rfprm_page_positions"):
-        getattr(library, name).restype = c_int64
-    found = library.rfprm_interface_version()
-    if found != INTERFACE_VERSION:
-        raise BackendError(
-            f"{path} has interface {found}, this rfprm_runtime needs {INTERFACE_VERSION}: it is "
-            "left from another version; reinstall rfprm_runtime"
-        )
+    _check_interface(library, path)
+    library.rfprm_page_positions.restype = c_int64
     library.rfprm_page_bytes.restype = c_int64
     library.rfprm_page_bytes.argtypes = [POINTER(Model)]
     library.rfprm_scratch_bytes.restype = c_int64
@@ -141,3 +157,46 @@ def _open(path: Path) -> ctypes.CDLL:
         c_void_p,  # done int64 [num_layers], or NULL
     ]
     return library
+
+
+def _check_interface(library: ctypes.CDLL, path: Path) -> None:
+    """Functions by their version, structures by where each field lies and how large it is."""
+    library.rfprm_interface_version.restype = c_int64
+    found = library.rfprm_interface_version()
+    if found != INTERFACE_VERSION:
+        raise BackendError(
+            f"{path} has interface {found}, this rfprm_runtime needs {INTERFACE_VERSION}: it is "
+            "left from another version; reinstall rfprm_runtime"
+        )
+    library.rfprm_layout.restype = POINTER(_Place)
+    theirs, ours = _layout_in(library.rfprm_layout()), _own_layout()
+    if theirs != ours:
+        names = [*ours, *(name for name in theirs if name not in ours)]
+        name = next(name for name in names if theirs.get(name) != ours.get(name))
+        raise BackendError(
+            f"{path} has {_described(name, theirs)}, this rfprm_runtime needs "
+            f"{_described(name, ours)}: it was compiled from other sources; reinstall rfprm_runtime"
+        )
+
+
+def _layout_in(places: Any) -> dict[str, tuple[int, int]]:
+    """``Linear.bits`` → its offset and size; ``Linear`` → 0 and the size of the whole."""
+    lines = itertools.takewhile(lambda place: place.name, (places[i] for i in itertools.count()))
+    return {place.name.decode(): (place.offset, place.size) for place in lines}
+
+
+def _own_layout() -> dict[str, tuple[int, int]]:
+    layout = {}
+    for structure in STRUCTURES:
+        layout[structure.__name__] = (0, ctypes.sizeof(structure))
+        for name, *_ in structure._fields_:
+            field = getattr(structure, name)
+            layout[f"{structure.__name__}.{name}"] = (field.offset, field.size)
+    return layout
+
+
+def _described(name: str, layout: dict[str, tuple[int, int]]) -> str:
+    if name not in layout:
+        return f"no {name}"
+    offset, size = layout[name]
+    return f"{name} of {size} bytes at {offset}"

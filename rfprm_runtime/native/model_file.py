@@ -1,7 +1,7 @@
 """``model.native.safetensors``: the weights as the kernels read them, mapped and not copied.
 
 A safetensors file (8 bytes of header length, a JSON header, the tensors), so any tool can look
-inside. The layout of the tensors is written by ``rfprm_export.pack`` and named in the metadata.
+inside. ``rfprm_export.panels`` writes the tensors; the metadata names their layout.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rfprm_runtime.rotary import rotary_tables
 LAYOUT = "rfprm-native-2"
 LINEARS = ("qkv", "output", "gate_up", "down")
 PANEL = 64
-"""Output columns of a packed panel."""
+"""Output columns of a panel of weights."""
 HALF_PANEL = 32
 """A panel of gate_up holds as many gate columns and then as many up columns."""
 _DTYPES = {"I8": np.int8, "I32": np.int32, "I16": np.int16, "F32": np.float32, "F64": np.float64}
@@ -92,12 +92,12 @@ class NativeModel:
             layers=ctypes.cast(layers, ctypes.POINTER(Layer)),
         )
 
-    def take(self, other: NativeModel, products: Collection[str]) -> None:
-        """Use the weights of ``other``, another packing of the same model, for these products
-        (``layers.3.down``), and this model's own for the others. Not while the model runs."""
+    def take_linears(self, other: NativeModel, names: Collection[str]) -> None:
+        """Use the linears of ``other``, the same model in other bits, for these names
+        (``layers.3.down``), and this model's own for the rest. Not while the model runs."""
         for index in range(self.structure.num_layers):
             for part in LINEARS:
-                source = other if f"layers.{index}.{part}" in products else self
+                source = other if f"layers.{index}.{part}" in names else self
                 setattr(self.structure.layers[index], part, source._own[index][part])
         self._others = other
 
@@ -141,7 +141,7 @@ class NativeModel:
 
 
 def linear_shapes(shape: Backbone) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs, padded to whole panels, of a layer's four matrix products."""
+    """Inputs and outputs, padded to whole panels, of a layer's four linears."""
     queries = shape.num_heads * shape.head_dim
     keys = shape.num_kv_heads * shape.head_dim
     hidden, inner = shape.hidden_size, padded_inner(shape)

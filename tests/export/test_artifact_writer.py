@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rfprm_export import ExportError, artifact_writer, pack, product_choice, verify
+from rfprm_export import ExportError, artifact_writer, panels, product_choice, verify
 from rfprm_export.artifact_writer import export_artifact
-from rfprm_export.pack import product_names
+from rfprm_export.panels import linear_names
 from rfprm_export.verify import rank_correlation
 from rfprm_runtime import Scorer
 from rfprm_runtime.backends import NATIVE_NAME
@@ -246,19 +246,19 @@ def test_int16_is_judged_on_the_shipped_traces_and_says_so(roomy_prm: Path, tmp_
 def test_int16_that_is_not_faithful_is_refused_with_the_layers(
     roomy_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack, "MAX_WEIGHT", 3)
+    monkeypatch.setattr(panels, "MAX_WEIGHT", 3)
     with pytest.raises(ExportError, match=r"Most is lost in layer \d \w+ \("):
         export_artifact(roomy_prm, tmp_path / "artifact", precision="int16")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_is_chosen_by_product_and_recorded(
+def test_int8_is_chosen_by_linear_and_recorded(
     roomy_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if most were too much for all products but not for some.
     monkeypatch.setattr(product_choice, "CHOICE", verify.Gate(mean_difference=1e-3))
     manifest = export_artifact(roomy_prm, tmp_path / "artifact", precision="int8")
-    assert [product.name for product in manifest.products] == product_names(manifest.backbone)
+    assert [product.name for product in manifest.products] == linear_names(manifest.backbone)
     assert all((product.difference or 0) > 0 for product in manifest.products)
     bits = {product.name: product.bits for product in manifest.products}
     assert set(bits.values()) == {8, 16}
@@ -273,7 +273,7 @@ def test_int8_is_chosen_by_product_and_recorded(
         assert scorer.backend_description.startswith("native")
 
 
-def test_int8_that_no_product_allows_is_refused_with_the_worst(
+def test_int8_that_no_linear_allows_is_refused_with_the_worst(
     roomy_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(product_choice, "CHOICE", verify.Gate(mean_difference=0.0))

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, load_prm
-from rfprm_export.pack import (
-    MAX_SHORT_WEIGHT,
+from rfprm_export.panels import (
+    MAX_8_BIT_WEIGHT,
     MAX_WEIGHT,
-    pack_linear,
-    product_names,
-    write_packed,
+    linear_names,
+    linear_panels,
+    write_native,
 )
 from rfprm_export.verify import scorer_over
 from rfprm_runtime import BackendError, Scorer, Trajectory
@@ -29,7 +29,6 @@ from rfprm_runtime.encoding import TrajectoryEncoder
 from rfprm_runtime.engine.rows import Extension, Past, TokenBatch
 from rfprm_runtime.errors import ArtifactError
 from rfprm_runtime.manifest import Backbone, Head, Manifest
-from rfprm_runtime.native import library
 from rfprm_runtime.native.library import available_variants
 from rfprm_runtime.native.model_file import NativeModel, map_safetensors
 from rfprm_runtime.native.pages import Workspace
@@ -54,7 +53,7 @@ def _row(ids: np.ndarray, markers: list[int]) -> TokenBatch:
 
 
 def _rounded(weights: dict[str, np.ndarray], most: int = MAX_WEIGHT) -> dict[str, np.ndarray]:
-    """Weights as the packed file holds them, so that only the kernels' arithmetic is compared."""
+    """Weights as the native file holds them, so that only the kernels' arithmetic is compared."""
     result = dict(weights)
     for name, matrix in weights.items():
         largest = 32767 if "embed" in name else most
@@ -69,8 +68,8 @@ def test_native_and_reference_agree(name: str, tmp_path: Path) -> None:
     save_published_prm(tmp_path, max_positions=1024, **BACKBONES[name])
     prm = load_prm(tmp_path)
     manifest = prm.manifest
-    path = tmp_path / "packed.safetensors"
-    write_packed(path, manifest.backbone, manifest.head, prm.weights)
+    path = tmp_path / "model.safetensors"
+    write_native(path, manifest.backbone, manifest.head, prm.weights)
     network = build_network(manifest.backbone, manifest.head, _rounded(prm.weights))
     rng = np.random.default_rng(0)
     lengths = [1, 5, 63, 64, 65, 200, 512, 600]
@@ -88,15 +87,15 @@ def test_native_and_reference_agree(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_products_of_8_bits_agree_with_the_reference(name: str, tmp_path: Path) -> None:
+def test_8_bit_linears_agree_with_the_reference(name: str, tmp_path: Path) -> None:
     save_published_prm(tmp_path, **BACKBONES[name])
     prm = load_prm(tmp_path)
     manifest = prm.manifest
-    path = tmp_path / "packed.safetensors"
-    names = product_names(manifest.backbone)
-    write_packed(path, manifest.backbone, manifest.head, prm.weights, short=names)
+    path = tmp_path / "model.safetensors"
+    names = linear_names(manifest.backbone)
+    write_native(path, manifest.backbone, manifest.head, prm.weights, in_8_bits=names)
     network = build_network(
-        manifest.backbone, manifest.head, _rounded(prm.weights, MAX_SHORT_WEIGHT)
+        manifest.backbone, manifest.head, _rounded(prm.weights, MAX_8_BIT_WEIGHT)
     )
     ids = np.random.default_rng(0).integers(0, manifest.backbone.vocab_size, 200)
     batch = _row(ids, [0, 66, 100, 199])
@@ -113,33 +112,33 @@ def test_products_of_8_bits_agree_with_the_reference(name: str, tmp_path: Path) 
         assert np.abs(ours - found[0]).max() <= 0.02 * np.abs(theirs).max()
 
 
-def test_products_are_switched_between_two_packings(
-    packed: tuple[Path, Manifest], tmp_path: Path
+def test_linears_are_switched_between_two_models(
+    model_file: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
-    manifest = packed[1]
-    names = product_names(manifest.backbone)
+    manifest = model_file[1]
+    names = linear_names(manifest.backbone)
     weights = random_weights(manifest)
     chosen = names[1::3]
     shapes = manifest.backbone, manifest.head, weights
     files = {
-        kind: write_packed(tmp_path / kind, *shapes, short=short)
-        for kind, short in {"long": [], "short": names, "mixed": chosen}.items()
+        kind: write_native(tmp_path / kind, *shapes, in_8_bits=in_8_bits)
+        for kind, in_8_bits in {"16": [], "8": names, "mixed": chosen}.items()
     }
     batch = _row(np.arange(70) % manifest.backbone.vocab_size, [3, 69])
-    long, mixed = (NativeBackend(files[kind], manifest) for kind in ("long", "mixed"))
-    before = long.run(batch)
-    short = NativeModel(files["short"], manifest)
-    long.use_short(short, chosen)
-    assert (long.run(batch) == mixed.run(batch)).all()
-    assert (long.run(batch) != before).any()
-    long.use_short(short, [])
-    assert (long.run(batch) == before).all()
-    long.close()
+    own, mixed = (NativeBackend(files[kind], manifest) for kind in ("16", "mixed"))
+    before = own.run(batch)
+    in_8_bits = NativeModel(files["8"], manifest)
+    own.take_linears(in_8_bits, chosen)
+    assert (own.run(batch) == mixed.run(batch)).all()
+    assert (own.run(batch) != before).any()
+    own.take_linears(in_8_bits, [])
+    assert (own.run(batch) == before).all()
+    own.close()
     mixed.close()
 
 
 @pytest.fixture(scope="module", params=["16 bits", "8 and 16 bits"])
-def packed(
+def model_file(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Manifest]:
     """A random model with room for long traces, and two heads of queries to one of keys."""
@@ -150,14 +149,14 @@ def packed(
     )
     manifest = manifest.model_copy(update={"backbone": shape})
     path = tmp_path_factory.mktemp("native") / "model.native.safetensors"
-    short = product_names(shape)[::2] if request.param.startswith("8") else []
+    in_8_bits = linear_names(shape)[::2] if request.param.startswith("8") else []
     weights = random_weights(manifest)
-    return write_packed(path, shape, manifest.head, weights, short=short), manifest
+    return write_native(path, shape, manifest.head, weights, in_8_bits=in_8_bits), manifest
 
 
 @pytest.fixture
-def backend(packed: tuple[Path, Manifest]) -> Iterator[NativeBackend]:
-    backend = NativeBackend(*packed, num_threads=4)
+def backend(model_file: tuple[Path, Manifest]) -> Iterator[NativeBackend]:
+    backend = NativeBackend(*model_file, num_threads=4)
     yield backend
     backend.close()
 
@@ -170,11 +169,11 @@ def backend(packed: tuple[Path, Manifest]) -> Iterator[NativeBackend]:
     seed=st.integers(0, 2**31),
 )
 def test_bits_do_not_depend_on_threads_or_on_what_follows(
-    packed: tuple[Path, Manifest], length: int, threads: int, cut: int, seed: int
+    model_file: tuple[Path, Manifest], length: int, threads: int, cut: int, seed: int
 ) -> None:
-    backend = NativeBackend(*packed, num_threads=4)
+    backend = NativeBackend(*model_file, num_threads=4)
     rng = np.random.default_rng(seed)
-    ids = rng.integers(0, packed[1].backbone.vocab_size, length)
+    ids = rng.integers(0, model_file[1].backbone.vocab_size, length)
     markers = np.flatnonzero(rng.random(length) < 0.2)
     alone = backend.run(_row(ids, markers.tolist()))
     assert (backend.run(_row(ids, markers.tolist()), threads=threads) == alone).all()
@@ -195,15 +194,15 @@ def test_bits_do_not_depend_on_threads_or_on_what_follows(
     seed=st.integers(0, 2**31),
 )
 def test_bits_do_not_depend_on_where_a_row_was_cut_or_what_shares_the_pass(
-    packed: tuple[Path, Manifest],
+    model_file: tuple[Path, Manifest],
     rows: list[tuple[int, int, list[int]]],
     threads: int,
     seed: int,
 ) -> None:
     """Rows that branch off from common stems, in pieces, all pieces of a turn in one pass."""
-    backend = NativeBackend(*packed, num_threads=4)
+    backend = NativeBackend(*model_file, num_threads=4)
     rng = np.random.default_rng(seed)
-    vocab = packed[1].backbone.vocab_size
+    vocab = model_file[1].backbone.vocab_size
     stems = [rng.integers(0, vocab, size) for size in (0, 7, 64, 130)]
     stem_pasts: list[Past | None] = [None]
     for stem in stems[1:]:
@@ -272,9 +271,9 @@ _TRACES = st.builds(
 @settings(max_examples=25, deadline=None)
 @given(traces=st.lists(_TRACES, min_size=1, max_size=6), data=st.data())
 def test_a_score_has_the_same_bits_alone_in_any_batch_and_in_a_session(
-    packed: tuple[Path, Manifest], traces: list[Trajectory], data: st.DataObject
+    model_file: tuple[Path, Manifest], traces: list[Trajectory], data: st.DataObject
 ) -> None:
-    path, manifest = packed
+    path, manifest = model_file
 
     def scorer(threads: int, mode: str, *, share_prefixes: bool = False) -> Scorer:
         encoder = TrajectoryEncoder(
@@ -342,16 +341,18 @@ def test_a_past_of_another_backend_is_refused(backend: NativeBackend) -> None:
         backend.extend([Extension(np.arange(3), np.zeros(0, np.int64), past)])
 
 
-def test_a_closed_backend_says_so(packed: tuple[Path, Manifest]) -> None:
-    backend = NativeBackend(*packed)
+def test_a_closed_backend_says_so(model_file: tuple[Path, Manifest]) -> None:
+    backend = NativeBackend(*model_file)
     backend.close()
     backend.close()
     with pytest.raises(BackendError, match="closed"):
         backend.run(_row(np.arange(3), [2]))
 
 
-def test_a_file_of_another_model_is_refused(packed: tuple[Path, Manifest], tmp_path: Path) -> None:
-    path, manifest = packed
+def test_a_file_of_another_model_is_refused(
+    model_file: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    path, manifest = model_file
     deeper = manifest.backbone.model_copy(update={"num_layers": 3})
     with pytest.raises(ArtifactError, match="expected float64 \\(3, 4\\)"):
         NativeBackend(path, manifest.model_copy(update={"backbone": deeper}))
@@ -368,11 +369,11 @@ def test_a_file_of_another_model_is_refused(packed: tuple[Path, Manifest], tmp_p
             NativeBackend(broken, manifest)
 
 
-def test_the_packed_file_is_plain_safetensors(packed: tuple[Path, Manifest]) -> None:
+def test_the_native_file_is_plain_safetensors(model_file: tuple[Path, Manifest]) -> None:
     from safetensors.numpy import load_file
 
-    ours, metadata = map_safetensors(packed[0])
-    theirs = load_file(packed[0])
+    ours, metadata = map_safetensors(model_file[0])
+    theirs = load_file(model_file[0])
     assert metadata == {"layout": "rfprm-native-2"}
     assert ours.keys() == theirs.keys()
     assert all((ours[name] == theirs[name]).all() for name in ours)
@@ -407,35 +408,25 @@ def test_spans_cover_the_trace_and_later_ones_are_shorter() -> None:
     assert len(sizes) == 4
 
 
-def test_without_kernels_the_error_says_what_to_do(
-    packed: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(library, "library_path", lambda variant: tmp_path / variant)
-    library.load_library.cache_clear()
-    try:
-        with pytest.raises(BackendError, match=r"no C compiler was found.*--precision fp32"):
-            NativeBackend(*packed)
-    finally:
-        monkeypatch.undo()
-        library.load_library.cache_clear()
+def test_kernels_that_are_not_there_are_refused(model_file: tuple[Path, Manifest]) -> None:
     with pytest.raises(BackendError, match="'neon' are not available here"):
-        NativeBackend(*packed, kernels="neon")
+        NativeBackend(*model_file, kernels="neon")
 
 
 # What is not a number, and what goes wrong half-way
 
 
-def _packed_prm(folder: Path, *, num_threads: int) -> tuple[LoadedPRM, NativeBackend]:
+def _native_prm(folder: Path, *, num_threads: int) -> tuple[LoadedPRM, NativeBackend]:
     save_published_prm(folder / "prm", "llama", max_positions=512)
     prm = load_prm(folder / "prm")
-    path = folder / "packed.safetensors"
-    write_packed(path, prm.manifest.backbone, prm.manifest.head, prm.weights)
+    path = folder / "model.safetensors"
+    write_native(path, prm.manifest.backbone, prm.manifest.head, prm.weights)
     return prm, NativeBackend(path, prm.manifest, num_threads=num_threads)
 
 
 def test_a_damaged_embedding_is_seen_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """Also where a trace does not end with the token, and in the pages that the next one gets."""
-    prm, backend = _packed_prm(tmp_path, num_threads=1)
+    prm, backend = _native_prm(tmp_path, num_threads=1)
     assert backend._model is not None
     trace = Trajectory.build(question="q", steps=["a z", "then some more words", "and an end"])
     other = Trajectory.build(question="q", steps=["a b", "short"])
@@ -452,11 +443,11 @@ def test_a_damaged_embedding_is_seen_and_leaves_nothing_behind(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_weights_that_are_no_numbers_are_not_packed(bits: int) -> None:
+def test_weights_that_are_no_numbers_are_refused(bits: int) -> None:
     matrix = np.ones((4, 4), np.float32)
     matrix[1, 2] = np.nan
     with pytest.raises(ExportError, match="not finite"):
-        pack_linear(matrix, 16, 16, bits=bits)
+        linear_panels(matrix, 16, 16, bits=bits)
 
 
 def test_a_model_that_is_wider_than_its_products(tmp_path: Path) -> None:
@@ -475,7 +466,7 @@ def test_a_model_that_is_wider_than_its_products(tmp_path: Path) -> None:
     head = Head(kind="mlp_relu", num_labels=2)
     manifest = tiny_manifest(tokenizer).model_copy(update={"backbone": backbone, "head": head})
     weights = random_weights(manifest)
-    path = write_packed(tmp_path / "m.safetensors", backbone, head, weights)
+    path = write_native(tmp_path / "m.safetensors", backbone, head, weights)
     backend = NativeBackend(path, manifest, num_threads=1)
     ids = np.arange(10, 74)
     whole = backend.extend([Extension(ids, np.array([63]))])[0].logits
@@ -489,7 +480,7 @@ def test_a_model_that_is_wider_than_its_products(tmp_path: Path) -> None:
 def test_a_span_that_never_begins_keeps_no_other_waiting(
     num_started: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, backend = _packed_prm(tmp_path, num_threads=4)
+    _, backend = _native_prm(tmp_path, num_threads=4)
     item = Extension(np.arange(400) % 200, np.array([5, 399]))
     expected = backend.extend([item], threads=4)[0].logits
     submit, calls = backend._pool.submit, iter(range(9))

@@ -1,7 +1,7 @@
-"""Weights for the native kernels: integers in the order in which they are read.
+"""Writes the weights that the native kernels read: panels of integers, in reading order.
 
 Each output column has its own scale. Columns lie in panels of 64, inputs in pairs of 16 bits or in
-fours of 8, because one instruction multiplies as many with 16 columns.
+fours of 8, because one instruction multiplies that many with 16 columns.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from rfprm_runtime.native.model_file import (
 )
 
 MAX_WEIGHT = 2047
-"""12 bits, in products of 16. What they leave of a sum's 32 bits goes to the inputs, which vary
+"""12 bits, in 16-bit linears. What they leave of a sum's 32 bits goes to the inputs, which vary
 more."""
-MAX_SHORT_WEIGHT = 127
+MAX_8_BIT_WEIGHT = 127
 _SUM_LIMIT = 2.0**31 - 2.0**20
 _DTYPE_NAMES = {"int8": "I8", "int32": "I32", "int16": "I16", "float32": "F32", "float64": "F64"}
 _ALIGNMENT = 64
@@ -48,17 +48,17 @@ def check_fits(shape: Backbone) -> None:
             )
 
 
-def product_names(shape: Backbone) -> list[str]:
-    """``layers.0.qkv``, …: the matrix products of all layers, in the order in which they run."""
+def linear_names(shape: Backbone) -> list[str]:
+    """``layers.0.qkv``, …: the linears of all layers, in the order in which they run."""
     return [f"layers.{index}.{part}" for index in range(shape.num_layers) for part in LINEARS]
 
 
-def write_packed(
-    path: Path, shape: Backbone, head: Head, weights: Weights, *, short: Collection[str] = ()
+def write_native(
+    path: Path, shape: Backbone, head: Head, weights: Weights, *, in_8_bits: Collection[str] = ()
 ) -> Path:
     """Write the model at ``path``; see :mod:`rfprm_runtime.native.model_file` for the names.
 
-    The products named in ``short`` have 8 bits, the others 16.
+    The linears named in ``in_8_bits`` have 8 bits, the others 16.
     """
     check_fits(shape)
     tensors: dict[str, NDArray[Any]] = {}
@@ -74,12 +74,13 @@ def write_packed(
             small[f"{name}.key_norm"] = weights[f"{source}.self_attn.k_norm.weight"]
         for number, part in enumerate(LINEARS):
             matrix, bias = _join(weights, source, part, shape)
-            packed = pack_linear(matrix, *sizes[part], bits=8 if f"{name}.{part}" in short else 16)
-            tensors[f"{name}.{part}.panels"] = packed.panels
-            small[f"{name}.{part}.scales"] = packed.scales
-            limits[index, number] = packed.limit
-            if packed.sums is not None:
-                small[f"{name}.{part}.sums"] = packed.sums
+            bits = 8 if f"{name}.{part}" in in_8_bits else 16
+            linear = linear_panels(matrix, *sizes[part], bits=bits)
+            tensors[f"{name}.{part}.panels"] = linear.panels
+            small[f"{name}.{part}.scales"] = linear.scales
+            limits[index, number] = linear.limit
+            if linear.sums is not None:
+                small[f"{name}.{part}.sums"] = linear.sums
             if bias is not None:
                 small[f"{name}.{part}.bias"] = _padded(bias, sizes[part][1])
     table = weights["model.embed_tokens.weight"]
@@ -97,19 +98,19 @@ def write_packed(
 
 
 @dataclass(frozen=True)
-class PackedLinear:
+class LinearPanels:
     panels: NDArray[np.int16] | NDArray[np.int8]
     """[width / 64, depth / 2, 64, 2] of 16 bits, [width / 64, depth / 4, 64, 4] of 8."""
     scales: NDArray[np.float32]  # [width]
     limit: float
     """The largest L2 norm that a row of quantised inputs may have: by Cauchy and Schwarz no sum of
-    products then leaves 32 bits. Sums of 8-bit products never do."""
+    products then leaves 32 bits. Sums of an 8-bit linear never do."""
     sums: NDArray[np.int32] | None = None  # [width], of the 8-bit weights of a column
 
 
-def pack_linear(
+def linear_panels(
     matrix: NDArray[np.float32], depth: int, width: int, *, bits: int = 16
-) -> PackedLinear:
+) -> LinearPanels:
     """``matrix`` [out, in], padded with zeros to ``width`` and ``depth``, in integers."""
     if not np.isfinite(matrix).all():
         raise ExportError(
@@ -118,21 +119,21 @@ def pack_linear(
         )
     padded = np.zeros((width, depth), np.float32)
     padded[: matrix.shape[0], : matrix.shape[1]] = matrix
-    scales = _units(padded, MAX_WEIGHT if bits == 16 else MAX_SHORT_WEIGHT)
+    scales = _units(padded, MAX_WEIGHT if bits == 16 else MAX_8_BIT_WEIGHT)
     whole = np.rint(padded / scales[:, None])
     if bits == 8:
-        short = whole.astype(np.int8).reshape(width // PANEL, PANEL, depth // 4, 4)
+        fours = whole.astype(np.int8).reshape(width // PANEL, PANEL, depth // 4, 4)
         sums = whole.sum(axis=1).astype(np.int32)
-        return PackedLinear(short.transpose(0, 2, 1, 3), scales, np.inf, sums)
+        return LinearPanels(fours.transpose(0, 2, 1, 3), scales, np.inf, sums)
     # Rounding may lengthen a row of inputs by half a unit an entry, which is taken off.
     longest = np.sqrt((whole.astype(np.float64) ** 2).sum(axis=1)).max()
     limit = _SUM_LIMIT / max(longest, 1.0) - 0.5 * np.sqrt(depth)
-    blocks = whole.astype(np.int16).reshape(width // PANEL, PANEL, depth // 2, 2)
-    return PackedLinear(blocks.transpose(0, 2, 1, 3), scales, float(limit))
+    pairs = whole.astype(np.int16).reshape(width // PANEL, PANEL, depth // 2, 2)
+    return LinearPanels(pairs.transpose(0, 2, 1, 3), scales, float(limit))
 
 
 def most_rounded(shape: Backbone, weights: Weights, count: int = 3) -> list[str]:
-    """The products whose weights lose most to rounding, worst first, with the share they lose."""
+    """The linears whose weights lose most to rounding, worst first, with the share they lose."""
     found = []
     for index in range(shape.num_layers):
         for part in LINEARS:
@@ -147,7 +148,7 @@ def most_rounded(shape: Backbone, weights: Weights, count: int = 3) -> list[str]
 def _join(
     weights: Weights, layer: str, part: str, shape: Backbone
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """The matrix [out, in] and the bias of one product, in the order of its columns."""
+    """The matrix [out, in] and the bias of one linear, in the order of its columns."""
     if part == "gate_up":
         names = [f"{layer}.mlp.gate_proj", f"{layer}.mlp.up_proj"]
         gate, up = (_halves(weights[f"{name}.weight"], shape) for name in names)

@@ -1,7 +1,7 @@
-"""Which matrix products of the native kernels can have 8 bits.
+"""Which linears of the native kernels can have 8 bits.
 
-Half the bits is up to twice the speed, but 8 of them are too few for some products of every model,
-and for most products of small ones. The others keep 16.
+Half the bits is up to twice the speed, but 8 are too few for some linears of every model, and for
+most of a small one. Those keep 16.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rfprm_export.checkpoint import LoadedPRM
-from rfprm_export.pack import product_names, write_packed
+from rfprm_export.panels import linear_names, write_native
 from rfprm_export.product_choice import differences_alone, most_that_can, nothing_can
 from rfprm_export.verify import Reference, scorer_over
 from rfprm_runtime.backends.native import NativeBackend
@@ -22,28 +22,28 @@ from rfprm_runtime.native.model_file import NativeModel, linear_shapes
 from rfprm_runtime.scorer import Scorer
 
 
-def choose_short_products(
+def choose_8_bit_linears(
     prm: LoadedPRM, reference: Reference, work: Path
 ) -> tuple[ProductRecord, ...]:
-    """Every product with the bits it should have; ``work`` is a folder for what is written between.
+    """Every linear with the bits it should have; ``work`` is a folder for temporary files.
 
-    Products are taken in the order of what they gain (multiplications) for what they cost (the
+    Linears are taken in the order of what they gain (multiplications) for what they cost (the
     square of the mean difference that they make alone), as many as keep
     :data:`~rfprm_export.verify.CHOICE` together. Raises :class:`ExportError` where none can have 8
-    bits, naming the ones that lose most.
+    bits, naming those that lose most.
     """
     shape, head = prm.manifest.backbone, prm.manifest.head
-    names = product_names(shape)
-    paths = [work / "long.safetensors", work / "short.safetensors"]
-    for path, short in zip(paths, ([], names), strict=True):
-        write_packed(path, shape, head, prm.weights, short=short)
+    names = linear_names(shape)
+    paths = [work / "16-bit.safetensors", work / "8-bit.safetensors"]
+    for path, in_8_bits in zip(paths, ([], names), strict=True):
+        write_native(path, shape, head, prm.weights, in_8_bits=in_8_bits)
     backend = NativeBackend(paths[0], prm.manifest)
-    short_model = NativeModel(paths[1], prm.manifest)
+    model_in_8_bits = NativeModel(paths[1], prm.manifest)
     with scorer_over(prm, backend) as scorer:
 
         @contextmanager
-        def scorer_with(short: Collection[str]) -> Iterator[Scorer]:
-            backend.use_short(short_model, short)
+        def scorer_with(in_8_bits: Collection[str]) -> Iterator[Scorer]:
+            backend.take_linears(model_in_8_bits, in_8_bits)
             yield scorer
 
         differences = differences_alone({name: [name] for name in names}, scorer_with, reference)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from rfprm_export import ExportError
-from rfprm_export.pack import MAX_WEIGHT, check_fits, most_rounded, pack_linear
+from rfprm_export.panels import MAX_WEIGHT, check_fits, linear_panels, most_rounded
 from tiny_models import byte_tokenizer, random_weights, tiny_manifest
 
 
 def test_sums_of_the_worst_case_fit_32_bits() -> None:
     """All weights and all inputs at their largest, same signs: the largest sum there can be."""
     depth = 1536
-    linear = pack_linear(np.ones((64, depth), np.float32), depth, 64)
+    linear = linear_panels(np.ones((64, depth), np.float32), depth, 64)
     panels, scales, limit = linear.panels, linear.scales, linear.limit
     assert panels.max() == MAX_WEIGHT
     assert np.allclose(panels * scales[0], 1.0)
@@ -38,7 +38,7 @@ def test_the_layer_that_rounding_hurts_is_named() -> None:
 @pytest.mark.parametrize("bits", [16, 8])
 def test_the_weights_are_not_rounded_by_more_than_half_a_unit(bits: int) -> None:
     matrix = np.random.default_rng(0).normal(size=(70, 48)).astype(np.float32)
-    linear = pack_linear(matrix, 48, 128, bits=bits)
+    linear = linear_panels(matrix, 48, 128, bits=bits)
     whole = linear.panels.transpose(0, 2, 1, 3).reshape(128, 48)
     columns = whole * linear.scales[:, None]
     assert (np.abs(columns[:70] - matrix) <= 0.5001 * linear.scales[:70, None]).all()

@@ -1,0 +1,35 @@
+/* Powers of e and 2, accurate enough for float32 weights and gates. */
+
+#pragma once
+
+#include "isa.h"
+
+/* e^x for x <= 0 (and a little above): 2^n times a polynomial, relative error below 2e-7. */
+INLINE vec exp_vec(vec x) {
+    x = vmax(x, splat(-87.0f));
+    vec rounder = splat(12582912.0f); /* 1.5 * 2^23: a sum with it is rounded to an integer */
+    vec shifted = fma_vec(x, splat(1.44269504f), rounder), n = shifted - rounder;
+    vec r = fma_vec(n, splat(-0.693359375f), x);
+    r = fma_vec(n, splat(2.12194440e-4f), r);
+    vec p = fma_vec(r, splat(1.9875691500e-4f), splat(1.3981999507e-3f));
+    p = fma_vec(p, r, splat(8.3334519073e-3f));
+    p = fma_vec(p, r, splat(4.1665795894e-2f));
+    p = fma_vec(p, r, splat(1.6666665459e-1f));
+    p = fma_vec(p, r, splat(5.0000001201e-1f));
+    p = fma_vec(p, r * r, r) + 1.0f;
+    ivec bits = ((ivec)shifted - 0x4b400000) << 23;
+    return (vec)((ivec)p + bits);
+}
+
+/* 2^x for x <= 0 (and a little above), relative error below 3e-7. */
+INLINE vec exp2_vec(vec x) {
+    x = vmax(x, splat(-120.0f));
+    vec shifted = x + 12582912.0f, r = x - (shifted - 12582912.0f);
+    vec p = fma_vec(r, splat(1.327647177e-3f), splat(9.675541333e-3f));
+    p = fma_vec(p, r, splat(5.550713274e-2f));
+    p = fma_vec(p, r, splat(2.402211972e-1f));
+    p = fma_vec(p, r, splat(6.931469671e-1f));
+    p = fma_vec(p, r, splat(1.000000072f));
+    ivec bits = ((ivec)shifted - 0x4b400000) << 23;
+    return (vec)((ivec)p + bits);
+}

@@ -1,0 +1,44 @@
+/* x86-64 with AVX-512 and its dot products (VNNI): Intel since Ice Lake, AMD since Zen 4. */
+
+#pragma once
+
+#include <immintrin.h>
+
+#define LANES 16
+#define PARTS 4
+#include "vectors.h"
+
+INLINE vec splat(float x) { return (vec){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+
+INLINE vec fma_vec(vec a, vec b, vec c) {
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+
+INLINE float sum_lanes(vec v) { return _mm512_reduce_add_ps((__m512)v); }
+
+INLINE float max_lanes(vec v) { return _mm512_reduce_max_ps((__m512)v); }
+
+INLINE void store_int16(int16_t *out, ivec whole) {
+    _mm256_storeu_si256((__m256i *)out, _mm512_cvtsepi32_epi16((__m512i)whole));
+}
+
+INLINE ivec dot_pairs(ivec sum, int32_t pair, ivec b) {
+    return (ivec)_mm512_dpwssd_epi32((__m512i)sum, _mm512_set1_epi32(pair), (__m512i)b);
+}
+
+/* The instruction takes unsigned bytes on one side: inputs are shifted from -127..127 to 1..255. */
+#define FOUR_BYTES 4
+#define INPUT_SHIFT 128
+
+INLINE ivec dot_fours(ivec sum, const char *at, ivec b) {
+    return (ivec)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(load_int32(at)), (__m512i)b);
+}
+
+static void narrow(int16_t *row, int64_t size) {
+    char *to = (char *)row;
+    for (int64_t i = 0; i < size; i += 16) {
+        __m256i whole = _mm256_loadu_si256((const __m256i *)(row + i));
+        whole = _mm256_add_epi16(whole, _mm256_set1_epi16(INPUT_SHIFT));
+        _mm_storeu_si128((__m128i *)(to + i), _mm256_cvtepi16_epi8(whole));
+    }
+}

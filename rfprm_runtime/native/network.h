@@ -1,0 +1,168 @@
+/* The steps of a layer, the embedding before the first and the head after the last. */
+
+#pragma once
+
+#include "rows.h"
+#include "linear.h"
+#include "attention.h"
+#include "scratch.h"
+
+static void quantise_normed(const Scratch *s, const float *hidden, const float *norm,
+                            const Linear *linear, int64_t rows, float eps) {
+    for (int64_t row = 0; row < rows; row++) {
+        rms_norm(hidden + row * s->hidden_stride, norm, linear->depth, eps, s->line);
+        s->units[row] = quantise_input(s->line, linear, s->inputs + row * linear->depth);
+    }
+}
+
+static void quantise_rows(const Scratch *s, const float *from, int64_t stride, const Linear *linear,
+                          int64_t rows) {
+    for (int64_t row = 0; row < rows; row++)
+        s->units[row] =
+            quantise_input(from + row * stride, linear, s->inputs + row * linear->depth);
+}
+
+static int64_t layer_bytes(const Model *m) { /* of a page */
+    return m->num_kv_heads * head_bytes(m);
+}
+
+/* The rows that a segment has among those that go through a layer at once. */
+typedef struct {
+    int64_t begin, end; /* rows */
+    int64_t shift;      /* the position of a row is the row plus this */
+    char *const *pages;
+} Part;
+
+/* The parts of rows first, first + 1, …; returns how many. */
+static int64_t find_parts(const Segment *segments, int64_t first, int64_t rows, Part *parts) {
+    int64_t count = 0, from = 0; /* the first row of the segment */
+    for (; from < first + rows; from += segments->num_tokens, segments++) {
+        int64_t to = from + segments->num_tokens;
+        if (to <= first) continue;
+        parts[count++] = (Part){
+            .begin = most(from - first, 0),
+            .end = to < first + rows ? to - first : rows,
+            .shift = segments->start + first - from,
+            .pages = segments->pages,
+        };
+    }
+    return count;
+}
+
+/* Queries, keys and values of a part's rows to integers: queries to the scratch memory, the others
+ * to the page of their position, whose layers begin at `offset`. */
+static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int64_t offset,
+                       const Part *part) {
+    int64_t size = m->head_dim, half = size / 2;
+    float query_scale = 1.44269504f / sqrtf((float)size);
+    int16_t *whole = (int16_t *)s->line; /* of one head */
+    for (int64_t row = part->begin; row < part->end; row++) {
+        int64_t position = part->shift + row, slot = position % PAGE;
+        const float *cos = m->cos + position * half, *sin = m->sin + position * half;
+        float *head = s->wide + row * s->wide_stride;
+        char *place = part->pages[position / PAGE] + offset;
+        for (int64_t h = 0; h < m->num_heads; h++, head += size) {
+            int64_t at = row * m->num_heads + h;
+            if (layer->query_norm) rms_norm(head, layer->query_norm, size, m->eps, head);
+            rotate(head, cos, sin, size);
+            s->query_units[at] =
+                query_scale * quantise(head, size, 32767, QUERY_NORM(size), s->queries + at * size);
+        }
+        for (int64_t h = 0; h < m->num_kv_heads; h++, head += size) {
+            Page page = page_of(m, place, h);
+            int16_t *keys = (int16_t *)page.keys + 2 * slot;
+            if (layer->key_norm) rms_norm(head, layer->key_norm, size, m->eps, head);
+            rotate(head, cos, sin, size);
+            ((float *)page.key_units)[slot] = quantise(head, size, 32767, QUERY_NORM(size), whole);
+            for (int64_t d = 0; d < size; d += 2) memcpy(keys + d * PAGE, whole + d, 4);
+        }
+        for (int64_t h = 0; h < m->num_kv_heads; h++, head += size) {
+            Page page = page_of(m, place, h);
+            int16_t *values = (int16_t *)page.values + (slot & ~1) * size + (slot & 1);
+            ((float *)page.value_units)[slot] =
+                quantise(head, size, LARGEST_VALUE, INFINITY, whole);
+            for (int64_t d = 0; d < size; d++) values[2 * d] = whole[d];
+        }
+    }
+}
+
+/* Attention of rows of one part (`chosen`, ascending), all heads; results in `mixed`, row by row. */
+static void attend(const Model *m, const Scratch *s, int64_t offset, const Part *part,
+                   const int64_t *chosen, int64_t count, float *mixed) {
+    int64_t size = m->head_dim, group = m->num_heads / m->num_kv_heads;
+    int64_t query_size = m->num_heads * size;
+    memset(mixed, 0, (size_t)(count * query_size) * sizeof(float));
+    for (int64_t kv = 0; kv < m->num_kv_heads; kv++) {
+        AttentionRow *row = s->rows;
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t g = 0; g < group; g++, row++) {
+                float *running = s->running + (i * group + g) * (LANES + 1);
+                memset(running, 0, LANES * sizeof(float));
+                running[LANES] = -1e30f;
+                int64_t head = kv * group + g;
+                row->query = s->queries + (chosen[i] * m->num_heads + head) * size;
+                row->unit = s->query_units[chosen[i] * m->num_heads + head];
+                row->mixed = mixed + i * query_size + head * size;
+                row->weights = running;
+                row->largest = running + LANES;
+                row->position = part->shift + chosen[i];
+            }
+        int64_t last = count ? part->shift + chosen[count - 1] : -1, first = 0;
+        for (int64_t page = 0; page * PAGE <= last; page++) {
+            while (part->shift + chosen[first] < page * PAGE) first++; /* rows before this page */
+            Page memory = page_of(m, part->pages[page] + offset, kv);
+            attend_rows((count - first) * group, s->rows + first * group, &memory, page * PAGE,
+                        size);
+        }
+        for (row = s->rows; row < s->rows + count * group; row++) {
+            float scale = 1.0f / sum_lanes(load(row->weights));
+            for (int64_t d = 0; d < size; d += LANES)
+                store(row->mixed + d, load(row->mixed + d) * scale);
+        }
+    }
+}
+
+static void read_head(const Model *m, const Scratch *s, const float *row, float *logits) {
+    float *normed = s->wide, *inner = s->line;
+    rms_norm(row, m->final_norm, m->hidden, m->eps, normed);
+    const float *from = normed, *weight = m->head_weight, *bias = m->head_bias;
+    int64_t depth = m->hidden;
+    if (m->head_inner) {
+        for (int64_t i = 0; i < m->head_inner; i++) {
+            float x = dot(normed, weight + i * depth, depth) + (bias ? bias[i] : 0.0f);
+            inner[i] = x < 0 ? 0 : x; /* so written, what is no number stays none */
+        }
+        from = inner, weight = m->head_weight2, bias = m->head_bias2, depth = m->head_inner;
+    }
+    for (int64_t i = 0; i < m->num_labels; i++)
+        logits[i] = dot(from, weight + i * depth, depth) + (bias ? bias[i] : 0.0f);
+}
+
+static void embed(const Model *m, const Scratch *s, const int64_t *ids, int64_t num_tokens) {
+    for (int64_t row = 0; row < num_tokens; row++) {
+        const int16_t *from = m->embedding + ids[row] * m->hidden;
+        float unit = m->embedding_scale[ids[row]], *to = s->hidden + row * s->hidden_stride;
+        for (int64_t i = 0; i < m->hidden; i++) to[i] = (float)from[i] * unit;
+        for (int64_t i = m->hidden; i < s->hidden_stride; i++) to[i] = 0; /* padding */
+    }
+}
+
+/* The part of a layer after the keys: attention of the chosen rows, then their MLP. `hidden`
+ * holds those rows and no others. */
+static void finish_layer(const Model *m, const Layer *layer, const Scratch *s, float *hidden,
+                         int64_t offset, const Part *parts, int64_t num_parts,
+                         const int64_t *chosen, int64_t count) {
+    int64_t stride = s->hidden_stride, query_size = m->num_heads * m->head_dim, from = 0;
+    for (const Part *part = parts; part < parts + num_parts; part++) {
+        int64_t to = from;
+        while (to < count && chosen[to] < part->end) to++;
+        attend(m, s, offset, part, chosen + from, to - from, s->mixed + from * query_size);
+        from = to;
+    }
+    quantise_rows(s, s->mixed, query_size, &layer->output, count);
+    linear_add(&layer->output, s->inputs, s->units, count, hidden, stride);
+    quantise_normed(s, hidden, layer->mlp_norm, &layer->gate_up, count, m->eps);
+    linear_swiglu(&layer->gate_up, s->inputs, s->units, count, s->wide, s->wide_stride);
+    quantise_rows(s, s->wide, s->wide_stride, &layer->down, count);
+    linear_add(&layer->down, s->inputs, s->units, count, hidden, stride);
+}

@@ -1,0 +1,51 @@
+/* The memory that one run works in. */
+
+#pragma once
+
+#include "linear.h"
+#include "attention.h"
+#include "structures.h"
+
+#define MAX_ROWS 512 /* tokens that go through a layer at once */
+
+typedef struct {
+    float *hidden;     /* [num_tokens][hidden_stride], the residual stream */
+    float *wide;       /* [rows][widest linear] */
+    float *mixed;      /* [rows][heads * head_dim] */
+    int16_t *queries;  /* [rows][heads * head_dim] */
+    float *query_units; /* [rows][heads] */
+    int16_t *inputs;   /* [rows][deepest linear] */
+    float *units;      /* [rows] */
+    float *line;       /* [widest row] */
+    float *running;    /* [rows * group][LANES + 1]: weights by lane, largest */
+    AttentionRow *rows;
+    int64_t hidden_stride, wide_stride;
+} Scratch;
+
+static int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Lays out the scratch memory from `base`; with base NULL only its size counts. */
+static int64_t lay_out(const Model *m, int64_t num_tokens, char *base, Scratch *s) {
+    int64_t query_size = m->num_heads * m->head_dim;
+    int64_t rows = num_tokens < MAX_ROWS ? num_tokens : MAX_ROWS;
+    int64_t qkv = query_size + 2 * m->num_kv_heads * m->head_dim;
+    int64_t group = m->num_heads / m->num_kv_heads;
+    s->hidden_stride = round_up(m->hidden, PANEL);
+    /* The head's input goes there too, at the end. */
+    s->wide_stride = round_up(most(most(qkv, round_up(m->inner, 32)), m->hidden), PANEL);
+    int64_t deepest = most(most(m->hidden, query_size), m->inner), used = 0;
+#define TAKE(field, bytes) (s->field = (void *)(base + used), used += round_up(bytes, 64))
+    TAKE(hidden, num_tokens * s->hidden_stride * 4);
+    TAKE(wide, rows * s->wide_stride * 4);
+    TAKE(mixed, rows * query_size * 4);
+    TAKE(queries, rows * query_size * 2);
+    TAKE(query_units, rows * m->num_heads * 4);
+    TAKE(inputs, rows * deepest * 2);
+    TAKE(units, rows * 4);
+    TAKE(line, round_up(most(deepest, m->head_inner), LANES) * 4);
+    TAKE(running, rows * group * (LANES + 1) * 4);
+    TAKE(rows, rows * group * (int64_t)sizeof(AttentionRow));
+#undef TAKE
+    return used;
+}

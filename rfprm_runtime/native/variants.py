@@ -1,0 +1,66 @@
+"""The variants of the kernels: a row here and an ``isa_NAME.h`` beside it make a new one.
+
+The build hook reads this file by its path, before there is a package; so it imports nothing but the
+standard library.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Variant(NamedTuple):
+    name: str
+    machine: str | None
+    """The processor family, as :func:`canonical_machine` spells it; None is every one."""
+    flags: tuple[str, ...]
+    """What the compiler needs on top of :data:`FLAGS`. Named one by one and not as a level
+    (``-march=x86-64-v3``), which older compilers do not know and zig spells differently."""
+    features: frozenset[str]
+    """What the processor must have, in the words of Linux's ``/proc/cpuinfo``."""
+
+
+VARIANTS = (
+    Variant(
+        "avx512vnni",
+        "x86_64",
+        (
+            *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
+            *("-mfma", "-mbmi", "-mbmi2", "-mprefer-vector-width=512"),
+        ),
+        frozenset(
+            ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "fma", "bmi1", "bmi2")
+        ),
+    ),
+    Variant(
+        "avx2",
+        "x86_64",
+        ("-mavx2", "-mfma", "-mbmi", "-mbmi2"),
+        frozenset(("avx2", "fma", "bmi1", "bmi2")),
+    ),
+    Variant("generic", None, (), frozenset()),
+)
+"""Fastest first."""
+
+FLAGS = (
+    *("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-Wno-psabi"),
+    # Products and sums are fused where the source says so and nowhere else, or a score's last bit
+    # would depend on how the compiler unrolled a loop.
+    "-ffp-contract=off",
+)
+
+
+def compile_flags(variant: Variant) -> list[str]:
+    return [*FLAGS, *variant.flags, f'-DISA="isa_{variant.name}.h"']
+
+
+def variants_for(machine: str) -> list[Variant]:
+    """The variants to compile for a machine, named as :func:`platform.machine` does."""
+    found = canonical_machine(machine)
+    return [variant for variant in VARIANTS if variant.machine in (None, found)]
+
+
+def canonical_machine(machine: str) -> str:
+    """One name where systems have several: ``AMD64`` is ``x86_64``, ``arm64`` is ``aarch64``."""
+    lower = machine.lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(lower, lower)

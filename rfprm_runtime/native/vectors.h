@@ -1,0 +1,29 @@
+/* Vectors of LANES numbers of 32 bits, as GCC and Clang spell them on any machine, and what every
+ * instruction set says the same way.
+ * An isa_*.h includes this after it has set LANES and PARTS. */
+
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#define TILE 6                /* rows of a tile: its sums, PARTS vectors a row, fit the registers */
+#define WIDTH (PARTS * LANES) /* columns of a tile */
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int16_t svec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+INLINE vec load(const float *p) { return *(const vec *)p; }
+INLINE void store(float *p, vec v) { *(vec *)p = v; }
+INLINE int32_t load_int32(const void *p) {
+    int32_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+INLINE vec vmax(vec a, vec b) {
+    ivec more = a > b;
+    return (vec)((more & (ivec)a) | (~more & (ivec)b));
+}
+INLINE vec vabs(vec a) { return (vec)((ivec)a & 0x7fffffff); }
