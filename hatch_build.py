@@ -26,7 +26,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-NATIVE = Path("rfprm_runtime/native")
+NATIVE = Path("rfprm_runtime/backends/native")
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]

@@ -30,9 +30,9 @@ from benchmarks.small_policy import question_text
 from rfprm_export.checkpoint import FolderBase
 from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime import Scorer
-from rfprm_runtime.aggregation import aggregate
-from rfprm_runtime.answers import answers_agree, final_answer
+from rfprm_runtime.answers.compare import answers_agree, final_answer
 from rfprm_runtime.reranker import count_votes
+from rfprm_runtime.scores.aggregation import aggregate
 from rfprm_runtime.search import (
     BeamSearch,
     BestFirstSearch,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.engines import ENGINES
-from rfprm_runtime.whole_files import write_whole
+from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_training.evaluation.metrics import bootstrap
 
 RESULTS = Path("benchmarks/results")

@@ -15,9 +15,9 @@ import numpy as np
 
 from benchmarks.prepare import WORK
 from rfprm_export.verify import gate_traces_path
-from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.artifact.manifest import read_manifest
 from rfprm_runtime.engine.rows import TokenRow
-from rfprm_runtime.manifest import read_manifest
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.traces.sources import read_trajectories
 from rfprm_runtime.types import Trajectory
 

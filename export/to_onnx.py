@@ -7,6 +7,6 @@ from pathlib import Path
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":
-    from rfprm_runtime.cli import run_command
+    from rfprm_runtime.cli.main import run_command
 
     run_command("rfprm_export.commands", "export")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from rfprm_runtime.artifact.manifest import Manifest
     from rfprm_runtime.errors import (
         ArtifactError,
         BackendError,
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
         TokenizerMismatchError,
         TraceTooLongError,
     )
-    from rfprm_runtime.manifest import Manifest
-    from rfprm_runtime.parsing import merge_steps, parse_trace, split_steps
+    from rfprm_runtime.ground.parsing import merge_steps, parse_trace, split_steps
     from rfprm_runtime.reranker import RankedCandidate, Ranking, Reranker
     from rfprm_runtime.scorer import Scorer
     from rfprm_runtime.session import Session
@@ -39,10 +39,10 @@ _HOMES = {
     "Reranker": "reranker",
     "Trajectory": "types",
     "TrajectoryScore": "types",
-    "Manifest": "manifest",
-    "merge_steps": "parsing",
-    "parse_trace": "parsing",
-    "split_steps": "parsing",
+    "Manifest": "artifact.manifest",
+    "merge_steps": "ground.parsing",
+    "parse_trace": "ground.parsing",
+    "split_steps": "ground.parsing",
     "RfprmError": "errors",
     "SourceError": "errors",
     "ArtifactError": "errors",

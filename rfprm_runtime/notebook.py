@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from rfprm_runtime.arguments import check_has
 from rfprm_runtime.errors import InvalidArgumentError
-from rfprm_runtime.tint import solid_tint, tint
+from rfprm_runtime.ground.arguments import check_has
+from rfprm_runtime.ground.tint import solid_tint, tint
 
 if TYPE_CHECKING:
     from rfprm_runtime.types import Trajectory, TrajectoryScore

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, TypeVar, get_args, overload
 
-from rfprm_runtime.aggregation import Aggregation, aggregate, check_aggregation
-from rfprm_runtime.answers import AnswerChecker, final_answer, group_answers, need_algebra
-from rfprm_runtime.arguments import check_choice, check_has, check_whole, shown
+from rfprm_runtime.answers.compare import AnswerChecker, final_answer, group_answers, need_algebra
 from rfprm_runtime.errors import InvalidArgumentError, InvalidTrajectoryError, RfprmError
-from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.ground.arguments import check_choice, check_has, check_whole, shown
+from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.scores.aggregation import Aggregation, aggregate, check_aggregation
 from rfprm_runtime.types import Float32Array, Overflow, Trajectory, TrajectoryScore
 
 Kind = TypeVar("Kind")

@@ -17,10 +17,9 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.arguments import check_choice, check_flag, check_whole
-from rfprm_runtime.artifact import check_files
-from rfprm_runtime.backends import choose_backend, open_backend
-from rfprm_runtime.encoding import EncodedTrajectory, TrajectoryEncoder
+from rfprm_runtime.artifact.integrity import check_files
+from rfprm_runtime.artifact.manifest import Manifest, read_manifest
+from rfprm_runtime.backends.table import choose_backend, open_backend
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.engine.engine import DEFAULT_PAST_BYTES, Engine
 from rfprm_runtime.engine.rows import Extension, TokenRow
@@ -31,12 +30,13 @@ from rfprm_runtime.errors import (
     around_errors,
     raise_first,
 )
-from rfprm_runtime.manifest import Manifest, read_manifest
-from rfprm_runtime.progress import ProgressBar, progress_bar
-from rfprm_runtime.readout import assemble_score, read_scores
+from rfprm_runtime.ground.arguments import check_choice, check_flag, check_whole
+from rfprm_runtime.ground.progress import ProgressBar, progress_bar
+from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
+from rfprm_runtime.prompt.windowing import check_length, first_windowed_step, plan_windows
+from rfprm_runtime.scores.readout import assemble_score, read_scores
 from rfprm_runtime.session import Session, SessionHost
 from rfprm_runtime.types import Float32Array, Mode, OnError, Overflow, Trajectory, TrajectoryScore
-from rfprm_runtime.windowing import check_length, first_windowed_step, plan_windows
 
 DEFAULT_SESSION_BYTES = DEFAULT_PAST_BYTES
 

@@ -18,13 +18,14 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.arguments import check_choice, check_is, check_one_for_each
-from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.engine.engine import Engine
 from rfprm_runtime.engine.rows import Extended, Extension, TokenRow
 from rfprm_runtime.errors import UNSCORABLE, BackendError, RfprmError, around_errors, raise_first
-from rfprm_runtime.manifest import Manifest
-from rfprm_runtime.readout import assemble_score, read_scores
+from rfprm_runtime.ground.arguments import check_choice, check_is, check_one_for_each
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder
+from rfprm_runtime.prompt.windowing import check_length
+from rfprm_runtime.scores.readout import assemble_score, read_scores
 from rfprm_runtime.types import (
     Float32Array,
     OnError,
@@ -32,7 +33,6 @@ from rfprm_runtime.types import (
     TrajectoryScore,
     UnfinishedTrajectory,
 )
-from rfprm_runtime.windowing import check_length
 
 _NO_MARKERS = np.zeros(0, np.int64)
 _logger = logging.getLogger(__name__)

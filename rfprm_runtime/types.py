@@ -13,8 +13,8 @@ from pydantic import ConfigDict, Field, field_serializer
 from pydantic import field_validator as validator
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.parsing import SplitRule, split_trace
-from rfprm_runtime.validated import Validated
+from rfprm_runtime.ground.parsing import SplitRule, split_trace
+from rfprm_runtime.ground.validated import Validated
 
 Float32Array = NDArray[np.float32]
 Overflow = Literal["error", "window"]

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "rfprm_runtime" / "native"))  # the table alone needs no numpy
+sys.path.insert(
+    0, str(ROOT / "rfprm_runtime" / "backends" / "native")
+)  # the table alone needs no numpy
 
 from variants import variants_for  # noqa: E402
 

@@ -12,9 +12,9 @@ trap 'rm -rf "$work"' EXIT
 for machine in x86_64 aarch64; do
   "$python" -m zipfile -e "$dist"/*-manylinux_2_17_$machine.whl "$work/$machine"
   "$python" -m ziglang cc -target $machine-linux-gnu.2.17 -O1 -ffp-contract=off \
-    -I rfprm_runtime/native scripts/kernels_check.c -o "$work/check-$machine" -ldl -lm
+    -I rfprm_runtime/backends/native scripts/kernels_check.c -o "$work/check-$machine" -ldl -lm
 done
-library=rfprm_runtime/native/kernels-generic.so
+library=rfprm_runtime/backends/native/kernels-generic.so
 "$work/check-x86_64" "$work/x86_64/$library" > "$work/x86_64.txt"
 qemu-aarch64 -L "${AARCH64_ROOT:-/usr/aarch64-linux-gnu}" \
   "$work/check-aarch64" "$work/aarch64/$library" > "$work/aarch64.txt"

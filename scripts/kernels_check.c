@@ -1,7 +1,7 @@
 /* Runs compiled kernels on small random models and prints their logits as bits, so that a processor
  * for which there is no Python at hand can be compared with one for which there is:
  *
- *   cc -I rfprm_runtime/native scripts/kernels_check.c -o check -ldl -lm
+ *   cc -I rfprm_runtime/backends/native scripts/kernels_check.c -o check -ldl -lm
  *   ./check kernels-generic.so
  *
  * Every number of a model comes from integers and exact divisions: no machine computes another. */

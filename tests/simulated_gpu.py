@@ -15,14 +15,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from rfprm_runtime.backends.cuda import CudaError
-from rfprm_runtime.manifest import EngineProfile, EngineRecord, Manifest, Range
+from rfprm_runtime.artifact.manifest import EngineProfile, EngineRecord, Manifest, Range
+from rfprm_runtime.backends.tensorrt.cuda import CudaError
 
 VERSION = "10.16.1"
 
 
 class SimulatedCuda:
-    """Stands for :class:`rfprm_runtime.backends.cuda.Cuda`."""
+    """Stands for :class:`rfprm_runtime.backends.tensorrt.cuda.Cuda`."""
 
     name = "simulated"
     compute_capability = "8.9"
@@ -231,7 +231,7 @@ def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def install(profiles: tuple[EngineProfile, ...]) -> tuple[SimulatedTensorRT, SimulatedCuda]:
         trt, cuda = SimulatedTensorRT(profiles), SimulatedCuda()
-        backend = "rfprm_runtime.backends.tensorrt"
+        backend = "rfprm_runtime.backends.tensorrt.backend"
         monkeypatch.setattr(f"{backend}.load_flavour", lambda name, purpose: trt)
 
         def device_of(device: int | None) -> SimulatedCuda:

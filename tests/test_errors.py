@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rfprm_training.config import DataConfig, OptimizerConfig
 
 from rfprm_runtime import InvalidArgumentError, ManifestError, RfprmError, Trajectory, split_steps
-from rfprm_runtime.aggregation import aggregate_steps
-from rfprm_runtime.manifest import Backbone, Manifest
-from rfprm_runtime.micro_batcher import MicroBatcher
-from rfprm_runtime.rewards import mixed_reward
+from rfprm_runtime.artifact.manifest import Backbone, Manifest
+from rfprm_runtime.rewards.advantages import mixed_reward
+from rfprm_runtime.rewards.micro_batcher import MicroBatcher
+from rfprm_runtime.scores.aggregation import aggregate_steps
 from rfprm_runtime.search import Budget
 from rfprm_runtime.selection.rule import Selection
 from rfprm_runtime.selection.settings import OutputOptions, RayWorkers, Scoring
 from rfprm_training import ConfigError, DataError
-from rfprm_training.config import DataConfig, OptimizerConfig
 from rfprm_training.rewarded import RewardedTrajectory
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,8 +15,8 @@ import pytest
 from rfprm_export import verify
 from rfprm_export.shipped import SHIPPED_NAME, ensure_artifact, shipped_checkpoint
 from rfprm_runtime import Scorer
-from rfprm_runtime.manifest import MANIFEST_NAME, read_manifest
-from rfprm_runtime.native.library import available_variants
+from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest
+from rfprm_runtime.backends.native.library import available_variants
 from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,7 +125,7 @@ def test_the_wheel_holds_three_packages_the_prm_and_nothing_else(tmp_path: Path)
     for needed in (
         "rfprm_runtime/py.typed",
         "rfprm_runtime/data/examples.jsonl",
-        "rfprm_runtime/native/kernels.c",
+        "rfprm_runtime/backends/native/kernels.c",
         "rfprm_export/data/gate_traces.jsonl",
         f"rfprm_export/models/{SHIPPED_NAME}/adapter_model.safetensors",
         f"rfprm_export/models/{SHIPPED_NAME}/heads.safetensors",

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from rfprm_runtime.artifact.families import FAMILIES
+from rfprm_runtime.artifact.manifest import Backbone, Manifest
 from rfprm_runtime.backends.fake import FakeBackend
-from rfprm_runtime.encoding import TrajectoryEncoder, with_template_ids
 from rfprm_runtime.engine.backend import Backend
-from rfprm_runtime.families import FAMILIES
-from rfprm_runtime.manifest import Backbone, Manifest
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder, with_template_ids
 from rfprm_runtime.scorer import Scorer
 
 QWEN_TOKENS = ("<|im_start|>", "<|im_end|>", "<|quad_start|>", "<|quad_end|>")

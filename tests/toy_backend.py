@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.backends.fake import FakeBackend
-from rfprm_runtime.manifest import Manifest
 
 
 class ToyBackend(FakeBackend):

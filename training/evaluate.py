@@ -8,6 +8,6 @@ _ROOT = Path(__file__).resolve().parent.parent
 sys.path[1:1] = [str(_ROOT), str(_ROOT / "export")]
 
 if __name__ == "__main__":
-    from rfprm_runtime.cli import run_command
+    from rfprm_runtime.cli.main import run_command
 
     run_command("rfprm_training.commands", "evaluate")

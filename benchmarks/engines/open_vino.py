@@ -29,9 +29,9 @@ def convert(folder: Path, target: Path) -> None:
     from safetensors.numpy import load_file
     from torch import nn
 
+    from rfprm_runtime.artifact.manifest import read_manifest
     from rfprm_runtime.backends import torch as reference
-    from rfprm_runtime.manifest import read_manifest
-    from rfprm_runtime.rotary import rotary_tables
+    from rfprm_runtime.backends.rotary import rotary_tables
 
     manifest = read_manifest(folder / "artifact-fp32")
     shape = manifest.backbone

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.workloads import Search
 from rfprm_export.weights import config_fields
+from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend
 from rfprm_runtime.backends.torch import PRMNetwork
 from rfprm_runtime.engine.engine import Engine as RuntimeEngine
@@ -24,7 +25,6 @@ from rfprm_runtime.engine.rows import (
     pad_batch,
     plan_batches,
 )
-from rfprm_runtime.manifest import Backbone
 
 Scores = list[NDArray[np.float64]]
 BATCH_TOKENS = 65_536

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from rfprm_runtime.artifact.manifest import Backbone, Head
 from rfprm_runtime.backends.torch import PRMNetwork
-from rfprm_runtime.manifest import Backbone, Head
 
 HEAD = Head(kind="linear", num_labels=2)
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.gpu.models import attention_operations, linear_operations
+from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.engine.rows import TokenRow
-from rfprm_runtime.manifest import Backbone
 
 TOKENS_PER_STEP = 32
 QUESTION_TOKENS = 256

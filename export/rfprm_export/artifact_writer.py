@@ -25,12 +25,12 @@ from rfprm_export.options import (
 from rfprm_export.panels import most_rounded, write_native
 from rfprm_export.quantization import Quantization
 from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
-from rfprm_runtime.artifact import describe_file
-from rfprm_runtime.backends import model_file
-from rfprm_runtime.encoding import TOKENIZER_NAME
-from rfprm_runtime.manifest import GPU_PRECISIONS, MANIFEST_NAME, Manifest, ProductRecord
+from rfprm_runtime.artifact.integrity import describe_file
+from rfprm_runtime.artifact.manifest import GPU_PRECISIONS, MANIFEST_NAME, Manifest, ProductRecord
+from rfprm_runtime.backends.table import model_file
+from rfprm_runtime.ground.whole_files import replacing_folder
+from rfprm_runtime.prompt.encoding import TOKENIZER_NAME
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.whole_files import replacing_folder
 
 
 def export_artifact(

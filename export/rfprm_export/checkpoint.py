@@ -17,17 +17,17 @@ from tokenizers import AddedToken, Tokenizer
 from rfprm_export import ExportError
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
 from rfprm_export.weights import Weights, read_base_model, read_safetensors
-from rfprm_runtime.artifact import sha256_of
-from rfprm_runtime.encoding import with_template_ids
-from rfprm_runtime.families import FAMILIES, Family
-from rfprm_runtime.manifest import (
+from rfprm_runtime.artifact.families import FAMILIES, Family
+from rfprm_runtime.artifact.integrity import sha256_of
+from rfprm_runtime.artifact.manifest import (
     Backbone,
     Head,
     Manifest,
     Prompt,
     Readout,
 )
-from rfprm_runtime.validated import Validated
+from rfprm_runtime.ground.validated import Validated
+from rfprm_runtime.prompt.encoding import with_template_ids
 
 CHECKPOINT_NAME = "checkpoint.json"
 HEADS_NAME = "heads.safetensors"

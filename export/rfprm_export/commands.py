@@ -50,7 +50,7 @@ def export(
 ) -> None:
     """Turn a checkpoint into an artifact: merge, author the graph, verify, write."""
     from rfprm_export.artifact_writer import export_artifact
-    from rfprm_runtime.report import print_manifest
+    from rfprm_runtime.cli.printing import print_manifest
 
     console = Console(highlight=False)
     minutes = ", which takes minutes: every product is measured" if precision == "int8" else ""
@@ -109,7 +109,7 @@ def demo(
 ) -> None:
     """Build the shipped PRM for this CPU (once), then score example traces."""
     from rfprm_export.shipped import ensure_artifact
-    from rfprm_runtime.report import print_score
+    from rfprm_runtime.cli.printing import print_score
     from rfprm_runtime.scorer import Scorer
     from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
 

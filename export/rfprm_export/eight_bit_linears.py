@@ -16,9 +16,9 @@ from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.panels import linear_names, write_native
 from rfprm_export.product_choice import differences_alone, most_that_can, nothing_can
 from rfprm_export.verify import Reference, scorer_over
-from rfprm_runtime.backends.native import NativeBackend
-from rfprm_runtime.manifest import ProductRecord
-from rfprm_runtime.native.model_file import NativeModel, linear_shapes
+from rfprm_runtime.artifact.manifest import ProductRecord
+from rfprm_runtime.backends.native.backend import NativeBackend
+from rfprm_runtime.backends.native.model_file import NativeModel, linear_shapes
 from rfprm_runtime.scorer import Scorer
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from rfprm_export import ExportError
-from rfprm_runtime.manifest import Backbone
+from rfprm_runtime.artifact.manifest import Backbone
 
 _LAYER_NAMES = {
     "attn_norm": "input_layernorm",

@@ -15,8 +15,8 @@ from rfprm_export.options import Precision
 from rfprm_export.product_choice import differences_alone, most_that_can, nothing_can
 from rfprm_export.quantization import Quantization
 from rfprm_export.verify import CHOICE, Reference, gate_failures, measure_parity
+from rfprm_runtime.artifact.manifest import Backbone, ProductRecord
 from rfprm_runtime.errors import BackendError
-from rfprm_runtime.manifest import Backbone, ProductRecord
 from rfprm_runtime.scorer import Scorer
 
 _CALIBRATION_TRACES = 64

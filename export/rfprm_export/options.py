@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rfprm_runtime.manifest import Precision as Precision
+from rfprm_runtime.artifact.manifest import Precision as Precision
 
 ModelFormat = Literal["onnx", "native", "torch"]
 QUANTIZED_PRECISIONS = ("fp8", "w8a16")

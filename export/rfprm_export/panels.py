@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export import ExportError
-from rfprm_runtime.manifest import Backbone, Head
-from rfprm_runtime.native.model_file import (
+from rfprm_runtime.artifact.manifest import Backbone, Head
+from rfprm_runtime.backends.native.model_file import (
     HALF_PANEL,
     LAYOUT,
     LINEARS,
@@ -56,7 +56,8 @@ def linear_names(shape: Backbone) -> list[str]:
 def write_native(
     path: Path, shape: Backbone, head: Head, weights: Weights, *, in_8_bits: Collection[str] = ()
 ) -> Path:
-    """Write the model at ``path``; see :mod:`rfprm_runtime.native.model_file` for the names.
+    """Write the model at ``path``, with the names of
+    :mod:`rfprm_runtime.backends.native.model_file`.
 
     The linears named in ``in_8_bits`` have 8 bits, the others 16.
     """

@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.weights import Weights, config_fields
-from rfprm_runtime.manifest import Backbone, Manifest
-from rfprm_runtime.whole_files import replacing_folder
+from rfprm_runtime.artifact.manifest import Backbone, Manifest
+from rfprm_runtime.ground.whole_files import replacing_folder
 
 ARCHITECTURE = "Qwen2ForProcessRewardModel"
 STEP_TOKEN = "<extra_0>"

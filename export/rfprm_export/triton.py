@@ -15,11 +15,11 @@ import onnx
 
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import check_output
-from rfprm_runtime.artifact import check_files
-from rfprm_runtime.backends import ONNX_NAME, PLAN_NAME
-from rfprm_runtime.encoding import TOKENIZER_NAME
-from rfprm_runtime.manifest import MANIFEST_NAME, EngineRecord, Manifest, read_manifest
-from rfprm_runtime.whole_files import replacing_folder
+from rfprm_runtime.artifact.integrity import check_files
+from rfprm_runtime.artifact.manifest import MANIFEST_NAME, EngineRecord, Manifest, read_manifest
+from rfprm_runtime.backends.table import ONNX_NAME, PLAN_NAME
+from rfprm_runtime.ground.whole_files import replacing_folder
+from rfprm_runtime.prompt.encoding import TOKENIZER_NAME
 
 CONFIG_NAME = "config.pbtxt"
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)

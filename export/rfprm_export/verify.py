@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, checkpoint_digest, load_prm
 from rfprm_export.options import Precision
-from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.artifact.manifest import Parity
 from rfprm_runtime.engine.backend import Backend
-from rfprm_runtime.manifest import Parity
+from rfprm_runtime.ground.validated import Validated
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
 from rfprm_runtime.types import Trajectory, TrajectoryScore
-from rfprm_runtime.validated import Validated
 
 MAX_DIFFERENCE = 1e-4
 """In fp32, the largest difference of any score from the reference."""

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from rfprm_export import ExportError
 from rfprm_export.gguf_reader import read_gguf
-from rfprm_runtime.manifest import Backbone
+from rfprm_runtime.artifact.manifest import Backbone
 
 Weights = dict[str, NDArray[np.float32]]
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.arguments import check_is, check_whole
+from rfprm_runtime.artifact.manifest import GPU_PRECISIONS, Manifest
 from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.engine.rows import BackendLimits, TokenBatch
 from rfprm_runtime.errors import BackendError
-from rfprm_runtime.manifest import GPU_PRECISIONS, Manifest
+from rfprm_runtime.ground.arguments import check_is, check_whole
 
 CPU_PROVIDER = "CPUExecutionProvider"
 _PROVIDER_NAMES = {

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.arguments import check_choice, check_is
+from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest
+from rfprm_runtime.backends.rotary import rotary_tables
 from rfprm_runtime.engine.rows import BackendLimits, TokenBatch
 from rfprm_runtime.errors import BackendError, InvalidArgumentError, MissingExtraError
-from rfprm_runtime.manifest import Backbone, Head, Manifest
-from rfprm_runtime.rotary import rotary_tables
+from rfprm_runtime.ground.arguments import check_choice, check_is
 
 if TYPE_CHECKING:
     from typing_extensions import Self

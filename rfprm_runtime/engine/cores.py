@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from rfprm_runtime.arguments import check_whole
+from rfprm_runtime.ground.arguments import check_whole
 
 _CGROUPS = Path("/sys/fs/cgroup")
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from rfprm_runtime.arguments import check_finite, check_flag, check_one_for_each
 from rfprm_runtime.errors import InvalidArgumentError, InvalidTrajectoryError, MissingExtraError
-from rfprm_runtime.integrations.completion_rewards import (
+from rfprm_runtime.ground.arguments import check_finite, check_flag, check_one_for_each
+from rfprm_runtime.rewards.completions import (
     CompletionReward,
     RewardSettings,
     completion_rewards,
@@ -26,7 +26,7 @@ from rfprm_runtime.integrations.completion_rewards import (
     judge_answers,
     score_in_common,
 )
-from rfprm_runtime.integrations.prompts import response_of
+from rfprm_runtime.rewards.prompts import response_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ def process_reward(
 
     A query is the prompt, a chat template and all, with the response behind it: the response is
     what follows the prompt, less the end tokens
-    (:data:`~rfprm_runtime.integrations.prompts.END_TOKENS`), and the question what the user says
+    (:data:`~rfprm_runtime.rewards.prompts.END_TOKENS`), and the question what the user says
     last in the prompt.
     ``outcome``: True, the default, where labels are right answers, to be compared with the final
     ones of responses (extra ``math``); with False the process reward is all. ``unscorable``: the
     reward of what cannot be scored, which is warned of; OpenRLHF knows no missing reward.
     ``settings``: the other fields of
-    :class:`~rfprm_runtime.integrations.completion_rewards.RewardSettings`.
+    :class:`~rfprm_runtime.rewards.completions.RewardSettings`.
 
     Raises ``ValueError`` for a setting that is unknown or cannot be, :class:`ArtifactError` where
     the folder holds no artifact.

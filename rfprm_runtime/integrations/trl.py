@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from rfprm_runtime.arguments import check_flag, check_one_for_each, shown
 from rfprm_runtime.errors import InvalidArgumentError
-from rfprm_runtime.integrations.completion_rewards import (
+from rfprm_runtime.ground.arguments import check_flag, check_one_for_each, shown
+from rfprm_runtime.rewards.completions import (
     CompletionReward,
     Outcome,
     RewardSettings,
@@ -23,7 +23,7 @@ from rfprm_runtime.integrations.completion_rewards import (
     judge_answers,
     shared_scorer,
 )
-from rfprm_runtime.integrations.prompts import trace_of
+from rfprm_runtime.rewards.prompts import trace_of
 
 logger = logging.getLogger(__name__)
 RewardFunction = Callable[..., Any]
@@ -44,7 +44,7 @@ def process_reward(
     ``trl.rewards.accuracy_reward``, whose rewards are the outcomes; or None, the default, for the
     process reward alone. ``question``: the column with the questions; without it the prompt holds
     the question (what the user says last). ``settings``: the other fields of
-    :class:`~rfprm_runtime.integrations.completion_rewards.RewardSettings`.
+    :class:`~rfprm_runtime.rewards.completions.RewardSettings`.
 
     The function is logged as ``process_reward_function`` (``…_async`` where ``asynchronous``). It
     pickles, and loads the PRM when it is first called in a process. A completion that cannot be

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from rfprm_runtime.arguments import check_finite, check_flag, check_one_for_each, shown
 from rfprm_runtime.errors import InvalidArgumentError
-from rfprm_runtime.integrations.completion_rewards import (
+from rfprm_runtime.ground.arguments import check_finite, check_flag, check_one_for_each, shown
+from rfprm_runtime.rewards.completions import (
     CompletionReward,
     RewardSettings,
     completion_rewards,
@@ -46,7 +46,7 @@ def compute_score(
     (or the variable RFPRM_ARTIFACT), ``question_key``, ``outcome`` (True unless set; False: the
     process reward alone, the ground truth is not looked at), ``unscorable`` (the score of what
     cannot be scored, 0.0), and the other fields of
-    :class:`~rfprm_runtime.integrations.completion_rewards.RewardSettings`.
+    :class:`~rfprm_runtime.rewards.completions.RewardSettings`.
 
     The keys are always ``score``, ``process``, ``num_steps``, ``scored`` and, with outcomes,
     ``acc``; verl needs the same ones of every sample and knows no missing reward. What cannot be

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from rfprm_runtime.arguments import check_finite, check_whole
 from rfprm_runtime.errors import InvalidArgumentError
+from rfprm_runtime.ground.arguments import check_finite, check_whole
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rfprm_runtime.endpoint import Endpoint, EndpointError, EndpointRefusedError, TryAgainError
+from rfprm_runtime.ground.endpoint import (
+    Endpoint,
+    EndpointError,
+    EndpointRefusedError,
+    TryAgainError,
+)
 from rfprm_runtime.search.proposals import Proposal, ProposerError, Request
 from rfprm_runtime.search.step_format import MAX_BLANK, StepFormat
 
@@ -45,7 +50,7 @@ class CompletionProposer:
         (``top_p``, ``min_p``, …). A step that is cut at ``max_step_tokens`` is taken as it is.
         With a ``seed`` every draw of a branch has another one. ``endpoint``: ``api_key_env``,
         ``timeout``, ``concurrency``, ``max_attempts`` and ``max_wait`` of
-        :class:`~rfprm_runtime.endpoint.Endpoint`.
+        :class:`~rfprm_runtime.ground.endpoint.Endpoint`.
 
         Where a server does not say whether it stopped at the separator (only vLLM and SGLang do),
         the end of a trace is seen one request later, when nothing more comes.
@@ -60,7 +65,7 @@ class CompletionProposer:
 
     async def __call__(self, requests: Sequence[Request]) -> list[list[Proposal]]:
         """Raises :class:`ProposerError` where a request came to nothing in all its attempts, and
-        :class:`~rfprm_runtime.endpoint.EndpointRefusedError` where every one would."""
+        :class:`~rfprm_runtime.ground.endpoint.EndpointRefusedError` where every one would."""
         async with self:
             return list(await asyncio.gather(*(self._propose(request) for request in requests)))
 

@@ -13,18 +13,18 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from rfprm_runtime.aggregation import (
+from rfprm_runtime.answers.compare import AnswerChecker, final_answer, need_algebra
+from rfprm_runtime.errors import UNSCORABLE, InvalidArgumentError, InvalidOperationError, RfprmError
+from rfprm_runtime.ground.arguments import check_choice, check_finite, check_has
+from rfprm_runtime.reranker import Vote, count_votes, text_of
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.scores.aggregation import (
     Aggregation,
     StepAggregation,
     aggregate,
     aggregate_steps,
     check_aggregation,
 )
-from rfprm_runtime.answers import AnswerChecker, final_answer, need_algebra
-from rfprm_runtime.arguments import check_choice, check_finite, check_has
-from rfprm_runtime.errors import UNSCORABLE, InvalidArgumentError, InvalidOperationError, RfprmError
-from rfprm_runtime.reranker import Vote, count_votes, text_of
-from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.search.budget import Budget, Spent
 from rfprm_runtime.search.expansion import Draft, Expanded, expand
 from rfprm_runtime.search.proposals import Proposer, ProposerError, Request, is_async
@@ -78,7 +78,7 @@ class SearchResult:
         counts as often. Arguments and what counts as the same answer are those of
         :class:`~rfprm_runtime.Reranker`; math-verify's process lives as long as the call, so for
         many votes pass ``same_answer=checker.agree`` of one
-        :class:`~rfprm_runtime.answers.AnswerChecker`.
+        :class:`~rfprm_runtime.answers.compare.AnswerChecker`.
 
         Raises :class:`MissingExtraError` where math-verify is needed and not installed.
         """

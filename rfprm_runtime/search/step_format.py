@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rfprm_runtime.parsing import split_steps
+from rfprm_runtime.ground.parsing import split_steps
 from rfprm_runtime.search.proposals import Proposal, Steps
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rfprm_runtime.arguments import check_whole
+from rfprm_runtime.ground.arguments import check_whole
 from rfprm_runtime.search.tree import Node
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rfprm_runtime.errors import MissingExtraError, RfprmError
+from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.session import Session
 from rfprm_runtime.types import Float32Array, Trajectory, TrajectoryScore
-from rfprm_runtime.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

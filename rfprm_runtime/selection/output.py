@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.ground.whole_files import replacing_path
 from rfprm_runtime.selection.conversation import MESSAGES_FIELD, renamed_for_trl
 from rfprm_runtime.traces.added_fields import GENERATION, WINDOWED_FROM, first_taken
 from rfprm_runtime.traces.jsonl import json_line
 from rfprm_runtime.traces.shards import Block
 from rfprm_runtime.traces.sources import JSONL_SUFFIXES
-from rfprm_runtime.whole_files import replacing_path
 
 Added = dict[str, Any]
 """The fields that a chosen row gets."""

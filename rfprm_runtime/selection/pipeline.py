@@ -10,10 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.aggregation import check_aggregation
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.errors import RfprmError
-from rfprm_runtime.manifest import Manifest
+from rfprm_runtime.ground.whole_files import (
+    check_target,
+    errors_path_of,
+    remove_leftovers,
+    replacing,
+)
 from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.scores.aggregation import check_aggregation
 from rfprm_runtime.selection.chosen_rows import added_names, all_names, chosen_rows, name_check
 from rfprm_runtime.selection.output import (
     check_output,
@@ -38,7 +44,6 @@ from rfprm_runtime.selection.work_folder import WorkFolder
 from rfprm_runtime.traces.jsonl import json_line
 from rfprm_runtime.traces.shards import Plan, Shard
 from rfprm_runtime.traces.sources import Source, open_source
-from rfprm_runtime.whole_files import check_target, errors_path_of, remove_leftovers, replacing
 
 _MAX_ERRORS_TOLD = 10
 

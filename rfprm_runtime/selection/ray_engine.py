@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
-from rfprm_runtime.backends import KINDS
+from rfprm_runtime.backends.table import KINDS
 from rfprm_runtime.errors import BackendError, MissingExtraError, RfprmError
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.selection.scores import score_block

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime import __version__
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.errors import MissingExtraError
-from rfprm_runtime.manifest import Manifest
+from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.selection.charts import histograms, length_against_score
 from rfprm_runtime.selection.rule import OUTCOMES, Choice, Selection, length_line
 from rfprm_runtime.selection.score_table import Groups, ScoreTable
@@ -23,7 +24,6 @@ from rfprm_runtime.selection.summary import SelectionSummary
 from rfprm_runtime.traces.shards import Plan, Shard
 from rfprm_runtime.traces.sources import Source
 from rfprm_runtime.types import Trajectory
-from rfprm_runtime.whole_files import write_whole
 
 _TEMPLATE = "report.html.j2"
 _MAX_CHARTS = 9

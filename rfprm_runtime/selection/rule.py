@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from rfprm_runtime.aggregation import Aggregation
-from rfprm_runtime.arguments import shown
 from rfprm_runtime.errors import InvalidArgumentError
-from rfprm_runtime.validated import Validated
+from rfprm_runtime.ground.arguments import shown
+from rfprm_runtime.ground.validated import Validated
+from rfprm_runtime.scores.aggregation import Aggregation
 
 LengthControl = Literal["none", "residual"]
 # What becomes of a trace, in the order in which the rule asks.

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.aggregation import Aggregation, aggregate_steps
-from rfprm_runtime.arguments import is_nothing
+from rfprm_runtime.ground.arguments import is_nothing
+from rfprm_runtime.scores.aggregation import Aggregation, aggregate_steps
 from rfprm_runtime.selection.scores import ShardScores, trace_of
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.shards import Block, Shard

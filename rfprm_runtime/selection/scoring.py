@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rfprm_runtime.backends import KINDS, choose_backend
+from rfprm_runtime.artifact.manifest import Manifest, read_manifest
+from rfprm_runtime.backends.table import KINDS, choose_backend
 from rfprm_runtime.errors import RfprmError
-from rfprm_runtime.manifest import Manifest, read_manifest
-from rfprm_runtime.progress import progress_bar
+from rfprm_runtime.ground.progress import progress_bar
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.selection.scores import ShardScores, score_block
 from rfprm_runtime.selection.settings import RayWorkers, Scoring

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rfprm_runtime.arguments import check_choice, check_whole
 from rfprm_runtime.errors import InvalidArgumentError
-from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.ground.arguments import check_choice, check_whole
+from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.types import Overflow
 

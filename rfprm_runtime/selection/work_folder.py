@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.ground.whole_files import remove_leftovers, replacing_path, write_whole
 from rfprm_runtime.selection.scores import ShardScores
 from rfprm_runtime.traces.provenance import differences
-from rfprm_runtime.whole_files import remove_leftovers, replacing_path, write_whole
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT_VERSION = 1

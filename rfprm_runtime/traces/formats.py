@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from rfprm_runtime.answers import final_answer
-from rfprm_runtime.arguments import check_choice
+from rfprm_runtime.answers.compare import final_answer
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.parsing import SplitRule, split_steps, split_trace
+from rfprm_runtime.ground.arguments import check_choice
+from rfprm_runtime.ground.parsing import SplitRule, split_steps, split_trace
 from rfprm_runtime.types import Trajectory
 
 QUESTION_FIELDS = ("question", "problem", "prompt")

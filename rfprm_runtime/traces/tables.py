@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rfprm_runtime.artifact import describe_file
+from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.errors import MissingExtraError, SourceError
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Place, Record

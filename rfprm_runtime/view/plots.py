@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.errors import InvalidArgumentError, MissingExtraError
-from rfprm_runtime.tint import HIGH, LOW
+from rfprm_runtime.ground.tint import HIGH, LOW
 from rfprm_runtime.types import TrajectoryScore
 
 if TYPE_CHECKING:

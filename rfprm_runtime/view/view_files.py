@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rfprm_runtime.arguments import check_whole
 from rfprm_runtime.errors import InvalidArgumentError, RfprmError
+from rfprm_runtime.ground.arguments import check_whole
+from rfprm_runtime.ground.whole_files import check_target, replacing
 from rfprm_runtime.traces.sources import count_rows
 from rfprm_runtime.view.page import BadRow, PageContent, PlacedTrace, page_html
 from rfprm_runtime.view.scored_rows import ScoredTrace, read_scored_rows
-from rfprm_runtime.whole_files import check_target, replacing
 
 DEFAULT_LIMIT = 5_000
 MAX_CHARACTERS = 200_000_000

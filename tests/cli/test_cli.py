@@ -14,13 +14,13 @@ import pytest
 import typer
 
 from rfprm_runtime import RfprmError, cli
-from rfprm_runtime.command_line import read_backend_options
-from rfprm_runtime.score_file import score_file
+from rfprm_runtime.cli.score_file import score_file
+from rfprm_runtime.cli.terminal import read_backend_options
 from tiny_models import fake_scorer
 
 
 def _rfprm(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from rfprm_runtime.cli import main; main()"]
+    command = [sys.executable, "-c", "from rfprm_runtime.cli.main import main; main()"]
     return subprocess.run(
         [*command, *map(str, arguments)],
         capture_output=True,
@@ -174,7 +174,7 @@ def test_the_bar_learns_how_much_there_is_without_another_pass(
     monkeypatch.setattr(
         Path, "open", lambda path, *a, **k: opened.append(path.name) or open_path(path, *a, **k)
     )
-    monkeypatch.setattr("rfprm_runtime.score_file.progress_bar", lambda *_, **__: Bar())
+    monkeypatch.setattr("rfprm_runtime.cli.score_file.progress_bar", lambda *_, **__: Bar())
     with fake_scorer() as scorer:
         score_file(scorer, traces, tmp_path / "out.jsonl", show_progress_bar=True)
     assert opened.count("in.jsonl") == 1
@@ -301,7 +301,7 @@ def test_help_says_how_to_get_a_command_whose_package_is_missing(tmp_path: Path)
     )
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from rfprm_runtime.cli import main; main()"
+        "from rfprm_runtime.cli.main import main; main()"
     )
     found = subprocess.run(
         [sys.executable, "-c", code, "--help"],
@@ -375,7 +375,7 @@ def test_a_command_of_another_version_says_so_when_it_is_called(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The others work: an editable install knows the commands of the day it was made."""
-    stale = EntryPoint("gone", "rfprm_runtime.cli:no_such_command", "rfprm.commands")
+    stale = EntryPoint("gone", "rfprm_runtime.cli.main:no_such_command", "rfprm.commands")
     monkeypatch.setattr(cli, "entry_points", lambda group: [stale])
     monkeypatch.setattr(cli, "app", typer.Typer())
     cli.app.command("other")(lambda: None)
@@ -392,7 +392,7 @@ def test_a_terminated_job_leaves_no_partial_file(tiny_artifact: Path, tmp_path: 
     trace = {"question": "q", "steps": ["some words and more of them"] * 9}
     traces.write_text((json.dumps(trace) + "\n") * 20_000, encoding="utf-8")
     arguments = ["score", str(traces), "-o", str(tmp_path / "out.jsonl"), "-a", str(tiny_artifact)]
-    command = "import sys; from rfprm_runtime.cli import main; main()"
+    command = "import sys; from rfprm_runtime.cli.main import main; main()"
     job = subprocess.Popen([sys.executable, "-c", command, *arguments], stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob(".out.jsonl.partial-*")):
         assert job.poll() is None
@@ -409,7 +409,7 @@ def test_a_reader_that_went_away_does_not_cost_the_scores(
     traces.write_text((json.dumps(GOOD) + "\n") * 3, encoding="utf-8")
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-c", "from rfprm_runtime.cli import main; main()"]
+    command = [sys.executable, "-c", "from rfprm_runtime.cli.main import main; main()"]
     arguments = ["score", str(traces), "-o", str(output), "-a", str(tiny_artifact)]
     subprocess.run([*command, *arguments], stderr=write)
     os.close(write)

@@ -13,8 +13,8 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from rfprm_runtime import BackendError, __version__, cli, doctor
-from rfprm_runtime.doctor import Finding, as_json, examine, is_healthy, requirements_of
-from rfprm_runtime.native import library
+from rfprm_runtime.backends.native import library
+from rfprm_runtime.cli.doctor import Finding, as_json, examine, is_healthy, requirements_of
 
 LINES = [
     "numpy>=1.26",

@@ -16,9 +16,9 @@ from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.panels import linear_names
 from rfprm_export.verify import rank_correlation
 from rfprm_runtime import Scorer
-from rfprm_runtime.backends import NATIVE_NAME
-from rfprm_runtime.manifest import Parity, read_manifest
-from rfprm_runtime.native.model_file import map_safetensors
+from rfprm_runtime.artifact.manifest import Parity, read_manifest
+from rfprm_runtime.backends.native.model_file import map_safetensors
+from rfprm_runtime.backends.table import NATIVE_NAME
 from tiny_models import save_published_prm
 
 
@@ -161,7 +161,7 @@ artifact_writer.export_artifact(Path(sys.argv[1]), Path(sys.argv[2]), verify=Fal
     [
         "rfprm_export.artifact_writer:describe_file",
         "rfprm_export.artifact_writer:weights_digest",
-        "rfprm_runtime.whole_files:_take_place_of",
+        "rfprm_runtime.ground.whole_files:_take_place_of",
     ],
 )
 def test_a_killed_export_leaves_the_old_artifact_and_the_next_one_cleans_up(

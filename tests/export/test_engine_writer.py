@@ -21,9 +21,9 @@ from rfprm_export.engines.workload import (
     parse_profile,
     parse_profiles,
 )
-from rfprm_runtime.artifact import check_files, describe_file
-from rfprm_runtime.cli import run_command
-from rfprm_runtime.manifest import Manifest, read_manifest
+from rfprm_runtime.artifact.integrity import check_files, describe_file
+from rfprm_runtime.artifact.manifest import Manifest, read_manifest
+from rfprm_runtime.cli.main import run_command
 from rfprm_runtime.scorer import Scorer
 from simulated_gpu import with_engine
 from tiny_models import save_published_prm

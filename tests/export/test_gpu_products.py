@@ -21,9 +21,9 @@ from rfprm_export.gpu_products import choose_gpu_products, layer_products
 from rfprm_export.graph import write_graph
 from rfprm_export.quantization import Quantization, quantize_weight
 from rfprm_export.verify import Reference, score_by_reference, scorer_over
+from rfprm_runtime.artifact.manifest import read_manifest
 from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.backends.torch import TorchBackend, build_network
-from rfprm_runtime.manifest import read_manifest
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Trajectory
 from tiny_models import save_published_prm

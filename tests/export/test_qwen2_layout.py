@@ -11,9 +11,9 @@ from safetensors.numpy import load_file
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import load_prm
 from rfprm_export.qwen2_layout import two_class_head, write_qwen2_layout
-from rfprm_runtime.families import FAMILIES
-from rfprm_runtime.manifest import Calibration, Readout
-from rfprm_runtime.readout import read_scores
+from rfprm_runtime.artifact.families import FAMILIES
+from rfprm_runtime.artifact.manifest import Calibration, Readout
+from rfprm_runtime.scores.readout import read_scores
 from rfprm_runtime.types import Trajectory
 from rfprm_training.evaluation.held_out import open_scorer
 from rfprm_training.learning.trainer import Trainer
@@ -95,7 +95,7 @@ def test_the_layout_gives_the_same_step_scores(checkpoint: Path, tmp_path: Path)
         expected = ours.score_batch(TRAJECTORIES)
     assert all(score.trajectory_score is not None for score in expected)
     from rfprm_runtime.backends.torch import TorchBackend, build_network
-    from rfprm_runtime.encoding import TrajectoryEncoder
+    from rfprm_runtime.prompt.encoding import TrajectoryEncoder
     from rfprm_runtime.scorer import Scorer
 
     manifest = loaded.manifest

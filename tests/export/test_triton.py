@@ -16,12 +16,12 @@ from google.protobuf import text_format
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.triton import write_triton_model
-from rfprm_runtime.artifact import describe_file
-from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.artifact.integrity import describe_file
+from rfprm_runtime.artifact.manifest import Manifest, read_manifest
 from rfprm_runtime.errors import ArtifactError
-from rfprm_runtime.manifest import Manifest, read_manifest
-from rfprm_runtime.readout import read_scores
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.scores.readout import read_scores
 from rfprm_runtime.types import Trajectory
 from simulated_gpu import small_profile, with_engine
 

@@ -15,9 +15,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from rfprm_runtime.encoding import TrajectoryEncoder  # noqa: E402
-from rfprm_runtime.families import FAMILIES  # noqa: E402
-from rfprm_runtime.rendering import Segment, render  # noqa: E402
+from rfprm_runtime.artifact.families import FAMILIES  # noqa: E402
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder  # noqa: E402
+from rfprm_runtime.prompt.rendering import Segment, render  # noqa: E402
 from rfprm_runtime.types import Trajectory  # noqa: E402
 from tiny_models import byte_tokenizer, tiny_manifest  # noqa: E402
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rfprm_runtime import InvalidTrajectoryError
-from rfprm_runtime.integrations.prompts import (
+from rfprm_runtime.rewards.prompts import (
     question_of,
     response_of,
     trace_of,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from rfprm_runtime.integrations.trl import process_reward
-from rfprm_runtime.rewards import group_advantages, mixed_reward
+from rfprm_runtime.rewards.advantages import group_advantages, mixed_reward
 
 # Their warnings are not ours to mend.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -52,7 +52,7 @@ def test_grpo_trains_on_our_rewards_and_its_advantages_are_equation_12(
     from datasets import Dataset
 
     from rfprm_runtime import RfprmError
-    from rfprm_runtime.answers import answers_agree, final_answer
+    from rfprm_runtime.answers.compare import answers_agree, final_answer
 
     prompts = [[{"role": "user", "content": q}] if conversational else q for q in QUESTIONS]
     trainer = trl.GRPOTrainer(

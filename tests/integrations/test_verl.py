@@ -21,7 +21,7 @@ from rfprm_runtime.integrations.verl import (
     compute_score_async,
     compute_score_batch,
 )
-from rfprm_runtime.rewards import group_advantages
+from rfprm_runtime.rewards.advantages import group_advantages
 
 QUESTION = "What is 6 times 7?"
 RIGHT, WRONG = "6 * 7 = 42.\n\nThe answer is 42.", "6 + 7 = 13.\n\nSo 13."

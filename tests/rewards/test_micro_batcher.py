@@ -18,7 +18,7 @@ from rfprm_runtime import (
     TraceTooLongError,
     Trajectory,
 )
-from rfprm_runtime.micro_batcher import MicroBatcher
+from rfprm_runtime.rewards.micro_batcher import MicroBatcher
 from rfprm_runtime.types import TrajectoryScore
 from tiny_models import fake_scorer
 

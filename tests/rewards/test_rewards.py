@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_runtime.rewards import group_advantages, mixed_reward, step_credits, unit_reward
+from rfprm_runtime.rewards.advantages import (
+    group_advantages,
+    mixed_reward,
+    step_credits,
+    unit_reward,
+)
 
 reward_lists = st.lists(
     st.one_of(st.none(), st.floats(0.0, 2.0, width=32)), min_size=4, max_size=24

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rfprm_runtime import Trajectory
-from rfprm_runtime.token_rewards import (
+from rfprm_runtime.rewards.token_rewards import (
     find_steps,
     step_token_spans,
     token_offsets,

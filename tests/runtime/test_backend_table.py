@@ -12,10 +12,10 @@ import typer
 
 from rfprm_export.options import ModelFormat
 from rfprm_runtime import ArtifactError, BackendError, Scorer
-from rfprm_runtime.artifact import describe_file
-from rfprm_runtime.backends import KINDS, Kind, backend_names, choose_backend, option_names
-from rfprm_runtime.command_options import backend_help
-from rfprm_runtime.manifest import read_manifest
+from rfprm_runtime.artifact.integrity import describe_file
+from rfprm_runtime.artifact.manifest import read_manifest
+from rfprm_runtime.backends.table import KINDS, Kind, backend_names, choose_backend, option_names
+from rfprm_runtime.cli.options import backend_help
 from rfprm_runtime.selection import RayWorkers, Scoring, Selection, select_traces
 from rfprm_runtime.selection.ray_engine import scoring_for_workers
 
@@ -122,7 +122,7 @@ def test_export_writes_formats_that_a_backend_runs() -> None:
 
 
 def test_the_command_line_lists_the_backends(tmp_path: Path) -> None:
-    from rfprm_runtime import cli
+    from rfprm_runtime.cli.main import main as cli
 
     command = typer.main.get_command(cli.app)
     score: Any = command.commands["score"]  # type: ignore[attr-defined]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models
 
 from rfprm_runtime import TokenizerMismatchError, Trajectory
-from rfprm_runtime.encoding import TrajectoryEncoder
-from rfprm_runtime.families import FAMILIES
-from rfprm_runtime.manifest import Marker
+from rfprm_runtime.artifact.families import FAMILIES
+from rfprm_runtime.artifact.manifest import Marker
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from tiny_models import SPECIAL_TOKENS, byte_tokenizer, tiny_manifest
 
 GOLDEN = Path(__file__).parent.parent / "golden"

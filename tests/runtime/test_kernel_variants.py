@@ -14,8 +14,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from rfprm_runtime import BackendError
-from rfprm_runtime.native import cpu, library
-from rfprm_runtime.native.variants import VARIANTS, compile_flags, variants_for
+from rfprm_runtime.backends.native import cpu, library
+from rfprm_runtime.backends.native.variants import VARIANTS, compile_flags, variants_for
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "rfprm_runtime" / "native"
@@ -197,7 +197,7 @@ def test_a_wheel_for_everybody_lacks_no_variant(tmp_path: Path) -> None:
     builder = _wheel_builder()
     wheel = tmp_path / "some.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("rfprm_runtime/native/kernels-generic.so", b"")
+        archive.writestr("rfprm_runtime/backends/native/kernels-generic.so", b"")
     builder.check_kernels(wheel, builder.TARGETS["linux-aarch64"])
     for other in ("linux-x86_64", "windows"):
         with pytest.raises(SystemExit, match=r"holds \['kernels-generic.so'\], expected"):

@@ -23,15 +23,15 @@ from rfprm_export.panels import (
 )
 from rfprm_export.verify import scorer_over
 from rfprm_runtime import BackendError, Scorer, Trajectory
-from rfprm_runtime.backends.native import NativeBackend, split_evenly
+from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest
+from rfprm_runtime.backends.native.backend import NativeBackend, split_evenly
+from rfprm_runtime.backends.native.library import available_variants
+from rfprm_runtime.backends.native.model_file import NativeModel, map_safetensors
+from rfprm_runtime.backends.native.pages import Workspace
 from rfprm_runtime.backends.torch import TorchBackend, build_network
-from rfprm_runtime.encoding import TrajectoryEncoder
 from rfprm_runtime.engine.rows import Extension, Past, TokenBatch
 from rfprm_runtime.errors import ArtifactError
-from rfprm_runtime.manifest import Backbone, Head, Manifest
-from rfprm_runtime.native.library import available_variants
-from rfprm_runtime.native.model_file import NativeModel, map_safetensors
-from rfprm_runtime.native.pages import Workspace
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from tiny_models import byte_tokenizer, random_weights, save_published_prm, tiny_manifest
 
 pytestmark = pytest.mark.skipif(

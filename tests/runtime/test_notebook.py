@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rfprm_runtime import Trajectory, TrajectoryScore
+from rfprm_runtime.ground.tint import HIGH, LOW, tint
 from rfprm_runtime.notebook import MAX_CELLS, show
-from rfprm_runtime.tint import HIGH, LOW, tint
 
 
 class _Parts(HTMLParser):

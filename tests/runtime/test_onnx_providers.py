@@ -8,9 +8,9 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
+from rfprm_runtime.artifact.manifest import read_manifest
 from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.errors import BackendError
-from rfprm_runtime.manifest import read_manifest
 
 
 class _Recorder:

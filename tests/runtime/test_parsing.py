@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_runtime import InvalidTrajectoryError, Trajectory, merge_steps, parse_trace, split_steps
-from rfprm_runtime.parsing import THINKING_STYLES
+from rfprm_runtime.ground.parsing import THINKING_STYLES
 from rfprm_runtime.traces.sources import read_records
 
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_runtime.aggregation import trajectory_reward
-from rfprm_runtime.manifest import Calibration, Readout
-from rfprm_runtime.readout import read_scores
+from rfprm_runtime.artifact.manifest import Calibration, Readout
+from rfprm_runtime.scores.aggregation import trajectory_reward
+from rfprm_runtime.scores.readout import read_scores
 
 LOGITS = st.lists(
     st.tuples(st.floats(-1e4, 1e4, width=32), st.floats(-1e4, 1e4, width=32)),

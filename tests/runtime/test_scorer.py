@@ -21,9 +21,9 @@ from rfprm_runtime import (
     TraceTooLongError,
     Trajectory,
 )
-from rfprm_runtime.aggregation import trajectory_reward
 from rfprm_runtime.backends.fake import FakeBackend
 from rfprm_runtime.engine.rows import TokenBatch
+from rfprm_runtime.scores.aggregation import trajectory_reward
 from tiny_models import fake_scorer, scorer_on
 
 WORDS = ["so", "then 3 + 4 = 7", "the rest is 12", "hence", "wait, no"]

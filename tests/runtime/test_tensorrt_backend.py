@@ -16,17 +16,18 @@ import pytest
 
 from rfprm_export.checkpoint import load_prm
 from rfprm_export.graph import write_graph
-from rfprm_runtime.artifact import describe_file
-from rfprm_runtime.backends import choose_backend
-from rfprm_runtime.backends.cuda import Cuda, CudaError
-from rfprm_runtime.backends.flavours import load_flavour
+from rfprm_runtime.artifact.integrity import describe_file
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.backends.onnx import OnnxBackend
-from rfprm_runtime.backends.tensorrt import (
+from rfprm_runtime.backends.table import choose_backend
+from rfprm_runtime.backends.tensorrt.backend import (
     TensorRTBackend,
     check_capability,
     check_version,
     fitting_parts,
 )
+from rfprm_runtime.backends.tensorrt.cuda import Cuda, CudaError
+from rfprm_runtime.backends.tensorrt.packages import load_flavour
 from rfprm_runtime.engine.rows import TokenBatch, split_batch
 from rfprm_runtime.errors import (
     ArtifactError,
@@ -35,7 +36,6 @@ from rfprm_runtime.errors import (
     MissingExtraError,
     TraceTooLongError,
 )
-from rfprm_runtime.manifest import Manifest
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Trajectory
 from simulated_gpu import VERSION, simulated_gpu, small_profile, with_engine

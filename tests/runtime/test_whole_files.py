@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rfprm_runtime import RfprmError
-from rfprm_runtime.whole_files import check_target, remove_leftovers, write_whole
+from rfprm_runtime.ground.whole_files import check_target, remove_leftovers, write_whole
 
 
 def test_what_is_no_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

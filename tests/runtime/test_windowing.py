@@ -6,8 +6,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rfprm_runtime import TraceTooLongError, Trajectory
-from rfprm_runtime.encoding import EncodedTrajectory
-from rfprm_runtime.windowing import first_windowed_step, plan_windows
+from rfprm_runtime.prompt.encoding import EncodedTrajectory
+from rfprm_runtime.prompt.windowing import first_windowed_step, plan_windows
 from tiny_models import fake_scorer
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from llm_server import Server, raw, serving, status
 from rfprm_runtime import Scorer
-from rfprm_runtime.endpoint import EndpointRefusedError
+from rfprm_runtime.ground.endpoint import EndpointRefusedError
 from rfprm_runtime.search import BestOfN, Budget, Proposal, ProposerError, Request, Searcher
 from rfprm_runtime.search.completion_proposer import CompletionProposer
 from rfprm_runtime.search.step_format import StepFormat

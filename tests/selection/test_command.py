@@ -13,7 +13,7 @@ def rfprm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         [
             sys.executable,
             "-c",
-            "from rfprm_runtime.cli import main; main()",
+            "from rfprm_runtime.cli.main import main; main()",
             *map(str, arguments),
         ],
         capture_output=True,

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from rfprm_export.weights import read_base_model
+from rfprm_runtime.artifact.manifest import Head
 from rfprm_runtime.backends.torch import PRMNetwork, build_network
 from rfprm_runtime.engine.rows import TokenRow
-from rfprm_runtime.manifest import Head
 from rfprm_training.learning.activations import ActivationCache
 from rfprm_training.learning.packing import Pack, pack
 

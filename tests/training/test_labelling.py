@@ -380,7 +380,7 @@ def test_killed_labelling_asks_nothing_twice(tmp_path: Path) -> None:
             f"[expert]\nbase_url = '{server.url}'\nmodel = 'm'\n"
             f"cache = '{tmp_path / 'c.sqlite'}'\nconcurrency = 2\n"
         )
-        door = "from rfprm_runtime.cli import main; main()"
+        door = "from rfprm_runtime.cli.main import main; main()"
         command = [sys.executable, "-c", door, "label", source, "-o", str(out)]
         command += ["--config", str(config)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rfprm_runtime.artifact.manifest import Backbone, Head
 from rfprm_runtime.backends.torch import PRMNetwork
 from rfprm_runtime.engine.rows import TokenRow
-from rfprm_runtime.manifest import Backbone, Head
 from rfprm_training.learning.packing import Pack, pack, pack_groups, pad_packs
 
 SHAPE = Backbone(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rfprm_runtime.spelled_numbers import to_fraction
+from rfprm_runtime.answers.spelled_numbers import to_fraction
 from rfprm_training import TrainingError
 from rfprm_training.arithmetic import evaluate
 from rfprm_training.construction.propagation import NOTE

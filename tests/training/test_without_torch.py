@@ -24,7 +24,7 @@ class Hiding:
 
 sys.meta_path[:] = map(Hiding, sys.meta_path)
 """
-MAIN = "from rfprm_runtime.cli import main\nmain()\n"
+MAIN = "from rfprm_runtime.cli.main import main\nmain()\n"
 
 
 def rfprm(*arguments: str | Path, code: str = MAIN) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rfprm_runtime import InvalidTrajectoryError, SourceError
-from rfprm_runtime.score_file import score_file
+from rfprm_runtime.cli.score_file import score_file
 from rfprm_runtime.traces.sources import count_rows
 from rfprm_runtime.view.scored_rows import (
     ScoredTrace,

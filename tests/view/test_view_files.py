@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rfprm_runtime import RfprmError
-from rfprm_runtime.tint import HIGH, LOW
+from rfprm_runtime.ground.tint import HIGH, LOW
 from rfprm_runtime.view import view_files as module
 from rfprm_runtime.view.page import FOLDER
 from rfprm_runtime.view.view_files import view_files
@@ -178,7 +178,7 @@ def test_the_command_says_what_it_could_not_show(tmp_path: Path) -> None:
 
 
 def _rfprm(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from rfprm_runtime.cli import main; main()"]
+    command = [sys.executable, "-c", "from rfprm_runtime.cli.main import main; main()"]
     return subprocess.run(
         [*command, *map(str, arguments)],
         capture_output=True,

@@ -7,8 +7,8 @@ import operator
 from collections.abc import Callable
 from fractions import Fraction
 
+from rfprm_runtime.answers.spelled_numbers import to_fraction
 from rfprm_runtime.errors import InvalidArgumentError
-from rfprm_runtime.spelled_numbers import to_fraction
 
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,

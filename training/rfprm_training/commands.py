@@ -101,7 +101,7 @@ def evaluate(
 
     from rich.console import Console
 
-    from rfprm_runtime.whole_files import write_whole
+    from rfprm_runtime.ground.whole_files import write_whole
     from rfprm_training import TrainingError
     from rfprm_training.evaluation.printing import plot_reliability, print_evaluation, print_set
     from rfprm_training.learning.model_card import EVALUATION_NAME, write_model_card

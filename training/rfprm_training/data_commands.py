@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rfprm_runtime.command_line import HUB_SPELLING
-from rfprm_runtime.command_options import SplitOption
-from rfprm_runtime.whole_files import check_target
+from rfprm_runtime.cli.options import SplitOption
+from rfprm_runtime.cli.terminal import HUB_SPELLING
+from rfprm_runtime.ground.whole_files import check_target
 
 EXIT_STOPPED = 4
 """Labelling stopped before the end, at the budget; the same command goes on."""

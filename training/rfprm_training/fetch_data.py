@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfprm_runtime.artifact import sha256_of
-from rfprm_runtime.whole_files import replacing_path
+from rfprm_runtime.artifact.integrity import sha256_of
+from rfprm_runtime.ground.whole_files import replacing_path
 from rfprm_training import DataError, TrainingError
 
 UPSTREAM = (

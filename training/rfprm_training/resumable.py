@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rfprm_runtime.ground.whole_files import errors_path_of, write_whole
 from rfprm_runtime.traces.provenance import differences
-from rfprm_runtime.whole_files import errors_path_of, write_whole
 from rfprm_training import TrainingError
 
 

@@ -16,9 +16,9 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.traces.jsonl import json_line
 from rfprm_runtime.types import Trajectory
-from rfprm_runtime.validated import Validated
 from rfprm_training import DataError, TrainingError
 from rfprm_training.example import UNKNOWN, Example
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
-from rfprm_runtime.validated import Validated
+from rfprm_runtime.ground.validated import Validated
 from rfprm_training import ConfigError
 
 if sys.version_info >= (3, 11):

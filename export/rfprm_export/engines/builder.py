@@ -13,9 +13,9 @@ from typing import Any, Literal
 import onnx
 
 from rfprm_export import ExportError
-from rfprm_runtime.backends.flavours import load_flavour, make_logger
-from rfprm_runtime.manifest import EngineFlavour, EngineProfile, Precision
-from rfprm_runtime.whole_files import replacing_path
+from rfprm_runtime.artifact.manifest import EngineFlavour, EngineProfile, Precision
+from rfprm_runtime.backends.tensorrt.packages import load_flavour, make_logger
+from rfprm_runtime.ground.whole_files import replacing_path
 
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 EngineWeights = Literal["inside", "stripped"]
@@ -139,7 +139,7 @@ class EngineBuilder:
                     f"--compute-capability is {text!r}, expected MAJOR.MINOR, for instance 8.9"
                 )
         if not supported:
-            from rfprm_runtime.backends.cuda import Cuda
+            from rfprm_runtime.backends.tensorrt.cuda import Cuda
 
             own = Cuda().compute_capability
             if set(requested) - {own}:

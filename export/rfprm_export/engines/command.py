@@ -48,14 +48,14 @@ from rfprm_export.engines.workload import (
     read_traces,
 )
 from rfprm_export.verify import Reference, reference_for
-from rfprm_runtime.manifest import (
+from rfprm_runtime.artifact.manifest import (
     MANIFEST_NAME,
     EngineFlavour,
     EngineProfile,
     Manifest,
     read_manifest,
 )
-from rfprm_runtime.report import engine_rows, print_rows
+from rfprm_runtime.cli.printing import engine_rows, print_rows
 from rfprm_runtime.types import Trajectory
 
 EnginePrecision = Literal["fp16", "bf16", "fp8", "w8a16", "fp32"]

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rfprm_runtime.arguments import check_choice, check_flag, check_whole
+from rfprm_runtime.artifact.manifest import Backbone, Manifest
 from rfprm_runtime.backends.packed_torch.attention import (
     attend_at_once,
     attend_by_row,
@@ -26,6 +26,7 @@ from rfprm_runtime.backends.packed_torch.operations import operations_for
 from rfprm_runtime.backends.packed_torch.pasts import TorchBlock, TorchPast
 from rfprm_runtime.backends.packed_torch.plan import PassPlan, past_of
 from rfprm_runtime.backends.packed_torch.weights import PackedWeights, pack_weights
+from rfprm_runtime.backends.rotary import rotary_tables
 from rfprm_runtime.backends.torch import (
     DType,
     PRMNetwork,
@@ -36,8 +37,7 @@ from rfprm_runtime.backends.torch import (
 )
 from rfprm_runtime.engine.rows import BackendLimits, Extended, Extension, TokenBatch
 from rfprm_runtime.errors import BackendError
-from rfprm_runtime.manifest import Backbone, Manifest
-from rfprm_runtime.rotary import rotary_tables
+from rfprm_runtime.ground.arguments import check_choice, check_flag, check_whole
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.backends.torch import PRMNetwork
-from rfprm_runtime.manifest import Backbone
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from rfprm_runtime.spelled_numbers import NUMBER, to_fraction
+from rfprm_runtime.answers.spelled_numbers import NUMBER, to_fraction
 from rfprm_training import TrainingError
 from rfprm_training.arithmetic import evaluate, format_number, misreadings, near_misses
 from rfprm_training.construction.propagation import (

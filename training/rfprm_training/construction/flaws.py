@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rfprm_runtime.spelled_numbers import to_fraction
+from rfprm_runtime.answers.spelled_numbers import to_fraction
 from rfprm_training.construction.propagation import last_note
 from rfprm_training.example import UNKNOWN
 from rfprm_training.gsm8k import GoldSolution, strip_notes

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rfprm_runtime.spelled_numbers import NUMBER, to_fraction
+from rfprm_runtime.answers.spelled_numbers import NUMBER, to_fraction
 from rfprm_training.arithmetic import evaluate, format_number, is_plausible
 from rfprm_training.gsm8k import GoldSolution, strip_notes
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rfprm_runtime.spelled_numbers import NUMBER, to_fraction
+from rfprm_runtime.answers.spelled_numbers import NUMBER, to_fraction
 from rfprm_training.construction.propagation import NOTE
 from rfprm_training.gsm8k import GoldSolution, strip_notes
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.ground.parsing import SplitRule
+from rfprm_runtime.ground.whole_files import check_target, remove_leftovers, replacing, write_whole
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.jsonl import json_line
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.sources import read_records, read_traces
 from rfprm_runtime.types import Trajectory
-from rfprm_runtime.whole_files import check_target, remove_leftovers, replacing, write_whole
 from rfprm_training import TrainingError
 from rfprm_training.curation.config import CurationConfig
 from rfprm_training.curation.contamination import EvaluationQuestions

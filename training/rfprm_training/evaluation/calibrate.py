@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME, read_checkpoint
-from rfprm_runtime.manifest import Calibration, Readout
+from rfprm_runtime.artifact.manifest import Calibration, Readout
+from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.types import TrajectoryScore
-from rfprm_runtime.whole_files import write_whole
 from rfprm_training import TrainingError
 from rfprm_training.evaluation.cross_validation import read_out_of_fold
 from rfprm_training.evaluation.held_out import held_out_examples, open_scorer

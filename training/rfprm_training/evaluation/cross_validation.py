@@ -16,8 +16,8 @@ import numpy as np
 import tomli_w
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME
+from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.types import Trajectory, TrajectoryScore
-from rfprm_runtime.whole_files import write_whole
 from rfprm_training import TrainingError
 from rfprm_training.evaluation.held_out import (
     RankingReport,

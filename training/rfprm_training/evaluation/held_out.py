@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME, load_prm
 from rfprm_runtime.backends.torch import TorchBackend, build_network
-from rfprm_runtime.encoding import TrajectoryEncoder
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.parsing import SplitRule
+from rfprm_runtime.ground.parsing import SplitRule
+from rfprm_runtime.ground.whole_files import check_target, errors_path_of
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.sources import Source, open_source
 from rfprm_runtime.types import Trajectory
-from rfprm_runtime.whole_files import check_target, errors_path_of
 from rfprm_training import TrainingError
 from rfprm_training.labelling.config import LabelConfig
 from rfprm_training.labelling.encoders import SentenceEncoder, SentenceTransformerEncoder

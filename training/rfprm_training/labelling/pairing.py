@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rfprm_runtime.parsing import best_group_starts
+from rfprm_runtime.ground.parsing import best_group_starts
 from rfprm_training import TrainingError
 from rfprm_training.labelling.step_rewards import cosine
 

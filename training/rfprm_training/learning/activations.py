@@ -16,7 +16,7 @@ import torch
 
 from rfprm_runtime.backends.torch import PRMNetwork
 from rfprm_runtime.engine.rows import BackendLimits, plan_batches
-from rfprm_runtime.whole_files import write_whole
+from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_training.learning.packing import Pack, pad_packs
 
 _BATCHES_PER_SAVE = 16

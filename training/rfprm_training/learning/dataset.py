@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rfprm_runtime.artifact import describe_file
+from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
 from rfprm_training.construction.config import ConstructionConfig

@@ -24,9 +24,9 @@ from rfprm_export.checkpoint import (
 )
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
 from rfprm_export.weights import BaseModel, read_base_model
+from rfprm_runtime.artifact.families import FAMILIES
 from rfprm_runtime.backends.torch import PRMNetwork, Tree, build_network
-from rfprm_runtime.encoding import TrajectoryEncoder, with_template_ids
-from rfprm_runtime.families import FAMILIES
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder, with_template_ids
 from rfprm_training import TrainingError
 from rfprm_training.learning.config import NetworkConfig, TrainingConfig
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_export.checkpoint import GgufBase
-from rfprm_runtime.whole_files import write_whole
+from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_training.learning.config import RewardedDataConfig, TrainingConfig, read_config
 from rfprm_training.learning.run_folder import CONFIG_NAME, DATA_NAME, read_log
 

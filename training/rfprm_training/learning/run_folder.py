@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME
+from rfprm_runtime.ground.whole_files import remove_leftovers, replacing_path, write_whole
 from rfprm_runtime.traces.provenance import differences
-from rfprm_runtime.whole_files import remove_leftovers, replacing_path, write_whole
 from rfprm_training import TrainingError
 from rfprm_training.learning.config import TrainingConfig, read_config
 

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from rfprm_runtime.endpoint import Endpoint, EndpointError, EndpointRefusedError, TryAgainError
+from rfprm_runtime.ground.endpoint import (
+    Endpoint,
+    EndpointError,
+    EndpointRefusedError,
+    TryAgainError,
+)
 from rfprm_training import TrainingError
 from rfprm_training.labelling.expert.budget import Budget, Usage
 from rfprm_training.labelling.expert.cache import Answer, AnswerCache, request_key

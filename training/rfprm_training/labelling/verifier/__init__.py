@@ -1,6 +1,6 @@
 """An expert that needs no LLM: it checks what can be computed, and says nothing of the rest."""
 
-from rfprm_runtime.answers import answers_agree, final_answer
+from rfprm_runtime.answers.compare import answers_agree, final_answer
 from rfprm_training.labelling.verifier.equations import Equation, find_equations
 from rfprm_training.labelling.verifier.grading import StepGrade, grade_next_step, grade_steps
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rfprm_runtime.spelled_numbers import SPELLED, to_fraction
+from rfprm_runtime.answers.spelled_numbers import SPELLED, to_fraction
 from rfprm_training.arithmetic import evaluate
 
 _MAX_CHARACTERS = 20_000

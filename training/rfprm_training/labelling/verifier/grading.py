@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rfprm_runtime.spelled_numbers import NUMBER, to_fraction
+from rfprm_runtime.answers.spelled_numbers import NUMBER, to_fraction
 from rfprm_training.labelling.verifier.equations import find_equations
 
 

@@ -1,0 +1,13 @@
+"""The final answer of a text, and whether two answers are the same.
+
+Knows numbers and algebra as text; knows no trajectories and no models.
+"""
+
+from rfprm_runtime.answers.compare import (
+    AnswerChecker,
+    answers_agree,
+    final_answer,
+    group_answers,
+)
+
+__all__ = ["AnswerChecker", "answers_agree", "final_answer", "group_answers"]

@@ -1,0 +1,155 @@
+"""Calls that must come back: a child process does the work and is killed when it takes too long.
+
+Computer algebra can run for hours on a line of text, and a thread cannot be stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import weakref
+from importlib import import_module
+from typing import IO, Any
+
+from rfprm_runtime.errors import InvalidOperationError
+from rfprm_runtime.ground.arguments import check_positive
+
+_START_SECONDS = 60.0
+_END_SECONDS = 5.0
+_READY = "ready"
+
+
+class BoundedWorker:
+    """One function in one child process, which is started on the first call and after a kill.
+
+    Any thread may call it; calls run one after the other.
+    """
+
+    def __init__(self, function: str, timeout: float) -> None:
+        """``function`` is ``module:name``, of values that JSON knows; ``timeout`` is in seconds a
+        call.
+
+        Raises :class:`InvalidArgumentError` for a timeout that is no positive number.
+        """
+        check_positive("timeout", timeout, "seconds")
+        self.timeout = timeout
+        self._function = function
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._owner = os.getpid()
+        self._finish: (
+            weakref.finalize[[subprocess.Popen[str], threading.Thread, int], Any] | None
+        ) = None
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.num_timeouts = 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The function's result; None where it raised or ran out of time."""
+        request = json.dumps(arguments)
+        with self._lock:
+            stdin = self._ensure_started()
+            try:
+                stdin.write(request + "\n")
+                stdin.flush()
+                line = self._lines.get(timeout=self.timeout)
+                if line:
+                    return json.loads(line)
+            except queue.Empty:
+                self.num_timeouts += 1
+            except OSError:
+                pass  # the child died, of memory for example
+            except BaseException:  # Ctrl-C: what the child still answers is for nobody
+                self._end()
+                raise
+            self._end()
+            return None
+
+    def close(self) -> None:
+        """End the child process. Safe to call twice."""
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
+        self._process = None
+        if self._finish is not None:
+            self._finish()  # does nothing the second time
+
+    def _ensure_started(self) -> IO[str]:
+        if self._owner != os.getpid():
+            # After a fork: the child process belongs to the parent, and its pipes are in use there.
+            self._process = self._finish = None
+        if self._process is None:
+            self._owner = os.getpid()
+            # Not multiprocessing: its children import the caller's main script again, which runs
+            # it once more where it has no `if __name__ == "__main__"`.
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", f"from {__name__} import serve; serve()", self._function],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+            self._lines = queue.SimpleQueue()
+            arguments = (self._process.stdout, self._lines)
+            reader = threading.Thread(target=_forward, args=arguments, daemon=True)
+            reader.start()
+            # Not __del__: at the end of a program that comes after the threads have been stopped,
+            # and a pipe that one of them was reading can then be closed by nobody.
+            self._finish = weakref.finalize(self, _end_process, self._process, reader, self._owner)
+            self._await_start()
+        assert self._process is not None
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    def _await_start(self) -> None:
+        """Imports are not part of any call's time."""
+        try:
+            if self._lines.get(timeout=_START_SECONDS) == _READY + "\n":
+                return
+        except queue.Empty:
+            pass
+        self._end()
+        raise InvalidOperationError(f"the child process for {self._function} did not start")
+
+
+def _end_process(process: subprocess.Popen[str], reader: threading.Thread, owner: int) -> None:
+    """Kill the child; its output then ends, and the thread that reads it with it."""
+    if os.getpid() != owner:  # a fork of the process that started it
+        return
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):  # what was to be written has no reader
+            process.stdin.close()
+    if reader is not threading.current_thread():  # garbage may be collected in any thread
+        reader.join(_END_SECONDS)
+
+
+def _forward(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:
+    """Pass lines on as they come; an empty one says that the process has ended.
+
+    Nobody else touches the pipe: closing it while it is read would wait for the reader.
+    """
+    with pipe, contextlib.suppress(ValueError):  # something printed there is not UTF-8
+        for line in pipe:
+            lines.put(line)
+    lines.put("")
+
+
+def serve() -> None:
+    """What the child process runs: a call a line, until its input ends."""
+    module, name = sys.argv[1].split(":")
+    answers, sys.stdout = sys.stdout, sys.stderr  # a print of the function's is no answer
+    call = getattr(import_module(module), name)
+    print(_READY, file=answers, flush=True)
+    for line in sys.stdin:
+        try:
+            result = json.dumps(call(*json.loads(line)))
+        except Exception:  # whatever computer algebra raises, the answer is "not known"
+            result = "null"
+        print(result, file=answers, flush=True)

@@ -1,0 +1,110 @@
+"""Presets of the PRM formats that the runtime reads. A new family is a new entry and a golden file.
+
+Sources: the model cards and inference snippets of the models named. Templates hold only what
+stands before the last marker: what follows it cannot change a causal model's scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rfprm_runtime.artifact.manifest import (
+    Head,
+    Marker,
+    Piece,
+    Prompt,
+    Question,
+    Readout,
+    Response,
+    Steps,
+    Template,
+    TrajectoryMarker,
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What all models of one format share."""
+
+    pieces: tuple[Piece, ...]
+    step_marker_token: str
+    head: Head
+    step_readout: Readout
+    trajectory_marker_token: str | None = None
+    trajectory_readout: Readout | None = None
+    architectures: tuple[str, ...] = ()
+    """Names in a Hugging Face ``config.json`` that belong to this family alone."""
+
+    def prompt(self, token_ids: dict[str, int]) -> Prompt:
+        """The family's prompt for a tokenizer's ``token_ids`` (token → id)."""
+        return Prompt(
+            pieces=self.pieces,
+            step_marker=Marker(token=self.step_marker_token, id=token_ids[self.step_marker_token]),
+            trajectory_marker=(
+                None
+                if self.trajectory_marker_token is None
+                else Marker(
+                    token=self.trajectory_marker_token, id=token_ids[self.trajectory_marker_token]
+                )
+            ),
+        )
+
+    @property
+    def marker_tokens(self) -> list[str]:
+        tokens = (self.step_marker_token, self.trajectory_marker_token)
+        return [token for token in tokens if token is not None]
+
+
+_QWEN_QUESTION: tuple[Piece, ...] = (
+    Template(
+        text="<|im_start|>system\nPlease reason step by step, and put your final answer "
+        "within \\boxed{}.<|im_end|>\n<|im_start|>user\n"
+    ),
+    Question(),
+    Template(text="<|im_end|>\n<|im_start|>assistant\n"),
+)
+
+FAMILIES: dict[str, Family] = {
+    # What this repository trains. The markers are special tokens that SmolLM2 reserves and its
+    # chat training never uses; column 0 is the step head, column 1 the trajectory head.
+    "rfprm": Family(
+        pieces=(
+            Template(text="<|im_start|>user\n"),
+            Question(),
+            Template(text="<|im_end|>\n<|im_start|>assistant\n"),
+            Steps(),
+            Response(separator="\n"),
+            TrajectoryMarker(),
+        ),
+        step_marker_token="<repo_name>",
+        trajectory_marker_token="<reponame>",
+        head=Head(kind="linear", num_labels=2),
+        step_readout=Readout(transform="sigmoid", positive=0),
+        trajectory_readout=Readout(transform="sigmoid", positive=1),
+    ),
+    # The same, trained on Qwen2.5 and Qwen3: their chat format, and markers that they reserve for
+    # images. The step marker has the id of <extra_0> in Qwen2.5-Math-PRM, so that the step scores
+    # are those of that layout.
+    "rfprm-qwen": Family(
+        pieces=(
+            *_QWEN_QUESTION,
+            Steps(),
+            Response(separator="\n"),
+            TrajectoryMarker(),
+        ),
+        step_marker_token="<|quad_end|>",
+        trajectory_marker_token="<|quad_start|>",
+        head=Head(kind="linear", num_labels=2),
+        step_readout=Readout(transform="sigmoid", positive=0),
+        trajectory_readout=Readout(transform="sigmoid", positive=1),
+    ),
+    # Qwen2.5-Math-PRM-7B and -72B, ReasonFlux-PRM-7B. The system prompt is the one of Qwen's
+    # snippet, and the chat template's default, which ReasonFlux's snippet relies on.
+    "qwen2.5-math-prm": Family(
+        pieces=(*_QWEN_QUESTION, Steps()),
+        step_marker_token="<extra_0>",
+        head=Head(kind="mlp_relu", num_labels=2),
+        step_readout=Readout(transform="softmax", positive=1),
+        architectures=("Qwen2ForProcessRewardModel",),
+    ),
+}

@@ -1,0 +1,52 @@
+"""The artifact folder on disk: is what the manifest says there, whole and unmodified?"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from rfprm_runtime.artifact.manifest import FileRecord, Manifest
+from rfprm_runtime.errors import ArtifactError
+
+
+def describe_file(path: Path) -> FileRecord:
+    """Size and sha256 of a file."""
+    return FileRecord(sha256=sha256_of(path), num_bytes=path.stat().st_size)
+
+
+def check_files(folder: Path, manifest: Manifest, *, digests: bool = True) -> None:
+    """Compare every file of the artifact with the manifest; without ``digests`` by size alone.
+
+    Raises :class:`ArtifactError` naming the first file that is missing, truncated or modified.
+    """
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if Path(name).name != name:
+            raise ArtifactError(f"the manifest names {name!r}, which is not a file of the folder")
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing; export the artifact again")
+        num_bytes = path.stat().st_size
+        if num_bytes != expected.num_bytes:
+            raise ArtifactError(
+                f"{path} has {num_bytes} bytes, the manifest says {expected.num_bytes}: it was "
+                "truncated or replaced; export or copy the artifact again"
+            )
+        if not digests:
+            continue
+        digest = sha256_of(path)
+        if digest != expected.sha256:
+            raise ArtifactError(
+                f"{path} has sha256 {digest}, the manifest says {expected.sha256}: it was "
+                "modified; export or copy the artifact again"
+            )
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, which is read piece by piece: models may be larger than memory."""
+    with path.open("rb") as file:
+        if hasattr(hashlib, "file_digest"):  # Python 3.11
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+        return digest.hexdigest()

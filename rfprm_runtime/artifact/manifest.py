@@ -1,0 +1,353 @@
+"""``prm.json``: everything the runtime must know about a PRM besides its weights.
+
+The manifest is data; differences between model families live here and not in subclasses.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from rfprm_runtime.artifact.migrations import migrate
+from rfprm_runtime.errors import ArtifactError, ManifestError
+from rfprm_runtime.ground.validated import Validated, one_line
+
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "w8a16", "int16", "int8"]
+GPU_PRECISIONS = ("fp16", "bf16", "fp8", "w8a16")
+MANIFEST_NAME = "prm.json"
+
+
+class _Record(Validated):
+    refusal = ManifestError
+
+    @classmethod
+    def _refuse(cls, error: ValidationError) -> ManifestError:
+        unknown = any(problem["type"] == "extra_forbidden" for problem in error.errors())
+        hint = "; if a later rfprm_runtime wrote it, upgrade this one" if unknown else ""
+        return ManifestError(one_line(error) + hint)
+
+
+class Backbone(_Record):
+    """Shape of a decoder of the Llama kind (Llama, Qwen2, Qwen3, …)."""
+
+    hidden_size: int = Field(gt=0)
+    num_layers: int = Field(gt=0)
+    num_heads: int = Field(gt=0)
+    num_kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0, multiple_of=2)
+    intermediate_size: int = Field(gt=0)
+    vocab_size: int = Field(gt=0)
+    rms_norm_eps: float = Field(gt=0)
+    rope_theta: float = Field(gt=0)
+    qkv_bias: bool = False
+    """Qwen2 has biases on the query, key and value projections."""
+    output_bias: bool = False
+    """Llama's ``attention_bias`` puts one on the output projection too."""
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    """Qwen3 normalises each query and key head before the rotary embedding."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Backbone:
+        if self.num_heads % self.num_kv_heads:
+            raise ManifestError(
+                f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
+            )
+        return self
+
+
+class Head(_Record):
+    """The network read at marker rows, after the final norm."""
+
+    kind: Literal["linear", "mlp_relu"]
+    """``linear``: Linear(hidden, num_labels) ``score.*``. ``mlp_relu`` (Qwen2.5-Math-PRM):
+    Linear(hidden, hidden) → ReLU → Linear(hidden, num_labels), ``score.0.*`` and ``score.2.*``."""
+    num_labels: int = Field(gt=0)
+
+
+class Template(_Record):
+    """Fixed text of the prompt, with its special tokens. ``ids`` are filled in at export."""
+
+    kind: Literal["template"] = "template"
+    text: str
+    ids: tuple[int, ...] | None = None
+
+
+class Question(_Record):
+    kind: Literal["question"] = "question"
+
+
+class Steps(_Record):
+    """Each thinking step, followed by the step marker."""
+
+    kind: Literal["steps"] = "steps"
+
+
+class Response(_Record):
+    """The steps of the final response, joined by ``separator``; nothing where there are none."""
+
+    kind: Literal["response"] = "response"
+    separator: str = "\n"
+
+
+class TrajectoryMarker(_Record):
+    kind: Literal["trajectory_marker"] = "trajectory_marker"
+
+
+Piece = Annotated[
+    Template | Question | Steps | Response | TrajectoryMarker, Field(discriminator="kind")
+]
+
+
+class Marker(_Record):
+    """The token at whose position a score is read."""
+
+    token: str
+    id: int = Field(ge=0)
+
+
+class Prompt(_Record):
+    """The order of the pieces of an encoded trajectory."""
+
+    pieces: tuple[Piece, ...]
+    step_marker: Marker
+    trajectory_marker: Marker | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Prompt:
+        kinds = [piece.kind for piece in self.pieces]
+        for kind in ("question", "steps"):
+            if kinds.count(kind) != 1:
+                raise ManifestError(
+                    f"the prompt has {kinds.count(kind)} '{kind}' pieces, expected 1"
+                )
+        after = [kinds.index(kind) for kind in ("response", "trajectory_marker") if kind in kinds]
+        if not kinds.index("question") < kinds.index("steps") < min(after, default=len(kinds)):
+            raise ManifestError(
+                f"the pieces of the prompt are {kinds}, expected the question before the steps, "
+                "the response and the trajectory_marker after them: a score can only rest on what "
+                "comes before its marker"
+            )
+        if kinds.count("trajectory_marker") != (self.trajectory_marker is not None):
+            raise ManifestError(
+                "the prompt must hold one 'trajectory_marker' piece exactly when it names the "
+                "trajectory marker's token"
+            )
+        return self
+
+
+class Calibration(_Record):
+    """Temperature scaling (Guo et al., arXiv 1706.04599) with a bias: a score of log-odds z becomes
+    σ(z / temperature + bias). The order of scores stays what it was."""
+
+    temperature: float = Field(gt=0)
+    bias: float = 0.0
+    fitted_on: str = ""
+    """What it was fitted on, and what it brought there."""
+
+
+class Readout(_Record):
+    """How the logits of one marker row become a score in [0, 1]."""
+
+    transform: Literal["sigmoid", "softmax"]
+    positive: int = Field(ge=0)
+    """The label whose probability is the score; with ``sigmoid`` that column alone is read."""
+    calibration: Calibration | None = None
+
+
+class FileRecord(_Record):
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    num_bytes: int = Field(ge=0)
+
+
+class ProductRecord(_Record):
+    """How many bits the weights and inputs of one matrix product have."""
+
+    name: str
+    """Of the native kernels ``layers.3.down``, with the parts ``qkv``, ``output``, ``gate_up`` and
+    ``down``; of a graph the name of its weight."""
+    bits: Literal[8, 16]
+    difference: float | None = None
+    """Mean difference of a score when this product (of a graph: its layer) has 8 bits and the
+    others 16; None where all of them could have 8."""
+
+
+class Parity(_Record):
+    """How far the exported model is from the reference network, measured at export."""
+
+    reference: str
+    """Which reference the scores were compared with, with its version."""
+    measured_on: str = ""
+    """The engine that gave the scores that were compared."""
+    traces: str
+    num_trajectories: int
+    num_scores: int
+    max_difference: float
+    mean_difference: float
+    spearman: float | None
+    """Rank agreement of all scores; None where every score is the same."""
+    num_groups: int = 0
+    """Questions with four trajectories or more, of which the first four compete."""
+    same_best_of_4: float | None = None
+    """Share of those groups in which the trajectory with the highest reward is the same."""
+
+
+class Range(_Record):
+    """Of one dimension, with the size that an engine is made fastest for."""
+
+    min: int = Field(ge=1)
+    opt: int
+    max: int
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.min <= self.opt <= self.max:
+            raise ManifestError(f"got {self.min}, {self.opt}, {self.max}, expected min ≤ opt ≤ max")
+        return self
+
+    def __contains__(self, size: int) -> bool:
+        return self.min <= size <= self.max
+
+
+class EngineProfile(_Record):
+    """Shapes that a TensorRT engine takes: ``token_ids`` [batch, length], ``marker_positions``
+    [num_markers]."""
+
+    batch: Range
+    length: Range
+    num_markers: Range
+
+    def takes(self, batch: int, length: int, num_markers: int) -> bool:
+        return batch in self.batch and length in self.length and num_markers in self.num_markers
+
+
+EngineFlavour = Literal["tensorrt", "tensorrt_rtx"]
+
+
+class EngineRecord(_Record):
+    """How ``model.plan`` was built, and what it therefore runs on."""
+
+    flavour: EngineFlavour
+    version: str
+    compute_capabilities: tuple[str, ...]
+    """``8.9``, …: the GPUs that it was built for."""
+    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
+    """Other GPUs of the kind run it too (``tensorrt`` only)."""
+    version_compatible: bool = False
+    """Later versions of the flavour run it too."""
+    profiles: tuple[EngineProfile, ...] = Field(min_length=1)
+    graph_sha256: str
+    """Of ``model.onnx``, which is the same for the same network whatever its weights are."""
+    model_positions: int | None = None
+    """Of the model, of which the profiles may cover fewer."""
+    weights: Literal["inside", "stripped"] = "inside"
+    """``stripped``: the plan has none and takes those of ``model.onnx`` when it is loaded."""
+    build_seconds: float
+    peak_host_bytes: int | None
+    """Of the whole process that built it."""
+    device_bytes: int | None = None
+    """What running the largest profile takes beside the weights, where the builder tells."""
+    parity: Parity | None = None
+    """Measured on the engine itself; None where it was built without a GPU to run it."""
+
+
+class Manifest(_Record):
+    format_version: Literal[1] = 1
+    name: str
+    family: str
+    backbone: Backbone
+    head: Head
+    prompt: Prompt
+    step_readout: Readout
+    trajectory_readout: Readout | None = None
+    alpha: float = Field(default=1.0, ge=0)
+    """α of Eq. 11, the weight of the trajectory score in the reward."""
+    max_positions: int = Field(gt=0)
+    precision: Precision = "fp32"
+    products: tuple[ProductRecord, ...] = ()
+    """With int8, fp8 and w8a16: every matrix product of the layers, and why it has the bits it
+    has."""
+    weights_sha256: str | None = None
+    """Of the merged fp32 weights, whatever file format they are stored in."""
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+    exporter: dict[str, str] = Field(default_factory=dict)
+    """Versions of the packages that wrote the artifact."""
+    source: dict[str, Any] = Field(default_factory=dict)
+    """Where the weights came from: base model, adapter, licence."""
+    parity: Parity | None = None
+    engine: EngineRecord | None = None
+    """Of ``model.plan``, where there is one."""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Manifest:
+        labels = self.head.num_labels
+        for name, readout in (
+            ("step_readout", self.step_readout),
+            ("trajectory_readout", self.trajectory_readout),
+        ):
+            if readout is not None and readout.positive >= labels:
+                raise ManifestError(
+                    f"{name} reads label {readout.positive} of a head with {labels}"
+                )
+        if (self.trajectory_readout is None) != (self.prompt.trajectory_marker is None):
+            raise ManifestError(
+                "trajectory_readout and the prompt's trajectory_marker go together: give both or "
+                "neither"
+            )
+        for marker in (self.prompt.step_marker, self.prompt.trajectory_marker):
+            if marker is not None and marker.id >= self.backbone.vocab_size:
+                raise ManifestError(
+                    f"marker {marker.token!r} has id {marker.id}, but the vocabulary ends at "
+                    f"{self.backbone.vocab_size - 1}"
+                )
+        return self
+
+    @property
+    def positions_beyond_engine(self) -> int | None:
+        """The model's positions, where the profiles of its engine end before them."""
+        positions = None if self.engine is None else self.engine.model_positions
+        return None if positions is None or positions <= self.max_positions else positions
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read ``prm.json`` of an artifact folder.
+
+    Raises :class:`ArtifactError` where the folder or the file is missing and
+    :class:`ManifestError` where the file is no manifest, or one of a newer format.
+    """
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise ArtifactError(
+            f"there is no artifact folder {str(folder)!r}; make one with "
+            f"'rfprm export CHECKPOINT -o {folder}', or 'rfprm demo' for the shipped PRM"
+        )
+    if not path.is_file():
+        hint = (
+            f"; this is a training checkpoint, export it first: rfprm export {folder} -o ARTIFACT"
+            if (folder / "checkpoint.json").is_file()
+            else f" (it holds {sorted(entry.name for entry in folder.iterdir())[:8]})"
+        )
+        raise ArtifactError(f"{str(folder)!r} holds no {MANIFEST_NAME}{hint}")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ManifestError(f"{path} is not JSON ({error}); export the artifact again") from None
+    return parse_manifest(content, origin=str(path))
+
+
+def parse_manifest(content: Any, *, origin: str = "the manifest") -> Manifest:
+    """Validate the content of ``prm.json``, of this version or an older one.
+
+    Raises :class:`ManifestError`.
+    """
+    content = migrate(content, known=set(Manifest.model_fields), origin=origin)
+    try:
+        return Manifest.model_validate(content)
+    except ManifestError as error:
+        raise ManifestError(f"{origin} is not a valid manifest: {error}") from None

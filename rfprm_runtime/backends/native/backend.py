@@ -1,0 +1,285 @@
+"""Our own CPU kernels: products of 16- or 8-bit integers, the same bits whatever is beside.
+
+Knows token ids, marker positions, memory and threads; the arithmetic is in C, in ``native/``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections import deque
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.artifact.manifest import Backbone, Manifest
+from rfprm_runtime.backends.native.library import Model, Segment, load_library
+from rfprm_runtime.backends.native.model_file import NativeModel
+from rfprm_runtime.backends.native.pages import NativePast, PageAllocator, Workspace
+from rfprm_runtime.engine.cores import usable_cores
+from rfprm_runtime.engine.rows import BackendLimits, Extended, Extension, TokenBatch
+from rfprm_runtime.errors import BackendError
+
+_PASS_TOKENS = 512
+"""Rows beyond which a pass over the weights gets no cheaper by the row."""
+_MIN_SPAN = 32
+"""Tokens below which a further thread costs more than it brings."""
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Neighbouring tokens of one trace that one thread runs."""
+
+    start: int
+    stop: int
+
+
+class NativeBackend:
+    """Runs ``model.native.safetensors``. The weights are mapped: processes share them.
+
+    A trace runs on one thread or is split over several, from its beginning or after a past, alone
+    or in one pass with others; the bits are the same.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        *,
+        num_threads: int | None = None,
+        kernels: str | None = None,
+    ) -> None:
+        """
+        ``num_threads``: all usable cores by default. ``kernels``: ``avx512vnni``, ``avx2`` or
+        ``generic``; the fastest that this processor runs by default. Scores of different
+        kernels agree to rounding, those of one are the same to the bit.
+
+        Raises :class:`BackendError` where there are no kernels for this machine and
+        :class:`ArtifactError` where the file does not hold the manifest's model.
+        """
+        self._kernels, self._library = load_library(kernels)
+        threads = usable_cores(num_threads)
+        self._manifest = manifest
+        self._model: NativeModel | None = NativeModel(path, manifest)
+        self._pages = PageAllocator(
+            int(self._library.rfprm_page_positions()),
+            int(self._library.rfprm_page_bytes(self._model.structure)),
+            manifest.backbone.num_layers,
+        )
+        self._idle: deque[Workspace] = deque()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rfprm-native")
+        self.limits = BackendLimits(
+            max_batch_size=1, max_batch_tokens=_PASS_TOKENS, max_concurrent_runs=threads
+        )
+        self.description = f"native {self._kernels} kernels, {threads} thread(s)"
+
+    def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
+        if batch.token_ids.ndim != 2 or len(batch.token_ids) != 1:
+            raise BackendError(
+                f"got token ids of shape {batch.token_ids.shape}, expected [1, length]: the "
+                "native backend runs one row a call"
+            )
+        alone = Extension(batch.token_ids[0], batch.marker_positions)
+        return self.extend([alone], threads)[0].logits
+
+    def extend(self, extensions: Sequence[Extension], threads: int = 1) -> list[Extended]:
+        """See :class:`CachingBackend`. One extension may run on several threads."""
+        model = self._model
+        if model is None:
+            raise BackendError("the backend was closed; load the scorer again")
+        items = [self._checked(item) for item in extensions]
+        spans = split_evenly(items[0], threads if len(items) == 1 else 1, self._manifest.backbone)
+        # A past serves every layer, and a thread that follows another is a layer behind it.
+        # Otherwise the layers take turns in the same memory.
+        keep_layers = len(spans) > 1 or any(item.keep or item.past for item in items)
+        work = self._workspace()
+        try:
+            tables, pasts = self._pages.lay_out(items, work, keep_layers=keep_layers)
+            run = _Run(self._library, model.structure, work, keep_layers=keep_layers)
+            num_labels = self._manifest.head.num_labels
+            if len(spans) > 1:
+                logits = run.split(items[0], spans, tables[0], num_labels, self._pool)
+            else:
+                logits = run.together(items, tables, num_labels)
+        finally:
+            work.trim()
+            self._idle.append(work)
+        ends = np.cumsum([len(item.marker_positions) for item in items])[:-1]
+        return [Extended(*pair) for pair in zip(np.split(logits, ends), pasts, strict=True)]
+
+    def take_linears(self, other: NativeModel, names: Collection[str]) -> None:
+        """See :meth:`NativeModel.take_linears`; for finding out what those of ``other`` cost."""
+        if self._model is not None:
+            self._model.take_linears(other, names)
+
+    def _checked(self, item: Extension) -> Extension:
+        """What the kernels would read out of bounds is refused here."""
+        ids = np.ascontiguousarray(item.token_ids, dtype=np.int64)
+        markers = np.ascontiguousarray(item.marker_positions, dtype=np.int64)
+        room = self._manifest.max_positions - item.num_past_tokens
+        vocab_size = self._manifest.backbone.vocab_size
+        if ids.ndim != 1 or not 0 < len(ids) <= room:
+            raise BackendError(
+                f"got new token ids of shape {ids.shape} after {item.num_past_tokens} tokens, "
+                f"expected 1 to {room} of them"
+            )
+        if ids.min() < 0 or ids.max() >= vocab_size:
+            raise BackendError(
+                f"got token ids from {ids.min()} to {ids.max()}, the vocabulary has {vocab_size}"
+            )
+        ascending = bool((np.diff(markers) > 0).all())
+        if len(markers) and not (ascending and markers[0] >= 0 and markers[-1] < len(ids)):
+            raise BackendError(
+                f"got marker positions {markers.tolist()}, expected ascending ones below {len(ids)}"
+            )
+        if not isinstance(item.past, NativePast | None):
+            raise BackendError(
+                f"got a past of type {type(item.past).__name__}, expected one that this backend "
+                "made"
+            )
+        return Extension(ids, markers, item.past, item.keep)
+
+    def _workspace(self) -> Workspace:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Workspace()
+
+    def close(self) -> None:
+        self._pool.shutdown()
+        self._model = None
+        self._idle.clear()
+
+
+class _Run:
+    """One pass over the weights."""
+
+    def __init__(
+        self, library: ctypes.CDLL, model: Model, work: Workspace, *, keep_layers: bool
+    ) -> None:
+        self._library = library
+        self._model = model
+        self._work = work
+        self._keep_layers = int(keep_layers)
+
+    def together(
+        self, items: list[Extension], tables: list[NDArray[np.uint64]], num_labels: int
+    ) -> NDArray[np.float32]:
+        """All items on this thread, each linear for all of their rows at once."""
+        lengths = [len(item.token_ids) for item in items]
+        begins = np.cumsum([0, *lengths[:-1]])
+        segments = (Segment * len(items))(
+            *(
+                Segment(length, item.num_past_tokens, table.ctypes.data)
+                for length, item, table in zip(lengths, items, tables, strict=True)
+            )
+        )
+        ids = np.concatenate([item.token_ids for item in items])
+        markers = np.concatenate(
+            [item.marker_positions + begin for item, begin in zip(items, begins, strict=True)]
+        )
+        logits = np.empty((len(markers), num_labels), np.float32)
+        scratch = self._work.scratch([self._scratch_bytes(sum(lengths))])
+        self._call(ids, segments, markers, logits, scratch[0], None)
+        return logits
+
+    def split(
+        self,
+        item: Extension,
+        spans: list[_Span],
+        table: NDArray[np.uint64],
+        num_labels: int,
+        pool: ThreadPoolExecutor,
+    ) -> NDArray[np.float32]:
+        """One item on as many threads as there are spans, this one among them."""
+        markers, begin = item.marker_positions, item.num_past_tokens
+        logits = np.empty((len(markers), num_labels), np.float32)
+        done = np.full(self._model.num_layers, begin, np.int64)
+        scratch = self._work.scratch(
+            [self._scratch_bytes(span.stop - span.start) for span in spans]
+        )
+
+        def run_span(number: int) -> None:
+            span = spans[number]
+            first, end = np.searchsorted(markers, [span.start, span.stop])
+            segment = Segment(span.stop - span.start, begin + span.start, table.ctypes.data)
+            self._call(
+                item.token_ids[span.start : span.stop],
+                (Segment * 1)(segment),
+                markers[first:end] - span.start,
+                logits[first:end],
+                scratch[number],
+                done,
+            )
+
+        # A span waits for the one before it, which was handed to the pool earlier or runs in this
+        # thread: they cannot wait for each other.
+        others: list[Future[None]] = []
+        try:
+            others += (pool.submit(run_span, number) for number in range(1, len(spans)))
+            run_span(0)
+            for future in others:
+                future.result()
+        except BaseException:
+            _let_all_finish(others, done)
+            raise
+        return logits
+
+    def _call(
+        self,
+        ids: NDArray[np.int64],
+        segments: ctypes.Array[Segment],
+        markers: NDArray[np.int64],
+        logits: NDArray[np.float32],
+        scratch: int,
+        done: NDArray[np.int64] | None,
+    ) -> None:
+        self._library.rfprm_run(
+            self._model,
+            ids.ctypes.data,
+            segments,
+            len(segments),
+            self._keep_layers,
+            markers.ctypes.data,
+            len(markers),
+            logits.ctypes.data,
+            scratch,
+            done.ctypes.data if done is not None else None,
+        )
+
+    def _scratch_bytes(self, num_tokens: int) -> int:
+        return int(self._library.rfprm_scratch_bytes(self._model, num_tokens))
+
+
+def _let_all_finish(spans: list[Future[None]], done: NDArray[np.int64]) -> None:
+    """After an error or Ctrl-C: the memory that spans write to is theirs until they have returned,
+    and those that wait for one that never began would wait for ever."""
+    running = [span for span in spans if not span.cancel()]
+    while True:
+        with suppress(KeyboardInterrupt):  # a second one would not end them either
+            done[:] = np.iinfo(np.int64).max  # again and again: who runs writes there too
+            if not wait(running, timeout=0.01).not_done:
+                return
+
+
+def split_evenly(item: Extension, threads: int, shape: Backbone) -> list[_Span]:
+    """Spans of about equal cost: later tokens attend to more, so later spans are shorter."""
+    num_tokens = len(item.token_ids)
+    count = max(1, min(threads, num_tokens // _MIN_SPAN))
+    if count == 1:
+        return [_Span(0, num_tokens)]
+    queries = shape.num_heads * shape.head_dim
+    keys = shape.num_kv_heads * shape.head_dim
+    linears = shape.hidden_size * (2 * queries + 2 * keys + 3 * shape.intermediate_size)
+    # In units of an integer product; one of attention is float32, half as fast, and does a
+    # little more beside.
+    positions = item.num_past_tokens + np.arange(num_tokens)
+    total = np.cumsum(linears + 2 * 2.5 * queries * positions)
+    inner = np.searchsorted(total, total[-1] * np.arange(1, count) / count)
+    bounds = [0, *(int(bound) for bound in inner), num_tokens]
+    return [_Span(a, b) for a, b in itertools.pairwise(bounds) if a < b]

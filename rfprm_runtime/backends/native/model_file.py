@@ -1,0 +1,184 @@
+"""``model.native.safetensors``: the weights as the kernels read them, mapped and not copied.
+
+A safetensors file (8 bytes of header length, a JSON header, the tensors), so any tool can look
+inside. ``rfprm_export.panels`` writes the tensors; the metadata names their layout.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.artifact.manifest import Backbone, Manifest
+from rfprm_runtime.backends.native.library import Layer, Linear, Model
+from rfprm_runtime.backends.rotary import rotary_tables
+from rfprm_runtime.errors import ArtifactError
+
+LAYOUT = "rfprm-native-2"
+LINEARS = ("qkv", "output", "gate_up", "down")
+PANEL = 64
+"""Output columns of a panel of weights."""
+HALF_PANEL = 32
+"""A panel of gate_up holds as many gate columns and then as many up columns."""
+_DTYPES = {"I8": np.int8, "I32": np.int32, "I16": np.int16, "F32": np.float32, "F64": np.float64}
+
+
+class NativeModel:
+    """The structure that the kernels take, and the memory it points into."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        """Map ``path``; raises :class:`ArtifactError` where it does not hold this model."""
+        self._tensors, metadata = map_safetensors(path)
+        if metadata.get("layout") != LAYOUT:
+            raise ArtifactError(
+                f"{path} has layout {metadata.get('layout')!r}, expected {LAYOUT!r}; export the "
+                "model again"
+            )
+        self._path = path
+        self.structure = self._build(manifest)
+
+    def _build(self, manifest: Manifest) -> Model:
+        shape, head = manifest.backbone, manifest.head
+        limits = self._tensor("activation_limits", (shape.num_layers, len(LINEARS)), np.float64)
+        widths = linear_shapes(shape)
+        layers = (Layer * shape.num_layers)()
+        self._own: list[dict[str, Linear]] = []
+        for index in range(shape.num_layers):
+            layer, name = layers[index], f"layers.{index}"
+            linears = {
+                part: self._linear(f"{name}.{part}", *widths[part], limits[index, number])
+                for number, part in enumerate(LINEARS)
+            }
+            for part, linear in linears.items():
+                setattr(layer, part, linear)
+            self._own.append(linears)
+            layer.attention_norm = self._floats(f"{name}.attention_norm", shape.hidden_size)
+            layer.mlp_norm = self._floats(f"{name}.mlp_norm", shape.hidden_size)
+            if shape.qk_norm:
+                layer.query_norm = self._floats(f"{name}.query_norm", shape.head_dim)
+                layer.key_norm = self._floats(f"{name}.key_norm", shape.head_dim)
+        self._layers = layers
+        self._cos, self._sin = rotary_tables(
+            manifest.max_positions, shape.head_dim, shape.rope_theta
+        )
+        deep = head.kind == "mlp_relu"
+        size = shape.hidden_size
+        embedding = self._tensor("embedding", (shape.vocab_size, size), np.int16)
+        return Model(
+            num_layers=shape.num_layers,
+            hidden=size,
+            num_heads=shape.num_heads,
+            num_kv_heads=shape.num_kv_heads,
+            head_dim=shape.head_dim,
+            inner=padded_inner(shape),
+            num_labels=head.num_labels,
+            head_inner=size if deep else 0,
+            eps=shape.rms_norm_eps,
+            embedding=embedding.ctypes.data,
+            embedding_scale=self._floats("embedding_scale", shape.vocab_size),
+            cos=self._cos.ctypes.data,
+            sin=self._sin.ctypes.data,
+            final_norm=self._floats("final_norm", size),
+            head_weight=self._floats("head.0.weight", size if deep else head.num_labels, size),
+            head_bias=self._optional("head.0.bias", size if deep else head.num_labels),
+            head_weight2=self._floats("head.1.weight", head.num_labels, size) if deep else None,
+            head_bias2=self._optional("head.1.bias", head.num_labels) if deep else None,
+            layers=ctypes.cast(layers, ctypes.POINTER(Layer)),
+        )
+
+    def take_linears(self, other: NativeModel, names: Collection[str]) -> None:
+        """Use the linears of ``other``, the same model in other bits, for these names
+        (``layers.3.down``), and this model's own for the rest. Not while the model runs."""
+        for index in range(self.structure.num_layers):
+            for part in LINEARS:
+                source = other if f"layers.{index}.{part}" in names else self
+                setattr(self.structure.layers[index], part, source._own[index][part])
+        self._others = other
+
+    def _linear(self, name: str, depth: int, width: int, limit: float) -> Linear:
+        panels = self._tensors.get(f"{name}.panels")
+        bits = 8 if panels is not None and panels.dtype == np.int8 else 16
+        count = 32 // bits  # weights that lie together
+        panels = self._tensor(
+            f"{name}.panels",
+            (width // PANEL, depth // count, PANEL, count),
+            np.int8 if bits == 8 else np.int16,
+        )
+        return Linear(
+            depth=depth,
+            width=width,
+            bits=bits,
+            panels=panels.ctypes.data,
+            scales=self._floats(f"{name}.scales", width),
+            bias=self._optional(f"{name}.bias", width),
+            sums=self._tensor(f"{name}.sums", (width,), np.int32).ctypes.data
+            if bits == 8
+            else None,
+            activation_limit=float(limit),
+        )
+
+    def _optional(self, name: str, *shape: int) -> int | None:
+        return self._floats(name, *shape) if name in self._tensors else None
+
+    def _floats(self, name: str, *shape: int) -> int:
+        return self._tensor(name, shape, np.float32).ctypes.data
+
+    def _tensor(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+        tensor = self._tensors.get(name)
+        if tensor is None or tensor.shape != shape or tensor.dtype != dtype:
+            found = "nothing" if tensor is None else f"{tensor.dtype} {tensor.shape}"
+            raise ArtifactError(
+                f"{self._path} holds {found} as {name!r}, expected {np.dtype(dtype)} {shape}; "
+                "it belongs to another manifest: export the model again"
+            )
+        return tensor
+
+
+def linear_shapes(shape: Backbone) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs, padded to whole panels, of a layer's four linears."""
+    queries = shape.num_heads * shape.head_dim
+    keys = shape.num_kv_heads * shape.head_dim
+    hidden, inner = shape.hidden_size, padded_inner(shape)
+    return {
+        "qkv": (hidden, round_up(queries + 2 * keys, PANEL)),
+        "output": (queries, round_up(hidden, PANEL)),
+        "gate_up": (hidden, 2 * inner),
+        "down": (inner, round_up(hidden, PANEL)),
+    }
+
+
+def padded_inner(shape: Backbone) -> int:
+    return round_up(shape.intermediate_size, HALF_PANEL)
+
+
+def round_up(number: int, step: int) -> int:
+    return -(-number // step) * step
+
+
+def map_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Tensors by name, as read-only views of the mapped file, and the metadata.
+
+    Raises :class:`ArtifactError` where the file is not what its header says.
+    """
+    try:
+        content = np.memmap(path, dtype=np.uint8, mode="r")
+        start = 8 + int(content[:8].view("<u8")[0])
+        header = json.loads(content[8:start].tobytes())
+        metadata = header.pop("__metadata__", {})
+        tensors = {}
+        for name, entry in header.items():
+            first, last = entry["data_offsets"]
+            tensor = content[start + first : start + last].view(_DTYPES[entry["dtype"]])
+            tensors[name] = tensor.reshape(entry["shape"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read as safetensors ({type(error).__name__}: {error}); export the "
+            "artifact again"
+        ) from None
+    return tensors, metadata

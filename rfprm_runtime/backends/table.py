@@ -1,0 +1,255 @@
+"""Backends: integers in, logits at marker rows out.
+
+:data:`KINDS` has a row for each. A row names the class as text, so that a backend nobody uses costs
+nothing, and says all that anybody else has to know of it: a new backend is a row and a file.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.engine.backend import Backend
+from rfprm_runtime.engine.cores import usable_cores
+from rfprm_runtime.errors import ArtifactError, BackendError, RfprmError
+from rfprm_runtime.ground.arguments import check_flag
+from rfprm_runtime.types import Mode
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of the table: what is known of a backend before it is imported."""
+
+    implementation: str
+    """Its class, as module:name. The keyword-only arguments of the class are its options."""
+    file: str | None = None
+    """The model of an artifact that it runs; None where it needs none."""
+    open: Callable[..., Backend] | None = None
+    """Called as ``open(folder, manifest, mode=…, **options)``, where opening takes more than
+    ``implementation(folder / file, manifest, **options)``. Its own keyword-only arguments, but for
+    the mode, are options too."""
+    way_out: str = ""
+    """What to do where an artifact has no such model."""
+    alone: str = ""
+    """What to do where an artifact has no other model and this machine cannot run this one."""
+    check: Callable[[Manifest, Any], object] = lambda manifest, device: None
+    """Raises where this machine, or its device, cannot run it."""
+    gpu_options: Mapping[str, Any] | None = None
+    """Options that put it on a GPU; None where it runs on CPUs alone."""
+    cores_option: str | None = None
+    """The option that says how many cores it may use."""
+    same_scores: frozenset[str] = frozenset()
+    """Options with any value of which scores are the same, on a GPU to its rounding."""
+
+    def implementing_class(self) -> Callable[..., Backend]:
+        module, _, name = self.implementation.partition(":")
+        found: Callable[..., Backend] = getattr(import_module(module), name)
+        return found
+
+
+def _open_onnx(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
+    from rfprm_runtime.backends.onnx import OnnxBackend
+
+    if mode == "latency":  # how many threads run a row is fixed when the model is loaded
+        options.setdefault("threads_per_row", usable_cores(options.get("num_threads")))
+    return OnnxBackend(folder / ONNX_NAME, manifest, **options)
+
+
+def _open_torch(
+    folder: Path, manifest: Manifest, *, mode: Mode, packed: bool | None = None, **options: Any
+) -> Backend:
+    from rfprm_runtime.backends.torch import TorchBackend, find_device
+
+    path = folder / SAFETENSORS_NAME
+    if packed is None:  # on a CPU rows alone, whose bits depend on nothing beside
+        packed = find_device(options.get("device")).type == "cuda"
+    check_flag("packed", packed)
+    if packed:
+        from rfprm_runtime.backends.packed_torch import PackedTorchBackend
+
+        return PackedTorchBackend.load(path, manifest, **options)
+    for name in sorted(options.keys() - _keywords(TorchBackend)):
+        raise BackendError(
+            f"backend 'torch' has option {name!r} with packed=True only; pass that too, or leave "
+            f"{name} out"
+        )
+    return TorchBackend.load(path, manifest, **options)
+
+
+def _open_fake(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
+    from rfprm_runtime.backends.fake import FakeBackend
+
+    return FakeBackend(manifest.head.num_labels, **options)
+
+
+def _check_tensorrt(manifest: Manifest, device: Any) -> None:
+    from rfprm_runtime.backends.tensorrt.backend import check_usable
+
+    check_usable(manifest, device)
+
+
+def _check_native(manifest: Manifest, device: Any) -> None:
+    from rfprm_runtime.backends.native.library import load_library
+
+    load_library()
+
+
+# In the order in which "auto" prefers them.
+KINDS: dict[str, Kind] = {
+    "tensorrt": Kind(
+        "rfprm_runtime.backends.tensorrt.backend:TensorRTBackend",
+        "model.plan",
+        way_out="build one with python export/to_trt.py",
+        alone="--keep-graph, where the engine is built, leaves the graph beside it for machines "
+        "like this one",
+        check=_check_tensorrt,
+        gpu_options={},  # runs nowhere else
+        same_scores=frozenset({"num_streams", "max_batch_tokens", "runtime_cache"}),
+    ),
+    "native": Kind(
+        "rfprm_runtime.backends.native.backend:NativeBackend",
+        "model.native.safetensors",
+        way_out="export it with --precision int16",
+        check=_check_native,
+        cores_option="num_threads",
+        same_scores=frozenset({"num_threads"}),
+    ),
+    "onnx": Kind(
+        "rfprm_runtime.backends.onnx:OnnxBackend",
+        "model.onnx",
+        open=_open_onnx,
+        way_out="export it with --format onnx, or build the engine with --keep-graph",
+        gpu_options={"provider": "cuda"},
+        cores_option="num_threads",
+        same_scores=frozenset({"num_threads", "threads_per_row", "max_batch_tokens"}),
+    ),
+    "torch": Kind(
+        "rfprm_runtime.backends.packed_torch:PackedTorchBackend",
+        "model.safetensors",
+        open=_open_torch,
+        way_out="export it with --format torch",
+        gpu_options={"device": "cuda"},
+        same_scores=frozenset({"max_batch_tokens", "cuda_graphs"}),
+    ),
+    "fake": Kind("rfprm_runtime.backends.fake:FakeBackend", open=_open_fake),
+}
+
+
+def model_file(name: str) -> str:
+    """The file of an artifact that the backend ``name`` runs."""
+    file = KINDS[name].file
+    assert file is not None, f"backend {name!r} needs no model"
+    return file
+
+
+ONNX_NAME = model_file("onnx")
+SAFETENSORS_NAME = model_file("torch")
+NATIVE_NAME = model_file("native")
+PLAN_NAME = model_file("tensorrt")
+
+
+def backend_names() -> list[str]:
+    """Those that run a model, in the order in which ``auto`` prefers them."""
+    return [name for name, kind in KINDS.items() if kind.file is not None]
+
+
+def option_names(name: str) -> list[str]:
+    """The options of a backend. Imports it, and raises as that does."""
+    kind = KINDS[name]
+    own = set() if kind.open is None else _keywords(kind.open) - {"mode"}
+    return sorted(own | _keywords(kind.implementing_class()))
+
+
+def choose_backend(
+    manifest: Manifest, requested: str = "auto", options: Mapping[str, Any] | None = None
+) -> str:
+    """The name of the backend to open. An explicit request never falls back to another one; "auto"
+    takes the first that the artifact has a model for and this machine can run, and logs why.
+    ``options``: those that the backend will get, of which the device matters.
+
+    Raises :class:`BackendError` for an unknown name, and where the artifact holds nothing but an
+    engine that cannot run here; :class:`ArtifactError` where it holds no model for the name.
+    """
+    available = [name for name in backend_names() if KINDS[name].file in manifest.files]
+    if requested == "auto":
+        if not available:
+            raise ArtifactError(
+                f"the artifact holds no model: its manifest lists {sorted(manifest.files)}, "
+                f"expected one of {sorted(map(model_file, backend_names()))}; export it again, or "
+                "load the artifact that this folder was made from"
+            )
+        return _first_that_runs(available, manifest, (options or {}).get("device"))
+    if requested not in KINDS:
+        raise BackendError(
+            f"backend is {requested!r}, expected 'auto' or one of {sorted(backend_names())}"
+        )
+    kind = KINDS[requested]
+    if kind.file is not None and requested not in available:
+        raise ArtifactError(
+            f"backend {requested!r} needs {kind.file}, but the artifact lists "
+            f"{sorted(manifest.files)}; {kind.way_out}"
+        )
+    return requested
+
+
+def _first_that_runs(available: list[str], manifest: Manifest, device: Any) -> str:
+    reasons = {}
+    for name in available:
+        try:
+            KINDS[name].check(manifest, device)
+        except RfprmError as error:
+            reasons[model_file(name)] = str(error)
+            continue
+        for file, reason in reasons.items():
+            _logger.warning("%s of the artifact is left alone: %s", file, reason)
+        _logger.info("backend %r of %s", name, available)
+        return name
+    alone = KINDS[available[0]].alone if len(available) == 1 else ""
+    also = f". The artifact holds nothing else: {alone}" if alone else ""
+    raise BackendError("; ".join(reasons.values()) + also)
+
+
+def open_backend(
+    name: str,
+    folder: Path,
+    manifest: Manifest,
+    *,
+    mode: Mode = "auto",
+    was_requested: bool = True,
+    **options: Any,
+) -> Backend:
+    """Load the model of ``folder`` into the backend ``name`` (see :func:`choose_backend`).
+
+    ``was_requested``: by name, and not picked. Raises :class:`BackendError` for an option that the
+    backend does not have.
+    """
+    if options:
+        _check_options(name, options, was_requested)
+    kind = KINDS[name]
+    if kind.open is not None:
+        return kind.open(folder, manifest, mode=mode, **options)
+    return kind.implementing_class()(folder / model_file(name), manifest, **options)
+
+
+def _check_options(name: str, options: Mapping[str, Any], was_requested: bool) -> None:
+    known = option_names(name)
+    for option in options:
+        if option not in known:
+            picked = "" if was_requested else ", which was picked,"
+            name_it = "" if was_requested else "; name the backend that the option is for"
+            raise BackendError(
+                f"backend {name!r}{picked} has no option {option!r}; it takes {known}{name_it}"
+            )
+
+
+def _keywords(function: Callable[..., Any]) -> set[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return {item.name for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY}

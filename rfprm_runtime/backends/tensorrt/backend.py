@@ -1,0 +1,358 @@
+"""TensorRT engines: loads ``model.plan`` and runs it.
+
+Knows token ids, marker positions, profiles and device memory.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.artifact.manifest import EngineProfile, EngineRecord, Manifest
+from rfprm_runtime.backends.table import ONNX_NAME
+from rfprm_runtime.backends.tensorrt.cuda import Cuda, CudaError
+from rfprm_runtime.backends.tensorrt.packages import EXTRAS, load_flavour, make_logger
+from rfprm_runtime.engine.rows import BackendLimits, TokenBatch, split_batch
+from rfprm_runtime.errors import ArtifactError, BackendError
+from rfprm_runtime.ground.arguments import check_is, check_whole
+from rfprm_runtime.ground.whole_files import replacing_path
+
+
+class TensorRTBackend:
+    """One engine, several lanes: an execution context with a stream and buffers of its own.
+
+    As many calls run at once as there are lanes, so that one copies while another computes. They
+    run in threads of the backend, since the device is a setting of the thread: the caller's stays
+    what it is. Scores of a trace agree between batches to the rounding of the engine's precision,
+    not to the bit.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        *,
+        device: int | None = None,
+        num_streams: int = 2,
+        max_batch_tokens: int | None = None,
+        runtime_cache: Path | str | None = None,
+    ) -> None:
+        """
+        ``device``: the number of the CUDA device, the calling thread's by default. ``num_streams``:
+        lanes; each takes the engine's working memory. ``max_batch_tokens``: padded tokens of one
+        batch; by default what the largest profile takes. ``runtime_cache``: a file in which
+        ``tensorrt_rtx`` keeps the kernels that it compiles for this GPU from one process to the
+        next.
+
+        Raises :class:`InvalidArgumentError` for a value that is none of these,
+        :class:`MissingExtraError` without the package that built the engine,
+        :class:`BackendError` without a GPU that it was built for and where it does not load.
+        """
+        check_whole("num_streams", num_streams)
+        if max_batch_tokens is not None:
+            check_whole("max_batch_tokens", max_batch_tokens)
+        check_is("runtime_cache", runtime_cache, (str, Path, type(None)), "a path")
+        record = engine_record(manifest)
+        trt, self._cuda = _usable(record, device)
+        self._num_labels = manifest.head.num_labels
+        self._profiles = record.profiles
+        self._logger = make_logger(trt)
+        self._kernels = _CompiledKernels(trt, runtime_cache)
+        self._closing = threading.Lock()
+        self._why_closed = ""
+        # As many threads as lanes, so that a call that runs always finds one.
+        self._lanes: queue.LifoQueue[_Lane] = queue.LifoQueue()
+        self._workers = ThreadPoolExecutor(num_streams, thread_name_prefix="rfprm-tensorrt")
+        try:
+            self._engine = self._workers.submit(self._load, trt, path, record, num_streams).result()
+        except BaseException:
+            self._workers.shutdown()
+            raise
+        self.limits = BackendLimits(
+            max_batch_size=max(profile.batch.max for profile in self._profiles),
+            max_batch_tokens=max_batch_tokens
+            or max(profile.batch.max * profile.length.max for profile in self._profiles),
+            max_concurrent_runs=num_streams,
+        )
+        self.description = (
+            f"{record.flavour} {trt.__version__}, {manifest.precision}, {self._cuda.name}, "
+            f"{num_streams} stream(s)"
+        )
+
+    def _load(self, trt: Any, path: Path, record: EngineRecord, num_streams: int) -> Any:
+        self._cuda.use()
+        engine = _load_engine(trt, self._logger, path, record)
+        for _ in range(num_streams):
+            context = self._kernels.create_context(engine)
+            self._lanes.put(_Lane(context, self._cuda, self._logger))
+        return engine
+
+    def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
+        parts = list(fitting_parts(batch, self._profiles))
+        with self._closing:
+            if self._why_closed:
+                raise BackendError(self._why_closed)
+            running = self._workers.submit(self._run_parts, parts)
+        return running.result()
+
+    def _run_parts(self, parts: list[tuple[TokenBatch, int]]) -> NDArray[np.float32]:
+        if self._why_closed:  # while this call waited for its turn
+            raise BackendError(self._why_closed)
+        lane = self._lanes.get()
+        try:
+            self._cuda.use()
+            return np.concatenate(
+                [lane.run(part, profile, self._num_labels) for part, profile in parts]
+            )
+        except CudaError as error:
+            if error.name == "cudaErrorMemoryAllocation":
+                raise BackendError(
+                    f"the GPU is out of memory ({error}); free some, or load with a smaller "
+                    "num_streams or max_batch_tokens"
+                ) from error
+            # After an asynchronous error the device refuses every further call of this process.
+            self._why_closed = (
+                f"the CUDA device was lost ({error}); load the scorer again in a new process"
+            )
+            raise BackendError(self._why_closed) from error
+        finally:
+            self._lanes.put(lane)
+
+    def close(self) -> None:
+        with self._closing:
+            if self._engine is None:
+                return
+            self._why_closed = self._why_closed or "the backend was closed; load the scorer again"
+            engine, self._engine = self._engine, None
+        self._workers.shutdown()  # waits for what runs; what waits is refused
+        with ThreadPoolExecutor(1) as last:
+            last.submit(self._free).result()
+        del engine  # after its contexts
+
+    def _free(self) -> None:
+        try:
+            with suppress(CudaError):  # a lost device frees its memory with the process
+                self._cuda.use()
+                self._kernels.save()
+        finally:  # where the cache of kernels cannot be written
+            while not self._lanes.empty():
+                self._lanes.get().close()
+
+
+class _CompiledKernels:
+    """What ``tensorrt_rtx`` compiles on the device; ``tensorrt`` has nothing left to compile."""
+
+    def __init__(self, trt: Any, path: Path | str | None) -> None:
+        self._trt = trt
+        self._path = None if path is None else Path(path)
+        self._config: Any = None
+        self._cache: Any = None
+
+    def create_context(self, engine: Any) -> Any:
+        strategies = getattr(self._trt, "DynamicShapesKernelSpecializationStrategy", None)
+        if strategies is None:
+            return engine.create_execution_context()
+        if self._config is None:
+            self._config = engine.create_runtime_config()
+            # Batches have hardly ever the same shape: a kernel of its own for each would mean
+            # compiling for ever, and bits that change when one is ready.
+            self._config.dynamic_shapes_kernel_specialization_strategy = strategies.NONE
+            self._cache = self._config.create_runtime_cache()
+            if self._path is not None and self._path.is_file():
+                self._cache.deserialize(self._path.read_bytes())
+            self._config.set_runtime_cache(self._cache)
+        return engine.create_execution_context(self._config)
+
+    def save(self) -> None:
+        if self._path is not None and self._cache is not None:
+            with replacing_path(self._path) as partial:
+                partial.write_bytes(bytes(self._cache.serialize()))
+
+
+class _Lane:
+    """One execution context. Used by one thread at a time."""
+
+    def __init__(self, context: Any, cuda: Cuda, logger: Any) -> None:
+        self._cuda, self._logger = cuda, logger
+        self._context = context
+        if self._context is None:
+            raise BackendError(
+                f"TensorRT could not create an execution context: {logger.last_errors}; if it is "
+                "out of memory, pass a smaller num_streams or build with smaller profiles"
+            )
+        self._stream = cuda.create_stream()
+        self._buffers: dict[str, tuple[int, int]] = {}  # name → address, bytes
+        self._profile = -1
+
+    def run(self, batch: TokenBatch, profile: int, num_labels: int) -> NDArray[np.float32]:
+        cuda, context, stream = self._cuda, self._context, self._stream
+        if profile != self._profile:
+            if not context.set_optimization_profile_async(profile, stream):
+                raise self._failure(batch)
+            self._profile = profile
+        logits = np.empty((len(batch.marker_positions), num_labels), np.float32)
+        inputs = {
+            "token_ids": np.ascontiguousarray(batch.token_ids, np.int64),
+            "marker_positions": np.ascontiguousarray(batch.marker_positions, np.int64),
+        }
+        for name, array in inputs.items():
+            cuda.copy_in(self._bind(name, array.nbytes), array, stream)
+            if not context.set_input_shape(name, array.shape):
+                raise self._failure(batch)
+        address = self._bind("logits", logits.nbytes)
+        if not context.execute_async_v3(stream):
+            raise self._failure(batch)
+        cuda.copy_out(logits, address, stream)
+        cuda.wait(stream)
+        return logits
+
+    def _bind(self, name: str, num_bytes: int) -> int:
+        """A device buffer of at least ``num_bytes``, kept for the next calls."""
+        address, size = self._buffers.get(name, (0, 0))
+        if size < num_bytes:
+            if address:
+                self._cuda.free(address)
+                del self._buffers[name]
+            size = 1 << (num_bytes - 1).bit_length()  # grows a few times and then no more
+            address = self._cuda.allocate(size)
+            self._buffers[name] = (address, size)
+        if not self._context.set_tensor_address(name, address):
+            raise BackendError(
+                f"the engine has no tensor {name!r}: {self._logger.last_errors}; build it again"
+            )
+        return address
+
+    def _failure(self, batch: TokenBatch) -> BackendError:
+        return BackendError(
+            f"TensorRT failed on a batch of {batch.token_ids.shape} token ids and "
+            f"{len(batch.marker_positions)} markers: {self._logger.last_errors}"
+        )
+
+    def close(self) -> None:
+        self._context = None
+        with suppress(CudaError):  # a lost device frees its memory with the process
+            for address, _ in self._buffers.values():
+                self._cuda.free(address)
+            self._cuda.destroy_stream(self._stream)
+        self._buffers.clear()
+
+
+def fitting_parts(
+    batch: TokenBatch, profiles: Sequence[EngineProfile]
+) -> Iterator[tuple[TokenBatch, int]]:
+    """``batch``, halved by rows until each part fits a profile, with the profile's number.
+
+    Of several that fit, the one made for the sizes nearest to it. Raises :class:`BackendError`
+    where a single row fits none.
+    """
+    size, length = batch.token_ids.shape
+    num_markers = len(batch.marker_positions)
+    fitting = [
+        (abs(np.log(size * length / (profile.batch.opt * profile.length.opt))), number)
+        for number, profile in enumerate(profiles)
+        if profile.takes(size, length, num_markers)
+    ]
+    if fitting:
+        yield batch, min(fitting)[1]
+    elif size > 1:
+        for part in split_batch(batch, size // 2):
+            yield from fitting_parts(part, profiles)
+    else:
+        taken = [
+            f"{profile.length.min} to {profile.length.max} tokens with {profile.num_markers.min} "
+            f"to {profile.num_markers.max} markers"
+            for profile in profiles
+        ]
+        raise BackendError(
+            f"a row of {length} tokens with {num_markers} markers fits no profile of the engine, "
+            f"which takes {'; '.join(taken)}; build it with a --profile for such rows"
+        )
+
+
+def engine_record(manifest: Manifest) -> EngineRecord:
+    if manifest.engine is None:
+        raise ArtifactError(
+            "the artifact has no engine; build one with python export/to_trt.py ARTIFACT -o NEW"
+        )
+    return manifest.engine
+
+
+def check_usable(manifest: Manifest, device: int | None = None) -> None:
+    """Raises what loading the engine of ``manifest`` would raise on this machine."""
+    _usable(engine_record(manifest), device)
+
+
+def _usable(record: EngineRecord, device: int | None) -> tuple[Any, Cuda]:
+    trt = load_flavour(record.flavour, "this artifact's engine")
+    check_version(record, str(trt.__version__))
+    cuda = Cuda(device)
+    check_capability(record, cuda.compute_capability)
+    return trt, cuda
+
+
+def check_version(record: EngineRecord, installed: str) -> None:
+    """Raises :class:`BackendError` where the installed package cannot read the plan."""
+    built = _version_key(record.version)
+    if installed == record.version or (
+        record.version_compatible and _version_key(installed) >= built
+    ):
+        return
+    raise BackendError(
+        f"the engine was built by {record.flavour} {record.version}, installed is {installed}, and "
+        f"a plan is for one version; pip install {EXTRAS[record.flavour].replace('-', '_')}"
+        f"=={record.version}, or build it again with python export/to_trt.py"
+    )
+
+
+def _version_key(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def check_capability(record: EngineRecord, capability: str) -> None:
+    """Raises :class:`BackendError` where the plan is not for a GPU of this compute capability."""
+    built_for = record.compute_capabilities
+    if capability in built_for and record.hardware_compatibility != "ampere_plus":
+        return
+    if record.hardware_compatibility == "ampere_plus" and _version_key(capability) >= (8, 0):
+        return
+    kind = "8.0 and later" if record.hardware_compatibility == "ampere_plus" else built_for
+    raise BackendError(
+        f"this GPU has compute capability {capability}, the engine was built for {kind}; build it "
+        "for this one with python export/to_trt.py"
+    )
+
+
+def _load_engine(trt: Any, logger: Any, path: Path, record: EngineRecord) -> Any:
+    runtime = trt.Runtime(logger)
+    if record.version_compatible:
+        # The plan brings the runtime that it was built with.
+        runtime.engine_host_code_allowed = True
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise BackendError(
+            f"{record.flavour} cannot load {path}: {logger.last_errors}; build it again with "
+            "python export/to_trt.py"
+        )
+    if record.weights == "stripped":
+        _refit(trt, logger, engine, path.with_name(ONNX_NAME))
+    return engine
+
+
+def _refit(trt: Any, logger: Any, engine: Any, graph: Path) -> None:
+    """Give a stripped plan the weights of ``graph``."""
+    refitter = trt.Refitter(engine, logger)
+    if not (
+        trt.OnnxParserRefitter(refitter, logger).refit_from_file(str(graph))
+        and refitter.refit_cuda_engine()
+    ):
+        raise BackendError(
+            f"the engine does not take the weights of {graph}: {logger.last_errors}; build it again"
+        )

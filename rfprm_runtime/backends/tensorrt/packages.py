@@ -1,0 +1,64 @@
+"""TensorRT comes in two packages with nearly the same interface: the seam between them and us.
+
+``tensorrt`` (datacentre GPUs) builds on the GPU that it is for; ``tensorrt_rtx`` builds ahead of
+time, for several kinds of GPU, on any machine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from importlib import import_module
+from typing import Any
+
+from rfprm_runtime.artifact.manifest import EngineFlavour
+from rfprm_runtime.errors import BackendError, MissingExtraError
+
+EXTRAS: dict[EngineFlavour, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+_logger = logging.getLogger("rfprm_runtime.tensorrt")
+_LEVELS = {
+    "INTERNAL_ERROR": logging.CRITICAL,
+    "ERROR": logging.ERROR,
+    "WARNING": logging.WARNING,
+    "INFO": logging.INFO,
+    "VERBOSE": logging.DEBUG,
+}
+_USUAL = ("Make sure input", "Using default stream")
+"""Warnings that say nothing: our inputs are int64, as the network declares."""
+
+
+def load_flavour(name: EngineFlavour, purpose: str) -> Any:
+    """The package ``name``. Raises :class:`MissingExtraError` where it is not installed and
+    :class:`BackendError` where it does not load."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise BackendError(f"{name} is installed but does not load: {error}") from error
+        raise MissingExtraError(name, EXTRAS[name], purpose) from None
+    except (ImportError, OSError) as error:
+        raise BackendError(f"{name} is installed but does not load: {error}") from error
+
+
+def make_logger(trt: Any) -> Any:
+    """TensorRT's messages as records of ``logging``, and the last errors for our own messages."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: deque[str] = deque(maxlen=3)
+
+        def log(self, severity: Any, message: str) -> None:
+            level = _LEVELS.get(severity.name, logging.ERROR)
+            if level >= logging.ERROR:
+                self.errors.append(message.strip())
+                level = logging.DEBUG  # whoever asked gets them in an exception
+            elif any(text in message for text in _USUAL):
+                level = logging.DEBUG
+            _logger.log(level, "%s", message)
+
+        @property
+        def last_errors(self) -> str:
+            return "; ".join(self.errors) or "it gave no reason"
+
+    return Logger()

@@ -1,0 +1,230 @@
+"""``rfprm``: a thin shell over the library. Needs the extra ``cli``.
+
+Commands of other packages (export, train, …) are found by entry points of the group
+``rfprm.commands``; this module imports none of them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+from rfprm_runtime import __version__
+from rfprm_runtime.cli.terminal import (
+    DEFAULT_ARTIFACT,
+    EXIT_SOME_FAILED,
+    HUB_SPELLING,
+    read_backend_options,
+)
+from rfprm_runtime.errors import MissingExtraError, RfprmError
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.markup import escape
+
+    from rfprm_runtime.cli.options import (
+        ArtifactOption,
+        BackendOption,
+        BackendSettings,
+        OverflowOption,
+        PrefixOption,
+        SplitOption,
+        ThreadsOption,
+    )
+except ImportError:
+    raise SystemExit(f"rfprm: {MissingExtraError('typer', 'cli', 'the command line')}") from None
+
+
+app = typer.Typer(
+    name="rfprm",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rfprm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def rfprm(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Scores of process reward models for whole reasoning traces."""
+
+
+@app.command()
+def score(
+    traces: Annotated[str, typer.Argument(help=f"JSONL or Parquet file, or {HUB_SPELLING}.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
+    artifact: ArtifactOption = DEFAULT_ARTIFACT,
+    backend: BackendOption = "auto",
+    threads: ThreadsOption = None,
+    backend_option: BackendSettings = None,
+    split: SplitOption = "blank_lines",
+    overflow: OverflowOption = "error",
+    prefix: PrefixOption = "",
+) -> None:
+    """Score every trace of a file; adds step_scores, trajectory_score and reward to its fields.
+
+    A row holds question and steps, or question and completion, or another common format. Rows that
+    cannot be scored are listed in OUTPUT.errors.jsonl with their numbers, and the
+    exit status is then 3.
+    """
+    from rfprm_runtime.cli.score_file import score_file
+    from rfprm_runtime.scorer import Scorer
+    from rfprm_runtime.traces.sources import check_source
+
+    check_source(traces)
+    options = read_backend_options(backend_option, threads)
+    with Scorer.load(artifact, backend=backend, **options) as scorer:
+        summary = score_file(
+            scorer,
+            traces,
+            output,
+            split=split,
+            overflow=overflow,
+            prefix=prefix,
+            show_progress_bar=True,
+        )
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    if not summary.num_scored + summary.num_failed:
+        console.print(
+            f"{traces} is empty: there are no traces to score", markup=False, style="yellow"
+        )
+    console.print(f"{summary.num_scored} traces scored → {output}", markup=False)
+    for error in summary.first_errors:
+        console.print(error, markup=False, style="red")
+    if summary.num_failed > len(summary.first_errors):
+        console.print(f"and {summary.num_failed - len(summary.first_errors)} more", style="red")
+    if summary.num_failed:
+        console.print(
+            f"{summary.num_failed} {summary.unit}s could not be scored → {summary.errors_path}",
+            markup=False,
+        )
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def info(
+    artifact: Annotated[Path, typer.Argument(help="The PRM's artifact folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print prm.json as it is.")] = False,
+) -> None:
+    """Print an artifact's manifest."""
+    from rfprm_runtime.artifact.manifest import read_manifest
+    from rfprm_runtime.cli.printing import print_manifest
+
+    manifest = read_manifest(artifact)
+    if as_json:
+        typer.echo(manifest.to_json(), nl=False)
+    else:
+        print_manifest(Console(highlight=False), manifest)
+
+
+@app.command()
+def doctor(
+    artifacts: Annotated[
+        list[Path] | None, typer.Argument(help="Artifact folders to check as well.")
+    ] = None,
+    check_digests: Annotated[
+        bool, typer.Option("--check", help="Read the files of artifacts whole, to compare sha256.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Print what this installation can do: kernels, backends, extras, artifacts.
+
+    The exit status is 1 where something that is installed is broken.
+    """
+    from rfprm_runtime import doctor as examination
+    from rfprm_runtime.cli.printing import print_findings
+
+    findings = examination.examine(artifacts or (), check_digests=check_digests)
+    if as_json:
+        typer.echo(json.dumps(examination.as_json(findings), indent=2, ensure_ascii=False))
+    else:
+        print_findings(Console(highlight=False), findings)
+    if not examination.is_healthy(findings):
+        raise typer.Exit(1)
+
+
+def _add_commands_of_other_packages() -> None:
+    for entry in sorted(entry_points(group="rfprm.commands"), key=lambda entry: entry.name):
+        try:
+            command = entry.load()
+        except ImportError as error:
+            app.command(entry.name, **_TAKES_ANYTHING)(_command_that_raises(error))
+        except AttributeError as error:  # installed beside another version's metadata
+            stale = ImportError(
+                f"{error}; install rfprm_runtime again, its list of commands is old"
+            )
+            app.command(entry.name, **_TAKES_ANYTHING)(_command_that_raises(stale))
+        else:
+            app.command(entry.name)(command)
+
+
+_TAKES_ANYTHING: dict[str, Any] = {
+    "context_settings": {"ignore_unknown_options": True, "help_option_names": []},
+}
+
+
+def _command_that_raises(error: ImportError) -> Callable[..., None]:
+    """A command whose package is not there says so when it is called, and in the help."""
+
+    def command(arguments: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> None:
+        raise error if isinstance(error, RfprmError) else RfprmError(str(error))
+
+    extra = (
+        f"pip install 'rfprm_runtime[{error.extra}]'"
+        if isinstance(error, MissingExtraError)
+        else str(error)
+    )
+    command.__doc__ = f"(not available: {escape(extra)})"  # [train] is no markup
+    return command
+
+
+def main() -> None:
+    """Run the command line."""
+    _add_commands_of_other_packages()
+    _run(app)
+
+
+def run_command(module: str, name: str) -> None:
+    """Run one command by itself: what the scripts in ``export/`` and ``training/`` do."""
+
+    def run() -> None:
+        single = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+        single.command()(getattr(import_module(module), name))
+        single()
+
+    _run(run)
+
+
+def _run(shell: Callable[[], object]) -> None:
+    """Errors that we raise on purpose become one line on stderr and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of a terminal that knows no α
+    # What ends a job (a cluster, timeout) ends it as Ctrl-C does: partial files are removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        shell()
+    except (RfprmError, OSError) as error:
+        sys.exit(f"rfprm: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

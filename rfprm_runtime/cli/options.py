@@ -1,0 +1,40 @@
+"""Options that several commands have, spelled once. Needs the extra ``cli``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rfprm_runtime.backends.table import backend_names
+from rfprm_runtime.ground.parsing import SplitRule
+from rfprm_runtime.types import Overflow
+
+ArtifactOption = Annotated[
+    Path,
+    typer.Option("--artifact", "-a", envvar="RFPRM_ARTIFACT", help="The PRM's artifact folder."),
+]
+
+
+def backend_help() -> str:
+    """The backends there are, as a sentence."""
+    *names, last = ["auto", *backend_names()]
+    return f"{', '.join(names)} or {last}."
+
+
+BackendOption = Annotated[str, typer.Option(help=backend_help())]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU cores to use; all by default.")]
+BackendSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backend-option",
+        help="NAME=VALUE for the backend, as in Scorer.load (dtype=bfloat16); repeatable.",
+    ),
+]
+SplitOption = Annotated[SplitRule, typer.Option(help="What separates the steps of a text.")]
+OverflowOption = Annotated[
+    Overflow,
+    typer.Option(help="Of traces longer than the model: an error, or scored in windows."),
+]
+PrefixOption = Annotated[str, typer.Option(help="Put before the names of the added fields.")]

@@ -1,0 +1,167 @@
+"""Scores and manifests as a person reads them in a terminal. Needs the extra ``cli``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from rfprm_runtime.artifact.manifest import EngineRecord, Manifest
+from rfprm_runtime.cli.doctor import Finding
+from rfprm_runtime.types import Trajectory, TrajectoryScore
+
+
+def print_score(console: Console, trajectory: Trajectory, score: TrajectoryScore) -> None:
+    """The question, each step beside its score, the response, and what it comes to."""
+    console.print(f"[bold]{escape(trajectory.question)}[/bold]")
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right")
+    table.add_column()
+    for step_score, step in zip(score.step_scores, trajectory.steps, strict=True):
+        table.add_row(_tinted(float(step_score)), escape(step))
+    final = "" if score.trajectory_score is None else _tinted(score.trajectory_score)
+    table.add_row(final, f"[dim]trajectory[/dim]  {escape(' '.join(trajectory.response))}")
+    console.print(Padding(table, (0, 0, 0, 2)))
+    console.print(f"  reward {score.reward:.3f}  [dim]({score.num_tokens} tokens)[/dim]\n")
+
+
+def _tinted(score: float) -> str:
+    color = "green" if score >= 2 / 3 else "yellow" if score >= 1 / 3 else "red"
+    return f"[{color}]{score:.3f}[/{color}]"
+
+
+def print_manifest(console: Console, manifest: Manifest) -> None:
+    """What a person wants to know of an artifact, in two columns."""
+    print_rows(console, _manifest_rows(manifest))
+
+
+def print_rows(console: Console, rows: Iterable[tuple[str, str]]) -> None:
+    """Labels and texts in two columns; in a file or a pipe a line each, however long."""
+    if not console.is_terminal:
+        lines = list(rows)
+        width = max((len(label) for label, _ in lines), default=0)
+        for label, value in lines:
+            console.print(f"{label:{width}}  {value}", markup=False, soft_wrap=True)
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")  # a digest cut short is of no use
+    for label, value in rows:
+        table.add_row(f"[dim]{label}[/dim]", escape(value))
+    console.print(table)
+
+
+_COLORS = {"ok": "green", "missing": "dim", "unusable": "yellow", "broken": "red"}
+
+
+def print_findings(console: Console, findings: Iterable[Finding]) -> None:
+    """What ``rfprm doctor`` found, by area."""
+    for area, group in groupby(findings, key=lambda finding: finding.area):
+        console.print(f"[bold]{area}[/bold]")
+        if not console.is_terminal:  # a line each, however long
+            for finding in group:
+                line = f"  {finding.state:8}  {finding.name:14}  {finding.detail}"
+                console.print(line, markup=False, soft_wrap=True)
+            continue
+        table = Table.grid(padding=(0, 2))
+        for _ in range(2):
+            table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for finding in group:
+            state = f"[{_COLORS[finding.state]}]{finding.state}"
+            table.add_row(state, escape(finding.name), escape(finding.detail))
+        console.print(Padding(table, (0, 0, 0, 2)))
+
+
+def engine_rows(engine: EngineRecord) -> Iterator[tuple[str, str]]:
+    """What a person wants to know of an engine, as labels and texts."""
+    yield "engine", f"{engine.flavour} {engine.version}"
+    yield "for compute capability", ", ".join(engine.compute_capabilities)
+    for profile in engine.profiles:
+        yield (
+            "profile",
+            f"up to {profile.batch.max} × {profile.length.max:,} tokens "
+            f"(fastest at {profile.batch.opt} × {profile.length.opt:,}), "
+            f"{profile.num_markers.max:,} markers",
+        )
+    if engine.weights == "stripped":
+        yield "weights", "taken from the graph beside the plan"
+    if engine.device_bytes:
+        yield (
+            "memory of the GPU",
+            f"{engine.device_bytes / 2**30:.2f} GiB a stream for the largest profile, beside the "
+            "weights",
+        )
+    if engine.parity is None:
+        yield (
+            "parity of the engine",
+            "not measured: no checkpoint to compare with, or no GPU for it, where it was built",
+        )
+    else:
+        yield (
+            "parity of the engine",
+            f"max difference {engine.parity.max_difference:.1e}, mean "
+            f"{engine.parity.mean_difference:.1e}, on {engine.parity.measured_on}",
+        )
+
+
+def _precision(manifest: Manifest) -> str:
+    if not manifest.products:
+        return manifest.precision
+    narrow = sum(product.bits == 8 for product in manifest.products)
+    rest = (
+        "int16" if manifest.precision == "int8" else manifest.exporter.get("float_type", "16 bits")
+    )
+    return (
+        f"{manifest.precision} in {narrow} of {len(manifest.products)} products, {rest} in the rest"
+    )
+
+
+def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    shape, prompt, parity = manifest.backbone, manifest.prompt, manifest.parity
+    markers = [("step marker", prompt.step_marker), ("trajectory marker", prompt.trajectory_marker)]
+    rows = [
+        ("name", manifest.name),
+        ("family", manifest.family),
+        (
+            "backbone",
+            f"{shape.num_layers} layers, hidden {shape.hidden_size}, {shape.num_heads} heads, "
+            f"{shape.num_kv_heads} KV heads, vocabulary {shape.vocab_size}",
+        ),
+        ("max positions", f"{manifest.max_positions} tokens"),
+        ("precision", _precision(manifest)),
+        ("head", f"{manifest.head.kind}, {manifest.head.num_labels} labels"),
+        *((name, f"{marker.token} (id {marker.id})") for name, marker in markers if marker),
+        ("α (Eq. 11)", str(manifest.alpha)),
+        *((f"file {name}", f"{file.num_bytes:,} bytes") for name, file in manifest.files.items()),
+        *((key.replace("_", " "), str(value)) for key, value in manifest.source.items()),
+        ("exported with", ", ".join(f"{k} {v}" for k, v in manifest.exporter.items())),
+        *(engine_rows(manifest.engine) if manifest.engine is not None else ()),
+    ]
+    if parity is None:
+        return [*rows, ("parity", "not verified")]
+    rank = "undefined" if parity.spearman is None else f"{parity.spearman:.6f}"
+    return [
+        *rows,
+        (
+            "parity",
+            f"max difference {parity.max_difference:.1e}, mean {parity.mean_difference:.1e}, "
+            f"Spearman {rank} on {parity.num_scores} scores of {parity.traces}",
+        ),
+        *(
+            [
+                (
+                    "Best-of-4",
+                    f"same pick in {parity.same_best_of_4:.1%} of {parity.num_groups} groups",
+                )
+            ]
+            if parity.same_best_of_4 is not None
+            else []
+        ),
+        ("reference", parity.reference),
+        *([("measured on", parity.measured_on)] if parity.measured_on else []),
+    ]

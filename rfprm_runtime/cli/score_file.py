@@ -1,0 +1,134 @@
+"""Scores a file or data set into a JSONL file, in bounded memory.
+
+The output appears whole or not at all; what every row held is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Literal
+
+from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
+from rfprm_runtime.ground.parsing import SplitRule
+from rfprm_runtime.ground.progress import progress_bar
+from rfprm_runtime.ground.whole_files import check_target, errors_path_of, replacing
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.traces.added_fields import first_taken, prefixed, score_fields, values_of
+from rfprm_runtime.traces.formats import Reading
+from rfprm_runtime.traces.jsonl import json_line
+from rfprm_runtime.traces.record import Place, Record
+from rfprm_runtime.traces.sources import open_stream
+from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
+
+# Enough traces at once to keep every core busy and to share out long and short ones.
+_CHUNK_TRACES = 256
+_MAX_ERRORS_TOLD = 10
+
+
+@dataclass
+class FileSummary:
+    """What became of the rows of a source."""
+
+    errors_path: Path
+    num_scored: int = 0
+    num_failed: int = 0
+    first_errors: list[str] = field(default_factory=list)
+    unit: Literal["line", "row"] = "line"
+    """What a row of the source is called."""
+
+
+def score_file(
+    scorer: Scorer,
+    traces: str | Path,
+    output: Path,
+    *,
+    split: SplitRule = "blank_lines",
+    overflow: Overflow = "error",
+    prefix: str = "",
+    show_progress_bar: bool = False,
+) -> FileSummary:
+    """Score the traces of ``traces`` into the JSONL file ``output``, in order.
+
+    ``traces`` is a JSONL or Parquet file, or ``hf://NAME[@CONFIG][:SPLIT]``, which is streamed.
+    Every field of a row is kept; ``step_scores``, ``trajectory_score`` and ``reward`` are added,
+    with ``prefix`` before their names, and with ``overflow="window"`` ``windowed_from`` too.
+    A row that cannot be scored goes, with its number and the reason, to
+    ``OUTPUT.errors.jsonl``, a file that is there only when such rows are. The output's folder is
+    made where it is missing.
+
+    Raises :class:`RfprmError` where output and input are the same file, where the input is not
+    there or of another format, and where a row holds what JSON has no form for; ``OSError`` where a
+    file cannot be read or written.
+    """
+    source = str(traces)
+    check_target(output, reads=[Path(source)])
+    summary = FileSummary(errors_path=errors_path_of(output))
+    check_target(summary.errors_path, reads=[Path(source)])
+    added = prefixed(score_fields(overflow), prefix)
+    reading = Reading(split, with_outcome=False)
+    with ExitStack() as stack:
+        stream = stack.enter_context(closing(open_stream(source)))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        scored_file = stack.enter_context(replacing(output))
+        errors_file = stack.enter_context(replacing(summary.errors_path))
+        bar = stack.enter_context(closing(progress_bar(None, "traces", show=show_progress_bar)))
+        num_read = 0
+        for records in _chunks(stream.records(reading)):
+            num_read += len(records)
+            # The rest is taken to have rows of the same size; at the end the number is exact.
+            share = stream.share_read()
+            bar.expect(None if share is None else round(num_read / share))
+            results = scorer.score_batch(
+                [_to_score(record, added.values()) for record in records],
+                overflow=overflow,
+                on_error="return",
+                on_scored=bar.advance,
+            )
+            for record, result in zip(records, results, strict=True):
+                if isinstance(result, TrajectoryScore):
+                    scored_file.write(_line(record, result, added))
+                    summary.num_scored += 1
+                else:
+                    bar.advance(1)
+                    _note_failure(summary, errors_file, record.place, result)
+        bar.expect(num_read)
+    if not summary.num_failed:
+        summary.errors_path.unlink()
+    return summary
+
+
+def _to_score(record: Record, added: Iterable[str]) -> Trajectory | InvalidTrajectoryError:
+    """A row whose fields the scores would overwrite counts as bad."""
+    taken = first_taken(record.fields, added)
+    if taken is None or isinstance(record.trajectory, InvalidTrajectoryError):
+        return record.trajectory
+    return InvalidTrajectoryError(f"has the field {taken!r} already; choose a --prefix")
+
+
+def _line(record: Record, score: TrajectoryScore, added: dict[str, str]) -> str:
+    values = values_of(score)
+    try:
+        return json_line({**record.fields, **{added[name]: values[name] for name in added}})
+    except TypeError as error:
+        raise RfprmError(
+            f"{record.place} cannot be written as JSON: {error}; rfprm select can write Parquet, "
+            "which keeps such values"
+        ) from None
+
+
+def _note_failure(summary: FileSummary, file: IO[str], place: Place, error: RfprmError) -> None:
+    file.write(json_line({place.unit: place.number, "error": str(error)}))
+    summary.unit = place.unit
+    summary.num_failed += 1
+    if len(summary.first_errors) < _MAX_ERRORS_TOLD:
+        summary.first_errors.append(f"{place.in_source}: {error}")
+
+
+def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    iterator = iter(records)
+    while chunk := list(islice(iterator, _CHUNK_TRACES)):
+        yield chunk

@@ -1,0 +1,154 @@
+"""``rfprm select``: a thin shell over :func:`select_traces`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from rfprm_runtime.cli.terminal import (
+    DEFAULT_ARTIFACT,
+    EXIT_SOME_FAILED,
+    HUB_SPELLING,
+    read_backend_options,
+)
+from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.scores.aggregation import Aggregation
+from rfprm_runtime.selection.rule import LengthControl
+from rfprm_runtime.selection.settings import DEFAULT_SHARD_ROWS, Order
+from rfprm_runtime.selection.summary import SelectionSummary
+
+try:
+    import typer
+
+    from rfprm_runtime.cli.options import (
+        ArtifactOption,
+        BackendOption,
+        BackendSettings,
+        OverflowOption,
+        PrefixOption,
+        SplitOption,
+        ThreadsOption,
+    )
+except ImportError:
+    raise MissingExtraError("typer", "select", "rfprm select") from None
+
+
+def select(
+    source: Annotated[str, typer.Argument(help=f"JSONL or Parquet file, or {HUB_SPELLING}.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="JSONL file to write; Parquet where SOURCE has types."),
+    ],
+    artifact: ArtifactOption = DEFAULT_ARTIFACT,
+    top: Annotated[int | None, typer.Option(help="Keep so many traces.")] = None,
+    share: Annotated[float | None, typer.Option(help="Keep so large a part of them.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Keep none with a lower score.")] = None,
+    per_question: Annotated[
+        int | None, typer.Option(help="Keep so many traces of one question.")
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="The field that names a row's group: source, difficulty, …")
+    ] = None,
+    top_per_group: Annotated[int | None, typer.Option(help="Keep so many of each group.")] = None,
+    score: Annotated[Aggregation, typer.Option(help="What to rank by.")] = "reward",
+    length_control: Annotated[
+        LengthControl,
+        typer.Option(help="residual: rank by the score above what the length predicts."),
+    ] = "none",
+    order: Annotated[Order, typer.Option(help="The order of the rows in OUTPUT.")] = "input",
+    sft: Annotated[bool, typer.Option("--sft", help="Add messages for TRL's SFTTrainer.")] = False,
+    report: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
+    prefix: PrefixOption = "",
+    work: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the scores. [OUTPUT.work]")
+    ] = None,
+    keep_work: Annotated[
+        bool, typer.Option(help="Keep the scores: another rule then needs no model.")
+    ] = True,
+    split: SplitOption = "blank_lines",
+    overflow: OverflowOption = "error",
+    backend: BackendOption = "auto",
+    threads: ThreadsOption = None,
+    backend_option: BackendSettings = None,
+    shard_rows: Annotated[
+        int, typer.Option(help="Rows that are scored and saved together.")
+    ] = DEFAULT_SHARD_ROWS,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Score here, or in workers on Ray.")
+    ] = "local",
+    workers: Annotated[int | None, typer.Option(help="How many workers, on Ray.")] = None,
+    cpus_per_worker: Annotated[int, typer.Option(help="On Ray.")] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(help="On Ray.")] = 0.0,
+) -> None:
+    """Score a set of traces and keep the best; run it again to go on after a stop.
+
+    Rows that cannot be scored are listed in OUTPUT.errors.jsonl with their numbers, and the exit
+    status is then 3.
+    """
+    from rfprm_runtime.errors import RfprmError
+    from rfprm_runtime.selection.pipeline import select_traces
+    from rfprm_runtime.selection.rule import Selection
+    from rfprm_runtime.selection.settings import OutputOptions, RayWorkers, Scoring
+
+    rule = Selection.build(
+        top=top,
+        share=share,
+        threshold=threshold,
+        per_question=per_question,
+        top_per_group=top_per_group,
+        group_by=group_by,
+        score=score,
+        length_control=length_control,
+    )
+    if (engine == "ray") != (workers is not None):
+        raise RfprmError("--engine ray and --workers N go together; give both or neither")
+    summary = select_traces(
+        artifact,
+        source,
+        output,
+        rule,
+        scoring=Scoring(
+            split=split,
+            overflow=overflow,
+            backend=backend,
+            backend_options=read_backend_options(backend_option, threads),
+            shard_rows=shard_rows,
+        ),
+        options=OutputOptions(order, prefix, sft, report, work, keep_work),
+        workers=(
+            None if workers is None else RayWorkers(workers, cpus_per_worker, gpus_per_worker)
+        ),
+        show_progress_bar=True,
+    )
+    _print(summary, source, output, report, keep_work)
+    if summary.num_failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _print(
+    summary: SelectionSummary, source: str, output: Path, report: Path | None, keep_work: bool
+) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def say(text: str, style: str | None = None) -> None:
+        console.print(text, markup=False, style=style)
+
+    if not summary.num_scored + summary.num_failed:
+        say(f"{source} is empty: there are no traces to score", "yellow")
+    say(f"{summary.num_chosen:,} of {summary.num_scored:,} scored traces → {output}")
+    for outcome, count in summary.outcomes.items():
+        if outcome != "chosen":
+            say(f"  {count:,} {outcome}")
+    if keep_work:
+        say(
+            f"scores of {summary.num_shards} shards ({summary.num_shards_reused} of them from "
+            f"before) → {summary.work_path}"
+        )
+    if report is not None:
+        say(f"report → {report}")
+    for error in summary.first_errors:
+        say(error, "red")
+    if summary.num_failed:
+        say(f"{summary.num_failed:,} traces could not be scored → {summary.errors_path}")

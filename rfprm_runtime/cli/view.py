@@ -1,0 +1,49 @@
+"""``rfprm view``: a thin shell over :func:`view_files`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from rfprm_runtime.cli.terminal import EXIT_SOME_FAILED
+from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.view.view_files import DEFAULT_LIMIT, view_files
+
+try:
+    import typer
+except ImportError:
+    raise MissingExtraError("typer", "cli", "rfprm view") from None
+
+_MAX_BAD_ROWS_TOLD = 10
+
+
+def view(
+    scored: Annotated[
+        list[Path], typer.Argument(help="What rfprm score or select wrote: JSONL or Parquet.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML page to write.")],
+    prefix: Annotated[str, typer.Option(help="Stands before the names of the scores.")] = "",
+    limit: Annotated[
+        int, typer.Option(min=1, help="Show so many traces of each file, from its beginning.")
+    ] = DEFAULT_LIMIT,
+) -> None:
+    """Make a page of scored traces: one HTML file to sort, filter and read them in a browser.
+
+    Rows that cannot be shown are listed in the page, and the exit status is then 3.
+    """
+    from rich.console import Console
+
+    summary = view_files(scored, output, prefix=prefix, limit=limit)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"{_count(summary.num_shown, 'trace')} → {output}", markup=False)
+    for note in summary.notes:
+        console.print(note, markup=False, style="yellow")
+    for row in summary.bad_rows[:_MAX_BAD_ROWS_TOLD]:
+        console.print(f"{row.place}: {row.reason}", markup=False, style="red")
+    if summary.num_bad:
+        console.print(f"{_count(summary.num_bad, 'row')} cannot be shown; the page lists them")
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

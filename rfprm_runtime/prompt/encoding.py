@@ -1,0 +1,187 @@
+"""From segments to token ids and marker positions.
+
+Each segment is encoded by itself, so marker positions are known from construction: no text is
+ever searched for a marker, and no text can forge one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from rfprm_runtime.artifact.manifest import Marker, Prompt, Template
+from rfprm_runtime.engine.rows import TokenRow
+from rfprm_runtime.errors import TokenizerMismatchError
+from rfprm_runtime.prompt.rendering import (
+    MarkerSegment,
+    Segment,
+    UserText,
+    render,
+    render_closing,
+    render_opening,
+    render_steps,
+)
+from rfprm_runtime.types import Trajectory
+
+TOKENIZER_NAME = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class EncodedTrajectory(TokenRow):
+    """A whole trajectory: its markers are those of the steps, then the trajectory's if any."""
+
+    step_bounds: NDArray[np.int64]  # [num_steps + 1], where each step begins and the last ends
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.step_bounds) - 1
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the first step: the question and its template."""
+        return int(self.step_bounds[0])
+
+
+class TrajectoryEncoder:
+    """Encodes trajectories for one prompt. Thread-safe: nothing changes after construction."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Prompt, *, vocab_size: int) -> None:
+        """Check that the tokenizer fits the prompt, and prepare it for plain user text.
+
+        Raises :class:`TokenizerMismatchError` where a template, a marker or the size of the
+        vocabulary is not what the manifest says.
+        """
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        _check_fits(tokenizer, prompt, vocab_size)
+        # From here on a special token spelled out in user text is plain text.
+        tokenizer.encode_special_tokens = True
+        _check_markers_cannot_be_forged(tokenizer, prompt)
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+
+    @classmethod
+    def load(cls, folder: Path, prompt: Prompt, *, vocab_size: int) -> TrajectoryEncoder:
+        """From ``tokenizer.json`` in ``folder``; raises :class:`TokenizerMismatchError`."""
+        path = folder / TOKENIZER_NAME
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise TokenizerMismatchError(
+                f"{path} cannot be read as a tokenizer ({error}); export the artifact again"
+            ) from None
+        return cls(tokenizer, prompt, vocab_size=vocab_size)
+
+    def encode(self, trajectory: Trajectory) -> EncodedTrajectory:
+        return self._encode_segments(render(trajectory, self._prompt))
+
+    # The parts of a trajectory that is not whole yet. Segments are encoded by themselves, so the
+    # parts, one after the other, are the trajectory to the id.
+
+    def encode_opening(self, question: str) -> TokenRow:
+        """What comes before the first step; it has no markers."""
+        return self._encode_segments(render_opening(question, self._prompt))
+
+    def encode_steps(self, steps: Sequence[str]) -> TokenRow:
+        return self._encode_segments(render_steps(steps, self._prompt))
+
+    def encode_closing(self, response: Sequence[str]) -> TokenRow:
+        """What comes after the last step, with the trajectory's marker if the prompt has one."""
+        return self._encode_segments(render_closing(response, self._prompt))
+
+    def _encode_segments(self, segments: Iterable[Segment]) -> EncodedTrajectory:
+        segments = list(segments)
+        return join_segments(segments, self._encode_texts(segments))
+
+    def _encode_texts(self, segments: list[Segment]) -> list[list[int]]:
+        texts = [segment.text for segment in segments if isinstance(segment, UserText)]
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+
+def join_segments(segments: list[Segment], text_ids: list[list[int]]) -> EncodedTrajectory:
+    """Concatenate the ids of the segments and note where each marker and step lands."""
+    token_ids: list[int] = []
+    marker_positions: list[int] = []
+    step_bounds: list[int] = []
+    texts = iter(text_ids)
+    for segment in segments:
+        if isinstance(segment, MarkerSegment):
+            marker_positions.append(len(token_ids))
+            token_ids.append(segment.marker.id)
+            if segment.step is not None:
+                step_bounds.append(len(token_ids))
+        elif isinstance(segment, Template):
+            token_ids.extend(segment.ids or ())
+        else:
+            if segment.step == 0:
+                step_bounds.append(len(token_ids))
+            token_ids.extend(next(texts))
+    return EncodedTrajectory(
+        token_ids=np.array(token_ids, dtype=np.int64),
+        marker_positions=np.array(marker_positions, dtype=np.int64),
+        step_bounds=np.array(step_bounds, dtype=np.int64),
+    )
+
+
+def with_template_ids(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:
+    """The prompt with the ids of its templates filled in; done once, at export."""
+    pieces = tuple(
+        piece.model_copy(update={"ids": tuple(_template_ids(tokenizer, piece))})
+        if isinstance(piece, Template)
+        else piece
+        for piece in prompt.pieces
+    )
+    return prompt.model_copy(update={"pieces": pieces})
+
+
+def _template_ids(tokenizer: Tokenizer, template: Template) -> list[int]:
+    ids: list[int] = tokenizer.encode(template.text, add_special_tokens=False).ids
+    return ids
+
+
+def _check_fits(tokenizer: Tokenizer, prompt: Prompt, vocab_size: int) -> None:
+    num_ids = tokenizer.get_vocab_size(with_added_tokens=True)
+    if num_ids > vocab_size:
+        raise TokenizerMismatchError(
+            f"the tokenizer has {num_ids} ids, but the model's vocabulary has {vocab_size}; "
+            "it belongs to another model"
+        )
+    for marker in _markers(prompt):
+        found = tokenizer.token_to_id(marker.token)
+        if found != marker.id:
+            raise TokenizerMismatchError(
+                f"the manifest declares marker {marker.token!r} with id {marker.id}, but the "
+                f"tokenizer gives it {'no id' if found is None else f'id {found}'}; use the "
+                "tokenizer of the same artifact or export again"
+            )
+    for piece in prompt.pieces:
+        if isinstance(piece, Template):
+            found_ids = tuple(_template_ids(tokenizer, piece))
+            if piece.ids != found_ids:
+                raise TokenizerMismatchError(
+                    f"the manifest declares template {piece.text!r} as ids {piece.ids}, but the "
+                    f"tokenizer encodes it to {found_ids}; use the tokenizer of the same "
+                    "artifact or export again"
+                )
+
+
+def _check_markers_cannot_be_forged(tokenizer: Tokenizer, prompt: Prompt) -> None:
+    """Only a marker that is a special token has a spelling that user text must not get."""
+    for marker in _markers(prompt):
+        ids = tokenizer.encode(f"a{marker.token}b", add_special_tokens=False).ids
+        if marker.id in ids and marker.id in tokenizer.get_added_tokens_decoder():
+            raise TokenizerMismatchError(
+                f"marker {marker.token!r} spelled out in a step encodes to the marker's own id "
+                f"{marker.id}; mark it as special in {TOKENIZER_NAME} and export again"
+            )
+
+
+def _markers(prompt: Prompt) -> list[Marker]:
+    markers = (prompt.step_marker, prompt.trajectory_marker)
+    return [marker for marker in markers if marker is not None]

@@ -1,0 +1,22 @@
+"""Rewards for reinforcement learning: of completions, of groups, of tokens.
+
+Knows scorers and completions; knows no training framework (``integrations`` does).
+"""
+
+from rfprm_runtime.rewards.advantages import (
+    DEFAULT_BETA,
+    group_advantages,
+    mixed_reward,
+    step_credits,
+)
+from rfprm_runtime.rewards.token_rewards import step_token_spans, token_offsets, token_rewards
+
+__all__ = [
+    "DEFAULT_BETA",
+    "group_advantages",
+    "mixed_reward",
+    "step_credits",
+    "step_token_spans",
+    "token_offsets",
+    "token_rewards",
+]

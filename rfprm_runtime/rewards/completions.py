@@ -1,0 +1,293 @@
+"""What the adapters share: questions and completions in, rewards of Eq. 12 out.
+
+Knows scorers and answers, and nothing of any RL stack.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from rfprm_runtime.answers.compare import AnswerChecker, final_answer
+from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest
+from rfprm_runtime.errors import (
+    UNSCORABLE,
+    InvalidArgumentError,
+    InvalidTrajectoryError,
+    RfprmError,
+)
+from rfprm_runtime.ground.arguments import (
+    check_choice,
+    check_flag,
+    check_one_for_each,
+    check_positive,
+    check_whole,
+    is_nothing,
+)
+from rfprm_runtime.ground.parsing import SplitRule, parse_trace
+from rfprm_runtime.rewards.advantages import DEFAULT_BETA, mixed_reward, unit_reward
+from rfprm_runtime.rewards.micro_batcher import MicroBatcher
+from rfprm_runtime.rewards.prompts import question_of
+from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.scores.aggregation import Aggregation, aggregate, check_aggregation
+from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
+
+Outcome = float | None
+ScoreAll = Callable[[Sequence[Trajectory | RfprmError]], list[TrajectoryScore | RfprmError]]
+"""A score or an error for each; what comes as an error is its own result."""
+Opened = TypeVar("Opened")
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """How completions are scored. Pickles, and two equal ones share a scorer within a process.
+
+    Raises ``ValueError`` for a setting that cannot be, and :class:`ArtifactError` where the folder
+    holds no artifact; not where it is unpickled, which may be on another machine.
+    """
+
+    artifact: str
+    beta: float = DEFAULT_BETA
+    """Weight of the process reward (Eq. 12); 1 where there is no outcome."""
+    process: Aggregation | Callable[[TrajectoryScore], float] = "reward"
+    """r̂: Eq. 11, or another aggregation; ``min`` cannot be earned by writing more easy steps."""
+    unit_scale: bool = False
+    """Whether Eq. 11 is divided by its largest value, 1 + α, before it is mixed."""
+    split: SplitRule = "blank_lines"
+    overflow: Overflow = "error"
+    backend: str = "auto"
+    num_threads: int | None = None
+    """Cores that a process scores with; all of them where it is None."""
+    answer_timeout: float = 5.0
+    """Seconds for one comparison of answers."""
+    max_batch: int = 64
+    max_wait_ms: float = 5.0
+    """The last two are for stacks that ask for one completion a call."""
+
+    def __post_init__(self) -> None:
+        if not self.artifact:
+            raise InvalidArgumentError(
+                "no artifact: pass artifact=FOLDER (one that rfprm export wrote), or set "
+                "RFPRM_ARTIFACT"
+            )
+        if not Path(self.artifact, MANIFEST_NAME).is_file():
+            read_manifest(Path(self.artifact))  # says what is there instead
+        # Refused now, not at the first step; and not read for every sample, as verl asks for it.
+        mixed_reward(0.0, 0.0, self.beta)
+        by_trajectory = self.process == "trajectory"
+        manifest = read_manifest(Path(self.artifact)) if by_trajectory else None
+        check_aggregation("process", self.process, manifest)
+        check_choice("split", self.split, get_args(SplitRule))
+        check_choice("overflow", self.overflow, get_args(Overflow))
+        check_flag("unit_scale", self.unit_scale)
+        check_positive("answer_timeout", self.answer_timeout, "seconds")
+        if self.num_threads is not None:
+            check_whole("num_threads", self.num_threads, more=", or None for all cores")
+        if self.unit_scale and callable(self.process):
+            raise InvalidArgumentError(
+                "unit_scale knows the range of named aggregations only; let the function return "
+                "a number in [0, 1] and leave unit_scale out"
+            )
+
+    @classmethod
+    def build(
+        cls, artifact: str, settings: Mapping[str, Any], *, adapters_own: Sequence[str]
+    ) -> RewardSettings:
+        """From the keyword arguments of an adapter. Raises ``ValueError`` for an unknown one, with
+        the known ones, ``adapters_own`` among them, and as the constructor does."""
+        known = [field.name for field in fields(cls) if field.name != "artifact"]
+        for name in settings:
+            if name not in known:
+                raise InvalidArgumentError(
+                    f"there is no setting {name!r}; expected some of {[*adapters_own, *known]}"
+                )
+        return cls(artifact, **settings)
+
+
+@dataclass(frozen=True)
+class CompletionReward:
+    """One completion and how it did."""
+
+    reward: float | None
+    """Eq. 12; None where the completion cannot be scored."""
+    process: float | None = None
+    outcome: float | None = None
+    score: TrajectoryScore | None = None
+    error: RfprmError | None = None
+
+
+def completion_rewards(
+    prompts: Sequence[Any],
+    completions: Sequence[str],
+    outcomes: Sequence[Outcome] | None,
+    settings: RewardSettings,
+    *,
+    score_all: ScoreAll | None = None,
+) -> list[CompletionReward]:
+    """One reward a completion, in order.
+
+    ``outcomes`` [N] are those of :func:`judge_answers` or of anyone else, None where unknown;
+    without any, the reward is the process reward alone. A completion without steps, or with too
+    many tokens, has an error in place of a reward; what is wrong with settings, files or the
+    machine is raised. Raises ``ValueError`` where the numbers of prompts, completions and outcomes
+    differ.
+    """
+    count = len(completions)
+    check_one_for_each("prompts", prompts, count, "completions")
+    found = [None] * count if outcomes is None else [*map(_as_float, outcomes)]
+    check_one_for_each("outcomes", found, count, "completions")
+    trajectories = [
+        _trajectory(prompt, text, settings)
+        for prompt, text in zip(prompts, completions, strict=True)
+    ]
+    beta = 1.0 if outcomes is None else settings.beta
+    scores = (score_all or partial(_score_now, settings))(trajectories)
+    return [
+        _reward(score, outcome, beta, settings)
+        for score, outcome in zip(scores, found, strict=True)
+    ]
+
+
+def _as_float(outcome: Outcome) -> Outcome:
+    """Others' outcomes may be numbers of numpy or torch."""
+    return None if outcome is None else float(outcome)
+
+
+def _trajectory(prompt: Any, text: str, settings: RewardSettings) -> Trajectory | RfprmError:
+    try:
+        return Trajectory.from_text(question_of(prompt), text, split=settings.split)
+    except InvalidTrajectoryError as error:
+        return error
+
+
+def _reward(
+    score: TrajectoryScore | RfprmError, outcome: Outcome, beta: float, settings: RewardSettings
+) -> CompletionReward:
+    if not isinstance(score, TrajectoryScore):
+        return CompletionReward(None, outcome=outcome, error=score)
+    process = _process_reward(score, settings)
+    mixed = float(mixed_reward(outcome, process, beta))
+    if math.isnan(mixed):
+        error = InvalidTrajectoryError(
+            "whether its answer is right could not be found out: there is no target, or comparing "
+            f"took longer than {settings.answer_timeout} s"
+        )
+        return CompletionReward(None, process, outcome, score, error)
+    return CompletionReward(mixed, process, outcome, score)
+
+
+def _process_reward(score: TrajectoryScore, settings: RewardSettings) -> float:
+    process = aggregate(score, settings.process)
+    if not settings.unit_scale or settings.process != "reward":
+        return process
+    has_readout = score.trajectory_score is not None
+    alpha = shared_scorer(settings).manifest.alpha if has_readout else 0.0
+    return float(unit_reward(process, alpha))
+
+
+def judge_answers(
+    completions: Sequence[str], targets: Sequence[Any], settings: RewardSettings
+) -> list[Outcome]:
+    """1 where a completion's final answer means the same as its target, else 0.
+
+    A completion that gives no answer, or was cut off in the middle of its thinking, is wrong. None
+    where there is no target (:func:`is_answer`), or where it could not be found out in time.
+    Raises :class:`MissingExtraError` where math-verify is not installed, ``ValueError`` where the
+    numbers differ.
+    """
+    check_one_for_each("right answers", targets, len(completions), "completions")
+    checker = once_per_process(("answers", settings.answer_timeout), lambda: _checker(settings))
+    return [
+        _judge(checker, text, target) for text, target in zip(completions, targets, strict=True)
+    ]
+
+
+def is_answer(target: Any) -> bool:
+    """Whether there is something to compare with: not None, NaN or blank."""
+    return not is_nothing(target) and bool(str(target).strip())
+
+
+def _checker(settings: RewardSettings) -> AnswerChecker:
+    return AnswerChecker(timeout=settings.answer_timeout)
+
+
+def _judge(checker: AnswerChecker, text: str, target: Any) -> Outcome:
+    if not is_answer(target):
+        return None
+    # GSM8K's column holds a whole solution; a bare target is taken as it stands.
+    said = str(target).strip()
+    wanted = final_answer(said) if "####" in said or "\\boxed" in said else said
+    given = final_answer(parse_trace(text).response)
+    if given is None:
+        return 0.0
+    agree = checker.agree(given, wanted)
+    return None if agree is None else float(agree)
+
+
+def shared_scorer(settings: RewardSettings) -> Scorer:
+    """The scorer of this process for these settings, loaded on the first call by any thread."""
+    options: dict[str, Any] = {}
+    if settings.num_threads is not None:  # not every backend has such an option
+        options["num_threads"] = settings.num_threads
+    return once_per_process(
+        ("scorer", settings.artifact, settings.backend, settings.num_threads),
+        lambda: Scorer.load(settings.artifact, backend=settings.backend, **options),
+    )
+
+
+def shared_batcher(settings: RewardSettings) -> MicroBatcher:
+    """The same, for callers with one trajectory each."""
+    scorer = shared_scorer(settings)
+    max_batch, max_wait_ms, overflow = settings.max_batch, settings.max_wait_ms, settings.overflow
+    return once_per_process(
+        ("batcher", id(scorer), max_batch, max_wait_ms, overflow),
+        lambda: MicroBatcher(
+            scorer, max_batch=max_batch, max_wait_ms=max_wait_ms, overflow=overflow
+        ),
+    )
+
+
+def score_in_common(
+    settings: RewardSettings, trajectories: Sequence[Trajectory | RfprmError]
+) -> list[TrajectoryScore | RfprmError]:
+    """Score by the batcher, together with what other threads ask for meanwhile."""
+    batcher = shared_batcher(settings)
+    return [_result(future) for future in [batcher.submit(item) for item in trajectories]]
+
+
+def _result(future: Future[TrajectoryScore]) -> TrajectoryScore | RfprmError:
+    try:
+        return future.result()
+    except UNSCORABLE as error:
+        return error
+
+
+def _score_now(
+    settings: RewardSettings, trajectories: Sequence[Trajectory | RfprmError]
+) -> list[TrajectoryScore | RfprmError]:
+    return shared_scorer(settings).score_batch(
+        trajectories, overflow=settings.overflow, on_error="return"
+    )
+
+
+_opened: dict[tuple[Any, ...], Any] = {}
+_opening = threading.Lock()
+
+
+def once_per_process(key: tuple[Any, ...], open_it: Callable[[], Opened]) -> Opened:
+    """What ``open_it`` gave when it was first called with ``key`` in this process.
+
+    The process is part of the key: threads, of which scorers have some, do not survive a fork.
+    """
+    key = (os.getpid(), *key)
+    with _opening:
+        if key not in _opened:
+            _opened[key] = open_it()
+        return _opened[key]  # type: ignore[no-any-return]
