@@ -17,7 +17,13 @@ from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.ground.progress import progress_bar
 from rfprm_runtime.ground.whole_files import check_target, errors_path_of, replacing
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.traces.added_fields import first_taken, prefixed, score_fields, values_of
+from rfprm_runtime.traces.added_fields import (
+    SCORE_FIELDS,
+    WINDOWED_FROM,
+    first_taken,
+    prefixed,
+    values_of,
+)
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.jsonl import json_line
 from rfprm_runtime.traces.record import Place, Record
@@ -68,7 +74,8 @@ def score_file(
     check_target(output, reads=[Path(source)])
     summary = FileSummary(errors_path=errors_path_of(output))
     check_target(summary.errors_path, reads=[Path(source)])
-    added = prefixed(score_fields(overflow), prefix)
+    names = (*SCORE_FIELDS, WINDOWED_FROM) if overflow == "window" else SCORE_FIELDS
+    added = prefixed(names, prefix)
     reading = Reading(split, with_outcome=False)
     with ExitStack() as stack:
         stream = stack.enter_context(closing(open_stream(source)))

@@ -15,10 +15,10 @@ from rfprm_runtime.selection.scores import NO_GENERATION, NOT_WINDOWED, ShardSco
 from rfprm_runtime.selection.settings import OutputOptions, Scoring
 from rfprm_runtime.traces.added_fields import (
     GENERATION,
+    SCORE_FIELDS,
     SELECTION_FIELDS,
     WINDOWED_FROM,
     prefixed,
-    score_fields,
 )
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.shards import Block, OnNames, Shard
@@ -29,13 +29,13 @@ from rfprm_runtime.types import Trajectory
 def added_names(scoring: Scoring, options: OutputOptions, fields: Container[str]) -> dict[str, str]:
     """The names under which fields are added, in order, by their own; ``fields`` are those that a
     row has or, of a table, all of them."""
-    names = [name for name in score_fields(scoring.overflow) if name != WINDOWED_FROM]
-    names += [name for name in SELECTION_FIELDS if name != GENERATION]
-    names += [WINDOWED_FROM] * (scoring.overflow == "window")
-    names += [GENERATION] * ("generations" in fields)
-    return prefixed(names, options.prefix) | (
-        {MESSAGES_FIELD: MESSAGES_FIELD} if options.sft else {}
-    )
+    names = [*SCORE_FIELDS, *SELECTION_FIELDS]
+    if scoring.overflow == "window":
+        names.append(WINDOWED_FROM)
+    if "generations" in fields:
+        names.append(GENERATION)
+    messages = {MESSAGES_FIELD: MESSAGES_FIELD} if options.sft else {}
+    return prefixed(names, options.prefix) | messages
 
 
 def all_names(scoring: Scoring, options: OutputOptions) -> Sequence[str]:

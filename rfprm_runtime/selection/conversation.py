@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rfprm_runtime.traces.formats import THINKING_FIELDS, chat_of, content_of, role_of, text_of
+from rfprm_runtime.traces.chats import chat_of, content_of, role_of
+from rfprm_runtime.traces.formats import THINKING_FIELDS, text_of
 from rfprm_runtime.types import Trajectory
 
 MESSAGES_FIELD = "messages"

@@ -6,19 +6,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from rfprm_runtime.types import Overflow, TrajectoryScore
+from rfprm_runtime.types import TrajectoryScore
 
+SCORE_FIELDS = ("step_scores", "trajectory_score", "reward")
+"""What ``rfprm score`` and ``rfprm select`` add."""
 WINDOWED_FROM = "windowed_from"
+"""What they add with ``overflow="window"``."""
+SELECTION_FIELDS = ("selection_score", "rank")
+"""What ``rfprm select`` adds besides."""
 GENERATION = "generation"
-SCORE_FIELDS = ("step_scores", "trajectory_score", "reward", WINDOWED_FROM)
-"""What ``rfprm score`` and ``rfprm select`` add, the last one with ``overflow="window"`` alone."""
-SELECTION_FIELDS = ("selection_score", "rank", GENERATION)
-"""What ``rfprm select`` adds besides, the last one where rows hold several generations."""
-
-
-def score_fields(overflow: Overflow) -> tuple[str, ...]:
-    """Those that a score has with this ``overflow``."""
-    return SCORE_FIELDS if overflow == "window" else SCORE_FIELDS[:-1]
+"""What it adds where a row holds several generations."""
 
 
 def prefixed(names: Iterable[str], prefix: str) -> dict[str, str]:
@@ -33,4 +30,4 @@ def first_taken(fields: Iterable[str], added: Iterable[str]) -> str | None:
 
 def values_of(score: TrajectoryScore) -> dict[str, Any]:
     """What is written of a score, by the fields' own names."""
-    return score.model_dump(include=set(SCORE_FIELDS))
+    return score.model_dump(include={*SCORE_FIELDS, WINDOWED_FROM})

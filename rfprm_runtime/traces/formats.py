@@ -15,6 +15,7 @@ from rfprm_runtime.answers.compare import final_answer
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.arguments import check_choice
 from rfprm_runtime.ground.parsing import SplitRule, split_steps, split_trace
+from rfprm_runtime.traces.chats import CHAT_FIELDS, chat_of, last_turn, question_of_chat
 from rfprm_runtime.types import Trajectory
 
 QUESTION_FIELDS = ("question", "problem", "prompt")
@@ -38,7 +39,6 @@ RESPONSE_FIELDS = (
     "completion",
     "solution",
 )
-CHAT_FIELDS = ("messages", "conversations", "conversation")
 _TRACE_FIELDS = {"steps", *CHAT_FIELDS, *THINKING_FIELDS, *RESPONSE_FIELDS} - {"solution"}
 """What a trace can be read from; a ``solution`` beside several generations is the reference."""
 _MORE_QUESTION_FIELDS = ("instruction", "input")
@@ -52,7 +52,6 @@ ANSWER_FIELDS = (
     "solution",
 )
 OUTCOME_FIELDS = ("outcome", "is_correct", "correct", "correctness", "correctness_math_verify")
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -202,48 +201,12 @@ def _steps_of_thinking(thinking: Any, split: SplitRule) -> list[str]:
 
 
 def _from_chat(fields: dict[str, Any], split: SplitRule) -> Parts:
-    question, thinking, text = _last_turn(chat_of(fields) or [])
+    question, thinking, text = last_turn(chat_of(fields) or [])
     read_from = {"chat": next(n for n in CHAT_FIELDS if isinstance(fields.get(n), list))}
     if not thinking:
         return Parts(question, *split_trace(text, split), read_from)
     steps = _steps_of_thinking(thinking, split)
     return Parts(question, steps, split_steps(text, split), read_from)
-
-
-def _last_turn(messages: list[Any]) -> tuple[str, Any, str]:
-    """Question, thinking and answer: the last answer of an assistant, and what a user said last."""
-    question = text = thinking = None
-    for message in messages:
-        if not isinstance(message, dict):
-            raise InvalidTrajectoryError(
-                f"a chat message is {type(message).__name__}, expected an object"
-            )
-        role, content = role_of(message), content_of(message)
-        if role == "user":
-            question = content
-        elif role == "assistant":
-            text, thinking = content, message.get("reasoning_content")
-    if not isinstance(question, str) or not isinstance(text, str):
-        raise InvalidTrajectoryError(
-            "the chat holds no text of a user with an answer of an assistant"
-        )
-    return question, thinking, text
-
-
-def chat_of(fields: dict[str, Any]) -> list[Any] | None:
-    """The messages of a row that is a chat."""
-    return next((fields[name] for name in CHAT_FIELDS if isinstance(fields.get(name), list)), None)
-
-
-def role_of(message: dict[str, Any]) -> str:
-    """``user``, ``assistant``, or whatever else a chat message says of who wrote it."""
-    name = str(message.get("role", message.get("from"))).lower()
-    return _ROLES.get(name, name)
-
-
-def content_of(message: dict[str, Any]) -> Any:
-    """What a chat message says."""
-    return message.get("content", message.get("value"))
 
 
 def question_of(fields: dict[str, Any]) -> Any:
@@ -255,7 +218,7 @@ def _question(fields: dict[str, Any]) -> tuple[Any, dict[str, str]]:
     """The question, and the field that it was read from."""
     chat = chat_of(fields)
     if chat is not None:
-        return _last_turn(chat)[0], {}
+        return last_turn(chat)[0], {}
     for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS):
         if name in fields:
             return fields[name], {"question": name}
@@ -277,19 +240,9 @@ def fields_of_generation(fields: dict[str, Any], index: int) -> dict[str, Any]:
         if name != "generations" and not is_other_trace:
             one[name] = own
     if not any(name in fields for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS)):
-        asked = _question_of_chat(fields)
+        asked = question_of_chat(fields)
         one.update({} if asked is None else {"question": asked})
     return {**one, "completion": fields["generations"][index]}
-
-
-def _question_of_chat(fields: dict[str, Any]) -> Any:
-    """What a user says last in the row's chat, whether or not it is answered there."""
-    asked = [
-        content_of(message)
-        for message in chat_of(fields) or ()
-        if isinstance(message, dict) and role_of(message) == "user"
-    ]
-    return asked[-1] if asked else None
 
 
 def _of_generation(value: Any, index: int, count: int) -> Any:

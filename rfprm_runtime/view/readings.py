@@ -11,7 +11,8 @@ from typing import Any, get_args
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.parsing import SplitRule
-from rfprm_runtime.traces.formats import CHAT_FIELDS, content_of, read_parts
+from rfprm_runtime.traces.chats import CHAT_FIELDS, content_of
+from rfprm_runtime.traces.formats import read_parts
 from rfprm_runtime.types import Trajectory
 
 

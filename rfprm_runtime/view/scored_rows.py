@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.traces.added_fields import SCORE_FIELDS, SELECTION_FIELDS
+from rfprm_runtime.traces.added_fields import (
+    GENERATION,
+    SCORE_FIELDS,
+    SELECTION_FIELDS,
+    WINDOWED_FROM,
+)
 from rfprm_runtime.traces.formats import OUTCOME_FIELDS, fields_of_generation
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.sources import read_records
@@ -68,12 +73,12 @@ def read_scored_rows(path: Path, *, prefix: str = "") -> Iterator[ScoredRow]:
 
 def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
     """The trace and the scores of one row. Raises :class:`InvalidTrajectoryError`."""
-    scores = {name: fields.get(prefix + name) for name in SCORE_FIELDS}
+    scores = {name: fields.get(prefix + name) for name in (*SCORE_FIELDS, WINDOWED_FROM)}
     step_scores = _step_scores(fields, prefix)
     trajectory_score = _share(scores["trajectory_score"], prefix + "trajectory_score")
     reward = _reward(scores["reward"], prefix + "reward")
     selected = _selection(fields, prefix)
-    added = {prefix + name for name in (*SCORE_FIELDS, *selected)}
+    added = {prefix + name for name in (*scores, *selected)}
     own = {name: value for name, value in fields.items() if name not in added}
     if "generation" in selected:  # rfprm select writes the whole row and the index of one
         own = fields_of_generation(own, selected["generation"])
@@ -100,7 +105,9 @@ def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
 
 def _selection(fields: dict[str, Any], prefix: str) -> dict[str, Any]:
     """What ``rfprm select`` said of the row; fields of those names that it did not write stay."""
-    score, rank, generation = (fields.get(prefix + name) for name in SELECTION_FIELDS)
+    score, rank, generation = (
+        fields.get(prefix + name) for name in (*SELECTION_FIELDS, GENERATION)
+    )
     found: dict[str, Any] = {}
     if _is_finite(score) and _index(rank) is not None:
         found |= {"selection_score": score, "rank": rank}
