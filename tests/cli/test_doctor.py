@@ -90,7 +90,7 @@ def test_kernels_that_do_not_load_are_broken(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> None:
-        raise BackendError("left from another version; reinstall rfprm_runtime")
+        raise BackendError("left over from another version; reinstall rfprm_runtime")
 
     monkeypatch.setattr(doctor, "built_kernels", lambda: ["generic"])
     monkeypatch.setattr(library, "load_library", refuse)

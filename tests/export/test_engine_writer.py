@@ -138,7 +138,7 @@ def test_what_cannot_be_is_refused_before_the_export(
         (checkpoint, [*new, "--flavour", "tensorrt"], "[tensorrt]"),
         (checkpoint, [*new, "--weights", "stripped"], "add its --compute-capability"),
         (checkpoint, [*new, "--engine-from", donor, "--batch", "2"], "builds nothing"),
-        (checkpoint, [*new, "--engine-from", graph], "has no engine"),
+        (checkpoint, [*new, "--engine-from", graph], "has no TensorRT engine"),
         (checkpoint, [*new, "--engine-from", checkpoint], "no artifact with an engine"),
         (checkpoint, [*new, "--profile", "2x64", "--batch-tokens", "9"], "for deriving profiles"),
         (graph, [*new, "--precision", "bf16", "--family", "qwen"], "--precision and --family: "),
