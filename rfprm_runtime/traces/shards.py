@@ -28,7 +28,7 @@ class Shard:
 class Plan:
     shards: list[Shard]
     fingerprint: dict[str, Any]
-    """What the source holds: another one if a row changes."""
+    """Identifies the content: it changes if any row changes."""
 
     @property
     def num_rows(self) -> int:
