@@ -55,7 +55,7 @@ def _alone(prm: LoadedPRM, ids: np.ndarray, markers: list[int]) -> np.ndarray:
 
 @pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 @pytest.mark.parametrize("name", BACKBONES)
-def test_packed_rows_are_those_rows_alone(name: str, device: str, tmp_path: Path) -> None:
+def test_packed_rows_give_what_each_gives_alone(name: str, device: str, tmp_path: Path) -> None:
     prm = _prm(tmp_path, name)
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, 200, size) for size in (50, 7, 31)]
@@ -68,7 +68,7 @@ def test_packed_rows_are_those_rows_alone(name: str, device: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_rows_go_on_from_pasts_of_any_length(name: str, tmp_path: Path) -> None:
+def test_rows_continue_from_pasts_of_any_length(name: str, tmp_path: Path) -> None:
     prm = _prm(tmp_path, name)
     backend = _packed(prm)
     rng = np.random.default_rng(1)
@@ -253,7 +253,7 @@ def test_a_shape_has_room_for_what_it_was_rounded_up_from() -> None:
     assert (empty.rounded_up().kept, empty.rounded_up().keys) == (0, 0)
 
 
-def test_fused_operations_are_the_plain_ones() -> None:
+def test_fused_operations_match_the_plain_ones() -> None:
     """In Triton's interpreter, which needs no GPU; benchmarks.gpu compares them on one."""
     pytest.importorskip(
         "triton", reason="Triton, which CPU builds of torch come without, is absent"
