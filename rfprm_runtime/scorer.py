@@ -90,9 +90,9 @@ class Scorer:
         (:attr:`backend_description` says which); any other name in
         :data:`rfprm_runtime.backends.table.KINDS` is used or an error is raised. ``mode``:
         ``throughput`` scores one trace on each core, ``latency`` one trace at a time on all of
-        them, ``auto`` splits traces only while there are fewer of them than cores (``onnx`` has to
-        know the mode when it is loaded, and otherwise runs a trace on one core); scores are
-        bit-identical in every mode. ``share_prefixes``: compute a prefix that traces of a batch
+        them, ``auto`` splits traces only while there are fewer of them than cores (``native``;
+        ``onnx`` needs the mode when it is loaded, and splits traces with ``latency`` only); scores
+        are bit-identical in every mode. ``share_prefixes``: compute a prefix that traces of a batch
         share only once, if the backend can continue from a past (a
         :class:`~rfprm_runtime.engine.backend.CachingBackend`). ``session_bytes``: how much open
         sessions may keep between calls; beyond it the least recently used pasts are dropped, and
