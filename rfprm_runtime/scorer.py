@@ -188,7 +188,7 @@ class Scorer:
         :class:`InvalidTrajectoryError` is raised for anything that is not a trajectory,
         :class:`TraceTooLongError` for one that is too long. With ``"return"`` the error takes the
         place of the score and the other traces are scored. ``trajectories`` may hold errors too,
-        of rows that could not be read, say; they are treated alike, so nobody has to sort them out.
+        say of rows that could not be read: they are treated alike and need no sorting out.
 
         ``show_progress_bar`` draws tokens done of tokens to do on stderr; ``on_scored`` is called
         with the number of traces just scored (``tqdm.update`` fits).

@@ -54,7 +54,7 @@ class AnswerChecker:
     """Compares answers: plain numbers exactly, everything else by math-verify in a child process
     that is killed when it takes too long. Any thread may use it.
 
-    Raises :class:`MissingExtraError` where math-verify is not installed.
+    Raises :class:`MissingExtraError` if math-verify is not installed.
     """
 
     def __init__(self, *, timeout: float = 5.0) -> None:

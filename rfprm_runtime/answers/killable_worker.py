@@ -49,7 +49,7 @@ class BoundedWorker:
         self.num_timeouts = 0
 
     def __call__(self, *arguments: Any) -> Any:
-        """The function's result; None where it raised or ran out of time."""
+        """The function's result; None if it raised or ran out of time."""
         request = json.dumps(arguments)
         with self._lock:
             stdin = self._ensure_started()

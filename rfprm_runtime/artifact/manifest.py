@@ -190,7 +190,7 @@ class Parity(_Record):
     spearman: float | None
     """Rank agreement of all scores; None if every score is the same."""
     num_groups: int = 0
-    """Questions with four trajectories or more, of which the first four compete."""
+    """Questions with four trajectories or more; the first four compete."""
     same_best_of_4: float | None = None
     """Share of those groups in which both give the highest reward to the same trajectory."""
 

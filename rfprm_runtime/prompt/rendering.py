@@ -23,7 +23,7 @@ class UserText:
 
 @dataclass(frozen=True)
 class MarkerSegment:
-    """A place where a score is read. ``step`` is the step's index, None for the trajectory."""
+    """A marker, where a score is read. ``step`` is the step's index, None for the trajectory."""
 
     marker: Marker
     step: int | None

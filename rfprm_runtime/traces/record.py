@@ -30,7 +30,7 @@ class Place(NamedTuple):
     number: int
     """From 1. Blank lines count too."""
     generation: int | None = None
-    """Which of the row's generations, from 0; None where the row holds one trace."""
+    """Which of the row's generations, from 0; None if the row holds one trace."""
 
     def __str__(self) -> str:
         return f"{self.source}, {self.in_source}"

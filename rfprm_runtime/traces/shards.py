@@ -43,7 +43,7 @@ class Block:
     records: dict[int, Record]
     """By row, from 0 in the whole source; blank lines have none."""
     table: Any = None
-    """The same rows as a ``pyarrow.Table``, where the source has types."""
+    """The same rows as a ``pyarrow.Table``, if the source has types."""
 
 
 def equal_shards(num_rows: int, shard_rows: int) -> list[Shard]:

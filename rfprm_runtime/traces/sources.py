@@ -91,9 +91,7 @@ def check_source(source: str) -> None:
         return
     path = Path(source)
     if not path.is_file():
-        raise SourceError(
-            f"there is no file {source!r}; data sets of the Hub are spelled hf://NAME"
-        )
+        raise SourceError(f"there is no file {source!r}; name data sets of the Hub as hf://NAME")
     if path.suffix not in _FILES:
         raise SourceError(f"{source!r} ends in {path.suffix!r}, expected .jsonl or .parquet")
 

@@ -109,7 +109,7 @@ def test_workers_and_selections_follow_the_row(toy: Kind, artifact: Path, tmp_pa
 
 def test_torch_says_which_options_need_packed_rows(tmp_path: Path) -> None:
     assert {"packed", "device", "dtype", "max_batch_tokens"} <= set(option_names("torch"))
-    with pytest.raises(BackendError, match="'max_batch_tokens' with packed=True only"):
+    with pytest.raises(BackendError, match="'max_batch_tokens' only with packed=True"):
         KINDS["torch"].open(  # type: ignore[misc]
             tmp_path, None, mode="auto", packed=False, max_batch_tokens=5
         )

@@ -177,7 +177,7 @@ def test_a_call_that_makes_no_sense_raises_even_if_errors_are_returned(scorer: S
         ([session, session], [STEPS, STEPS], BackendError, "given twice"),
         ([session], [], ValueError, "steps: got 0 values for 1 sessions"),
         ([session], "1", ValueError, "steps: got '1' for 1 sessions"),
-        (["session"], [STEPS], ValueError, r"session 0 \(from 0\) is 'session', expected one of"),
+        (["session"], [STEPS], ValueError, r"session 0 \(from 0\) is 'session', expected a scorer"),
     ):
         with pytest.raises(error, match=match):
             scorer.extend_sessions(sessions, steps, on_error="return")  # type: ignore[arg-type]

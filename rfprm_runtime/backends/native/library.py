@@ -96,7 +96,7 @@ def built_variants() -> list[str]:
 
 
 def available_variants() -> list[str]:
-    """Compiled variants that this processor runs, fastest first; empty where none was built."""
+    """Compiled variants that this processor runs, fastest first; empty if none was built."""
     built, found = built_variants(), cpu_features()
     return [row.name for row in VARIANTS if row.name in built and row.features <= found]
 

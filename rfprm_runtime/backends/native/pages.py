@@ -38,7 +38,7 @@ class Page:
 
 @dataclass(frozen=True)
 class NativePast:
-    """Pages with at least ``num_tokens`` positions, of which only those belong to this past."""
+    """Pages with ``num_tokens`` positions or more; only the first ``num_tokens`` are the past's."""
 
     num_tokens: int
     blocks: tuple[Page, ...]
