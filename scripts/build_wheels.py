@@ -1,10 +1,10 @@
 """Builds the wheels that people install, for every platform, on any one: ``make wheel``.
 
-For its own machine gcc compiles the kernels, where there is one: its AVX-512 VNNI code takes two thirds
-of the time of clang's (docs/log.md). For other machines zig's C compiler (the package ``ziglang``)
-does, which brings their headers and libraries along. The kernels call little of the C library, so the
-Linux wheels run on systems since 2014 either way; ``auditwheel`` confirms it. The libraries know
-nothing of Python, so one wheel serves all its versions. Windows gets a wheel without kernels.
+For its own machine gcc compiles the kernels, where there is one: its AVX-512 VNNI code takes two
+thirds of the time of clang's (docs/log.md). For other machines zig's C compiler (the package
+``ziglang``) does, which brings their headers and libraries along. The kernels call little of the C
+library, so the Linux wheels run on systems since 2014 either way; ``auditwheel`` confirms it. The
+libraries know nothing of Python, so one wheel serves all its versions. Windows gets no kernels.
 """
 
 from __future__ import annotations
