@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import typer
 
-from rfprm_runtime import RfprmError, cli
+from rfprm_runtime import RfprmError
+from rfprm_runtime.cli import main as cli
 from rfprm_runtime.cli.score_file import score_file
 from rfprm_runtime.cli.terminal import read_backend_options
 from tiny_models import fake_scorer

@@ -18,7 +18,7 @@ from rfprm_runtime.backends.native import cpu, library
 from rfprm_runtime.backends.native.variants import VARIANTS, compile_flags, variants_for
 
 ROOT = Path(__file__).resolve().parents[2]
-NATIVE = ROOT / "rfprm_runtime" / "native"
+NATIVE = ROOT / "rfprm_runtime" / "backends" / "native"
 COMPILER = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 
