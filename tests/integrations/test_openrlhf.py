@@ -88,7 +88,7 @@ def test_missing_labels_are_an_error_that_is_logged(
     [
         ({"outcome": "no"}, "outcome is 'no', expected True or False"),
         ({"unscorable": None}, "unscorable is None, expected a finite number"),
-        ({"bta": 0.5}, r"no setting 'bta'; expected some of \['outcome', 'unscorable', 'beta'"),
+        ({"bta": 0.5}, r"unknown setting 'bta', expected some of \['outcome', 'unscorable', "),
     ],
 )
 def test_settings_that_cannot_be_are_refused_at_once(

@@ -154,7 +154,7 @@ def test_wrong_settings_are_refused_at_once(artifact: str) -> None:
         ({"outcome": 3}, "outcome is 3, expected the name of a column"),
         ({"question": 3}, "question is 3, expected the name of a column"),
         ({"asynchronous": "no"}, "asynchronous is 'no', expected True or False"),
-        ({"bta": 0.5}, r"no setting 'bta'; expected some of \['outcome', .*'beta', 'process'"),
+        ({"bta": 0.5}, r"unknown setting 'bta', expected some of \['outcome', .*'beta', 'process'"),
         ({"process": "avg"}, r"process is 'avg', expected one of \('reward'"),
         ({"split": "line"}, "split is 'line', expected one of"),
         ({"overflow": "cut"}, "overflow is 'cut', expected one of"),

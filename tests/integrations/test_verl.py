@@ -96,7 +96,7 @@ def test_what_cannot_be_scored_has_the_same_keys(
         ({"solution_str": None}, "solution_str is None, expected the text of a completion"),
         ({"outcome": "no"}, "outcome is 'no', expected True or False"),
         ({"unscorable": float("nan")}, "unscorable is nan, expected a finite number"),
-        ({"bta": 0.5}, r"no setting 'bta'; expected some of \['artifact', 'question_key', "),
+        ({"bta": 0.5}, r"unknown setting 'bta', expected some of \['artifact', 'question_key', "),
     ],
 )
 def test_missing_settings_stop_the_run(
