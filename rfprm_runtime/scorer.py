@@ -97,7 +97,7 @@ class Scorer:
         what open sessions may keep between calls; what the least recently used ones had is dropped
         beyond it and computed again when they go on. ``check_integrity=False`` skips the sha256 of
         the files. ``backend_options`` go to the backend, ``num_threads=2`` for example; its class
-        says what they mean, and :func:`rfprm_runtime.backends.option_names` which there are.
+        says what they mean, and :func:`rfprm_runtime.backends.table.option_names` which there are.
 
         Raises :class:`~rfprm_runtime.errors.ArtifactError` (or one of its kinds) where the folder
         is missing, incomplete, modified or made for another version,

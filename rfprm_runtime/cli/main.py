@@ -151,7 +151,7 @@ def doctor(
 
     The exit status is 1 where something that is installed is broken.
     """
-    from rfprm_runtime import doctor as examination
+    from rfprm_runtime.cli import doctor as examination
     from rfprm_runtime.cli.printing import print_findings
 
     findings = examination.examine(artifacts or (), check_digests=check_digests)

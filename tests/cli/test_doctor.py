@@ -12,8 +12,10 @@ import pytest
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
-from rfprm_runtime import BackendError, __version__, cli, doctor
+from rfprm_runtime import BackendError, __version__
 from rfprm_runtime.backends.native import library
+from rfprm_runtime.cli import doctor
+from rfprm_runtime.cli import main as cli
 from rfprm_runtime.cli.doctor import Finding, as_json, examine, is_healthy, requirements_of
 
 LINES = [

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from rfprm_runtime import ArtifactError, ManifestError, migrations
+from rfprm_runtime import ArtifactError, ManifestError
+from rfprm_runtime.artifact import migrations
 from rfprm_runtime.artifact.manifest import parse_manifest, read_manifest
 from rfprm_runtime.artifact.migrations import FORMAT_VERSION
 from tiny_models import byte_tokenizer, tiny_manifest

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from rfprm_training.verifier.equations import find_equations
 
 from rfprm_runtime.answers.compare import final_answer
 from rfprm_runtime.answers.spelled_numbers import NUMBER, SIGNED_NUMBER, to_fraction
 from rfprm_training.arithmetic import evaluate
+from rfprm_training.labelling.verifier.equations import find_equations
 
 
 @pytest.mark.parametrize(

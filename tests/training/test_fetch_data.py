@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rfprm_training import DataError, TrainingError, fetch_data
-from rfprm_training.config import read_config
 from rfprm_training.gsm8k import read_rows
+from rfprm_training.learning.config import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [{"question": f"{index} é?", "answer": "#### 1"} for index in range(5)]
