@@ -1,4 +1,4 @@
-"""Questions out of prompts, traces out of completions."""
+"""Questions from prompts, traces from completions."""
 
 from __future__ import annotations
 
