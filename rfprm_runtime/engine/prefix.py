@@ -78,5 +78,6 @@ def plan_prefixes(
 
 def _num_common(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
     length = min(len(a), len(b))
-    different = np.flatnonzero(a[:length] != b[:length])
-    return int(different[0]) if len(different) else length
+    different = a[:length] != b[:length]
+    first = int(different.argmax()) if length else 0  # stops at the first
+    return first if length and different[first] else length

@@ -117,11 +117,15 @@ class Schedule:
 
     def _finish(self, task: _Task, extended: Extended) -> None:
         node = task.node
-        for row in node.rows:
-            own = self._markers(row, node)
-            self._logits[row].append(extended.logits[np.searchsorted(task.markers, own)])
+        if len(node.rows) == 1:  # most nodes: all markers are the row's own
+            self._logits[node.rows[0]].append(extended.logits)
+        else:
+            for row in node.rows:
+                own = self._markers(row, node)
+                self._logits[row].append(extended.logits[np.searchsorted(task.markers, own)])
         for row in node.ending:
-            logits = np.concatenate(self._logits[row])
+            parts = self._logits[row]
+            logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
             past = extended.past if self._items[row].keep else None
             self._done[row] = Extended(logits, past)
             self._on_done(row)
@@ -129,13 +133,17 @@ class Schedule:
             self._add(child, extended.past, depth=1 - task.urgency[0])
 
     def _add(self, node: PrefixNode, past: Past | None, *, depth: int) -> None:
-        markers = np.unique(np.concatenate([self._markers(row, node) for row in node.rows]))
+        every = [self._markers(row, node) for row in node.rows]
+        markers = every[0] if len(every) == 1 else np.unique(np.concatenate(every))
         longest = max(len(self._items[row].token_ids) for row in node.rows) - node.begin
         urgency = (-depth, -longest, node.rows[0])
         self._waiting += node.num_tokens
         heapq.heappush(self._ready, _Task(urgency, node, past, markers))
 
     def _markers(self, row: int, node: PrefixNode) -> NDArray[np.int64]:
-        markers = self._items[row].marker_positions
-        low, high = np.searchsorted(markers, [node.begin, node.end])
+        item = self._items[row]
+        markers = item.marker_positions
+        if node.num_tokens == len(item.token_ids):  # the whole row
+            return markers
+        low, high = markers.searchsorted((node.begin, node.end))
         return markers[low:high]
