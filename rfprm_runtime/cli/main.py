@@ -138,7 +138,7 @@ def info(
 @app.command()
 def doctor(
     artifacts: Annotated[
-        list[Path] | None, typer.Argument(help="More artifact folders to check.")
+        list[Path] | None, typer.Argument(help="Artifact folders to check besides the usual ones.")
     ] = None,
     check_digests: Annotated[
         bool, typer.Option("--check", help="Compare the sha256 of every artifact file.")
