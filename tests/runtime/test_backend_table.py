@@ -17,7 +17,7 @@ from rfprm_runtime.artifact.manifest import read_manifest
 from rfprm_runtime.backends.table import KINDS, Kind, backend_names, choose_backend, option_names
 from rfprm_runtime.cli.options import backend_help
 from rfprm_runtime.selection import RayWorkers, Scoring, Selection, select_traces
-from rfprm_runtime.selection.ray_engine import scoring_for_workers
+from rfprm_runtime.selection.ray_workers import scoring_for_workers
 
 
 @pytest.fixture
