@@ -10,9 +10,8 @@ from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import checkpoint_digest
 from rfprm_export.options import Precision
 from rfprm_runtime.artifact.integrity import check_files
-from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest
+from rfprm_runtime.artifact.manifest import MANIFEST_NAME, NATIVE_NAME, read_manifest
 from rfprm_runtime.backends.native.library import available_variants
-from rfprm_runtime.backends.table import NATIVE_NAME
 from rfprm_runtime.errors import ArtifactError
 
 SHIPPED_NAME = "smollm2-135m-gsm8k"

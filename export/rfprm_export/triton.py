@@ -16,8 +16,14 @@ import onnx
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import check_output
 from rfprm_runtime.artifact.integrity import check_files
-from rfprm_runtime.artifact.manifest import MANIFEST_NAME, EngineRecord, Manifest, read_manifest
-from rfprm_runtime.backends.table import ONNX_NAME, PLAN_NAME
+from rfprm_runtime.artifact.manifest import (
+    MANIFEST_NAME,
+    ONNX_NAME,
+    PLAN_NAME,
+    EngineRecord,
+    Manifest,
+    read_manifest,
+)
 from rfprm_runtime.ground.whole_files import replacing_folder
 from rfprm_runtime.prompt.encoding import TOKENIZER_NAME
 

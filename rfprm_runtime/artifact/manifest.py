@@ -18,6 +18,10 @@ from rfprm_runtime.ground.validated import Validated, one_line
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "w8a16", "int16", "int8"]
 GPU_PRECISIONS = ("fp16", "bf16", "fp8", "w8a16")
 MANIFEST_NAME = "prm.json"
+# Model files that more than their own backend has to do with.
+ONNX_NAME = "model.onnx"
+NATIVE_NAME = "model.native.safetensors"
+PLAN_NAME = "model.plan"
 
 
 class _Record(Validated):

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.artifact.manifest import NATIVE_NAME, ONNX_NAME, PLAN_NAME, Manifest
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.errors import ArtifactError, BackendError, RfprmError
@@ -68,7 +68,7 @@ def _open_torch(
 ) -> Backend:
     from rfprm_runtime.backends.torch import TorchBackend, find_device
 
-    path = folder / SAFETENSORS_NAME
+    path = folder / model_file("torch")
     if packed is None:  # on a CPU one row at a time, so that its bits depend on no other
         packed = find_device(options.get("device")).type == "cuda"
     check_flag("packed", packed)
@@ -106,7 +106,7 @@ def _check_native(manifest: Manifest, device: Any) -> None:
 KINDS: dict[str, Kind] = {
     "tensorrt": Kind(
         "rfprm_runtime.backends.tensorrt.backend:TensorRTBackend",
-        "model.plan",
+        PLAN_NAME,
         way_out="build one with python export/to_trt.py",
         alone="build the TensorRT engine with --keep-graph, and the graph stays beside it for "
         "machines like this one",
@@ -116,7 +116,7 @@ KINDS: dict[str, Kind] = {
     ),
     "native": Kind(
         "rfprm_runtime.backends.native.backend:NativeBackend",
-        "model.native.safetensors",
+        NATIVE_NAME,
         way_out="export it with --precision int16",
         check=_check_native,
         cores_option="num_threads",
@@ -124,7 +124,7 @@ KINDS: dict[str, Kind] = {
     ),
     "onnx": Kind(
         "rfprm_runtime.backends.onnx:OnnxBackend",
-        "model.onnx",
+        ONNX_NAME,
         open=_open_onnx,
         way_out="export it with --format onnx, or build the TensorRT engine with --keep-graph",
         gpu_options={"provider": "cuda"},
@@ -148,12 +148,6 @@ def model_file(name: str) -> str:
     file = KINDS[name].file
     assert file is not None, f"backend {name!r} needs no model"
     return file
-
-
-ONNX_NAME = model_file("onnx")
-SAFETENSORS_NAME = model_file("torch")
-NATIVE_NAME = model_file("native")
-PLAN_NAME = model_file("tensorrt")
 
 
 def backend_names() -> list[str]:

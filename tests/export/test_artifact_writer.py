@@ -16,9 +16,8 @@ from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.panels import linear_names
 from rfprm_export.verify import rank_correlation
 from rfprm_runtime import Scorer
-from rfprm_runtime.artifact.manifest import Parity, read_manifest
+from rfprm_runtime.artifact.manifest import NATIVE_NAME, Parity, read_manifest
 from rfprm_runtime.backends.native.model_file import map_safetensors
-from rfprm_runtime.backends.table import NATIVE_NAME
 from tiny_models import save_published_prm
 
 

@@ -21,8 +21,14 @@ from rfprm_export.engines.plan_contents import PlanContents, read_plan
 from rfprm_export.options import Precision
 from rfprm_export.verify import Reference, check_parity, measure_parity
 from rfprm_runtime.artifact.integrity import check_files, describe_file
-from rfprm_runtime.artifact.manifest import MANIFEST_NAME, EngineRecord, Manifest, read_manifest
-from rfprm_runtime.backends.table import ONNX_NAME, PLAN_NAME
+from rfprm_runtime.artifact.manifest import (
+    MANIFEST_NAME,
+    ONNX_NAME,
+    PLAN_NAME,
+    EngineRecord,
+    Manifest,
+    read_manifest,
+)
 from rfprm_runtime.backends.tensorrt.backend import check_usable
 from rfprm_runtime.errors import ArtifactError, RfprmError
 from rfprm_runtime.ground.whole_files import replacing_folder

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.artifact.manifest import EngineProfile, EngineRecord, Manifest
-from rfprm_runtime.backends.table import ONNX_NAME
+from rfprm_runtime.artifact.manifest import ONNX_NAME, EngineProfile, EngineRecord, Manifest
 from rfprm_runtime.backends.tensorrt.cuda import Cuda, CudaError
 from rfprm_runtime.backends.tensorrt.packages import EXTRAS, load_flavour, make_logger
 from rfprm_runtime.engine.rows import BackendLimits, TokenBatch, split_batch
