@@ -195,7 +195,7 @@ def test_arguments_that_make_no_sense_are_named(reranker: Reranker) -> None:
         reranker.rank(QUESTION, CANDIDATES, top_k=1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"question 0 \(from 0\) is None, expected a string"):
         reranker.rank(None, CANDIDATES)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"for question 0 \(from 0\) are None, expected"):
+    with pytest.raises(ValueError, match=r"candidates for question 0 \(from 0\) are None"):
         reranker.rank(QUESTION, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="method is 'best'"):
         reranker.rank(QUESTION, CANDIDATES, method="best")  # type: ignore[arg-type]
