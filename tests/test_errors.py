@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rfprm_training.config import DataConfig, OptimizerConfig
 
 from rfprm_runtime import InvalidArgumentError, ManifestError, RfprmError, Trajectory, split_steps
 from rfprm_runtime.artifact.manifest import Backbone, Manifest
@@ -22,6 +21,7 @@ from rfprm_runtime.search import Budget
 from rfprm_runtime.selection.rule import Selection
 from rfprm_runtime.selection.settings import OutputOptions, RayWorkers, Scoring
 from rfprm_training import ConfigError, DataError
+from rfprm_training.learning.config import DataConfig, OptimizerConfig
 from rfprm_training.rewarded import RewardedTrajectory
 
 ROOT = Path(__file__).resolve().parent.parent
