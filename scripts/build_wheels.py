@@ -1,9 +1,9 @@
-"""Builds the wheels that people install, for every platform, on any one: ``make wheel``.
+"""Builds the wheels for every platform, on any of them: ``make wheel``.
 
-The kernels are compiled by zig's C compiler (the package ``ziglang``), which brings the headers and
-libraries of every target along; on Linux it links against an old glibc, so that the wheel runs on
-systems since 2014. The libraries know nothing of Python, so one wheel serves all its versions.
-``auditwheel`` confirms the tag of the Linux ones. Windows gets a wheel without kernels.
+zig's C compiler (the package ``ziglang``) compiles the kernels; it comes with the headers and
+libraries of every target. For Linux it links against an old glibc, so that the wheel runs on
+systems since 2014. The libraries do not depend on Python, so one wheel serves all its versions.
+``auditwheel`` confirms the tags of the Linux wheels. Windows gets a wheel without kernels.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(
     0, str(ROOT / "rfprm_runtime" / "backends" / "native")
-)  # the table alone needs no numpy
+)  # imports the table without the package, which needs numpy
 
 from variants import variants_for  # noqa: E402
 
 
 class Target(NamedTuple):
     machine: str
-    """What the kernels are for, as ``platform.machine`` calls it; ``none`` for no kernels."""
+    """The machine of the kernels, as ``platform.machine`` names it; ``none`` for no kernels."""
     zig: str
     platform: str
     """The platform tag of the wheel."""
@@ -61,7 +61,7 @@ def build(target: Target, folder: Path) -> Path:
 
 
 def check_kernels(wheel: Path, target: Target) -> None:
-    """Stops where a variant is missing: the build itself goes on without it."""
+    """Exit if a variant is missing; the build itself continues without it."""
     expected = set()
     if target.machine != "none":
         expected = {f"kernels-{variant.name}.so" for variant in variants_for(target.machine)}
@@ -74,7 +74,7 @@ def check_kernels(wheel: Path, target: Target) -> None:
 
 
 def audit(wheel: Path, platform: str) -> None:
-    """Stops where auditwheel finds that the libraries need more than the tag promises."""
+    """Exit if auditwheel finds that the libraries need more than the tag promises."""
     report = subprocess.run(
         [sys.executable, "-m", "auditwheel", "show", str(wheel)],
         check=True,
@@ -96,7 +96,9 @@ def _version(match: re.Match[str]) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the wheels and the source distribution.")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}")
+    parser.add_argument(
+        "targets", nargs="*", metavar="TARGET", help=f"some of {', '.join(TARGETS)}; all by default"
+    )
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "dist")
     options = parser.parse_args()
     unknown = set(options.targets) - set(TARGETS)
