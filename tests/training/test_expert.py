@@ -311,7 +311,7 @@ def test_the_cache_outlives_the_process_and_other_files_are_refused(tmp_path: Pa
     assert len(other) == 1
     other.close()
     cache.close()
-    (tmp_path / "text").write_text("this is no database, by far not one" * 100)
+    (tmp_path / "text").write_text("this is not a database at all" * 100)
     with pytest.raises(TrainingError, match="is not an answer cache"):
         AnswerCache(tmp_path / "text")
 

@@ -29,10 +29,10 @@ class _Template(BaseModel):
     @field_validator("template")
     @classmethod
     def _says_something(cls, template: list[str]) -> list[str]:
-        said = [step.strip() for step in template if step.strip()]
-        if not said:
+        instructions = [step.strip() for step in template if step.strip()]
+        if not instructions:
             raise UnusableAnswerError("the template has no instruction")
-        return said
+        return instructions
 
 
 def outcome_reward(trajectory: Trajectory, checker: AnswerChecker) -> TrajectoryReward:
@@ -43,12 +43,12 @@ def outcome_reward(trajectory: Trajectory, checker: AnswerChecker) -> Trajectory
     target = trajectory.metadata.get("answer")
     if not isinstance(target, str):
         return TrajectoryReward(math.nan, "it has neither an outcome nor a reference answer")
-    said = final_answer("\n".join(trajectory.response or trajectory.steps[-1:]))
-    if said is None:
+    answer = final_answer("\n".join(trajectory.response or trajectory.steps[-1:]))
+    if answer is None:
         return TrajectoryReward(0.0, "the trace ends without an answer")
-    agrees = checker.agree(said, target)
+    agrees = checker.agree(answer, target)
     if agrees is None:
-        return TrajectoryReward(math.nan, f"{said!r} could not be compared with {target!r}")
+        return TrajectoryReward(math.nan, f"{answer!r} could not be compared with {target!r}")
     return TrajectoryReward(float(agrees))
 
 

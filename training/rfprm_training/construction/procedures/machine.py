@@ -71,17 +71,17 @@ def _carry_out(
     problem: Problem, slip_at: int | None, *, stop_there: bool = False
 ) -> tuple[str, ...] | None:
     """The steps with a slip at ``slip_at``; None if it, or a step after it, is impossible."""
-    state, said = problem.start, []
+    state, steps = problem.start, []
     for index, step in enumerate(problem.steps):
         right = step(state)
         move = problem.slips[index](state) if index == slip_at else right
         if move is None or (index == slip_at and right is not None and move[1] == right[1]):
             return None
         state, text = move
-        said.append(text)
+        steps.append(text)
         if stop_there and index == slip_at:
-            return tuple(said)
-    return (*said, problem.answer(state))
+            return tuple(steps)
+    return (*steps, problem.answer(state))
 
 
 def _example(

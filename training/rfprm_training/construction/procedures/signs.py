@@ -104,14 +104,14 @@ def brackets(rng: random.Random) -> Problem:
     if not stack:
         sequence.append("[")
 
-    def said(number: int, sign: str, state: State) -> str:
+    def described(number: int, sign: str, state: State) -> str:
         return f"{number}: {sign} ; stack: {' '.join(state) or 'empty'}"
 
     def moved(state: State, sign: str) -> State:
         return (*state, sign) if sign in _CLOSING else state[:-1]
 
     def step(number: int, sign: str) -> Callable[[State], Move]:
-        return lambda state: ((after := moved(state, sign)), said(number, sign, after))
+        return lambda state: ((after := moved(state, sign)), described(number, sign, after))
 
     def slip(number: int, sign: str) -> Callable[[State], Move]:
         kind, other = rng.randrange(3), rng.choice(sorted(_CLOSING))
@@ -123,7 +123,7 @@ def brackets(rng: random.Random) -> Problem:
                 after = (*moved(state, sign)[:-1], other)
             else:
                 after = moved(moved(state, sign), sign)
-            return after, said(number, sign, after)
+            return after, described(number, sign, after)
 
         return move
 

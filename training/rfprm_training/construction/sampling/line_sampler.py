@@ -95,18 +95,18 @@ class LineSampler:
         past.batch_repeat_interleave(count)
         mask, logits = mask.repeat_interleave(count, 0), logits.repeat_interleave(count, 0)
         found: list[list[int]] = [[] for _ in range(len(mask))]
-        going = list(range(len(mask)))
+        unfinished = list(range(len(mask)))
         for _ in range(max_tokens):
             chances = torch.softmax(logits.float().cpu() / temperature, dim=-1)
             drawn = torch.multinomial(chances, 1, generator=generator)
-            for row, token in zip(going, drawn.flatten().tolist(), strict=True):
+            for row, token in zip(unfinished, drawn.flatten().tolist(), strict=True):
                 found[row].append(token)
-            kept = [i for i, row in enumerate(going) if not self._ends_line(found[row][-1])]
+            kept = [i for i, row in enumerate(unfinished) if not self._ends_line(found[row][-1])]
             if not kept:
                 break
-            if len(kept) < len(going):  # finished lines cost nothing more
+            if len(kept) < len(unfinished):  # finished lines cost nothing more
                 index = torch.tensor(kept, device=self._device)
-                going = [going[i] for i in kept]
+                unfinished = [unfinished[i] for i in kept]
                 drawn, mask = drawn[kept], mask[index]
                 past.batch_select_indices(index)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)

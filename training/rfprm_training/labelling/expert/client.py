@@ -206,8 +206,8 @@ class ExpertClient:
 def parse_form(text: str, form: type[Form]) -> Form:
     """The JSON object in ``text`` as ``form``. Raises :class:`UnusableAnswerError`."""
     # Thinking models think first, and many servers ignore response_format.
-    said = text.rpartition("</think>")[2]
-    match = _JSON_OBJECT.search(said)
+    answer = text.rpartition("</think>")[2]
+    match = _JSON_OBJECT.search(answer)
     if match is None:
         raise UnusableAnswerError("there is no JSON object in it")
     try:
