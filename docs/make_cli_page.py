@@ -16,7 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "export"), str(ROOT / "training")]
 import typer  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from rfprm_runtime.cli.main import main as cli  # noqa: E402
+from rfprm_runtime.cli import main as cli  # noqa: E402
 from rfprm_runtime.ground.whole_files import write_whole  # noqa: E402
 
 if sys.version_info >= (3, 11):

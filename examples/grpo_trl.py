@@ -1,11 +1,11 @@
 """GRPO on a CPU: TRL trains SmolLM2-135M-Instruct with the shipped PRM's process reward (Eq. 12).
 
     make demo                                    # writes the artifact
-    python examples/grpo_trl.py --steps 24       # some ten minutes on two cores
+    python examples/grpo_trl.py --steps 24       # about ten minutes on two cores
     python examples/grpo_trl.py --tiny           # a random policy, two steps, seconds
 
-Saves the reward curve (reward.png, run.json) and checks afterwards, from the completions that TRL
-logged, that the rewards are those of the scorer and TRL's advantages are Eq. 12.
+Saves the reward curve (reward.png, run.json). Then checks on the completions TRL logged that the
+rewards are those of the scorer and that TRL's advantages are Eq. 12.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from rfprm_training.construction.sampling.line_sampler import language_model
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "models" / "smollm2-135m-gsm8k"
 REWARD = "process_reward_function"
-# A model of this size does not follow instructions about the form, but imitates it.
+# A model of this size does not follow instructions about the format, but it imitates an example.
 SHOWN = [
     {
         "role": "user",
@@ -90,18 +90,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--artifact", type=Path, default=ROOT / "artifacts" / "smollm2-135m-gsm8k")
-    add("--backend", default="auto", help="of the scorer")
-    add("-o", "--output", type=Path, default=ROOT / "runs" / "grpo")
-    add("--steps", type=int, default=24)
-    add("--prompts", type=int, default=2, help="questions a step")
-    add("--generations", type=int, default=4, help="completions a question")
-    add("--max-tokens", type=int, default=64, help="of a completion")
-    add("--temperature", type=float, default=0.7)
-    add("--learning-rate", type=float, default=1e-4)
+    artifact, output = ROOT / "artifacts" / "smollm2-135m-gsm8k", ROOT / "runs" / "grpo"
+    add("--artifact", type=Path, default=artifact, help="the PRM's artifact folder")
+    add("--backend", default="auto", help="backend of the scorer")
+    add("-o", "--output", type=Path, default=output, help="folder to write")
+    add("--steps", type=int, default=24, help="training steps")
+    add("--prompts", type=int, default=2, help="questions per step")
+    add("--generations", type=int, default=4, help="completions per question")
+    add("--max-tokens", type=int, default=64, help="limit of a completion")
+    add("--temperature", type=float, default=0.7, help="of sampling")
+    add("--learning-rate", type=float, default=1e-4, help="of AdamW")
     add("--beta", type=float, default=DEFAULT_BETA, help="weight of the process reward (Eq. 12)")
-    add("--seed", type=int, default=0)
-    add("--tiny", action="store_true", help="a small random policy, two steps")
+    add("--seed", type=int, default=0, help="random seed")
+    add("--tiny", action="store_true", help="train a small random policy for two steps")
     options = parser.parse_args(arguments)
     if options.tiny:
         options.steps, options.max_tokens = 2, 12
@@ -182,9 +183,9 @@ def _tokenizer(base: BaseModel) -> PreTrainedTokenizerFast:
 
 
 def _curve(log_history: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """What TRL logged at every step, and what share of the time scoring took.
+    """What TRL logged at every step, and the share of the time spent scoring.
 
-    Questions differ more than steps do, so rewards are compared between passes over all of them.
+    Questions differ more than steps do, so rewards are compared between passes over all questions.
     """
     names = {
         "reward": "reward",
@@ -206,7 +207,7 @@ def _curve(log_history: list[dict[str, Any]], options: argparse.Namespace) -> di
 
 
 def _check(options: argparse.Namespace) -> dict[str, Any]:
-    """Rewards and advantages again, from the logged completions, without the adapter or TRL."""
+    """Compute rewards and advantages again from the logged completions, without adapter or TRL."""
     paths = sorted((options.output / "completions").glob("*.parquet"))[: options.steps]
     rewards, advantages = [], []
     unscorable = 0
@@ -247,7 +248,7 @@ def _score(scorer: Scorer, question: str, text: str) -> float | None:
 
 
 def _difference(logged: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    """Absolute; 0 where neither has a number, infinite where only one has."""
+    """Absolute differences; 0 where neither has a number, infinite where only one does."""
     both = np.isnan(logged) & np.isnan(ours)
     return np.where(both, 0.0, np.nan_to_num(np.abs(logged - ours), nan=np.inf))
 
@@ -288,7 +289,7 @@ def _plot(run: dict[str, Any], path: Path) -> None:
         axes.plot(range(1, len(values) + 1), values, marker=".", label=label)
     size = len(PROBLEMS) // run["circumstances"]["options"]["prompts"]
     for index, mean in enumerate(run["reward_by_pass"]):
-        label = None if index else "reward, mean of a pass over the questions"
+        label = None if index else "mean reward of a pass over the questions"
         edges = index * size + 0.5, min((index + 1) * size, len(values)) + 0.5
         axes.hlines(mean, *edges, colors="black", linestyles="dashed", label=label)
     axes.set(xlabel="training step", ylabel="mean over the step's completions")
@@ -310,7 +311,7 @@ def _tell(run: dict[str, Any], output: Path) -> None:
         f"→ {output / 'run.json'}, {output / 'reward.png'}"
     )
     if run["max_reward_difference"] > 1e-5 or run["max_advantage_difference"] > 1e-2:
-        raise SystemExit("the logged rewards or advantages are not those of the scorer")
+        raise SystemExit("the logged rewards or advantages differ from those of the scorer")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Scores of process reward models, in your own process.
+"""Scores reasoning traces with process reward models, in your own process.
 
-Importing this package is cheap: the tokenizer, the model and the inference engine load with
-:meth:`Scorer.load`.
+Importing this package is cheap: :meth:`Scorer.load` loads the tokenizer, the model and the backend.
 """
 
 from __future__ import annotations

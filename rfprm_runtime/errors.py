@@ -1,8 +1,8 @@
-"""What can go wrong, by name.
+"""Every error this library raises on purpose.
 
-Every message says what came, what was expected and what to do about it.
-All of them derive from :class:`RfprmError`, so one ``except`` catches the library and nothing else.
-A class whose errors callers used to know as ``ValueError`` is one too.
+Each message says what came, what was expected and what to do about it.
+All classes derive from :class:`RfprmError`, so one ``except`` catches this library's errors and
+nothing else. Errors that used to be ``ValueError`` still are.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ class RfprmError(Exception):
     """Base of every error this library raises on purpose."""
 
     def at(self, place: str) -> RfprmError:
-        """A copy whose message begins with ``place``: which of several items it is about."""
+        """A copy whose message begins with ``place``, to say which of several items failed."""
         placed = copy.copy(self)
         placed.args = (f"{place}: {self}", *self.args[1:])
         return placed
 
 
 class InvalidArgumentError(RfprmError, ValueError):
-    """An argument or a setting has a value, or a type, that cannot be used."""
+    """An argument or setting has a value or type that cannot be used."""
 
 
 class InvalidOperationError(RfprmError, RuntimeError):
@@ -50,18 +50,18 @@ class TraceTooLongError(RfprmError, ValueError):
         engine_of: int | None = None,
         place: str = "",
     ) -> None:
-        """``windowed``: windows were tried, and ``num_tokens`` is what one of them would need.
-        ``engine_of``: the positions of the model, where the profiles of its engine are what ends at
-        ``max_positions``. ``place``: which one of several trajectories it is."""
+        """``windowed``: windows were tried, and one of them would need ``num_tokens``.
+        ``engine_of``: the model's positions, if ``max_positions`` is the limit of its TensorRT
+        engine. ``place``: which of several trajectories is too long."""
         self.num_tokens, self.max_positions, self.windowed = num_tokens, max_positions, windowed
         self.engine_of, self.place = engine_of, place
         limit, more = f"the model has {max_positions} positions", "use a model with more positions"
         if engine_of is not None:
-            limit = f"the longest profile of the engine takes {max_positions}"
-            more = f"build the engine with a longer --profile (the model has {engine_of} positions)"
+            limit = f"the TensorRT engine's longest profile takes {max_positions}"
+            more = f"build it with a longer --profile (the model has {engine_of} positions)"
         message = (
             f"the question with a single step, or with the response, encodes to {num_tokens} "
-            f"tokens, but {limit}; split that step or shorten it, or {more}"
+            f"tokens, but {limit}; split or shorten that step, or {more}"
             if windowed
             else f"the trajectory encodes to {num_tokens} tokens, but {limit}; pass "
             "overflow='window' (--overflow window) to score its later steps with a shortened past, "
@@ -70,7 +70,7 @@ class TraceTooLongError(RfprmError, ValueError):
         super().__init__(f"{place}: {message}" if place else message)
 
     def at(self, place: str) -> TraceTooLongError:
-        """The same, with its ``place`` in the message."""
+        """The same error with ``place`` in its message."""
         return self._maker(place)()
 
     def _maker(self, place: str) -> Callable[[], TraceTooLongError]:
@@ -84,16 +84,16 @@ class TraceTooLongError(RfprmError, ValueError):
         )
 
     def __reduce__(self) -> tuple[Callable[[], TraceTooLongError], tuple[()]]:
-        # The default rebuilds from the message alone, which this constructor does not take.
+        # By default pickle passes the message alone, which this constructor does not take.
         return self._maker(self.place), ()
 
 
 UNSCORABLE = (InvalidTrajectoryError, TraceTooLongError)
-"""What is wrong with one trajectory, and not with settings, files or the machine."""
+"""Errors about one trajectory, not about settings, files or the machine."""
 
 
 class ArtifactError(RfprmError):
-    """The artifact folder is missing, incomplete, truncated or was modified."""
+    """The artifact folder is missing, incomplete, truncated or modified."""
 
 
 class ManifestError(ArtifactError, ValueError):
@@ -109,7 +109,7 @@ class BackendError(RfprmError):
 
 
 class SourceError(RfprmError):
-    """A file or data set of traces that is not there, or that is no such file."""
+    """A file or data set of traces is missing or cannot be read."""
 
 
 class MissingExtraError(RfprmError, ImportError):
@@ -129,15 +129,15 @@ class MissingExtraError(RfprmError, ImportError):
 def around_errors(
     items: Sequence[Item | RfprmError], call: Callable[[list[Item]], Iterable[Result]]
 ) -> list[Result | RfprmError]:
-    """Call ``call`` with the ``items`` that are not errors; its results, one for each of them, and
-    the errors, all in their places. ``call`` is not called without items."""
+    """Pass the ``items`` that are not errors to ``call``; returns its results, one for each, with
+    the errors in their places. ``call`` is not called if every item is an error."""
     good = [item for item in items if not isinstance(item, RfprmError)]
     results = iter(call(good) if good else ())
     return [item if isinstance(item, RfprmError) else next(results) for item in items]
 
 
 def raise_first(items: Iterable[Any], noun: str) -> None:
-    """Raise the first of ``items`` that is an error, with its place: ``noun`` and number."""
+    """Raise the first error among ``items``; its message begins with ``noun`` and its number."""
     for index, item in enumerate(items):
         if isinstance(item, RfprmError):
             raise item.at(f"{noun} {index} (from 0)")

@@ -1,6 +1,6 @@
-"""Scores as a notebook shows them: small pieces of HTML with inline styles, no scripts.
+"""Scores as a notebook shows them: small pieces of HTML with inline styles and no scripts.
 
-Steps are numbered from 0, as ``step_scores`` is.
+Steps are numbered from 0, like ``step_scores``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 MAX_CELLS = 200
-"""More cells than this are too thin to be seen; then a cell stands for several steps."""
+"""More cells than this would be too thin to see; beyond it a cell stands for several steps."""
 _NO_FORMULAS = "tex2jax_ignore mathjax_ignore"
-"""Notebooks make a formula of what stands between two dollar signs, sums of money included."""
+"""Notebooks render anything between two dollar signs as a formula, amounts of money included."""
 _TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;text-align:start"
 
 
@@ -36,10 +36,10 @@ class ShownTrace:
 
 
 def show(trajectory: Trajectory, score: TrajectoryScore) -> ShownTrace:
-    """The steps of a trace tinted by their scores, in a notebook.
+    """Show the steps of a trace in a notebook, tinted by their scores.
 
-    Raises ``ValueError`` where ``score`` is of another trace, with another number of steps, and for
-    what is no trajectory or no score.
+    Raises ``ValueError`` if ``score`` has another number of steps, and for arguments that are not
+    a trajectory and a score.
     """
     check_has("trajectory", trajectory, "steps", "a Trajectory: show(trajectory, score)")
     check_has("score", score, "step_scores", "a TrajectoryScore: show(trajectory, score)")
@@ -53,7 +53,7 @@ def show(trajectory: Trajectory, score: TrajectoryScore) -> ShownTrace:
 
 
 def score_html(score: TrajectoryScore, *, width: str = "44em") -> str:
-    """A strip with a cell for each step, and what it comes to. Knows no text of the trace."""
+    """A strip with a cell for each step, and a summary. Knows none of the trace's text."""
     cells = "".join(_cell(*cell) for cell in _cells([float(s) for s in score.step_scores]))
     return (
         f'<div style="max-width:{width};margin:.3em 0">'
@@ -64,7 +64,7 @@ def score_html(score: TrajectoryScore, *, width: str = "44em") -> str:
 
 
 def trace_html(trajectory: Trajectory, score: TrajectoryScore) -> str:
-    """The question, each step tinted beside its score, the response, and what it comes to."""
+    """The question, each step tinted beside its score, the response, and a summary."""
     rows = [
         _row(f"step {index}", str(index), f"{value:.3f}", tint(float(value)), escape(step))
         for index, (value, step) in enumerate(zip(score.step_scores, trajectory.steps, strict=True))
@@ -98,7 +98,7 @@ def _row(title: str, index: str, number: str, color: str, text_html: str) -> str
 
 
 def _cells(scores: Sequence[float]) -> list[tuple[str, float]]:
-    """What each cell is called and its score: of several steps, the lowest one's."""
+    """The name and score of each cell; a cell of several steps shows the lowest."""
     per_cell = -(-len(scores) // MAX_CELLS)
     if per_cell <= 1:
         return [(f"step {index}", score) for index, score in enumerate(scores)]

@@ -1,4 +1,4 @@
-"""Reranker: candidates to a question in, the same in order of worth out.
+"""Reranker: candidates for a question in, the same candidates out, best first.
 
 score → aggregate → (vote) → sort. Knows no tokens and no models.
 """
@@ -21,7 +21,7 @@ from rfprm_runtime.types import Float32Array, Overflow, Trajectory, TrajectorySc
 Kind = TypeVar("Kind")
 Method = Literal["best_of_n", "weighted_vote", "majority_vote"]
 """``best_of_n``: the highest score first. ``weighted_vote``: candidates with the same answer add up
-their scores, and the answer with the most comes first (weighted Best-of-N, arXiv 2206.02336).
+their scores, and the largest sum comes first (weighted Best-of-N, arXiv 2206.02336).
 ``majority_vote``: every candidate counts once (self-consistency, arXiv 2203.11171)."""
 
 
@@ -30,12 +30,11 @@ class RankedCandidate:
     """A candidate and how it did."""
 
     index: int
-    """Its place among the candidates that were given, from 0."""
+    """Its place among the given candidates, from 0."""
     rank: int
-    """From 1, the best."""
+    """From 1, which is the best."""
     value: float | None
-    """What it was ranked by, within its answer where there was a vote; None where it has no
-    score."""
+    """What it was ranked by (after a vote, within its answer); None if it has no score."""
     answer: str | None
     trajectory: Trajectory | None
     score: TrajectoryScore | None
@@ -50,7 +49,7 @@ class RankedCandidate:
 
 @dataclass(frozen=True)
 class Vote:
-    """An answer and what speaks for it."""
+    """An answer and the candidates that gave it."""
 
     answer: str
     """As its first candidate spells it."""
@@ -61,13 +60,13 @@ class Vote:
 
 @dataclass(frozen=True)
 class Ranking(Sequence[RankedCandidate]):
-    """Candidates to one question, the best first."""
+    """The candidates for one question, best first."""
 
     question: str
     method: Method
     candidates: tuple[RankedCandidate, ...]
     votes: tuple[Vote, ...]
-    """Most votes first; empty where there was no vote."""
+    """Most votes first; empty without a vote."""
 
     @property
     def best(self) -> RankedCandidate:
@@ -75,7 +74,7 @@ class Ranking(Sequence[RankedCandidate]):
 
     @property
     def answer(self) -> str | None:
-        """What won: the answer with the most votes, or that of the best candidate."""
+        """The winner: the answer with the most votes, or that of the best candidate."""
         return self.votes[0].answer if self.votes else self.best.answer
 
     def top_k(self, k: int) -> list[RankedCandidate]:
@@ -108,15 +107,15 @@ class Reranker:
         split: SplitRule = "blank_lines",
         overflow: Overflow = "error",
     ) -> None:
-        r"""``extract_answer`` gets a candidate's text and says its answer; the default takes the
-        last ``\boxed{…}``, ``#### …`` or "the answer is …", or else the last number.
-        ``same_answer`` says whether two spell the same; by default numbers are compared by value
-        and all else by math-verify, for at most five seconds (extra ``math``; for votes where some
-        answer is no plain number).
+        r"""``extract_answer`` takes a candidate's text and returns its answer, by default the last
+        ``\boxed{…}``, ``#### …`` or "the answer is …", or else the last number.
+        ``same_answer`` says whether two answers are the same; by default numbers are compared by
+        value and everything else by math-verify, for at most five seconds (extra ``math``; only
+        needed for votes in which some answer is not a plain number).
         ``split`` and ``overflow`` are those of :meth:`Trajectory.from_text` and
         :meth:`Scorer.score_batch`.
 
-        Raises ``ValueError`` for what is no scorer, aggregation, split or overflow."""
+        Raises ``ValueError`` for an invalid scorer, aggregation, split or overflow."""
         check_has("scorer", scorer, "score_batch", "a Scorer: Scorer.load(FOLDER)")
         check_aggregation("aggregation", aggregation, getattr(scorer, "manifest", None))
         check_choice("split", split, get_args(SplitRule))
@@ -138,15 +137,14 @@ class Reranker:
         method: Method = "best_of_n",
         on_error: Literal["raise", "rank_last"] = "raise",
     ) -> Ranking:
-        """Rank ``candidates``, texts as a model wrote them or trajectories; keep ``top_k``.
+        """Rank ``candidates``, a model's outputs or trajectories, and keep ``top_k`` of them.
 
-        Equal values keep the order in which they came. A candidate that cannot be scored raises,
-        or with ``rank_last`` comes after all others with its ``error``.
+        Ties keep their input order. A candidate that cannot be scored raises an error, or with
+        ``rank_last`` comes after all others and carries its ``error``.
 
-        Raises :class:`InvalidTrajectoryError` and :class:`TraceTooLongError` as
-        :meth:`Scorer.score_batch` does, ``ValueError`` where there are no candidates or where
-        ``top_k`` is below 1, and :class:`MissingExtraError` for a vote that needs math-verify,
-        which is not installed.
+        Raises :class:`InvalidTrajectoryError` and :class:`TraceTooLongError` like
+        :meth:`Scorer.score_batch`, ``ValueError`` if there are no candidates or ``top_k`` is below
+        1, and :class:`MissingExtraError` if a vote needs math-verify and it is not installed.
         """
         return self.rank_many(
             [question], [candidates], top_k=top_k, method=method, on_error=on_error
@@ -162,11 +160,10 @@ class Reranker:
         on_error: Literal["raise", "rank_last"] = "raise",
         show_progress_bar: bool = False,
     ) -> list[Ranking]:
-        """:meth:`rank` for many questions, ``candidates[i]`` to ``questions[i]``, scored together.
+        """:meth:`rank` for many questions at once: ``candidates[i]`` belong to ``questions[i]``.
 
-        What candidates have in common, their question first of all, is computed once where the
-        backend can (``native``). Raises as :meth:`rank` does, and ``ValueError`` where the
-        numbers differ.
+        Prefixes that candidates share, above all their question, are computed once if the backend
+        can (``native``). Raises like :meth:`rank`, and ``ValueError`` if the lengths differ.
         """
         _check_arguments(questions, candidates, top_k, method, on_error)
         parsed = [
@@ -190,12 +187,12 @@ class Reranker:
         if on_error == "raise":
             _raise_first(questions, found)
         return [
-            self._rank(question, group, own, said, method, top_k)
-            for question, group, own, said in zip(questions, parsed, found, answers, strict=True)
+            self._rank(*group, method, top_k)
+            for group in zip(questions, parsed, found, answers, strict=True)
         ]
 
     def close(self) -> None:
-        """End the process that compares answers, if there is one. The scorer stays open."""
+        """Stop the process that compares answers, if there is one. The scorer stays open."""
         if self._checker is not None:
             self._checker.close()
 
@@ -240,7 +237,7 @@ class Reranker:
         question: str,
         trajectories: Sequence[Trajectory | RfprmError],
         scores: Sequence[TrajectoryScore | RfprmError],
-        said: Sequence[str | None],
+        stated: Sequence[str | None],
         method: Method,
         top_k: int | None,
     ) -> Ranking:
@@ -250,7 +247,7 @@ class Reranker:
         ]
         answers = [
             answer if value is not None else None
-            for answer, value in zip(said, values, strict=True)
+            for answer, value in zip(stated, values, strict=True)
         ]
         votes = () if method == "best_of_n" else self._count(answers, values, method)
         order = _order(values, votes, by_value=method != "majority_vote")
@@ -281,7 +278,7 @@ def _place(question: str, index: int) -> str:
 
 
 def _placed(found: object, question: str, index: int) -> RfprmError | None:
-    """An error, if that is what was found, that says which candidate it is about."""
+    """``found`` if it is an error, with the candidate named in its message; else None."""
     return found.at(_place(question, index)) if isinstance(found, RfprmError) else None
 
 
@@ -299,9 +296,9 @@ def count_votes(
     *,
     same_answer: Callable[[str, str], bool | None] | None = None,
 ) -> tuple[Vote, ...]:
-    """Answers by the summed weight of those who gave them, the most first; of equal ones the one
-    that was given first. None has no vote. Without ``same_answer`` only numbers of the same value
-    and equal texts are the same. Pure but for ``same_answer``."""
+    """Answers with the summed weights of their candidates, heaviest first; ties go to the answer
+    given first. None casts no vote. Without ``same_answer`` only numbers of the same value and
+    equal texts are the same. Pure except for ``same_answer``."""
     votes = [
         Vote(str(answers[group[0]]), sum(weights[i] for i in group), tuple(group))
         for group in group_answers(answers, verify=same_answer)
@@ -310,14 +307,14 @@ def count_votes(
 
 
 def text_of(candidate: str | Trajectory) -> str:
-    """What is searched for an answer: the text, or the response, or else the steps."""
+    """The text to search for an answer: the candidate, or its response, or else its steps."""
     if isinstance(candidate, str):
         return candidate
     return "\n\n".join(candidate.response or candidate.steps)
 
 
 def _order(values: Sequence[float | None], votes: Sequence[Vote], *, by_value: bool) -> list[int]:
-    """By answer in the order of the votes, then by value, then as they came; unscored ones last."""
+    """Indices by answer (most votes first), then by value, then in input order; unscored last."""
     place = {index: p for p, vote in enumerate(votes) for index in vote.members}
 
     def key(index: int) -> tuple[bool, int, float]:
@@ -351,11 +348,12 @@ def _check_arguments(
     for index, group in enumerate(candidates):
         if not isinstance(group, Sized):
             raise InvalidArgumentError(
-                f"the candidates to question {index} (from 0) are {shown(group)}, expected a list"
+                f"the candidates for question {index} (from 0) are {shown(group)}, expected a list"
             )
     if len(questions) != len(candidates):
         raise InvalidArgumentError(
-            f"got {len(questions)} questions and {len(candidates)} lists of candidates"
+            f"got {len(questions)} questions and {len(candidates)} lists of candidates, expected "
+            "one list for each question"
         )
     empty = next((i for i, group in enumerate(candidates) if not len(group)), None)
     if empty is not None:

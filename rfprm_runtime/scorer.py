@@ -2,7 +2,7 @@
 
     render → encode → plan → run → read out
 
-Each of these lives in a module of its own; this one only walks the path.
+Each stage lives in its own module; this one only walks the path.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DEFAULT_SESSION_BYTES = DEFAULT_PAST_BYTES
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A trajectory on its way through: encoded, and as the rows that fit the model."""
+    """An encoded trajectory, and the rows it becomes to fit the model."""
 
     row: EncodedTrajectory
     windows: list[TokenRow]
@@ -86,23 +86,24 @@ class Scorer:
     ) -> Scorer:
         """Open an artifact folder (``prm.json``, ``tokenizer.json``, a model).
 
-        ``backend``: ``auto`` picks by what the artifact holds and this machine can run (see
-        :attr:`backend_description`); any other name in :data:`rfprm_runtime.backends.KINDS` is
-        used or an error is raised. ``mode``: ``throughput`` scores a trace on each
-        core, ``latency`` one trace on all of them, ``auto`` splits traces only while there are
-        fewer of them than cores (``native``; ``onnx`` has to be told when it is loaded, and runs a
-        trace on one core otherwise); scores are the same to the bit. ``share_prefixes``: tokens
-        with which several traces of a batch begin are computed once, where the backend can continue
-        from a past (a :class:`~rfprm_runtime.engine.backend.CachingBackend`). ``session_bytes``:
-        what open sessions may keep between calls; what the least recently used ones had is dropped
-        beyond it and computed again when they go on. ``check_integrity=False`` skips the sha256 of
-        the files. ``backend_options`` go to the backend, ``num_threads=2`` for example; its class
-        says what they mean, and :func:`rfprm_runtime.backends.option_names` which there are.
+        ``backend``: ``auto`` picks one that the artifact has a model for and this machine can run
+        (:attr:`backend_description` says which); any other name in
+        :data:`rfprm_runtime.backends.table.KINDS` is used or an error is raised. ``mode``:
+        ``throughput`` scores one trace on each core, ``latency`` one trace at a time on all of
+        them, ``auto`` splits traces only while there are fewer of them than cores (``native``;
+        ``onnx`` needs the mode when it is loaded, and splits traces with ``latency`` only); scores
+        are bit-identical in every mode. ``share_prefixes``: compute a prefix that traces of a batch
+        share only once, if the backend can continue from a past (a
+        :class:`~rfprm_runtime.engine.backend.CachingBackend`). ``session_bytes``: how much open
+        sessions may keep between calls; beyond it the least recently used pasts are dropped, and
+        computed again when their sessions continue. ``check_integrity=False`` skips the sha256
+        check of the files. ``backend_options`` go to the backend, ``num_threads=2`` for example;
+        its class documents them, and :func:`rfprm_runtime.backends.table.option_names` lists them.
 
-        Raises :class:`~rfprm_runtime.errors.ArtifactError` (or one of its kinds) where the folder
-        is missing, incomplete, modified or made for another version,
+        Raises :class:`~rfprm_runtime.errors.ArtifactError` (or a subclass) if the folder is
+        missing, incomplete, modified or made for another version,
         :class:`~rfprm_runtime.errors.InvalidArgumentError` for a setting that cannot be used, and
-        :class:`~rfprm_runtime.errors.BackendError` where the backend cannot run it.
+        :class:`~rfprm_runtime.errors.BackendError` if the backend cannot run the model.
         """
         _check_settings(mode, share_prefixes, session_bytes)
         check_flag("check_integrity", check_integrity)
@@ -137,11 +138,11 @@ class Scorer:
         *,
         overflow: Overflow = "error",
     ) -> TrajectoryScore:
-        """Score one trace. Raises as :meth:`score_batch` does."""
+        """Score one trace. Raises like :meth:`score_batch`."""
         trajectory = Trajectory.build(question=question, steps=steps, response=response)
         [found] = self.score_batch([trajectory], overflow=overflow, on_error="return")
         if isinstance(found, RfprmError):
-            raise found  # without a place: there is one only
+            raise found  # without a place: there is only one trace
         return found
 
     @overload
@@ -175,22 +176,22 @@ class Scorer:
         on_scored: Callable[[int], object] | None = None,
         on_error: OnError = "raise",
     ) -> Any:
-        """Score many traces; results in input order, one for each.
+        """Score many traces; returns one result for each, in input order.
 
-        On a CPU the score of a trace is the same to the bit whatever else is in the batch.
+        On a CPU a trace gets the same score, to the bit, whatever else is in the batch.
 
-        A trace with more tokens than the model has positions is an error, or with
+        A trace with more tokens than the model has positions is an error. With
         ``overflow="window"`` its later steps are scored with the question and the steps just
-        before them, and the score says from which step on (``windowed_from``).
+        before them instead, and ``windowed_from`` says from which step on.
 
         With ``on_error="raise"`` nothing is scored unless every trace can be:
-        :class:`InvalidTrajectoryError` for what is no trajectory, :class:`TraceTooLongError` for
-        one that is too long. With ``"return"`` the error takes the place of the score and the
-        other traces are scored. An error among the trajectories, of one that could not be read,
-        is one of them: so a batch needs no sorting out before.
+        :class:`InvalidTrajectoryError` is raised for anything that is not a trajectory,
+        :class:`TraceTooLongError` for one that is too long. With ``"return"`` the error takes the
+        place of the score and the other traces are scored. ``trajectories`` may hold errors too,
+        say of rows that could not be read: they are treated alike and need no sorting out.
 
         ``show_progress_bar`` draws tokens done of tokens to do on stderr; ``on_scored`` is called
-        with the number of traces that were just scored (``tqdm.update`` fits).
+        with the number of traces just scored (``tqdm.update`` fits).
         """
         check_choice("overflow", overflow, ("error", "window"))
         check_choice("on_error", on_error, get_args(OnError))
@@ -216,7 +217,7 @@ class Scorer:
             return around_errors(prepared, lambda items: self._score_all(items, bar, on_scored))
 
     def _prepare(self, trajectory: Any, overflow: Overflow) -> _Prepared | RfprmError:
-        """Render and encode; what cannot be scored is found here, before anything runs."""
+        """Render and encode. Whatever cannot be scored is found here, before anything runs."""
         if isinstance(trajectory, RfprmError):
             return trajectory
         if not isinstance(trajectory, Trajectory):
@@ -258,7 +259,7 @@ class Scorer:
         ]
 
     def _read_out(self, item: _Prepared, logits: NDArray[np.float32]) -> TrajectoryScore:
-        """``logits`` [num_steps (+ 1), num_labels], of the steps and then of the trajectory."""
+        """``logits`` [num_steps (+ 1), num_labels]: of the steps, then of the trajectory."""
         num_steps = item.row.num_steps
         return assemble_score(
             self.manifest,
@@ -269,12 +270,12 @@ class Scorer:
         )
 
     def session(self, question: str) -> Session:
-        """A trace that grows: its steps are scored as they come, its past is computed once.
+        """Open a trace that grows: its steps are scored as they come, its past is computed once.
 
-        Raises :class:`InvalidTrajectoryError` for a blank question and
-        :class:`TraceTooLongError` for one that leaves no positions. A backend that keeps no pasts
-        runs the whole trace again at each call; scores of the native one are the same to the bit as
-        without a session, those of the others to the rounding of their precision.
+        Scores equal those without a session: to the bit on ``native``, to the rounding of their
+        precision on other backends. A backend that keeps no pasts runs the whole trace again in
+        each call. Raises :class:`InvalidTrajectoryError` for a blank question and
+        :class:`TraceTooLongError` for one that does not fit.
         """
         return self._sessions.open(question)
 
@@ -303,19 +304,19 @@ class Scorer:
         *,
         on_error: OnError = "raise",
     ) -> Any:
-        """:meth:`Session.extend` for many at once: ``steps[i]`` go to ``sessions[i]``.
+        """:meth:`Session.extend` for many sessions at once: ``steps[i]`` go to ``sessions[i]``.
 
-        All of them share the passes over the weights and the cores.
+        They share the cores and the passes over the weights.
 
-        With ``on_error="raise"`` nothing is extended where one of them cannot be:
-        :class:`InvalidTrajectoryError` for steps that are blank, no text or none,
+        With ``on_error="raise"`` nothing is extended unless every session can be:
+        :class:`InvalidTrajectoryError` is raised for steps that are missing, blank or not text,
         :class:`TraceTooLongError` for too many tokens, :class:`BackendError` for a session that is
         closed or in use by another thread. With ``"return"`` the error takes the place of the
-        scores, that session stays as it was, and the others are extended. An error among
-        ``steps`` counts as what is wrong with them.
+        scores, that session stays as it was, and the others are extended. ``steps`` may hold
+        errors too; they are treated alike.
 
-        Either way :class:`BackendError` is raised for a session of another scorer or named twice,
-        and :class:`InvalidArgumentError`, a ``ValueError``, where the numbers differ.
+        Either way :class:`BackendError` is raised for a session that belongs to another scorer or
+        is given twice, and :class:`InvalidArgumentError`, a ``ValueError``, if the lengths differ.
         """
         return self._sessions.extend(sessions, steps, on_error)
 
@@ -344,37 +345,37 @@ class Scorer:
         *,
         on_error: OnError = "raise",
     ) -> Any:
-        """:meth:`Session.score` for many at once; without responses where none are given.
+        """:meth:`Session.score` for many sessions at once, by default without responses.
 
-        ``on_error`` and what is raised are those of :meth:`extend_sessions`.
+        ``on_error`` and the errors are those of :meth:`extend_sessions`.
         """
         given = [()] * len(sessions) if responses is None else responses
         return self._sessions.score(sessions, given, on_error)
 
     @property
     def session_bytes(self) -> int:
-        """What open sessions keep at the moment, in bytes."""
+        """How many bytes open sessions keep at the moment."""
         return self._engine.pasts.num_bytes
 
     @property
     def backend_name(self) -> str:
-        """``native``, ``onnx``, … where :meth:`load` opened the backend; its class otherwise."""
+        """``native``, ``onnx``, … if :meth:`load` opened the backend; otherwise its class."""
         return self._loaded_as[0]
 
     @property
     def backend_options(self) -> dict[str, Any]:
-        """What :meth:`load` passed on to the backend."""
+        """The options that :meth:`load` passed on to the backend."""
         return dict(self._loaded_as[1])
 
     @property
     def backend_description(self) -> str:
-        """Which engine, version and device scores, for people."""
+        """The backend's library, version and device, for people to read."""
         return self._engine.description
 
     def close(self) -> None:
-        """Wait for the calls under way and free the model. Calling it twice is fine.
+        """Wait for running calls, then free the model. Calling it twice is fine.
 
-        Raises :class:`BackendError` from inside of one of them (``on_scored``).
+        Raises :class:`BackendError` if called from inside one of them (from ``on_scored``).
         """
         self._engine.close()
 
@@ -391,7 +392,7 @@ class Scorer:
 
 
 def _check_settings(mode: Any, share_prefixes: Any, session_bytes: Any) -> None:
-    """Before a model is loaded for them. Raises :class:`InvalidArgumentError`."""
+    """Check settings before a model is loaded. Raises :class:`InvalidArgumentError`."""
     check_choice("mode", mode, get_args(Mode))
     check_flag("share_prefixes", share_prefixes)
     check_whole("session_bytes", session_bytes, least=0)

@@ -40,8 +40,8 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Written:
-    """What a session holds. Never changed, only replaced, so an interrupt finds no half update and
-    forks can share it."""
+    """A session's content. Replaced and never changed, so that forks can share it and an interrupt
+    cannot leave it half updated."""
 
     steps: tuple[str, ...]
     step_scores: Float32Array
@@ -51,8 +51,8 @@ class _Written:
 class Session:
     """A question and the steps so far. Made by :meth:`Scorer.session` and :meth:`fork`.
 
-    One thread uses a session at a time; different sessions, forks of one among them, may be used
-    by any number at once. An error leaves a session as it was.
+    Use a session from one thread at a time; different sessions, forks included, may run in
+    different threads at once. An error leaves a session as it was.
     """
 
     def __init__(self, host: SessionHost, question: str, written: _Written) -> None:
@@ -82,18 +82,18 @@ class Session:
     def extend(self, steps: Sequence[str]) -> Float32Array:
         """Add steps; returns their scores, float32 [len(steps)].
 
-        Raises :class:`InvalidTrajectoryError` where ``steps`` holds none or a blank one and
-        :class:`TraceTooLongError` where the model has no positions left for them.
+        Raises :class:`InvalidTrajectoryError` if ``steps`` is empty or has a blank step, and
+        :class:`TraceTooLongError` if the model has no positions left for them.
         """
         [scores] = self._host.extend([self], [steps], "return")
         if isinstance(scores, RfprmError):
-            raise scores  # without a place: there is one only
+            raise scores  # without a place: there is only one session
         return scores
 
     def score(self, response: Sequence[str] = ()) -> TrajectoryScore:
-        """The score of the trace as it is, ended by ``response``; it can still be extended.
+        """Score the trace so far as if it ended with ``response``; it can still be extended.
 
-        To the bit what :meth:`Scorer.score` says of the same question, steps and response.
+        Equals :meth:`Scorer.score` of the same trace, as exactly as :meth:`Scorer.session` says.
         """
         [score] = self._host.score([self], [response], "return")
         if isinstance(score, RfprmError):
@@ -101,8 +101,8 @@ class Session:
         return score
 
     def fork(self) -> Session:
-        """Another session with the same past, which is computed here if it is not at hand (unless
-        ``session_bytes`` is 0, so that none is kept)."""
+        """A new session with the same past. A past that is not in the cache is computed here,
+        unless ``session_bytes`` is 0 and none is kept."""
         return self._host.fork(self)
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class _Turn:
     session: Session
     texts: tuple[str, ...]
     row: TokenRow
-    """All tokens of the session, then the new ones; markers only in the new ones."""
+    """The session's tokens, then the new ones; only the new ones have markers."""
 
 
 _Texts = tuple[tuple[str, ...], TokenRow]
@@ -179,7 +179,7 @@ class SessionHost:
         scores = [read_scores(r.logits, self._manifest.step_readout) for r in results]
         grown = [_grown(turn, own) for turn, own in zip(turns, scores, strict=True)]
         for turn, written, result in zip(turns, grown, results, strict=True):
-            # In this order: a past that is too short is still a prefix, a longer one is not.
+            # In this order: a past shorter than the text is a valid prefix, a longer one is not.
             turn.session._written = written
             self._remember(turn.session, result)
         return scores
@@ -231,8 +231,8 @@ class SessionHost:
         read: _Read,
         on_error: OnError,
     ) -> Iterator[list[_Turn | RfprmError]]:
-        """Claim the sessions for this call and ``read`` what each was given. A session that cannot
-        take part has its error in its place."""
+        """Claim the sessions for this call and ``read`` what each was given. An error stands in
+        for a session that cannot take part."""
         with self._engine.call(), self._claimed(sessions) as refusals:
             turns = [
                 refusal or self._turn(session, texts, read)
@@ -262,16 +262,16 @@ class SessionHost:
 
     def _read_response(self, session: Session, given: Sequence[str]) -> _Texts:
         if not session.steps:
-            Trajectory.build(question=session.question, steps=())  # raises, as everywhere
+            Trajectory.build(question=session.question, steps=())  # raises the usual error
         response = UnfinishedTrajectory.build(question=session.question, response=given).response
         return response, self._encoder.encode_closing(response)
 
     @contextmanager
     def _claimed(self, sessions: Sequence[Session]) -> Iterator[list[BackendError | None]]:
-        """Keep other calls away from the sessions. One that cannot be claimed, because it is closed
-        or in use, has its error in its place.
+        """Keep other calls away from the sessions; yields an error for each that is closed or in
+        use, and None for the others.
 
-        Raises where the call itself makes no sense: another scorer's session, or one named twice.
+        Raises if the call itself makes no sense: another scorer's session, or one given twice.
         """
         claimed: list[Session] = []
         try:
@@ -292,7 +292,7 @@ class SessionHost:
         check_length(num_tokens, manifest.max_positions, engine_of=manifest.positions_beyond_engine)
 
     def _run(self, turns: Sequence[_Turn], *, keep: bool) -> list[Extended]:
-        """Run what no past holds of each row; logits of all markers, in order."""
+        """Run the part of each row that no past covers; logits of all markers, in order."""
         items = []
         for turn in turns:
             past = self._engine.pasts.get(turn.session._key)
@@ -308,8 +308,8 @@ class SessionHost:
             if not kept and not self._warned:
                 self._warned = True
                 _logger.warning(
-                    "the past of a session of %d tokens does not fit session_bytes=%d, so that it "
-                    "is computed again in every call; load the scorer with more",
+                    "the past of a session of %d tokens does not fit session_bytes=%d, so it is "
+                    "computed again in every call; load the scorer with a larger session_bytes",
                     session.num_tokens,
                     pasts.max_bytes,
                 )
@@ -320,7 +320,7 @@ class SessionHost:
 def _grown(turn: _Turn, scores: Float32Array) -> _Written:
     before = turn.session._written
     step_scores = np.concatenate([before.step_scores, scores])
-    step_scores.flags.writeable = False  # forks have the same array
+    step_scores.flags.writeable = False  # forks share the array
     return _Written(before.steps + turn.texts, step_scores, turn.row.token_ids)
 
 
@@ -331,11 +331,11 @@ def _check_each(name: str, given: Sequence[Any], sessions: Sequence[Session], ho
 
 def _check_sessions(host: SessionHost, sessions: Sequence[Session]) -> None:
     for index, session in enumerate(sessions):
-        check_is(f"session {index} (from 0)", session, Session, "one of scorer.session(question)")
+        check_is(f"session {index} (from 0)", session, Session, "a scorer.session(question)")
         if session._host is not host:
             raise BackendError(f"session {index} (from 0) belongs to another scorer")
     if len(set(sessions)) < len(sessions):
-        raise BackendError("a session is named twice in this call; fork it first")
+        raise BackendError("a session is given twice in this call; fork it first")
 
 
 def _refusal(session: Session) -> BackendError | None:

@@ -18,15 +18,14 @@ from rfprm_runtime.ground.validated import Validated
 
 Float32Array = NDArray[np.float32]
 Overflow = Literal["error", "window"]
-"""What becomes of a trace with more tokens than the model has positions."""
+"""What to do with a trace that has more tokens than the model has positions."""
 Mode = Literal["auto", "throughput", "latency"]
-"""How cores are shared out: one trace each (``throughput``), all of them on one trace after the
-other (``latency``), or the one or the other by how many traces there are (``auto``)."""
-
+"""How cores are used: ``throughput`` runs one trace on each, ``latency`` one trace at a time on all
+of them, ``auto`` decides by the number of traces."""
 
 OnError = Literal["raise", "return"]
-"""What becomes of an error that concerns one item of several: it is raised, or takes the place of
-that item's result."""
+"""What to do with an error about one of several items: raise it, or return it in place of that
+item's result."""
 
 
 class Trajectory(Validated):
@@ -40,9 +39,9 @@ class Trajectory(Validated):
 
     question: str
     steps: tuple[str, ...]
-    """Thinking steps, in order; at least one, none of them blank."""
+    """Thinking steps, in order: at least one, none blank."""
     response: tuple[str, ...] = ()
-    """Steps of the final response; empty where the trace has none."""
+    """Steps of the final response; empty if the trace has none."""
     outcome: bool | float | None = None
     """Verified outcome of the trace: true or false, or a share of correct answers in [0, 1]."""
     source: str | None = None
@@ -100,18 +99,18 @@ class Trajectory(Validated):
 
     @classmethod
     def build(cls, **fields: Any) -> Trajectory:
-        """The constructor, for fields whose types are not known yet."""
+        """The constructor, for values whose types have not been checked yet."""
         return cls(**fields)
 
     @classmethod
     def from_text(
         cls, question: str, text: str, *, split: SplitRule = "blank_lines", **fields: Any
     ) -> Trajectory:
-        """Parse what a model wrote: thinking tags are recognised, steps split by ``split``.
+        """Parse a model's output: recognise thinking tags, and split steps by ``split``.
 
-        Where the text holds no thinking (plain text, or an empty ``<think></think>``), its steps
-        are the steps of the trajectory and the response is empty.
-        Raises :class:`InvalidTrajectoryError` where nothing but white space or tags remains.
+        If the text has no thinking (plain text, or an empty ``<think></think>``), its steps become
+        the steps of the trajectory and the response is empty.
+        Raises :class:`InvalidTrajectoryError` if the text is nothing but white space and tags.
         """
         if not isinstance(text, str):
             raise InvalidTrajectoryError(
@@ -122,14 +121,13 @@ class Trajectory(Validated):
 
 
 class UnfinishedTrajectory(Trajectory):
-    """A trajectory while it is being written: its steps need not be there yet, and are checked
-    where they are given."""
+    """A trajectory that is still being written: it may have no steps yet."""
 
     steps: tuple[str, ...] = ()
 
 
 class TrajectoryScore(Validated):
-    """What a PRM says about one trajectory."""
+    """A PRM's scores for one trajectory."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -142,8 +140,8 @@ class TrajectoryScore(Validated):
     num_tokens: int
     """Length of the encoded trajectory."""
     windowed_from: int | None = None
-    """Where the trace was longer than the model's positions: the first step that was scored
-    without its whole past. The trajectory score then rests on the last window."""
+    """The first step scored without its whole past, if the trace was longer than the model's
+    positions. The trajectory score then rests on the last window."""
 
     @field_serializer("step_scores")
     def _as_list(self, step_scores: Float32Array) -> list[float]:
@@ -176,7 +174,7 @@ class TrajectoryScore(Validated):
 
 
 def _check_unicode(text: str) -> None:
-    """JSON can spell half of a surrogate pair, which is no character and has no token ids."""
+    """Refuse half of a surrogate pair: JSON can spell it, but it is not a character."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

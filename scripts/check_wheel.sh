@@ -23,7 +23,7 @@ from pathlib import Path
 
 import rfprm_runtime
 from rfprm_export.shipped import ensure_artifact
-from rfprm_runtime import Scorer, Trajectory
+from rfprm_runtime import Scorer
 
 question = "A bakery sells muffins for $3 and loaves for $5. It sold 14 muffins and 9 loaves. What did it take in?"
 right = ["The muffins brought in 14 * 3 = $42.", "The loaves brought in 9 * 5 = $45.", "Together that is $87."]
@@ -35,6 +35,6 @@ with Scorer.load("artifact") as scorer:
     print(f"{scorer.manifest.precision} on {scorer.backend_description}")
     assert scorer.backend_description.startswith("native"), "expected the native kernels"
     for steps in (right, wrong):
-        score = scorer.score(Trajectory.build(question=question, steps=steps))
+        score = scorer.score(question, steps)
         print(*(f"{step:.4f}" for step in score.step_scores), f" reward {score.reward}")
 END

@@ -21,12 +21,12 @@ _STATED = (
 )
 _PLAIN = re.compile(rf"[$€£]?\s*({SIGNED_NUMBER.pattern})\s*(%|[A-Za-z][A-Za-z ]{{0,30}})?\.?")
 _LONGEST_NUMBER = 200
-"""Characters beyond which nothing is taken for one number with its unit."""
+"""In characters; a longer text is never read as one number with its unit."""
 
 
 def final_answer(text: str) -> str | None:
-    r"""What a text says its answer is: the last ``\boxed{…}``, ``#### …``, ``The answer is …``, and
-    where it says so nowhere its last number. None where there is no number either."""
+    r"""The answer that a text states: the last ``\boxed{…}``, ``#### …`` or ``The answer is …``, or
+    else its last number. None if it has no number either."""
     boxed = _last_boxed(text)
     if boxed:
         return boxed
@@ -54,17 +54,17 @@ class AnswerChecker:
     """Compares answers: plain numbers exactly, everything else by math-verify in a child process
     that is killed when it takes too long. Any thread may use it.
 
-    Raises :class:`MissingExtraError` where math-verify is not installed.
+    Raises :class:`MissingExtraError` if math-verify is not installed.
     """
 
     def __init__(self, *, timeout: float = 5.0) -> None:
-        """``timeout`` is in seconds for one comparison."""
+        """``timeout`` of one comparison, in seconds."""
         if importlib.util.find_spec("math_verify") is None:
             raise MissingExtraError("math-verify", "math", "comparing answers")
         self._worker = BoundedWorker("rfprm_runtime.answers.compare:verify_math", timeout)
 
     def agree(self, answer: str | None, target: str | None) -> bool | None:
-        """Whether both mean the same; None where one is missing or it could not be found out."""
+        """Whether both mean the same; None if one is missing or the comparison failed."""
         return answers_agree(answer, target, verify=self._worker)
 
     def close(self) -> None:
@@ -80,10 +80,10 @@ class AnswerChecker:
 def answers_agree(
     answer: str | None, target: str | None, *, verify: Callable[[str, str], object] | None = None
 ) -> bool | None:
-    """Whether two answers mean the same; None where it cannot be said.
+    """Whether two answers mean the same; None if that cannot be decided.
 
-    Numbers are compared by value, equal texts are equal; ``verify(answer, target)`` is asked about
-    the rest. An answer that reads as no number is not the same as a target that is one.
+    Numbers are compared by value and texts by spelling; ``verify(answer, target)`` decides the
+    rest.
     """
     if not answer or not target:
         return None
@@ -91,7 +91,7 @@ def answers_agree(
     if first is not None and second is not None:
         if first.value != second.value:
             return False
-        # 12 minutes are no 12 hours, but 12 minutes where 12 are asked for are right.
+        # 12 minutes are not 12 hours, but they are right if the target is a bare 12.
         if not (first.unit and second.unit) or first.unit == second.unit:
             return True
     if _squeezed(answer) == _squeezed(target):
@@ -99,11 +99,11 @@ def answers_agree(
     if verify is None:
         return None
     found = verify(answer, target)
-    return None if found is None else bool(found)  # numpy's True is one too
+    return None if found is None else bool(found)  # numpy's True counts too
 
 
 def need_algebra(answers: Sequence[str | None]) -> bool:
-    """Whether comparing ``answers`` asks more than whether numbers or spellings are equal."""
+    """Whether comparing ``answers`` takes more than comparing numbers and spellings."""
     spellings = {answer for answer in answers if answer is not None}
     return len(spellings) > 1 and any(_plain_number(answer) is None for answer in spellings)
 
@@ -111,10 +111,10 @@ def need_algebra(answers: Sequence[str | None]) -> bool:
 def group_answers(
     answers: Sequence[str | None], *, verify: Callable[[str, str], object] | None = None
 ) -> list[list[int]]:
-    """Indices of the answers that mean the same, groups in the order of their first members.
+    """Groups of indices of answers that mean the same, in the order of their first members.
 
     An answer joins the first group whose first member it agrees with, so the grouping depends on
-    the order alone. Those that are None are in no group.
+    the order alone. None is in no group.
     """
     groups: list[list[int]] = []
     by_text: dict[str, list[int]] = {}
@@ -148,18 +148,18 @@ def _plain_number(text: str) -> _Number | None:
 
 
 def _squeezed(text: str) -> str:
-    """One spelling of texts that differ in what never matters: white space beside signs, dollar
-    signs, what a formula says is text, emphasis around all of it, and a full stop at the end."""
+    """The text without what never matters: white space beside signs, dollar signs, LaTeX's text
+    command, emphasis around the whole, a full stop at the end."""
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text.replace("$", "")).strip().strip("*")
     text = re.sub(r"\s+", " ", text.rstrip(". "))
     return re.sub(r"(?<!\w) | (?!\w)", "", text).lower()
 
 
 def verify_math(answer: str, target: str) -> bool:
-    """math-verify's verdict, in the child process; its own time limits are off, ours is outside."""
+    """math-verify's verdict, in the child process, without its own time limits: ours is outside."""
     from math_verify import parse, verify
 
-    # It would warn of every call that its own time limit is off.
+    # It would warn in every call that its own time limit is off.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     given, wanted = (
         parse(f"${text}$", parsing_timeout=None, raise_on_error=False) for text in (answer, target)

@@ -1,4 +1,4 @@
-"""Calls that must come back: a child process does the work and is killed when it takes too long.
+"""Calls that always return: a child process does the work and is killed when it takes too long.
 
 Computer algebra can run for hours on a line of text, and a thread cannot be stopped.
 """
@@ -25,16 +25,16 @@ _READY = "ready"
 
 
 class BoundedWorker:
-    """One function in one child process, which is started on the first call and after a kill.
+    """One function in one child process, which starts with the first call and again after a kill.
 
-    Any thread may call it; calls run one after the other.
+    Any thread may call it; calls run one at a time.
     """
 
     def __init__(self, function: str, timeout: float) -> None:
-        """``function`` is ``module:name``, of values that JSON knows; ``timeout`` is in seconds a
+        """``function`` is ``module:name`` and works on JSON values; ``timeout`` is in seconds per
         call.
 
-        Raises :class:`InvalidArgumentError` for a timeout that is no positive number.
+        Raises :class:`InvalidArgumentError` if the timeout is not a positive number.
         """
         check_positive("timeout", timeout, "seconds")
         self.timeout = timeout
@@ -49,7 +49,7 @@ class BoundedWorker:
         self.num_timeouts = 0
 
     def __call__(self, *arguments: Any) -> Any:
-        """The function's result; None where it raised or ran out of time."""
+        """The function's result; None if it raised or ran out of time."""
         request = json.dumps(arguments)
         with self._lock:
             stdin = self._ensure_started()
@@ -62,8 +62,8 @@ class BoundedWorker:
             except queue.Empty:
                 self.num_timeouts += 1
             except OSError:
-                pass  # the child died, of memory for example
-            except BaseException:  # Ctrl-C: what the child still answers is for nobody
+                pass  # the child died, out of memory perhaps
+            except BaseException:  # Ctrl-C: nobody reads what the child still answers
                 self._end()
                 raise
             self._end()
@@ -85,8 +85,8 @@ class BoundedWorker:
             self._process = self._finish = None
         if self._process is None:
             self._owner = os.getpid()
-            # Not multiprocessing: its children import the caller's main script again, which runs
-            # it once more where it has no `if __name__ == "__main__"`.
+            # Not multiprocessing: its children import the caller's main script, which would run it
+            # again if it has no `if __name__ == "__main__"`.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", f"from {__name__} import serve; serve()", self._function],
                 stdin=subprocess.PIPE,
@@ -98,8 +98,8 @@ class BoundedWorker:
             arguments = (self._process.stdout, self._lines)
             reader = threading.Thread(target=_forward, args=arguments, daemon=True)
             reader.start()
-            # Not __del__: at the end of a program that comes after the threads have been stopped,
-            # and a pipe that one of them was reading can then be closed by nobody.
+            # Not __del__: when a program ends, that runs after its threads were stopped, and then
+            # nobody can close a pipe that one of them was reading.
             self._finish = weakref.finalize(self, _end_process, self._process, reader, self._owner)
             self._await_start()
         assert self._process is not None
@@ -107,7 +107,7 @@ class BoundedWorker:
         return self._process.stdin
 
     def _await_start(self) -> None:
-        """Imports are not part of any call's time."""
+        """Wait for the child's imports, which count towards no call's time."""
         try:
             if self._lines.get(timeout=_START_SECONDS) == _READY + "\n":
                 return
@@ -118,7 +118,7 @@ class BoundedWorker:
 
 
 def _end_process(process: subprocess.Popen[str], reader: threading.Thread, owner: int) -> None:
-    """Kill the child; its output then ends, and the thread that reads it with it."""
+    """Kill the child; that ends its output, and with it the thread that reads it."""
     if os.getpid() != owner:  # a fork of the process that started it
         return
     process.kill()
@@ -131,9 +131,9 @@ def _end_process(process: subprocess.Popen[str], reader: threading.Thread, owner
 
 
 def _forward(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:
-    """Pass lines on as they come; an empty one says that the process has ended.
+    """Pass lines on as they come; an empty one means that the process has ended.
 
-    Nobody else touches the pipe: closing it while it is read would wait for the reader.
+    Nothing else touches the pipe: closing it during a read would wait for the reader.
     """
     with pipe, contextlib.suppress(ValueError):  # something printed there is not UTF-8
         for line in pipe:
@@ -142,9 +142,9 @@ def _forward(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:
 
 
 def serve() -> None:
-    """What the child process runs: a call a line, until its input ends."""
+    """What the child process runs: one call per line, until its input ends."""
     module, name = sys.argv[1].split(":")
-    answers, sys.stdout = sys.stdout, sys.stderr  # a print of the function's is no answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # what the function prints is not an answer
     call = getattr(import_module(module), name)
     print(_READY, file=answers, flush=True)
     for line in sys.stdin:

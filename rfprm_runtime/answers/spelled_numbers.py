@@ -1,4 +1,4 @@
-"""Numbers as people write them: the one grammar that finds them in a text, and their values.
+"""Numbers as people write them: the one grammar that finds them in text, and their values.
 
 Knows no answers, equations or currencies; those build on these patterns.
 """

@@ -1,4 +1,4 @@
 """The artifact folder: what its manifest says, and whether its files are the ones named there.
 
-Knows formats and families; knows no network and no text of users.
+Knows formats and families; knows no network and no user text.
 """

@@ -1,7 +1,7 @@
 """Presets of the PRM formats that the runtime reads. A new family is a new entry and a golden file.
 
-Sources: the model cards and inference snippets of the models named. Templates hold only what
-stands before the last marker: what follows it cannot change a causal model's scores.
+Sources: the model cards and inference snippets of the models named. Templates end at the last
+marker: what follows it cannot change a causal model's scores.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Family:
     trajectory_marker_token: str | None = None
     trajectory_readout: Readout | None = None
     architectures: tuple[str, ...] = ()
-    """Names in a Hugging Face ``config.json`` that belong to this family alone."""
+    """Names in a Hugging Face ``config.json`` that only this family has."""
 
     def prompt(self, token_ids: dict[str, int]) -> Prompt:
         """The family's prompt for a tokenizer's ``token_ids`` (token → id)."""
@@ -83,8 +83,8 @@ FAMILIES: dict[str, Family] = {
         trajectory_readout=Readout(transform="sigmoid", positive=1),
     ),
     # The same, trained on Qwen2.5 and Qwen3: their chat format, and markers that they reserve for
-    # images. The step marker has the id of <extra_0> in Qwen2.5-Math-PRM, so that the step scores
-    # are those of that layout.
+    # images. The step marker has the same id as <extra_0> in Qwen2.5-Math-PRM, so step scores are
+    # read as in that layout.
     "rfprm-qwen": Family(
         pieces=(
             *_QWEN_QUESTION,

@@ -1,4 +1,4 @@
-"""The artifact folder on disk: is what the manifest says there, whole and unmodified?"""
+"""Checks that an artifact folder holds what its manifest says, whole and unmodified."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_files(folder: Path, manifest: Manifest, *, digests: bool = True) -> No
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's content, which is read piece by piece: models may be larger than memory."""
+    """The sha256 of a file, read piece by piece: models may be larger than memory."""
     with path.open("rb") as file:
         if hasattr(hashlib, "file_digest"):  # Python 3.11
             return hashlib.file_digest(file, "sha256").hexdigest()

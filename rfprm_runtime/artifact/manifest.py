@@ -1,6 +1,6 @@
 """``prm.json``: everything the runtime must know about a PRM besides its weights.
 
-The manifest is data; differences between model families live here and not in subclasses.
+The manifest is data; differences between model families live here, not in subclasses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Record(Validated):
 
 
 class Backbone(_Record):
-    """Shape of a decoder of the Llama kind (Llama, Qwen2, Qwen3, …)."""
+    """Shape of a Llama-style decoder (Llama, Qwen2, Qwen3, …)."""
 
     hidden_size: int = Field(gt=0)
     num_layers: int = Field(gt=0)
@@ -87,7 +87,7 @@ class Steps(_Record):
 
 
 class Response(_Record):
-    """The steps of the final response, joined by ``separator``; nothing where there are none."""
+    """The steps of the final response, joined by ``separator``; nothing if there are none."""
 
     kind: Literal["response"] = "response"
     separator: str = "\n"
@@ -140,13 +140,13 @@ class Prompt(_Record):
 
 
 class Calibration(_Record):
-    """Temperature scaling (Guo et al., arXiv 1706.04599) with a bias: a score of log-odds z becomes
-    σ(z / temperature + bias). The order of scores stays what it was."""
+    """Temperature scaling (Guo et al., arXiv 1706.04599) with a bias: a score with log-odds z
+    becomes σ(z / temperature + bias). The order of scores does not change."""
 
     temperature: float = Field(gt=0)
     bias: float = 0.0
     fitted_on: str = ""
-    """What it was fitted on, and what it brought there."""
+    """What it was fitted on, and how much it helped there."""
 
 
 class Readout(_Record):
@@ -154,7 +154,7 @@ class Readout(_Record):
 
     transform: Literal["sigmoid", "softmax"]
     positive: int = Field(ge=0)
-    """The label whose probability is the score; with ``sigmoid`` that column alone is read."""
+    """The label whose probability is the score; with ``sigmoid`` only that column is read."""
     calibration: Calibration | None = None
 
 
@@ -164,39 +164,39 @@ class FileRecord(_Record):
 
 
 class ProductRecord(_Record):
-    """How many bits the weights and inputs of one matrix product have."""
+    """How many bits the weights and inputs of one linear have."""
 
     name: str
-    """Of the native kernels ``layers.3.down``, with the parts ``qkv``, ``output``, ``gate_up`` and
-    ``down``; of a graph the name of its weight."""
+    """``layers.3.down`` for the native kernels, whose parts are ``qkv``, ``output``, ``gate_up``
+    and ``down``; the name of the weight for a graph."""
     bits: Literal[8, 16]
     difference: float | None = None
-    """Mean difference of a score when this product (of a graph: its layer) has 8 bits and the
-    others 16; None where all of them could have 8."""
+    """Mean difference of a score when this linear (in a graph, its layer) has 8 bits and the
+    others have 16; None if all of them could have 8."""
 
 
 class Parity(_Record):
     """How far the exported model is from the reference network, measured at export."""
 
     reference: str
-    """Which reference the scores were compared with, with its version."""
+    """What the scores were compared with, and its version."""
     measured_on: str = ""
-    """The engine that gave the scores that were compared."""
+    """The backend whose scores were compared."""
     traces: str
     num_trajectories: int
     num_scores: int
     max_difference: float
     mean_difference: float
     spearman: float | None
-    """Rank agreement of all scores; None where every score is the same."""
+    """Rank agreement of all scores; None if every score is the same."""
     num_groups: int = 0
-    """Questions with four trajectories or more, of which the first four compete."""
+    """Questions with four trajectories or more; the first four compete."""
     same_best_of_4: float | None = None
-    """Share of those groups in which the trajectory with the highest reward is the same."""
+    """Share of those groups in which both give the highest reward to the same trajectory."""
 
 
 class Range(_Record):
-    """Of one dimension, with the size that an engine is made fastest for."""
+    """The sizes of one dimension, and the one that a TensorRT engine is optimised for."""
 
     min: int = Field(ge=1)
     opt: int
@@ -233,25 +233,25 @@ class EngineRecord(_Record):
     flavour: EngineFlavour
     version: str
     compute_capabilities: tuple[str, ...]
-    """``8.9``, …: the GPUs that it was built for."""
+    """``8.9``, …: the GPUs it was built for."""
     hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
-    """Other GPUs of the kind run it too (``tensorrt`` only)."""
+    """Which other GPUs run it too (``tensorrt`` only)."""
     version_compatible: bool = False
-    """Later versions of the flavour run it too."""
+    """Whether later versions of the flavour run it too."""
     profiles: tuple[EngineProfile, ...] = Field(min_length=1)
     graph_sha256: str
-    """Of ``model.onnx``, which is the same for the same network whatever its weights are."""
+    """Of ``model.onnx``, which does not depend on the network's weights."""
     model_positions: int | None = None
-    """Of the model, of which the profiles may cover fewer."""
+    """The model's positions; the profiles may cover fewer."""
     weights: Literal["inside", "stripped"] = "inside"
-    """``stripped``: the plan has none and takes those of ``model.onnx`` when it is loaded."""
+    """``stripped``: the plan has none and gets those of ``model.onnx`` when it is loaded."""
     build_seconds: float
     peak_host_bytes: int | None
     """Of the whole process that built it."""
     device_bytes: int | None = None
-    """What running the largest profile takes beside the weights, where the builder tells."""
+    """What the largest profile takes besides the weights, if the builder says."""
     parity: Parity | None = None
-    """Measured on the engine itself; None where it was built without a GPU to run it."""
+    """Measured on the TensorRT engine itself; None if it was built without a GPU to run it."""
 
 
 class Manifest(_Record):
@@ -268,10 +268,9 @@ class Manifest(_Record):
     max_positions: int = Field(gt=0)
     precision: Precision = "fp32"
     products: tuple[ProductRecord, ...] = ()
-    """With int8, fp8 and w8a16: every matrix product of the layers, and why it has the bits it
-    has."""
+    """With int8, fp8 and w8a16: every linear of the layers, and why it has its bits."""
     weights_sha256: str | None = None
-    """Of the merged fp32 weights, whatever file format they are stored in."""
+    """Of the merged fp32 weights, in whatever file format they are stored."""
     files: dict[str, FileRecord] = Field(default_factory=dict)
     exporter: dict[str, str] = Field(default_factory=dict)
     """Versions of the packages that wrote the artifact."""
@@ -279,7 +278,7 @@ class Manifest(_Record):
     """Where the weights came from: base model, adapter, licence."""
     parity: Parity | None = None
     engine: EngineRecord | None = None
-    """Of ``model.plan``, where there is one."""
+    """Of ``model.plan``, if there is one."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Manifest:
@@ -307,7 +306,7 @@ class Manifest(_Record):
 
     @property
     def positions_beyond_engine(self) -> int | None:
-        """The model's positions, where the profiles of its engine end before them."""
+        """The model's positions, if the profiles of its TensorRT engine cover fewer."""
         positions = None if self.engine is None else self.engine.model_positions
         return None if positions is None or positions <= self.max_positions else positions
 
@@ -318,8 +317,8 @@ class Manifest(_Record):
 def read_manifest(folder: Path) -> Manifest:
     """Read ``prm.json`` of an artifact folder.
 
-    Raises :class:`ArtifactError` where the folder or the file is missing and
-    :class:`ManifestError` where the file is no manifest, or one of a newer format.
+    Raises :class:`ArtifactError` if the folder or the file is missing and :class:`ManifestError`
+    if the file is not a manifest, or one of a newer format.
     """
     path = folder / MANIFEST_NAME
     if not folder.is_dir():

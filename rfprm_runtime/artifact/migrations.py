@@ -1,8 +1,8 @@
-"""Brings a manifest that an older version wrote to the format of today, one version at a time.
+"""Migrates a manifest from an older version to today's format, one version at a time.
 
-Works on the plain content of ``prm.json``, before it is validated; knows no model. To change the
-format so that older readers would misunderstand it: raise ``FORMAT_VERSION`` (and the ``Literal``
-in :class:`~rfprm_runtime.artifact.manifest.Manifest`) and add the step from the version before to
+Works on the plain content of ``prm.json``, before it is validated; knows no model. For a change
+that older readers would misunderstand, raise ``FORMAT_VERSION`` (and the ``Literal`` in
+:class:`~rfprm_runtime.artifact.manifest.Manifest`) and add the step from the previous version to
 ``STEPS``. docs/stability.md says which changes need that.
 """
 
@@ -18,15 +18,15 @@ Content = dict[str, Any]
 STEPS: dict[int, Callable[[Content], Content]] = {}
 """``STEPS[n]`` turns the content of version n into that of n + 1. It may change its argument."""
 MAY_IGNORE = "may_ignore"
-"""A list of top-level fields that a reader may drop where it does not know them, because no score
-depends on them. The writer of such a field names it there; readers refuse all others."""
+"""A list of top-level fields that a reader may drop if it does not know them, because no score
+depends on them. The writer of such a field lists it there; readers refuse all others."""
 
 
 def migrate(content: Any, *, known: set[str], origin: str) -> Content:
     """``content`` in today's format, without the unknown fields that may be ignored.
 
-    ``known``: today's top-level fields. Raises :class:`ManifestError` for what is not a manifest,
-    for a newer version, and for one so old that no step leads on from it.
+    ``known``: today's top-level fields. Raises :class:`ManifestError` for anything but a manifest,
+    for a newer version, and for one too old to migrate.
     """
     version = content.get("format_version") if isinstance(content, dict) else None
     if not isinstance(version, int):

@@ -1,4 +1,4 @@
-"""ONNX Runtime: loads ``model.onnx`` and runs it, one row a call on a CPU.
+"""ONNX Runtime: loads ``model.onnx`` and runs it, on a CPU one row per call.
 
 Knows token ids, marker positions and execution providers.
 """
@@ -29,7 +29,7 @@ _PROVIDER_NAMES = {
 }
 _logger = logging.getLogger(__name__)
 _PLUGINS = {"NvTensorRTRTXExecutionProvider": "onnxruntime_ep_nv_tensorrt_rtx"}
-"""Providers that come as packages of their own, which have to be registered once."""
+"""Providers with packages of their own, which have to be registered once."""
 _registered: set[str] = set()
 
 
@@ -37,8 +37,8 @@ class OnnxBackend:
     """One session, shared by all threads.
 
     On a CPU every row is a call of its own: nothing is padded, and a row's bits cannot depend on
-    its neighbours. By default it runs on one core and as many run at once as there are cores, which
-    brings more in all; ``threads_per_row`` gives a row more of them, for latency.
+    its neighbours. By default a row runs on one core, and as many rows run at once as there are
+    cores, for throughput; ``threads_per_row`` gives each row more cores, for latency.
     """
 
     def __init__(
@@ -54,16 +54,15 @@ class OnnxBackend:
     ) -> None:
         """
         ``provider``: ``cpu``, ``cuda``, ``tensorrt``, ``tensorrt_rtx`` or an ONNX Runtime provider
-        name. It is used or an error is raised; there is no fallback. By default ``cuda`` for
-        models in 16 bits where this onnxruntime has it, and ``cpu`` otherwise.
-        ``provider_options``: what ONNX Runtime documents for it, as it stands
-        (``{"device_id": 1}``, ``{"trt_engine_cache_enable": True, …}``). ``num_threads``: cores to
-        use of a CPU, all usable ones by default; ``threads_per_row`` (at most as many) of them run
-        one row together.
+        name. It is used or an error is raised; there is no fallback. The default is ``cuda`` for
+        models in a precision for GPUs if this onnxruntime has it, and ``cpu`` otherwise.
+        ``provider_options``: passed on to ONNX Runtime, which documents them
+        (``{"device_id": 1}``, ``{"trt_engine_cache_enable": True, …}``). ``num_threads``: CPU cores
+        to use, by default all usable ones; ``threads_per_row`` of them (at most all) run one row.
         ``max_batch_tokens``: padded tokens of one batch on a GPU.
 
-        Raises :class:`InvalidArgumentError` for a value that is none of these, and
-        :class:`BackendError` where the provider is not available or the model does not load.
+        Raises :class:`InvalidArgumentError` for an option of the wrong kind, and
+        :class:`BackendError` if the provider is not available or the model does not load.
         """
         import onnxruntime as ort
 
@@ -110,7 +109,7 @@ class OnnxBackend:
         }
         try:
             outputs = session.run(["logits"], {name: feeds[name] for name in self._input_names})
-        except Exception as error:  # onnxruntime's exceptions share no base of their own
+        except Exception as error:  # onnxruntime's exceptions have no base class of their own
             raise BackendError(
                 f"onnxruntime failed on a batch of {batch.token_ids.shape} token ids: {error}"
             ) from error
@@ -133,7 +132,7 @@ def _default_provider(ort: Any, manifest: Manifest) -> str:
 
 
 def _check_available(ort: Any, provider: str) -> None:
-    """Raises :class:`BackendError` where this onnxruntime has no such provider."""
+    """Raises :class:`BackendError` if this onnxruntime does not have the provider."""
     if provider in _PLUGINS:
         _register_plugin(ort, provider, _PLUGINS[provider])
     elif provider not in ort.get_available_providers():
@@ -149,8 +148,8 @@ def _register_plugin(ort: Any, provider: str, package: str) -> None:
         plugin = import_module(package)
     except ImportError:
         raise BackendError(
-            f"{provider} is a package of its own; pip install {package.replace('_', '-')}-cu13, or "
-            "ask for another provider"
+            f"{provider} has a package of its own; pip install {package.replace('_', '-')}-cu13, "
+            "or ask for another provider"
         ) from None
     if provider in _registered:
         return
@@ -180,12 +179,12 @@ def _open_session(
         options.inter_op_num_threads = 1
     providers: list[Any] = [(provider, dict(provider_options))]
     if provider == _PROVIDER_NAMES["cuda"]:
-        # TF32 keeps 10 bits of float32, and the head is float32 in every precision.
+        # TF32 keeps 10 bits of a float32, and the head is float32 in every precision.
         providers = [(provider, {"use_tf32": "0", **provider_options})]
     elif provider == _PROVIDER_NAMES["tensorrt"]:
-        providers.append((_PROVIDER_NAMES["cuda"], {"use_tf32": "0"}))  # for ops it does not take
+        providers.append((_PROVIDER_NAMES["cuda"], {"use_tf32": "0"}))  # for ops it does not have
     if provider != CPU_PROVIDER:
-        providers.append(CPU_PROVIDER)  # a few shape ops stay there beside any GPU provider
+        providers.append(CPU_PROVIDER)  # a few shape ops stay there whatever the GPU provider
     if provider in _PLUGINS:
         devices = [device for device in ort.get_ep_devices() if device.ep_name == provider]
         if not devices:
@@ -198,13 +197,13 @@ def _open_session(
     try:
         session = ort.InferenceSession(str(model_path), options, providers=providers or None)
     except Exception as error:
-        only_gpus = provider == CPU_PROVIDER and precision in GPU_PRECISIONS
+        needs_gpu = provider == CPU_PROVIDER and precision in GPU_PRECISIONS
         way_out = (
             f"; the model is in {precision}, which is for GPUs: load it with provider='cuda', or "
             "export the checkpoint for this machine, with --precision fp32"
         )
         raise BackendError(
-            f"onnxruntime cannot load {model_path}: {error}{way_out if only_gpus else ''}"
+            f"onnxruntime cannot load {model_path}: {error}{way_out if needs_gpu else ''}"
         ) from error
     if provider not in session.get_providers():
         raise BackendError(

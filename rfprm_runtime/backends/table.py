@@ -1,7 +1,7 @@
-"""Backends: integers in, logits at marker rows out.
+"""The table of backends, which run integers to logits at marker rows.
 
-:data:`KINDS` has a row for each. A row names the class as text, so that a backend nobody uses costs
-nothing, and says all that anybody else has to know of it: a new backend is a row and a file.
+:data:`KINDS` has a row for each. A row names the class as text, so an unused backend costs nothing,
+and says everything that other code has to know about it: a new backend is a row and a file.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Kind:
-    """A row of the table: what is known of a backend before it is imported."""
+    """A row of the table: what is known about a backend before it is imported."""
 
     implementation: str
     """Its class, as module:name. The keyword-only arguments of the class are its options."""
     file: str | None = None
-    """The model of an artifact that it runs; None where it needs none."""
+    """The model file of an artifact that it runs; None if it needs none."""
     open: Callable[..., Backend] | None = None
-    """Called as ``open(folder, manifest, mode=…, **options)``, where opening takes more than
-    ``implementation(folder / file, manifest, **options)``. Its own keyword-only arguments, but for
-    the mode, are options too."""
+    """Called as ``open(folder, manifest, mode=…, **options)``, if opening takes more than
+    ``implementation(folder / file, manifest, **options)``. Its keyword-only arguments, except the
+    mode, are options too."""
     way_out: str = ""
-    """What to do where an artifact has no such model."""
+    """What to do if an artifact has no such model."""
     alone: str = ""
-    """What to do where an artifact has no other model and this machine cannot run this one."""
+    """What to do if an artifact has no other model and this machine cannot run this one."""
     check: Callable[[Manifest, Any], object] = lambda manifest, device: None
-    """Raises where this machine, or its device, cannot run it."""
+    """Raises if this machine, or its device, cannot run it."""
     gpu_options: Mapping[str, Any] | None = None
-    """Options that put it on a GPU; None where it runs on CPUs alone."""
+    """Options that put it on a GPU; None if it runs only on CPUs."""
     cores_option: str | None = None
     """The option that says how many cores it may use."""
     same_scores: frozenset[str] = frozenset()
-    """Options with any value of which scores are the same, on a GPU to its rounding."""
+    """Options that do not change scores, on a GPU apart from rounding."""
 
     def implementing_class(self) -> Callable[..., Backend]:
         module, _, name = self.implementation.partition(":")
@@ -58,7 +58,7 @@ class Kind:
 def _open_onnx(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
     from rfprm_runtime.backends.onnx import OnnxBackend
 
-    if mode == "latency":  # how many threads run a row is fixed when the model is loaded
+    if mode == "latency":  # the number of threads per row is fixed when the model is loaded
         options.setdefault("threads_per_row", usable_cores(options.get("num_threads")))
     return OnnxBackend(folder / ONNX_NAME, manifest, **options)
 
@@ -69,7 +69,7 @@ def _open_torch(
     from rfprm_runtime.backends.torch import TorchBackend, find_device
 
     path = folder / SAFETENSORS_NAME
-    if packed is None:  # on a CPU rows alone, whose bits depend on nothing beside
+    if packed is None:  # on a CPU one row at a time, so that its bits depend on no other
         packed = find_device(options.get("device")).type == "cuda"
     check_flag("packed", packed)
     if packed:
@@ -78,7 +78,7 @@ def _open_torch(
         return PackedTorchBackend.load(path, manifest, **options)
     for name in sorted(options.keys() - _keywords(TorchBackend)):
         raise BackendError(
-            f"backend 'torch' has option {name!r} with packed=True only; pass that too, or leave "
+            f"backend 'torch' has option {name!r} only with packed=True; pass that too, or leave "
             f"{name} out"
         )
     return TorchBackend.load(path, manifest, **options)
@@ -108,8 +108,8 @@ KINDS: dict[str, Kind] = {
         "rfprm_runtime.backends.tensorrt.backend:TensorRTBackend",
         "model.plan",
         way_out="build one with python export/to_trt.py",
-        alone="--keep-graph, where the engine is built, leaves the graph beside it for machines "
-        "like this one",
+        alone="build the TensorRT engine with --keep-graph, and the graph stays beside it for "
+        "machines like this one",
         check=_check_tensorrt,
         gpu_options={},  # runs nowhere else
         same_scores=frozenset({"num_streams", "max_batch_tokens", "runtime_cache"}),
@@ -126,7 +126,7 @@ KINDS: dict[str, Kind] = {
         "rfprm_runtime.backends.onnx:OnnxBackend",
         "model.onnx",
         open=_open_onnx,
-        way_out="export it with --format onnx, or build the engine with --keep-graph",
+        way_out="export it with --format onnx, or build the TensorRT engine with --keep-graph",
         gpu_options={"provider": "cuda"},
         cores_option="num_threads",
         same_scores=frozenset({"num_threads", "threads_per_row", "max_batch_tokens"}),
@@ -144,7 +144,7 @@ KINDS: dict[str, Kind] = {
 
 
 def model_file(name: str) -> str:
-    """The file of an artifact that the backend ``name`` runs."""
+    """The model file of an artifact that the backend ``name`` runs."""
     file = KINDS[name].file
     assert file is not None, f"backend {name!r} needs no model"
     return file
@@ -157,12 +157,12 @@ PLAN_NAME = model_file("tensorrt")
 
 
 def backend_names() -> list[str]:
-    """Those that run a model, in the order in which ``auto`` prefers them."""
+    """The backends that run a model, in the order in which ``auto`` prefers them."""
     return [name for name, kind in KINDS.items() if kind.file is not None]
 
 
 def option_names(name: str) -> list[str]:
-    """The options of a backend. Imports it, and raises as that does."""
+    """The options of a backend, which is imported: raises what its import raises."""
     kind = KINDS[name]
     own = set() if kind.open is None else _keywords(kind.open) - {"mode"}
     return sorted(own | _keywords(kind.implementing_class()))
@@ -173,10 +173,10 @@ def choose_backend(
 ) -> str:
     """The name of the backend to open. An explicit request never falls back to another one; "auto"
     takes the first that the artifact has a model for and this machine can run, and logs why.
-    ``options``: those that the backend will get, of which the device matters.
+    ``options``: those that the backend will get; here only the device matters.
 
-    Raises :class:`BackendError` for an unknown name, and where the artifact holds nothing but an
-    engine that cannot run here; :class:`ArtifactError` where it holds no model for the name.
+    Raises :class:`BackendError` for an unknown name, and if this machine can run none of the
+    artifact's models; :class:`ArtifactError` if the artifact holds no model for the name.
     """
     available = [name for name in backend_names() if KINDS[name].file in manifest.files]
     if requested == "auto":
@@ -209,11 +209,11 @@ def _first_that_runs(available: list[str], manifest: Manifest, device: Any) -> s
             reasons[model_file(name)] = str(error)
             continue
         for file, reason in reasons.items():
-            _logger.warning("%s of the artifact is left alone: %s", file, reason)
-        _logger.info("backend %r of %s", name, available)
+            _logger.warning("the artifact's %s is not used: %s", file, reason)
+        _logger.info("backend %r, picked from %s", name, available)
         return name
     alone = KINDS[available[0]].alone if len(available) == 1 else ""
-    also = f". The artifact holds nothing else: {alone}" if alone else ""
+    also = f". The artifact has no other model; {alone}" if alone else ""
     raise BackendError("; ".join(reasons.values()) + also)
 
 
@@ -228,8 +228,8 @@ def open_backend(
 ) -> Backend:
     """Load the model of ``folder`` into the backend ``name`` (see :func:`choose_backend`).
 
-    ``was_requested``: by name, and not picked. Raises :class:`BackendError` for an option that the
-    backend does not have.
+    ``was_requested``: the caller named the backend, ``auto`` did not pick it. Raises
+    :class:`BackendError` for an option that the backend does not have.
     """
     if options:
         _check_options(name, options, was_requested)
@@ -243,7 +243,7 @@ def _check_options(name: str, options: Mapping[str, Any], was_requested: bool) -
     known = option_names(name)
     for option in options:
         if option not in known:
-            picked = "" if was_requested else ", which was picked,"
+            picked = "" if was_requested else ", which 'auto' picked,"
             name_it = "" if was_requested else "; name the backend that the option is for"
             raise BackendError(
                 f"backend {name!r}{picked} has no option {option!r}; it takes {known}{name_it}"

@@ -49,8 +49,8 @@ DType = Literal["float32", "bfloat16", "float16"]
 
 
 def find_device(device: str | torch.device | None) -> torch.device:
-    """``device``, or the GPU where torch has one. Raises :class:`InvalidArgumentError` for what
-    torch knows by no such name."""
+    """``device``, by default the GPU if torch has one. Raises :class:`InvalidArgumentError` for a
+    name that torch does not know."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     expected = "a name that torch knows, cpu or cuda:0"
@@ -63,7 +63,7 @@ def find_device(device: str | torch.device | None) -> torch.device:
 
 @dataclass(frozen=True)
 class Tree:
-    """Rows that each hold several sequences with a common beginning, which is there once."""
+    """Rows that each hold several sequences with a common prefix, which is there once."""
 
     positions: Tensor  # int64 [batch, length], each token's place in its own sequence
     visible: Tensor  # bool [batch, 1, length, length], what a token (row) may attend to (column)
@@ -139,7 +139,7 @@ class DecoderLayer(nn.Module):
         return out
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """Of any rows: what it makes of one does not depend on the others."""
+        """Works on any rows: the result of one does not depend on the others."""
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -201,9 +201,9 @@ class PRMNetwork(nn.Module):
     def run_to_markers(
         self, hidden: Tensor, marker_positions: Tensor, start: int = 0, *, tree: Tree | None = None
     ) -> Tensor:
-        """Run what is left from layer ``start`` on; logits [num_markers, num_labels].
+        """Run the layers from ``start`` on and the head; logits [num_markers, num_labels].
 
-        After the last attention only the rows of markers are read, so only they go on.
+        After the last attention only marker rows are read, so the others are dropped.
         """
         last: Any = self.model.layers[-1]
         hidden = self.run_layers(hidden, start, len(self.model.layers) - 1, tree=tree)
@@ -223,7 +223,7 @@ class PRMNetwork(nn.Module):
 
 
 def mix(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
-    """Attention, causal where ``visible`` (bool [batch, 1, queries, keys] or alike) is None."""
+    """Attention; causal if ``visible`` (bool [batch, 1, queries, keys] or similar) is None."""
     return F.scaled_dot_product_attention(
         query,
         key,
@@ -243,7 +243,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def build_network(shape: Backbone, head: Head, weights: Mapping[str, NDArray[Any]]) -> PRMNetwork:
     """The network with ``weights`` (Hugging Face names) loaded, in float32, in eval mode.
 
-    Raises :class:`BackendError` naming what is missing, superfluous or of another shape.
+    Raises :class:`BackendError` naming what is missing, unexpected or of another shape.
     """
     with torch.device("meta"):
         network = PRMNetwork(shape, head)
@@ -256,8 +256,7 @@ def build_network(shape: Backbone, head: Head, weights: Mapping[str, NDArray[Any
 
 
 def load_network(path: Path, manifest: Manifest) -> PRMNetwork:
-    """From the ``model.safetensors`` of an artifact. Raises :class:`BackendError` as
-    :func:`build_network` does."""
+    """The network in an artifact's ``model.safetensors``. Raises like :func:`build_network`."""
     try:
         from safetensors.numpy import load_file
     except ImportError:
@@ -267,7 +266,7 @@ def load_network(path: Path, manifest: Manifest) -> PRMNetwork:
 
 @contextmanager
 def moving_to(device: torch.device) -> Iterator[None]:
-    """Weights move to ``device`` inside; :class:`BackendError` where torch cannot."""
+    """A block that moves weights to ``device``; raises :class:`BackendError` if torch cannot."""
     try:
         yield
     except (RuntimeError, AssertionError) as error:
@@ -278,13 +277,13 @@ def moving_to(device: torch.device) -> Iterator[None]:
 
 
 def describe(device: torch.device, dtype: DType) -> str:
-    """Engine, version and device, for people."""
+    """Library, version and device, for people to read."""
     narrow = "" if dtype == "float32" else f", {dtype}"
     return f"torch {torch.__version__}, {device}{narrow}"
 
 
 class TorchBackend:
-    """The reference network behind the protocol: one row a call, float32 on a CPU."""
+    """The reference network as a backend: one row per call, float32 on a CPU."""
 
     def __init__(
         self,
@@ -293,13 +292,15 @@ class TorchBackend:
         device: str | torch.device | None = None,
         dtype: DType = "float32",
     ) -> None:
-        """``dtype``: of the layers; the head is in float32 as it is in exported graphs. Raises
-        :class:`InvalidArgumentError` for one that is none, and :class:`BackendError` where torch
-        does not have the device."""
+        """``dtype``: of the layers; the head is float32, as in exported graphs.
+
+        Raises :class:`InvalidArgumentError` for an unknown dtype, and :class:`BackendError` if
+        torch does not have the device.
+        """
         check_choice("dtype", dtype, get_args(DType))
         self._device = find_device(device)
-        # Narrowed before it is moved, so that the device never holds more. The norm and the head
-        # after the last layer keep what they have.
+        # Converted before it is moved, so that the device never holds more. The norm and the head
+        # after the last layer keep their type.
         for part in (network.model.embed_tokens, network.model.layers):
             part.to(getattr(torch, dtype))
         with moving_to(self._device):

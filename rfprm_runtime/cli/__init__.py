@@ -1,4 +1,4 @@
 """The command line. Needs the extra ``cli``.
 
-Knows options, files and terminals; everything it does can be called without it.
+Knows options, files and terminals. Everything it does can also be called from Python.
 """

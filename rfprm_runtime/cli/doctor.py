@@ -1,6 +1,6 @@
-"""What this installation can do, and the way out where it cannot: ``rfprm doctor``.
+"""What this installation can do, and how to fix what it cannot: ``rfprm doctor``.
 
-Looks and changes nothing. Knows what to ask every part, not how any of them works.
+Changes nothing. Knows what to ask each part, but not how any of them works.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 State = Literal["ok", "missing", "unusable", "broken"]
-"""``missing``: optional, and can be installed. ``unusable``: installed, but not for this machine.
-``broken``: installed, and does not work."""
+"""``missing``: optional and not installed. ``unusable``: installed, but not usable on this machine.
+``broken``: installed, but does not work."""
 DISTRIBUTION = "rfprm_runtime"
 
 
@@ -36,8 +36,8 @@ class Finding:
 
 
 def examine(artifacts: Iterable[Path] = (), *, check_digests: bool = False) -> list[Finding]:
-    """Everything there is to say. ``artifacts``: folders to look at besides those in ``artifacts/``
-    and ``$RFPRM_ARTIFACT``. ``check_digests``: read their files whole to compare sha256 sums."""
+    """All findings. ``artifacts``: folders to check besides those in ``artifacts/`` and
+    ``$RFPRM_ARTIFACT``. ``check_digests``: read their files whole to compare sha256 sums."""
     return [
         *_machine(),
         *_kernels(),
@@ -67,7 +67,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def built_kernels() -> list[str]:
-    """Variants of the native kernels that were compiled into this installation."""
+    """Variants of the native kernels compiled into this installation."""
     from rfprm_runtime.backends.native import library
 
     folder = Path(library.__file__).parent
@@ -80,8 +80,8 @@ def _kernels() -> Iterator[Finding]:
     built = built_kernels()
     if not built:
         way_out = (
-            "none were compiled: precisions int16 and int8 need them. Install gcc or clang, then "
-            f"pip install --force-reinstall --no-deps {DISTRIBUTION}"
+            "none were compiled, but precisions int16 and int8 need them. Install gcc or clang, "
+            f"then pip install --force-reinstall --no-deps {DISTRIBUTION}"
         )
         yield Finding("kernels", "native", "missing", way_out)
         return
@@ -132,7 +132,7 @@ def _probe_torch() -> tuple[State, str]:
         if error.name != "torch":
             raise
         raise MissingExtraError("torch", "train", "the torch backend") from None
-    where = "on a CUDA GPU" if torch.cuda.is_available() else "on the CPU, no CUDA GPU is here"
+    where = "on a CUDA GPU" if torch.cuda.is_available() else "on the CPU (no CUDA GPU found)"
     return "ok", f"torch {torch.__version__} {where}"
 
 
@@ -149,7 +149,7 @@ def _probe_tensorrt() -> tuple[State, str]:
     if not found:
         raise missing
     if not any(Path("/dev").glob("nvidia[0-9]*")):
-        return "unusable", f"{', '.join(found)}, but no NVIDIA GPU is here"
+        return "unusable", f"{', '.join(found)}, but no NVIDIA GPU was found"
     return "ok", ", ".join(found)
 
 
@@ -162,11 +162,11 @@ _PROBES: dict[str, Callable[[], tuple[State, str]]] = {
 
 
 def _extras() -> Iterator[Finding]:
-    """The optional parts that the package declares, and what it always needs as ``(base)``."""
+    """The extras that the package declares, and what it always needs as ``(base)``."""
     try:
         declared = metadata(DISTRIBUTION)
     except PackageNotFoundError:
-        way_out = "not installed, run from its source: pip install --editable '.[cli]'"
+        way_out = "not installed; in the source folder, run: pip install --editable '.[cli]'"
         yield Finding("extras", "(base)", "missing", way_out)
         return
     texts = declared.get_all("Requires-Dist") or []
@@ -188,15 +188,15 @@ def _extra(extra: str, requirements: list[Requirement]) -> Finding:
     if not missing and not broken:
         return Finding("extras", name, "ok", ", ".join(item.name for item in requirements))
     wanted = f"{DISTRIBUTION}[{extra}]" if extra else DISTRIBUTION
-    problems = [*broken, *([f"no {', '.join(missing)}"] if missing else [])]
+    problems = [*broken, *([f"{', '.join(missing)} missing"] if missing else [])]
     detail = f"{'; '.join(problems)}; run: pip install --upgrade '{wanted}'"
     return Finding("extras", name, "broken" if broken else "missing", detail)
 
 
 def requirements_of(extra: str, texts: Sequence[str]) -> list[Requirement]:
-    """What ``extra`` adds to the base (``""``), with what the extras that it names add.
+    """What ``extra`` adds to the base (``""``), including the extras that it names.
 
-    ``texts``: the lines ``Requires-Dist`` of a package's metadata.
+    ``texts``: the ``Requires-Dist`` lines of a package's metadata.
     """
     from packaging.requirements import Requirement
 
@@ -223,7 +223,7 @@ def _artifacts(named: Iterable[Path], check_digests: bool) -> Iterator[Finding]:
     chosen = [Path(os.environ["RFPRM_ARTIFACT"])] if os.environ.get("RFPRM_ARTIFACT") else []
     folders = list(dict.fromkeys([*named, *chosen, *usual]))
     if not folders:
-        way_out = "none in artifacts/; 'rfprm demo' builds the shipped PRM"
+        way_out = "none in artifacts/; run 'rfprm demo' to build the shipped PRM"
         yield Finding("artifacts", "(none)", "missing", way_out)
     for folder in folders:
         try:
@@ -233,6 +233,6 @@ def _artifacts(named: Iterable[Path], check_digests: bool) -> Iterator[Finding]:
             yield Finding("artifacts", str(folder), "broken", str(error))
             continue
         size = sum(file.num_bytes for file in manifest.files.values()) / 2**20
-        whole = "every sha256 fits" if check_digests else "all files there"
-        detail = f"{manifest.name}, {manifest.precision}, {size:,.0f} MiB, {whole}"
+        verdict = "every sha256 matches" if check_digests else "all files present"
+        detail = f"{manifest.name}, {manifest.precision}, {size:,.0f} MiB, {verdict}"
         yield Finding("artifacts", str(folder), "ok", detail)

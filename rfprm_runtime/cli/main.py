@@ -1,7 +1,7 @@
 """``rfprm``: a thin shell over the library. Needs the extra ``cli``.
 
-Commands of other packages (export, train, …) are found by entry points of the group
-``rfprm.commands``; this module imports none of them.
+It finds the commands of other packages (export, train, …) by entry points in the group
+``rfprm.commands``, so it imports none of those packages itself.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def rfprm(
         ),
     ] = False,
 ) -> None:
-    """Scores of process reward models for whole reasoning traces."""
+    """Score reasoning traces with process reward models."""
 
 
 @app.command()
@@ -81,11 +81,11 @@ def score(
     overflow: OverflowOption = "error",
     prefix: PrefixOption = "",
 ) -> None:
-    """Score every trace of a file; adds step_scores, trajectory_score and reward to its fields.
+    """Score every trace in a file.
 
-    A row holds question and steps, or question and completion, or another common format. Rows that
-    cannot be scored are listed in OUTPUT.errors.jsonl with their numbers, and the
-    exit status is then 3.
+    Every row keeps its fields and gets step_scores, trajectory_score and reward. A row holds a
+    question with steps or with a completion, or has another common format. Rows that cannot be
+    scored are listed with their numbers in OUTPUT.errors.jsonl; the exit status is then 3.
     """
     from rfprm_runtime.cli.score_file import score_file
     from rfprm_runtime.scorer import Scorer
@@ -105,9 +105,7 @@ def score(
         )
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     if not summary.num_scored + summary.num_failed:
-        console.print(
-            f"{traces} is empty: there are no traces to score", markup=False, style="yellow"
-        )
+        console.print(f"{traces} is empty: it has no traces to score", markup=False, style="yellow")
     console.print(f"{summary.num_scored} traces scored → {output}", markup=False)
     for error in summary.first_errors:
         console.print(error, markup=False, style="red")
@@ -124,7 +122,7 @@ def score(
 @app.command()
 def info(
     artifact: Annotated[Path, typer.Argument(help="The PRM's artifact folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print prm.json as it is.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print prm.json unchanged.")] = False,
 ) -> None:
     """Print an artifact's manifest."""
     from rfprm_runtime.artifact.manifest import read_manifest
@@ -140,18 +138,18 @@ def info(
 @app.command()
 def doctor(
     artifacts: Annotated[
-        list[Path] | None, typer.Argument(help="Artifact folders to check as well.")
+        list[Path] | None, typer.Argument(help="Artifact folders to check besides the usual ones.")
     ] = None,
     check_digests: Annotated[
-        bool, typer.Option("--check", help="Read the files of artifacts whole, to compare sha256.")
+        bool, typer.Option("--check", help="Compare the sha256 of every artifact file.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Print what this installation can do: kernels, backends, extras, artifacts.
 
-    The exit status is 1 where something that is installed is broken.
+    The exit status is 1 if anything installed is broken.
     """
-    from rfprm_runtime import doctor as examination
+    from rfprm_runtime.cli import doctor as examination
     from rfprm_runtime.cli.printing import print_findings
 
     findings = examination.examine(artifacts or (), check_digests=check_digests)
@@ -168,23 +166,23 @@ def _add_commands_of_other_packages() -> None:
         try:
             command = entry.load()
         except ImportError as error:
-            app.command(entry.name, **_TAKES_ANYTHING)(_command_that_raises(error))
-        except AttributeError as error:  # installed beside another version's metadata
+            app.command(entry.name, **_ACCEPTS_ANYTHING)(_command_that_raises(error))
+        except AttributeError as error:  # the metadata is that of another version
             stale = ImportError(
-                f"{error}; install rfprm_runtime again, its list of commands is old"
+                f"{error}; install rfprm_runtime again, because its list of commands is out of date"
             )
-            app.command(entry.name, **_TAKES_ANYTHING)(_command_that_raises(stale))
+            app.command(entry.name, **_ACCEPTS_ANYTHING)(_command_that_raises(stale))
         else:
             app.command(entry.name)(command)
 
 
-_TAKES_ANYTHING: dict[str, Any] = {
+_ACCEPTS_ANYTHING: dict[str, Any] = {
     "context_settings": {"ignore_unknown_options": True, "help_option_names": []},
 }
 
 
 def _command_that_raises(error: ImportError) -> Callable[..., None]:
-    """A command whose package is not there says so when it is called, and in the help."""
+    """A command that cannot be imported: it says why when called, and in the help."""
 
     def command(arguments: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> None:
         raise error if isinstance(error, RfprmError) else RfprmError(str(error))
@@ -194,7 +192,7 @@ def _command_that_raises(error: ImportError) -> Callable[..., None]:
         if isinstance(error, MissingExtraError)
         else str(error)
     )
-    command.__doc__ = f"(not available: {escape(extra)})"  # [train] is no markup
+    command.__doc__ = f"(not available: {escape(extra)})"  # [train] is not markup
     return command
 
 
@@ -205,7 +203,7 @@ def main() -> None:
 
 
 def run_command(module: str, name: str) -> None:
-    """Run one command by itself: what the scripts in ``export/`` and ``training/`` do."""
+    """Run one command by itself, as the scripts in ``export/`` and ``training/`` do."""
 
     def run() -> None:
         single = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
@@ -216,11 +214,11 @@ def run_command(module: str, name: str) -> None:
 
 
 def _run(shell: Callable[[], object]) -> None:
-    """Errors that we raise on purpose become one line on stderr and exit status 1."""
+    """Run ``shell``; the library's own errors become one line on stderr and exit status 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # of a terminal that knows no α
-    # What ends a job (a cluster, timeout) ends it as Ctrl-C does: partial files are removed.
+            stream.reconfigure(errors="backslashreplace")  # for terminals that cannot print α
+    # Exit on SIGTERM (from a cluster or timeout) as on Ctrl-C, so partial files are removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         shell()

@@ -1,4 +1,4 @@
-"""Options that several commands have, spelled once. Needs the extra ``cli``."""
+"""Options that several commands share. Needs the extra ``cli``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ArtifactOption = Annotated[
 
 
 def backend_help() -> str:
-    """The backends there are, as a sentence."""
+    """All backends, as a sentence."""
     *names, last = ["auto", *backend_names()]
     return f"{', '.join(names)} or {last}."
 
@@ -32,9 +32,9 @@ BackendSettings = Annotated[
         help="NAME=VALUE for the backend, as in Scorer.load (dtype=bfloat16); repeatable.",
     ),
 ]
-SplitOption = Annotated[SplitRule, typer.Option(help="What separates the steps of a text.")]
+SplitOption = Annotated[SplitRule, typer.Option(help="What separates the steps in a text.")]
 OverflowOption = Annotated[
     Overflow,
-    typer.Option(help="Of traces longer than the model: an error, or scored in windows."),
+    typer.Option(help="Traces too long for the model: report an error, or score in windows."),
 ]
-PrefixOption = Annotated[str, typer.Option(help="Put before the names of the added fields.")]
+PrefixOption = Annotated[str, typer.Option(help="Prefix for the names of the added fields.")]

@@ -1,4 +1,4 @@
-"""Scores and manifests as a person reads them in a terminal. Needs the extra ``cli``."""
+"""Prints scores, manifests and findings for people to read. Needs the extra ``cli``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 
 def print_score(console: Console, trajectory: Trajectory, score: TrajectoryScore) -> None:
-    """The question, each step beside its score, the response, and what it comes to."""
+    """Print the question, each step next to its score, the response and the reward."""
     console.print(f"[bold]{escape(trajectory.question)}[/bold]")
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right")
@@ -35,12 +35,12 @@ def _tinted(score: float) -> str:
 
 
 def print_manifest(console: Console, manifest: Manifest) -> None:
-    """What a person wants to know of an artifact, in two columns."""
+    """Print what people want to know about an artifact, in two columns."""
     print_rows(console, _manifest_rows(manifest))
 
 
 def print_rows(console: Console, rows: Iterable[tuple[str, str]]) -> None:
-    """Labels and texts in two columns; in a file or a pipe a line each, however long."""
+    """Print labels and texts in two columns; to a file or pipe, one line each, however long."""
     if not console.is_terminal:
         lines = list(rows)
         width = max((len(label) for label, _ in lines), default=0)
@@ -49,7 +49,7 @@ def print_rows(console: Console, rows: Iterable[tuple[str, str]]) -> None:
         return
     table = Table.grid(padding=(0, 2))
     table.add_column()
-    table.add_column(overflow="fold")  # a digest cut short is of no use
+    table.add_column(overflow="fold")  # a truncated digest is useless
     for label, value in rows:
         table.add_row(f"[dim]{label}[/dim]", escape(value))
     console.print(table)
@@ -59,10 +59,10 @@ _COLORS = {"ok": "green", "missing": "dim", "unusable": "yellow", "broken": "red
 
 
 def print_findings(console: Console, findings: Iterable[Finding]) -> None:
-    """What ``rfprm doctor`` found, by area."""
+    """Print what ``rfprm doctor`` found, by area."""
     for area, group in groupby(findings, key=lambda finding: finding.area):
         console.print(f"[bold]{area}[/bold]")
-        if not console.is_terminal:  # a line each, however long
+        if not console.is_terminal:  # one line each, however long
             for finding in group:
                 line = f"  {finding.state:8}  {finding.name:14}  {finding.detail}"
                 console.print(line, markup=False, soft_wrap=True)
@@ -78,7 +78,7 @@ def print_findings(console: Console, findings: Iterable[Finding]) -> None:
 
 
 def engine_rows(engine: EngineRecord) -> Iterator[tuple[str, str]]:
-    """What a person wants to know of an engine, as labels and texts."""
+    """What people want to know about a TensorRT engine, as labels and texts."""
     yield "engine", f"{engine.flavour} {engine.version}"
     yield "for compute capability", ", ".join(engine.compute_capabilities)
     for profile in engine.profiles:
@@ -89,17 +89,17 @@ def engine_rows(engine: EngineRecord) -> Iterator[tuple[str, str]]:
             f"{profile.num_markers.max:,} markers",
         )
     if engine.weights == "stripped":
-        yield "weights", "taken from the graph beside the plan"
+        yield "weights", "read from the graph next to the plan"
     if engine.device_bytes:
         yield (
-            "memory of the GPU",
-            f"{engine.device_bytes / 2**30:.2f} GiB a stream for the largest profile, beside the "
+            "GPU memory",
+            f"{engine.device_bytes / 2**30:.2f} GiB per stream for the largest profile, plus the "
             "weights",
         )
     if engine.parity is None:
         yield (
             "parity of the engine",
-            "not measured: no checkpoint to compare with, or no GPU for it, where it was built",
+            "not measured: it was built without a checkpoint to compare with, or without a GPU",
         )
     else:
         yield (
@@ -112,12 +112,13 @@ def engine_rows(engine: EngineRecord) -> Iterator[tuple[str, str]]:
 def _precision(manifest: Manifest) -> str:
     if not manifest.products:
         return manifest.precision
-    narrow = sum(product.bits == 8 for product in manifest.products)
+    num_8_bit = sum(linear.bits == 8 for linear in manifest.products)
     rest = (
         "int16" if manifest.precision == "int8" else manifest.exporter.get("float_type", "16 bits")
     )
     return (
-        f"{manifest.precision} in {narrow} of {len(manifest.products)} products, {rest} in the rest"
+        f"{manifest.precision} in {num_8_bit} of {len(manifest.products)} linears, "
+        f"{rest} in the others"
     )
 
 

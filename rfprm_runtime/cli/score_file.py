@@ -1,6 +1,6 @@
 """Scores a file or data set into a JSONL file, in bounded memory.
 
-The output appears whole or not at all; what every row held is kept.
+The output appears whole or not at all, and every row keeps its fields.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from rfprm_runtime.traces.record import Place, Record
 from rfprm_runtime.traces.sources import open_stream
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
-# Enough traces at once to keep every core busy and to share out long and short ones.
+# Enough traces at once to keep every core busy and to balance long and short ones.
 _CHUNK_TRACES = 256
-_MAX_ERRORS_TOLD = 10
+_MAX_FIRST_ERRORS = 10
 
 
 @dataclass
@@ -44,7 +44,7 @@ class FileSummary:
     num_failed: int = 0
     first_errors: list[str] = field(default_factory=list)
     unit: Literal["line", "row"] = "line"
-    """What a row of the source is called."""
+    """What to call a row of the source."""
 
 
 def score_file(
@@ -57,18 +57,17 @@ def score_file(
     prefix: str = "",
     show_progress_bar: bool = False,
 ) -> FileSummary:
-    """Score the traces of ``traces`` into the JSONL file ``output``, in order.
+    """Score the traces of a source into the JSONL file ``output``, in order.
 
     ``traces`` is a JSONL or Parquet file, or ``hf://NAME[@CONFIG][:SPLIT]``, which is streamed.
-    Every field of a row is kept; ``step_scores``, ``trajectory_score`` and ``reward`` are added,
-    with ``prefix`` before their names, and with ``overflow="window"`` ``windowed_from`` too.
-    A row that cannot be scored goes, with its number and the reason, to
-    ``OUTPUT.errors.jsonl``, a file that is there only when such rows are. The output's folder is
-    made where it is missing.
+    Every row keeps its fields and gets ``step_scores``, ``trajectory_score`` and ``reward``, and
+    with ``overflow="window"`` also ``windowed_from``; ``prefix`` goes before these names. Rows that
+    cannot be scored are listed with number and reason in ``OUTPUT.errors.jsonl``, which exists only
+    if there are any. A missing output folder is created.
 
-    Raises :class:`RfprmError` where output and input are the same file, where the input is not
-    there or of another format, and where a row holds what JSON has no form for; ``OSError`` where a
-    file cannot be read or written.
+    Raises :class:`RfprmError` if output and input are the same file, the input is missing or has
+    another format, or a row holds a value that JSON cannot; ``OSError`` if a file cannot be read or
+    written.
     """
     source = str(traces)
     check_target(output, reads=[Path(source)])
@@ -86,7 +85,7 @@ def score_file(
         num_read = 0
         for records in _chunks(stream.records(reading)):
             num_read += len(records)
-            # The rest is taken to have rows of the same size; at the end the number is exact.
+            # Assume that the remaining rows have the same size; the final number is exact.
             share = stream.share_read()
             bar.expect(None if share is None else round(num_read / share))
             results = scorer.score_batch(
@@ -101,7 +100,7 @@ def score_file(
                     summary.num_scored += 1
                 else:
                     bar.advance(1)
-                    _note_failure(summary, errors_file, record.place, result)
+                    _record_failure(summary, errors_file, record.place, result)
         bar.expect(num_read)
     if not summary.num_failed:
         summary.errors_path.unlink()
@@ -109,11 +108,11 @@ def score_file(
 
 
 def _to_score(record: Record, added: Iterable[str]) -> Trajectory | InvalidTrajectoryError:
-    """A row whose fields the scores would overwrite counts as bad."""
+    """The trace to score, or an error if the scores would overwrite a field of the row."""
     taken = first_taken(record.fields, added)
     if taken is None or isinstance(record.trajectory, InvalidTrajectoryError):
         return record.trajectory
-    return InvalidTrajectoryError(f"has the field {taken!r} already; choose a --prefix")
+    return InvalidTrajectoryError(f"already has the field {taken!r}; choose a --prefix")
 
 
 def _line(record: Record, score: TrajectoryScore, added: dict[str, str]) -> str:
@@ -127,11 +126,11 @@ def _line(record: Record, score: TrajectoryScore, added: dict[str, str]) -> str:
         ) from None
 
 
-def _note_failure(summary: FileSummary, file: IO[str], place: Place, error: RfprmError) -> None:
+def _record_failure(summary: FileSummary, file: IO[str], place: Place, error: RfprmError) -> None:
     file.write(json_line({place.unit: place.number, "error": str(error)}))
     summary.unit = place.unit
     summary.num_failed += 1
-    if len(summary.first_errors) < _MAX_ERRORS_TOLD:
+    if len(summary.first_errors) < _MAX_FIRST_ERRORS:
         summary.first_errors.append(f"{place.in_source}: {error}")
 
 

@@ -37,33 +37,39 @@ def select(
     source: Annotated[str, typer.Argument(help=f"JSONL or Parquet file, or {HUB_SPELLING}.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="JSONL file to write; Parquet where SOURCE has types."),
+        typer.Option(
+            "--output", "-o", help="JSONL file to write, or Parquet if SOURCE has column types."
+        ),
     ],
     artifact: ArtifactOption = DEFAULT_ARTIFACT,
-    top: Annotated[int | None, typer.Option(help="Keep so many traces.")] = None,
-    share: Annotated[float | None, typer.Option(help="Keep so large a part of them.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Keep none with a lower score.")] = None,
+    top: Annotated[int | None, typer.Option(help="Number of traces to keep.")] = None,
+    share: Annotated[float | None, typer.Option(help="Fraction of the traces to keep.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Lowest score to keep.")] = None,
     per_question: Annotated[
-        int | None, typer.Option(help="Keep so many traces of one question.")
+        int | None, typer.Option(help="Number of traces to keep per question.")
     ] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="The field that names a row's group: source, difficulty, …")
+        str | None, typer.Option(help="Field that names a row's group: source, difficulty, …")
     ] = None,
-    top_per_group: Annotated[int | None, typer.Option(help="Keep so many of each group.")] = None,
-    score: Annotated[Aggregation, typer.Option(help="What to rank by.")] = "reward",
+    top_per_group: Annotated[
+        int | None, typer.Option(help="Number of traces to keep per group.")
+    ] = None,
+    score: Annotated[Aggregation, typer.Option(help="Score to rank by.")] = "reward",
     length_control: Annotated[
         LengthControl,
-        typer.Option(help="residual: rank by the score above what the length predicts."),
+        typer.Option(help="residual: rank by how far the score exceeds what the length predicts."),
     ] = "none",
-    order: Annotated[Order, typer.Option(help="The order of the rows in OUTPUT.")] = "input",
+    order: Annotated[
+        Order, typer.Option(help="Order of the rows in OUTPUT: as in SOURCE, or best first.")
+    ] = "input",
     sft: Annotated[bool, typer.Option("--sft", help="Add messages for TRL's SFTTrainer.")] = False,
-    report: Annotated[Path | None, typer.Option(help="HTML page to write.")] = None,
+    report: Annotated[Path | None, typer.Option(help="HTML report to write.")] = None,
     prefix: PrefixOption = "",
     work: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the scores. [OUTPUT.work]")
+        Path | None, typer.Option(help="Folder that keeps the scores; OUTPUT.work by default.")
     ] = None,
     keep_work: Annotated[
-        bool, typer.Option(help="Keep the scores: another rule then needs no model.")
+        bool, typer.Option(help="Keep the scores, so that another rule needs no model.")
     ] = True,
     split: SplitOption = "blank_lines",
     overflow: OverflowOption = "error",
@@ -71,19 +77,19 @@ def select(
     threads: ThreadsOption = None,
     backend_option: BackendSettings = None,
     shard_rows: Annotated[
-        int, typer.Option(help="Rows that are scored and saved together.")
+        int, typer.Option(help="Number of rows to score and save together.")
     ] = DEFAULT_SHARD_ROWS,
     engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Score here, or in workers on Ray.")
+        Literal["local", "ray"], typer.Option(help="Score in this process, or in Ray workers.")
     ] = "local",
-    workers: Annotated[int | None, typer.Option(help="How many workers, on Ray.")] = None,
-    cpus_per_worker: Annotated[int, typer.Option(help="On Ray.")] = 1,
-    gpus_per_worker: Annotated[float, typer.Option(help="On Ray.")] = 0.0,
+    workers: Annotated[int | None, typer.Option(help="Number of Ray workers.")] = None,
+    cpus_per_worker: Annotated[int, typer.Option(help="CPUs for each Ray worker.")] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(help="GPUs for each Ray worker.")] = 0.0,
 ) -> None:
-    """Score a set of traces and keep the best; run it again to go on after a stop.
+    """Score a set of traces and keep the best.
 
-    Rows that cannot be scored are listed in OUTPUT.errors.jsonl with their numbers, and the exit
-    status is then 3.
+    Run the same command again to resume after a stop. Rows that cannot be scored are listed with
+    their numbers in OUTPUT.errors.jsonl; the exit status is then 3.
     """
     from rfprm_runtime.errors import RfprmError
     from rfprm_runtime.selection.pipeline import select_traces
@@ -136,7 +142,7 @@ def _print(
         console.print(text, markup=False, style=style)
 
     if not summary.num_scored + summary.num_failed:
-        say(f"{source} is empty: there are no traces to score", "yellow")
+        say(f"{source} is empty: it has no traces to score", "yellow")
     say(f"{summary.num_chosen:,} of {summary.num_scored:,} scored traces → {output}")
     for outcome, count in summary.outcomes.items():
         if outcome != "chosen":

@@ -1,4 +1,4 @@
-"""What the commands have in common."""
+"""What the commands share."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rfprm_runtime.errors import RfprmError
 
 DEFAULT_ARTIFACT = Path("artifacts/smollm2-135m-gsm8k")
 HUB_SPELLING = r"hf://NAME\[@CONFIG][:SPLIT]"
-"""As a help text spells it: what stands in brackets would be taken for markup."""
+"""As spelled in help texts, where an unescaped bracket would start markup."""
 EXIT_SOME_FAILED = 3
-"""Some lines or rows could not be used, and the others were."""
+"""Exit status if some lines or rows could not be used, but the others were."""
 
 
 def read_backend_options(texts: Sequence[str] | None, threads: int | None) -> dict[str, Any]:
-    """``NAME=VALUE`` each, a value being JSON or else the text itself.
+    """Read ``NAME=VALUE`` texts into a dict; values that are not JSON stay texts.
 
-    Raises :class:`RfprmError` for one without a name or given twice.
+    Raises :class:`RfprmError` for an option without a name or given twice.
     """
     found: dict[str, Any] = {}
     for text in texts or ():
@@ -27,9 +27,9 @@ def read_backend_options(texts: Sequence[str] | None, threads: int | None) -> di
         if not separator or not name.isidentifier():
             raise RfprmError(f"--backend-option is {text!r}, expected NAME=VALUE")
         if name in found:
-            raise RfprmError(f"--backend-option {text}: {name} was given before; give it once")
+            raise RfprmError(f"--backend-option {text}: {name} was given twice; give it once")
         if name == "num_threads" and threads is not None:
-            raise RfprmError(f"--backend-option {text}: --threads says that already; give one")
+            raise RfprmError(f"--backend-option {text}: --threads sets this too; give only one")
         try:
             found[name] = json.loads(value)
         except ValueError:

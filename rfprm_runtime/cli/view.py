@@ -14,22 +14,23 @@ try:
 except ImportError:
     raise MissingExtraError("typer", "cli", "rfprm view") from None
 
-_MAX_BAD_ROWS_TOLD = 10
+_MAX_FIRST_BAD_ROWS = 10
 
 
 def view(
     scored: Annotated[
-        list[Path], typer.Argument(help="What rfprm score or select wrote: JSONL or Parquet.")
+        list[Path], typer.Argument(help="JSONL or Parquet files from rfprm score or select.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML page to write.")],
-    prefix: Annotated[str, typer.Option(help="Stands before the names of the scores.")] = "",
+    prefix: Annotated[str, typer.Option(help="Prefix of the names of the score fields.")] = "",
     limit: Annotated[
-        int, typer.Option(min=1, help="Show so many traces of each file, from its beginning.")
+        int, typer.Option(min=1, help="Number of traces to show from the start of each file.")
     ] = DEFAULT_LIMIT,
 ) -> None:
-    """Make a page of scored traces: one HTML file to sort, filter and read them in a browser.
+    """Make an HTML page of scored traces.
 
-    Rows that cannot be shown are listed in the page, and the exit status is then 3.
+    The page is one file to sort, filter and read the traces in a browser. It lists rows that cannot
+    be shown; the exit status is then 3.
     """
     from rich.console import Console
 
@@ -38,7 +39,7 @@ def view(
     console.print(f"{_count(summary.num_shown, 'trace')} → {output}", markup=False)
     for note in summary.notes:
         console.print(note, markup=False, style="yellow")
-    for row in summary.bad_rows[:_MAX_BAD_ROWS_TOLD]:
+    for row in summary.bad_rows[:_MAX_FIRST_BAD_ROWS]:
         console.print(f"{row.place}: {row.reason}", markup=False, style="red")
     if summary.num_bad:
         console.print(f"{_count(summary.num_bad, 'row')} cannot be shown; the page lists them")

@@ -1,4 +1,4 @@
-"""The seam to inference engines: what a backend has to offer.
+"""The backend protocols: what a backend has to offer the engine.
 
 A backend knows token ids and marker positions. It knows no text, no steps and no rewards.
 """
@@ -22,14 +22,14 @@ class Backend(Protocol):
 
     @property
     def description(self) -> str:
-        """Engine, version and device, for people."""
+        """Library, version and device, for people to read."""
         ...
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         """Logits float32 [num_markers, num_labels], rows in the order of the marker positions.
 
         ``threads``: how many cores this call may use. A backend that cannot split a call runs it
-        on one; the logits do not depend on it.
+        on one. The logits do not depend on it.
         """
         ...
 
@@ -48,7 +48,7 @@ class CachingBackend(Backend, Protocol):
     def extend(self, extensions: Sequence[Extension], threads: int = 1) -> list[Extended]:
         """Run all ``extensions`` in one pass over the weights.
 
-        The logits are those of running each whole row alone: on a CPU to the bit, on a GPU to the
+        The logits equal those of each whole row run alone: on a CPU to the bit, on a GPU to the
         rounding of the backend's precision.
         """
         ...

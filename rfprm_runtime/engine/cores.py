@@ -12,12 +12,12 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cores(requested: int | None = None) -> int:
-    """``requested``, or all cores that the process may run on.
+    """``requested``, or by default all cores that the process may use.
 
-    Raises :class:`InvalidArgumentError` for what is no number of cores.
+    Raises :class:`InvalidArgumentError` if ``requested`` is not a number of cores.
     """
     if requested is None:
-        # Containers often pin fewer cores than there are, or give less time than all of them have.
+        # Containers often pin a process to some of the cores, or limit its time on them.
         cores = (
             len(os.sched_getaffinity(0))
             if hasattr(os, "sched_getaffinity")

@@ -1,6 +1,6 @@
-"""Engine: extensions in, what came of them out, on whatever backend there is.
+"""Engine: extensions in, logits and pasts out, on any backend.
 
-plan → passes → logits and pasts in order. Scorer and sessions talk to this and to no backend.
+plan → passes → results in order. Scorer and sessions talk to the engine and never to a backend.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DEFAULT_PAST_BYTES = 2**30
 
 
 class Engine:
-    """A backend with its threads, the pasts kept on it, and its end. Shared between threads."""
+    """A backend with its threads, its pasts and its lifetime. Safe to share between threads."""
 
     def __init__(
         self,
@@ -31,9 +31,9 @@ class Engine:
         share_prefixes: bool = True,
         past_bytes: int = DEFAULT_PAST_BYTES,
     ) -> None:
-        """``mode``: how cores are shared out (:data:`~rfprm_runtime.types.Mode`).
-        ``share_prefixes``: tokens with which several extensions of a call begin run once, where the
-        backend can continue from a past. ``past_bytes``: what :attr:`pasts` may hold."""
+        """``mode``: how cores are used (:data:`~rfprm_runtime.types.Mode`). ``share_prefixes``: run
+        a prefix that extensions of a call share only once, if the backend can continue from a past.
+        ``past_bytes``: how much :attr:`pasts` may hold."""
         self._backend = backend
         self._passes = passes_of(backend, share_prefixes=share_prefixes)
         self._mode: Mode = mode
@@ -42,11 +42,11 @@ class Engine:
             backend.limits.max_concurrent_runs, thread_name_prefix="rfprm"
         )
         self.pasts = PastCache(past_bytes)
-        """Pasts to continue from in later calls, by keys of the caller's."""
+        """Pasts that later calls can continue from, under the caller's keys."""
 
     @property
     def keeps_pasts(self) -> bool:
-        """Whether a past is worth asking for: the backend makes them, and there is room for one."""
+        """Whether pasts can be kept: the backend makes them, and the cache may hold some."""
         return self._passes.keeps_pasts and self.pasts.max_bytes > 0
 
     @property
@@ -55,11 +55,11 @@ class Engine:
 
     @property
     def description(self) -> str:
-        """Engine, version and device, for people."""
+        """The backend's library, version and device, for people to read."""
         return self._backend.description
 
     def call(self) -> AbstractContextManager[None]:
-        """A call of several steps, for which :meth:`close` waits as a whole.
+        """A context for a call of several runs; :meth:`close` waits until it ends.
 
         Raises :class:`BackendError` after :meth:`close` and in a fork (:meth:`Lifetime.call`).
         """
@@ -68,12 +68,12 @@ class Engine:
     def run(
         self, extensions: Sequence[Extension], on_done: Callable[[int], object] | None = None
     ) -> list[Extended]:
-        """Run ``extensions``; results in their order.
+        """Run ``extensions``; returns their results in order.
 
-        With ``mode="auto"`` a pass gets the cores that the others leave idle: all of them where
-        there is one, one where there are as many passes as cores. ``on_done`` is called, in this
-        thread, with the index of each extension as it is done. After an error or Ctrl-C nothing
-        new is begun.
+        With ``mode="auto"`` a pass gets the cores that the others leave idle: a single pass gets
+        all of them, and as many passes as cores get one each. ``on_done`` is called in this thread
+        with the index of each extension when it is done. After an error or Ctrl-C no new pass
+        starts.
 
         Raises :class:`BackendError` for logits that are not finite, and what the backend raises.
         """
@@ -82,9 +82,9 @@ class Engine:
             return Schedule(self._passes, self._pool, extensions, on_done, self._mode).run()
 
     def close(self) -> None:
-        """Wait for the calls under way and free model and pasts. Calling it twice is fine.
+        """Wait for running calls, then free model and pasts. Calling it twice is fine.
 
-        Raises :class:`BackendError` from inside of a call.
+        Raises :class:`BackendError` if called from inside a call.
         """
         if not self._lifetime.close():
             return

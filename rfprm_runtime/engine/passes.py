@@ -1,6 +1,6 @@
-"""Adapters: any backend with one face, that of passes over the weights.
+"""Adapters that give every backend one interface: passes over the weights.
 
-Knows which rows go together in a pass; knows no threads and no order.
+Knows which rows fit into a pass; knows no threads and no order.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ class Passes(Protocol):
 
     @property
     def keeps_pasts(self) -> bool:
-        """Whether ``keep`` of an extension means anything."""
+        """Whether the backend honours an extension's ``keep``."""
         ...
 
     def plan(self, items: Sequence[Extension]) -> Iterator[PrefixNode]:
-        """Trees over ``items``, each of items with the same past."""
+        """Prefix trees over ``items``; all items of a tree have the same past."""
         ...
 
     def fits(self, num_rows: int, longest: int, num_tokens: int, fair: int) -> bool:
-        """Whether so many rows, with ``num_tokens`` together, fit one pass; ``fair``: the tokens
-        that are each core's share of what is ready."""
+        """Whether ``num_rows`` rows, with ``num_tokens`` together, fit one pass; ``fair``: each
+        core's share of the tokens that are ready."""
         ...
 
     def threads_for(self, num_rows: int, available: int) -> int:
-        """How many of the ``available`` cores a pass over so many rows can use."""
+        """How many of the ``available`` cores a pass over ``num_rows`` rows can use."""
         ...
 
     def run(self, items: Sequence[Extension], threads: int) -> list[Extended]: ...
@@ -67,7 +67,7 @@ class PackedPasses:
             yield from plan_prefixes(rows, group)
 
     def fits(self, num_rows: int, longest: int, num_tokens: int, fair: int) -> bool:
-        # No pass is so long that in the end the other cores wait for it.
+        # Keep a pass short enough that the other cores do not wait for it in the end.
         return num_tokens <= min(self.limits.max_batch_tokens or 0, fair)
 
     def threads_for(self, num_rows: int, available: int) -> int:
@@ -87,7 +87,7 @@ class PaddedPasses:
         self._backend = backend
 
     def plan(self, items: Sequence[Extension]) -> Iterator[PrefixNode]:
-        assert all(item.past is None for item in items), "there is nobody who made a past"
+        assert all(item.past is None for item in items), "this backend makes no pasts"
         return _one_by_one(items)
 
     def fits(self, num_rows: int, longest: int, num_tokens: int, fair: int) -> bool:
@@ -104,7 +104,7 @@ class PaddedPasses:
 
 
 def passes_of(backend: Backend, *, share_prefixes: bool) -> Passes:
-    """The adapter for ``backend``. The only place that asks what it can do."""
+    """The adapter for ``backend``. Only this function asks what a backend can do."""
     if isinstance(backend, CachingBackend):
         return PackedPasses(backend, share_prefixes=share_prefixes)
     return PaddedPasses(backend)

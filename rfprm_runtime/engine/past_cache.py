@@ -1,4 +1,4 @@
-"""What open sessions keep of their past, within a budget of bytes. Knows no tokens and no steps."""
+"""The pasts of open sessions, within a budget of bytes. Knows no tokens and no steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rfprm_runtime.engine.rows import Past
 
 
 class PastCache:
-    """Pasts by key; the least recently used ones are dropped when they outgrow the budget.
+    """Pasts by key. When they outgrow the budget, the least recently used ones are dropped.
 
     A block that several pasts share counts once.
     """
@@ -18,7 +18,7 @@ class PastCache:
         self.max_bytes = max_bytes
         self._lock = threading.Lock()
         self._pasts: OrderedDict[int, Past] = OrderedDict()  # least recently used first
-        self._num_holders: dict[int, int] = {}  # by the id of a block, which a past keeps alive
+        self._num_holders: dict[int, int] = {}  # by the id of a block; pasts keep it alive
         self._num_bytes = 0
         self._dropped: deque[int] = deque()
 
@@ -30,8 +30,8 @@ class PastCache:
             return self._pasts.get(key)
 
     def put(self, key: int, past: Past) -> bool:
-        """Keep ``past`` in place of what ``key`` had, as the most recently used one. False where it
-        alone is more than the budget."""
+        """Store ``past`` under ``key``, as the most recently used. False if it alone exceeds the
+        budget."""
         with self._lock:
             self._clear_dropped()
             self._remove(key)
@@ -45,7 +45,7 @@ class PastCache:
             return key in self._pasts
 
     def drop(self, key: int) -> None:
-        """Free what ``key`` has. Safe to call from a finalizer, which may interrupt anything."""
+        """Free the past of ``key``. Safe to call from a finalizer, which may interrupt anything."""
         self._dropped.append(key)
         if self._lock.acquire(blocking=False):
             try:

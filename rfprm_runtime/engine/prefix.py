@@ -1,4 +1,4 @@
-"""Which rows begin alike: a tree of token stretches in which every stretch is run once.
+"""Finds the prefixes that rows share: a tree of token stretches, each of which is run once.
 
 Knows token ids and no models.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIN_SHARED = 16
-"""Tokens that rows must have in common: a stretch of its own costs a further pass over the
-weights, worth about as many tokens (measured; docs/log.md)."""
+"""Rows share a stretch of at least this many tokens: a separate stretch costs another pass over the
+weights, about as much as this many tokens (measured; docs/log.md)."""
 
 
 @dataclass
@@ -26,7 +26,7 @@ class PrefixNode:
     rows: list[int]
     """Indices of the rows that go through this node."""
     ending: list[int]
-    """Those of them that end with it."""
+    """Those of them that end here."""
     children: list[PrefixNode] = field(default_factory=list)
 
     @property
@@ -40,12 +40,12 @@ def plan_prefixes(
     *,
     min_shared: int = MIN_SHARED,
 ) -> list[PrefixNode]:
-    """The roots of a forest over ``rows`` (int64 [num_tokens] each), or over some of them.
+    """The roots of a forest over ``rows`` (int64 [num_tokens] each), or over those at ``indices``.
 
-    The nodes from a root to the one where a row ends are, joined, that row. Fewer than
-    ``min_shared`` tokens more in common make no node of their own.
+    Joined, the nodes from a root to the one where a row ends are that row. Fewer than
+    ``min_shared`` further common tokens get no node of their own.
     """
-    # Big-endian ids compare as bytes do, and a row sorts right before those that it begins.
+    # Big-endian ids sort like their bytes, and a row sorts right before those that extend it.
     order = sorted(
         range(len(rows)) if indices is None else indices,
         key=lambda index: rows[index].astype(">i8").tobytes(),
@@ -54,7 +54,7 @@ def plan_prefixes(
         [0, *(_num_common(rows[a], rows[b]) for a, b in itertools.pairwise(order))], np.int64
     )
     roots: list[PrefixNode] = []
-    # Neighbours in `order` from `low` to `high` that agree up to `begin`, and whose list they join.
+    # Rows order[low:high], which agree up to `begin`, and the list that their nodes join.
     pending = [(0, len(order), 0, roots)]
     while pending:
         low, high, begin, siblings = pending.pop()
@@ -78,5 +78,6 @@ def plan_prefixes(
 
 def _num_common(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
     length = min(len(a), len(b))
-    different = np.flatnonzero(a[:length] != b[:length])
-    return int(different[0]) if len(different) else length
+    different = a[:length] != b[:length]
+    first = int(different.argmax()) if length else 0  # stops at the first
+    return first if length and different[first] else length

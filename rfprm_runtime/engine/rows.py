@@ -1,4 +1,4 @@
-"""Token rows, and the batches and extensions that a backend runs them as.
+"""Token rows, and the batches and extensions in which a backend runs them.
 
 Knows token ids, lengths and limits; knows no models and no text.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class TokenRow:
-    """Token ids, and the places among them where logits are read."""
+    """Token ids, and the positions where logits are read."""
 
     token_ids: NDArray[np.int64]  # [num_tokens]
     marker_positions: NDArray[np.int64]  # [num_markers]
@@ -42,10 +42,10 @@ class Block(Protocol):
 
 
 class Past(Protocol):
-    """What a model keeps of the tokens before (their keys and values).
+    """The cached keys and values of the tokens so far.
 
-    It never changes: extending it makes another one, so that any number of rows can go on from
-    the same past, in any thread. Memory is freed with the last past that holds it.
+    It never changes: extending it makes a new one, so any number of rows can continue from the
+    same past, in any thread. Memory is freed with the last past that holds it.
     """
 
     @property
@@ -53,7 +53,7 @@ class Past(Protocol):
 
     @property
     def blocks(self) -> Sequence[Block]:
-        """The memory that it holds; pasts with a common prefix share blocks."""
+        """The memory it holds; pasts with a common prefix share blocks."""
         ...
 
 
@@ -62,11 +62,11 @@ class Extension:
     """New tokens of one row."""
 
     token_ids: NDArray[np.int64]  # [num_tokens], at least one
-    marker_positions: NDArray[np.int64]  # [num_markers], ascending, from the first new token on
+    marker_positions: NDArray[np.int64]  # [num_markers], ascending, counted from the first new one
     past: Past | None = None
-    """What comes before the new tokens; None where they begin the row."""
+    """What comes before the new tokens; None if they begin the row."""
     keep: bool = False
-    """Whether the past up to the last new token is wanted."""
+    """Whether to return the past up to the last new token."""
 
     @property
     def num_past_tokens(self) -> int:
@@ -75,41 +75,41 @@ class Extension:
 
 @dataclass(frozen=True)
 class Extended:
-    """What came of an extension."""
+    """The result of an extension."""
 
     logits: NDArray[np.float32]  # [num_markers, num_labels]
     past: Past | None
-    """Where it was asked for with ``keep``, and the backend keeps pasts."""
+    """Present if ``keep`` asked for it and the backend keeps pasts."""
 
 
 @dataclass(frozen=True)
 class BackendLimits:
-    """What a backend can take in one call, and how many calls at once."""
+    """How much a backend takes in one call, and how many calls at once."""
 
     max_batch_size: int = 1
-    """Rows of one batch. With 1 nothing is ever padded, and a score cannot depend on what else
-    is scored: on a CPU that is also the fastest way."""
+    """Rows of one batch. With 1 nothing is ever padded, and a score cannot depend on what else is
+    scored; on a CPU that is also fastest."""
     max_batch_tokens: int | None = None
     """Padded tokens of one batch; a single longer row still gets a batch of its own."""
     max_concurrent_runs: int = 1
 
     def take(self, num_rows: int, longest: int) -> bool:
-        """Whether a batch of several rows, padded to ``longest`` tokens, is within them."""
+        """Whether ``num_rows`` rows, padded to ``longest`` tokens, fit one batch."""
         return num_rows <= self.max_batch_size and (
             self.max_batch_tokens is None or num_rows * longest <= self.max_batch_tokens
         )
 
 
 def plan_batches(lengths: Sequence[int], limits: BackendLimits) -> list[list[int]]:
-    """Indices of each batch, longest first.
+    """The row indices of each batch, longest first.
 
-    Longest first keeps padding small and lets the short ones fill the cores at the end, where a
-    long last trajectory would leave all but one of them waiting.
+    That keeps padding small, and short rows fill the cores at the end, when a long last row would
+    leave all but one of them idle.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batches: list[list[int]] = []
     for index in order:
-        # The longest of a batch came first.
+        # The first row of a batch is its longest.
         if batches and limits.take(len(batches[-1]) + 1, lengths[batches[-1][0]]):
             batches[-1].append(index)
         else:
@@ -118,8 +118,8 @@ def plan_batches(lengths: Sequence[int], limits: BackendLimits) -> list[list[int
 
 
 def split_batch(batch: TokenBatch, first: int) -> tuple[TokenBatch, TokenBatch]:
-    """The first rows and the others, each no longer than its longest row. Markers stay in order,
-    as long as those of one row come before those of the next."""
+    """Split off the ``first`` rows; each part is as long as its longest row. Markers stay in order
+    if those of one row come before those of the next."""
     length = batch.token_ids.shape[1]
     rows, columns = np.divmod(batch.marker_positions, length)
     parts = []
@@ -133,7 +133,7 @@ def split_batch(batch: TokenBatch, first: int) -> tuple[TokenBatch, TokenBatch]:
 
 
 def pad_batch(rows: Sequence[TokenRow], *, pad_id: int = 0) -> TokenBatch:
-    """Right-pad ``rows`` to one array. Causal attention keeps what is right of a row out of it."""
+    """Right-pad ``rows`` into one batch. Causal attention keeps the padding out of every row."""
     lengths = np.array([row.num_tokens for row in rows], dtype=np.int64)
     length = int(lengths.max())
     token_ids = np.full((len(rows), length), pad_id, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""In which order, and on how many cores, extensions run. Knows passes and no backends."""
+"""Decides in which order, and on how many cores, extensions run. Knows passes and no backends."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from rfprm_runtime.types import Mode
 class _Task:
     """A node of the prefix tree whose past is known."""
 
-    # Depth first, so that few pasts are alive at once; then by what is still to come: longest
-    # first keeps padding small and lets short rows fill the cores at the end.
+    # Depth first, so that few pasts are alive at once; then the longest remainder first, which
+    # keeps padding small and lets short rows fill the cores at the end.
     urgency: tuple[int, int, int]
     node: PrefixNode = field(compare=False)
     past: Past | None = field(compare=False)
-    markers: NDArray[np.int64] = field(compare=False)  # of all its rows, from their begin
+    markers: NDArray[np.int64] = field(compare=False)  # of all its rows, counted from their start
 
 
 class Schedule:
-    """One call: ``items`` on a backend, as many passes at once as it runs."""
+    """Runs the ``items`` of one call, with as many passes at once as the backend allows."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Schedule:
             self._add(root, items[root.rows[0]].past, depth=0)
 
     def run(self) -> list[Extended]:
-        """What came of each item, in order. After an error or Ctrl-C nothing new is begun."""
+        """The results of the items, in order. After an error or Ctrl-C no new pass starts."""
         running: dict[Future[list[Extended]], tuple[list[_Task], int]] = {}
         try:
             while self._ready or running:
@@ -72,7 +72,7 @@ class Schedule:
         return [self._done[index] for index in range(len(self._items))]
 
     def _next_pass(self, *, alone: bool) -> tuple[list[_Task], int]:
-        """Tasks that fill one pass over the weights, and the threads for it."""
+        """The tasks that fill one pass over the weights, and how many threads run it."""
         in_turn = self._mode == "latency"  # one pass after the other, each on all cores
         if in_turn and not alone:
             return [], 0
@@ -102,7 +102,7 @@ class Schedule:
             if not np.isfinite(result.logits).all():
                 raise BackendError(
                     f"{self._passes.description} returned logits that are not finite; the model "
-                    "or its precision is damaged, export it again"
+                    "is damaged or overflows its precision, export it again"
                 )
         return results
 
@@ -117,11 +117,15 @@ class Schedule:
 
     def _finish(self, task: _Task, extended: Extended) -> None:
         node = task.node
-        for row in node.rows:
-            own = self._markers(row, node)
-            self._logits[row].append(extended.logits[np.searchsorted(task.markers, own)])
+        if len(node.rows) == 1:  # most nodes: all markers are the row's own
+            self._logits[node.rows[0]].append(extended.logits)
+        else:
+            for row in node.rows:
+                own = self._markers(row, node)
+                self._logits[row].append(extended.logits[np.searchsorted(task.markers, own)])
         for row in node.ending:
-            logits = np.concatenate(self._logits[row])
+            parts = self._logits[row]
+            logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
             past = extended.past if self._items[row].keep else None
             self._done[row] = Extended(logits, past)
             self._on_done(row)
@@ -129,13 +133,17 @@ class Schedule:
             self._add(child, extended.past, depth=1 - task.urgency[0])
 
     def _add(self, node: PrefixNode, past: Past | None, *, depth: int) -> None:
-        markers = np.unique(np.concatenate([self._markers(row, node) for row in node.rows]))
+        every = [self._markers(row, node) for row in node.rows]
+        markers = every[0] if len(every) == 1 else np.unique(np.concatenate(every))
         longest = max(len(self._items[row].token_ids) for row in node.rows) - node.begin
         urgency = (-depth, -longest, node.rows[0])
         self._waiting += node.num_tokens
         heapq.heappush(self._ready, _Task(urgency, node, past, markers))
 
     def _markers(self, row: int, node: PrefixNode) -> NDArray[np.int64]:
-        markers = self._items[row].marker_positions
-        low, high = np.searchsorted(markers, [node.begin, node.end])
+        item = self._items[row]
+        markers = item.marker_positions
+        if node.num_tokens == len(item.token_ids):  # the whole row
+            return markers
+        low, high = markers.searchsorted((node.begin, node.end))
         return markers[low:high]

@@ -1,4 +1,4 @@
-"""What everything else stands on: checks of arguments, text to steps, files that appear whole.
+"""What everything else builds on: argument checks, text to steps, files that appear whole.
 
 Knows no models and no scores.
 """

@@ -1,7 +1,7 @@
-"""What callers pass, checked where it comes in and not where it would fail later.
+"""Checks arguments where they come in, not where they would fail later.
 
-Knows plain values only. All raise :class:`InvalidArgumentError`, a ``ValueError``, with what came
-and what was expected.
+Knows plain values only. Every check raises :class:`InvalidArgumentError`, a ``ValueError`` that
+says what came and what was expected.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from rfprm_runtime.errors import InvalidArgumentError
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...], *, more: str = "") -> None:
-    """``more``: what may be passed besides, ``" or a function"``."""
+    """One of ``choices``. ``more``: what else may be passed, such as ``" or a function"``."""
     if not isinstance(value, str) or value not in choices:
         raise InvalidArgumentError(f"{name} is {shown(value)}, expected one of {choices}{more}")
 
 
 def check_whole(name: str, value: object, *, least: int = 1, more: str = "") -> None:
-    """A whole number, of numpy's too, of at least ``least``."""
+    """A whole number (numpy's too) of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise InvalidArgumentError(
             f"{name} is {shown(value)}, expected a whole number, at least {least}{more}"
@@ -30,38 +30,38 @@ def check_whole(name: str, value: object, *, least: int = 1, more: str = "") -> 
 
 
 def check_finite(name: str, value: object, *, more: str = "") -> None:
-    """A number that is neither infinite nor NaN, with which every comparison is false."""
+    """A number that is neither infinite nor NaN, for which every comparison is false."""
     if not isinstance(value, Real) or not math.isfinite(value):
         raise InvalidArgumentError(f"{name} is {shown(value)}, expected a finite number{more}")
 
 
 def check_positive(name: str, value: object, of: str) -> None:
-    """A finite number above 0, ``of`` something: seconds."""
+    """A finite number above 0. ``of``: its unit, such as ``seconds``."""
     check_finite(name, value, more=f", more than 0 {of}")
     if value <= 0:  # type: ignore[operator]
         raise InvalidArgumentError(f"{name} is {shown(value)}, expected more than 0 {of}")
 
 
 def check_flag(name: str, value: object) -> None:
-    """True or False, and not a text, which would always be true."""
+    """True or False, not a string, which would always be true."""
     if not isinstance(value, bool):
         raise InvalidArgumentError(f"{name} is {shown(value)}, expected True or False")
 
 
 def check_is(name: str, value: object, kinds: type | tuple[type, ...], expected: str) -> None:
-    """An object of one of ``kinds``, which ``expected`` says in words."""
+    """An object of one of ``kinds``; ``expected`` names them in words."""
     if not isinstance(value, kinds):
         raise InvalidArgumentError(f"{name} is {shown(value)}, expected {expected}")
 
 
 def check_has(name: str, value: object, attribute: str, expected: str) -> None:
-    """An object with ``attribute``, and no class of such objects."""
+    """An object with ``attribute``, not a class of such objects."""
     if isinstance(value, type) or not hasattr(value, attribute):
         raise InvalidArgumentError(f"{name} is {shown(value)}, expected {expected}")
 
 
 def check_one_for_each(name: str, values: Sized, count: int, of: str) -> None:
-    """A list of ``count`` values, and not one text, whose characters would count as such."""
+    """A list of ``count`` values, not a string, whose characters would be counted."""
     if isinstance(values, (str, bytes)) or len(values) != count:
         came = shown(values) if isinstance(values, (str, bytes)) else f"{len(values)} values"
         raise InvalidArgumentError(
@@ -70,12 +70,12 @@ def check_one_for_each(name: str, values: Sized, count: int, of: str) -> None:
 
 
 def is_nothing(value: object) -> bool:
-    """None, or NaN: what tables have where a row has no value."""
+    """Whether it is None or NaN, as tables spell a missing value."""
     return value is None or (isinstance(value, Real) and math.isnan(value))
 
 
 def shown(value: Any) -> str:
-    """``value`` as an error names it: short, and an object by its class."""
+    """``value`` as an error names it: shortened, and an object by its class."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if value is None or isinstance(value, (str, bytes, bool, Real)):

@@ -1,6 +1,6 @@
-"""JSON to and from a server that may be busy, slow or gone: bounded, retried, with one deadline.
+"""Posts JSON to a server that may be busy, slow or gone: bounded, retried, with a deadline.
 
-Knows HTTP, nothing of what is asked. Needs the extra ``client``.
+Knows HTTP; does not know what is asked. Needs the extra ``client``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REFUSED = (401, 403, 404)
 
 
 class EndpointError(RfprmError):
-    """A request that came to nothing."""
+    """A request failed."""
 
 
 class EndpointRefusedError(EndpointError):
@@ -33,7 +33,7 @@ class EndpointRefusedError(EndpointError):
 
 
 class TryAgainError(RfprmError):
-    """What was answered is of no use; another try may help. Raised by readers of answers."""
+    """The answer is of no use, but another try may help. Readers of answers raise it."""
 
     def __init__(self, message: str, after: float | None = None) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class TryAgainError(RfprmError):
 
 
 class Endpoint:
-    """Posts to one server. For one event loop; close it."""
+    """Posts to one server. Use it in one event loop and close it."""
 
     def __init__(
         self,
@@ -55,8 +55,8 @@ class Endpoint:
         on_attempt: Callable[[], None] = lambda: None,
         on_retry: Callable[[], None] = lambda: None,
     ) -> None:
-        """``timeout`` is that of one attempt, ``max_wait`` the longest pause between two, in
-        seconds; ``api_key_env`` names the variable with the key, if there is one."""
+        """``timeout`` limits one attempt and ``max_wait`` the pause between two, in seconds;
+        ``api_key_env`` names the environment variable with the key, if there is one."""
         key = os.environ.get(api_key_env)
         self.base_url = base_url
         self._api_key_env = api_key_env
@@ -73,10 +73,11 @@ class Endpoint:
     async def post(
         self, path: str, request: dict[str, Any], read: Callable[[httpx.Response], Result]
     ) -> Result:
-        """What ``read`` makes of the answer; it raises :class:`TryAgainError` for a bad one.
+        """Post ``request`` and return ``read(answer)``.
 
-        Raises :class:`EndpointRefusedError` where no request can succeed and
-        :class:`EndpointError` where this one came to nothing.
+        ``read`` raises :class:`TryAgainError` for a bad answer. Raises
+        :class:`EndpointRefusedError` if no request can succeed and :class:`EndpointError` if this
+        one failed.
         """
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(TryAgainError),
@@ -103,7 +104,7 @@ class Endpoint:
     ) -> Result:
         self._on_attempt()
         try:
-            # One deadline for an attempt: a server that sends a byte a minute must not hold it.
+            # One deadline for the whole attempt: a server may send a byte a minute.
             response = await asyncio.wait_for(
                 self._http.post(path, json=request), timeout=self._timeout
             )
@@ -132,7 +133,7 @@ class Endpoint:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds, from either form of the header."""
+    """Seconds to wait, from either form of the ``Retry-After`` header."""
     value = response.headers.get("retry-after")
     if value is None:
         return None

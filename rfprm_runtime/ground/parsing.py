@@ -1,6 +1,6 @@
-"""From what a model wrote to thinking, response and steps.
+"""Splits a model's output into thinking, response and steps.
 
-Knows the tags that reasoning models use and nothing of scoring.
+Knows the tags that reasoning models use; knows nothing about scoring.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ThinkingTags:
     close_response: str | None = None
 
 
-# Tried in order; a text belongs to the first style of which it holds a thinking tag.
+# Tried in order; a text has the first style whose thinking tags it contains.
 THINKING_STYLES = (
     ThinkingTags(
         "<|begin_of_thought|>",
@@ -48,11 +48,10 @@ THINKING_STYLES = (
 def parse_trace(text: str) -> ParsedTrace:
     """Separate thinking from response.
 
-    A closing tag without its opening one ends the thinking (chat templates often put the opening
-    tag into the prompt); an opening tag without its closing one means that generation was cut
-    off, so all of the rest is thinking. Where thinking and text alternate, everything up to the
-    last closing tag is thinking, and inner tags become blank lines. A text without tags is all
-    response.
+    A closing tag without an opening one ends the thinking (chat templates often put the opening
+    tag into the prompt); an opening tag without a closing one means that generation was cut off,
+    so the rest is all thinking. If thinking and text alternate, everything up to the last closing
+    tag is thinking, and inner tags become blank lines. A text without tags is all response.
     """
     for tags in THINKING_STYLES:
         if tags.open_thinking in text or tags.close_thinking in text:
@@ -63,8 +62,8 @@ def parse_trace(text: str) -> ParsedTrace:
 def _parse_with(tags: ThinkingTags, text: str) -> ParsedTrace:
     thinking, closed, rest = text.rpartition(tags.close_thinking)
     if not closed or tags.open_thinking in rest:
-        # Cut off in the middle of a thought. What stands before that thought was written too;
-        # losing it would be silent.
+        # Cut off in the middle of a thought. The text before that thought counts as thinking too:
+        # dropping it would be a silent loss.
         thinking, rest = text, ""
     for tag in (tags.open_thinking, tags.close_thinking):
         thinking = thinking.replace(tag, "\n\n")
@@ -79,9 +78,9 @@ def _inside_response_tags(tags: ThinkingTags, text: str) -> str:
 
 
 def split_steps(text: str, split: SplitRule = "blank_lines") -> list[str]:
-    """Steps of a text: separated by blank lines (the method's rule) or by line ends.
+    """Split a text into steps, at blank lines (the method's rule) or at line ends.
 
-    A line of only white space counts as blank; steps come back stripped, none is empty.
+    A line of only white space counts as blank; steps are stripped and never empty.
     Raises ``ValueError`` for an unknown rule.
     """
     if split not in ("blank_lines", "lines"):
@@ -92,8 +91,8 @@ def split_steps(text: str, split: SplitRule = "blank_lines") -> list[str]:
 
 
 def split_trace(text: str, split: SplitRule = "blank_lines") -> tuple[list[str], list[str]]:
-    """Thinking steps and response steps of what a model wrote. Where it holds no thinking, the
-    steps of the text are the thinking steps."""
+    """The thinking steps and response steps of a model's output. Without any thinking, the steps
+    of the text are the thinking steps."""
     trace = parse_trace(text)
     steps, response = split_steps(trace.thinking, split), split_steps(trace.response, split)
     return (steps, response) if steps else (response, [])
@@ -107,15 +106,14 @@ def merge_steps(
 ) -> list[str]:
     """Merge surplus thinking steps so that step t can be paired with response step t.
 
-    ReasonFlux-PRM pairs both by index. Where there are more steps than response steps, its
-    authors merge each step that causes the mismatch into the one before it. Which ones those are
-    is found here by the monotone assignment of steps to response steps (every response step gets
-    at least one) with the greatest summed similarity; steps assigned to the same response step
-    are joined by a blank line.
+    ReasonFlux-PRM pairs them by index. If there are more steps than response steps, its authors
+    merge each step that causes the mismatch into the one before it. We find those steps by the
+    monotone assignment of steps to response steps (every response step gets at least one) with the
+    greatest total similarity; steps assigned to the same response step are joined by a blank line.
 
-    ``similarity(step, response_step)`` is the share of common words unless given; a sentence
-    encoder is a useful replacement. With no more steps than response steps, or with no response,
-    the steps come back as they are.
+    ``similarity(step, response_step)`` is by default the share of common words; a sentence encoder
+    is a useful replacement. With no more steps than response steps, or with no response, the steps
+    are returned unchanged.
     """
     num_steps, num_groups = len(steps), len(response)
     if num_groups == 0 or num_steps <= num_groups:

@@ -1,4 +1,4 @@
-"""A progress bar that counts work done, or nothing at all."""
+"""A progress bar, or a stand-in that shows nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Silent:
 
 
 def progress_bar(total: int | None, unit: str, *, show: bool) -> ProgressBar:
-    """A bar on stderr. Raises :class:`MissingExtraError` where rich is not installed."""
+    """A bar on stderr, if ``show``. Raises :class:`MissingExtraError` if rich is not installed."""
     return _RichBar(total, unit) if show else _Silent()
 
 
@@ -69,6 +69,6 @@ class _RichBar:
         self._progress.advance(self._task, amount)
 
     def close(self) -> None:
-        # A terminal that went away is no reason to lose what was scored.
+        # A terminal that went away is no reason to lose the scores.
         with suppress(OSError):
             self._progress.stop()

@@ -1,8 +1,7 @@
 """The colours of scores: orange for low ones, blue for high ones, nothing at 0.5.
 
-Both are of the Okabe-Ito palette, which people with any of the common kinds of colour blindness
-tell apart. A tint is a see-through layer, so that text on it keeps its contrast on light pages and
-on dark ones.
+Both come from the Okabe-Ito palette, which people with any common kind of colour blindness can tell
+apart. A tint is translucent, so text on it keeps its contrast on light and on dark pages.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ def tint(score: float) -> str:
 
 
 def solid_tint(score: float) -> str:
-    """A CSS colour for a mark without text on it: at 0.5 it can still be seen."""
+    """A CSS colour for a mark without text on it, still visible at 0.5."""
     return _rgba(score, 0.25 + 0.75 * _distance(score))
 
 

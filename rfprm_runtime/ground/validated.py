@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Validated(BaseModel):
-    """A frozen pydantic model that refuses in one line, with an error of this library.
+    """A frozen pydantic model that refuses bad input in one line, with an error of this library.
 
-    A subclass names the class of that error. Validators raise it too: it must be a ``ValueError``,
-    or pydantic would not add the field's name. Models nested in others are not affected: the
-    outermost one speaks for all of them.
+    A subclass names the class of that error, which its validators raise too. It must be a
+    ``ValueError``, or pydantic would not add the field's name. Of nested models only the outermost
+    one converts errors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

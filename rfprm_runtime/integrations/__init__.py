@@ -1,1 +1,1 @@
-"""Process rewards inside RL stacks: translations of their signatures, nothing else."""
+"""Process rewards inside RL stacks: adapters to their signatures, nothing else."""

@@ -1,10 +1,10 @@
-"""Process rewards for OpenRLHF: ``--reward.remote_url`` takes a .py file of two lines:
+"""Process rewards for OpenRLHF: pass ``--reward.remote_url`` a .py file of two lines:
 
     from rfprm_runtime.integrations.openrlhf import process_reward
     reward_func = process_reward("artifacts/…", beta=0.75)
 
-Translates OpenRLHF's ``reward_func``, nothing else. This file itself is such a file, too, with the
-artifact in the variable RFPRM_ARTIFACT.
+Adapts to OpenRLHF's ``reward_func``, nothing else. This file works as such a file too, with the
+artifact named by the environment variable RFPRM_ARTIFACT.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ logger = logging.getLogger(__name__)
 def process_reward(
     artifact: str, *, outcome: bool = True, unscorable: float = 0.0, **settings: Any
 ) -> Callable[..., dict[str, Any]]:
-    """A ``reward_func(queries, prompts, labels)``: Eq. 12 with the PRM of ``artifact``.
+    """A ``reward_func(queries, prompts, labels)`` that returns Eq. 12 with the PRM of ``artifact``.
 
-    A query is the prompt, a chat template and all, with the response behind it: the response is
-    what follows the prompt, less the end tokens
-    (:data:`~rfprm_runtime.rewards.prompts.END_TOKENS`), and the question what the user says
-    last in the prompt.
-    ``outcome``: True, the default, where labels are right answers, to be compared with the final
-    ones of responses (extra ``math``); with False the process reward is all. ``unscorable``: the
-    reward of what cannot be scored, which is warned of; OpenRLHF knows no missing reward.
-    ``settings``: the other fields of
+    A query is the prompt, chat template included, followed by the response. The response is what
+    follows the prompt, less trailing end tokens
+    (:data:`~rfprm_runtime.rewards.prompts.END_TOKENS`); the question is the last thing the user
+    says in the prompt.
+    ``outcome``: with True, the default, labels are right answers, which are compared with the final
+    answers of responses (extra ``math``); with False, the reward is the process reward alone.
+    ``unscorable``: the reward of responses that cannot be scored, which log a warning; OpenRLHF has
+    no missing reward. ``settings``: the other fields of
     :class:`~rfprm_runtime.rewards.completions.RewardSettings`.
 
-    Raises ``ValueError`` for a setting that is unknown or cannot be, :class:`ArtifactError` where
-    the folder holds no artifact.
+    Raises ``ValueError`` for an unknown or invalid setting and :class:`ArtifactError` if the folder
+    holds no artifact.
     """
     own = ("outcome", "unscorable")
     chosen = RewardSettings.build(str(artifact or ""), settings, adapters_own=own)
@@ -59,7 +59,7 @@ def process_reward(
 def reward_func(
     queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **_: Any
 ) -> dict[str, Any]:
-    """:func:`process_reward` with its defaults and the artifact of the variable RFPRM_ARTIFACT."""
+    """:func:`process_reward` with its defaults and the artifact that RFPRM_ARTIFACT names."""
     chosen = process_reward(os.environ.get("RFPRM_ARTIFACT", ""))
     return chosen(queries, prompts, labels)
 
@@ -73,20 +73,22 @@ def _reward_func(
     labels: Sequence[Any],
     **_: Any,
 ) -> dict[str, Any]:
-    """``rewards`` and ``scores``, float32 [N], and ``extra_logs`` of such.
+    """``rewards`` and ``scores``, float32 [N], and ``extra_logs``, a dict of the same.
 
-    ``scores`` lie in [0, 1], as OpenRLHF's dynamic filtering expects: the outcomes, or else the
-    mean step scores.
+    ``scores`` lie in [0, 1], as OpenRLHF's dynamic filtering expects: the outcomes, or without them
+    the mean step scores.
     """
     try:
         rewards = _rewards(settings, outcome, queries, prompts, labels)
     except Exception:
-        # OpenRLHF logs what a reward function raises as mere information, and goes on without.
+        # OpenRLHF logs an error of a reward function as mere information and carries on.
         logger.exception("the process reward failed")
         raise
     for reward in rewards:
         if reward.error is not None:
-            logger.warning("reward %s for what cannot be scored: %s", unscorable, reward.error)
+            logger.warning(
+                "a response cannot be scored and gets the reward %s: %s", unscorable, reward.error
+            )
     mixed = [unscorable if x.reward is None else x.reward for x in rewards]
     steps = [0.0 if x.score is None else float(x.score.step_scores.mean()) for x in rewards]
     process = [math.nan if x.process is None else x.process for x in rewards]
@@ -120,7 +122,7 @@ def _rewards(
 
 
 def _response(query: str, prompt: str) -> str:
-    """Blank where it cannot be told from the prompt: a blank response is not scored."""
+    """The response, or a blank one, which is never scored, if it cannot be told from the prompt."""
     try:
         return response_of(query, prompt)
     except InvalidTrajectoryError as error:

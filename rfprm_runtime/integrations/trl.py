@@ -1,6 +1,6 @@
 """Process rewards for TRL: ``GRPOTrainer(reward_funcs=process_reward("artifacts/…"))``.
 
-Translates TRL's reward functions, nothing else.
+Adapts to TRL's reward functions, nothing else.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ def process_reward(
     asynchronous: bool = False,
     **settings: Any,
 ) -> RewardFunction:
-    """A reward function for ``reward_funcs``: Eq. 12 with the PRM of ``artifact``.
+    """A reward function for ``reward_funcs`` that returns Eq. 12 with the PRM of ``artifact``.
 
-    ``outcome``: the data set's column with the right answers, which are compared with the final
-    answers of completions (extra ``math``); or another reward function of TRL's kind, for example
+    ``outcome``: the data set's column of right answers, which are compared with the final answers
+    of completions (extra ``math``); or another TRL reward function, such as
     ``trl.rewards.accuracy_reward``, whose rewards are the outcomes; or None, the default, for the
-    process reward alone. ``question``: the column with the questions; without it the prompt holds
-    the question (what the user says last). ``settings``: the other fields of
+    process reward alone. ``question``: the column of questions; without it, the question is the
+    last thing the user says in the prompt. ``settings``: the other fields of
     :class:`~rfprm_runtime.rewards.completions.RewardSettings`.
 
-    The function is logged as ``process_reward_function`` (``…_async`` where ``asynchronous``). It
-    pickles, and loads the PRM when it is first called in a process. A completion that cannot be
-    scored has the reward None, which moves nothing, and is warned of. Its metrics:
+    TRL logs the function as ``process_reward_function`` (``…_async`` if ``asynchronous``). It can
+    be pickled, and loads the PRM on its first call in a process. A completion that cannot be scored
+    gets the reward None, which has no effect on training, and logs a warning. Metrics:
     ``process_reward/process``, ``…/outcome``, ``…/num_steps`` (means), ``…/unscorable`` (share) and
-    ``…/seconds``; its columns in the completions table: ``process`` and ``outcome``.
+    ``…/seconds``. Columns in the completions table: ``process`` and ``outcome``.
 
-    Raises ``ValueError`` for an unknown setting and for settings that cannot be or do not fit each
-    other, :class:`ArtifactError` where the folder holds no artifact.
+    Raises ``ValueError`` for a setting that is unknown, invalid or in conflict with another, and
+    :class:`ArtifactError` if the folder holds no artifact.
     """
     own = ("outcome", "question", "asynchronous")
     chosen = RewardSettings.build(str(artifact or ""), settings, adapters_own=own)
@@ -71,10 +71,10 @@ def process_reward(
         raise InvalidArgumentError(
             "the outcome is an async function; pass asynchronous=True to await it"
         )
-    # By position: a column of the data set may be called anything.
+    # Bound by position, because a column of the data set may have any name.
     function: Any = process_reward_function_async if asynchronous else process_reward_function
     bound: Any = partial(function, chosen, outcome, question)
-    # TRL looks through a partial for the name of its function; others look no further.
+    # TRL looks inside a partial for its function's name; other code does not.
     bound.__name__ = function.__name__
     return bound  # type: ignore[no-any-return]
 
@@ -89,7 +89,7 @@ def process_reward_function(
     completions: Sequence[Any],
     **columns: Any,
 ) -> list[float | None]:
-    """TRL's contract: a reward a completion, or None."""
+    """A reward or None for each completion, as TRL calls for it."""
     outcomes = None
     if callable(outcome):
         outcomes = outcome(prompts=prompts, completions=completions, **columns)
@@ -106,7 +106,7 @@ async def process_reward_function_async(
     completions: Sequence[Any],
     **columns: Any,
 ) -> list[float | None]:
-    """The same, scored in a thread so that other reward functions go on meanwhile."""
+    """The same, scored in a thread so that other reward functions can run meanwhile."""
     outcomes = None
     if callable(outcome):
         outcomes = outcome(prompts=prompts, completions=completions, **columns)
@@ -125,7 +125,7 @@ def _rewards(
     completions: Sequence[Any],
     columns: dict[str, Any],
 ) -> list[float | None]:
-    shared_scorer(settings)  # so that loading it is not part of the time
+    shared_scorer(settings)  # load it before the clock starts
     started = time.perf_counter()
     texts = [trace_of(completion) for completion in completions]
     count = len(texts)
@@ -143,7 +143,7 @@ def _column(columns: dict[str, Any], name: str, setting: str, count: int) -> Seq
             set(columns) - {"trainer_state", "log_extra", "log_metric", "completion_ids"}
         )
         raise InvalidArgumentError(
-            f"{setting}={name!r} is no column of the data set; it has {known}"
+            f"{setting}={name!r} is not a column of the data set, which has {known}"
         )
     values: Sequence[Any] = columns[name]
     check_one_for_each(f"the column {name!r}", values, count, "completions")
@@ -151,11 +151,11 @@ def _column(columns: dict[str, Any], name: str, setting: str, count: int) -> Seq
 
 
 def _report(rewards: Sequence[CompletionReward], columns: dict[str, Any], seconds: float) -> None:
-    """Warn of what has no reward, and hand metrics to TRL where it takes them."""
+    """Warn of completions without a reward, and pass metrics to TRL if it takes them."""
     errors = [reward.error for reward in rewards if reward.error is not None]
     if errors:
         logger.warning(
-            "%d of %d completions cannot be scored and get the reward None; the first one: %s",
+            "%d of %d completions cannot be scored and get the reward None; the first: %s",
             len(errors),
             len(rewards),
             errors[0],

@@ -1,7 +1,7 @@
 """Process rewards for verl: ``reward.custom_reward_function.path=pkg://rfprm_runtime.integrations.verl``.
 
-Translates verl's ``compute_score``, nothing else. verl calls it with one sample at a time from many
-threads; what they ask for at the same time is scored in common.
+Adapts to verl's ``compute_score``, nothing else. verl calls it with one sample at a time from many
+threads; samples in flight at the same time are scored in shared batches.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rfprm_runtime.rewards.completions import (
 
 logger = logging.getLogger(__name__)
 ARTIFACT_VARIABLE = "RFPRM_ARTIFACT"
-_NUM_WAITING = 256  # threads that wait for a score; they do no work of their own
+_NUM_WAITING = 256  # threads that only wait for a score
 
 
 def compute_score(
@@ -38,21 +38,21 @@ def compute_score(
     extra_info: Mapping[str, Any] | None = None,
     **reward_kwargs: Any,
 ) -> dict[str, float]:
-    """One sample: ``score`` is Eq. 12, with what it is made of beside it. Any thread may call it.
+    """Score one sample: ``score`` is Eq. 12, next to its parts. Any thread may call it.
 
-    The question is ``extra_info["question"]``, which verl's preparation of GSM8K puts there (other
-    preparations need a line for it, or ``question_key`` names another field).
+    The question is ``extra_info["question"]``. verl's GSM8K preparation puts it there; other
+    preparations need a line for it, or ``question_key`` names another field.
     ``reward_kwargs`` (``+reward.custom_reward_function.reward_kwargs.NAME=VALUE``): ``artifact``
-    (or the variable RFPRM_ARTIFACT), ``question_key``, ``outcome`` (True unless set; False: the
-    process reward alone, the ground truth is not looked at), ``unscorable`` (the score of what
-    cannot be scored, 0.0), and the other fields of
+    (or the environment variable RFPRM_ARTIFACT), ``question_key``, ``outcome`` (default True; with
+    False, the score is the process reward alone and the ground truth is ignored), ``unscorable``
+    (the score of samples that cannot be scored, default 0.0), and the other fields of
     :class:`~rfprm_runtime.rewards.completions.RewardSettings`.
 
     The keys are always ``score``, ``process``, ``num_steps``, ``scored`` and, with outcomes,
-    ``acc``; verl needs the same ones of every sample and knows no missing reward. What cannot be
-    scored has ``scored`` 0, and is warned of.
-    Raises ``ValueError`` where settings, the question or the ground truth are missing or cannot be,
-    :class:`ArtifactError` where the folder holds no artifact.
+    ``acc``: verl needs the same keys for every sample and has no missing reward. A sample that
+    cannot be scored has ``scored`` 0 and logs a warning.
+    Raises ``ValueError`` if a setting, the question or the ground truth is missing or invalid, and
+    :class:`ArtifactError` if the folder holds no artifact.
     """
     [found] = compute_score_batch(
         [data_source], [solution_str], [ground_truth], [extra_info], **reward_kwargs
@@ -69,7 +69,7 @@ async def compute_score_async(
 ) -> dict[str, float]:
     """:func:`compute_score`, awaited (``custom_reward_function.name=compute_score_async``).
 
-    verl asks for it on an event loop, so batches are not limited by the loop's number of threads.
+    verl calls it on an event loop, so the loop's default thread pool does not limit the batch size.
     """
     sample = partial(compute_score, data_source, solution_str, ground_truth, extra_info)
     pool = once_per_process(("verl",), lambda: ThreadPoolExecutor(_NUM_WAITING))
@@ -84,7 +84,7 @@ def compute_score_batch(
     extra_infos: Sequence[Mapping[str, Any] | None],
     **reward_kwargs: Any,
 ) -> list[dict[str, float]]:
-    """Many samples, for verl's ``BatchRewardManager``; otherwise as :func:`compute_score`."""
+    """Score many samples as :func:`compute_score` does one, for verl's ``BatchRewardManager``."""
     settings, own = _settings(reward_kwargs)
     count = len(solution_strs)
     for name, values in (
@@ -106,13 +106,13 @@ def compute_score_batch(
     rewards = completion_rewards(
         questions, solution_strs, outcomes, settings, score_all=partial(score_in_common, settings)
     )
-    return [_as_verl_wants(reward, own) for reward in rewards]
+    return [_as_verl_result(reward, own) for reward in rewards]
 
 
 def _settings(reward_kwargs: dict[str, Any]) -> tuple[RewardSettings, dict[str, Any]]:
-    """Settings of the reward, and those of this adapter."""
+    """The reward's settings, and this adapter's own."""
     own: dict[str, Any] = {"question_key": "question", "outcome": True, "unscorable": 0.0}
-    # verl adds the last two where it serves a reward model of its own.
+    # verl adds these two if it serves a reward model of its own.
     ignored = ("reward_router_address", "reward_model_tokenizer")
     given = {name: value for name, value in reward_kwargs.items() if name not in ignored}
     own.update({name: given.pop(name) for name in own if name in given})
@@ -126,8 +126,8 @@ def _question(extra_info: Mapping[str, Any] | None, key: str) -> Any:
     if not extra_info or key not in extra_info:
         raise InvalidArgumentError(
             f"extra_info has no {key!r}, it has {sorted(extra_info or ())}; a process reward needs "
-            f"the question: put it into extra_info[{key!r}] when the data are prepared, or name "
-            "another field by question_key"
+            f"the question: put it into extra_info[{key!r}] when preparing the data, or name "
+            "another field with question_key"
         )
     return extra_info[key]
 
@@ -141,7 +141,7 @@ def _check_ground_truths(ground_truths: Sequence[Any], data_sources: Sequence[st
             )
 
 
-def _as_verl_wants(reward: CompletionReward, own: Mapping[str, Any]) -> dict[str, float]:
+def _as_verl_result(reward: CompletionReward, own: Mapping[str, Any]) -> dict[str, float]:
     if reward.error is not None:
         logger.warning(
             "a completion cannot be scored and gets the score %s: %s",

@@ -1,4 +1,4 @@
-"""Trajectories to token rows: rendered as the manifest says, encoded piece by piece, windowed.
+"""Turns trajectories into token rows: renders, encodes piece by piece, and splits into windows.
 
 Knows tokenizers and markers; knows no model and no scores.
 """

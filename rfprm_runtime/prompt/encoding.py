@@ -1,7 +1,7 @@
-"""From segments to token ids and marker positions.
+"""Encodes segments into token ids and marker positions.
 
-Each segment is encoded by itself, so marker positions are known from construction: no text is
-ever searched for a marker, and no text can forge one.
+Each segment is encoded on its own, so marker positions are known by construction: no text is ever
+searched for a marker, and no text can forge one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOKENIZER_NAME = "tokenizer.json"
 
 @dataclass(frozen=True)
 class EncodedTrajectory(TokenRow):
-    """A whole trajectory: its markers are those of the steps, then the trajectory's if any."""
+    """A whole trajectory. Its markers are those of the steps, then the trajectory's if any."""
 
     step_bounds: NDArray[np.int64]  # [num_steps + 1], where each step begins and the last ends
 
@@ -53,13 +53,13 @@ class TrajectoryEncoder:
     def __init__(self, tokenizer: Tokenizer, prompt: Prompt, *, vocab_size: int) -> None:
         """Check that the tokenizer fits the prompt, and prepare it for plain user text.
 
-        Raises :class:`TokenizerMismatchError` where a template, a marker or the size of the
-        vocabulary is not what the manifest says.
+        Raises :class:`TokenizerMismatchError` if a template, a marker or the size of the vocabulary
+        is not what the manifest says.
         """
         tokenizer.no_padding()
         tokenizer.no_truncation()
         _check_fits(tokenizer, prompt, vocab_size)
-        # From here on a special token spelled out in user text is plain text.
+        # From here on a special token spelled in user text is plain text.
         tokenizer.encode_special_tokens = True
         _check_markers_cannot_be_forged(tokenizer, prompt)
         self._tokenizer = tokenizer
@@ -80,18 +80,18 @@ class TrajectoryEncoder:
     def encode(self, trajectory: Trajectory) -> EncodedTrajectory:
         return self._encode_segments(render(trajectory, self._prompt))
 
-    # The parts of a trajectory that is not whole yet. Segments are encoded by themselves, so the
-    # parts, one after the other, are the trajectory to the id.
+    # The parts of an unfinished trajectory. Segments are encoded on their own, so the parts,
+    # joined, are the ids of the whole trajectory.
 
     def encode_opening(self, question: str) -> TokenRow:
-        """What comes before the first step; it has no markers."""
+        """The tokens before the first step; they have no markers."""
         return self._encode_segments(render_opening(question, self._prompt))
 
     def encode_steps(self, steps: Sequence[str]) -> TokenRow:
         return self._encode_segments(render_steps(steps, self._prompt))
 
     def encode_closing(self, response: Sequence[str]) -> TokenRow:
-        """What comes after the last step, with the trajectory's marker if the prompt has one."""
+        """The tokens after the last step, with the trajectory's marker if the prompt has one."""
         return self._encode_segments(render_closing(response, self._prompt))
 
     def _encode_segments(self, segments: Iterable[Segment]) -> EncodedTrajectory:
@@ -172,7 +172,7 @@ def _check_fits(tokenizer: Tokenizer, prompt: Prompt, vocab_size: int) -> None:
 
 
 def _check_markers_cannot_be_forged(tokenizer: Tokenizer, prompt: Prompt) -> None:
-    """Only a marker that is a special token has a spelling that user text must not get."""
+    """User text must not be able to spell a marker that is a special token."""
     for marker in _markers(prompt):
         ids = tokenizer.encode(f"a{marker.token}b", add_special_tokens=False).ids
         if marker.id in ids and marker.id in tokenizer.get_added_tokens_decoder():

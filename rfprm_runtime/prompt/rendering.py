@@ -1,6 +1,6 @@
-"""From a trajectory to the ordered segments of its prompt.
+"""Renders a trajectory as the ordered segments of its prompt.
 
-Knows the manifest's prompt and text; nothing of token ids beyond the ones the manifest fixes.
+Knows text and the manifest's prompt; knows no token ids beyond those the manifest fixes.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from rfprm_runtime.types import Trajectory
 
 @dataclass(frozen=True)
 class UserText:
-    """Text that somebody wrote: encoded as plain text, whatever special token it spells."""
+    """Text of a user or a model, encoded as plain text even where it spells a special token."""
 
     text: str
     step: int | None = None
-    """The index of the thinking step that it is, if it is one."""
+    """The index of the thinking step, if it is one."""
 
 
 @dataclass(frozen=True)
 class MarkerSegment:
-    """A place where a score is read. ``step`` is the step's index, None for the trajectory."""
+    """A marker, where a score is read. ``step`` is the step's index, None for the trajectory."""
 
     marker: Marker
     step: int | None
@@ -33,7 +33,7 @@ Segment = Template | UserText | MarkerSegment
 
 
 def render(trajectory: Trajectory, prompt: Prompt) -> list[Segment]:
-    """The segments of one trajectory; one step marker for each step, in order."""
+    """The segments of one trajectory, with a step marker after each step."""
     return [
         *render_opening(trajectory.question, prompt),
         *render_steps(trajectory.steps, prompt),
@@ -42,8 +42,8 @@ def render(trajectory: Trajectory, prompt: Prompt) -> list[Segment]:
 
 
 def render_opening(question: str, prompt: Prompt) -> Iterator[Segment]:
-    """What comes before the first step."""
-    for piece in prompt.pieces[: _place_of_steps(prompt)]:
+    """The segments before the first step."""
+    for piece in prompt.pieces[: _index_of_steps(prompt)]:
         if isinstance(piece, Template):
             yield piece
         elif piece.kind == "question":
@@ -57,8 +57,8 @@ def render_steps(steps: Sequence[str], prompt: Prompt) -> Iterator[Segment]:
 
 
 def render_closing(response: Sequence[str], prompt: Prompt) -> Iterator[Segment]:
-    """What comes after the last step, to the trajectory marker where the prompt has one."""
-    for piece in prompt.pieces[_place_of_steps(prompt) + 1 :]:
+    """The segments after the last step, up to the trajectory marker if the prompt has one."""
+    for piece in prompt.pieces[_index_of_steps(prompt) + 1 :]:
         if isinstance(piece, Template):
             yield piece
         elif isinstance(piece, Response):
@@ -68,5 +68,5 @@ def render_closing(response: Sequence[str], prompt: Prompt) -> Iterator[Segment]
             yield MarkerSegment(prompt.trajectory_marker, None)
 
 
-def _place_of_steps(prompt: Prompt) -> int:
+def _index_of_steps(prompt: Prompt) -> int:
     return [piece.kind for piece in prompt.pieces].index("steps")

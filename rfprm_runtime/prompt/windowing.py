@@ -1,4 +1,4 @@
-"""Traces longer than the model's positions, as windows that fit. Knows integers only.
+"""Splits traces longer than the model's positions into windows that fit. Knows integers only.
 
 Every window begins with the question; a step that does not fit with its whole past is scored
 with the steps just before it.
@@ -14,7 +14,7 @@ from rfprm_runtime.prompt.encoding import EncodedTrajectory
 
 
 def check_length(num_tokens: int, max_positions: int, *, engine_of: int | None = None) -> None:
-    """Raises :class:`TraceTooLongError` where a row of ``num_tokens`` does not fit."""
+    """Raises :class:`TraceTooLongError` if a row of ``num_tokens`` does not fit."""
     if num_tokens > max_positions:
         raise TraceTooLongError(num_tokens, max_positions, engine_of=engine_of)
 
@@ -24,13 +24,13 @@ def plan_windows(
 ) -> list[TokenRow]:
     """Rows of at most ``max_positions`` tokens whose markers, in order, are those of ``row``.
 
-    A trace that fits is one row. Of a longer one, the first row holds as many steps as fit. Each
-    further row repeats the question and preceding steps that fill up to half of the remaining
-    positions, then goes on with new steps. The last row ends with the response and the
-    trajectory marker, and has as many preceding steps before it as fit.
+    A trace that fits is one row. For a longer one, the first row holds as many steps as fit. Each
+    further row repeats the question and enough preceding steps to fill up to half of the remaining
+    positions, then continues with new steps. The last row holds as many of the last steps as fit
+    before the response and the trajectory marker.
 
-    Raises :class:`TraceTooLongError` (which gets ``engine_of``) where the question with a single
-    step, or with the response, does not fit.
+    Raises :class:`TraceTooLongError` (with ``engine_of``) if the question with a single step, or
+    with the response, does not fit.
     """
     if row.num_tokens <= max_positions:
         return [row]
@@ -43,7 +43,7 @@ def plan_windows(
     windows, num_scored = [], 0
     while num_scored < row.num_steps:
         start = _first_step_within(row, num_scored, room // 2) if num_scored else 0
-        # A long step may leave less than half of the room for what precedes it.
+        # A long step may leave less than half of the room for preceding steps.
         while row.step_bounds[num_scored + 1] - row.step_bounds[start] > room:
             start += 1
         stop = _end_within(row, start, room)
@@ -55,14 +55,14 @@ def plan_windows(
 
 
 def first_windowed_step(row: EncodedTrajectory, max_positions: int) -> int | None:
-    """The first step that is not scored with its whole past; None where the trace fits."""
+    """The first step that is not scored with its whole past; None if the trace fits."""
     if row.num_tokens <= max_positions:
         return None
     return _end_within(row, 0, max_positions - row.num_prefix_tokens)
 
 
 def _first_step_within(row: EncodedTrajectory, step: int, room: int) -> int:
-    """The earliest step from which the tokens up to ``step`` are no more than ``room``."""
+    """The earliest step such that the tokens from there up to ``step`` fit into ``room``."""
     earliest = row.step_bounds[step] - room
     return min(int(np.searchsorted(row.step_bounds, earliest, side="left")), step)
 
@@ -82,7 +82,7 @@ def _window(row: EncodedTrajectory, start: int, first_scored: int, stop: int) ->
 
 
 def _last_window(row: EncodedTrajectory, room: int) -> TokenRow:
-    """Question, as many last steps as fit, and what comes after the steps."""
+    """Question, as many of the last steps as fit, and what follows the steps."""
     prefix = row.num_prefix_tokens
     begin = row.step_bounds[_first_step_within(row, row.num_steps, room)]
     tokens = (row.token_ids[:prefix], row.token_ids[begin:])

@@ -1,6 +1,6 @@
-"""Rewards for reinforcement learning: of completions, of groups, of tokens.
+"""Rewards for reinforcement learning: for completions, groups and tokens.
 
-Knows scorers and completions; knows no training framework (``integrations`` does).
+Knows scorers and completions, but no training framework (``integrations`` does).
 """
 
 from rfprm_runtime.rewards.advantages import (

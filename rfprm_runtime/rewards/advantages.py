@@ -1,6 +1,6 @@
 """Rewards and advantages for online reinforcement learning (ReasonFlux-PRM, arXiv 2506.18896).
 
-Knows numbers only: no text, no tokens, no models, no trainer. Everything is computed in float64.
+Knows only numbers: no text, no tokens, no models, no trainer. Everything is computed in float64.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from rfprm_runtime.ground.arguments import check_choice, check_finite, check_who
 
 FloatArray = NDArray[np.float64]
 Rewards = Sequence[float | None] | NDArray[Any]
-"""One number a sample; None or NaN where a sample could not be scored."""
+"""One number per sample; None or NaN for a sample that could not be scored."""
 Scale = Literal["group", "batch", "none"]
-"""What an advantage is divided by: the spread of its group, of the whole batch, or nothing
+"""What divides an advantage: the spread of its group, that of the whole batch, or nothing
 (Dr. GRPO, arXiv 2503.20783)."""
 CreditForm = Literal["mean", "min", "progress"]
 
 DEFAULT_BETA = 0.75
 """Weight of the process reward in ReasonFlux-PRM's released code."""
 DEFAULT_TEMPERATURE = 0.05
-"""PURE takes 0.1 for step rewards in [-1, 1]; ours lie in [0, 1], half as wide."""
+"""PURE uses 0.1 for step rewards in [-1, 1]; ours lie in [0, 1], half as wide."""
 
 
 def mixed_reward(
     outcome: Rewards | float | None, process: Rewards | float | None, beta: float = DEFAULT_BETA
 ) -> FloatArray:
-    """Eq. 12, first half: r_new = (1 − β) · r_outcome + β · r̂, of the shape of its arguments.
+    """Eq. 12, first half: r_new = (1 − β) · r_outcome + β · r̂, in the shape of the arguments.
 
-    ``process`` is r̂ of Eq. 11, in [0, 1 + α]; while ``outcome`` is in [0, 1] it therefore weighs up
-    to 1 + α times what β says. :func:`unit_reward` puts both on one scale.
+    ``process`` is r̂ of Eq. 11, in [0, 1 + α]. With ``outcome`` in [0, 1], it weighs up to 1 + α
+    times what β says; :func:`unit_reward` puts both on one scale.
 
-    None and NaN mean that a reward is not known: the result is then NaN, unless its weight is 0
-    (with β = 1 no outcome is needed, with β = 0 no process reward).
-    Raises ``ValueError`` where the shapes differ or β is outside [0, 1].
+    An unknown reward (None or NaN) makes the result NaN unless its weight is 0: β = 1 needs no
+    outcome, β = 0 no process reward.
+    Raises ``ValueError`` if the shapes differ or β is outside [0, 1].
     """
     if not 0.0 <= beta <= 1.0:
         raise InvalidArgumentError(f"beta is {beta}, expected a weight in [0, 1]")
@@ -51,17 +51,17 @@ def mixed_reward(
         return parts[0]
     if parts[0].shape != parts[1].shape:
         raise InvalidArgumentError(
-            f"outcome has shape {parts[0].shape}, process has {parts[1].shape}; give one of each "
+            f"outcome has shape {parts[0].shape}, process has {parts[1].shape}; pass one of each "
             "for every sample"
         )
     return np.asarray((1.0 - beta) * parts[0] + beta * parts[1], dtype=np.float64)
 
 
 def unit_reward(process: Rewards | float | None, alpha: float) -> FloatArray:
-    """r̂ of Eq. 11 as a share of its largest value 1 + α, so in [0, 1]; NaN stays NaN.
+    """r̂ of Eq. 11 divided by its largest value 1 + α, so in [0, 1]; NaN stays NaN.
 
-    ``alpha`` is that of the PRM's manifest, or 0 for a PRM without a trajectory readout.
-    This scaling is ours: the paper mixes r̂ as it is. Raises ``ValueError`` for a negative α.
+    ``alpha`` comes from the PRM's manifest; it is 0 for a PRM without a trajectory readout.
+    This scaling is ours: the paper mixes r̂ unscaled. Raises ``ValueError`` for a negative α.
     """
     if alpha < 0.0:
         raise InvalidArgumentError(f"alpha is {alpha}, expected 0 or more")
@@ -80,19 +80,19 @@ def group_advantages(
 ) -> FloatArray:
     """Eq. 12, second half: A = (r − mean_group) / (std_group + ε), float64 [N].
 
-    Samples of a group are answers to one question: ``group_size`` of them after one another, or
-    those with the same entry in ``group_ids`` [N], in any order. Exactly one of the two is given.
+    A group holds the answers to one question: ``group_size`` consecutive samples, or those with
+    the same entry in ``group_ids`` [N], in any order. Pass exactly one of the two.
 
-    A reward that is None or NaN counts in no mean and no spread, and its advantage is 0: it moves
-    nothing. So does the only scored sample of a group, and so does each of equal ones, whatever ε.
+    Unknown rewards (None or NaN), a group's only known reward, and equal rewards get advantage 0,
+    whatever ε. Unknown rewards enter neither mean nor spread.
 
-    The defaults are those of TRL's GRPOTrainer (``scale_rewards`` has the same three values): the
-    unbiased spread (``ddof=1``) and ε = 1e-4. verl has ε = 1e-6 and OpenRLHF 1e-9, with the same
-    spread; TRL's AsyncGRPO has ``ddof=0`` and ε = 1e-8. ``clip`` limits advantages to
-    [-clip, clip], which is not in the paper: with a small spread one odd sample can dominate.
+    The defaults are those of TRL's GRPOTrainer (``scale_rewards`` takes the same three values):
+    the unbiased spread (``ddof=1``) and ε = 1e-4. verl uses ε = 1e-6 and OpenRLHF 1e-9 with the
+    same spread; TRL's AsyncGRPO uses ``ddof=0`` and ε = 1e-8. ``clip``, which is not in the paper,
+    limits advantages to [-clip, clip]: with a small spread, one outlier can dominate.
 
-    Raises ``ValueError`` for an unknown scale, for groups that do not fit the rewards, for a
-    negative ε or ``clip``, and for an infinite reward.
+    Raises ``ValueError`` for an unknown scale, groups that do not fit the rewards, a negative ε or
+    ``clip``, or an infinite reward.
     """
     values = _one_dimensional(rewards)
     check_choice("scale", scale, get_args(Scale))
@@ -119,21 +119,21 @@ def step_credits(
     *,
     temperature: float = DEFAULT_TEMPERATURE,
 ) -> FloatArray:
-    """What each step adds to the reward of its trace, float64 [T]; the sum is that reward.
+    """What each step contributes to the reward of its trace, float64 [T]; the sum is that reward.
 
     ``step_scores`` [T], T >= 1, in [0, 1]. Three forms:
 
-    - ``mean``: r̂_t / T, the step part of Eq. 11. A wrong step is diluted: easy steps around it
+    - ``mean``: r̂_t / T, the step part of Eq. 11. It dilutes a wrong step: easy steps around it
       raise the mean, so a policy can earn by writing more of them.
     - ``min``: softmax(−r̂/τ)_t · r̂_t, the min-form credit assignment of PURE (arXiv 2504.15275).
       The sum is close to the lowest step score, so no step can make up for another. τ → 0 gives all
-      credit to the lowest step (``temperature=0``, the first one on a tie).
+      credit to the lowest step (``temperature=0``; the first one on a tie).
     - ``progress``: r̂_t − r̂_(t−1) with r̂_0 = 0: what a step changed, potential-based shaping (Ng
-      et al. 1999; the progress of arXiv 2410.08146 is such a difference). The sum is the last
-      score, however many steps there are. It wants a PRM whose step score says how likely the
-      trace so far is to succeed.
+      et al. 1999; arXiv 2410.08146 defines progress as such a difference). The sum is the last
+      score, whatever the number of steps. Use it with a PRM whose step score estimates how likely
+      the trace so far is to succeed.
 
-    A plain sum is not offered: it grows with the number of steps, and training on it collapsed in
+    There is no plain sum: it grows with the number of steps, and training on it collapsed in
     PURE's experiments. Raises ``ValueError`` for no steps, an unknown score, an unknown form or a
     negative temperature.
     """
@@ -142,7 +142,7 @@ def step_credits(
     if len(scores) == 0 or np.isnan(scores).any():
         raise InvalidArgumentError(
             f"got step scores {scores.tolist()}, expected at least one and no None or NaN; leave "
-            "a trace that cannot be scored out"
+            "out traces that cannot be scored"
         )
     if form == "mean":
         return scores / len(scores)
@@ -168,7 +168,7 @@ def _groups(
 ) -> list[NDArray[np.intp]]:
     """Indices of the members of each group."""
     if (group_size is None) == (group_ids is None):
-        raise InvalidArgumentError("give group_size or group_ids, one of them")
+        raise InvalidArgumentError("pass exactly one of group_size or group_ids")
     if group_ids is not None:
         if len(group_ids) != count:
             raise InvalidArgumentError(f"got {len(group_ids)} group ids for {count} rewards")
@@ -179,23 +179,23 @@ def _groups(
     assert group_size is not None
     if group_size < 1 or count % group_size:
         raise InvalidArgumentError(
-            f"{count} rewards are no whole number of groups of {group_size}; pass group_ids where "
-            "groups differ in size"
+            f"{count} rewards do not divide into groups of {group_size}; pass group_ids if groups "
+            "differ in size"
         )
     return list(np.arange(count, dtype=np.intp).reshape(-1, group_size))
 
 
 def _centred(values: FloatArray) -> FloatArray:
-    """Differences from the mean of the known values; 0 for the unknown ones."""
+    """Differences from the mean of the known values; 0 for unknown values."""
     known = ~np.isnan(values)
-    # The mean of equal numbers may differ from them in the last bit, which a small ε would blow up.
+    # The mean of equal numbers may differ from them in the last bit; a small ε would blow that up.
     if len(np.unique(values[known])) < 2:
         return np.zeros_like(values)
     return np.where(known, values - values[known].mean(), 0.0)
 
 
 def _spread(values: FloatArray, ddof: int) -> float:
-    """Standard deviation of the known values; 0 where there are too few to have one."""
+    """Standard deviation of the known values; 0 if there are too few."""
     known = values[~np.isnan(values)]
     return float(known.std(ddof=ddof)) if len(known) > ddof else 0.0
 
@@ -204,7 +204,7 @@ def _one_dimensional(values: Rewards) -> FloatArray:
     array = _as_floats(values, "rewards")
     if array.ndim != 1:
         raise InvalidArgumentError(
-            f"rewards have shape {array.shape}, expected one number a sample, [N]"
+            f"rewards have shape {array.shape}, expected one number per sample, [N]"
         )
     return array
 
@@ -218,5 +218,5 @@ def _as_floats(values: Any, name: str) -> FloatArray:
             f"{name} must be numbers, or None where unknown: {error}"
         ) from None
     if np.isinf(array).any():
-        raise InvalidArgumentError(f"{name} holds an infinite number; a reward has to be finite")
+        raise InvalidArgumentError(f"{name} holds an infinite number; rewards must be finite")
     return array

@@ -1,6 +1,6 @@
 """What the adapters share: questions and completions in, rewards of Eq. 12 out.
 
-Knows scorers and answers, and nothing of any RL stack.
+Knows scorers and answers, but no RL stack.
 """
 
 from __future__ import annotations
@@ -41,35 +41,35 @@ from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
 Outcome = float | None
 ScoreAll = Callable[[Sequence[Trajectory | RfprmError]], list[TrajectoryScore | RfprmError]]
-"""A score or an error for each; what comes as an error is its own result."""
+"""A score or an error for each item; an error passed in is its own result."""
 Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True)
 class RewardSettings:
-    """How completions are scored. Pickles, and two equal ones share a scorer within a process.
+    """How completions are scored. Can be pickled; equal settings share a scorer within a process.
 
-    Raises ``ValueError`` for a setting that cannot be, and :class:`ArtifactError` where the folder
-    holds no artifact; not where it is unpickled, which may be on another machine.
+    Raises ``ValueError`` for an invalid setting and :class:`ArtifactError` if the folder holds no
+    artifact. Unpickling checks nothing: it may happen on another machine.
     """
 
     artifact: str
     beta: float = DEFAULT_BETA
-    """Weight of the process reward (Eq. 12); 1 where there is no outcome."""
+    """Weight of the process reward (Eq. 12); without outcomes it is 1."""
     process: Aggregation | Callable[[TrajectoryScore], float] = "reward"
-    """r̂: Eq. 11, or another aggregation; ``min`` cannot be earned by writing more easy steps."""
+    """r̂: Eq. 11 or another aggregation; writing more easy steps cannot raise ``min``."""
     unit_scale: bool = False
-    """Whether Eq. 11 is divided by its largest value, 1 + α, before it is mixed."""
+    """Whether to divide Eq. 11 by its largest value, 1 + α, before mixing."""
     split: SplitRule = "blank_lines"
     overflow: Overflow = "error"
     backend: str = "auto"
     num_threads: int | None = None
-    """Cores that a process scores with; all of them where it is None."""
+    """Cores each process scores with; None for all of them."""
     answer_timeout: float = 5.0
-    """Seconds for one comparison of answers."""
+    """Seconds one comparison of answers may take."""
     max_batch: int = 64
     max_wait_ms: float = 5.0
-    """The last two are for stacks that ask for one completion a call."""
+    """The last two are for stacks that ask for one completion per call."""
 
     def __post_init__(self) -> None:
         if not self.artifact:
@@ -79,7 +79,8 @@ class RewardSettings:
             )
         if not Path(self.artifact, MANIFEST_NAME).is_file():
             read_manifest(Path(self.artifact))  # says what is there instead
-        # Refused now, not at the first step; and not read for every sample, as verl asks for it.
+        # Fail now, not at the first training step. The manifest is read only if needed, because
+        # verl builds settings for every sample.
         mixed_reward(0.0, 0.0, self.beta)
         by_trajectory = self.process == "trajectory"
         manifest = read_manifest(Path(self.artifact)) if by_trajectory else None
@@ -92,7 +93,7 @@ class RewardSettings:
             check_whole("num_threads", self.num_threads, more=", or None for all cores")
         if self.unit_scale and callable(self.process):
             raise InvalidArgumentError(
-                "unit_scale knows the range of named aggregations only; let the function return "
+                "unit_scale only knows the range of named aggregations; have the function return "
                 "a number in [0, 1] and leave unit_scale out"
             )
 
@@ -100,23 +101,23 @@ class RewardSettings:
     def build(
         cls, artifact: str, settings: Mapping[str, Any], *, adapters_own: Sequence[str]
     ) -> RewardSettings:
-        """From the keyword arguments of an adapter. Raises ``ValueError`` for an unknown one, with
-        the known ones, ``adapters_own`` among them, and as the constructor does."""
+        """Settings from an adapter's keyword arguments. Raises as the constructor does, and
+        ``ValueError`` for an unknown one, listing the known ones and ``adapters_own``."""
         known = [field.name for field in fields(cls) if field.name != "artifact"]
         for name in settings:
             if name not in known:
                 raise InvalidArgumentError(
-                    f"there is no setting {name!r}; expected some of {[*adapters_own, *known]}"
+                    f"unknown setting {name!r}, expected some of {[*adapters_own, *known]}"
                 )
         return cls(artifact, **settings)
 
 
 @dataclass(frozen=True)
 class CompletionReward:
-    """One completion and how it did."""
+    """The reward of one completion, and what it was computed from."""
 
     reward: float | None
-    """Eq. 12; None where the completion cannot be scored."""
+    """Eq. 12; None if the completion cannot be scored."""
     process: float | None = None
     outcome: float | None = None
     score: TrajectoryScore | None = None
@@ -131,13 +132,12 @@ def completion_rewards(
     *,
     score_all: ScoreAll | None = None,
 ) -> list[CompletionReward]:
-    """One reward a completion, in order.
+    """One reward per completion, in order.
 
-    ``outcomes`` [N] are those of :func:`judge_answers` or of anyone else, None where unknown;
-    without any, the reward is the process reward alone. A completion without steps, or with too
-    many tokens, has an error in place of a reward; what is wrong with settings, files or the
-    machine is raised. Raises ``ValueError`` where the numbers of prompts, completions and outcomes
-    differ.
+    ``outcomes`` [N] come from :func:`judge_answers` or elsewhere, None where unknown; without
+    them the reward is the process reward alone. A completion without steps or with too many tokens
+    gets an error in place of a reward; problems with settings, files or the machine raise. Raises
+    ``ValueError`` if the numbers of prompts, completions and outcomes differ.
     """
     count = len(completions)
     check_one_for_each("prompts", prompts, count, "completions")
@@ -156,7 +156,7 @@ def completion_rewards(
 
 
 def _as_float(outcome: Outcome) -> Outcome:
-    """Others' outcomes may be numbers of numpy or torch."""
+    """Outcomes from elsewhere may be numpy or torch numbers."""
     return None if outcome is None else float(outcome)
 
 
@@ -176,8 +176,8 @@ def _reward(
     mixed = float(mixed_reward(outcome, process, beta))
     if math.isnan(mixed):
         error = InvalidTrajectoryError(
-            "whether its answer is right could not be found out: there is no target, or comparing "
-            f"took longer than {settings.answer_timeout} s"
+            "could not tell whether the answer is right: there is no target, or comparing took "
+            f"longer than {settings.answer_timeout} s"
         )
         return CompletionReward(None, process, outcome, score, error)
     return CompletionReward(mixed, process, outcome, score)
@@ -195,12 +195,12 @@ def _process_reward(score: TrajectoryScore, settings: RewardSettings) -> float:
 def judge_answers(
     completions: Sequence[str], targets: Sequence[Any], settings: RewardSettings
 ) -> list[Outcome]:
-    """1 where a completion's final answer means the same as its target, else 0.
+    """1 for each completion whose final answer means the same as its target, else 0.
 
-    A completion that gives no answer, or was cut off in the middle of its thinking, is wrong. None
-    where there is no target (:func:`is_answer`), or where it could not be found out in time.
-    Raises :class:`MissingExtraError` where math-verify is not installed, ``ValueError`` where the
-    numbers differ.
+    A completion that gives no answer, or was cut off while thinking, is wrong. The outcome is None
+    if there is no target (:func:`is_answer`) or the comparison took too long.
+    Raises :class:`MissingExtraError` if math-verify is not installed and ``ValueError`` if the
+    numbers of completions and targets differ.
     """
     check_one_for_each("right answers", targets, len(completions), "completions")
     checker = once_per_process(("answers", settings.answer_timeout), lambda: _checker(settings))
@@ -210,7 +210,7 @@ def judge_answers(
 
 
 def is_answer(target: Any) -> bool:
-    """Whether there is something to compare with: not None, NaN or blank."""
+    """Whether there is an answer to compare with: not None, NaN or blank."""
     return not is_nothing(target) and bool(str(target).strip())
 
 
@@ -221,20 +221,21 @@ def _checker(settings: RewardSettings) -> AnswerChecker:
 def _judge(checker: AnswerChecker, text: str, target: Any) -> Outcome:
     if not is_answer(target):
         return None
-    # GSM8K's column holds a whole solution; a bare target is taken as it stands.
-    said = str(target).strip()
-    wanted = final_answer(said) if "####" in said or "\\boxed" in said else said
+    # GSM8K's column holds a whole solution; a bare target is used as is.
+    solution = str(target).strip()
+    is_whole = "####" in solution or "\\boxed" in solution
+    expected = final_answer(solution) if is_whole else solution
     given = final_answer(parse_trace(text).response)
     if given is None:
         return 0.0
-    agree = checker.agree(given, wanted)
+    agree = checker.agree(given, expected)
     return None if agree is None else float(agree)
 
 
 def shared_scorer(settings: RewardSettings) -> Scorer:
-    """The scorer of this process for these settings, loaded on the first call by any thread."""
+    """This process's scorer for these settings, loaded on the first call from any thread."""
     options: dict[str, Any] = {}
-    if settings.num_threads is not None:  # not every backend has such an option
+    if settings.num_threads is not None:  # not every backend has this option
         options["num_threads"] = settings.num_threads
     return once_per_process(
         ("scorer", settings.artifact, settings.backend, settings.num_threads),
@@ -243,7 +244,7 @@ def shared_scorer(settings: RewardSettings) -> Scorer:
 
 
 def shared_batcher(settings: RewardSettings) -> MicroBatcher:
-    """The same, for callers with one trajectory each."""
+    """The batcher over :func:`shared_scorer`, for callers with one trajectory each."""
     scorer = shared_scorer(settings)
     max_batch, max_wait_ms, overflow = settings.max_batch, settings.max_wait_ms, settings.overflow
     return once_per_process(
@@ -257,7 +258,7 @@ def shared_batcher(settings: RewardSettings) -> MicroBatcher:
 def score_in_common(
     settings: RewardSettings, trajectories: Sequence[Trajectory | RfprmError]
 ) -> list[TrajectoryScore | RfprmError]:
-    """Score by the batcher, together with what other threads ask for meanwhile."""
+    """Score in shared batches with what other threads ask for at the same time."""
     batcher = shared_batcher(settings)
     return [_result(future) for future in [batcher.submit(item) for item in trajectories]]
 
@@ -282,9 +283,9 @@ _opening = threading.Lock()
 
 
 def once_per_process(key: tuple[Any, ...], open_it: Callable[[], Opened]) -> Opened:
-    """What ``open_it`` gave when it was first called with ``key`` in this process.
+    """What ``open_it`` returned for ``key`` the first time in this process.
 
-    The process is part of the key: threads, of which scorers have some, do not survive a fork.
+    The process is part of the key because scorers have threads, which do not survive a fork.
     """
     key = (os.getpid(), *key)
     with _opening:

@@ -1,6 +1,6 @@
-"""MicroBatcher: many callers with one trajectory each, one scorer that likes many at once.
+"""MicroBatcher: gathers single trajectories from many callers into batches for one scorer.
 
-submit → wait for others → score_batch → hand out. Knows futures, no tokens and no models.
+submit → wait for others → score_batch → hand out. Knows futures, but no tokens and no models.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
 
 class BatchScorer(Protocol):
-    """What is needed of a :class:`~rfprm_runtime.Scorer`."""
+    """The part of :class:`~rfprm_runtime.Scorer` that the batcher needs."""
 
     def score_batch(
         self,
@@ -37,10 +37,11 @@ _Waiting = tuple[Trajectory | RfprmError, "Future[TrajectoryScore]"]
 
 
 class MicroBatcher:
-    """Scores what many threads ask for in common batches. Safe to share between threads.
+    """Scores requests from many threads in shared batches. Safe to share between threads.
 
-    One thread takes what has been asked for, waits ``max_wait_ms`` at most for more, and scores it
-    in one call; what comes meanwhile is the next batch. Scores are those of ``scorer.score_batch``.
+    A worker thread takes the waiting requests, waits up to ``max_wait_ms`` for more, and scores
+    them in one call; requests that arrive meanwhile form the next batch. Scores are those of
+    ``scorer.score_batch``.
     """
 
     def __init__(
@@ -51,9 +52,9 @@ class MicroBatcher:
         max_wait_ms: float = 5.0,
         overflow: Overflow = "error",
     ) -> None:
-        """The scorer stays open when the batcher is closed: it belongs to whoever opened it.
+        """Closing the batcher leaves the scorer open: it belongs to whoever opened it.
 
-        Raises ``ValueError`` for a batch of less than 1 or a negative wait.
+        Raises ``ValueError`` for a batch below 1 or a negative wait.
         """
         if max_batch < 1 or max_wait_ms < 0:
             raise InvalidArgumentError(
@@ -65,23 +66,23 @@ class MicroBatcher:
         self._max_wait = max_wait_ms / 1000.0
         self._overflow: Overflow = overflow
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        # Nothing may be put behind the None that ends the worker: it would wait for ever.
+        # Guards the queue: a request put behind the None that ends the worker would wait forever.
         self._lock = threading.Lock()
         self._closed = False
-        # A daemon, so that a program which forgets to close it can still end.
+        # A daemon, so a program that forgets to close it can still exit.
         self._worker = threading.Thread(target=self._work, name="rfprm-batcher", daemon=True)
         self._worker.start()
 
     def submit(self, trajectory: Trajectory | RfprmError) -> Future[TrajectoryScore]:
-        """A future of the score, at once. ``asyncio.wrap_future`` makes it awaitable.
+        """Return a future of the score at once; ``asyncio.wrap_future`` makes it awaitable.
 
-        It holds the error of a trajectory that cannot be scored (an error may also be submitted,
-        of one that could not be read), and what the scorer raised where a whole batch failed. One
-        that was cancelled before its batch began is not scored.
-        Raises :class:`BackendError` where the batcher is closed and
-        :class:`InvalidTrajectoryError` for what is no trajectory.
+        The future holds the error of a trajectory that cannot be scored, or what the scorer raised
+        if its whole batch failed. An error may be submitted too, in place of a trajectory that
+        could not be read. A future cancelled before its batch began is not scored.
+        Raises :class:`BackendError` if the batcher is closed and :class:`InvalidTrajectoryError`
+        for anything but a trajectory or an error.
         """
-        # Here, where no place in a batch is named.
+        # Checked here, because the scorer's message would name a place in a batch nobody knows.
         if not isinstance(trajectory, (Trajectory, RfprmError)):
             raise InvalidTrajectoryError(
                 f"got {type(trajectory).__name__}, expected a Trajectory; build one with "
@@ -90,21 +91,21 @@ class MicroBatcher:
         future: Future[TrajectoryScore] = Future()
         with self._lock:
             if self._closed:
-                raise BackendError("the micro-batcher was closed; make a new one")
+                raise BackendError("the micro-batcher was closed; create a new one")
             self._waiting.put((trajectory, future))
         return future
 
     def score(self, trajectory: Trajectory) -> TrajectoryScore:
-        """The score, once it is there. Raises what the future of :meth:`submit` holds."""
+        """Wait for the score. Raises what the future of :meth:`submit` holds."""
         return self.submit(trajectory).result()
 
     def close(self) -> None:
-        """Score what was asked for, then end the thread. Calling it twice is fine."""
+        """Score what was submitted, then end the thread. May be called twice."""
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._waiting.put(None)
-        # A callback of a future runs on the worker, which cannot wait for itself.
+        # Future callbacks run on the worker, which cannot wait for itself.
         if threading.current_thread() is not self._worker:
             self._worker.join()
 
@@ -115,15 +116,15 @@ class MicroBatcher:
         self.close()
 
     def _work(self) -> None:
-        going = True
-        while going:
-            batch, going = self._collect()
+        is_open = True
+        while is_open:
+            batch, is_open = self._collect()
             batch = [item for item in batch if item[1].set_running_or_notify_cancel()]
             if batch:
                 self._score(batch)
 
     def _collect(self) -> tuple[list[_Waiting], bool]:
-        """What is to be scored next, and whether there may be more."""
+        """The next batch, and whether more may follow."""
         first = self._waiting.get()
         if first is None:
             return [], False
@@ -145,8 +146,10 @@ class MicroBatcher:
                 [trajectory for trajectory, _ in batch], overflow=self._overflow, on_error="return"
             )
             if len(results) != len(batch):
-                raise BackendError(f"the scorer gave {len(results)} scores for {len(batch)} traces")
-        except BaseException as error:  # whatever it is, those who wait must hear of it
+                raise BackendError(
+                    f"the scorer returned {len(results)} scores for {len(batch)} traces"
+                )
+        except BaseException as error:  # whatever it is, the waiting callers must get it
             for _, future in batch:
                 future.set_exception(error)
             return

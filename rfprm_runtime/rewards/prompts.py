@@ -1,6 +1,6 @@
-"""What RL stacks hand over, as text: the question of a prompt, the trace of a completion.
+"""What RL stacks pass in, as text: the question in a prompt, the trace in a completion.
 
-Knows messages and chat templates, nothing of scores.
+Knows messages and chat templates, but no scores.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from rfprm_runtime.errors import InvalidTrajectoryError
 
 
 class ChatTurns(NamedTuple):
-    """How a chat template delimits what the user says."""
+    """How a chat template delimits a user turn."""
 
     open_user: str
     close_user: str
 
 
-# Tried in order; the first whose opening mark a prompt holds is the one it was written with.
+# Tried in order; the first whose opening tag occurs in a prompt is taken as its template.
 CHAT_TEMPLATES = (
     ChatTurns("<|im_start|>user\n", "<|im_end|>"),  # ChatML: Qwen, SmolLM2
     ChatTurns("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),  # Llama 3
@@ -27,7 +27,7 @@ CHAT_TEMPLATES = (
     ChatTurns("<｜User｜>", "<｜Assistant｜>"),  # DeepSeek
     ChatTurns("[INST]", "[/INST]"),  # Mistral, Llama 2
 )
-# What may stand at the end of a decoded response without being part of it.
+# What may follow a decoded response without being part of it.
 END_TOKENS = (
     "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|end|>",
     "<end_of_turn>", "<eos>", "<pad>", "<|pad|>", "</s>", "<｜end▁of▁sentence｜>",
@@ -35,18 +35,18 @@ END_TOKENS = (
 
 
 def question_of(prompt: Any) -> str:
-    """The question of a prompt: a string, or a list of chat messages.
+    """The question in a prompt, which is a string or a list of chat messages.
 
-    Of messages, and of a string that a chat template was applied to, it is what the user said last;
-    any other string is the question as it is. Raises :class:`InvalidTrajectoryError` where the user
-    says nothing.
+    In messages, and in a string rendered by a chat template, it is the last thing the user said;
+    any other string is itself the question. Raises :class:`InvalidTrajectoryError` if there is no
+    user message.
     """
     if isinstance(prompt, str):
         return _question_of_text(prompt)
     for message in reversed(list(_messages(prompt, "prompt"))):
         if message.get("role") == "user":
             return _text_of(message.get("content"))
-    raise InvalidTrajectoryError("the prompt has no message of the user; there is no question")
+    raise InvalidTrajectoryError("the prompt has no user message, so there is no question")
 
 
 def _question_of_text(prompt: str) -> str:
@@ -60,7 +60,7 @@ def _question_of_text(prompt: str) -> str:
 def trace_of(completion: Any) -> str:
     """The text of a completion: a string, or what the assistant says in a list of chat messages.
 
-    Reasoning that a chat template has put into a field of its own comes first, in thinking tags.
+    Reasoning that a message keeps in a field of its own comes first, in thinking tags.
     """
     if isinstance(completion, str):
         return completion
@@ -74,21 +74,21 @@ def trace_of(completion: Any) -> str:
 
 
 def response_of(query: str, prompt: str) -> str:
-    """What follows ``prompt`` in ``query``, without the end tokens (:data:`END_TOKENS`) behind it.
+    """What follows ``prompt`` in ``query``, without trailing end tokens (:data:`END_TOKENS`).
 
-    Raises :class:`InvalidTrajectoryError` where the query does not begin with the prompt.
+    Raises :class:`InvalidTrajectoryError` if the query does not begin with the prompt.
     """
     if not query.startswith(prompt):
         raise InvalidTrajectoryError(
             f"the query begins with {query[:40]!r}, not with its prompt {prompt[:40]!r}, so prompt "
-            "and response cannot be told apart; it was cut (raise the maximum length) or its "
-            "tokenizer does not decode to the text that it encoded"
+            "and response cannot be told apart; either it was truncated (raise the maximum length) "
+            "or its tokenizer does not decode to the text it encoded"
         )
     return without_end_tokens(query[len(prompt) :])
 
 
 def without_end_tokens(text: str) -> str:
-    """The text without white space and end tokens behind it."""
+    """The text without trailing white space and end tokens."""
     text = text.rstrip()
     while text.endswith(END_TOKENS):
         text = text[: -max(len(token) for token in END_TOKENS if text.endswith(token))].rstrip()
@@ -96,7 +96,7 @@ def without_end_tokens(text: str) -> str:
 
 
 def _messages(messages: Any, what: str) -> Iterable[Mapping[str, Any]]:
-    # verl keeps messages in numpy arrays, which are no sequences.
+    # verl keeps messages in numpy arrays, which are not Sequences.
     listed = messages.tolist() if hasattr(messages, "tolist") else messages
     if not isinstance(listed, Sequence) or not all(isinstance(x, Mapping) for x in listed):
         raise InvalidTrajectoryError(
@@ -107,7 +107,7 @@ def _messages(messages: Any, what: str) -> Iterable[Mapping[str, Any]]:
 
 
 def _text_of(content: Any) -> str:
-    """Content is a string, or a list of parts of which those with text count."""
+    """The text of message content: a string, or a list of parts; parts without text are skipped."""
     if content is None or isinstance(content, str):
         return content or ""
     return "\n".join(

@@ -1,7 +1,7 @@
 """Dense rewards: from the steps of a text to the tokens that a policy wrote it with.
 
-Knows characters and their positions, no tokenizer: offsets, a pair of characters for each token,
-are what any tokenizer can give, of a text (``return_offsets_mapping=True``) or of the very tokens
+Knows characters and their positions, but no tokenizer. Any tokenizer can give offsets, a pair of
+character positions per token: for a text (``return_offsets_mapping=True``) or for the very tokens
 that a policy sampled (:func:`token_offsets`).
 """
 
@@ -21,18 +21,18 @@ from rfprm_runtime.ground.parsing import THINKING_STYLES
 Placement = Literal["last", "spread"]
 """Where a step's reward goes: to its last token, or in equal parts to all of its tokens."""
 
-# What decoders write for bytes that are no character, or not yet.
+# What decoders write for bytes that do not make up a character (yet).
 _INCOMPLETE = "\ufffd"
 
 
 def find_steps(text: str, steps: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each step stands in ``text``: [start, end) in characters, in order, not overlapping.
+    """The span of each step in ``text``: [start, end) in characters, in order, not overlapping.
 
-    ``steps`` are those of ``Trajectory.from_text``: thinking first, then the response; the last
-    ones may be missing. Between steps there may be white space and thinking tags and nothing else,
-    and inside them white space may be spelled differently (line ends, steps that were merged).
-    Raises ``ValueError`` at the first step that does not stand where the one before it ended: a
-    step is never searched for further on, where the same words might mean another place.
+    ``steps`` are those of ``Trajectory.from_text``: thinking first, then the response; steps may be
+    missing at the end. Only white space and thinking tags may separate steps, and white space
+    within a step may differ (line ends, merged steps).
+    Raises ``ValueError`` for the first step that does not follow the one before it. It never
+    searches further on, where the same words may belong to another step.
     """
     gap = _gap(text)
     gaps = re.compile(f"{gap}+")
@@ -42,14 +42,14 @@ def find_steps(text: str, steps: Sequence[str]) -> list[tuple[int, int]]:
         words = step.split()
         if not words:
             raise InvalidArgumentError(
-                f"step {index} (from 0) is blank; there is no place for it in the text"
+                f"step {index} (from 0) is blank, so it has no place in the text; remove it"
             )
         span = _follow(words, text, cursor, gaps) or _search(words, text, cursor, gap)
         if span is None:
             raise InvalidArgumentError(
-                f"step {index} (from 0), {step[:40]!r}, does not stand at character {cursor} of "
-                f"the text, which goes on with {text[cursor : cursor + 40]!r}; pass the text that "
-                "the steps were split from, and all of its steps in order"
+                f"step {index} (from 0), {step[:40]!r}, is not at character {cursor} of the text, "
+                f"which continues with {text[cursor : cursor + 40]!r}; pass the text that the "
+                "steps were split from, and all of its steps in order"
             )
         spans.append(span)
         cursor = span[1]
@@ -59,7 +59,7 @@ def find_steps(text: str, steps: Sequence[str]) -> list[tuple[int, int]]:
 def _follow(
     words: list[str], text: str, cursor: int, gaps: re.Pattern[str]
 ) -> tuple[int, int] | None:
-    """Word by word, each behind the whole gap before it: what nearly every step is found by."""
+    """Match word by word, each after all of the gap before it. This finds nearly every step."""
     begin = end = cursor
     for number, word in enumerate(words):
         gap = gaps.match(text, end)
@@ -72,15 +72,15 @@ def _follow(
 
 
 def _search(words: list[str], text: str, cursor: int, gap: str) -> tuple[int, int] | None:
-    """By every division into gaps and words: a step may spell a tag that could be a gap. Compiling
-    a pattern of the whole step takes long for long ones."""
+    """Try every division into gaps and words, because a step may spell a tag that could be a gap.
+    Slower: compiling a pattern takes time that grows with the step."""
     pattern = f"{gap}*({f'{gap}+'.join(map(re.escape, words))})"
     match = re.compile(pattern).match(text, cursor)
     return None if match is None else match.span(1)
 
 
 def _gap(text: str) -> str:
-    """A pattern of what may stand between two words without being part of a step."""
+    """A pattern for what may come between two words without being part of a step."""
     for tags in THINKING_STYLES:
         if tags.open_thinking in text or tags.close_thinking in text:
             names = (
@@ -93,31 +93,29 @@ def _gap(text: str) -> str:
 def token_offsets(
     token_ids: Sequence[int], decode: Callable[[list[int]], str]
 ) -> tuple[str, list[tuple[int, int]]]:
-    """The text of sampled tokens, and the characters [start, end) behind each of them.
+    """The text of sampled tokens, and the characters [start, end) that each token covers.
 
-    Encoding the text again may give other tokens than those that a policy sampled, and rewards
-    would move to the wrong ones. ``decode`` is the tokenizer's, of ids to text, for example
-    ``lambda ids: tokenizer.decode(ids, skip_special_tokens=True)``. Tokens that hold a part of a
-    character each have the whole of it; those that decode to nothing have none, [n, n).
+    Encoding the text again may give other tokens than the policy sampled, and rewards would land
+    on the wrong ones. ``decode`` maps ids to text, for example
+    ``lambda ids: tokenizer.decode(ids, skip_special_tokens=True)``. Tokens that each hold part of a
+    character all cover the whole character; tokens that decode to nothing cover none, [n, n).
 
-    Raises ``ValueError`` where the pieces do not make up the text, as when ``decode`` cleans up
-    spaces, and for what is no list of ids or no such function.
+    Raises ``ValueError`` if the pieces do not add up to the text, as when ``decode`` cleans up
+    spaces, or if an argument is not a list of ids or such a function.
     """
     if hasattr(decode, "decode") or not callable(decode):
         raise InvalidArgumentError(
-            f"decode is {shown(decode)}, expected a function of ids to text, such as lambda ids: "
+            f"decode is {shown(decode)}, expected a function from ids to text, such as lambda ids: "
             "tokenizer.decode(ids, skip_special_tokens=True)"
         )
     if isinstance(token_ids, str) or not isinstance(token_ids, Iterable):
-        raise InvalidArgumentError(
-            f"token_ids is {shown(token_ids)}, expected the ids of the tokens"
-        )
+        raise InvalidArgumentError(f"token_ids is {shown(token_ids)}, expected a list of token ids")
     ids = list(token_ids)
     text = decode(ids)
     offsets: list[tuple[int, int]] = []
     before, cursor = 0, 0
     for index in range(len(ids)):
-        # With the tokens before them: some decoders drop a space at the start of what they get.
+        # Decode with the tokens before: some decoders drop a leading space.
         first = len(offsets)
         known, longer = decode(ids[before:first]), decode(ids[before : index + 1])
         if longer.endswith(_INCOMPLETE) and index + 1 < len(ids):
@@ -126,16 +124,16 @@ def token_offsets(
         if text[cursor:end] != longer[len(known) :]:
             raise InvalidArgumentError(
                 f"tokens {first} to {index} decode to {longer[len(known) :]!r}, but at character "
-                f"{cursor} the text of all of them goes on with {text[cursor : cursor + 20]!r}; "
-                "let decode clean nothing up, or pass the offsets of the tokenizer"
+                f"{cursor} the text of all tokens continues with {text[cursor : cursor + 20]!r}; "
+                "turn off clean-up in decode, or pass the tokenizer's own offsets"
             )
         offsets += [(cursor, end)] * (index + 1 - first)
         if end > cursor:
             before, cursor = first, end
     if cursor != len(text):
         raise InvalidArgumentError(
-            f"{len(ids)} tokens decode to {len(text)} characters together, one by one to {cursor}; "
-            "let decode clean nothing up, or pass the offsets of the tokenizer"
+            f"{len(ids)} tokens decode to {len(text)} characters together but {cursor} one by one; "
+            "turn off clean-up in decode, or pass the tokenizer's own offsets"
         )
     return text, offsets
 
@@ -145,13 +143,13 @@ def step_token_spans(
 ) -> NDArray[np.int64]:
     """The tokens of each step: int64 [T, 2], [first, last + 1) into ``offsets``.
 
-    ``offsets``: the characters [start, end) of ``text`` behind each token, in order. Tokens behind
-    which there are none, such as special tokens' (0, 0), belong to no step, and neither do those of
-    tags and of white space between steps. A token that reaches into several steps belongs to the
-    first of them, so each token belongs to one step at most.
+    ``offsets``: the characters [start, end) of ``text`` that each token covers, in order. Tokens
+    that cover none, such as special tokens' (0, 0), belong to no step, nor do tags and white space
+    between steps. A token that spans several steps belongs to the first, so each token belongs to
+    at most one step.
 
-    Raises ``ValueError`` where a step is not found (:func:`find_steps`), where offsets run
-    backwards or beyond the text, and where a step has no token of its own.
+    Raises ``ValueError`` if a step is not found (:func:`find_steps`), offsets run backwards or
+    beyond the text, or a step has no token of its own.
     """
     _check_offsets(text, offsets)
     spans = np.zeros((len(steps), 2), dtype=np.int64)
@@ -165,7 +163,7 @@ def step_token_spans(
         if not owned:
             raise InvalidArgumentError(
                 f"step {index} (from 0), characters {start} to {end}, has no token of its own "
-                f"among {len(offsets)}; pass the offsets of the whole text, or join the step with "
+                f"among {len(offsets)}; pass offsets for the whole text, or join the step with "
                 "the one before it"
             )
         spans[index] = owned[0], owned[-1] + 1
@@ -181,12 +179,12 @@ def _check_offsets(text: str, offsets: Sequence[tuple[int, int]]) -> None:
     for index, (start, end) in enumerate(offsets):
         if start >= end:
             continue
-        # Bytes of one character are tokens with the same start.
+        # Tokens that are bytes of one character have the same start.
         if start < before or end > len(text):
             raise InvalidArgumentError(
-                f"token {index} is behind characters {start} to {end}, but the one before it began "
+                f"token {index} covers characters {start} to {end}, but the one before it starts "
                 f"at {before} and the text has {len(text)}; pass offsets into this very text, in "
-                "the order of its tokens"
+                "token order"
             )
         before = start
 
@@ -198,13 +196,13 @@ def token_rewards(
     *,
     placement: Placement = "last",
 ) -> NDArray[np.float64]:
-    """Rewards of steps as rewards of tokens, float64 [num_tokens]; their sum is kept.
+    """Step rewards placed on tokens, float64 [num_tokens]; the sum stays the same.
 
     ``step_rewards`` [T], for example from :func:`~rfprm_runtime.rewards.step_credits`; ``spans``
-    [T, 2] from :func:`step_token_spans`. Tokens of no step get 0. ``last`` says when a step is
-    judged, once it is complete; ``spread`` gives its tokens equal parts.
-    Raises ``ValueError`` where the numbers of both differ, a span is empty or outside the tokens,
-    or spans overlap.
+    [T, 2] from :func:`step_token_spans`. Tokens of no step get 0. ``last`` rewards a step once it
+    is complete; ``spread`` gives its tokens equal parts.
+    Raises ``ValueError`` if there is not one span per reward, a span is empty or outside the
+    tokens, or spans overlap.
     """
     check_choice("placement", placement, get_args(Placement))
     values, edges = np.asarray(step_rewards, dtype=np.float64), np.asarray(spans, dtype=np.int64)
@@ -227,8 +225,8 @@ def _check_spans(spans: NDArray[np.int64], num_tokens: int) -> None:
     for index, (first, end) in enumerate(spans.tolist()):
         if not before <= first < end <= num_tokens:
             raise InvalidArgumentError(
-                f"step {index} (from 0) has tokens [{first}, {end}), expected at least one, after "
-                f"{before} and within {num_tokens}; take spans from step_token_spans of the same "
-                "tokens"
+                f"step {index} (from 0) has tokens [{first}, {end}), expected at least one, from "
+                f"{before} on and within {num_tokens}; take spans from step_token_spans for the "
+                "same tokens"
             )
         before = end

@@ -1,4 +1,4 @@
-"""Logits to scores, and scores to one number.
+"""Turns logits into scores, and scores into one number.
 
 Knows the equations of the paper; knows no tokens and no text.
 """

@@ -1,4 +1,4 @@
-"""From step scores and a trajectory score to one number (ReasonFlux-PRM, arXiv 2506.18896).
+"""Turns step scores and a trajectory score into one number (ReasonFlux-PRM, arXiv 2506.18896).
 
 Knows arrays and scores, no tokens and no text.
 """
@@ -29,8 +29,8 @@ def trajectory_reward(
 ) -> float:
     """Eq. 11: r̂ = mean_t r̂_t + α · r̂_final, in [0, 1 + α].
 
-    ``step_scores`` float32 [T] with T >= 1. A model without a trajectory readout
-    (``trajectory_score`` None) is rewarded by the mean of its steps alone, in [0, 1].
+    ``step_scores`` float32 [T] with T >= 1. Without a trajectory readout (``trajectory_score`` is
+    None) the reward is the mean of the step scores alone, in [0, 1].
     """
     # float64 sums make the mean independent of how numpy splits a float32 reduction.
     mean = float(np.mean(step_scores, dtype=np.float64))
@@ -41,10 +41,9 @@ def aggregate_steps(
     step_scores: NDArray[np.float32],
     how: StepAggregation | Callable[[NDArray[np.float32]], float] = "mean",
 ) -> float:
-    """One number for ``step_scores``, float32 [T] with T >= 1, whole or so far.
+    """One number for ``step_scores``, float32 [T] with T >= 1, of a whole trace or of one so far.
 
-    A callable gets the array. Raises ``ValueError`` for an unknown name or a result that is no
-    number.
+    A callable gets the array. Raises ``ValueError`` for an unknown name and for a result of NaN.
     """
     if callable(how):
         return _checked(how(step_scores), how)
@@ -62,10 +61,10 @@ def aggregate_steps(
 def aggregate(
     score: TrajectoryScore, how: Aggregation | Callable[[TrajectoryScore], float] = "reward"
 ) -> float:
-    """One number for a scored trajectory, higher is better.
+    """One number for a scored trajectory; higher is better.
 
     A callable gets the :class:`TrajectoryScore`. Raises ``ValueError`` for an unknown name, for
-    ``trajectory`` where the PRM has no such readout, and for a result that is no number.
+    ``trajectory`` if the PRM has no such readout, and for a result of NaN.
     """
     if callable(how):
         return _checked(how(score), how)
@@ -82,13 +81,13 @@ def aggregate(
 
 
 def check_aggregation(name: str, how: object, manifest: Manifest | None = None) -> None:
-    """Raises ``ValueError``, with the setting's ``name``, for what is no :data:`Aggregation` and no
-    function, and for the trajectory score of a PRM (``manifest``) that has none."""
+    """Raises ``ValueError`` if the setting ``name`` is neither an :data:`Aggregation` nor a
+    function, or asks for the trajectory score of a PRM (``manifest``) that has none."""
     if isinstance(how, type) or not callable(how):
         check_choice(name, how, get_args(Aggregation), more=_OR_A_FUNCTION)
     if how == "trajectory" and manifest is not None and manifest.trajectory_readout is None:
         raise InvalidArgumentError(
-            f"{name} is 'trajectory', and the PRM {manifest.name!r} has no trajectory score; rank "
+            f"{name} is 'trajectory', but the PRM {manifest.name!r} has no trajectory score; rank "
             "by 'reward', 'mean' or 'min'"
         )
 
@@ -96,5 +95,5 @@ def check_aggregation(name: str, how: object, manifest: Manifest | None = None) 
 def _checked(value: Any, how: object) -> float:
     number = float(value)
     if math.isnan(number):
-        raise InvalidArgumentError(f"the aggregation {how!r} returned nan, which has no rank")
+        raise InvalidArgumentError(f"the aggregation {how!r} returned nan, which cannot be ranked")
     return number

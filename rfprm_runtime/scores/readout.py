@@ -1,4 +1,4 @@
-"""From the logits at marker rows to scores in [0, 1]. Knows no tokens and no steps' texts."""
+"""Turns the logits at marker rows into scores in [0, 1]. Knows no tokens and no text."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def assemble_score(
     num_tokens: int,
     windowed_from: int | None = None,
 ) -> TrajectoryScore:
-    """The score of a trajectory. ``closing_logits`` [1, num_labels], of the trajectory's marker;
-    they are not read where the PRM has none."""
+    """The score of a trajectory. ``closing_logits`` [1, num_labels], of the trajectory's marker,
+    are not read if the PRM has none."""
     readout = manifest.trajectory_readout
     trajectory_score = None if readout is None else float(read_scores(closing_logits, readout)[0])
     return TrajectoryScore(
@@ -57,7 +57,7 @@ def log_odds(logits: Float32Array, readout: Readout) -> Float32Array:
 
 
 def sigmoid(x: Float32Array) -> Float32Array:
-    # Either branch only ever exponentiates a number <= 0, so nothing overflows.
+    # Both branches exponentiate a number <= 0, so nothing overflows.
     small = np.exp(-np.abs(x))
     scores = np.where(x >= 0, np.float32(1.0), small) / (np.float32(1.0) + small)
     return scores.astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""Guided search at test time: a policy proposes steps, a PRM says which to go on from."""
+"""Guided search at test time: a policy proposes steps, and a PRM says which ones to continue."""
 
 from rfprm_runtime.search.budget import Budget, Spent
 from rfprm_runtime.search.proposals import Proposal, Proposer, ProposerError, Request

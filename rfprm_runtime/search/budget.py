@@ -1,4 +1,4 @@
-"""What a search may spend, and what it has spent. Knows no steps and no scores."""
+"""What a search may spend and has spent. Knows no steps and no scores."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rfprm_runtime.ground.arguments import check_finite, check_whole
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of the search for one question; None is no limit.
+    """Limits of the search for one question; None means no limit.
 
-    ``max_tokens`` and ``max_seconds`` are looked at before each round, so that one round is spent
-    beyond them at most; ``max_steps`` and ``max_depth`` are never exceeded.
+    ``max_tokens`` and ``max_seconds`` are checked before each round, so a search exceeds them by at
+    most one round; it never exceeds ``max_steps`` and ``max_depth``.
 
-    Raises ``ValueError`` for what is no number above 0.
+    Raises ``ValueError`` for anything but a number above 0.
     """
 
     max_tokens: int | None = None
-    """Tokens that the policy writes, of steps that are kept or not."""
+    """Tokens the policy writes, whether their steps are kept or not."""
     max_steps: int | None = None
-    """Steps that are proposed, kept or not."""
+    """Steps the policy proposes, kept or not."""
     max_seconds: float | None = None
     max_depth: int = 40
-    """Steps of one trace. A trace that has so many without an end is given up."""
+    """Steps of one trace. A trace that reaches this depth without ending is given up."""
 
     def __post_init__(self) -> None:
         check_whole("max_depth", self.max_depth)
@@ -49,13 +49,13 @@ class Spent:
     num_rounds: int = 0
     seconds: float = 0.0
     proposing_seconds: float = 0.0
-    """Time in which a proposal was waited for. Of searches in common, for all of them."""
+    """Time spent waiting for proposals; for questions searched together, the time for all."""
     scoring_seconds: float = 0.0
-    """Time in which steps were scored, likewise; with async proposers both overlap."""
+    """Time spent scoring steps, likewise; with async proposers the two overlap."""
     _started: float = field(default_factory=time.monotonic, repr=False)
 
     def exhausted(self, budget: Budget) -> str | None:
-        """The name of the limit that is reached, if one is."""
+        """The name of a limit that has been reached, or None."""
         self.seconds = time.monotonic() - self._started
         spent = {
             "max_tokens": self.num_tokens,

@@ -30,8 +30,8 @@ class _Continuation:
 
 
 class CompletionProposer:
-    """A proposer for :class:`~rfprm_runtime.search.Searcher`, asked for each branch on its own and
-    for all of them at the same time. Threads and event loops may share it."""
+    """A proposer for :class:`~rfprm_runtime.search.Searcher` that sends one request per branch, all
+    at the same time. Threads and event loops may share it."""
 
     def __init__(
         self,
@@ -46,14 +46,14 @@ class CompletionProposer:
         extra_body: dict[str, Any] | None = None,
         **endpoint: Any,
     ) -> None:
-        """``base_url`` ends in ``/v1`` with most servers. ``extra_body`` is sent with every request
-        (``top_p``, ``min_p``, …). A step that is cut at ``max_step_tokens`` is taken as it is.
-        With a ``seed`` every draw of a branch has another one. ``endpoint``: ``api_key_env``,
+        """``base_url`` ends in ``/v1`` for most servers. ``extra_body`` is sent with every request
+        (``top_p``, ``min_p``, …). A step cut off at ``max_step_tokens`` is kept as is. Given a
+        ``seed``, the draws of a branch count up from it. ``endpoint``: ``api_key_env``,
         ``timeout``, ``concurrency``, ``max_attempts`` and ``max_wait`` of
         :class:`~rfprm_runtime.ground.endpoint.Endpoint`.
 
-        Where a server does not say whether it stopped at the separator (only vLLM and SGLang do),
-        the end of a trace is seen one request later, when nothing more comes.
+        If a server does not say whether it stopped at the separator (only vLLM and SGLang do), the
+        end of a trace shows one request later, when nothing more comes.
         """
         self._base_url, self._endpoint_options = base_url, endpoint
         self._format = step_format or StepFormat()
@@ -64,8 +64,9 @@ class CompletionProposer:
         self._open: dict[asyncio.AbstractEventLoop, tuple[Endpoint, int]] = {}
 
     async def __call__(self, requests: Sequence[Request]) -> list[list[Proposal]]:
-        """Raises :class:`ProposerError` where a request came to nothing in all its attempts, and
-        :class:`~rfprm_runtime.ground.endpoint.EndpointRefusedError` where every one would."""
+        """Propose steps for each request. Raises :class:`ProposerError` if every attempt at a
+        request failed, and :class:`~rfprm_runtime.ground.endpoint.EndpointRefusedError` if the
+        server refuses a request that no further attempt would mend."""
         async with self:
             return list(await asyncio.gather(*(self._propose(request) for request in requests)))
 
@@ -118,7 +119,7 @@ class CompletionProposer:
     async def _draw(
         self, prompt: str, count: int, max_tokens: int, *, stop: str | None
     ) -> list[_Continuation]:
-        """``count`` continuations; in one request where the server knows ``n``."""
+        """``count`` continuations, in one request if the server supports ``n``."""
         found: list[_Continuation] = []
         if self._draws_many:
             found = await self._post(prompt, count, max_tokens, stop, draw=0)
@@ -153,22 +154,23 @@ def _read_choices(response: httpx.Response) -> list[_Continuation]:
         content = response.json()
         choices = content["choices"]
         total = int((content.get("usage") or {})["completion_tokens"])
-        # Servers count all choices together.
+        # Servers count the tokens of all choices together.
         share, more = divmod(total, len(choices))
         return [
             _Continuation(
-                str(choice.get("text") or ""), share + (index < more), _ended_of_itself(choice)
+                str(choice.get("text") or ""), share + (index < more), _ended_by_itself(choice)
             )
             for index, choice in enumerate(choices)
         ]
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise TryAgainError(
-            f"no completion with its usage ({type(error).__name__}): {response.text[:120]!r}"
+            "the response holds no completion with its usage "
+            f"({type(error).__name__}): {response.text[:120]!r}"
         ) from None
 
 
-def _ended_of_itself(choice: dict[str, Any]) -> bool | None:
-    """Whether the policy chose to stop; None where the server does not tell."""
+def _ended_by_itself(choice: dict[str, Any]) -> bool | None:
+    """Whether the policy chose to stop; None if the server does not say."""
     if choice.get("finish_reason") != "stop":
         return False
     if "stop_reason" in choice:  # vLLM: the separator, or null at the end

@@ -1,4 +1,4 @@
-"""One round of a search: ask for next steps and score them, as far as possible at the same time."""
+"""One round of a search: ask for next steps and score them, overlapping the two if possible."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BLANK = "the proposed step is blank and does not finish the trace"
 
 @dataclass
 class Draft:
-    """A proposal on its way into the tree."""
+    """A proposal that may become a node of the tree."""
 
     parent: Node
     proposal: Proposal
@@ -52,18 +52,18 @@ class Draft:
 
 @dataclass
 class Expanded:
-    """What came of one request."""
+    """The outcome of one request."""
 
     drafts: list[Draft] = field(default_factory=list)
     num_steps: int = 0
-    """Proposals, equal ones counted as often as they came."""
+    """Number of proposals, duplicates included."""
     num_tokens: int = 0
     error: str = ""
 
 
 @dataclass
 class Round:
-    """What came of all requests, in their order, and how long it took."""
+    """The outcomes of all requests, in order, and the time they took."""
 
     expanded: list[Expanded]
     proposing_seconds: float = 0.0
@@ -77,10 +77,10 @@ async def expand(
     *,
     score_unfinished: bool,
 ) -> Round:
-    """Proposals for each request, scored; ``score_unfinished``: with a whole score for each.
+    """Scored proposals for each request. ``score_unfinished``: give unfinished ones a whole score.
 
-    A :class:`ProposerError` of one request, and what the scorer has against one step, is written
-    down there and does not stop the others. Raises whatever else a proposer raises.
+    A :class:`ProposerError` for one request, or a scoring error for one step, is recorded there and
+    does not stop the others. Raises anything else that a proposer raises.
     """
     started = time.perf_counter()
     done = Round([Expanded() for _ in requests])
@@ -94,7 +94,7 @@ async def expand(
     try:
         while pending:
             ready, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            # To the same bit and in the same order, whatever came first.
+            # Sorted, so that the tree does not depend on which answer came first.
             arrived = sorted(ready, key=lambda task: tasks[task])
             drafts: list[Draft] = []
             for task in arrived:
@@ -116,7 +116,7 @@ async def expand(
 async def _ask(
     proposer: Proposer, requests: Sequence[Request]
 ) -> tuple[Proposals | ProposerError, float]:
-    """The answer, and when it came."""
+    """The answer, and the time at which it arrived."""
     try:
         return await propose(proposer, requests), time.perf_counter()
     except ProposerError as error:
@@ -128,7 +128,7 @@ def _collect(parent: Node, found: Proposals | ProposerError, place: int) -> Expa
         return Expanded(error=str(found))
     proposals = found[place]
     if not proposals:
-        return Expanded(error="the proposer proposed nothing")
+        return Expanded(error="the proposer returned no proposals")
     drafts: dict[tuple[str, bool, tuple[str, ...]], Draft] = {}
     for proposal in proposals:
         text = proposal.text.strip()
@@ -143,7 +143,7 @@ def _collect(parent: Node, found: Proposals | ProposerError, place: int) -> Expa
 
 
 def _score(scorer: Scorer, drafts: Sequence[Draft], score_unfinished: bool) -> None:
-    """Fill in sessions and scores. All drafts share the passes over the weights."""
+    """Fill in sessions and scores. All drafts share each pass over the weights."""
     drafts = [draft for draft in drafts if not draft.error]
     for draft in drafts:
         assert draft.parent.session is not None

@@ -1,4 +1,4 @@
-"""What a policy is asked for, next steps after the steps so far, and what it answers.
+"""What a policy is asked for (next steps after the steps so far) and what it answers.
 
 Knows no scores.
 """
@@ -18,18 +18,18 @@ Steps = tuple[str, ...]
 
 
 class ProposerError(RfprmError):
-    """A proposer could not propose; what it raises where a search is to go on without it."""
+    """A proposer could not propose. Raise it to fail one branch and let the search continue."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Where a policy is to go on from."""
+    """What a policy is to continue."""
 
     question: str
     steps: Steps
     """The steps so far; none at the beginning."""
     count: int
-    """Proposals wanted, at most."""
+    """Number of proposals wanted, at most."""
 
 
 @dataclass(frozen=True)
@@ -37,34 +37,34 @@ class Proposal:
     """One next step of a policy."""
 
     text: str
-    """The step; blank only where the policy had nothing more to say (``finished``). Any other
-    blank one becomes a failed node."""
+    """The step. Blank only if the policy had nothing more to say (``finished``); any other blank
+    step becomes a failed node."""
     num_tokens: int
-    """What it cost the policy, in its own tokens; counts against the budget."""
+    """Tokens the policy spent on it, by its own tokenizer; they count against the budget."""
     finished: bool = False
     """Whether the trace ends here."""
     response: Steps = ()
-    """The final response after the thinking, where the policy writes one."""
+    """The final response after the thinking, if the policy writes one."""
 
 
 Proposals = Sequence[Sequence[Proposal]]
 Proposer = Callable[[Sequence[Request]], "Proposals | Awaitable[Proposals]"]
-"""``proposer(requests)``: a list of proposals for each request, in order. A plain function gets all
-requests of a round at once and runs in a thread; a coroutine function is called for each request,
-all of them at the same time, and is awaited while what has come already is scored. It gets a list
-of that one request and returns a list of one list."""
+"""``proposer(requests)`` returns a list of proposals for each request, in order. A plain function
+gets all requests of a round at once and runs in a thread. A coroutine function is called once per
+request, for all requests concurrently, with a list of that one request, and returns a list of one
+list; answers that have arrived are scored while the others are awaited."""
 
 
 def is_async(proposer: Proposer) -> bool:
-    """Whether ``proposer``, a function or an object that can be called, has to be awaited."""
-    call = getattr(proposer, "__call__", None)  # noqa: B004 (its kind is asked for, not whether)
+    """Whether ``proposer``, a function or a callable object, must be awaited."""
+    call = getattr(proposer, "__call__", None)  # noqa: B004 (what kind it is, not whether it is)
     return inspect.iscoroutinefunction(proposer) or inspect.iscoroutinefunction(call)
 
 
 async def propose(proposer: Proposer, requests: Sequence[Request]) -> list[list[Proposal]]:
-    """Ask once, wherever the proposer runs, and check what it says.
+    """Call the proposer once, awaited or in a thread, and check its answer.
 
-    Raises ``ValueError`` for an answer of the wrong shape, and what the proposer raises.
+    Raises ``ValueError`` for an answer of the wrong shape, and whatever the proposer raises.
     """
     if is_async(proposer):
         answer: Any = await proposer(requests)  # type: ignore[misc]
@@ -73,7 +73,7 @@ async def propose(proposer: Proposer, requests: Sequence[Request]) -> list[list[
     if inspect.iscoroutine(answer):
         answer.close()
         raise InvalidArgumentError(
-            "the proposer is a plain function that returned a coroutine; make it a coroutine "
+            "the proposer is a plain function but returned a coroutine; make it a coroutine "
             "function (async def), so that it is awaited"
         )
     _check_lists(answer, len(requests))
@@ -90,21 +90,20 @@ def _check_lists(answer: Any, count: int) -> None:
     came = f"{len(answer)} {'proposals' if is_flat else 'lists'}" if is_list else _kind(answer)
     raise InvalidArgumentError(
         f"the proposer returned {came} for {count} requests, expected a list of proposals for "
-        "each: [[Proposal(…), …], …], also where there is one request (an async proposer gets one "
-        "a call)"
+        "each: [[Proposal(…), …], …], even for one request (an async proposer gets one per call)"
     )
 
 
 def _check_proposals(proposals: Any, count: int) -> None:
     if not _is_list(proposals) or len(proposals) > count:
-        came = len(proposals) if _is_list(proposals) else _kind(proposals)
+        came = f"{len(proposals)} proposals" if _is_list(proposals) else _kind(proposals)
         raise InvalidArgumentError(
-            f"the proposer returned {came} where {count} proposals were asked for"
+            f"the proposer returned {came}, expected a list of at most {count} proposals"
         )
     for proposal in proposals:
         if not isinstance(proposal, Proposal):
             raise InvalidArgumentError(
-                f"the proposer returned a {_kind(proposal)}, expected a Proposal"
+                f"the proposer returned a list with a {_kind(proposal)}, expected a Proposal"
             )
         if not isinstance(proposal.text, str):
             raise InvalidArgumentError(
@@ -117,12 +116,13 @@ def _check_proposals(proposals: Any, count: int) -> None:
             )
         if not isinstance(proposal.num_tokens, Integral) or proposal.num_tokens < 0:
             raise InvalidArgumentError(
-                f"a proposal cost {proposal.num_tokens} tokens, expected a whole number, 0 or more"
+                f"a proposal's num_tokens is {proposal.num_tokens}, expected a whole number, at "
+                "least 0"
             )
 
 
 def _is_list(value: Any) -> bool:
-    """A text is a sequence, too, but of characters."""
+    """Whether ``value`` is a sequence, and not a string, which is one too."""
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 

@@ -1,4 +1,4 @@
-"""Searcher: a question in, the traces that a policy wrote under a PRM's guidance out.
+"""Searcher: a question in, traces that a policy wrote under a PRM's guidance out.
 
 choose branches → propose next steps → score them → grow the tree
 """
@@ -41,29 +41,29 @@ class SearchResult:
 
     question: str
     finished: tuple[Node, ...]
-    """Complete traces, the best first."""
+    """Complete traces, best first."""
     stopped: str
-    """Why it ended: the limit of the budget that was reached (``max_tokens``, ``max_steps``,
-    ``max_seconds``; ``max_depth`` where nothing is left to go on from and a trace was given up at
-    that length), ``failed``, or else ``done``."""
+    """Why the search ended: the budget limit it reached (``max_tokens``, ``max_steps``,
+    ``max_seconds``; ``max_depth`` if no branch is open and a trace was given up at that length),
+    ``failed``, or otherwise ``done``."""
     spent: Spent
     tree: SearchTree = field(repr=False)
     error: RfprmError | None = None
-    """Why there is nothing at all."""
+    """Why the search found nothing at all."""
 
     @property
     def best(self) -> Node | None:
-        """The best complete trace; None where none was completed."""
+        """The best complete trace, or None."""
         return self.finished[0] if self.finished else None
 
     @property
     def trajectory(self) -> Trajectory | None:
-        """Of the best complete trace."""
+        """The trajectory of the best complete trace, or None."""
         return None if self.best is None else self.tree.trajectory(self.best)
 
     @property
     def num_failed(self) -> int:
-        """Steps that could not be proposed or scored; ``tree`` says why, node by node."""
+        """Number of steps that could not be proposed or scored; ``tree`` says why, node by node."""
         return len(self.tree.with_state("failed"))
 
     def vote(
@@ -73,14 +73,15 @@ class SearchResult:
         extract_answer: Callable[[str], str | None] = final_answer,
         same_answer: Callable[[str, str], bool | None] | None = None,
     ) -> tuple[Vote, ...]:
-        """Answers of the complete traces by summed value (or by number), the most first; the
-        members of a vote are indices into ``finished``. A trace that was written several times
-        counts as often. Arguments and what counts as the same answer are those of
-        :class:`~rfprm_runtime.Reranker`; math-verify's process lives as long as the call, so for
-        many votes pass ``same_answer=checker.agree`` of one
+        """Answers of the complete traces by summed value (unweighted: by count), largest first.
+
+        The members of a vote are indices into ``finished``. A trace written several times counts
+        that often. The arguments, and which answers count as the same, are those of
+        :class:`~rfprm_runtime.Reranker`. Each call starts its own math-verify process; for many
+        votes, pass ``same_answer=checker.agree`` of one
         :class:`~rfprm_runtime.answers.compare.AnswerChecker`.
 
-        Raises :class:`MissingExtraError` where math-verify is needed and not installed.
+        Raises :class:`MissingExtraError` if math-verify is needed and not installed.
         """
         answers = [extract_answer(text_of(self.tree.trajectory(node))) for node in self.finished]
         weights = [
@@ -95,7 +96,7 @@ class SearchResult:
 
 @dataclass
 class _Search:
-    """One question on its way."""
+    """The search for one question, in progress."""
 
     tree: SearchTree
     spent: Spent = field(default_factory=Spent)
@@ -115,8 +116,8 @@ class _Search:
 
 
 class Searcher:
-    """Searches with one scorer, one proposer and one strategy. Keeps no state between searches, so
-    threads and tasks may share it."""
+    """Searches with one scorer, one proposer and one strategy. Threads and tasks may share it,
+    because it keeps no state between searches."""
 
     def __init__(
         self,
@@ -129,19 +130,19 @@ class Searcher:
         final: Aggregation | Callable[[TrajectoryScore], float] = "reward",
         min_step_score: float = 0.0,
     ) -> None:
-        """``strategy`` is beam search unless given.
+        """``strategy`` defaults to beam search.
 
         ``value`` compares branches: an aggregation of the step scores so far, or a function of
         them (float32 [T]); ``reward`` and ``trajectory`` score each unfinished trace as if it
-        ended there, for one marker more. ``final`` compares complete traces. A branch whose newest
-        step scores below ``min_step_score`` is given up at once. The ``budget`` is that of each
-        question; without one traces have 40 steps at most (:class:`Budget`).
+        ended there, at the cost of one more marker. ``final`` compares complete traces. A branch
+        whose newest step scores below ``min_step_score`` is given up at once. The ``budget``
+        applies to each question; the default only limits traces to 40 steps (:class:`Budget`).
 
-        Raises ``ValueError`` for an unknown aggregation, and for what is no scorer, proposer,
-        strategy or budget.
+        Raises ``ValueError`` for an unknown aggregation, or an argument that is not a scorer,
+        proposer, strategy or budget.
         """
         check_has("scorer", scorer, "extend_sessions", "a Scorer: Scorer.load(FOLDER)")
-        check_has("proposer", proposer, "__call__", "a function or an object that can be called")
+        check_has("proposer", proposer, "__call__", "a function or a callable object")
         if strategy is not None:
             check_has("strategy", strategy, "choose", "an object such as BeamSearch()")
         if budget is not None:
@@ -159,41 +160,41 @@ class Searcher:
     def search(self, question: str) -> SearchResult:
         """Search for one question.
 
-        A step that cannot be scored, and a branch for which the proposer raises
-        :class:`ProposerError`, become failed nodes of the tree, and the others go on.
+        A step that cannot be scored, or a branch for which the proposer raises
+        :class:`ProposerError`, becomes a failed node of the tree; the other branches continue.
         Raises :class:`InvalidTrajectoryError` for a blank question, :class:`TraceTooLongError` for
-        one that leaves no positions, :class:`ProposerError` where there was no first step,
-        ``ValueError`` where the proposer's answer has the wrong shape, and what else it raises.
+        one that leaves no positions, :class:`ProposerError` if there is no first step,
+        ``ValueError`` if the proposer's answer has the wrong shape, and whatever else it raises.
         """
         return self.search_many([question])[0]
 
     def search_many(
         self, questions: Sequence[str], *, on_error: OnError = "raise"
     ) -> list[SearchResult]:
-        """:meth:`search` for many questions. With a plain proposer they go round by round: all
-        requests of a round are one call of the proposer, all steps one batch of the scorer.
+        """Search for many questions, as :meth:`search` does for one. With a plain proposer they
+        advance together: each round makes one call of the proposer and one batch for the scorer.
 
-        With ``on_error="return"`` a question that comes to nothing has its error in its result.
+        With ``on_error="return"``, a question that fails has its error in its result.
         """
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return asyncio.run(self.search_many_async(questions, on_error=on_error))
         raise InvalidOperationError(
-            "an event loop is running here: await search_async or search_many_async"
+            "an event loop is already running; await search_async or search_many_async instead"
         )
 
     async def search_async(self, question: str) -> SearchResult:
-        """:meth:`search`, awaited. What an async proposer has brought is scored in a thread while
-        the rest is waited for."""
+        """:meth:`search`, awaited. Proposals of an async proposer are scored in a thread while
+        others are still awaited."""
         return (await self.search_many_async([question]))[0]
 
     async def search_many_async(
         self, questions: Sequence[str], *, on_error: OnError = "raise"
     ) -> list[SearchResult]:
-        """:meth:`search_many`, awaited. With an async proposer each question goes its own way."""
+        """:meth:`search_many`, awaited. With an async proposer each question advances by itself."""
         if isinstance(questions, str):
-            raise InvalidArgumentError("got one string where a list of questions was expected")
+            raise InvalidArgumentError("questions is one string, expected a list of questions")
         check_choice("on_error", on_error, get_args(OnError))
         searches = [_Search(SearchTree(question)) for question in questions]
         with self._sessions(searches, on_error):
@@ -205,7 +206,7 @@ class Searcher:
 
     @contextlib.contextmanager
     def _sessions(self, searches: Sequence[_Search], on_error: OnError) -> Iterator[None]:
-        """Sessions for the roots; all that is still open is closed in the end."""
+        """Open sessions for the roots; close every session that is still open at the end."""
         try:
             for search in searches:
                 try:
@@ -243,7 +244,7 @@ class Searcher:
             _raise_first(searches, on_error)
 
     def _next_requests(self, search: _Search) -> list[tuple[Node, Request]]:
-        """What is wanted next for one question; nothing where its search is over."""
+        """What to ask for next for one question; nothing if its search is over."""
         tree, budget = search.tree, self._budget
         if search.stopped:
             return []
@@ -313,7 +314,7 @@ def _raise_first(searches: Sequence[_Search], on_error: OnError) -> None:
 
 
 async def _all_or_none(runs: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run all at the same time; the first error cancels the others."""
+    """Run all concurrently; the first error cancels the others."""
     tasks = [asyncio.ensure_future(run) for run in runs]
     try:
         await asyncio.gather(*tasks)

@@ -1,6 +1,6 @@
-"""How a policy spells steps: the text it goes on from, and what its continuation says.
+"""How a policy spells steps: the prompt it continues, and the step in its continuation.
 
-Knows text, no models and no scores.
+Knows text, but no models and no scores.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ def plain_prompt(question: str, so_far: str) -> str:
 
 
 MAX_BLANK = 3
-"""How often a policy may begin with blank lines before it is taken for one that says nothing."""
+"""How often a policy may begin with blank lines before it counts as proposing nothing."""
 
 
 @dataclass(frozen=True)
 class StepFormat:
-    """The way from steps to a prompt, and from a continuation to a step.
+    """Turns steps into a prompt, and a continuation into a step.
 
-    Each step ends at ``separator``. A trace ends where the policy stops of itself, or with a step
-    of which ``is_final`` is true: many small models go on with other problems after an answer.
-    With ``close_thinking`` (``</think>``) the steps are thinking; the policy is asked for the
-    response in one piece once the tag comes.
+    Each step ends at ``separator``. A trace ends when the policy stops by itself, or with a step
+    for which ``is_final`` is true: many small models start on other problems after an answer.
+    With ``close_thinking`` (``</think>``) the steps are thinking; once the tag comes, the policy
+    is asked for the response in one piece.
     """
 
     prompt: Callable[[str, str], str] = plain_prompt
-    """Makes the prompt from the question and the steps so far, which it must end with."""
+    """Builds the prompt from the question and the steps so far, and must end with the steps."""
     separator: str = "\n\n"
     is_final: Callable[[str], bool] = lambda step: False
     close_thinking: str | None = None
@@ -41,11 +41,11 @@ class StepFormat:
         return self.prompt(question, "".join(step + self.separator for step in steps))
 
     def read(self, continuation: str, num_tokens: int, *, ended: bool | None) -> Proposal | None:
-        """The step that a continuation begins with; None where it is blank and not the end, so that
-        :meth:`after_blank` has to be asked.
+        """The first step of a continuation, or None if it is blank but not the end; then continue
+        from :meth:`after_blank`.
 
-        ``ended``: the policy stopped of itself, and not at the separator or at a limit; None where
-        that is not known. A policy may begin with line ends of its own; they are no empty step.
+        ``ended``: whether the policy stopped by itself, not at the separator or a limit; None if
+        unknown. Leading line ends of the policy's own do not count as an empty step.
         """
         step, found, _ = continuation.lstrip("\n").partition(self.separator)
         step = step.strip()
@@ -54,21 +54,21 @@ class StepFormat:
         if self.is_final(step) or (ended and not found):
             return Proposal(step, num_tokens, finished=True)
         if not step:
-            # A policy that says nothing at all has ended; one that says line ends alone has not.
+            # A policy that writes nothing at all has ended; one that writes only line ends has not.
             is_end = ended is None and not continuation
             return Proposal("", num_tokens, finished=True) if is_end else None
         return Proposal(step, num_tokens)
 
     def after_blank(self, prompt: str, continuation: str) -> str:
-        """The prompt with the blank lines that a policy wants first. Servers may cut them off."""
-        cut = "" if self.separator in continuation else self.separator
-        return prompt + continuation + cut
+        """The prompt with the blank lines that the policy wrote first, which servers may strip."""
+        stripped = "" if self.separator in continuation else self.separator
+        return prompt + continuation + stripped
 
     def with_response(
         self, proposal: Proposal, continuation: str, rest: str, num_tokens: int
     ) -> Proposal:
         """The step that ended the thinking, with the response: what follows the tag in its
-        ``continuation``, and the ``rest`` that was asked for at ``num_tokens``."""
+        ``continuation``, and the ``rest``, which cost ``num_tokens``."""
         response = continuation.partition(str(self.close_thinking))[2] + rest
         return replace(
             proposal,

@@ -1,4 +1,4 @@
-"""Which branches to go on with: beam search, diverse verifier tree search, best-first. Pure."""
+"""Which branches to expand: beam search, diverse verifier tree search, best-first. All pure."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from rfprm_runtime.search.tree import Node
 
 @dataclass(frozen=True)
 class Choice:
-    """What to do in the next round. With nothing to expand the search is over."""
+    """What to do in the next round. With nothing to expand, the search is over."""
 
     expand: Sequence[tuple[Node, int]]
-    """What to go on from, and how many next steps to ask for there."""
+    """The nodes to continue, each with the number of next steps to ask for."""
     prune: Sequence[Node] = field(default=())
-    """What will never be gone on from; the rest stays open."""
+    """The nodes to give up; all others stay open."""
 
 
 class Strategy(Protocol):
-    """A rule of search; any object with this method is one. It keeps no state, so that one object
-    may steer many searches."""
+    """Decides which branches to expand; any object with this method is a strategy. It keeps no
+    state, so one object can steer many searches."""
 
     def choose(self, open_nodes: Sequence[Node], finished: Sequence[Node]) -> Choice:
-        """From the nodes that can be gone on from (at first the root alone) and the traces that are
-        complete, both in the order in which they came, to the next round."""
+        """Choose the next round from the open nodes (at first the root alone) and the ends of
+        complete traces, both in order of creation."""
         ...
 
 
 def by_value(nodes: Sequence[Node]) -> list[Node]:
-    """The best first; of equals the one that came first."""
+    """The nodes, best first; ties in order of creation."""
     return sorted(nodes, key=lambda node: (-node.value, node.id))
 
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """Keep the best ``num_beams`` traces and try ``num_expansions`` next steps of each (arXiv
+    """Keep the best ``num_beams`` traces and try ``num_expansions`` next steps for each (arXiv
     2408.03314). Complete traces compete for the beams too, and the search ends when they hold all
-    of them; a complete trace that holds none is kept as a result all the same."""
+    beams; a complete trace without a beam still is a result."""
 
     num_beams: int = 4
     num_expansions: int = 4
@@ -59,8 +59,8 @@ class BeamSearch:
 
 @dataclass(frozen=True)
 class DiverseTreeSearch:
-    """Several trees that do not compete, so that beams cannot collapse into one (DVTS, of Hugging
-    Face's search-and-learn): each goes on with its own best step, until that one is complete."""
+    """Several trees that do not compete, so beams cannot collapse into one (DVTS, from Hugging
+    Face's search-and-learn): each continues its own best step until that trace is complete."""
 
     num_trees: int = 4
     num_expansions: int = 4
@@ -83,8 +83,8 @@ class DiverseTreeSearch:
 
 @dataclass(frozen=True)
 class BestFirstSearch:
-    """Always go on from the ``width`` most promising traces, however long they are, until
-    ``num_finished`` are complete. Nothing is pruned: a branch may be returned to."""
+    """Always continue the ``width`` most promising traces, however long they are, until
+    ``num_finished`` are complete. It prunes nothing, so it may return to any branch."""
 
     num_finished: int = 1
     num_expansions: int = 4
@@ -104,8 +104,8 @@ class BestFirstSearch:
 
 @dataclass(frozen=True)
 class BestOfN:
-    """No steering: ``num_traces`` traces are written independently and scored at their end. What
-    the others are compared with."""
+    """No steering: ``num_traces`` traces are written independently and scored at the end. The
+    baseline for the other strategies."""
 
     num_traces: int = 16
 
@@ -115,7 +115,7 @@ class BestOfN:
     def choose(self, open_nodes: Sequence[Node], finished: Sequence[Node]) -> Choice:
         if _is_beginning(open_nodes):
             return Choice([(open_nodes[0], self.num_traces)])
-        # A step that came more than once is one node, and goes on as often as it came.
+        # A step proposed several times is one node; continue it that often.
         return Choice([(node, node.num_proposed) for node in open_nodes])
 
 

@@ -1,6 +1,6 @@
-"""Steps from a causal language model in this process: ``transformers``' generate.
+"""Steps from a causal language model in this process, by ``generate`` of ``transformers``.
 
-Imports neither transformers nor torch: who has a model has them.
+Imports neither transformers nor torch: whoever has a model has loaded them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from rfprm_runtime.search.step_format import MAX_BLANK, StepFormat
 
 
 class TransformersProposer:
-    """A proposer for :class:`~rfprm_runtime.search.Searcher`: all branches of a round, of all
-    questions, in batches. One batch at a time, whoever asks."""
+    """A proposer for :class:`~rfprm_runtime.search.Searcher` that generates in batches across the
+    branches and questions of a round. It runs one batch at a time, even if threads share it."""
 
     def __init__(
         self,
@@ -29,10 +29,10 @@ class TransformersProposer:
         max_batch: int = 32,
         **generation: Any,
     ) -> None:
-        """``model`` has transformers' ``generate``, ``tokenizer`` is its tokenizer and adds no
-        tokens that the prompt does not spell. ``generation``: more of ``generate``'s arguments
-        (``top_p``, ``min_p``, …). Draws follow torch's global seed. ``max_batch``: traces that are
-        continued at once. A step that is cut at ``max_step_tokens`` is taken as it is."""
+        """``model`` has the ``generate`` of transformers; ``tokenizer`` is its tokenizer, used
+        without adding special tokens to the prompt. ``generation``: further arguments of
+        ``generate`` (``top_p``, ``min_p``, …). Draws follow torch's global seed. ``max_batch``:
+        how many traces to continue at once. A step cut off at ``max_step_tokens`` is kept as is."""
         self._model, self._tokenizer = model, tokenizer
         self._format = step_format or StepFormat()
         self._max_step_tokens, self._max_response_tokens = max_step_tokens, max_response_tokens
@@ -87,7 +87,7 @@ class TransformersProposer:
     def _continue(
         self, prompts: Sequence[str], max_tokens: int, *, stop: str | None
     ) -> list[tuple[str, int, bool]]:
-        """Text, number of tokens and whether it ended of itself, for each prompt."""
+        """Text, number of tokens and whether the policy stopped by itself, for each prompt."""
         by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         found: dict[int, tuple[str, int, bool]] = {}
         for start in range(0, len(by_length), self._max_batch):
@@ -119,11 +119,11 @@ class TransformersProposer:
         return [self._read(row, stop) for row in rows]
 
     def _read(self, row: list[int], stop: str | None) -> tuple[str, int, bool]:
-        """What a row of new tokens says, without what pads it to the longest of its batch."""
+        """The text of a row of new tokens, without its padding to the longest in the batch."""
         ends = self._end_tokens()
         length = next((i for i, token in enumerate(row) if token in ends), len(row))
         ended = length < len(row)
-        # A row that stopped at the separator is padded, and padding may be the end token.
+        # A row that stopped at the separator is padded, perhaps with the end token.
         text = str(self._tokenizer.decode(row[:length], skip_special_tokens=True))
         if stop is not None and stop in text:
             ended = False

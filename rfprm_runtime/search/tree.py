@@ -1,4 +1,4 @@
-"""The tree of a search: every step that was proposed, how it scored and what became of it."""
+"""The tree of a search: every proposed step, its score and its fate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLORS = {"finished": "#0b6e4f", "expanded": "#3a6ea5", "open": "#3a6ea5", "fai
 
 @dataclass
 class Node:
-    """A step in its place; the root has none."""
+    """One step of the tree; the root has no step."""
 
     id: int
     parent: int | None
@@ -35,25 +35,25 @@ class Node:
     step_scores: Float32Array = field(default_factory=lambda: np.zeros(0, np.float32))
     """float32 [depth], of the whole path."""
     value: float = 0.0
-    """What the trace so far is worth, by which branches are compared."""
+    """Value of the trace so far, by which branches are compared."""
     num_proposed: int = 1
     """How often this very step was proposed here."""
     num_tokens: int = 0
-    """What the policy paid for it, once."""
+    """Tokens the policy spent on it, counted once."""
     state: State = "open"
     reason: str = ""
-    """Why it is failed, hopeless or pruned."""
+    """Why it failed or was given up."""
     lineage: int = 0
-    """Which child of the root it comes from, counted from 0 in the order of the proposals."""
+    """Which child of the root it descends from, counted from 0 in order of the proposals."""
     response: tuple[str, ...] = ()
     score: TrajectoryScore | None = None
-    """Of finished traces."""
+    """Set for finished traces."""
     final_value: float | None = None
-    """What a finished trace is worth among the others."""
+    """Value of a finished trace, by which finished traces are compared."""
     session: Session | None = field(default=None, repr=False, compare=False)
 
     def leave(self, state: State, reason: str = "") -> None:
-        """It will not be gone on from: what its session keeps is freed."""
+        """Take the node out of the search and free its session."""
         self.state, self.reason = state, reason
         self.free()
 
@@ -65,7 +65,7 @@ class Node:
 
 
 class SearchTree:
-    """Nodes in the order in which they came; ``nodes[i].id == i``."""
+    """Nodes in order of creation; ``nodes[i].id == i``."""
 
     def __init__(self, question: str) -> None:
         self.question = question
@@ -82,7 +82,7 @@ class SearchTree:
         return node
 
     def path(self, node: Node) -> tuple[str, ...]:
-        """The steps from the question to ``node``. One that only ends its trace is none."""
+        """The steps from the question to ``node``, without a blank one that only ends the trace."""
         steps = [n.step for n in self.ancestors(node) if n.step]
         return tuple(steps[::-1])
 
@@ -91,7 +91,7 @@ class SearchTree:
         return Trajectory(question=self.question, steps=self.path(node), response=node.response)
 
     def ancestors(self, node: Node) -> Iterator[Node]:
-        """``node`` and what is above it, without the root."""
+        """``node`` and its ancestors, without the root."""
         while node.parent is not None:
             yield node
             node = self.nodes[node.parent]
@@ -100,7 +100,7 @@ class SearchTree:
         return [node for node in self.nodes if node.state == state]
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole tree in values that JSON knows."""
+        """The whole tree as JSON values."""
         return {
             "format": _FORMAT,
             "question": self.question,
@@ -129,13 +129,13 @@ class SearchTree:
 
     @classmethod
     def load(cls, path: str | Path) -> SearchTree:
-        """Read what :meth:`save` wrote. Raises :class:`RfprmError` where it is no such file."""
+        """Read what :meth:`save` wrote. Raises :class:`RfprmError` for any other file."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["format"] != _FORMAT:
                 raise RfprmError(
-                    f"{path} holds no search tree of format {_FORMAT} (it has "
-                    f"{content['format']!r}); save it again"
+                    f"{path} holds no search tree of format {_FORMAT} but of format "
+                    f"{content['format']!r}; save it again"
                 )
             tree = cls(content["question"])
             for row in content["nodes"]:
@@ -145,12 +145,11 @@ class SearchTree:
         return tree
 
     def plot(self, best: Node | None = None) -> Figure:
-        """The tree drawn from left to right: colour says what became of a step, the number is its
-        score, the path to ``best`` is bold. Behind the last step of a complete trace stands in
-        brackets what the whole trace is worth, which the best one is chosen by. Needs the extra
-        ``plots``.
+        """Draw the tree from left to right. The colour shows what became of a step, the number is
+        its score, and the path to ``best`` is bold. The number in brackets after the last step of a
+        complete trace is its final value, by which the best is chosen. Needs the extra ``plots``.
 
-        Raises :class:`MissingExtraError` where matplotlib is not installed."""
+        Raises :class:`MissingExtraError` if matplotlib is not installed."""
         try:
             from matplotlib.figure import Figure
         except ImportError:
@@ -184,7 +183,7 @@ class SearchTree:
             axes.plot([], [], "o", color=_COLORS.get(state, "0.6"), label=state)
         axes.legend(fontsize="x-small", loc="lower left", frameon=False)
         axes.set(xlabel="steps", xlim=(-0.3, depth + 0.3), yticks=[], xticks=range(depth + 1))
-        axes.set_title(self.question[:70], parse_math=False)  # "$3 and $5" is no formula
+        axes.set_title(self.question[:70], parse_math=False)  # "$3 and $5" is not a formula
         axes.spines[["left", "right", "top"]].set_visible(False)
         return figure
 
@@ -195,7 +194,7 @@ def _read_node(tree: SearchTree, row: dict[str, Any]) -> None:
     else:
         node = tree.add(tree.nodes[row["parent"]], row["step"])
         before = tree.nodes[row["parent"]].step_scores
-        if row["step_score"] is not None:  # a failed node has none
+        if row["step_score"] is not None:  # failed nodes have none
             own = [np.float32(row["step_score"])] if row["step"] else []
             node.step_scores = np.append(before, own).astype(np.float32)
     node.value, node.state, node.reason = row["value"], row["state"], row["reason"]
@@ -206,7 +205,7 @@ def _read_node(tree: SearchTree, row: dict[str, Any]) -> None:
 
 
 def _leaf_heights(tree: SearchTree) -> list[float]:
-    """A height for each node: leaves one below the other, a parent amid its children."""
+    """The height of each node: leaves one below another, parents centred on their children."""
     children: list[list[int]] = [[] for _ in tree.nodes]
     for node in tree.nodes[1:]:
         assert node.parent is not None

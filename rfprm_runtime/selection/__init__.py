@@ -2,7 +2,7 @@
 
 score in shards → a table of numbers → choose → write the chosen rows
 
-Only the first part needs a model, and it goes on where it was killed.
+Only the first part needs a model, and it resumes after a kill.
 """
 
 from rfprm_runtime.selection.pipeline import select_traces

@@ -1,5 +1,5 @@
-"""The drawings of the report, as SVG to be put into the page. Needs the extra ``plots``, which the
-report asks for before."""
+"""The report's charts, as SVG to embed in the page. Needs the extra ``plots``, which the report
+checks for beforehand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLUMNS = 3
 _BINS = 40
 _MAX_POINTS = 600
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # the page's own font, and text that can be found and read aloud
+    "svg.fonttype": "none",  # the page's own font, and text that can be searched and read aloud
     "svg.hashsalt": "rfprm",  # equal data give equal bytes
     "font.family": "sans-serif",
     "font.size": 9,
@@ -39,8 +39,8 @@ def histograms(
     groups: list[tuple[str, NDArray[np.bool_]]],
     label: str,
 ) -> str:
-    """A histogram for each group, all of its traces behind the chosen ones; ``groups`` are names
-    with masks [N]."""
+    """A histogram for each group, with the chosen traces in front of all; ``groups`` are names with
+    masks [N]."""
     columns = 2 if len(groups) == 4 else min(_COLUMNS, len(groups))
     rows = -(-len(groups) // columns)
     edges = np.histogram_bin_edges(value, _BINS)
@@ -68,8 +68,8 @@ def length_against_score(
     line: tuple[float, float] | None,
     label: str,
 ) -> str:
-    """Where all traces lie, a sample of the ``chosen`` places, and the line that a length control
-    ranks against (intercept and slope over log tokens)."""
+    """The density of all traces, a sample of the ``chosen`` places, and the line that length
+    control ranks against (intercept and slope over log tokens)."""
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import MaxNLocator, NullFormatter
 
@@ -80,7 +80,7 @@ def length_against_score(
             score,
             gridsize=(60, 22),
             xscale="log",
-            norm=LogNorm(vmin=0.3),  # a single trace is grey, not white
+            norm=LogNorm(vmin=0.3),  # so a single trace is grey, not white
             mincnt=1,
             cmap="Greys",
             alpha=0.55,
@@ -94,7 +94,7 @@ def length_against_score(
         axes.set_xlabel("tokens")
         axes.set_ylabel(label)
         if num_tokens.max() < 10 * num_tokens.min():
-            # Powers of ten may all lie outside; minor ticks would then be labelled, as 4.025×10¹.
+            # If no power of ten is in range, minor ticks get labels such as 4.025×10¹.
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -104,9 +104,9 @@ def length_against_score(
 
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[Any]:
-    """A figure in our style; what is drawn on it belongs inside the block."""
+    """A figure in our style; draw on it inside the block."""
     import matplotlib
-    from matplotlib.figure import Figure  # no pyplot: nothing global, no window
+    from matplotlib.figure import Figure  # not pyplot, which has global state and windows
 
     with matplotlib.rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained")
@@ -116,9 +116,9 @@ def _svg(figure: Any) -> str:
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
-    return text[text.index("<svg") :]  # without the XML prologue, which HTML has no place for
+    return text[text.index("<svg") :]  # HTML takes no XML prologue
 
 
 def _shortened(name: str) -> str:
-    # Dollar signs would start matplotlib's mathematics.
+    # Matplotlib would read text between dollar signs as a formula.
     return (name if len(name) <= 34 else name[:33] + "…").replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""The chosen rows with what they get: scores, rank, and the chat to fine-tune on."""
+"""The chosen rows with their added fields: scores, rank, and the chat to fine-tune on."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from rfprm_runtime.types import Trajectory
 
 
 def added_names(scoring: Scoring, options: OutputOptions, fields: Container[str]) -> dict[str, str]:
-    """The names under which fields are added, in order, by their own; ``fields`` are those that a
-    row has or, of a table, all of them."""
+    """The added fields in order: own name → name in the output. ``fields`` are the fields of a row,
+    or all columns of a table."""
     names = [*SCORE_FIELDS, *SELECTION_FIELDS]
     if scoring.overflow == "window":
         names.append(WINDOWED_FROM)
@@ -39,12 +39,12 @@ def added_names(scoring: Scoring, options: OutputOptions, fields: Container[str]
 
 
 def all_names(scoring: Scoring, options: OutputOptions) -> Sequence[str]:
-    """Every name that some row may get."""
+    """Every name that may be added to a row."""
     return [*added_names(scoring, options, ["generations"]).values()]
 
 
 def name_check(scoring: Scoring, options: OutputOptions) -> OnNames:
-    """Finds a name that is taken before hours are spent on scores: raises :class:`RfprmError`."""
+    """A check to run before scoring: it raises :class:`RfprmError` if an added name is taken."""
 
     def check(place: str, names: Sequence[str]) -> None:
         added = added_names(scoring, options, names).values()
@@ -62,7 +62,7 @@ def chosen_rows(
     scoring: Scoring,
     options: OutputOptions,
 ) -> Iterator[tuple[Block, list[int], list[Added]]]:
-    """Blocks in input order, which of their rows were chosen, and what is added to each.
+    """Blocks in input order, each with its chosen rows and what to add to them.
 
     Shards without a chosen row are not read.
     """
@@ -97,7 +97,7 @@ def chosen_rows(
 
 
 def _values(scores: ShardScores, index: int) -> Added:
-    """By their own names, whether or not they are to be written."""
+    """All added values by their own names, including those that will not be written."""
     trajectory_score = float(scores.trajectory_score[index])
     windowed_from, generation = int(scores.windowed_from[index]), int(scores.generation[index])
     return {
@@ -112,7 +112,7 @@ def _values(scores: ShardScores, index: int) -> Added:
 def _named(
     values: Added, block: Block, trace: Record, scoring: Scoring, options: OutputOptions
 ) -> Added:
-    """What a row gets, by the names that it gets it under."""
+    """The fields to add to a row, by their names in the output."""
     fields = trace.fields if block.table is None else block.table.schema.names
     added = {
         name: values[own]

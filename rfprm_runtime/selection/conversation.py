@@ -1,4 +1,4 @@
-"""A trace as the chat that a model is fine-tuned on: what was asked, what was written."""
+"""A trace as a chat to fine-tune on: the question, then what the model wrote."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rfprm_runtime.traces.formats import THINKING_FIELDS, text_of
 from rfprm_runtime.types import Trajectory
 
 MESSAGES_FIELD = "messages"
-# TRL's SFTTrainer reads these in place of `messages`, or beside them, where a row has them.
+# If a row has these, TRL's SFTTrainer reads them instead of `messages`, or as well.
 TAKEN_BY_TRL = (
     "prompt",
     "completion",
@@ -29,9 +29,9 @@ def messages_of(
 ) -> list[dict[str, str]]:
     """The question as the user's message, the trace as the assistant's.
 
-    A text stays as it was written, and a chat keeps its system prompt. Where steps and response,
-    or thinking and response, have fields of their own, the thinking is put in ``<think>`` tags.
-    ``row``: what ``fields``, those of one generation, were taken from.
+    A text stays as it was written, and a chat keeps its system prompt. If steps or thinking have a
+    field separate from the response, the thinking goes into ``<think>`` tags. ``fields`` are those
+    of one generation, taken from ``row``.
     """
     answer = {"role": "assistant", "content": _written(fields, trajectory)}
     question = {"role": "user", "content": trajectory.question}
@@ -39,7 +39,7 @@ def messages_of(
 
 
 def renamed_for_trl(names: Sequence[str]) -> dict[str, str]:
-    """New names for fields that would keep SFTTrainer from reading ``messages``."""
+    """New names for the fields that would keep SFTTrainer from reading ``messages``."""
     return {name: ORIGINAL_PREFIX + name for name in names if name in TAKEN_BY_TRL}
 
 

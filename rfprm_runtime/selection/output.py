@@ -1,4 +1,4 @@
-"""The chosen rows, with every field they had and the added ones, whole or not at all.
+"""Writes the chosen rows with all their fields and the added ones, whole or not at all.
 
 JSON lines stay JSON lines; a table keeps its types.
 """
@@ -22,34 +22,34 @@ from rfprm_runtime.traces.shards import Block
 from rfprm_runtime.traces.sources import JSONL_SUFFIXES
 
 Added = dict[str, Any]
-"""The fields that a chosen row gets."""
+"""The fields added to a chosen row."""
 _GROUP_ROWS = 1024
 
 
 def check_output(output: Path, source: str, schema: Any) -> None:
-    """Raises :class:`RfprmError` where ``output`` cannot be written from such an input."""
+    """Raise :class:`RfprmError` if ``output`` cannot be written from this input."""
     if output.suffix not in (".parquet", *JSONL_SUFFIXES):
         raise RfprmError(f"{str(output)!r} ends in {output.suffix!r}, expected .jsonl or .parquet")
     if output.suffix == ".parquet" and schema is None:
         raise RfprmError(
-            f"{source} has no types, which {output.name} needs; choose an output that ends in "
-            ".jsonl"
+            f"{source} has no column types, which {output.name} needs; choose an output that ends "
+            "in .jsonl"
         )
 
 
 def check_names(names: Sequence[str], added: Iterable[str], *, sft: bool, place: str) -> None:
-    """Raises :class:`RfprmError` where an added field would take the place of one that is there."""
+    """Raise :class:`RfprmError` if an added field would overwrite an existing one."""
     renamed = renamed_for_trl(names) if sft else {}
     taken = first_taken([renamed.get(name, name) for name in names], added)
     if taken is not None:
         raise RfprmError(
-            f"{place} has the field {taken!r} already, which would be overwritten; choose a "
+            f"{place} already has the field {taken!r}, which would be overwritten; choose a "
             "--prefix for the added fields"
         )
 
 
 def rows_of(block: Block, rows: list[int], added: list[Added]) -> list[dict[str, Any]]:
-    """Rows of ``block``, as often as ``rows`` names them, with what is added to each."""
+    """The ``rows`` of ``block``, repeats included, with the fields added to each."""
     found = []
     for row, extra in zip(rows, added, strict=True):
         kept = block.records[row].fields
@@ -59,7 +59,7 @@ def rows_of(block: Block, rows: list[int], added: list[Added]) -> list[dict[str,
 
 
 def table_of(block: Block, rows: list[int], added: list[Added], schema: Any) -> Any:
-    """The same as a ``pyarrow.Table`` of ``schema`` (see :func:`schema_with`)."""
+    """The same as a ``pyarrow.Table`` with ``schema`` (see :func:`schema_with`)."""
     import pyarrow
 
     places = [row - block.shard.start for row in rows]
@@ -71,7 +71,7 @@ def table_of(block: Block, rows: list[int], added: list[Added], schema: Any) -> 
 
 
 def schema_with(schema: Any, added: Mapping[str, str]) -> Any:
-    """``schema`` with the types of the ``added`` fields (their names, by their own) behind its."""
+    """``schema`` followed by the ``added`` fields (own name → name in the output)."""
     import pyarrow as pa
 
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
@@ -94,7 +94,7 @@ def schema_with(schema: Any, added: Mapping[str, str]) -> Any:
 def write_jsonl(
     path: Path, rows: Iterable[dict[str, Any]], order: NDArray[np.int64] | None = None
 ) -> None:
-    """One line a row; with ``order``, its i-th line is the ``order[i]``-th row.
+    """Write one line per row; with ``order``, line i is row ``order[i]``.
 
     Raises :class:`RfprmError` for a value that JSON cannot hold.
     """
@@ -127,7 +127,7 @@ def _line(row: dict[str, Any]) -> bytes:
 def write_parquet(
     path: Path, tables: Iterable[Any], schema: Any, order: NDArray[np.int64] | None = None
 ) -> None:
-    """The same for tables of ``schema``."""
+    """The same for tables with ``schema``."""
     with replacing_path(path) as partial:
         if order is None:
             _write_groups(partial, tables, schema)
@@ -164,7 +164,7 @@ def _write_arrow(path: Path, tables: Iterable[Any], schema: Any) -> None:
 
 
 def _in_order(spool: Path, order: NDArray[np.int64]) -> Iterator[Any]:
-    """The rows of an Arrow file that is mapped, not read."""
+    """The rows of an Arrow file in ``order``; the file is mapped, not read."""
     import pyarrow
 
     with pyarrow.memory_map(str(spool)) as file:

@@ -1,4 +1,4 @@
-"""Selection from one end to the other: score what is not scored yet, choose, write."""
+"""Selection end to end: score what is not scored yet, choose, write."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from rfprm_runtime.traces.jsonl import json_line
 from rfprm_runtime.traces.shards import Plan, Shard
 from rfprm_runtime.traces.sources import Source, open_source
 
-_MAX_ERRORS_TOLD = 10
+_MAX_FIRST_ERRORS = 10
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What is the same for every step of one selection."""
+    """What all steps of one selection share."""
 
     source: Source
     plan: Plan
@@ -77,18 +77,17 @@ def select_traces(
 ) -> SelectionSummary:
     """Write the rows of ``source`` that ``selection`` chooses to ``output``.
 
-    ``scorer``: one that is loaded, or the folder of an artifact, which is loaded only where
-    something is left to score. ``source``: a JSONL or Parquet file, or ``hf://NAME``.
-    ``workers``: score on Ray, which needs the artifact's folder.
+    ``scorer``: a loaded scorer, or an artifact folder, which is loaded only if anything is left to
+    score. ``source``: a JSONL or Parquet file, or ``hf://NAME``. ``workers``: score on Ray, which
+    needs an artifact folder.
 
-    Scores are kept in a work folder, shard by shard: after a kill, and for another rule, the same
-    call scores only what is missing. Rows that cannot be scored go, with number and reason, to
-    ``OUTPUT.errors.jsonl``, which is there only when such rows are. The output is written whole or
+    Scores are kept in a work folder, shard by shard, so after a kill, or for another rule, the same
+    call scores only what is missing. Rows that cannot be scored are listed with number and reason
+    in ``OUTPUT.errors.jsonl``, which exists only if there are any. The output is written whole or
     not at all.
 
-    Raises :class:`RfprmError` (or one of its kinds) where the work folder holds scores of something
-    else, where the input or artifact cannot be read, and where an added field has the name of
-    one that is there.
+    Raises :class:`RfprmError` (or a subclass) if the work folder holds scores of something else, if
+    the input or the artifact cannot be read, or if an added field's name is taken.
     """
     scoring, options = scoring or Scoring(), options or OutputOptions()
     source, output = str(source), Path(output)
@@ -135,11 +134,13 @@ def _check_targets(output: Path, report: Path | None, source: Path) -> None:
     if report is not None:
         check_target(report, reads=[source])
         if report.absolute() in (output.absolute(), errors_path_of(output).absolute()):
-            raise RfprmError(f"--report {report} is the file of the rows; name another one")
+            raise RfprmError(
+                f"--report {report} is also a file that rows are written to; name another file"
+            )
 
 
 def _check_before_scoring(rule: Selection, options: OutputOptions, manifest: Manifest) -> None:
-    """What would fail in the end is not worth hours of scoring."""
+    """Fail now for what would fail after hours of scoring."""
     check_aggregation("score", rule.score, manifest)
     if options.report is not None:
         from rfprm_runtime.selection.report_page import check_extras
@@ -148,7 +149,7 @@ def _check_before_scoring(rule: Selection, options: OutputOptions, manifest: Man
 
 
 def _grouping(rule: Selection, options: OutputOptions) -> GroupReader | None:
-    """Traces are grouped for the rule, or else for the report."""
+    """The reader of the rule's groups or, without any, of the report's."""
     if rule.group_by is not None:
         return GroupReader(rule.group_by)
     return None if options.report is None else GroupReader("source")
@@ -189,8 +190,8 @@ def _groups(run: _Run, grouping: GroupReader, table: ScoreTable) -> Groups | Non
     groups = grouping.read(run.source, run.plan.shards, table)
     if groups is None and len(table) and run.rule.group_by is not None:
         raise RfprmError(
-            f"no row that was scored has a value in the field {run.rule.group_by!r} to group by; "
-            "the scores are kept, run it again with another field of the input"
+            f"no scored row has a value in the field {run.rule.group_by!r} to group by; the scores "
+            "are kept, so run it again with another field of the input"
         )
     return groups
 
@@ -211,7 +212,7 @@ def _write(run: _Run, table: ScoreTable, choice: Choice) -> None:
 
 
 def _order(choice: Choice) -> NDArray[np.int64]:
-    """For each rank, which of the chosen rows in input order has it."""
+    """For each rank, the index of its row among the chosen rows in input order."""
     return np.argsort(np.argsort(choice.chosen))
 
 
@@ -228,7 +229,7 @@ def _write_errors(run: _Run) -> SelectionSummary:
                     place += f", generation {failure.generation}"
                 file.write(json_line(line))
                 summary.num_failed += 1
-                if len(summary.first_errors) < _MAX_ERRORS_TOLD:
+                if len(summary.first_errors) < _MAX_FIRST_ERRORS:
                     summary.first_errors.append(f"{place}: {failure.reason}")
     if not summary.num_failed:
         path.unlink()

@@ -1,4 +1,4 @@
-"""One HTML page on a selection: what was there, what was chosen, what was not and why."""
+"""One HTML page about a selection: what was scored, what was chosen, and why the rest was not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _QUANTILES = (
 
 @dataclass(frozen=True)
 class ReportInput:
-    """All that a page is made of but the counts."""
+    """Everything a page shows except the counts."""
 
     source: Source
     plan: Plan
@@ -54,7 +54,7 @@ class ReportInput:
 
 
 def check_extras() -> None:
-    """Raises :class:`MissingExtraError` where a report cannot be drawn."""
+    """Raise :class:`MissingExtraError` if a package that reports need is missing."""
     for package in ("jinja2", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "select", "a report")
@@ -71,7 +71,7 @@ def write_report(
 ) -> None:
     """Write the page to ``path``.
 
-    Raises :class:`MissingExtraError` where jinja2 or matplotlib is not installed.
+    Raises :class:`MissingExtraError` if jinja2 or matplotlib is not installed.
     """
     check_extras()
     import jinja2
@@ -103,7 +103,7 @@ def write_report(
 
 
 def _label(rule: Selection) -> str:
-    return rule.score if rule.length_control == "none" else f"{rule.score}, length taken out"
+    return rule.score if rule.length_control == "none" else f"{rule.score}, corrected for length"
 
 
 def _outcomes(summary: SelectionSummary) -> list[dict[str, Any]]:
@@ -113,7 +113,7 @@ def _outcomes(summary: SelectionSummary) -> list[dict[str, Any]]:
 
 
 def _masks(groups: Groups | None, num_traces: int) -> list[tuple[str, NDArray[np.bool_]]]:
-    """Names and members of the groups, the largest first."""
+    """Names and members of the groups, largest first."""
     if groups is None:
         return [("all traces", np.ones(num_traces, dtype=bool))]
     counts = np.bincount(groups.code, minlength=len(groups.names))
@@ -143,7 +143,7 @@ def _group_rows(found: ReportInput) -> list[dict[str, Any]]:
 
 
 def _charts(found: ReportInput) -> dict[str, Any]:
-    """SVG of our own making, so that it needs no escaping; its texts are escaped by matplotlib."""
+    """The charts as SVG, marked safe: we make it, and matplotlib escapes the texts in it."""
     from markupsafe import Markup
 
     table, choice, rule = found.table, found.choice, found.rule
@@ -205,9 +205,9 @@ def _settings(found: ReportInput) -> list[tuple[str, str]]:
     rule = {k: v for k, v in found.rule.model_dump().items() if v is not None}
     scoring = {
         "steps split on": found.scoring.split.replace("_", " "),
-        "traces that are too long": found.scoring.overflow,
+        "overlong traces": found.scoring.overflow,
         "backend": found.scoring.backend,
-        "rows in a shard": found.scoring.shard_rows,
+        "rows per shard": found.scoring.shard_rows,
     }
     fingerprint = {f"input, {k}": v for k, v in found.plan.fingerprint.items()}
     rows = {**rule, **scoring, **fingerprint}

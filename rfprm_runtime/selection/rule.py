@@ -1,4 +1,4 @@
-"""Which traces are chosen: a pure function of numbers. Knows no texts and no files.
+"""Which traces to choose: a pure function of numbers. Knows no texts and no files.
 
 value → best of each question → threshold → quota of each group → share → top
 """
@@ -19,7 +19,7 @@ from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.scores.aggregation import Aggregation
 
 LengthControl = Literal["none", "residual"]
-# What becomes of a trace, in the order in which the rule asks.
+# What can become of a trace, in the order of the rule's checks.
 OUTCOMES = (
     "chosen",
     "not among the best of its question",
@@ -31,24 +31,25 @@ OUTCOMES = (
 
 
 class Selection(Validated):
-    """A rule; every limit that is given holds. Raises :class:`InvalidArgumentError`."""
+    """A rule; all limits that are given apply. Raises :class:`InvalidArgumentError`."""
 
     top: int | None = Field(default=None, ge=1)
-    """So many traces in all."""
+    """Number of traces to keep in all."""
     share: float | None = Field(default=None, gt=0, le=1)
-    """So large a part of all scored traces, rounded, at least one."""
+    """Fraction of all scored traces to keep, rounded, at least one trace."""
     threshold: float | None = Field(default=None, allow_inf_nan=False)
-    """No trace whose value is lower."""
+    """Lowest value to keep."""
     per_question: int | None = Field(default=None, ge=1)
-    """So many traces of one question."""
+    """Number of traces to keep per question."""
     top_per_group: int | None = Field(default=None, ge=1)
+    """Number of traces to keep per group."""
     group_by: str | None = None
-    """The field of a row that names its group."""
+    """The field that names a row's group."""
     score: Aggregation = "reward"
-    """What traces are ranked by."""
+    """The score to rank by."""
     length_control: LengthControl = "none"
-    """``residual``: rank by how far the score is above what the least-squares line over the
-    logarithm of the length in tokens predicts."""
+    """``residual``: rank by how far the score lies above the least-squares line over the logarithm
+    of the length in tokens."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Selection:
@@ -61,8 +62,8 @@ class Selection(Validated):
             )
         if (self.top_per_group is None) != (self.group_by is None):
             raise InvalidArgumentError(
-                "top_per_group (--top-per-group) and group_by (--group-by) go together: how many, "
-                "and the field that names the group; give both or neither"
+                "top_per_group (--top-per-group) and group_by (--group-by) go together: how many "
+                "traces, and the field that names their group; give both or neither"
             )
         return self
 
@@ -81,7 +82,7 @@ def _in_our_words(problem: ErrorDetails) -> str:
         return problem["msg"].removeprefix("Value error, ")
     name = str(problem["loc"][0])
     if problem["type"] == "extra_forbidden":
-        return f"{name} is no part of a rule; expected some of {list(Selection.model_fields)}"
+        return f"unknown setting {name!r}, expected some of {list(Selection.model_fields)}"
     expected = problem["msg"].removeprefix("Input should be ")
     if problem["type"].startswith(("greater_than", "less_than")):
         expected = f"a number {expected}"
@@ -91,11 +92,11 @@ def _in_our_words(problem: ErrorDetails) -> str:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a rule makes of N scored traces."""
+    """The outcome of a rule for N scored traces."""
 
-    value: NDArray[np.float64]  # [N], what they were ranked by
-    chosen: NDArray[np.int32]  # places of the chosen ones, best first
-    outcome: NDArray[np.uint8]  # [N], places in OUTCOMES
+    value: NDArray[np.float64]  # [N], by which they were ranked
+    chosen: NDArray[np.int32]  # indices of the chosen traces, best first
+    outcome: NDArray[np.uint8]  # [N], indices into OUTCOMES
 
 
 def choose(
@@ -105,12 +106,12 @@ def choose(
     question: NDArray[np.uint64],
     group: NDArray[np.int32] | None = None,
 ) -> Choice:
-    """Apply ``rule`` to N traces, all arrays [N]. Of equal values the earlier trace is the better.
+    """Apply ``rule`` to N traces, all arrays [N]. On ties the earlier trace wins.
 
-    ``group`` is needed where the rule has ``top_per_group``.
+    A rule with ``top_per_group`` needs ``group``.
     """
     value = score if rule.length_control == "none" else length_residual(score, num_tokens)
-    # 32 bits: of a million traces each array of 64 is 8 MB.
+    # 32 bits: for a million traces, a 64-bit array would take 8 MB.
     left = np.argsort(-value, kind="stable").astype(np.int32)
     outcome = np.zeros(len(value), dtype=np.uint8)
 
@@ -146,14 +147,14 @@ def length_line(score: NDArray[np.float64], num_tokens: NDArray[np.int32]) -> tu
 def length_residual(
     score: NDArray[np.float64], num_tokens: NDArray[np.int32]
 ) -> NDArray[np.float64]:
-    """What of each score its length does not predict; its mean is 0."""
+    """The part of each score that its length does not predict; its mean is 0."""
     intercept, slope = length_line(score, num_tokens)
     predicted: NDArray[np.float64] = intercept + slope * np.log(num_tokens.astype(np.float64))
     return score - predicted
 
 
 def _place_in_group(group: NDArray[Any]) -> NDArray[np.int32]:
-    """For each item, how many of its group come before it."""
+    """For each item, the number of items of its group that come before it."""
     by_group = np.argsort(group, kind="stable").astype(np.int32)
     starts = _starts_of_runs(group[by_group])
     counted = np.arange(len(group), dtype=np.int32)
@@ -164,7 +165,7 @@ def _place_in_group(group: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def _starts_of_runs(values: NDArray[Any]) -> NDArray[np.int32]:
-    """Where equal neighbours begin."""
+    """Indices where runs of equal neighbours begin."""
     begins = np.ones(len(values), dtype=bool)
     begins[1:] = values[1:] != values[:-1]
     return np.flatnonzero(begins).astype(np.int32)

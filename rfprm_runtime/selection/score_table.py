@@ -1,4 +1,4 @@
-"""The numbers of all scored traces in memory: 32 bytes a trace, and no texts."""
+"""The numbers of all scored traces in memory: 32 bytes per trace, and no texts."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class ScoreTable:
     generation: NDArray[np.int32]
     question: NDArray[np.uint64]
     score: NDArray[np.float64]
-    """What is ranked by, before any length control."""
+    """The score to rank by, before any length control."""
     num_tokens: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.row)
 
     def of_shard(self, shard: Shard) -> slice:
-        """Where the traces of ``shard`` stand."""
+        """The places of the traces of ``shard``."""
         first, last = np.searchsorted(self.row, (shard.start, shard.start + shard.count))
         return slice(int(first), int(last))
 
@@ -47,7 +47,7 @@ def read_score_table(shards: Iterable[ShardScores], score: Aggregation) -> Score
         columns["question"].append(scores.question)
         columns["score"].append(_scores(scores, score))
         columns["num_tokens"].append(scores.num_tokens)
-    # One column after the other, so that only one of them is in memory twice.
+    # One column after another, so that only one is in memory twice.
     return ScoreTable(**{name: _joined(columns, name) for name in _COLUMNS})  # type: ignore[arg-type]
 
 
@@ -78,16 +78,16 @@ def _scores(scores: ShardScores, how: Aggregation) -> NDArray[np.float64]:
 class Groups:
     """The group of each trace."""
 
-    code: NDArray[np.int32]  # [N], places in names
+    code: NDArray[np.int32]  # [N], indices into names
     names: list[str]
 
 
 class GroupReader:
-    """The value of one field for every trace: taken while a shard is in memory to be scored, and
+    """The value of one field for every trace: taken while a shard is in memory for scoring, and
     read again for shards that were scored before.
 
-    A row without the field, or with nothing in it (null, NaN), is in the group ``(none)``. A list
-    with a value for each of a row's generations names the group of each.
+    A row whose field is missing or empty (null, NaN) is in the group ``(none)``. If the field is a
+    list with one value per generation, each generation has its own group.
     """
 
     def __init__(self, field: str) -> None:
@@ -95,13 +95,13 @@ class GroupReader:
         self._of_shards: dict[int, _ShardGroups] = {}
 
     def take(self, block: Block, scores: ShardScores) -> None:
-        """Note the groups of a shard that is in memory."""
+        """Record the groups of a shard that is in memory."""
         self._of_shards[block.shard.index] = _groups_of_shard(
             block, scores.row, scores.generation, self.field
         )
 
     def read(self, source: Source, shards: Iterable[Shard], table: ScoreTable) -> Groups | None:
-        """The groups of all traces; None where no row has a value. Reads what was not taken."""
+        """The groups of all traces, or None if no row has a value. Reads what was not taken."""
         names, codes = {NO_GROUP: 0}, [np.array([], dtype=np.int32)]
         for shard in shards:
             found = self._of_shards.pop(shard.index, None)
@@ -119,7 +119,7 @@ class GroupReader:
 
 @dataclass(frozen=True)
 class _ShardGroups:
-    code: NDArray[np.int32]  # [traces of the shard], places in names
+    code: NDArray[np.int32]  # [traces of the shard], indices into names
     names: list[str]
 
 

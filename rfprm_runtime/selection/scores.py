@@ -1,6 +1,6 @@
-"""The scores of one shard: computed, and as the bytes that are kept of them.
+"""The scores of one shard: computing them, and storing them as bytes.
 
-A worker anywhere makes the same bytes of the same shard.
+Any worker turns the same shard into the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NOT_WINDOWED = -1
 
 @dataclass(frozen=True)
 class Failure:
-    """A trace that has no score."""
+    """A trace without a score."""
 
     row: int
     generation: int
@@ -35,15 +35,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class ShardScores:
-    """The traces of a shard that have a score, in order, and those that have none."""
+    """The traces of a shard with their scores, in order, and those that could not be scored."""
 
     row: NDArray[np.int32]  # [N], from 0
-    generation: NDArray[np.int32]  # [N], from 0; NO_GENERATION where a row holds one trace
+    generation: NDArray[np.int32]  # [N], from 0; NO_GENERATION if a row holds one trace
     question: NDArray[np.uint64]  # [N], a hash
     reward: NDArray[np.float64]  # [N]
     trajectory_score: NDArray[np.float64]  # [N], nan for a PRM without this readout
     num_tokens: NDArray[np.int32]  # [N]
-    windowed_from: NDArray[np.int32]  # [N], NOT_WINDOWED where the trace fits
+    windowed_from: NDArray[np.int32]  # [N], NOT_WINDOWED if the trace fits
     num_steps: NDArray[np.int32]  # [N]
     step_scores: NDArray[np.float32]  # [sum of num_steps]
     failures: list[Failure] = field(default_factory=list)
@@ -61,7 +61,7 @@ class ShardScores:
         return np.split(self.step_scores, np.cumsum(self.num_steps)[:-1]) if len(self) else []
 
     def to_bytes(self) -> bytes:
-        """An ``.npz`` file; equal scores give equal bytes."""
+        """The content of an ``.npz`` file; equal scores give equal bytes."""
         failures = [[item.row, item.generation, item.reason] for item in self.failures]
         buffer = io.BytesIO()
         arrays = {name: getattr(self, name) for name in _ARRAYS}
@@ -70,7 +70,7 @@ class ShardScores:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> ShardScores:
-        """Raises ``ValueError`` (or zipfile's error) where ``content`` is damaged."""
+        """Read :meth:`to_bytes`. Raises ``ValueError`` (or zipfile's error) if it is damaged."""
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             failures = json.loads(arrays["failures"].tobytes())
             found = {name: arrays[name] for name in _ARRAYS}
@@ -94,7 +94,7 @@ _Scored = tuple[Record, Trajectory, TrajectoryScore]
 
 
 def score_block(scorer: Scorer, block: Block, scoring: Scoring) -> ShardScores:
-    """Score every trace of ``block``; what cannot be scored is a failure with its reason."""
+    """Score every trace of ``block``; one that cannot be scored becomes a failure with a reason."""
     traces = [trace for record in block.records.values() for trace in record.each()]
     items = [trace.trajectory for trace in traces]
     results = scorer.score_batch(items, overflow=scoring.overflow, on_error="return")
@@ -113,7 +113,7 @@ def _generation(trace: Record) -> int:
 
 
 def trace_of(record: Record, generation: int) -> Record:
-    """The record of a row's trace, by the number that is kept with its score."""
+    """The record of one of a row's traces, by the generation stored with its score."""
     return record if generation == NO_GENERATION else record.generation(generation)
 
 
@@ -140,6 +140,6 @@ def _as_arrays(scored: list[_Scored], failures: list[Failure]) -> ShardScores:
 
 
 def _hash(question: str) -> int:
-    """Questions that differ in white space alone are the same."""
+    """A hash of the question; questions that differ only in white space are the same."""
     digest = hashlib.blake2b(" ".join(question.split()).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")

@@ -1,4 +1,4 @@
-"""The first half of a selection: every shard that has no scores yet gets them."""
+"""The first half of a selection: scores every shard that has no scores yet."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from rfprm_runtime.traces.shards import Block, Plan, Shard
 from rfprm_runtime.traces.sources import Source
 
 Scored = Generator[tuple[Shard, bytes], None, None]
-"""Shards with the bytes of their scores, as they are finished."""
+"""Shards with the bytes of their scores, as they finish."""
 OnBlock = Callable[[Block, ShardScores], object]
 
 
 def settle(
     scorer: Scorer | str | Path, scoring: Scoring, workers: RayWorkers | None
 ) -> tuple[Manifest, Scoring]:
-    """The manifest, and ``scoring`` with the backend by its name.
+    """The manifest, and ``scoring`` with the name of the backend in place of ``auto``.
 
     Raises as :meth:`Scorer.load` does, but loads no model.
     """
     if isinstance(scorer, Scorer):
         if workers is not None:
             raise RfprmError(
-                "a loaded scorer cannot be sent to workers; give the folder of its artifact"
+                "a loaded scorer cannot be sent to workers; pass the folder of its artifact"
             )
         own = replace(scoring, backend=scorer.backend_name, backend_options=scorer.backend_options)
         return scorer.manifest, own
@@ -43,7 +43,7 @@ def settle(
     backend = choose_backend(manifest, scoring.backend, scoring.backend_options)
     if workers is None:
         return manifest, replace(scoring, backend=backend)
-    from rfprm_runtime.selection.ray_engine import scoring_for_workers
+    from rfprm_runtime.selection.ray_workers import scoring_for_workers
 
     return manifest, scoring_for_workers(scoring, backend, workers)
 
@@ -51,7 +51,7 @@ def settle(
 def provenance(plan: Plan, manifest: Manifest, scoring: Scoring) -> dict[str, Any]:
     """Everything the scores depend on."""
     digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
-    # A scorer may have been made of a backend that is in no table.
+    # A scorer's backend may be one that is not in the table.
     same_scores = KINDS[scoring.backend].same_scores if scoring.backend in KINDS else ()
     options = {
         name: value if isinstance(value, (str, int, float, dict)) else str(value)
@@ -83,9 +83,9 @@ def score_missing(
     show: bool,
     on_block: OnBlock | None = None,
 ) -> int:
-    """Score the shards that ``work`` has no scores of; returns how many these were.
+    """Score the shards that are missing in ``work``, and return how many there were.
 
-    ``on_block`` is called with each shard that is scored in this process, and its scores."""
+    ``on_block`` is called with each shard scored in this process, and its scores."""
     missing = [shard for shard in plan.shards if not work.has(shard.index)]
     if missing:
         scored = _score(scorer, opened, scoring, source, workers, missing, on_block)
@@ -113,9 +113,9 @@ def _score(
         with Scorer.load(scorer, backend=scoring.backend, **options) as loaded:
             yield from _score_here(loaded, opened, scoring, shards, on_block)
     else:
-        from rfprm_runtime.selection.ray_engine import score_on_ray
+        from rfprm_runtime.selection.ray_workers import score_on_ray
 
-        # Workers have working directories of their own.
+        # Workers have other working directories.
         path = str(Path(source).absolute()) if Path(source).exists() else source
         yield from score_on_ray(str(Path(scorer).absolute()), path, scoring, workers, shards)
 

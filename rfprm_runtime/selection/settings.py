@@ -1,4 +1,4 @@
-"""What may be set besides the rule: how traces are scored, by whom, and what is written."""
+"""Settings besides the rule: how traces are scored, on which workers, and what is written."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from rfprm_runtime.types import Overflow
 
 DEFAULT_SHARD_ROWS = 256
 Order = Literal["input", "rank"]
-"""Rows in the order of the input, or the best first."""
+"""Rows in input order, or best first."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How traces are read and scored. Finished scores are of use to the same settings alone.
+    """How traces are read and scored. Finished scores are reused only with the same settings.
 
-    Raises :class:`InvalidArgumentError` for an unknown split or overflow, and where ``shard_rows``
-    is not a whole number of at least 1.
+    Raises :class:`InvalidArgumentError` for an unknown split or overflow, or if ``shard_rows`` is
+    not a whole number of at least 1.
     """
 
     split: SplitRule = "blank_lines"
     overflow: Overflow = "error"
     backend: str = "auto"
     backend_options: dict[str, Any] = field(default_factory=dict)
-    """For :meth:`Scorer.load`: ``num_threads``, ``provider``, ``device``. Saved scores are used
-    again only with the same options, except ``num_threads``, which changes no score."""
+    """For :meth:`Scorer.load`: ``num_threads``, ``provider``, ``device``. Saved scores are reused
+    only with the same options, except ``num_threads``, which changes no score."""
     shard_rows: int = DEFAULT_SHARD_ROWS
-    """Rows that are scored, and saved, together; what a kill costs at most."""
+    """Rows scored and saved together; a kill costs at most this many."""
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, get_args(SplitRule))
@@ -47,7 +47,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class RayWorkers:
-    """Score in actors on a Ray cluster; each holds the model once."""
+    """Score in actors on a Ray cluster, each with one copy of the model."""
 
     count: int
     cpus_per_worker: int = 1
@@ -63,20 +63,20 @@ class RayWorkers:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What the output looks like, and what else is written.
+    """What the output holds, and what else is written.
 
     Raises :class:`InvalidArgumentError` for an unknown order.
     """
 
     order: Order = "input"
     prefix: str = ""
-    """Put before the names of the added fields, where the input has fields of these names."""
+    """Prefix for the names of the added fields, if the input has fields of the same names."""
     sft: bool = False
     """Add ``messages`` for TRL's SFTTrainer."""
     report: Path | None = None
-    """An HTML page to write."""
+    """HTML page to write."""
     work: Path | None = None
-    """The folder of scores; ``OUTPUT.work`` by default."""
+    """Folder that keeps the scores; ``OUTPUT.work`` by default."""
     keep_work: bool = True
     """Keep the scores, so that another rule needs no model."""
 

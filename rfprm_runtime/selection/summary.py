@@ -1,4 +1,4 @@
-"""What a selection tells of itself."""
+"""What a selection reports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass
 class SelectionSummary:
-    """What became of an input."""
+    """What became of the rows of an input."""
 
     errors_path: Path
     work_path: Path
@@ -19,5 +19,5 @@ class SelectionSummary:
     num_shards: int = 0
     num_shards_reused: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
-    """How many scored traces were chosen, and how many were not and why."""
+    """How many scored traces were chosen, and how many were rejected for which reason."""
     first_errors: list[str] = field(default_factory=list)

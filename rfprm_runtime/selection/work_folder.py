@@ -1,6 +1,7 @@
-"""The folder beside an output that holds finished scores, one file a shard, and what they are of.
+"""The folder next to an output that holds finished scores, one file per shard.
 
-Files appear whole, so a kill costs no more than the shard that was being scored.
+It records what the scores were computed from. Files appear whole, so a kill costs at most the shard
+in progress.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class WorkFolder:
     """Scores of one input by one artifact with one set of settings."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        """Open or begin ``path``; ``manifest`` says of what the scores are.
+        """Open or create ``path``; ``manifest`` says what the scores are computed from.
 
-        Raises :class:`RfprmError` where the folder holds scores of something else.
+        Raises :class:`RfprmError` if the folder holds scores of something else.
         """
         self.path = path
         manifest = {"format_version": _FORMAT_VERSION, **manifest}
@@ -37,7 +38,9 @@ class WorkFolder:
         elif path.exists() and not path.is_dir():
             raise RfprmError(f"{path} is a file; choose a folder for the scores (--work)")
         elif path.exists() and any(path.iterdir()):
-            raise RfprmError(f"{path} holds other files and no scores; choose another work folder")
+            raise RfprmError(
+                f"{path} holds other files and no scores; choose another folder (--work)"
+            )
         else:
             path.mkdir(parents=True, exist_ok=True)
             write_whole(path / MANIFEST_NAME, json.dumps(manifest, indent=2) + "\n")
@@ -45,10 +48,10 @@ class WorkFolder:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """This run's own for as long as the block lasts, also where it is killed.
+        """Lock the folder for this run until the block ends or the process dies.
 
-        Raises :class:`RfprmError` where another run has it. Where the system or the file system
-        knows no locks, nothing is claimed.
+        Raises :class:`RfprmError` if another run holds it. On a system or file system without
+        locks, it claims nothing.
         """
         try:
             import fcntl
@@ -61,8 +64,8 @@ class WorkFolder:
                 fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RfprmError(
-                    f"another run is using {self.path}; wait for it, or give this one a folder of "
-                    "its own with --work"
+                    f"another run is using {self.path}; wait for it, or choose another folder for "
+                    "this one with --work"
                 ) from None
             except OSError:  # some network file systems
                 pass
@@ -81,9 +84,8 @@ class WorkFolder:
         if found_differences:
             raise RfprmError(
                 f"{self.path} holds scores of something else: {'; '.join(found_differences)}. "
-                "Go on with "
-                "the same input, artifact and settings, choose another --work folder, or remove "
-                "this one to score again"
+                "Continue with the same input, artifact and settings, choose another --work "
+                "folder, or remove this one to score again"
             )
 
     def has(self, index: int) -> bool:
@@ -94,11 +96,11 @@ class WorkFolder:
             partial.write_bytes(content)
 
     def load(self, index: int) -> ShardScores:
-        """Raises :class:`RfprmError` where the file is damaged, as a failing disk leaves it."""
+        """The scores of a shard. Raises :class:`RfprmError` if a failing disk damaged the file."""
         path = self._file(index)
         try:
             return ShardScores.from_bytes(path.read_bytes())
-        except Exception as error:  # zipfile and numpy have many for what is no such file
+        except Exception as error:  # zipfile and numpy raise many kinds for a damaged file
             raise RfprmError(
                 f"{path} is damaged ({error}); remove it and run the same command again"
             ) from None

@@ -1,5 +1,5 @@
-"""The fields that scoring and selecting add to a row: their names, their values, and what may not
-stand there already."""
+"""The fields that scoring and selection add to a row: their names, their values, and clashes with
+fields that the row already has."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ SCORE_FIELDS = ("step_scores", "trajectory_score", "reward")
 WINDOWED_FROM = "windowed_from"
 """What they add with ``overflow="window"``."""
 SELECTION_FIELDS = ("selection_score", "rank")
-"""What ``rfprm select`` adds besides."""
+"""What ``rfprm select`` adds to those."""
 GENERATION = "generation"
-"""What it adds where a row holds several generations."""
+"""What it adds if a row holds several generations."""
 
 
 def prefixed(names: Iterable[str], prefix: str) -> dict[str, str]:
-    """The names under which fields are written, by their own."""
+    """Each field's own name, with the name it is written under."""
     return {name: prefix + name for name in names}
 
 
 def first_taken(fields: Iterable[str], added: Iterable[str]) -> str | None:
-    """The first of the ``added`` names, by the alphabet, that is among ``fields`` already."""
+    """The alphabetically first of the ``added`` names that ``fields`` already has."""
     return min(set(fields) & set(added), default=None)
 
 
 def values_of(score: TrajectoryScore) -> dict[str, Any]:
-    """What is written of a score, by the fields' own names."""
+    """The values of a score that are written, by the fields' own names."""
     return score.model_dump(include={*SCORE_FIELDS, WINDOWED_FROM})

@@ -1,6 +1,6 @@
-"""Chats as rows hold them: messages with a role and content, in the spellings of data sets.
+"""Chats in rows: messages with a role and content, as data sets spell them.
 
-Knows messages; what becomes of their texts is in ``formats``.
+Knows messages; ``formats`` decides what their texts mean.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def chat_of(fields: dict[str, Any]) -> list[Any] | None:
 
 
 def role_of(message: dict[str, Any]) -> str:
-    """``user``, ``assistant``, or whatever else a chat message says of who wrote it."""
+    """``user``, ``assistant``, or whatever other role a chat message has."""
     name = str(message.get("role", message.get("from"))).lower()
     return _ROLES.get(name, name)
 
@@ -30,7 +30,7 @@ def content_of(message: dict[str, Any]) -> Any:
 
 
 def last_turn(messages: list[Any]) -> tuple[str, Any, str]:
-    """Question, thinking and answer: the last answer of an assistant, and what a user said last."""
+    """Question, thinking and answer: the last user message and the last assistant message."""
     question = text = thinking = None
     for message in messages:
         if not isinstance(message, dict):
@@ -44,13 +44,13 @@ def last_turn(messages: list[Any]) -> tuple[str, Any, str]:
             text, thinking = content, message.get("reasoning_content")
     if not isinstance(question, str) or not isinstance(text, str):
         raise InvalidTrajectoryError(
-            "the chat holds no text of a user with an answer of an assistant"
+            "the chat needs a text from a user and an answer from an assistant"
         )
     return question, thinking, text
 
 
 def question_of_chat(fields: dict[str, Any]) -> Any:
-    """What a user says last in the row's chat, whether or not it is answered there."""
+    """The last user message of the row's chat, answered or not."""
     asked = [
         content_of(message)
         for message in chat_of(fields) or ()

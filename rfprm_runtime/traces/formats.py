@@ -29,7 +29,7 @@ THINKING_FIELDS = (
     "deepseek_reasoning",
     "thought",
 )
-"""Where the thinking has a field of its own; the response is then in one of the next."""
+"""Fields for the thinking alone; the response is then in one of the next."""
 RESPONSE_FIELDS = (
     "final_response",
     "response",
@@ -40,7 +40,7 @@ RESPONSE_FIELDS = (
     "solution",
 )
 _TRACE_FIELDS = {"steps", *CHAT_FIELDS, *THINKING_FIELDS, *RESPONSE_FIELDS} - {"solution"}
-"""What a trace can be read from; a ``solution`` beside several generations is the reference."""
+"""Fields that hold a trace; a ``solution`` beside several generations is the reference."""
 _MORE_QUESTION_FIELDS = ("instruction", "input")
 ANSWER_FIELDS = (
     "expected_answer",
@@ -61,8 +61,8 @@ class Reading:
     split: SplitRule = "blank_lines"
     """What separates the steps of a text."""
     with_outcome: bool = True
-    """Whether the outcome, the reference answer, the source and the metadata are read too. Scoring
-    needs none of them, and a wrong outcome then costs no score."""
+    """Whether to read the outcome, the reference answer, the source and the metadata too. Scoring
+    needs none of them, and without them an invalid outcome does not cost a score."""
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, get_args(SplitRule))
@@ -70,7 +70,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a row says, before it is validated."""
+    """The parts of a row's trace, before validation."""
 
     question: Any
     steps: Any
@@ -79,7 +79,10 @@ class Parts:
     """Which field each part was read from; a chat is in one field as a whole."""
 
     def build(self, **known: Any) -> Trajectory:
-        """Validated, and with what else is ``known``. Raises :class:`InvalidTrajectoryError`."""
+        """The validated trajectory, with the fields in ``known`` added.
+
+        Raises :class:`InvalidTrajectoryError`.
+        """
         return Trajectory.build(
             question=self.question, steps=self.steps, response=self.response, **known
         )
@@ -90,11 +93,10 @@ def trajectory_from_record(
 ) -> Trajectory:
     """The one trajectory of a row.
 
-    Formats: ``steps`` (+ ``response``); a text with or without thinking tags; thinking and response
-    in fields of their own; chat ``messages`` (role, content) or ``conversations`` (from, value),
+    Formats: ``steps`` (+ ``response``); a text with or without thinking tags; separate fields for
+    thinking and response; chat ``messages`` (role, content) or ``conversations`` (from, value),
     with ``reasoning_content`` beside an assistant's content. ``outcome`` and the reference answer
-    (as ``metadata["answer"]``) are taken along where a field has them; ``metadata`` and ``source``
-    are kept.
+    (as ``metadata["answer"]``) are read if a field has them; ``metadata`` and ``source`` are kept.
 
     Raises :class:`InvalidTrajectoryError`, also for a row of several ``generations``.
     """
@@ -108,13 +110,13 @@ def read_trajectory(
     source: str | None = None,
     generation: int | None = None,
 ) -> Trajectory:
-    """As :func:`trajectory_from_record` does. ``source``: the name of the data where the row gives
-    none; ``generation``: which one the fields were taken from."""
+    """The same, from the row's ``fields``. ``source``: the name of the data if the row gives none;
+    ``generation``: which one the fields were taken from."""
     if reading.with_outcome and is_canonical(fields):
         named = fields["source"]
         return Trajectory.build(**{**fields, "source": source if named is None else named})
     parts = read_parts(fields, reading.split)
-    known = _what_is_known(fields, source, generation) if reading.with_outcome else {}
+    known = _known_fields(fields, source, generation) if reading.with_outcome else {}
     return parts.build(**known)
 
 
@@ -122,7 +124,7 @@ _CANONICAL_FIELDS = set(Trajectory.model_fields)
 
 
 def is_canonical(fields: dict[str, Any]) -> bool:
-    """Whether a row is a trajectory as ``rfprm curate`` writes it: nothing is left to guess."""
+    """Whether a row is a trajectory as ``rfprm curate`` writes it, with nothing left to guess."""
     return (
         fields.keys() == _CANONICAL_FIELDS
         and isinstance(fields["steps"], list)
@@ -134,11 +136,13 @@ def is_canonical(fields: dict[str, Any]) -> bool:
 
 
 def read_parts(fields: dict[str, Any], split: SplitRule) -> Parts:
-    """Question, steps and response, and where they stand. Raises
-    :class:`InvalidTrajectoryError`."""
+    """Question, steps and response, and the fields they were read from.
+
+    Raises :class:`InvalidTrajectoryError`.
+    """
     if isinstance(fields.get("generations"), list):
         raise InvalidTrajectoryError(
-            "has several generations; rfprm select scores each of them, or give a line to each"
+            "has several generations; rfprm select scores each of them, or put each on its own line"
         )
     if "steps" in fields:
         return _from_steps(fields, split)
@@ -149,7 +153,7 @@ def read_parts(fields: dict[str, Any], split: SplitRule) -> Parts:
 
 
 def _from_steps(fields: dict[str, Any], split: SplitRule) -> Parts:
-    """Steps as a list, and the response as one too, or as a text that is split."""
+    """Steps as a list; the response as a list, or as a text to split."""
     response = fields.get("response")
     if isinstance(response, str):
         response = split_steps(response, split)
@@ -159,7 +163,7 @@ def _from_steps(fields: dict[str, Any], split: SplitRule) -> Parts:
 
 
 def _from_text(fields: dict[str, Any], split: SplitRule) -> Parts:
-    """A text with or without thinking tags; last of all in ``answer``, as GSM8K has it."""
+    """A text with or without thinking tags; as a last resort ``answer``, which GSM8K uses."""
     name = text_field_of(fields)
     if name is None:
         names = " or ".join(map(repr, ("steps", *TEXT_FIELDS)))
@@ -171,13 +175,13 @@ def _from_text(fields: dict[str, Any], split: SplitRule) -> Parts:
 
 
 def text_of(fields: dict[str, Any]) -> str | None:
-    """What a model wrote, where a row without steps and thinking fields has it as one text."""
+    """The model's output, if a row without steps and thinking fields has it as one text."""
     name = text_field_of(fields)
     return None if name is None else fields[name]
 
 
 def text_field_of(fields: dict[str, Any]) -> str | None:
-    """The field that holds this text."""
+    """The field that :func:`text_of` reads."""
     return _text_field(fields, (*TEXT_FIELDS, *RESPONSE_FIELDS, "answer"))
 
 
@@ -215,7 +219,7 @@ def question_of(fields: dict[str, Any]) -> Any:
 
 
 def _question(fields: dict[str, Any]) -> tuple[Any, dict[str, str]]:
-    """The question, and the field that it was read from."""
+    """The question, and the field it was read from."""
     chat = chat_of(fields)
     if chat is not None:
         return last_turn(chat)[0], {}
@@ -229,8 +233,8 @@ def _question(fields: dict[str, Any]) -> tuple[Any, dict[str, str]]:
 def fields_of_generation(fields: dict[str, Any], index: int) -> dict[str, Any]:
     """A row of several ``generations`` as a row of one of them, in ``completion``.
 
-    Other fields that could be read as the trace (a chat, steps, one thinking) are of none of the
-    generations, and are left out; the question of such a chat stays.
+    Other fields that could be read as the trace (a chat, steps, one thinking) belong to none of the
+    generations and are left out; the question of such a chat stays.
     """
     count = len(fields["generations"])
     one = {}
@@ -246,11 +250,11 @@ def fields_of_generation(fields: dict[str, Any], index: int) -> dict[str, Any]:
 
 
 def _of_generation(value: Any, index: int, count: int) -> Any:
-    """Fields that are lists of the same length speak of one generation each."""
+    """A list as long as the generations holds one value for each of them."""
     return value[index] if isinstance(value, list) and len(value) == count else value
 
 
-def _what_is_known(
+def _known_fields(
     fields: dict[str, Any], source: str | None, generation: int | None
 ) -> dict[str, Any]:
     """Outcome, source and metadata of a trajectory; the reference answer is in the metadata."""
@@ -268,7 +272,7 @@ def _what_is_known(
 
 
 def reference_answer(trajectory: Trajectory) -> str | None:
-    """The right answer, where the row that the trajectory was read from gives it."""
+    """The right answer, if the trajectory's row gave it."""
     found = trajectory.metadata.get("answer")
     return found if isinstance(found, str) else None
 
@@ -279,10 +283,10 @@ def _answer(fields: dict[str, Any]) -> str | None:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             if not math.isfinite(value):
                 continue
-            # A column of whole numbers with gaps is one of floats in a table.
+            # Tables keep a column of whole numbers with gaps as floats.
             return str(int(value)) if value == int(value) else repr(value)
         if isinstance(value, str) and value.strip():
-            # A whole solution holds the answer at its end; a short text is the answer.
+            # A whole solution ends with the answer; a short text is the answer.
             is_solution = len(value) > 80 or "####" in value or "\\boxed" in value
             if name == "solution" and not is_solution:
                 continue

@@ -1,4 +1,4 @@
-"""JSONL: one JSON object a line. Lines to fields, fields to lines, and files of them as a source.
+"""JSONL, one JSON object per line: parses lines, writes lines, and reads files as a source.
 
 A bad line becomes an error in its place and never stops the rest.
 """
@@ -21,11 +21,11 @@ _JSON_KINDS = {list: "array", str: "string", bool: "boolean", type(None): "null"
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """The fields of a line. Raises :class:`InvalidTrajectoryError` where it has none."""
+    """The fields of a line. Raises :class:`InvalidTrajectoryError` if it is not a JSON object."""
     if content.startswith(b"\x1f\x8b"):
         raise InvalidTrajectoryError("compressed by gzip; unpack the file first")
     try:
-        # Without its line end: what is cut off would else be missed on a line 2 that is not there.
+        # Without its line end, or the error about a cut-off line would point to line 2.
         fields = json.loads(content.rstrip(b"\r\n").decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InvalidTrajectoryError(
@@ -45,31 +45,31 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
 
 def json_line(fields: dict[str, Any]) -> str:
-    """The line of a JSONL file for ``fields``, its line end included; text stays readable.
+    """``fields`` as a line of a JSONL file, with its line end; text stays readable.
 
-    NaN and infinite numbers, which Python reads and JSON does not know, become null: a line with
-    one of them in it is lost to most other readers, with all its fields. Raises ``TypeError`` for
-    values that JSON has no form for, such as the dates of a table.
+    NaN and infinite numbers, which Python reads but JSON does not have, become null: most other
+    readers would refuse the whole line. Raises ``TypeError`` for values that JSON has no form for,
+    such as the dates of a table.
     """
     try:
         text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        fields = _without_odd_numbers(fields)
+        fields = _without_infinities(fields)
         text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and UTF-8 cannot hold
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can escape but UTF-8 cannot hold
         text = json.dumps(fields, allow_nan=False)
     return text + "\n"
 
 
-def _without_odd_numbers(value: Any) -> Any:
+def _without_infinities(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: _without_odd_numbers(item) for name, item in value.items()}
+        return {name: _without_infinities(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_odd_numbers(item) for item in value]
+        return [_without_infinities(item) for item in value]
     return value
 
 
@@ -96,7 +96,7 @@ class JsonlSource:
         return min(1.0, self._num_bytes_read / self._num_bytes) if self._num_bytes_read else None
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the file holds. Free once the whole of it was read, else a pass over its bytes."""
+        """Identifies the content. Free once the file was read to its end, else a pass over it."""
         if self._fingerprint is None:
             for _ in self._lines():
                 pass
@@ -106,9 +106,9 @@ class JsonlSource:
     def plan(
         self, shard_rows: int, *, watched: Sequence[str] = (), on_names: OnNames | None = None
     ) -> Plan:
-        """Divide the file, in one pass over it. ``on_names`` is called with the field names of each
-        row that may have one of the ``watched``, and its place."""
-        # Most lines spell none of them, and need not be parsed; escapes may spell anything.
+        """Divide the file into shards, in one pass. ``on_names`` is called with the place and the
+        field names of each row that may have one of the ``watched`` names."""
+        # Most lines contain none of them and need not be parsed; escapes may spell anything.
         names = [json.dumps(name, ensure_ascii=False).encode() for name in watched]
         marks = [rb"\u", rb"\/", *names]
         starts, num_rows = [], 0
@@ -147,7 +147,7 @@ class JsonlSource:
         return Record.of_row(Place(self.name, "line", number), _parse(line), reading)
 
     def _lines(self) -> Iterator[tuple[int, int, bytes]]:
-        """Number from 1, offset and content of each line."""
+        """The number (from 1), offset and content of each line."""
         digest, number, offset = hashlib.sha256(), 0, 0
         with self._path.open("rb") as file:
             for number, line in enumerate(file, start=1):

@@ -1,4 +1,4 @@
-"""What a result was made from, and in what that differs from what is there now."""
+"""How what a result was made from differs from what is there now."""
 
 from __future__ import annotations
 

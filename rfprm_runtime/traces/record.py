@@ -1,6 +1,6 @@
-"""One row that was read: where it stands, what it holds, and the trajectory in it.
+"""One row of a source: its place, its fields, and the trajectory in it.
 
-What went wrong rides along: a record that could not be read carries its error in its place.
+Errors ride along: a record that could not be read carries its error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rfprm_runtime.types import Trajectory
 
 
 class Place(NamedTuple):
-    """Where a record stands, as messages name it."""
+    """Where a record comes from, as messages say it."""
 
     source: str
     """A file's name without its folder, or ``hf://NAME``."""
@@ -30,14 +30,14 @@ class Place(NamedTuple):
     number: int
     """From 1. Blank lines count too."""
     generation: int | None = None
-    """Which of the row's generations, from 0; None where the row holds one trace."""
+    """Which of the row's generations, from 0; None if the row holds one trace."""
 
     def __str__(self) -> str:
         return f"{self.source}, {self.in_source}"
 
     @property
     def in_source(self) -> str:
-        """The same for messages that name the source themselves."""
+        """The place without the source, for messages that name the source themselves."""
         generation = "" if self.generation is None else f", generation {self.generation}"
         return f"{self.unit} {self.number}{generation}"
 
@@ -53,9 +53,9 @@ class Record:
 
     place: Place
     fields: dict[str, Any]
-    """The whole row as it stands in the source; empty where it could not be read."""
+    """The whole row, as in the source; empty if it could not be read."""
     error: InvalidTrajectoryError | None = None
-    """Why the row has no fields, or no trace to read from them."""
+    """Why the row has no fields, or no trace in them."""
     reading: Reading = field(default_factory=Reading)
 
     @classmethod
@@ -69,15 +69,15 @@ class Record:
 
     @cached_property
     def present(self) -> dict[str, Any]:
-        """The fields of the row that hold something."""
+        """The fields that are not empty."""
         if self.place.unit == "line":
             return self.fields
-        # Every row of a table has every column: an empty one is absent.
+        # Every row of a table has every column, so an empty one counts as absent.
         return {name: value for name, value in self.fields.items() if value is not None}
 
     @cached_property
     def own(self) -> dict[str, Any]:
-        """The fields that say something about this trace: of several generations, those of one."""
+        """The fields about this trace: in a row of several generations, those of one."""
         if self.place.generation is None:
             return self.present
         return fields_of_generation(self.present, self.place.generation)
@@ -103,7 +103,7 @@ class Record:
         except InvalidTrajectoryError as error:
             return error
         is_text = isinstance(question, str) and bool(question.strip())
-        return question if is_text else InvalidTrajectoryError("the question is no text")
+        return question if is_text else InvalidTrajectoryError("the question is not a text")
 
     def each(self) -> Sequence[Record]:
         """A record for each trace of the row: one, or one for each of its generations."""

@@ -28,7 +28,7 @@ class Shard:
 class Plan:
     shards: list[Shard]
     fingerprint: dict[str, Any]
-    """What the source holds: another one if a row changes."""
+    """Identifies the content: it changes if any row changes."""
 
     @property
     def num_rows(self) -> int:
@@ -43,7 +43,7 @@ class Block:
     records: dict[int, Record]
     """By row, from 0 in the whole source; blank lines have none."""
     table: Any = None
-    """The same rows as a ``pyarrow.Table``, where the source has types."""
+    """The same rows as a ``pyarrow.Table``, if the source has types."""
 
 
 def equal_shards(num_rows: int, shard_rows: int) -> list[Shard]:

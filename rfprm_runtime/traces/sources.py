@@ -30,7 +30,7 @@ class Stream(Protocol):
     def records(self, reading: Reading) -> Iterator[Record]: ...
 
     def share_read(self) -> float | None:
-        """How much of it ``records`` has read so far, in (0, 1]; None where nobody knows."""
+        """How much of it ``records`` has read so far, in (0, 1]; None if that is unknown."""
         ...
 
     def close(self) -> None: ...
@@ -43,20 +43,20 @@ class Source(Stream, Protocol):
     """The ``pyarrow.Schema`` of a source with types, else None."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What it holds: another one if a row changes."""
+        """Identifies the content: it changes if any row changes."""
         ...
 
     def plan(
         self, shard_rows: int, *, watched: Sequence[str] = (), on_names: OnNames | None = None
     ) -> Plan:
-        """Divide it, and know it again: a pass over a file, in which ``on_names`` is called with
-        the field names wherever one of the ``watched`` may be among them, and with the place."""
+        """Divide it into shards and take its fingerprint, in one pass over a file. ``on_names`` is
+        called with a place and its field names if one of the ``watched`` may be among them."""
         ...
 
     def read(self, shard: Shard, reading: Reading) -> Block: ...
 
     def count_rows(self) -> int:
-        """How many records there are; blank lines are none."""
+        """How many records there are; blank lines do not count."""
         ...
 
 
@@ -67,11 +67,12 @@ _FILES: dict[str, Callable[[Path], Source]] = {
 
 
 def open_source(source: str) -> Source:
-    """A JSONL or Parquet file, or ``hf://NAME``, which is downloaded first; with
-    ``hf://NAME:SPLIT`` for another split than ``train`` and ``hf://NAME@CONFIG:SPLIT`` for another
-    configuration.
+    """Open a JSONL or Parquet file, or a data set of the Hub, which is downloaded first.
 
-    Raises :class:`SourceError` where it cannot be opened.
+    ``hf://NAME`` is the split ``train``; ``hf://NAME:SPLIT`` is another split and
+    ``hf://NAME@CONFIG:SPLIT`` another configuration.
+
+    Raises :class:`SourceError` if it cannot be opened.
     """
     check_source(source)
     if source.startswith(HUB_PREFIX):
@@ -80,31 +81,29 @@ def open_source(source: str) -> Source:
 
 
 def open_stream(source: str) -> Stream:
-    """The same, but a data set of the Hub is streamed and not stored."""
+    """Like :func:`open_source`, but a data set of the Hub is streamed, not stored."""
     return HubStream(source) if source.startswith(HUB_PREFIX) else open_source(source)
 
 
 def check_source(source: str) -> None:
-    """Raises :class:`SourceError` where there is no such file, or one of an unknown format."""
+    """Raises :class:`SourceError` if there is no such file, or if its format is unknown."""
     if source.startswith(HUB_PREFIX):
         return
     path = Path(source)
     if not path.is_file():
-        raise SourceError(
-            f"there is no file {source!r}; data sets of the Hub are spelled hf://NAME"
-        )
+        raise SourceError(f"there is no file {source!r}; name data sets of the Hub as hf://NAME")
     if path.suffix not in _FILES:
         raise SourceError(f"{source!r} ends in {path.suffix!r}, expected .jsonl or .parquet")
 
 
 def read_records(source: str, reading: Reading | None = None) -> Iterator[Record]:
-    """Every record of ``source`` (see :func:`open_source`), a row each, in order and lazily."""
+    """Read ``source`` (see :func:`open_source`) lazily and in order, one record per row."""
     with closing(open_stream(source)) as stream:
         yield from stream.records(reading or Reading())
 
 
 def read_traces(source: str, reading: Reading | None = None) -> Iterator[Record]:
-    """The same, with a record for each trace where a row holds several generations."""
+    """The same, but a row of several generations gives one record for each."""
     for record in read_records(source, reading):
         yield from record.each()
 
@@ -126,5 +125,5 @@ def read_trajectories(path: Path) -> list[Trajectory]:
 
 
 def example_traces_path() -> Path:
-    """Reasoning traces that come with the package, right ones and wrong ones."""
+    """The file of example traces that comes with the package, some right and some wrong."""
     return Path(__file__).parent.parent / "data" / "examples.jsonl"

@@ -22,7 +22,7 @@ _READ_ROWS = 256
 
 
 class _Table:
-    """What tables have in common: a schema, and rows that are numbered from 1."""
+    """What tables have in common: a schema, and rows numbered from 1."""
 
     name: str
     schema: Any
@@ -44,7 +44,7 @@ class _Table:
     def plan(
         self, shard_rows: int, *, watched: Sequence[str] = (), on_names: OnNames | None = None
     ) -> Plan:
-        """Divide the table. ``on_names`` is called with its columns, once."""
+        """Divide the table into shards. ``on_names`` is called once, with its columns."""
         if on_names is not None:
             on_names("the input", self.schema.names)
         return Plan(equal_shards(self.num_rows, shard_rows), self.fingerprint())
@@ -79,7 +79,7 @@ class ParquetSource(_Table):
     where the last shard ended and starts again only for rows before it."""
 
     def __init__(self, path: Path) -> None:
-        """Raises :class:`SourceError` where ``path`` is no Parquet file."""
+        """Raises :class:`SourceError` if ``path`` is not a Parquet file."""
         super().__init__()
         self.name = path.name
         self._path = path
@@ -138,8 +138,8 @@ class HubSource(_Table):
         self.schema, self.num_rows = self._data.features.arrow_schema, self._data.num_rows
 
     def fingerprint(self) -> dict[str, Any]:
-        # Private by name, but what datasets itself knows a data set by: it changes with the
-        # revision, the configuration and the split, and not with the machine.
+        # Private by name, but datasets itself identifies data sets by it: it changes with the
+        # revision, the configuration and the split, not with the machine.
         return {"num_rows": self.num_rows, "fingerprint": self._data._fingerprint}
 
     def read(self, shard: Shard, reading: Reading) -> Block:
@@ -165,7 +165,7 @@ class HubStream:
             yield _record(self.name, number, row, reading)
 
     def share_read(self) -> float | None:
-        """None: nobody knows how much there is."""
+        """None: the size of a stream is unknown."""
         return None
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ def _open_parquet(path: Path) -> Any:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise MissingExtraError("pyarrow", "select", "Parquet files") from None
+        raise MissingExtraError("pyarrow", "select", "reading Parquet files") from None
     try:
         return parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
@@ -188,7 +188,7 @@ def _load(source: str, *, streaming: bool) -> Any:
     try:
         import datasets
     except ImportError:
-        raise MissingExtraError("datasets", "select", "data sets of the Hub") from None
+        raise MissingExtraError("datasets", "select", "reading data sets of the Hub") from None
     name, _, split = source.removeprefix(HUB_PREFIX).partition(":")
     name, _, config = name.partition("@")
     try:

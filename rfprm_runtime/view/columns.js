@@ -1,4 +1,4 @@
-// The traces that the page holds, and the columns of their list.
+// The page's traces, and the columns of the list.
 
 const byId = (id) => document.getElementById(id);
 const MAX_STRIP_CELLS = 60;
@@ -10,7 +10,7 @@ data.traces.forEach(addDerived);
 const manyFiles = data.files.length > 1;
 const manySources = new Set(data.traces.map((trace) => trace.source)).size > 1;
 const outcomesKnown = data.traces.some((trace) => trace.outcome !== null);
-// What was selected by the reward itself needs no column that says it twice.
+// Traces selected by the reward itself need no second column for it.
 const selectedByAnother = data.traces.some(isSelectedByAnother);
 const ranked = data.traces.some((trace) => trace.rank !== null);
 const ROW = { key: "row", label: "Row", width: 74 };
@@ -28,10 +28,10 @@ const COLUMNS = [
   ...(manySources ? [{ key: "source", label: "Source", width: 118 }] : []),
   ...(manyFiles ? [{ key: "fileName", label: "File", width: 118, style: "file" }] : []),
 ];
-// Columns give way to the question, in this order; the one that is sorted by stays if it can.
+// Columns make room for the question in this order; the sort column stays if possible.
 const GIVE_WAY = ["length", "source", ...(ranked ? ["row"] : []), "num_steps", "fileName", "row", "rank", "trajectory_score", "selection_score", "lowest"];
-const QUESTION_WIDTH = 200, NARROW_QUESTION_WIDTH = 150; // pixels, at the least
-const LAST_COLUMN_PADDING = 12; // as in page.css: what the last column has more than others
+const QUESTION_WIDTH = 200, NARROW_QUESTION_WIDTH = 150; // pixels, at least
+const LAST_COLUMN_PADDING = 12; // as in page.css: extra padding of the last column
 
 const RANGES = { reward: "Reward", trajectory_score: "Trajectory", lowest: "Lowest step", ...(selectedByAnother ? { selection_score: "Selection" } : {}) };
 
@@ -48,14 +48,14 @@ function addDerived(trace, index) {
   trace.link = data.files.length > 1 ? `${data.files[trace.file]}:${trace.row}` : String(trace.row);
 }
 
-/** An outcome may also be a share of right answers. */
+/** The name of an outcome, which may also be a share of right answers. */
 function outcomeName(outcome) {
   if (outcome === null) return "";
   if (Number(outcome) === 0) return "wrong";
   return Number(outcome) === 1 ? "right" : outcome.toFixed(2);
 }
 
-/** Those for which a list of `width` pixels has room, when it is sorted by `sortedBy`. */
+/** The columns that fit into a list of `width` pixels sorted by `sortedBy`. */
 function columnsThatFit(width, sortedBy) {
   const question = width < 500 ? NARROW_QUESTION_WIDTH : QUESTION_WIDTH;
   let fitting = COLUMNS;

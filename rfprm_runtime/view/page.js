@@ -1,12 +1,12 @@
-// The list of traces: sorted, filtered, drawn as far as it can be seen; and which one is selected.
+// The list of traces: sorting, filtering, drawing the visible rows, and selecting a trace.
 
-const ROW_HEIGHT = 48 + 1; // as in page.css, and the line below
-const EXTRA_ROWS = 8; // drawn above and below what can be seen
+const ROW_HEIGHT = 48 + 1; // as in page.css, plus the line below
+const EXTRA_ROWS = 8; // drawn above and below the visible rows
 
 const narrow = matchMedia("(max-width: 860px)");
 let order = { column: COLUMNS[0], descending: false };
-let columns = COLUMNS; // those there is room for
-let shown = []; // what passes the filter, in order
+let columns = COLUMNS; // the columns that fit
+let shown = []; // the traces that match the filters, in order
 let selected = null;
 
 // Sorting and filtering
@@ -16,13 +16,13 @@ const collator = new Intl.Collator();
 function compare(left, right) {
   const [a, b] = [left[order.column.key], right[order.column.key]];
   if (a === b) return left.position - right.position;
-  if (a === null) return 1; // what has no value stays last either way
+  if (a === null) return 1; // traces without a value come last in either order
   if (b === null) return -1;
   const sign = typeof a === "string" ? collator.compare(a, b) : a - b;
   return (order.descending ? -sign : sign) || left.position - right.position;
 }
 
-/** A test of a trace, out of what the filter's fields hold. */
+/** A predicate on traces, from the fields of the filter form. */
 function currentFilter() {
   const words = byId("text").value.toLowerCase().trim();
   const of = byId("range-of").value;
@@ -128,7 +128,7 @@ function select(trace, { open = false, link = true } = {}) {
   if (link) {
     const address = `#${encodeURIComponent(trace.link)}`;
     if (open && narrow.matches && document.body.dataset.pane === "list") {
-      // On a narrow window the list is a page of its own, without a name, to which "back" returns.
+      // In a narrow window the list is a page of its own, without a name, and "back" returns to it.
       history.replaceState(null, "", "#");
       history.pushState("opened here", "", address);
     } else history.replaceState(history.state, "", address);
@@ -136,7 +136,7 @@ function select(trace, { open = false, link = true } = {}) {
   if (open) document.body.dataset.pane = "trace";
 }
 
-/** Back to the list: where the trace was the page's first address, there is no list to go back to. */
+/** Return to the list. If the page was opened at the trace, the history holds no list to go back to. */
 function close() {
   if (history.state === "opened here") history.back();
   else {
@@ -167,13 +167,13 @@ function bringIntoView(index) {
   else if (scroll.scrollTop < bottom) scroll.scrollTop = bottom;
 }
 
-/** Select what the address names; without a name, show the list. */
+/** Select the trace that the address names; without a name, show the list. */
 function followLink() {
   let name = location.hash.slice(1);
   try {
     name = decodeURIComponent(name);
   } catch {
-    // a stray % sign: the name is taken as it is
+    // a stray % sign: use the name as is
   }
   const trace = data.traces.find((candidate) => candidate.link === name);
   if (trace !== undefined) {
@@ -196,7 +196,7 @@ const KEYS = {
 };
 const LIST_KEYS = { ArrowDown: KEYS.j, ArrowUp: KEYS.k, Home: () => move(-Infinity), End: () => move(Infinity) };
 
-/** To the trace: the arrows then scroll it. */
+/** Move the focus to the trace, where the arrow keys scroll. */
 function openSelected() {
   if (selected === null) return;
   select(selected, { open: true });
@@ -210,7 +210,7 @@ function onKey(event) {
     return;
   }
   if (event.key === "Enter" && event.target === byId("grid")) return openSelected();
-  // In the trace itself the arrows scroll, as everywhere.
+  // In the trace itself the arrow keys scroll, as they do everywhere.
   const inTrace = event.target.closest("#trace") !== null;
   const action = KEYS[event.key] ?? (inTrace ? undefined : LIST_KEYS[event.key]);
   if (action === undefined) return;
@@ -218,7 +218,7 @@ function onKey(event) {
   action();
 }
 
-// Beginning
+// Start
 
 function drawNotices() {
   const notes = data.notes.map((note) => element("p", { class: "notice" }, note));
@@ -244,12 +244,12 @@ function begin() {
   applyFilter();
   followLink();
   byId("sort").addEventListener("input", (event) => {
-    event.stopPropagation(); // it is no part of the filter
+    event.stopPropagation(); // not part of the filter
     sortBy(COLUMNS[byId("sort").value]);
   });
   byId("filters").addEventListener("input", applyFilter);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
-  byId("filters").addEventListener("reset", () => setTimeout(() => sortBy(order.column, order.descending))); // once the fields are empty
+  byId("filters").addEventListener("reset", () => setTimeout(() => sortBy(order.column, order.descending))); // after the fields are cleared
   let waiting = false;
   byId("scroll").addEventListener("scroll", () => {
     if (waiting) return;
@@ -257,7 +257,7 @@ function begin() {
     requestAnimationFrame(() => { waiting = false; drawRows(); });
   });
   new ResizeObserver(() => {
-    if (byId("scroll").clientWidth === 0) return; // hidden, behind the trace on a narrow window
+    if (byId("scroll").clientWidth === 0) return; // hidden behind the trace in a narrow window
     drawHeadings();
     drawRows();
   }).observe(byId("scroll"));

@@ -1,8 +1,8 @@
-"""One HTML file out of scored traces: put together here, brought to life by its script.
+"""One HTML file of scored traces, assembled here and rendered by its script.
 
-No text of a trace is ever part of the markup: all of it lies in one JSON block, in which no ``<``
-is left to end the block, and the script puts it in place as text. A content security policy lets
-the browser run that one script, by its hash, and load nothing.
+No text of a trace is ever part of the markup. All of it sits in one JSON block without a ``<`` that
+could end the block, and the script inserts it as text. A content security policy lets the browser
+run that one script, by its hash, and load nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from rfprm_runtime.view.scored_rows import ScoredTrace
 FOLDER = Path(__file__).parent
 STYLES = ("page.css", "trace.css")
 SCRIPTS = ("trace.js", "columns.js", "page.js")
-# < could end the block; not every reader of JSON takes U+2028 and U+2029 inside a string.
+# < could end the block, and not every JSON parser accepts U+2028 and U+2029 in a string.
 _ESCAPED = re.compile("[<>&\u2028\u2029]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class PlacedTrace:
-    """A trace, and where it stands: the index of its file, its row from 1."""
+    """A trace and its place: the index of its file, and its row from 1."""
 
     file: int
     row: int
@@ -46,18 +46,18 @@ class BadRow:
 
 @dataclass(frozen=True)
 class PageContent:
-    """All that a page shows."""
+    """Everything a page shows."""
 
     files: Sequence[str]
     traces: Sequence[PlacedTrace]
     bad_rows: Sequence[BadRow] = ()
     num_bad_rows: int = 0
     notes: Sequence[str] = ()
-    """What a reader must know, such as rows that were left out."""
+    """What the reader should know, such as rows that were left out."""
 
 
 def page_html(content: PageContent) -> Iterator[str]:
-    """The whole page in pieces, one for each trace: together they may be large."""
+    """The page in pieces, one for each trace, because the whole may be large."""
     style = "\n".join(_read(name) for name in STYLES)
     script = "\n".join(_read(name) for name in SCRIPTS)
     parts = {
@@ -68,14 +68,14 @@ def page_html(content: PageContent) -> Iterator[str]:
         "script_hash": _hash(script),
     }
     before, after = _read("page.html").split("{{data}}")
-    # In one pass: a text that looks like a placeholder is not one.
+    # In one pass, so that an inserted text that looks like a placeholder stays as it is.
     yield re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], before)
     yield from data_block(content)
     yield re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], after)
 
 
 def data_block(content: PageContent) -> Iterator[str]:
-    """The content as JSON that is safe inside a ``<script>`` element, and that UTF-8 can hold."""
+    """The content as JSON that is safe inside a ``<script>`` element and valid UTF-8."""
     about = {
         "files": content.files,
         "notes": content.notes,
@@ -95,8 +95,8 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def _encodable(text: str, backslash: str = "\\") -> str:
-    """Half of a surrogate pair, which JSON and file names can hold, spelled as ``\\ud800``: it is
-    no UTF-8, and browsers fail on it in unexpected places."""
+    """``text`` with lone surrogates spelled as ``\\ud800``. JSON and file names can hold them, but
+    UTF-8 cannot, and browsers fail on them in unexpected places."""
     return _LONE_SURROGATE.sub(lambda match: f"{backslash}u{ord(match[0]):04x}", text)
 
 

@@ -1,7 +1,7 @@
 """Scores drawn by matplotlib. Needs the extra ``plots``.
 
-Every function returns a ``matplotlib.figure.Figure`` of its own: a notebook displays it,
-``figure.savefig("scores.png")`` writes it, and no state of pyplot is touched.
+Every function returns a new ``matplotlib.figure.Figure`` and leaves pyplot's state alone. A
+notebook displays the figure, and ``figure.savefig("scores.png")`` writes it.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _LABELS: dict[Of, str] = {
 _NUM_BINS = 30
 _MOST_LARGE_DOTS = 60
 _MOST_FILLED = 2
-"""More histograms than this hide one another where they are filled."""
+"""More filled histograms than this would hide one another."""
 
 
 def plot_steps(score: TrajectoryScore) -> Figure:
-    """Step scores along the trace, and the trajectory score as a line across.
+    """Plot the step scores along the trace, with the trajectory score as a horizontal line.
 
     Raises :class:`MissingExtraError` without matplotlib.
     """
@@ -82,11 +82,12 @@ def plot_scores(
     of: Of = "reward",
     by: Sequence[Hashable] | None = None,
 ) -> Figure:
-    """A histogram of ``of`` over many traces; with ``by``, a label for each trace (its outcome,
-    its source, …), a histogram for each label, drawn as shares so that large groups do not hide
-    small ones.
+    """Plot a histogram of ``of`` over many traces, or one for each label in ``by``.
 
-    Raises ``ValueError`` where there is nothing to draw or ``by`` has another length,
+    ``by`` has a label for each trace (its outcome, its source, …). Its histograms show shares, so
+    that large groups do not hide small ones.
+
+    Raises ``ValueError`` if there is nothing to draw or ``by`` has another length, and
     :class:`MissingExtraError` without matplotlib.
     """
     groups = _grouped(scores, of, by)
@@ -121,7 +122,7 @@ def _grouped(
         )
     if by is not None and len(by) != len(scores):
         raise InvalidArgumentError(
-            f"got {len(by)} labels for {len(scores)} scores; by has one for each"
+            f"by has {len(by)} labels for {len(scores)} scores, expected one for each"
         )
     found: dict[str, list[float]] = {}
     for score, label in zip(scores, by or ["all"] * len(scores), strict=True):
@@ -129,13 +130,13 @@ def _grouped(
     groups = {label: np.array(values) for label, values in sorted(found.items()) if values}
     if not groups:
         raise InvalidArgumentError(
-            f"none of {len(scores)} scores has a {_LABELS[of]}; there is nothing to draw"
+            f"none of {len(scores)} scores has a {_LABELS[of]}, so there is nothing to draw"
         )
     return groups
 
 
 def _color(score: float) -> tuple[float, float, float]:
-    """The colour of the page, paler the nearer to undecided."""
+    """The page's colour for a score, paler towards 0.5."""
     strength = 0.25 + 0.75 * abs(2 * score - 1)
     red, green, blue = (1 - strength * (1 - part / 255) for part in (LOW if score < 0.5 else HIGH))
     return red, green, blue

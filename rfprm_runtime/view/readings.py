@@ -1,7 +1,7 @@
-"""The trace of a row that has scores already, and which of its fields it was read from.
+"""The trace of a row that already has scores, and the fields it was read from.
 
-Rows do not say by which rule they were split, so the rules are tried; knows no scores but their
-number.
+Rows do not record the rule that split them, so each rule is tried. Knows the number of scores, but
+not their values.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from rfprm_runtime.types import Trajectory
 
 
 def read_trace(fields: dict[str, Any], num_scores: int) -> tuple[Trajectory, set[str]]:
-    """The reading of the row that has as many steps as there are scores, and its fields.
+    """The reading of a row that has one step per score, and the fields it was read from.
 
-    By which rule a text was split is not written down, but one that gives another number of steps
-    was another one; two that give the same number give the same steps.
+    The row does not record its split rule. A rule that gives another number of steps cannot be the
+    one, and two rules that give the same number give the same steps.
     """
     if isinstance(fields.get("generations"), list):
         raise InvalidTrajectoryError(
-            "has several generations, and 'generation' is not the index of one; score it with "
-            "rfprm select, which writes it"
+            "has several generations, but 'generation' is not the index of one; score the row with "
+            "rfprm select, which writes that field"
         )
     errors, num_steps = [], []
     for split in get_args(SplitRule):
@@ -41,29 +41,29 @@ def read_trace(fields: dict[str, Any], num_scores: int) -> tuple[Trajectory, set
     if not num_steps:
         raise errors[0]
     raise InvalidTrajectoryError(
-        f"{num_scores} step scores for {num_steps[0]} steps; the scores are of another "
-        "trace, or its steps were changed: score it again"
+        f"{num_scores} step scores for {num_steps[0]} steps: the scores belong to another trace, "
+        "or its steps have changed; score it again"
     )
 
 
 def _shown_fields(read_from: Mapping[str, str]) -> set[str]:
-    """The fields of which the trace shows all. A chat may hold more than its last turn."""
+    """The fields that the trace shows in full, so without a chat, which may hold more turns."""
     return {name for part, name in read_from.items() if part != "chat"}
 
 
-def without_what_was_said(fields: dict[str, Any], question: str) -> dict[str, Any]:
-    """Without chats of nothing but the question and its answer, and without texts that say one of
-    them again: ``rfprm select --sft`` adds the one and keeps the other by a new name."""
-    said = {question}
+def without_repeats(fields: dict[str, Any], question: str) -> dict[str, Any]:
+    """``fields`` without repeats of the trace: chats that hold only the question and its answer,
+    which ``rfprm select --sft`` adds, and texts equal to either, which it renames and keeps."""
+    shown = {question}
     for name, value in fields.items():
         texts = _texts_of_chat(value) if name.removeprefix("original_") in CHAT_FIELDS else []
         if len(texts) == 2 and texts[0] == question:
-            said.update(text for text in texts if isinstance(text, str))
+            shown.update(text for text in texts if isinstance(text, str))
             fields = {key: kept for key, kept in fields.items() if key != name}
     return {
         name: value
         for name, value in fields.items()
-        if not (isinstance(value, str) and value in said)
+        if not (isinstance(value, str) and value in shown)
     }
 
 

@@ -1,6 +1,6 @@
-"""Rows of scored files, read back into traces: what ``rfprm score`` and ``rfprm select`` write.
+"""Reads what ``rfprm score`` and ``rfprm select`` write back into traces with scores.
 
-A row that cannot be shown becomes an error with its place and never stops the rest.
+A row that cannot be shown becomes an error with its place and never stops the others.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from rfprm_runtime.traces.added_fields import (
 from rfprm_runtime.traces.formats import OUTCOME_FIELDS, fields_of_generation
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.sources import read_records
-from rfprm_runtime.view.readings import read_trace, without_what_was_said
+from rfprm_runtime.view.readings import read_trace, without_repeats
 
 
 @dataclass(frozen=True)
 class ScoredTrace:
-    """A trace with the scores that its row holds."""
+    """A trace with the scores from its row."""
 
     question: str
     steps: tuple[str, ...]
@@ -38,18 +38,18 @@ class ScoredTrace:
     reward: float
     windowed_from: int | None
     selection_score: float | None
-    """What ``rfprm select`` ranked by; None of other files, as the next two."""
+    """What ``rfprm select`` ranked by; like the next two, None in files it did not write."""
     rank: int | None  # from 1
     generation: int | None  # from 0
     outcome: bool | float | None
     source: str | None
     other_fields: str
-    """The fields that are not shown in another place, as indented JSON; empty without any."""
+    """The fields not shown elsewhere, as indented JSON; empty if there are none."""
 
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """A record with its scores: its trace, or what is wrong with it."""
+    """A record with its scored trace, or the error that it has instead."""
 
     record: Record
     found: ScoredTrace | InvalidTrajectoryError
@@ -58,8 +58,8 @@ class ScoredRow:
 def read_scored_rows(path: Path, *, prefix: str = "") -> Iterator[ScoredRow]:
     """Every row of a scored JSONL or Parquet file, lazily.
 
-    ``prefix`` stands before the names of the scores' fields.
-    Raises :class:`rfprm_runtime.SourceError` where there is no such file.
+    ``prefix`` precedes the names of the score fields.
+    Raises :class:`rfprm_runtime.SourceError` if there is no such file.
     """
     for record in read_records(str(path)):
         if record.error is not None:
@@ -80,7 +80,7 @@ def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
     selected = _selection(fields, prefix)
     added = {prefix + name for name in (*scores, *selected)}
     own = {name: value for name, value in fields.items() if name not in added}
-    if "generation" in selected:  # rfprm select writes the whole row and the index of one
+    if "generation" in selected:  # rfprm select writes the whole row with one's index
         own = fields_of_generation(own, selected["generation"])
     trajectory, read_from = read_trace(own, len(step_scores))
     source, (outcome, outcome_field) = own.get("source"), _outcome(own)
@@ -99,12 +99,12 @@ def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
         generation=selected.get("generation"),
         outcome=outcome,
         source=source if isinstance(source, str) else None,
-        other_fields=_other_fields(without_what_was_said(rest, trajectory.question)),
+        other_fields=_other_fields(without_repeats(rest, trajectory.question)),
     )
 
 
 def _selection(fields: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """What ``rfprm select`` said of the row; fields of those names that it did not write stay."""
+    """What ``rfprm select`` added to the row; other fields of the same names are left alone."""
     score, rank, generation = (
         fields.get(prefix + name) for name in (*SELECTION_FIELDS, GENERATION)
     )
@@ -125,16 +125,16 @@ def _step_scores(fields: dict[str, Any], prefix: str) -> list[float]:
     name = prefix + "step_scores"
     values = fields.get(name)
     if values is None:
-        alike = next((key for key in fields if key != name and key.endswith("step_scores")), None)
+        similar = next((key for key in fields if key != name and key.endswith("step_scores")), None)
         hint = (
             "score the file first: rfprm score FILE -o SCORED"
-            if alike is None
-            else f"there is {alike!r}: say --prefix {alike.removesuffix('step_scores')!r}"
+            if similar is None
+            else f"there is {similar!r}: pass --prefix {similar.removesuffix('step_scores')!r}"
         )
         raise InvalidTrajectoryError(f"no field {name!r}; {hint}")
     if not isinstance(values, list):
         raise InvalidTrajectoryError(
-            f"{name} is {reprlib.repr(values)}, expected a list with a number for each step"
+            f"{name} is {reprlib.repr(values)}, expected a list of one number per step"
         )
     for index, value in enumerate(values):
         if not _is_share(value):
@@ -148,7 +148,7 @@ def _share(value: Any, name: str) -> float | None:
     if value is None or _is_share(value):
         return value  # type: ignore[no-any-return]
     raise InvalidTrajectoryError(
-        f"{name} is {reprlib.repr(value)}, expected a number in [0, 1] or nothing"
+        f"{name} is {reprlib.repr(value)}, expected a number in [0, 1] or null"
     )
 
 

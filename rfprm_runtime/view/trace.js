@@ -1,8 +1,8 @@
 "use strict";
-// One trace as elements. All text of a trace is put in place as text, never as markup.
+// One trace as elements. All text of a trace is inserted as text, never as markup.
 
-const MAX_BARS = 400; // more of them are thinner than a pixel
-const opened = { Response: false, "Other fields": false }; // stays so from trace to trace
+const MAX_BARS = 400; // more would be thinner than a pixel
+const opened = { Response: false, "Other fields": false }; // kept from trace to trace
 
 const distance = (score) => Math.abs(2 * score - 1);
 const color = (score, opacity) => `rgb(var(${score < 0.5 ? "--low" : "--high"}) / ${opacity.toFixed(2)})`;
@@ -11,7 +11,7 @@ const solidTint = (score) => color(score, 0.25 + 0.75 * distance(score));
 const three = (number) => number.toFixed(3);
 const grouped = (number) => number.toLocaleString("en");
 
-/** An element; `style` is an object, a property that starts with "on" a listener. */
+/** An element; `style` is an object, and properties that start with "on" are listeners. */
 function element(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -23,7 +23,7 @@ function element(tag, properties = {}, ...children) {
   return node;
 }
 
-/** Scores in at most `most` parts; of several scores, the lowest counts. */
+/** Scores grouped into at most `most` parts, each with its lowest score. */
 function parts(scores, most) {
   const size = Math.max(1, Math.ceil(scores.length / most));
   const found = [];
@@ -88,11 +88,11 @@ function number(score) {
 
 function windowNotice(trace) {
   if (trace.windowed_from === null) return [];
-  const text = `The trace is longer than the model: from step ${trace.windowed_from} on, steps were scored without their whole past.`;
+  const text = `The trace is longer than the model's context: from step ${trace.windowed_from} on, steps were scored without their whole past.`;
   return [element("p", { class: "windowed" }, text)];
 }
 
-/** Bars of the step scores along the trace; a click goes to the step. */
+/** Bars of the step scores along the trace; clicking one shows its step. */
 function profile(trace) {
   const bars = parts(trace.step_scores, MAX_BARS);
   const svg = svgElement("svg", {

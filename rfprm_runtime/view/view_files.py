@@ -1,4 +1,4 @@
-"""From scored files to a page that shows their traces; the page appears whole or not at all."""
+"""Turns scored files into a page of their traces; the page appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rfprm_runtime.view.scored_rows import ScoredTrace, read_scored_rows
 
 DEFAULT_LIMIT = 5_000
 MAX_CHARACTERS = 200_000_000
-"""Browsers hold no more than about twice this in the text of one element."""
+"""Browsers hold about twice this in the text of one element, and no more."""
 _MAX_BAD_ROWS_LISTED = 1_000
 
 
@@ -27,9 +27,9 @@ class ViewSummary:
     num_shown: int = 0
     num_bad: int = 0
     bad_rows: list[BadRow] = field(default_factory=list)
-    """The first of the bad rows."""
+    """The first bad rows."""
     notes: list[str] = field(default_factory=list)
-    """What was left out, a sentence each."""
+    """What was left out, one sentence each."""
 
 
 def view_files(
@@ -39,11 +39,11 @@ def view_files(
     prefix: str = "",
     limit: int = DEFAULT_LIMIT,
 ) -> ViewSummary:
-    """Write the page ``output`` of the traces in ``scored``, the first ``limit`` of each file.
+    """Write a page ``output`` with the first ``limit`` traces of each file in ``scored``.
 
-    Raises :class:`RfprmError` where nothing can be shown, where the page would be too large for a
-    browser and where ``output`` is an input, ``OSError`` where a file cannot be read or written,
-    ``ValueError`` for a limit below 1 and where ``scored`` is no list of files.
+    Raises :class:`RfprmError` if nothing can be shown, the page would be too large for a browser,
+    or ``output`` is an input; ``OSError`` if a file cannot be read or written; ``ValueError`` for a
+    limit below 1, or if ``scored`` is not a list of files.
     """
     check_whole("limit", limit)
     if isinstance(scored, (str, Path)) or not scored:
@@ -77,8 +77,8 @@ class _Gathered:
         self.num_characters += _size(placed.trace)
         if self.num_characters > MAX_CHARACTERS:
             raise RfprmError(
-                f"the first {len(self.traces):,} traces come to {MAX_CHARACTERS:,} characters, "
-                f"as many as a browser holds; show fewer: --limit {max(1, num_of_file // 2)}"
+                f"the first {len(self.traces):,} traces hold {MAX_CHARACTERS:,} characters, the "
+                f"most a browser can show; show fewer: --limit {max(1, num_of_file // 2)}"
             )
         self.traces.append(placed)
 
@@ -89,7 +89,7 @@ class _Gathered:
 
 
 def _gather(path: Path, index: int, gathered: _Gathered, prefix: str, limit: int) -> None:
-    """Take the first ``limit`` traces of one file, and note what is bad and what is left."""
+    """Take the first ``limit`` traces of one file, and record bad rows and rows left out."""
     num_read = num_taken = 0
     name = gathered.names[index]
     for row in read_scored_rows(path, prefix=prefix):
@@ -108,8 +108,8 @@ def _gather(path: Path, index: int, gathered: _Gathered, prefix: str, limit: int
             break
     if num_taken == limit and (num_left := count_rows(str(path)) - num_read):
         gathered.summary.notes.append(
-            f"{name}: the first {num_taken:,} traces are shown, {num_left:,} more rows are left "
-            "out (--limit)"
+            f"{name}: only the first {num_taken:,} traces are shown; {num_left:,} more rows are "
+            "left out (--limit)"
         )
 
 
@@ -119,13 +119,13 @@ def _size(trace: ScoredTrace) -> int:
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
-    """File names, with as much of their folders as it takes to tell them apart."""
+    """File names, with the folders needed to tell them apart."""
     names = [path.name for path in paths]
     if len(set(names)) == len(names):
         return names
     resolved = [path.resolve() for path in paths]
     if len(set(resolved)) < len(resolved):
-        raise RfprmError("the same file is named twice; name each once")
+        raise RfprmError("the same file is named twice; name each file once")
     common = os.path.commonpath(resolved)
     return [path.relative_to(common).as_posix() for path in resolved]
 

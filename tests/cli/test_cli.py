@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import typer
 
-from rfprm_runtime import RfprmError, cli
+from rfprm_runtime import RfprmError
+from rfprm_runtime.cli import main as cli
 from rfprm_runtime.cli.score_file import score_file
 from rfprm_runtime.cli.terminal import read_backend_options
 from tiny_models import fake_scorer
@@ -53,7 +54,7 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize(("line", "message"), BAD_LINES.items(), ids=BAD_LINES.values())
-def test_a_bad_line_is_reported_and_loses_no_other(
+def test_a_bad_line_is_reported_and_the_others_scored(
     tmp_path: Path, line: bytes, message: str
 ) -> None:
     traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -69,7 +70,7 @@ def test_a_bad_line_is_reported_and_loses_no_other(
     assert summary.first_errors == [f"line 2: {error['error']}"]
 
 
-def test_every_input_field_is_kept_in_order_and_spelling(tmp_path: Path) -> None:
+def test_every_input_field_is_kept_unchanged_and_in_order(tmp_path: Path) -> None:
     traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     rows = [GOOD, {**GOOD, "id": 8, "odd": "\ud800"}, {"question": "q", "text": "a\n\nb\n\nc"}]
     traces.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -87,7 +88,7 @@ def test_every_input_field_is_kept_in_order_and_spelling(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
-def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
+def test_nan_and_infinity_become_null(tmp_path: Path) -> None:
     traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     odd = {"x": float("nan"), "list": [1.5, float("-inf")], "名": "ü"}
     traces.write_text(json.dumps({**GOOD, "odd": odd}) + "\n", encoding="utf-8")
@@ -100,7 +101,7 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
 
 @pytest.fixture
 def same_rows(tmp_path: Path) -> list[str]:
-    """As JSON lines, as Parquet and as a data set of the Hub; one of them has no trace."""
+    """The same rows as JSON lines, Parquet and a Hub data set; one row has no trace."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -114,7 +115,9 @@ def same_rows(tmp_path: Path) -> list[str]:
     return [str(tmp_path / "in.jsonl"), str(tmp_path / "in.parquet"), f"hf://{tmp_path / 'hub'}"]
 
 
-def test_tables_and_data_sets_are_scored_like_lines(same_rows: list[str], tmp_path: Path) -> None:
+def test_parquet_and_hub_data_sets_are_scored_like_jsonl(
+    same_rows: list[str], tmp_path: Path
+) -> None:
     found = []
     for source, unit in zip(same_rows, ("line", "row", "row"), strict=True):
         output = tmp_path / "out.jsonl"
@@ -129,7 +132,7 @@ def test_tables_and_data_sets_are_scored_like_lines(same_rows: list[str], tmp_pa
     assert _rows(tmp_path / "out.jsonl")[2]["x"] is None
 
 
-def test_a_table_is_scored_from_a_shell(
+def test_the_command_scores_parquet_and_hub_data_sets(
     same_rows: list[str], tiny_artifact: Path, tmp_path: Path
 ) -> None:
     for source in same_rows[1:]:
@@ -140,7 +143,7 @@ def test_a_table_is_scored_from_a_shell(
         assert len(_rows(output)) == 299
 
 
-def test_values_that_json_has_no_form_for_stop_with_the_way_out(tmp_path: Path) -> None:
+def test_values_that_json_cannot_hold_raise_an_error_with_a_way_out(tmp_path: Path) -> None:
     import datetime
 
     import pyarrow as pa
@@ -153,7 +156,7 @@ def test_values_that_json_has_no_form_for_stop_with_the_way_out(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
 
 
-def test_the_bar_learns_how_much_there_is_without_another_pass(
+def test_the_progress_total_needs_no_second_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [{"question": f"q{i}", "steps": ["s" * (1 + i % 9)]} for i in range(600)]
@@ -182,7 +185,7 @@ def test_the_bar_learns_how_much_there_is_without_another_pass(
     assert all(570 < total < 630 for total in expected if total is not None)
 
 
-def test_the_folder_of_the_output_is_made(tmp_path: Path) -> None:
+def test_the_output_folder_is_created(tmp_path: Path) -> None:
     traces, output = tmp_path / "in.jsonl", tmp_path / "new" / "deep" / "out.jsonl"
     traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
     with fake_scorer() as scorer:
@@ -210,7 +213,7 @@ def test_many_lines_keep_their_order(tmp_path: Path) -> None:
     assert [row["i"] for row in _rows(output)] == list(range(600))
 
 
-def test_an_interrupted_run_leaves_the_old_output(
+def test_an_interrupted_run_keeps_the_old_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -236,7 +239,7 @@ def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
     assert _rows(traces) == [GOOD]
 
 
-def test_score_from_a_shell(tiny_artifact: Path, tmp_path: Path) -> None:
+def test_the_score_command(tiny_artifact: Path, tmp_path: Path) -> None:
     traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     traces.write_text(json.dumps(GOOD) + "\nnot json\n", encoding="utf-8")
     found = _rfprm("score", traces, "-o", output, "-a", tiny_artifact, "--threads", "1")
@@ -248,7 +251,7 @@ def test_score_from_a_shell(tiny_artifact: Path, tmp_path: Path) -> None:
     assert len(row["step_scores"]) == 2
 
 
-def test_an_empty_file_is_warned_of(tiny_artifact: Path, tmp_path: Path) -> None:
+def test_an_empty_file_gives_a_warning(tiny_artifact: Path, tmp_path: Path) -> None:
     traces = tmp_path / "in.jsonl"
     traces.write_text("\n")
     found = _rfprm("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
@@ -260,7 +263,7 @@ def test_info_prints_the_manifest(tiny_artifact: Path) -> None:
     found = _rfprm("info", tiny_artifact)
     assert found.returncode == 0
     assert "qwen2.5-math-prm" in found.stdout
-    lines = found.stdout.splitlines()  # one for each, however narrow the terminal would be
+    lines = found.stdout.splitlines()  # one per label, however narrow a terminal would be
     [parity] = [line for line in lines if "max difference" in line]
     assert parity.startswith("parity ")
     assert " scores of " in parity
@@ -291,7 +294,7 @@ def test_help_lists_the_commands_of_all_packages() -> None:
         assert f" {command} " in found.stdout
 
 
-def test_help_says_how_to_get_a_command_whose_package_is_missing(tmp_path: Path) -> None:
+def test_help_says_how_to_install_a_missing_command(tmp_path: Path) -> None:
     absent = tmp_path / "rfprm_training"
     absent.mkdir()
     (absent / "__init__.py").touch()
@@ -312,7 +315,7 @@ def test_help_says_how_to_get_a_command_whose_package_is_missing(tmp_path: Path)
     assert "pip install 'rfprm_runtime[train]'" in found.stdout
 
 
-def test_help_spells_a_data_set_of_the_hub() -> None:
+def test_help_shows_how_to_name_a_hub_data_set() -> None:
     for command in ("select", "curate"):
         assert "hf://NAME[@CONFIG][:SPLIT]" in _rfprm(command, "--help").stdout
 
@@ -320,7 +323,7 @@ def test_help_spells_a_data_set_of_the_hub() -> None:
 @pytest.mark.parametrize(
     "script", ["export/to_onnx.py", "training/train.py", "training/evaluate.py"]
 )
-def test_scripts_are_the_same_doors(script: str, tmp_path: Path) -> None:
+def test_scripts_run_the_same_commands(script: str, tmp_path: Path) -> None:
     path = Path(__file__).resolve().parents[2] / script
     shown = subprocess.run(
         [sys.executable, path, "--help"], capture_output=True, text=True, cwd=tmp_path
@@ -335,7 +338,7 @@ def test_scripts_are_the_same_doors(script: str, tmp_path: Path) -> None:
     assert failed.stderr.count("\n") == 1
 
 
-def test_options_of_a_backend_from_a_shell() -> None:
+def test_backend_options_are_read_as_json_or_text() -> None:
     options = [
         "num_streams=2",
         "dtype=bfloat16",
@@ -353,12 +356,12 @@ def test_options_of_a_backend_from_a_shell() -> None:
 
 
 @pytest.mark.parametrize("option", ["dtype", "=3", "two words=1", "num_threads=2"])
-def test_an_option_of_a_backend_that_is_none(option: str) -> None:
+def test_an_invalid_backend_option_is_refused(option: str) -> None:
     with pytest.raises(RfprmError, match="--backend-option"):
         read_backend_options([option], 4)
 
 
-def test_an_unknown_option_of_a_backend_names_those_there_are(
+def test_an_unknown_backend_option_names_the_known_ones(
     tiny_artifact: Path, tmp_path: Path
 ) -> None:
     traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -371,10 +374,10 @@ def test_an_unknown_option_of_a_backend_names_those_there_are(
     assert not output.exists()
 
 
-def test_a_command_of_another_version_says_so_when_it_is_called(
+def test_a_command_of_another_version_says_so_when_called(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The others work: an editable install knows the commands of the day it was made."""
+    """Other commands still work. An editable install lists the commands it was installed with."""
     stale = EntryPoint("gone", "rfprm_runtime.cli.main:no_such_command", "rfprm.commands")
     monkeypatch.setattr(cli, "entry_points", lambda group: [stale])
     monkeypatch.setattr(cli, "app", typer.Typer())
@@ -387,7 +390,7 @@ def test_a_command_of_another_version_says_so_when_it_is_called(
 
 
 def test_a_terminated_job_leaves_no_partial_file(tiny_artifact: Path, tmp_path: Path) -> None:
-    """By what ends jobs on a cluster, which Python by itself does not hear of."""
+    """SIGTERM, which clusters send and Python does not turn into an exception by itself."""
     traces = tmp_path / "in.jsonl"
     trace = {"question": "q", "steps": ["some words and more of them"] * 9}
     traces.write_text((json.dumps(trace) + "\n") * 20_000, encoding="utf-8")
@@ -402,9 +405,7 @@ def test_a_terminated_job_leaves_no_partial_file(tiny_artifact: Path, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
-def test_a_reader_that_went_away_does_not_cost_the_scores(
-    tiny_artifact: Path, tmp_path: Path
-) -> None:
+def test_a_closed_stderr_does_not_lose_the_scores(tiny_artifact: Path, tmp_path: Path) -> None:
     traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     traces.write_text((json.dumps(GOOD) + "\n") * 3, encoding="utf-8")
     read, write = os.pipe()
@@ -416,9 +417,7 @@ def test_a_reader_that_went_away_does_not_cost_the_scores(
     assert len(_rows(output)) == 3
 
 
-def test_the_file_of_errors_does_not_take_the_place_of_the_input(
-    tiny_artifact: Path, tmp_path: Path
-) -> None:
+def test_the_errors_file_does_not_overwrite_the_input(tiny_artifact: Path, tmp_path: Path) -> None:
     traces = tmp_path / "out.jsonl.errors.jsonl"
     traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
     failed = _rfprm("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
@@ -427,13 +426,13 @@ def test_the_file_of_errors_does_not_take_the_place_of_the_input(
     assert json.loads(traces.read_text()) == GOOD
 
 
-def test_a_terminal_of_few_letters_gets_the_others_escaped(tiny_artifact: Path) -> None:
+def test_an_ascii_terminal_gets_escapes(tiny_artifact: Path) -> None:
     found = _rfprm("info", tiny_artifact, PYTHONIOENCODING="ascii")
     assert found.returncode == 0
     assert "\\u03b1" in found.stdout or found.stdout.isascii()
 
 
-def test_bad_lines_that_are_not_listed_are_counted(tiny_artifact: Path, tmp_path: Path) -> None:
+def test_bad_lines_beyond_the_listed_ones_are_counted(tiny_artifact: Path, tmp_path: Path) -> None:
     traces = tmp_path / "in.jsonl"
     traces.write_text("null\n" * 13, encoding="utf-8")
     found = _rfprm("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
@@ -442,8 +441,8 @@ def test_bad_lines_that_are_not_listed_are_counted(tiny_artifact: Path, tmp_path
     assert "and 3 more" in found.stderr
 
 
-def test_a_file_is_scored_as_rfprm_select_reads_it(tmp_path: Path) -> None:
-    """Thinking in a field of its own, chats, and no guess which of several generations is meant."""
+def test_score_reads_the_same_formats_as_select(tmp_path: Path) -> None:
+    """A separate thinking field, chats, and no guessing among several generations."""
     rows = [
         {"question": "q", "thinking": "a\n\nb", "response": "c"},
         {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},

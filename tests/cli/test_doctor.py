@@ -12,8 +12,10 @@ import pytest
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
-from rfprm_runtime import BackendError, __version__, cli, doctor
+from rfprm_runtime import BackendError, __version__
 from rfprm_runtime.backends.native import library
+from rfprm_runtime.cli import doctor
+from rfprm_runtime.cli import main as cli
 from rfprm_runtime.cli.doctor import Finding, as_json, examine, is_healthy, requirements_of
 
 LINES = [
@@ -52,7 +54,7 @@ def test_a_sound_installation_and_artifact_are_healthy(nowhere: Path, tiny_artif
     assert json.loads(json.dumps(as_json(findings)))["healthy"] is True
 
 
-def test_artifacts_are_found_where_commands_look_for_them(
+def test_artifacts_are_found_where_commands_look(
     nowhere: Path, tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _by_name(examine(), "artifacts")["(none)"].state == "missing"
@@ -70,13 +72,13 @@ def test_a_modified_artifact_is_broken_and_the_exit_status_says_so(
     data[0] ^= 1
     (folder / "model.onnx.data").write_bytes(data)
     found = _rfprm("doctor", "--json", folder)
-    assert found.exit_code == 0, found.output  # the sizes still fit
+    assert found.exit_code == 0, found.output  # the sizes still match
     checked = _rfprm("doctor", "--check", folder)
     assert checked.exit_code == 1
     assert "it was modified; export or copy the artifact again" in checked.stdout
 
 
-def test_without_kernels_it_says_how_to_get_them(
+def test_missing_kernels_come_with_a_way_out(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "built_kernels", lambda: [])
@@ -90,7 +92,7 @@ def test_kernels_that_do_not_load_are_broken(
     nowhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> None:
-        raise BackendError("left from another version; reinstall rfprm_runtime")
+        raise BackendError("left over from another version; reinstall rfprm_runtime")
 
     monkeypatch.setattr(doctor, "built_kernels", lambda: ["generic"])
     monkeypatch.setattr(library, "load_library", refuse)
@@ -107,7 +109,7 @@ def test_a_package_that_does_not_load_is_broken(
     assert _by_name(examine(), "backends")["onnx"].state == "broken"
 
 
-def test_an_extra_holds_what_the_extras_that_it_names_hold() -> None:
+def test_an_extra_includes_the_extras_it_names() -> None:
     def names(extra: str) -> list[str]:
         return [requirement.name for requirement in requirements_of(extra, LINES)]
 
@@ -120,7 +122,7 @@ def test_an_extra_holds_what_the_extras_that_it_names_hold() -> None:
     ("requirement", "state", "detail"),
     [
         ("numpy>=1", "ok", "numpy"),
-        ("no-such-package", "missing", "no no-such-package; run: pip install --upgrade 'rfprm_"),
+        ("no-such-package", "missing", "no-such-package missing; run: pip install --upgrade 'rfp"),
         ("numpy>=999", "broken", "expected >=999; run: pip install --upgrade 'rfprm_runtime[x]'"),
     ],
 )
@@ -132,7 +134,7 @@ def test_an_extra_is_complete_incomplete_or_outdated(
     assert detail in found.detail
 
 
-def test_the_version_stands_in_one_place() -> None:
+def test_the_version_is_defined_in_one_place() -> None:
     assert _rfprm("--version").stdout == f"rfprm {__version__}\n"
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{__version__}"' not in project

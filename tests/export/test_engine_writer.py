@@ -138,7 +138,7 @@ def test_impossible_options_are_refused_before_the_export(
         (checkpoint, [*new, "--flavour", "tensorrt"], "[tensorrt]"),
         (checkpoint, [*new, "--weights", "stripped"], "give its --compute-capability"),
         (checkpoint, [*new, "--engine-from", donor, "--batch", "2"], "builds nothing"),
-        (checkpoint, [*new, "--engine-from", graph], "has no engine"),
+        (checkpoint, [*new, "--engine-from", graph], "has no TensorRT engine"),
         (checkpoint, [*new, "--engine-from", checkpoint], "not an artifact with a TensorRT"),
         (checkpoint, [*new, "--profile", "2x64", "--batch-tokens", "9"], "for deriving profiles"),
         (graph, [*new, "--precision", "bf16", "--family", "qwen"], "--precision and --family: "),

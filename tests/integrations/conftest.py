@@ -1,4 +1,4 @@
-"""What adapters are tested with: a real artifact whose scores are made up, tokenizers, settings."""
+"""Fixtures for the adapters: a real artifact with made-up scores, and a tokenizer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tiny_models import byte_tokenizer
 
 @pytest.fixture
 def artifact(tiny_artifact: Path) -> str:
-    """To be opened with ``backend="fake"``: real prompts and files, scores without a model."""
+    """An artifact for ``backend="fake"``: real prompts and files, scores without a model."""
     return str(tiny_artifact)
 
 
 @pytest.fixture
 def expected(tiny_artifact: Path) -> Any:
-    """A function: what the scorer itself says of a question and a completion (Eq. 11)."""
+    """A function that returns the scorer's own reward for a question and a completion (Eq. 11)."""
     with Scorer.load(tiny_artifact, backend="fake") as scorer:
         yield lambda q, text: scorer.score_batch([Trajectory.from_text(q, text)])[0].reward
 

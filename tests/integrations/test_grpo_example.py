@@ -1,4 +1,4 @@
-"""The example as it is run, on a small random policy."""
+"""The example as users run it, on a small random policy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """OpenRLHF's contract, called directly and through OpenRLHF's own executor.
 
-OpenRLHF requires vLLM and flash-attention; ``pip install --no-deps openrlhf`` is enough for what is
-run below.
+OpenRLHF requires vLLM and flash-attention; ``pip install --no-deps openrlhf`` is enough for these
+tests.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def function(artifact: str) -> Callable[..., Any]:
     return process_reward(artifact, backend="fake")
 
 
-def test_rewards_are_equation_12_and_scores_the_outcomes(function: Any, expected: Any) -> None:
+def test_rewards_are_equation_12_and_scores_are_outcomes(function: Any, expected: Any) -> None:
     queries = [_query(RIGHT), _query(WRONG)]
     found = function(queries, [PROMPT] * 2, ["42", "42"])
     process = [expected(QUESTION, RIGHT), expected(QUESTION, WRONG)]
@@ -48,14 +48,14 @@ def test_rewards_are_equation_12_and_scores_the_outcomes(function: Any, expected
     assert found["extra_logs"]["process_reward"].tolist() == pytest.approx(process)
 
 
-def test_labels_are_not_needed_for_the_process_reward_alone(artifact: str, expected: Any) -> None:
+def test_the_process_reward_alone_needs_no_labels(artifact: str, expected: Any) -> None:
     function = process_reward(artifact, backend="fake", outcome=False)
     found = function([_query(RIGHT)], [PROMPT], [""])
     assert found["rewards"].tolist() == pytest.approx([expected(QUESTION, RIGHT)])
     assert 0.0 <= float(found["scores"][0]) <= 1.0
 
 
-def test_this_file_of_ours_is_a_reward_file_too(
+def test_the_adapter_itself_works_as_a_reward_file(
     artifact: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RFPRM_ARTIFACT", artifact)
@@ -64,7 +64,7 @@ def test_this_file_of_ours_is_a_reward_file_too(
 
 
 @pytest.mark.parametrize("query", [_query(""), f"…{QUESTION}\n{RIGHT}"])
-def test_what_cannot_be_scored_gets_the_reward_that_was_asked_for(
+def test_an_unscorable_response_gets_the_unscorable_reward(
     artifact: str, query: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     function = process_reward(artifact, backend="fake", unscorable=-0.5)
@@ -72,10 +72,10 @@ def test_what_cannot_be_scored_gets_the_reward_that_was_asked_for(
         found = function([query], [PROMPT], ["42"])
     assert found["rewards"].tolist() == [-0.5]
     assert found["extra_logs"]["scored"].tolist() == [0.0]
-    assert "reward -0.5 for what cannot be scored" in caplog.text
+    assert "cannot be scored and gets the reward -0.5" in caplog.text
 
 
-def test_missing_labels_are_an_error_that_is_logged(
+def test_missing_labels_raise_and_log_an_error(
     function: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(ValueError, match=r"--data\.label_key"):
@@ -88,17 +88,17 @@ def test_missing_labels_are_an_error_that_is_logged(
     [
         ({"outcome": "no"}, "outcome is 'no', expected True or False"),
         ({"unscorable": None}, "unscorable is None, expected a finite number"),
-        ({"bta": 0.5}, r"no setting 'bta'; expected some of \['outcome', 'unscorable', 'beta'"),
+        ({"bta": 0.5}, r"unknown setting 'bta', expected some of \['outcome', 'unscorable', "),
     ],
 )
-def test_settings_that_cannot_be_are_refused_at_once(
+def test_invalid_settings_are_refused_at_once(
     artifact: str, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         process_reward(artifact, **settings)
 
 
-def test_a_label_that_is_nan_is_missing(function: Any) -> None:
+def test_a_nan_label_counts_as_missing(function: Any) -> None:
     with pytest.raises(ValueError, match=r"--data\.label_key"):
         function([_query(RIGHT)], [PROMPT], [float("nan")])
 
@@ -121,7 +121,7 @@ def agent() -> Any:
 
 
 class Engine:
-    """In vLLM's place, which needs a GPU: it answers with given tokens."""
+    """Stands in for vLLM, which needs a GPU, and answers with given tokens."""
 
     def __init__(self, token_ids: list[int]) -> None:
         self.token_ids = token_ids
@@ -159,7 +159,7 @@ def test_openrlhfs_executor_loads_the_file_and_calls_it(
 
 
 @pytest.mark.filterwarnings("default")
-def test_openrlhfs_executor_takes_the_adapter_itself_for_such_a_file(
+def test_openrlhfs_executor_loads_the_adapter_itself(
     agent: Any,
     artifact: str,
     policy_tokenizer: Any,
@@ -179,7 +179,7 @@ def test_openrlhf_turns_the_response_into_an_experience(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # vLLM is imported for a type alone, and cannot be installed without a GPU.
+    # OpenRLHF imports vLLM only for a type, and it cannot be installed without a GPU.
     for name, member in (
         ("vllm", "SamplingParams"),
         ("openrlhf.trainer.ray.vllm_engine", "batch_vllm_engine_call"),

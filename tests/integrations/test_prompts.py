@@ -1,4 +1,4 @@
-"""Questions out of prompts, traces out of completions."""
+"""Questions from prompts, traces from completions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_question_is_what_the_user_said_last(prompt: Any) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
-    [([{"role": "system", "content": "x"}], "no message of the user"), (7, "prompt is int")],
+    [([{"role": "system", "content": "x"}], "no user message"), (7, "prompt is int")],
 )
 def test_a_prompt_without_a_question_is_refused(prompt: Any, message: str) -> None:
     with pytest.raises(InvalidTrajectoryError, match=message):

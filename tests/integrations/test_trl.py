@@ -1,4 +1,4 @@
-"""TRL's contract: reward functions that pickle, log, and give None where there is no score."""
+"""TRL's contract: reward functions that pickle, log, and return None if there is no score."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def make(request: pytest.FixtureRequest, artifact: str) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("inputs", [PLAIN, _messages()], ids=["plain", "messages"])
-def test_rewards_are_those_of_the_scorer(make: Any, expected: Any, inputs: Any) -> None:
+def test_rewards_match_the_scorer(make: Any, expected: Any, inputs: Any) -> None:
     rewards = _call(make(), **inputs)
     assert rewards == [expected(QUESTION, RIGHT), expected(QUESTION, WRONG), None]
 
@@ -69,7 +69,7 @@ def test_another_reward_function_gives_the_outcome(make: Any, expected: Any) -> 
     assert rewards == [pytest.approx(0.5 + 0.5 * expected(QUESTION, RIGHT)), None, None]
 
 
-def test_outcomes_may_be_an_array_and_have_to_be_as_many(make: Any, expected: Any) -> None:
+def test_outcomes_may_be_an_array_but_need_one_per_completion(make: Any, expected: Any) -> None:
     function = make(outcome=lambda **_: np.array([1.0, np.nan, 0.0]), beta=0.5)
     assert _call(function, **PLAIN) == [
         pytest.approx(0.5 + 0.5 * expected(QUESTION, RIGHT)),
@@ -80,7 +80,7 @@ def test_outcomes_may_be_an_array_and_have_to_be_as_many(make: Any, expected: An
         _call(make(outcome=lambda **_: [1.0]), **PLAIN)
 
 
-def test_an_answer_in_thoughts_that_were_cut_off_is_none(make: Any) -> None:
+def test_an_answer_in_truncated_thinking_does_not_count(make: Any) -> None:
     texts = ["<think>Is it 42", "<think>It is.</think>42", "<think>Six sevens are 42.</think>"]
     rewards = _call(
         make(outcome="answer", beta=0.0),
@@ -97,7 +97,7 @@ def test_the_question_may_be_a_column_of_its_own(make: Any, expected: Any) -> No
     assert _call(make(question="q"), **columns)[0] == expected(QUESTION, RIGHT)
 
 
-def test_what_cannot_be_scored_is_warned_of_and_counted(
+def test_unscorable_completions_are_warned_of_and_counted(
     make: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics: dict[str, float] = {}
@@ -119,14 +119,14 @@ def test_what_cannot_be_scored_is_warned_of_and_counted(
     assert extra["process"][2] is None
 
 
-def test_a_trace_that_is_too_long_is_no_reason_to_stop(make: Any) -> None:
+def test_an_overlong_trace_does_not_stop_training(make: Any) -> None:
     inputs = {"prompts": [QUESTION] * 2, "completions": ["x" * 5000, RIGHT]}
     first, second = _call(make(), **inputs)
     assert first is None
     assert second is not None
 
 
-def test_columns_may_be_called_like_our_own_arguments(make: Any, expected: Any) -> None:
+def test_columns_may_share_names_with_our_arguments(make: Any, expected: Any) -> None:
     odd = {"settings": [1] * 3, "outcome": ["42"] * 3, "question": ["?"] * 3, "artifact": [""] * 3}
     assert _call(make(), **PLAIN, **odd)[0] == expected(QUESTION, RIGHT)
 
@@ -144,7 +144,7 @@ def test_wrong_settings_are_refused_at_once(artifact: str) -> None:
     with pytest.raises(ValueError, match="unit_scale"):
         process_reward(artifact, unit_scale=True, process=lambda score: score.reward)
     function = process_reward(artifact, outcome="answers", backend="fake")
-    with pytest.raises(ValueError, match=r"outcome='answers' is no column .* \['answer'\]"):
+    with pytest.raises(ValueError, match=r"outcome='answers' is not a column .* \['answer'\]"):
         function(**PLAIN, answer=["42"] * 3, trainer_state=None)
 
 
@@ -154,7 +154,7 @@ def test_wrong_settings_are_refused_at_once(artifact: str) -> None:
         ({"outcome": 3}, "outcome is 3, expected the name of a column"),
         ({"question": 3}, "question is 3, expected the name of a column"),
         ({"asynchronous": "no"}, "asynchronous is 'no', expected True or False"),
-        ({"bta": 0.5}, r"no setting 'bta'; expected some of \['outcome', .*'beta', 'process'"),
+        ({"bta": 0.5}, r"unknown setting 'bta', expected some of \['outcome', .*'beta', 'process'"),
         ({"process": "avg"}, r"process is 'avg', expected one of \('reward'"),
         ({"split": "line"}, "split is 'line', expected one of"),
         ({"overflow": "cut"}, "overflow is 'cut', expected one of"),
@@ -162,7 +162,7 @@ def test_wrong_settings_are_refused_at_once(artifact: str) -> None:
         ({"answer_timeout": float("inf")}, "answer_timeout is inf, expected a finite number"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused_at_once(
+def test_an_invalid_setting_is_refused_at_once(
     artifact: str, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -174,7 +174,7 @@ def test_a_folder_without_an_artifact_is_refused_at_once(artifact: str, tmp_path
         process_reward("absent")
     with pytest.raises(ArtifactError, match=r"holds no prm\.json"):
         process_reward(str(tmp_path))
-    # What was pickled may be opened where the folder is not, or not yet.
+    # A pickled function may be unpickled where the folder is missing, or not there yet.
     moved = tmp_path / "moved"
     shutil.copytree(artifact, moved)
     pickled = pickle.dumps(process_reward(str(moved)))
@@ -183,14 +183,14 @@ def test_a_folder_without_an_artifact_is_refused_at_once(artifact: str, tmp_path
 
 
 @pytest.mark.parametrize("name", ["answer", "q"])
-def test_a_column_that_is_one_text_is_refused(make: Any, name: str) -> None:
+def test_a_string_in_place_of_a_column_is_refused(make: Any, name: str) -> None:
     columns = {"answer": ["42"] * 3, "q": [QUESTION] * 3, name: "42!"}
     message = f"the column '{name}': got '42!' for 3 completions, expected a list"
     with pytest.raises(ValueError, match=message):
         _call(make(outcome="answer", question="q"), **PLAIN, **columns)
 
 
-def test_prompts_have_to_be_as_many_as_completions(make: Any) -> None:
+def test_every_completion_needs_a_prompt(make: Any) -> None:
     with pytest.raises(ValueError, match="prompts: got 1 values for 3 completions"):
         _call(make(), prompts=[QUESTION], completions=PLAIN["completions"])
 
@@ -211,7 +211,7 @@ def test_the_lowest_step_may_be_the_process_reward(make: Any, tiny_artifact: Pat
 
 @third_party_warnings
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_trl_sees_a_named_function_of_the_right_kind(artifact: str, asynchronous: bool) -> None:
+def test_trl_sees_the_name_and_kind_of_the_function(artifact: str, asynchronous: bool) -> None:
     utils = pytest.importorskip("trl.trainer.utils")
     function = process_reward(artifact, asynchronous=asynchronous)
     assert utils.is_async_callable(function) is asynchronous
@@ -222,14 +222,14 @@ def test_trl_sees_a_named_function_of_the_right_kind(artifact: str, asynchronous
 
 
 def test_a_spawned_process_scores_the_same(artifact: str) -> None:
-    """As the rollout worker of AsyncGRPO does: pickled, into a process that knows nothing."""
+    """As in AsyncGRPO's rollout worker: pickled into a fresh process."""
     function = process_reward(artifact, backend="fake", outcome="answer")
     columns = {**PLAIN, "answer": ["42"] * 3}
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(function, kwds=columns) == function(**columns)
 
 
-def test_a_training_script_ends_well_after_answers_were_compared(artifact: str) -> None:
+def test_a_training_script_exits_cleanly_after_comparing_answers(artifact: str) -> None:
     code = (
         "from rfprm_runtime.integrations.trl import process_reward\n"
         f"reward = process_reward({artifact!r}, backend='fake', outcome='answer', beta=0.0)\n"

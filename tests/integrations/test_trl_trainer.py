@@ -1,4 +1,4 @@
-"""TRL's own trainer and rollout worker, a small random policy and our reward functions."""
+"""TRL's own trainer and rollout worker with a small random policy and our reward functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.rewards.advantages import group_advantages, mixed_reward
 
-# Their warnings are not ours to mend.
+# The warnings of TRL and its dependencies are not ours to fix.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 QUESTIONS = ["What is 6 times 7?", "What is 9 minus 4?"]
@@ -111,7 +111,7 @@ def test_grpo_trains_on_our_rewards_and_its_advantages_are_equation_12(
 
 @pytest.fixture
 def generation_server(policy_tokenizer: Any) -> Iterator[str]:
-    """In vLLM's place: right and wrong completions in turn."""
+    """Stands in for vLLM: right and wrong completions in turn."""
     turns = iter([RIGHT, WRONG, "", WRONG] * 1000)
 
     class Handler(BaseHTTPRequestHandler):
@@ -151,8 +151,8 @@ def test_async_grpo_scores_in_its_spawned_child(
     from datasets import Dataset
     from trl.chat_template_utils import qwen2_5_chat_template
 
-    PartialState()  # TRL's logger wants it
-    # vLLM is the server, which the worker talks to by HTTP; it cannot be installed without a GPU.
+    PartialState()  # TRL's logger needs it
+    # The worker talks to vLLM by HTTP; vLLM itself cannot be installed without a GPU.
     monkeypatch.setattr(module, "is_vllm_available", lambda: True)
     policy_tokenizer.chat_template = qwen2_5_chat_template
     row = {"prompt": [{"role": "user", "content": QUESTIONS[0]}], "answer": "42"}
@@ -199,4 +199,4 @@ def _next_sample(worker: Any) -> Any:
             return worker.rollout_buffer.get(timeout=1.0)
         except queue.Empty:
             worker.check_health(stale_after_s=120.0)
-    raise TimeoutError("the rollout worker gave no sample in 120 s")
+    raise TimeoutError("the rollout worker produced no sample in 120 s")

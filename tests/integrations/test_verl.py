@@ -1,7 +1,7 @@
 """verl's contract, called directly and through verl's own loader, workers and managers.
 
-verl pins other versions of what is used here; ``pip install --no-deps verl`` and a few
-small packages are enough for what is run below.
+verl pins other versions of our dependencies; ``pip install --no-deps verl`` and a few small
+packages are enough for these tests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def kwargs(artifact: str) -> dict[str, Any]:
     return {"artifact": artifact, "backend": "fake"}
 
 
-def test_the_score_is_equation_12_beside_its_parts(kwargs: dict[str, Any], expected: Any) -> None:
+def test_the_score_is_equation_12_next_to_its_parts(kwargs: dict[str, Any], expected: Any) -> None:
     found = compute_score("openai/gsm8k", RIGHT, "42", INFO, **kwargs)
     process = expected(QUESTION, RIGHT)
     assert found == {
@@ -66,7 +66,7 @@ def test_threads_share_batches_and_get_their_own_scores(
     assert [x["acc"] for x in found] == [float(index == 42) for index in range(64)]
 
 
-def test_many_samples_can_be_awaited(kwargs: dict[str, Any]) -> None:
+def test_scores_can_be_awaited(kwargs: dict[str, Any]) -> None:
     async def ask() -> list[dict[str, float]]:
         calls = [compute_score_async("x", text, "42", INFO, **kwargs) for text in (RIGHT, WRONG)]
         return list(await asyncio.gather(*calls))
@@ -76,7 +76,7 @@ def test_many_samples_can_be_awaited(kwargs: dict[str, Any]) -> None:
     )
 
 
-def test_what_cannot_be_scored_has_the_same_keys(
+def test_an_unscorable_sample_has_the_same_keys(
     kwargs: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -96,10 +96,10 @@ def test_what_cannot_be_scored_has_the_same_keys(
         ({"solution_str": None}, "solution_str is None, expected the text of a completion"),
         ({"outcome": "no"}, "outcome is 'no', expected True or False"),
         ({"unscorable": float("nan")}, "unscorable is nan, expected a finite number"),
-        ({"bta": 0.5}, r"no setting 'bta'; expected some of \['artifact', 'question_key', "),
+        ({"bta": 0.5}, r"unknown setting 'bta', expected some of \['artifact', 'question_key', "),
     ],
 )
-def test_missing_settings_stop_the_run(
+def test_missing_or_invalid_arguments_stop_the_run(
     kwargs: dict[str, Any], changes: dict[str, Any], message: str
 ) -> None:
     sample = {
@@ -114,7 +114,7 @@ def test_missing_settings_stop_the_run(
         compute_score(**sample)
 
 
-def test_a_batch_has_one_of_each(kwargs: dict[str, Any]) -> None:
+def test_a_batch_needs_one_of_each_per_sample(kwargs: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="ground_truths: got 1 values for 2 solution_strs"):
         compute_score_batch(["x"] * 2, [RIGHT, WRONG], ["42"], [INFO] * 2, **kwargs)
     with pytest.raises(ValueError, match="ground_truths: got '42' for 2 solution_strs"):
@@ -149,7 +149,7 @@ def _config(kwargs: dict[str, Any], name: str = "compute_score", **model: Any) -
 
 
 def _data(tokenizer: Any, texts: list[str]) -> Any:
-    """What an agent loop hands to the reward: left-padded prompts, right-padded responses."""
+    """What an agent loop passes to the reward: left-padded prompts, right-padded responses."""
     import torch
     from verl import DataProto
 
@@ -211,7 +211,7 @@ def test_verls_batch_manager_calls_it_once(
     found = manager(data, return_dict=True)
     wanted = [0.5 + 0.5 * expected(QUESTION, RIGHT), 0.5 * expected(QUESTION, WRONG)]
     assert found["reward_tensor"].sum(dim=1).tolist() == pytest.approx(wanted)
-    # At the last token of each response, not at the padding behind it.
+    # At the last token of each response, not on the padding after it.
     lengths = data.batch["attention_mask"][:, data.batch["prompts"].shape[1] :].sum(dim=1)
     assert found["reward_tensor"].nonzero()[:, 1].tolist() == (lengths - 1).tolist()
     assert found["reward_extra_info"]["acc"] == [1.0, 0.0]
@@ -219,7 +219,7 @@ def test_verls_batch_manager_calls_it_once(
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("by_spread", [True, False])
-def test_verls_advantages_are_ours_with_its_epsilon(verl: Any, by_spread: bool) -> None:
+def test_our_advantages_match_verls_with_its_epsilon(verl: Any, by_spread: bool) -> None:
     import torch
     from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 

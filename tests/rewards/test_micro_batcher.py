@@ -1,4 +1,4 @@
-"""One trajectory a caller, many callers: batches, errors, closing."""
+"""Many callers with one trajectory each: batches, errors, closing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _trajectory(index: int) -> Trajectory:
 
 
 class GatedScorer:
-    """A real scorer behind a gate: batches wait until it is opened, and their sizes are noted."""
+    """A real scorer behind a gate: batches wait until it opens, and their sizes are recorded."""
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer, self.gate, self.entered = scorer, threading.Event(), threading.Event()
@@ -43,7 +43,7 @@ class GatedScorer:
         return self.scorer.score_batch(trajectories, **options)
 
 
-def test_many_threads_get_the_scores_of_a_batch() -> None:
+def test_many_threads_get_the_scores_of_score_batch() -> None:
     with fake_scorer() as scorer, MicroBatcher(scorer, max_batch=16) as batcher:
         trajectories = [_trajectory(index) for index in range(200)]
         with ThreadPoolExecutor(32) as pool:
@@ -51,7 +51,7 @@ def test_many_threads_get_the_scores_of_a_batch() -> None:
         assert found == scorer.score_batch(trajectories)
 
 
-def test_what_comes_while_a_batch_is_scored_is_the_next_batch() -> None:
+def test_requests_during_a_batch_form_the_next_batch() -> None:
     with fake_scorer() as scorer:
         gated = GatedScorer(scorer)
         with MicroBatcher(gated, max_batch=8, max_wait_ms=0.0) as batcher:
@@ -63,7 +63,7 @@ def test_what_comes_while_a_batch_is_scored_is_the_next_batch() -> None:
         assert gated.sizes == [1, 8, 3]
 
 
-def test_an_error_may_be_submitted_for_what_could_not_be_read() -> None:
+def test_an_error_may_be_submitted_in_place_of_a_trajectory() -> None:
     unread = InvalidTrajectoryError("no text")
     with fake_scorer() as scorer, MicroBatcher(scorer, max_wait_ms=50) as batcher:
         futures = [batcher.submit(item) for item in (_trajectory(0), unread, _trajectory(1))]
@@ -90,7 +90,7 @@ def test_overflow_is_passed_on() -> None:
         assert batcher.score(long).windowed_from is not None
 
 
-def test_a_batch_that_fails_fails_for_everyone_who_waits() -> None:
+def test_a_failed_batch_fails_for_every_waiting_caller() -> None:
     scorer = fake_scorer()
     gated = GatedScorer(scorer)
     with MicroBatcher(gated, max_wait_ms=200) as batcher:
@@ -102,7 +102,7 @@ def test_a_batch_that_fails_fails_for_everyone_who_waits() -> None:
                 future.result(timeout=60)
 
 
-def test_closing_scores_what_was_asked_for_and_no_more() -> None:
+def test_closing_scores_what_was_submitted_and_takes_no_more() -> None:
     with fake_scorer() as scorer:
         gated = GatedScorer(scorer)
         batcher = MicroBatcher(gated, max_wait_ms=0.0)
@@ -153,6 +153,6 @@ def test_futures_can_be_awaited() -> None:
 
 
 @pytest.mark.parametrize("options", [{"max_batch": 0}, {"max_wait_ms": -1.0}])
-def test_limits_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_limits_are_refused(options: dict[str, Any]) -> None:
     with fake_scorer() as scorer, pytest.raises(ValueError, match="at least"):
         MicroBatcher(scorer, **options)

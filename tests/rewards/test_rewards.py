@@ -1,4 +1,4 @@
-"""Eq. 12: mixing, group advantages as trainers compute them, credits of steps."""
+"""Eq. 12: mixing, group advantages as trainers compute them, step credits."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def test_an_unknown_reward_stays_unknown() -> None:
         (([float("inf")], [0.5]), "outcome holds an infinite number"),
     ],
 )
-def test_what_cannot_be_mixed_is_refused(arguments: tuple[object, ...], message: str) -> None:
+def test_rewards_that_cannot_be_mixed_are_refused(
+    arguments: tuple[object, ...], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         mixed_reward(*arguments)  # type: ignore[arg-type]
 
@@ -56,8 +58,8 @@ def test_the_largest_reward_of_equation_11_is_one_after_scaling() -> None:
 
 
 @given(reward_lists, st.sampled_from(["group", "batch", "none"]))
-def test_advantages_are_those_of_trl(rewards: list[float | None], scale: str) -> None:
-    """The lines of ``GRPOTrainer`` after its rewards, on TRL's own ``nanstd`` (float32 inside)."""
+def test_advantages_match_trl(rewards: list[float | None], scale: str) -> None:
+    """The lines ``GRPOTrainer`` runs on its rewards, with TRL's own ``nanstd`` (float32 inside)."""
     torch = pytest.importorskip("torch")
     nanstd = pytest.importorskip("trl.trainer.utils").nanstd
     values = torch.tensor([np.nan if x is None else x for x in rewards], dtype=torch.float64)
@@ -71,7 +73,7 @@ def test_advantages_are_those_of_trl(rewards: list[float | None], scale: str) ->
 
 
 @given(reward_lists, st.randoms(use_true_random=False))
-def test_groups_may_stand_in_any_order(rewards: list[float | None], random: object) -> None:
+def test_groups_may_be_interleaved(rewards: list[float | None], random: object) -> None:
     ids = [index // 4 for index in range(len(rewards))]
     order = list(range(len(rewards)))
     random.shuffle(order)  # type: ignore[attr-defined]
@@ -80,7 +82,7 @@ def test_groups_may_stand_in_any_order(rewards: list[float | None], random: obje
 
 
 @given(reward_lists)
-def test_an_unscored_sample_moves_nothing(rewards: list[float | None]) -> None:
+def test_unscored_samples_have_no_advantage_and_change_no_sum(rewards: list[float | None]) -> None:
     advantages = group_advantages(rewards, 4)
     assert np.isfinite(advantages).all()
     assert all(a == 0.0 for a, r in zip(advantages, rewards, strict=True) if r is None)
@@ -94,7 +96,7 @@ def test_equal_rewards_and_single_samples_have_no_advantage() -> None:
     assert group_advantages([0.1, 0.1, 0.1, None], 4, epsilon=0.0).tolist() == [0.0] * 4
 
 
-def test_the_conventions_of_other_trainers_are_settings() -> None:
+def test_settings_cover_the_conventions_of_other_trainers() -> None:
     rewards = [0.0, 1.0, 1.0, 1.0]
     population = group_advantages(rewards, 4, ddof=0, epsilon=1e-8)
     values = np.array(rewards)
@@ -107,7 +109,7 @@ def test_the_conventions_of_other_trainers_are_settings() -> None:
     [
         ({}, "group_size or group_ids"),
         ({"group_size": 2, "group_ids": [0, 0, 0]}, "group_size or group_ids"),
-        ({"group_size": 2}, "3 rewards are no whole number of groups of 2"),
+        ({"group_size": 2}, "3 rewards do not divide into groups of 2"),
         ({"group_ids": [0]}, "1 group ids for 3 rewards"),
         ({"group_size": 3, "scale": "std"}, "scale is 'std'"),
         ({"group_size": 3, "clip": -1.0}, "expected 0 or more"),
@@ -119,7 +121,7 @@ def test_groups_that_do_not_fit_are_refused(arguments: dict[str, object], messag
 
 
 @given(scores)
-def test_credits_sum_to_what_their_form_promises(step_scores: list[float]) -> None:
+def test_credits_sum_to_the_reward_of_their_form(step_scores: list[float]) -> None:
     assert step_credits(step_scores, "mean").sum() == pytest.approx(np.mean(step_scores))
     assert step_credits(step_scores, "progress").sum() == pytest.approx(step_scores[-1])
     assert step_credits(step_scores, "min", temperature=0.0).sum() == min(step_scores)
@@ -128,7 +130,7 @@ def test_credits_sum_to_what_their_form_promises(step_scores: list[float]) -> No
 
 
 @given(scores, st.integers(1, 20))
-def test_easy_steps_around_a_wrong_one_pay_by_the_mean_alone(
+def test_easy_steps_around_a_wrong_one_raise_only_the_mean(
     step_scores: list[float], count: int
 ) -> None:
     wrong = [*step_scores, 0.1]
@@ -147,10 +149,10 @@ def test_easy_steps_around_a_wrong_one_pay_by_the_mean_alone(
         ([0.5, None], {}, "no None or NaN"),
         ([0.5], {"form": "sum"}, "form is 'sum'"),
         ([0.5], {"form": "min", "temperature": -1.0}, "temperature is -1"),
-        ([[0.5]], {}, "one number a sample"),
+        ([[0.5]], {}, "one number per sample"),
     ],
 )
-def test_credits_that_make_no_sense_are_refused(
+def test_invalid_credits_are_refused(
     step_scores: list[float], options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

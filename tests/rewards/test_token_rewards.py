@@ -1,4 +1,4 @@
-"""Steps found in what a policy wrote, and their rewards on its tokens."""
+"""Steps found in a policy's text, and their rewards placed on its tokens."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _offsets(text: str, cuts: set[int]) -> list[tuple[int, int]]:
 
 
 @given(step_texts, st.sampled_from(STYLES), st.sampled_from(["\n", "\r\n", "\n \n"]))
-def test_the_steps_of_a_trajectory_are_found_where_they_were_written(
+def test_steps_are_found_where_they_were_written(
     steps: list[str], style: str, newline: str
 ) -> None:
     text = _written(steps, style, newline)
@@ -52,7 +52,7 @@ def test_the_steps_of_a_trajectory_are_found_where_they_were_written(
 
 
 @given(step_texts, st.sampled_from(STYLES), st.sets(st.integers(1, 200)), st.data())
-def test_rewards_are_kept_and_a_token_has_one_step(
+def test_token_rewards_sum_to_step_rewards_and_a_token_has_one_step(
     steps: list[str], style: str, cuts: set[int], data: st.DataObject
 ) -> None:
     text = _written(steps, style, "\n")
@@ -93,7 +93,7 @@ def _decode(ids: list[int]) -> str:
 
 
 @given(step_texts, st.sampled_from(STYLES))
-def test_offsets_of_sampled_tokens_are_those_of_the_tokenizer(steps: list[str], style: str) -> None:
+def test_offsets_of_sampled_tokens_match_the_tokenizer(steps: list[str], style: str) -> None:
     written = _written(steps, style, "\n")
     encoding = byte_tokenizer().encode(written)
     text, offsets = token_offsets(encoding.ids, _decode)
@@ -101,7 +101,7 @@ def test_offsets_of_sampled_tokens_are_those_of_the_tokenizer(steps: list[str], 
     assert offsets == encoding.offsets
 
 
-def test_tokens_that_encoding_would_not_give_have_their_own_offsets() -> None:
+def test_sampled_tokens_that_encoding_would_not_give_get_offsets() -> None:
     tokenizer = byte_tokenizer()
     tokens = ("t", "h", "e", "th", "<|im_end|>", "e", "h", "e")
     ids = [tokenizer.token_to_id(token) for token in tokens]
@@ -111,7 +111,7 @@ def test_tokens_that_encoding_would_not_give_have_their_own_offsets() -> None:
 
 
 @given(st.lists(st.integers(0, 255), max_size=12))
-def test_bytes_that_are_no_characters_have_offsets_too(ids: list[int]) -> None:
+def test_invalid_bytes_get_offsets_too(ids: list[int]) -> None:
     text, offsets = token_offsets(ids, _decode)
     assert len(offsets) == len(ids)
     edges = [0, *(edge for offset in offsets for edge in offset)]
@@ -120,18 +120,18 @@ def test_bytes_that_are_no_characters_have_offsets_too(ids: list[int]) -> None:
     assert [a for a, _ in offsets] == sorted(a for a, _ in offsets)
 
 
-def test_a_decoder_that_strips_the_first_space_is_followed() -> None:
+def test_a_decoder_may_strip_the_first_space() -> None:
     words = ["<s>", " the", " cat", " sat"]
     text, offsets = token_offsets([0, 1, 2, 3], lambda ids: "".join(words[i] for i in ids if i)[1:])
     assert text == "the cat sat"
     assert offsets == [(0, 0), (0, 3), (3, 7), (7, 11)]
 
 
-def test_a_tokenizer_is_no_decode_function() -> None:
+def test_a_tokenizer_is_not_a_decode_function() -> None:
     for decode in (byte_tokenizer(), [1, 2]):
         with pytest.raises(ValueError, match=r"decode is of the class .*, expected .* lambda ids"):
             token_offsets([1, 2], decode)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="token_ids is of the class Tokenizer, expected the ids"):
+    with pytest.raises(ValueError, match="token_ids is of the class Tokenizer, expected a list"):
         token_offsets(byte_tokenizer(), _decode)  # type: ignore[arg-type]
 
 
@@ -139,7 +139,7 @@ def test_a_tokenizer_is_no_decode_function() -> None:
     ("decode", "message"),
     [
         (lambda ids: "".join(str(i) for i in ids[::-1]), "tokens 0 to 0 decode to '1', but"),
-        (lambda ids: "1" * max(len(ids), 1), "2 characters together, one by one to 1"),
+        (lambda ids: "1" * max(len(ids), 1), "2 characters together but 1 one by one"),
     ],
 )
 def test_a_decoder_that_rewrites_is_refused(decode: Any, message: str) -> None:
@@ -152,7 +152,7 @@ def test_identical_steps_are_told_apart_by_their_order() -> None:
     assert find_steps(text, ["wait", "wait", "so wait"]) == [(0, 4), (6, 10), (12, 19)]
 
 
-def test_tags_and_white_space_between_steps_belong_to_none() -> None:
+def test_tags_and_white_space_between_steps_belong_to_no_step() -> None:
     text = "<think>\n1 + 1 = 2\n\nso 2</think>\nIt is 2.<|im_end|>"
     encoding = byte_tokenizer().encode(text)
     spans = step_token_spans(text, ["1 + 1 = 2", "so 2", "It is 2."], encoding.offsets)
@@ -178,13 +178,13 @@ def test_a_token_across_two_steps_belongs_to_the_first() -> None:
 @pytest.mark.parametrize(
     ("text", "steps", "message"),
     [
-        ("a\n\nb", ["b"], "step 0 .* does not stand at character 0"),
-        ("a\n\nx\n\nb", ["a", "b"], "step 1 .* goes on with"),
+        ("a\n\nb", ["b"], "step 0 .* is not at character 0"),
+        ("a\n\nx\n\nb", ["a", "b"], "step 1 .* continues with"),
         ("a", ["a", "b"], "step 1"),
         ("a", [" "], "step 0 .* is blank"),
     ],
 )
-def test_a_step_is_not_guessed_at(text: str, steps: list[str], message: str) -> None:
+def test_a_step_that_does_not_follow_is_refused(text: str, steps: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_steps(text, steps)
 
@@ -192,7 +192,7 @@ def test_a_step_is_not_guessed_at(text: str, steps: list[str], message: str) -> 
 @pytest.mark.parametrize(
     ("offsets", "message"),
     [
-        ([(0, 1), (4, 5), (1, 2)], "token 2 is behind characters 1 to 2"),
+        ([(0, 1), (4, 5), (1, 2)], "token 2 covers characters 1 to 2"),
         ([(0, 9)], "the text has 5"),
         ([(0, 5)], "step 1 .* has no token of its own among 1"),
         ([(0, 2)], "step 1 .* has no token of its own"),
@@ -212,7 +212,7 @@ def test_offsets_of_another_text_are_refused(offsets: list[tuple[int, int]], mes
         ([0.5], [[0, 9]], "within 4"),
     ],
 )
-def test_spans_that_lose_a_reward_are_refused(
+def test_spans_that_would_lose_a_reward_are_refused(
     values: list[float], spans: list[list[int]], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

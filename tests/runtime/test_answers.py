@@ -1,4 +1,4 @@
-"""Whether two answers are the same: what may be said at once, and what is asked of algebra."""
+"""Whether two answers are the same: what spelling decides, and what is left to algebra."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from traces.one_row import trajectories_of
         ("north  west", "North west"),
     ],
 )
-def test_spellings_of_one_answer(answer: str, target: str) -> None:
+def test_spellings_of_one_answer_agree(answer: str, target: str) -> None:
     assert answers_agree(answer, target) is True
 
 
@@ -48,7 +48,7 @@ def test_spellings_of_one_answer(answer: str, target: str) -> None:
         ("1 2", "12"),
     ],
 )
-def test_what_is_not_plainly_the_same_is_asked_about(answer: str, target: str) -> None:
+def test_verify_decides_what_spelling_cannot(answer: str, target: str) -> None:
     assert answers_agree(answer, target) is None
     asked: list[tuple[str, str]] = []
 
@@ -60,13 +60,13 @@ def test_what_is_not_plainly_the_same_is_asked_about(answer: str, target: str) -
     assert asked == [(answer, target)]
 
 
-def test_a_verdict_of_numpy_counts() -> None:
+def test_a_numpy_verdict_counts() -> None:
     assert answers_agree("a", "b", verify=lambda a, b: np.bool_(True)) is True
     assert answers_agree("a", "b", verify=lambda a, b: None) is None
 
 
-def test_a_policy_that_repeats_itself_is_no_number() -> None:
-    """Endless digits and line ends, each of which once took seconds of backtracking."""
+def test_endless_repetition_is_not_a_number() -> None:
+    """Endless digits and line ends each once took seconds of backtracking."""
     assert answers_agree("1" * 100_000 + "!", "1") is None
     assert final_answer("The answer is" + "\n" * 100_000) is None
 
@@ -114,7 +114,7 @@ def test_each_generation_is_a_trace_of_its_own(more: dict[str, Any]) -> None:
     assert {item.question for item in found} == {"2 + 2?"}
 
 
-def test_a_thinking_for_each_generation_is_taken_with_it() -> None:
+def test_each_generation_keeps_its_own_thinking() -> None:
     row = {"question": "q", "thinking": ["a", "b"], "generations": ["1", "2"]}
     found = [item for item in trajectories_of(row) if isinstance(item, Trajectory)]
     assert [item.steps for item in found] == [("a",), ("b",)]

@@ -17,7 +17,7 @@ from rfprm_runtime.artifact.manifest import read_manifest
 from rfprm_runtime.backends.table import KINDS, Kind, backend_names, choose_backend, option_names
 from rfprm_runtime.cli.options import backend_help
 from rfprm_runtime.selection import RayWorkers, Scoring, Selection, select_traces
-from rfprm_runtime.selection.ray_engine import scoring_for_workers
+from rfprm_runtime.selection.ray_workers import scoring_for_workers
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Kind:
 
 @pytest.fixture
 def artifact(tiny_artifact: Path, tmp_path: Path) -> Path:
-    """With a model for the toy and for nobody else."""
+    """An artifact with a model for the toy and for no other backend."""
     folder = shutil.copytree(tiny_artifact, tmp_path / "artifact")
     for path in folder.glob("model.onnx*"):
         path.unlink()
@@ -57,7 +57,7 @@ def test_a_row_is_picked_and_opened_by_name(toy: Kind, artifact: Path) -> None:
         choose_backend(read_manifest(artifact), "onnx")
 
 
-def test_a_row_is_named_wherever_backends_are(
+def test_a_row_is_listed_wherever_backends_are(
     toy: Kind, artifact: Path, tiny_artifact: Path
 ) -> None:
     assert backend_names()[-1] == "toy"
@@ -75,7 +75,7 @@ def test_options_are_those_of_the_class(toy: Kind, artifact: Path) -> None:
     assert option_names("toy") == ["colour"]
     with pytest.raises(BackendError, match=r"'toy' has no option 'size'; it takes \['colour'\]$"):
         Scorer.load(artifact, backend="toy", size=3)
-    with pytest.raises(BackendError, match=r"'toy', which was picked, .*; name the backend that"):
+    with pytest.raises(BackendError, match=r"'toy', which 'auto' picked, .*; name the backend"):
         Scorer.load(artifact, size=3)
 
 
@@ -87,9 +87,7 @@ def test_an_error_inside_a_backend_is_not_taken_for_an_unknown_option(
         Scorer.load(artifact, colour="blue")
 
 
-def test_a_row_says_what_workers_and_selections_do(
-    toy: Kind, artifact: Path, tmp_path: Path
-) -> None:
+def test_workers_and_selections_follow_the_row(toy: Kind, artifact: Path, tmp_path: Path) -> None:
     on_gpu, on_cpu = RayWorkers(2, gpus_per_worker=1), RayWorkers(2, cpus_per_worker=4)
     assert scoring_for_workers(Scoring(), "toy", on_gpu).backend_options == {"colour": "green"}
     assert scoring_for_workers(Scoring(), "toy", on_cpu).backend_options == {"colour": 4}
@@ -97,7 +95,7 @@ def test_a_row_says_what_workers_and_selections_do(
         scoring_for_workers(Scoring(), "native", on_gpu)
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text(json.dumps({"question": "q", "steps": ["a"]}) + "\n")
-    for colour in ("blue", "green"):  # of no consequence, so the scores are used again
+    for colour in ("blue", "green"):  # does not change scores, so they are reused
         summary = select_traces(
             artifact,
             str(source),
@@ -109,9 +107,9 @@ def test_a_row_says_what_workers_and_selections_do(
         assert json.loads(output.read_text())["steps"] == ["a"]
 
 
-def test_torch_says_which_options_are_of_packed_rows_alone(tmp_path: Path) -> None:
+def test_torch_says_which_options_need_packed_rows(tmp_path: Path) -> None:
     assert {"packed", "device", "dtype", "max_batch_tokens"} <= set(option_names("torch"))
-    with pytest.raises(BackendError, match="'max_batch_tokens' with packed=True only"):
+    with pytest.raises(BackendError, match="'max_batch_tokens' only with packed=True"):
         KINDS["torch"].open(  # type: ignore[misc]
             tmp_path, None, mode="auto", packed=False, max_batch_tokens=5
         )
@@ -122,7 +120,7 @@ def test_export_writes_formats_that_a_backend_runs() -> None:
 
 
 def test_the_command_line_lists_the_backends(tmp_path: Path) -> None:
-    from rfprm_runtime.cli.main import main as cli
+    from rfprm_runtime.cli import main as cli
 
     command = typer.main.get_command(cli.app)
     score: Any = command.commands["score"]  # type: ignore[attr-defined]

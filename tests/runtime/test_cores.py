@@ -1,4 +1,4 @@
-"""How many cores a container leaves to its processes."""
+"""How many cores a container lets its processes use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ V1 = {"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}
         ({**V1, "cpu/cpu.cfs_quota_us": "-1\n"}, 64),
     ],
 )
-def test_a_quota_of_time_counts_as_cores(
+def test_a_time_quota_counts_as_cores(
     files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, content in files.items():

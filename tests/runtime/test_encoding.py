@@ -39,7 +39,7 @@ def _regenerate() -> ModuleType:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_prompts_are_the_golden_ones(family: str) -> None:
+def test_prompts_match_the_golden_files(family: str) -> None:
     expected = json.loads((GOLDEN / f"{family}.json").read_text(encoding="utf-8"))
     assert _regenerate().golden(family) == expected
 
@@ -81,13 +81,13 @@ def test_a_tokenizer_with_too_many_ids_is_refused() -> None:
         TrajectoryEncoder(byte_tokenizer(), MANIFEST.prompt, vocab_size=10)
 
 
-def test_a_tokenizer_that_numbers_the_marker_otherwise_is_refused() -> None:
+def test_a_tokenizer_with_another_marker_id_is_refused() -> None:
     prompt = MANIFEST.prompt.model_copy(update={"step_marker": Marker(token="<repo_name>", id=5)})
     with pytest.raises(TokenizerMismatchError, match=r"'<repo_name>' with id 5"):
         TrajectoryEncoder(byte_tokenizer(), prompt, vocab_size=MANIFEST.backbone.vocab_size)
 
 
-def test_a_tokenizer_that_encodes_the_template_otherwise_is_refused() -> None:
+def test_a_tokenizer_that_encodes_the_template_differently_is_refused() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.pre_tokenizer = None
     with pytest.raises(TokenizerMismatchError, match="declares template"):

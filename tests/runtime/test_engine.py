@@ -1,4 +1,4 @@
-"""One face for every backend: the same results in order, on as many cores as there are."""
+"""One interface for every backend: the same results, in order, on as many cores as there are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rfprm_runtime.types import Mode
 
 
 class Recording(FakeBackend):
-    """Keeps no pasts; writes down the rows and the threads of every batch."""
+    """Keeps no pasts; records the rows and the threads of every batch."""
 
     def __init__(self, limits: BackendLimits | None = None) -> None:
         super().__init__(2, limits=limits)
@@ -47,7 +47,7 @@ def logits_of(results: Sequence[Extended]) -> list[list[list[float]]]:
 
 @pytest.mark.parametrize("mode", ["auto", "throughput", "latency"])
 @pytest.mark.parametrize("share_prefixes", [True, False])
-def test_backends_with_and_without_a_cache_have_one_face(mode: Mode, share_prefixes: bool) -> None:
+def test_backends_with_and_without_a_cache_look_alike(mode: Mode, share_prefixes: bool) -> None:
     items = rows_of([5, 40, 3, 17, 40, 90], shared=20)
     alone = logits_of([Extended(FakeBackend(2).run(_alone(item)), None) for item in items])
     for backend in (FakeBackend(2), Recording(BackendLimits(4, 200, 3)), CountingBackend(2)):
@@ -64,7 +64,7 @@ def _alone(item: Extension) -> TokenBatch:
     return TokenBatch(item.token_ids[None], np.array([len(item.token_ids)]), item.marker_positions)
 
 
-def test_what_rows_share_is_run_once_unless_that_is_unwanted() -> None:
+def test_shared_prefixes_run_once_unless_sharing_is_off() -> None:
     items = rows_of([10, 10, 10], shared=30)
     for share_prefixes, expected in ((True, 60), (False, 120)):
         backend = CountingBackend(2)
@@ -72,7 +72,7 @@ def test_what_rows_share_is_run_once_unless_that_is_unwanted() -> None:
         assert backend.num_tokens == expected
 
 
-def test_a_past_is_kept_where_it_is_asked_for_and_can_be() -> None:
+def test_a_past_is_kept_if_asked_for_and_possible() -> None:
     [item] = rows_of([20])
     kept = Extension(item.token_ids, item.marker_positions, keep=True)
     engine = Engine(CountingBackend(2))
@@ -97,7 +97,7 @@ def test_a_past_is_kept_where_it_is_asked_for_and_can_be() -> None:
     st.one_of(st.none(), st.integers(1, 120)),
     st.sampled_from(["auto", "throughput", "latency"]),
 )
-def test_padded_batches_are_those_of_the_plan(
+def test_padded_batches_follow_the_plan(
     lengths: list[int], size: int, max_tokens: int | None, mode: Mode
 ) -> None:
     limits = BackendLimits(size, max_tokens)
@@ -107,7 +107,7 @@ def test_padded_batches_are_those_of_the_plan(
     assert backend.batches == planned
 
 
-def test_cores_are_shared_out_by_the_mode() -> None:
+def test_the_mode_decides_how_cores_are_used() -> None:
     def threads(mode: Mode, num_rows: int) -> list[int]:
         backend = Recording(BackendLimits(max_concurrent_runs=4))
         Engine(backend, mode).run(rows_of([30] * num_rows))
@@ -120,7 +120,7 @@ def test_cores_are_shared_out_by_the_mode() -> None:
     assert threads("latency", 3) == [4, 4, 4]
 
 
-def test_after_an_error_nothing_new_is_begun() -> None:
+def test_no_pass_starts_after_an_error() -> None:
     backend = CountingBackend(2)
     backend.fail_after = 1
     engine = Engine(backend)
@@ -143,7 +143,7 @@ def test_a_callback_may_interrupt_a_run() -> None:
     engine.close()
 
 
-def test_a_run_inside_a_call_is_part_of_it_though_the_engine_is_closing() -> None:
+def test_a_run_inside_a_call_works_while_the_engine_is_closing() -> None:
     backend = CountingBackend(2)
     engine = Engine(backend)
     with engine.call():

@@ -1,4 +1,4 @@
-"""Errors that are about one item of several."""
+"""Errors about one of several items."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_place_is_put_before_the_message(error: RfprmError) -> None:
     assert str(pickle.loads(pickle.dumps(placed))) == str(placed)
 
 
-def test_what_is_good_is_called_for_and_errors_keep_their_places() -> None:
+def test_only_good_items_are_passed_on_and_errors_keep_their_places() -> None:
     bad = RfprmError("bad")
     calls: list[list[int]] = []
 

@@ -18,13 +18,13 @@ from rfprm_runtime.backends.native import cpu, library
 from rfprm_runtime.backends.native.variants import VARIANTS, compile_flags, variants_for
 
 ROOT = Path(__file__).resolve().parents[2]
-NATIVE = ROOT / "rfprm_runtime" / "native"
+NATIVE = ROOT / "rfprm_runtime" / "backends" / "native"
 COMPILER = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 
 
 def _compiled(sources: Path) -> Path:
-    """The generic kernels, not optimised: a second instead of ten."""
+    """The generic kernels, unoptimised: they compile in a second instead of ten."""
     flags = [*compile_flags(VARIANTS[-1]), "-O0"]
     assert COMPILER is not None
     library_file = sources / "kernels.so"
@@ -158,7 +158,7 @@ def _build(folder: Path, **environment: str) -> tuple[str, set[str], str]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no kernels are built there")
-def test_a_variant_that_does_not_compile_costs_no_other(tmp_path: Path) -> None:
+def test_a_variant_that_does_not_compile_leaves_the_others(tmp_path: Path) -> None:
     compiler = tmp_path / "old-cc"
     compiler.write_text(
         '#!/bin/sh\ncase "$*" in *avx512*) echo "unknown option"; exit 1;; esac\n'
@@ -193,7 +193,7 @@ def _wheel_builder() -> ModuleType:
     return module
 
 
-def test_a_wheel_for_everybody_lacks_no_variant(tmp_path: Path) -> None:
+def test_a_published_wheel_has_every_variant(tmp_path: Path) -> None:
     builder = _wheel_builder()
     wheel = tmp_path / "some.whl"
     with zipfile.ZipFile(wheel, "w") as archive:

@@ -19,7 +19,7 @@ TRACES = [Trajectory.build(question=f"q {i}", steps=["so", f"then {i}"]) for i i
 
 
 class _Slow(CountingBackend):
-    """Says when it has begun, and goes on when it is told to."""
+    """Says when it has begun, and continues when it is told to."""
 
     def __init__(self) -> None:
         super().__init__(2)
@@ -71,16 +71,16 @@ def test_a_closed_scorer_opens_no_session_and_keeps_no_past() -> None:
         session.extend(["then"])
 
 
-def test_closing_from_inside_of_a_call_is_refused() -> None:
+def test_closing_from_inside_a_call_is_refused() -> None:
     with fake_scorer() as scorer:
-        with pytest.raises(BackendError, match="from inside of one of its own calls"):
+        with pytest.raises(BackendError, match="from inside one of its own calls"):
             scorer.score_batch(TRACES, on_scored=lambda count: scorer.close())
         assert len(scorer.score_batch(TRACES)) == len(TRACES)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_fork_says_that_the_scorer_has_to_be_loaded_there() -> None:
-    """Its threads stayed behind, so that a call would wait for ever."""
+    """It has none of the threads, so a call would wait for ever."""
     with fake_scorer() as scorer:
         scorer.score_batch(TRACES)
         read, write = os.pipe()
@@ -113,7 +113,7 @@ def test_calls_within_calls_count_once_each() -> None:
     assert not lifetime.close()
 
 
-def test_scores_of_a_session_are_the_callers_own() -> None:
+def test_a_caller_cannot_change_the_scores_of_a_session() -> None:
     with scorer_on(CountingBackend(2)) as scorer, scorer.session("q") as session:
         session.extend(["so", "then"])
         expected = session.step_scores.copy()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from rfprm_runtime import ArtifactError, ManifestError, migrations
+from rfprm_runtime import ArtifactError, ManifestError
+from rfprm_runtime.artifact import migrations
 from rfprm_runtime.artifact.manifest import parse_manifest, read_manifest
 from rfprm_runtime.artifact.migrations import FORMAT_VERSION
 from tiny_models import byte_tokenizer, tiny_manifest
@@ -29,7 +30,7 @@ def test_a_newer_format_asks_for_an_upgrade(content: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("content", [[], {}, {"format_version": "one"}, "text", None])
-def test_what_is_no_manifest_is_refused(content: Any) -> None:
+def test_anything_but_a_manifest_is_refused(content: Any) -> None:
     with pytest.raises(ManifestError, match="no format_version"):
         parse_manifest(content)
 
@@ -99,7 +100,7 @@ def test_an_older_manifest_is_brought_to_todays_format(
     assert parse_manifest(old) == today
 
 
-def test_migrations_lead_from_step_to_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migrations_run_one_version_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrations, "FORMAT_VERSION", 3)
     monkeypatch.setitem(migrations.STEPS, 1, lambda content: {**content, "steps": ["1"]})
     monkeypatch.setitem(
@@ -109,7 +110,7 @@ def test_migrations_lead_from_step_to_step(monkeypatch: pytest.MonkeyPatch) -> N
     assert found == {"format_version": 3, "steps": ["1", "2"]}
 
 
-def test_a_version_that_no_step_leads_from_is_refused(content: dict[str, Any]) -> None:
+def test_a_version_too_old_to_migrate_is_refused(content: dict[str, Any]) -> None:
     with pytest.raises(ManifestError, match="no longer reads; export the model again"):
         parse_manifest({**content, "format_version": 0})
 

@@ -1,4 +1,4 @@
-"""The native kernels: as good as the reference network, and the same bits whatever is beside."""
+"""The native kernels: close to the reference network, with bits that depend on nothing else."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_8_bit_linears_agree_with_the_reference(name: str, tmp_path: Path) -> No
         found.append(native.run(batch))
         assert (native.run(batch, threads=2) == found[-1]).all()
         native.close()
-    # 7 bits of activations are rough; whole sums are exact, so that all kernels are alike rough.
+    # 7 bits of activations are rough, but integer sums are exact, so all kernels are close.
     assert np.abs(found[0] - theirs).max() <= 0.1 * np.abs(theirs).max()
     for ours in found[1:]:
         assert np.abs(ours - found[0]).max() <= 0.02 * np.abs(theirs).max()
@@ -237,7 +237,7 @@ def _piece(ids: np.ndarray, past: Past | None) -> Extension:
 
 
 def test_branches_do_not_write_into_each_other(backend: NativeBackend) -> None:
-    """Two rows go on from one half-filled page, in turns; a third goes on after both."""
+    """Two rows continue from one half-filled page in turns; a third continues after both."""
     rng = np.random.default_rng(1)
     stem, *tails = (rng.integers(0, 200, size) for size in (70, 30, 30, 30))
     (root,) = backend.extend([_piece(stem, None)])
@@ -324,7 +324,7 @@ def test_ids_outside_the_vocabulary_are_refused(backend: NativeBackend, bad: int
 
 
 def test_rows_that_do_not_fit_are_refused(backend: NativeBackend) -> None:
-    with pytest.raises(BackendError, match="one row a call"):
+    with pytest.raises(BackendError, match="one row per call"):
         backend.run(TokenBatch(np.zeros((2, 4), np.int64), np.array([4, 4]), np.array([0])))
     for ids in (np.zeros(0, np.int64), np.zeros(2049, np.int64)):
         with pytest.raises(BackendError, match="expected 1 to 2048 of them"):
@@ -408,12 +408,12 @@ def test_spans_cover_the_trace_and_later_ones_are_shorter() -> None:
     assert len(sizes) == 4
 
 
-def test_kernels_that_are_not_there_are_refused(model_file: tuple[Path, Manifest]) -> None:
+def test_missing_kernels_are_refused(model_file: tuple[Path, Manifest]) -> None:
     with pytest.raises(BackendError, match="'neon' are not available here"):
         NativeBackend(*model_file, kernels="neon")
 
 
-# What is not a number, and what goes wrong half-way
+# Numbers that are not finite, and failures half-way
 
 
 def _native_prm(folder: Path, *, num_threads: int) -> tuple[LoadedPRM, NativeBackend]:
@@ -425,7 +425,7 @@ def _native_prm(folder: Path, *, num_threads: int) -> tuple[LoadedPRM, NativeBac
 
 
 def test_a_damaged_embedding_is_seen_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Also where a trace does not end with the token, and in the pages that the next one gets."""
+    """Even if the trace does not end with the token, and in the pages that the next one gets."""
     prm, backend = _native_prm(tmp_path, num_threads=1)
     assert backend._model is not None
     trace = Trajectory.build(question="q", steps=["a z", "then some more words", "and an end"])
@@ -443,14 +443,14 @@ def test_a_damaged_embedding_is_seen_and_leaves_nothing_behind(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_weights_that_are_no_numbers_are_refused(bits: int) -> None:
+def test_weights_that_are_not_finite_are_refused(bits: int) -> None:
     matrix = np.ones((4, 4), np.float32)
     matrix[1, 2] = np.nan
     with pytest.raises(ExportError, match="not finite"):
         linear_panels(matrix, 16, 16, bits=bits)
 
 
-def test_a_model_that_is_wider_than_its_products(tmp_path: Path) -> None:
+def test_a_model_that_is_wider_than_its_linears(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     backbone = Backbone(
         hidden_size=1024,

@@ -47,7 +47,7 @@ def _score(
     )
 
 
-def test_a_score_shows_a_cell_for_each_step_and_what_it_comes_to() -> None:
+def test_a_score_shows_a_cell_for_each_step_and_a_summary() -> None:
     parts = _Parts(_score([0.9, 0.2, 0.4], windowed_from=1)._repr_html_())
     assert parts.titles == ["step 0: 0.900", "step 1: 0.200", "step 2: 0.400"]
     assert "".join(parts.texts) == (
@@ -62,7 +62,7 @@ def test_a_score_without_a_trajectory_score_shows_none() -> None:
     assert "1 step, lowest" in "".join(parts.texts)
 
 
-def test_of_a_long_trace_a_cell_shows_the_lowest_of_its_steps() -> None:
+def test_a_cell_of_a_long_trace_shows_the_lowest_of_its_steps() -> None:
     steps = [0.9] * 1001
     steps[700] = 0.1
     parts = _Parts(_score(steps)._repr_html_())
@@ -71,7 +71,7 @@ def test_of_a_long_trace_a_cell_shows_the_lowest_of_its_steps() -> None:
     assert parts.titles[-1] == "lowest of steps 996 to 1000: 0.900"
 
 
-def test_show_puts_every_step_beside_its_score_and_runs_none_of_it() -> None:
+def test_show_puts_every_step_beside_its_score_and_escapes_it() -> None:
     trajectory = Trajectory(
         question="<b>2 + 2</b>?", steps=["<script>alert(1)</script>", "שלום"], response=["4 & 4"]
     )
@@ -89,7 +89,7 @@ def test_show_refuses_the_score_of_another_trace() -> None:
         show(Trajectory(question="q", steps=["a"]), _score([0.1, 0.2]))
 
 
-def test_show_names_what_is_swapped() -> None:
+def test_show_names_swapped_arguments() -> None:
     trajectory, score = Trajectory(question="q", steps=["a"]), _score([0.1])
     with pytest.raises(ValueError, match=r"TrajectoryScore, expected a Trajectory: show\("):
         show(score, trajectory)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Which provider of ONNX Runtime runs, and what it is told; the GPU itself is not here."""
+"""Which ONNX Runtime provider runs and with which options, tested without a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rfprm_runtime.errors import BackendError
 
 
 class _Recorder:
-    """Stands for onnxruntime with a GPU: keeps what sessions are asked for and runs on the CPU."""
+    """Stands in for onnxruntime with a GPU: records the arguments of sessions, runs on the CPU."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, providers: list[str]) -> None:
         self.asked: list[list[Any]] = []
@@ -72,14 +72,12 @@ def test_models_in_16_bits_take_the_gpu_where_there_is_one(
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_is_not_there_names_the_build_that_has_it(
-    provider: str, tiny_artifact: Path
-) -> None:
+def test_a_missing_provider_names_the_build_that_has_it(provider: str, tiny_artifact: Path) -> None:
     with pytest.raises(BackendError, match=r"has no \w+ExecutionProvider.*onnxruntime-gpu"):
         OnnxBackend(tiny_artifact / "model.onnx", read_manifest(tiny_artifact), provider=provider)
 
 
-def test_a_provider_that_is_a_package_of_its_own(tiny_artifact: Path) -> None:
+def test_a_provider_with_its_own_package_says_what_to_install(tiny_artifact: Path) -> None:
     with pytest.raises(BackendError, match="pip install onnxruntime-ep-nv-tensorrt-rtx-cu13"):
         OnnxBackend(
             tiny_artifact / "model.onnx", read_manifest(tiny_artifact), provider="tensorrt_rtx"

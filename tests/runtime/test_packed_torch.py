@@ -55,7 +55,7 @@ def _alone(prm: LoadedPRM, ids: np.ndarray, markers: list[int]) -> np.ndarray:
 
 @pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 @pytest.mark.parametrize("name", BACKBONES)
-def test_packed_rows_are_those_rows_alone(name: str, device: str, tmp_path: Path) -> None:
+def test_packed_rows_give_what_each_gives_alone(name: str, device: str, tmp_path: Path) -> None:
     prm = _prm(tmp_path, name)
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, 200, size) for size in (50, 7, 31)]
@@ -68,7 +68,7 @@ def test_packed_rows_are_those_rows_alone(name: str, device: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_rows_go_on_from_pasts_of_any_length(name: str, tmp_path: Path) -> None:
+def test_rows_continue_from_pasts_of_any_length(name: str, tmp_path: Path) -> None:
     prm = _prm(tmp_path, name)
     backend = _packed(prm)
     rng = np.random.default_rng(1)
@@ -164,7 +164,9 @@ def test_misuse_is_named(tmp_path: Path) -> None:
     for tokens in (0, "abc", 1.5, True):
         with pytest.raises(InvalidArgumentError, match=r"max_batch_tokens is .*whole number"):
             _packed(prm, max_batch_tokens=tokens)
-    with pytest.raises(BackendError, match=r"cannot move the network to cuda:9.*ask for another"):
+    with pytest.raises(
+        BackendError, match=r"(?s)cannot move the network to cuda:9.*ask for another"
+    ):
         TorchBackend(_network(prm), device="cuda:9")
     backend = _packed(prm)
     foreign: Any = object.__new__(type("Foreign", (), {"num_tokens": 3, "blocks": ()}))
@@ -253,7 +255,7 @@ def test_a_shape_has_room_for_what_it_was_rounded_up_from() -> None:
     assert (empty.rounded_up().kept, empty.rounded_up().keys) == (0, 0)
 
 
-def test_fused_operations_are_the_plain_ones() -> None:
+def test_fused_operations_match_the_plain_ones() -> None:
     """In Triton's interpreter, which needs no GPU; benchmarks.gpu compares them on one."""
     pytest.importorskip(
         "triton", reason="Triton, which CPU builds of torch come without, is absent"

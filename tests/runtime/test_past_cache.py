@@ -48,7 +48,7 @@ def test_putting_again_replaces() -> None:
     assert cache.num_bytes == 110
 
 
-def test_what_alone_is_beyond_the_budget_is_not_kept() -> None:
+def test_a_past_larger_than_the_budget_is_not_kept() -> None:
     cache = PastCache(100)
     cache.put(0, _Past((_Block(101),)))
     assert cache.get(0) is None

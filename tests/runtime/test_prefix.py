@@ -33,7 +33,7 @@ def _paths(roots: list[PrefixNode]) -> list[list[PrefixNode]]:
 
 
 @given(rows=_ROWS)
-def test_the_nodes_of_a_path_are_the_row(rows: list[np.ndarray]) -> None:
+def test_the_nodes_of_a_path_make_up_the_row(rows: list[np.ndarray]) -> None:
     ended = []
     for path in _paths(plan_prefixes(rows)):
         for row in path[-1].ending:

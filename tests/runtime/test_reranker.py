@@ -1,4 +1,4 @@
-"""Candidates in order of worth: Best-of-N, votes, ties, what cannot be scored."""
+"""Candidates ranked best first: Best-of-N, votes, ties, what cannot be scored."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_top_k_keeps_the_first_of_them(reranker: Reranker) -> None:
     assert len(reranker.rank(QUESTION, CANDIDATES, top_k=50)) == 5
 
 
-def test_answers_are_read_off_and_spelled_alike_count_together(reranker: Reranker) -> None:
+def test_answers_with_the_same_value_count_together(reranker: Reranker) -> None:
     ranking = reranker.rank(QUESTION, CANDIDATES, method="majority_vote")
     assert [c.answer for c in sorted(ranking, key=lambda c: c.index)] == [
         "42", "13", "42", "42.0", None,
@@ -90,7 +90,7 @@ def test_answers_are_read_off_and_spelled_alike_count_together(reranker: Reranke
         ("42", 3.0, (0, 2, 3)),
         ("13", 1.0, (1,)),
     ]
-    # A majority vote knows no scores: equals stay in their order, the answerless come last.
+    # A majority vote ignores scores: ties keep their order, candidates without an answer are last.
     assert [c.index for c in ranking] == [0, 2, 3, 1, 4]
     assert ranking.answer == "42"
 
@@ -115,7 +115,7 @@ def test_equal_candidates_keep_their_order(reranker: Reranker) -> None:
         assert [c.index for c in ranking] == [0, 1, 2, 3]
 
 
-def test_rank_many_says_what_rank_says(reranker: Reranker) -> None:
+def test_rank_many_agrees_with_rank(reranker: Reranker) -> None:
     questions = [QUESTION, "And 6 times 8?"]
     groups = [CANDIDATES, CANDIDATES[:2]]
     assert reranker.rank_many(questions, groups, top_k=3) == [
@@ -144,7 +144,7 @@ def test_aggregations(how: Any, value: float) -> None:
     assert aggregate(score_of(0.5, 0.25, 0.75, trajectory=0.5), how) == value
 
 
-def test_an_aggregation_that_cannot_be_is_refused(scorer: Scorer) -> None:
+def test_an_impossible_aggregation_is_refused(scorer: Scorer) -> None:
     with pytest.raises(ValueError, match=r"'median', expected one of \('reward'"):
         aggregate(score_of(0.5), "median")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no trajectory score; rank by 'reward'"):
@@ -195,7 +195,9 @@ def test_arguments_that_make_no_sense_are_named(reranker: Reranker) -> None:
         reranker.rank(QUESTION, CANDIDATES, top_k=1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"question 0 \(from 0\) is None, expected a string"):
         reranker.rank(None, CANDIDATES)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"candidates to question 0 \(from 0\) are None, expected"):
+    with pytest.raises(
+        ValueError, match=r"candidates for question 0 \(from 0\) are None, expected"
+    ):
         reranker.rank(QUESTION, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="method is 'best'"):
         reranker.rank(QUESTION, CANDIDATES, method="best")  # type: ignore[arg-type]
@@ -222,12 +224,12 @@ def test_settings_that_would_fail_later_are_refused_at_once(
         Reranker(scorer, **settings)
 
 
-def test_a_folder_is_no_scorer() -> None:
+def test_a_folder_is_not_a_scorer() -> None:
     with pytest.raises(ValueError, match=r"scorer is 'artifacts/mine', expected a Scorer: Scorer"):
         Reranker("artifacts/mine")  # type: ignore[arg-type]
 
 
-def test_a_vote_may_bring_its_own_answers(scorer: Scorer) -> None:
+def test_a_vote_may_use_answer_functions_of_its_own(scorer: Scorer) -> None:
     own = Reranker(
         scorer,
         extract_answer=lambda text: text.split()[-1],
@@ -286,7 +288,7 @@ def test_a_script_without_a_main_guard_may_compare_answers(tmp_path: Path) -> No
     assert found.stdout.split() == ["begin", "True"]
 
 
-def test_a_script_may_end_without_closing_what_compares_answers(tmp_path: Path) -> None:
+def test_a_script_may_end_without_closing_the_reranker(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from rfprm_runtime import Reranker\n"

@@ -138,7 +138,7 @@ def test_a_trace_that_is_too_long_is_named_among_others() -> None:
     assert (str(copy), copy.num_tokens) == (str(placed), caught.value.num_tokens)
 
 
-def test_score_refuses_what_is_no_trajectory() -> None:
+def test_anything_but_a_trajectory_is_refused() -> None:
     with fake_scorer() as scorer:
         with pytest.raises(InvalidTrajectoryError, match="got 0 steps"):
             scorer.score("q", steps=[])
@@ -189,7 +189,7 @@ def test_scores_are_bit_identical_in_any_batch_order_and_number_of_threads(
     assert together == [alone[index] for index in chosen]
 
 
-def test_scores_are_independent_of_threads_that_ask_at_once(tiny_artifact: Path) -> None:
+def test_concurrent_calls_do_not_change_scores(tiny_artifact: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     trajectories = _trajectories(6)
@@ -250,7 +250,7 @@ def test_an_unknown_backend_or_option_is_refused(tiny_artifact: Path) -> None:
         Scorer.load(tiny_artifact, backend="abacus")
     with pytest.raises(BackendError, match=r"has no option .*; it takes \[.*'num_threads'"):
         Scorer.load(tiny_artifact, colour="blue")
-    with pytest.raises(BackendError, match=r"'onnx', which was picked, .*; name the backend that"):
+    with pytest.raises(BackendError, match=r"'onnx', which 'auto' picked, .*; name the backend"):
         Scorer.load(tiny_artifact, num_streams=2)
     with pytest.raises(BackendError, match="has no NoSuchProvider"):
         Scorer.load(tiny_artifact, provider="NoSuchProvider")
@@ -285,7 +285,7 @@ def test_an_explicit_backend_never_falls_back(tiny_artifact: Path) -> None:
         Scorer.load(tiny_artifact, backend="torch")
 
 
-def test_a_model_file_that_is_no_model_is_refused(tiny_artifact: Path, tmp_path: Path) -> None:
+def test_a_model_file_without_a_model_is_refused(tiny_artifact: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_artifact, tmp_path / "artifact")
     (folder / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(BackendError, match="cannot load"):

@@ -33,7 +33,7 @@ def scorer(backend: CountingBackend) -> Iterator[Scorer]:
         yield scorer
 
 
-def test_a_session_says_what_the_whole_trace_says(scorer: Scorer) -> None:
+def test_a_session_scores_like_the_whole_trace(scorer: Scorer) -> None:
     session = scorer.session(QUESTION)
     scores = [session.extend(STEPS[:1]), session.extend(STEPS[1:])]
     whole = scorer.score(QUESTION, STEPS, ["12"])
@@ -159,7 +159,7 @@ def test_what_is_wrong_with_one_session_leaves_the_others_alone(
         assert sessions[index].steps == (step,)
     assert all(session.steps == () for session in sessions[1:8])
     backend.passes.clear()
-    # The place is that of the first one in the call.
+    # The place is that of the first one with an error.
     with pytest.raises(TraceTooLongError, match=r"^session 1 \(from 0\): "):
         scorer.extend_sessions(sessions, given)
     assert sessions[0].steps == tuple(STEPS[:1])
@@ -171,13 +171,13 @@ def test_what_is_wrong_with_one_session_leaves_the_others_alone(
         session.extend(STEPS)
 
 
-def test_a_call_that_means_nothing_is_refused_though_errors_are_returned(scorer: Scorer) -> None:
+def test_a_call_that_makes_no_sense_raises_even_if_errors_are_returned(scorer: Scorer) -> None:
     session = scorer.session(QUESTION)
     for sessions, steps, error, match in (
-        ([session, session], [STEPS, STEPS], BackendError, "named twice"),
+        ([session, session], [STEPS, STEPS], BackendError, "given twice"),
         ([session], [], ValueError, "steps: got 0 values for 1 sessions"),
         ([session], "1", ValueError, "steps: got '1' for 1 sessions"),
-        (["session"], [STEPS], ValueError, r"session 0 \(from 0\) is 'session', expected one of"),
+        (["session"], [STEPS], ValueError, r"session 0 \(from 0\) is 'session', expected a scorer"),
     ):
         with pytest.raises(error, match=match):
             scorer.extend_sessions(sessions, steps, on_error="return")  # type: ignore[arg-type]
@@ -186,7 +186,7 @@ def test_a_call_that_means_nothing_is_refused_though_errors_are_returned(scorer:
     assert session.steps == ()
 
 
-def test_steps_are_checked_when_they_come_and_not_again(
+def test_steps_are_checked_only_when_they_come(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
@@ -197,10 +197,10 @@ def test_steps_are_checked_when_they_come_and_not_again(
     assert [text for text in seen if text != QUESTION] == [*STEPS, "12"]
 
 
-def test_an_interrupt_between_two_sessions_leaves_each_of_use(
+def test_an_interrupt_between_two_sessions_leaves_both_usable(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a session then holds, its past has no tokens that it has not."""
+    """Whatever a session then holds, its past has no tokens beyond it."""
     sessions = [scorer.session(QUESTION), scorer.session(QUESTION)]
     scorer.extend_sessions(sessions, [STEPS[:1], STEPS[:1]])
 
@@ -233,7 +233,7 @@ def test_a_failing_backend_leaves_sessions_as_they_were(
         assert session.score() == scorer.score(session.question, STEPS)
 
 
-def test_where_no_past_is_kept_a_fork_computes_none(backend: CountingBackend) -> None:
+def test_a_fork_computes_no_past_if_none_is_kept(backend: CountingBackend) -> None:
     with scorer_on(backend, session_bytes=0) as scorer, scorer.session(QUESTION) as session:
         session.extend(STEPS[:1])
         before = backend.num_tokens
@@ -243,7 +243,7 @@ def test_where_no_past_is_kept_a_fork_computes_none(backend: CountingBackend) ->
         assert fork.score() == scorer.score(QUESTION, STEPS)
 
 
-def test_a_budget_that_is_too_small_for_one_past_is_told_once(
+def test_a_budget_too_small_for_one_past_is_reported_once(
     backend: CountingBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     with scorer_on(backend, session_bytes=1) as scorer, scorer.session(QUESTION) as session:
@@ -256,7 +256,7 @@ def test_a_budget_that_is_too_small_for_one_past_is_told_once(
 
 def test_misuse_is_named(scorer: Scorer) -> None:
     session = scorer.session(QUESTION)
-    with pytest.raises(BackendError, match="named twice in this call; fork it"):
+    with pytest.raises(BackendError, match="given twice in this call; fork it"):
         scorer.extend_sessions([session, session], [STEPS, STEPS])
     with pytest.raises(ValueError, match="steps: got 2 values for 1 sessions"):
         scorer.extend_sessions([session], [STEPS, STEPS])
@@ -328,7 +328,7 @@ def test_a_batch_computes_what_its_traces_share_once(
 
 
 def test_sessions_on_onnxruntime_agree_to_rounding(tiny_artifact: Path) -> None:
-    """Its products round differently for rows of different lengths."""
+    """Its linears round differently for rows of different lengths."""
     with Scorer.load(tiny_artifact, backend="onnx") as scorer:
         session = scorer.session(QUESTION)
         found = [session.extend([step]) for step in STEPS]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from rfprm_training.verifier.equations import find_equations
 
 from rfprm_runtime.answers.compare import final_answer
 from rfprm_runtime.answers.spelled_numbers import NUMBER, SIGNED_NUMBER, to_fraction
 from rfprm_training.arithmetic import evaluate
+from rfprm_training.labelling.verifier.equations import find_equations
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_number_ends_where_its_digits_end(text: str, found: list[str]) -> None
     assert NUMBER.findall(text) == found
 
 
-def test_a_sign_is_part_of_a_number_where_it_is_asked_for() -> None:
+def test_a_sign_is_part_of_a_number_only_on_request() -> None:
     assert SIGNED_NUMBER.findall("from -3 to 1,000 and -.5") == ["-3", "1,000", "-.5"]
 
 

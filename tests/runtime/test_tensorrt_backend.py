@@ -184,7 +184,7 @@ def test_a_lost_device_is_reported_and_not_used_again(artifact: Path, simulated_
     backend.close()
 
 
-def test_a_closed_backend_refuses_also_those_who_wait(artifact: Path, simulated_gpu: Any) -> None:
+def test_a_closed_backend_refuses_waiting_calls_too(artifact: Path, simulated_gpu: Any) -> None:
     _, cuda = simulated_gpu(PROFILES)
     backend = TensorRTBackend(artifact / "model.plan", _manifest(artifact), num_streams=1)
     caught: list[Exception] = []
@@ -225,7 +225,7 @@ def _until(condition: Callable[[], bool]) -> None:
 
 
 def test_the_callers_thread_keeps_its_device(artifact: Path, simulated_gpu: Any) -> None:
-    """A trainer's process has a device of its own; looking at another must not take it away."""
+    """A trainer's process has a device of its own; looking at another must not change it."""
     _, cuda = simulated_gpu(PROFILES)
     assert choose_backend(_manifest(artifact)) == "tensorrt"
     assert not cuda.used_by  # not even for finding out
@@ -236,7 +236,7 @@ def test_the_callers_thread_keeps_its_device(artifact: Path, simulated_gpu: Any)
     assert threading.get_ident() not in cuda.used_by
 
 
-def test_running_out_of_memory_is_not_the_end(artifact: Path, simulated_gpu: Any) -> None:
+def test_the_backend_survives_running_out_of_memory(artifact: Path, simulated_gpu: Any) -> None:
     _, cuda = simulated_gpu(PROFILES)
     backend = TensorRTBackend(artifact / "model.plan", _manifest(artifact), num_streams=1)
     cuda.lose_at, cuda.error_name = "cudaMalloc", "cudaErrorMemoryAllocation"
@@ -271,7 +271,7 @@ def test_an_engine_of_another_version_is_refused_with_the_way_out(
     simulated_gpu(PROFILES)
     _rewrite(artifact, version="10.15.0")
     with pytest.raises(
-        BackendError, match=r"built by tensorrt 10\.15\.0, installed is 10\.16\.1.*pip install"
+        BackendError, match=r"built by tensorrt 10\.15\.0 .* installed 10\.16\.1; pip install"
     ):
         Scorer.load(artifact, backend="tensorrt")
 
@@ -281,7 +281,7 @@ def test_a_version_compatible_engine_runs_on_later_versions_only(artifact: Path)
     record = _manifest(artifact).engine
     assert record is not None
     check_version(record, "11.0.0")
-    with pytest.raises(BackendError, match=r"installed is 10\.9\.0"):
+    with pytest.raises(BackendError, match=r"the installed 10\.9\.0"):
         check_version(record, "10.9.0")
 
 
@@ -318,18 +318,18 @@ def test_auto_takes_the_engine_where_it_runs(
     assert "backend 'tensorrt'" in caplog.text
 
 
-def test_auto_says_why_it_leaves_the_engine_alone(
+def test_auto_says_why_it_skips_the_engine(
     artifact: Path, simulated_gpu: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     simulated_gpu(PROFILES)
     _rewrite(artifact, compute_capabilities=("12.0",))
     with Scorer.load(artifact) as scorer:
         assert scorer.backend_description.startswith("onnxruntime")
-    assert "model.plan of the artifact is left alone" in caplog.text
+    assert "the artifact's model.plan is not used" in caplog.text
     assert "this GPU has compute capability 8.9" in caplog.text
 
 
-def test_an_engine_alone_that_does_not_run_says_how_it_would_have_had_company(
+def test_a_lone_engine_that_does_not_run_says_how_to_keep_the_graph(
     artifact: Path, simulated_gpu: Any
 ) -> None:
     simulated_gpu(PROFILES)
@@ -353,7 +353,7 @@ def test_a_trace_longer_than_the_profiles_says_that_they_are_the_limit(
     (artifact / "prm.json").write_text(shorter.to_json())
     with Scorer.load(artifact, backend="tensorrt") as scorer:
         for steps, overflow in ((["a b c d"] * 99, "error"), (["a b c d" * 99], "window")):
-            message = rf"longest profile of the engine takes {longest}.*a longer --profile"
+            message = rf"engine's longest profile takes {longest}.*a longer --profile"
             with pytest.raises(TraceTooLongError, match=message) as caught:
                 scorer.score("q", steps, overflow=overflow)
             again = pickle.loads(pickle.dumps(caught.value))
@@ -374,7 +374,7 @@ def test_a_setting_that_cannot_be_used_is_refused(
 def test_an_explicit_request_never_falls_back(artifact: Path, simulated_gpu: Any) -> None:
     simulated_gpu(PROFILES)
     _rewrite(artifact, compute_capabilities=("12.0",))
-    with pytest.raises(BackendError, match=r"compute capability 8\.9, the engine was built for"):
+    with pytest.raises(BackendError, match=r"capability 8\.9, the TensorRT engine was built for"):
         Scorer.load(artifact, backend="tensorrt")
 
 
@@ -403,7 +403,7 @@ def test_without_a_gpu_the_error_says_so(artifact: Path) -> None:
     import tensorrt_rtx
 
     _rewrite(artifact, flavour="tensorrt_rtx", version=tensorrt_rtx.__version__)
-    with pytest.raises(BackendError, match=r"no CUDA device .*cudaError\w+.*another backend"):
+    with pytest.raises(BackendError, match=r"no usable CUDA device.*cudaError\w+.*another backend"):
         Scorer.load(artifact, backend="tensorrt")
     with Scorer.load(artifact) as scorer:  # the graph is there too
         assert scorer.backend_description.startswith("onnxruntime")

@@ -78,7 +78,7 @@ def test_a_score_survives_json_and_pickle_to_the_bit() -> None:
         ArtifactError("gone"),
     ],
 )
-def test_errors_cross_process_borders(error: Exception) -> None:
+def test_errors_cross_process_boundaries(error: Exception) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
     assert str(again) == str(error)

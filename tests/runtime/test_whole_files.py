@@ -1,4 +1,4 @@
-"""Outputs appear whole, and take the place of nothing but an output."""
+"""Outputs appear whole, and replace nothing but outputs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rfprm_runtime import RfprmError
 from rfprm_runtime.ground.whole_files import check_target, remove_leftovers, write_whole
 
 
-def test_what_is_no_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_anything_but_a_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").write_text("mine")
     for path, message in (
         (tmp_path, "is a folder"),
         (Path("."), "is a folder"),
         (Path("/"), "is a folder"),
-        (tmp_path / "pipe", "no regular file"),
-        (Path("/dev/null"), "no regular file"),
-        (tmp_path / "file" / "below", "is a file, no .* below it"),
+        (tmp_path / "pipe", "not a regular file"),
+        (Path("/dev/null"), "not a regular file"),
+        (tmp_path / "file" / "below", "is a file, so .* cannot be created"),
     ):
         for refuse in (check_target, lambda path: write_whole(path, "x")):
             with pytest.raises(RfprmError, match=message):
@@ -50,7 +50,7 @@ def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "real" / "file").read_text() == "new"
 
 
-def test_what_a_running_process_writes_is_no_leftover(tmp_path: Path) -> None:
+def test_files_of_a_running_process_are_not_leftovers(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     for owner in (ended.pid, os.getppid()):

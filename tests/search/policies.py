@@ -1,4 +1,4 @@
-"""Policies whose every next step is known."""
+"""Policies whose next steps are all known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def step_after(steps: tuple[str, ...], number: int) -> Proposal:
 
 
 class KnownPolicy:
-    """Proposes the first ``count`` steps that are known at each place, and remembers its calls."""
+    """Proposes the first ``count`` known steps at each place, and remembers its calls."""
 
     def __init__(self) -> None:
         self.calls: list[list[Request]] = []
@@ -32,5 +32,5 @@ class KnownPolicy:
 
 
 def saying(*proposals: Proposal) -> object:
-    """The same proposals everywhere."""
+    """A policy with the same proposals everywhere."""
     return lambda requests: [list(proposals[: request.count]) for request in requests]

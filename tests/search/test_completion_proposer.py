@@ -1,4 +1,4 @@
-"""Completion servers: what they say differs, and so do the ways in which they fail."""
+"""Completion servers, which differ in what they return and in how they fail."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _proposer(server: Server, **options: Any) -> CompletionProposer:
         ({"finish_reason": "length", "stop_reason": None}, False),
     ],
 )
-def test_servers_say_in_their_own_way_that_it_is_over(
+def test_every_server_dialect_tells_the_end_of_a_trace(
     choice: dict[str, Any], finished: bool
 ) -> None:
     with serving([_choices({"text": "So 42.", **choice}, {"text": "So", **choice}, tokens=5)]) as s:
@@ -59,14 +59,14 @@ def test_servers_say_in_their_own_way_that_it_is_over(
     assert (request["n"], request["stop"], request["model"]) == (2, ["\n\n"], "small")
 
 
-def test_an_end_that_is_not_told_is_seen_when_nothing_comes() -> None:
+def test_an_untold_end_shows_when_nothing_comes() -> None:
     with serving([_choices({"text": ""}, tokens=1)]) as server:
         assert _ask(_proposer(server), Request("6 * 7?", ("42",), 1)) == [
             [Proposal("", 1, finished=True)]
         ]
 
 
-def test_a_server_that_ignores_n_is_asked_again() -> None:
+def test_a_server_that_ignores_n_gets_single_requests() -> None:
     with serving([_choices({"text": "So 42."}, tokens=4)]) as server:
         proposer = _proposer(server, seed=5, extra_body={"top_p": 0.9})
         found = _ask(proposer, Request("6 * 7?", (), 3))
@@ -79,7 +79,7 @@ def test_a_server_that_ignores_n_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize("kept", ["\n\n", ""], ids=["with separator", "without"])
-def test_blank_lines_before_a_step_are_written_and_paid(kept: str) -> None:
+def test_blank_lines_before_a_step_are_kept_and_counted(kept: str) -> None:
     replies = [_choices({"text": kept, "stop_reason": "\n\n"}), _choices({"text": "So 42."})]
     with serving([*replies]) as server:
         found = _ask(_proposer(server), Request("6 * 7?", (), 1))
@@ -87,7 +87,7 @@ def test_blank_lines_before_a_step_are_written_and_paid(kept: str) -> None:
     assert server.requests[1]["prompt"] == "6 * 7?\n\n\n\n"
 
 
-def test_the_response_comes_in_one_piece() -> None:
+def test_the_response_is_requested_in_one_piece() -> None:
     def reply(request: dict[str, Any]) -> dict[str, Any]:
         text = "So 42.</think>" if "stop" in request else "It is\n\n42."
         return _choices({"text": text})
@@ -99,14 +99,14 @@ def test_the_response_comes_in_one_piece() -> None:
     assert server.requests[1]["prompt"] == "6 * 7?\n\nSo 42.</think>"
 
 
-def test_a_busy_server_is_waited_for() -> None:
+def test_a_busy_server_is_retried() -> None:
     with serving([status(429), status(503), _choices({"text": "a"}, {"text": "b"})]) as server:
         [found] = _ask(_proposer(server))
     assert [proposal.text for proposal in found] == ["a", "b"]
 
 
 @pytest.mark.parametrize("reply", [status(500), raw(b"<html>"), {"choices": []}, {"choices": [1]}])
-def test_a_server_that_gives_nothing_is_a_branch_that_fails(reply: Any, scorer: Scorer) -> None:
+def test_a_server_without_an_answer_fails_its_branch(reply: Any, scorer: Scorer) -> None:
     with serving([reply]) as server:
         proposer = _proposer(server, max_attempts=2)
         with pytest.raises(ProposerError, match="in 2 attempts"):
@@ -123,7 +123,7 @@ def test_a_server_that_refuses_ends_the_search(scorer: Scorer) -> None:
         Searcher(scorer, _proposer(server)).search("6 * 7?")
 
 
-def test_searches_share_a_proposer(scorer: Scorer) -> None:
+def test_searches_may_share_a_proposer(scorer: Scorer) -> None:
     def reply(request: dict[str, Any]) -> dict[str, Any]:
         return _choices(*[{"text": f"{i}", "stop_reason": None} for i in range(request["n"])])
 

@@ -1,4 +1,4 @@
-"""Searches find what a search by hand finds, cost what they say, and leave nothing open."""
+"""Searches find what a search by hand finds, report their cost, and leave nothing open."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_beam_search_keeps_the_best_of_each_round(scorer: Scorer) -> None:
         extended = [child for beam in beams for child in _children(beam, 3)]
         kept = sorted(extended, key=lambda path: -_mean(scorer, path))[:2]
         beams, last = kept, extended
-    # What was complete in the last round is kept, in the order of Eq. 11.
+    # All traces complete in the last round are kept, in the order of Eq. 11.
     assert _found(result) == sorted(last, key=lambda path: -_reward(scorer, path))
     assert result.stopped == "done"
     assert (result.spent.num_steps, result.spent.num_tokens) == (6 + 6 + 6, 90)
@@ -74,7 +74,7 @@ def test_trees_of_a_diverse_search_do_not_compete(scorer: Scorer) -> None:
     assert _found(result) == sorted(last, key=lambda path: -_reward(scorer, path))
 
 
-def test_best_first_returns_to_a_branch_that_was_left(scorer: Scorer) -> None:
+def test_best_first_returns_to_an_earlier_branch(scorer: Scorer) -> None:
     strategy = BestFirstSearch(num_finished=4, num_expansions=2)
     result = Searcher(scorer, KnownPolicy(), strategy).search(QUESTION)
     open_paths: list[Path] = [()]
@@ -88,9 +88,9 @@ def test_best_first_returns_to_a_branch_that_was_left(scorer: Scorer) -> None:
     assert not result.tree.with_state("pruned")
 
 
-def test_best_of_n_is_a_ranking_of_whole_traces(scorer: Scorer) -> None:
+def test_best_of_n_ranks_whole_traces(scorer: Scorer) -> None:
     def policy(requests: Sequence[Request]) -> list[list[Proposal]]:
-        # The second and the third trace begin alike, which makes them one branch twice.
+        # The second and third traces begin alike: one branch, twice.
         return [
             [step_after(r.steps, min(i, 1) if not r.steps else i) for i in range(r.count)]
             for r in requests
@@ -105,7 +105,7 @@ def test_best_of_n_is_a_ranking_of_whole_traces(scorer: Scorer) -> None:
 
 
 @pytest.mark.parametrize("strategy", [BeamSearch(2, 2), BestFirstSearch(3, 2, 2)])
-def test_scores_are_those_of_whole_traces(scorer: Scorer, strategy: Any) -> None:
+def test_scores_match_those_of_whole_traces(scorer: Scorer, strategy: Any) -> None:
     result = Searcher(scorer, KnownPolicy(), strategy).search(QUESTION)
     assert result.best is not None
     for node in result.tree.nodes[1:]:
@@ -117,7 +117,7 @@ def test_scores_are_those_of_whole_traces(scorer: Scorer, strategy: Any) -> None
     assert result.trajectory.response == ("done",)
 
 
-def test_only_new_steps_are_computed_and_no_past_is_kept(
+def test_only_new_steps_are_computed_and_every_past_is_freed(
     scorer: Scorer, backend: CountingBackend
 ) -> None:
     result = Searcher(scorer, KnownPolicy(), BestOfN(4)).search(QUESTION)
@@ -137,7 +137,7 @@ def test_only_new_steps_are_computed_and_no_past_is_kept(
 
 
 @pytest.mark.parametrize("value", ["reward", "trajectory", "min", "last", "product", np.median])
-def test_branches_may_be_compared_otherwise(scorer: Scorer, value: Any) -> None:
+def test_the_value_of_branches_can_be_chosen(scorer: Scorer, value: Any) -> None:
     result = Searcher(scorer, KnownPolicy(), BeamSearch(2, 2), value=value).search(QUESTION)
     for node in result.tree.nodes[1:]:
         score = scorer.score(QUESTION, result.tree.path(node), node.response)
@@ -152,7 +152,7 @@ def test_branches_may_be_compared_otherwise(scorer: Scorer, value: Any) -> None:
         assert node.value == pytest.approx(expected)
 
 
-def test_complete_traces_may_be_compared_otherwise(scorer: Scorer) -> None:
+def test_the_value_of_complete_traces_can_be_chosen(scorer: Scorer) -> None:
     result = Searcher(scorer, KnownPolicy(), final="min").search(QUESTION)
     lowest = [float(node.step_scores.min()) for node in result.finished]
     assert [node.final_value for node in result.finished] == lowest == sorted(lowest, reverse=True)
@@ -166,27 +166,27 @@ def test_complete_traces_may_be_compared_otherwise(scorer: Scorer) -> None:
         (Budget(max_seconds=1e-9), "max_seconds"),
     ],
 )
-def test_a_budget_ends_the_search(scorer: Scorer, budget: Budget, stopped: str) -> None:
+def test_the_budget_ends_the_search(scorer: Scorer, budget: Budget, stopped: str) -> None:
     result = Searcher(scorer, KnownPolicy(), BeamSearch(2, 2), budget=budget).search(QUESTION)
     assert result.stopped == stopped
     if budget.max_steps is not None:
         assert result.spent.num_steps == 7
     if budget.max_tokens is not None:
-        # 4 steps of 5 tokens, then 4 more; the third round is not begun.
+        # 4 steps of 5 tokens, then 4 more; the third round never starts.
         assert result.spent.num_tokens == 40
     if budget.max_seconds is not None:
         assert result.best is None
         assert result.trajectory is None
 
 
-def test_traces_without_an_end_are_left_at_the_greatest_depth(scorer: Scorer) -> None:
+def test_traces_without_an_end_are_given_up_at_max_depth(scorer: Scorer) -> None:
     proposer: Any = saying(Proposal("on and on", 3))
     result = Searcher(scorer, proposer, budget=Budget(max_depth=4)).search(QUESTION)
     assert [node.depth for node in result.tree.with_state("too_deep")] == [4]
     assert (result.best, result.stopped) == (None, "max_depth")
 
 
-def test_the_depth_stops_nothing_where_enough_was_found(scorer: Scorer) -> None:
+def test_a_search_with_enough_finished_traces_is_done_despite_deep_ones(scorer: Scorer) -> None:
     def policy(requests: Sequence[Request]) -> list[list[Proposal]]:
         found = [Proposal("12", 1, finished=True), Proposal("on", 1), Proposal("and on", 1)]
         return [found[: r.count] for r in requests]
@@ -232,7 +232,7 @@ def test_a_policy_may_end_without_another_step(scorer: Scorer) -> None:
     assert result.best.score == scorer.score(QUESTION, ["12"])
 
 
-def test_what_cannot_be_scored_fails_alone(scorer: Scorer) -> None:
+def test_a_step_that_cannot_be_scored_fails_alone(scorer: Scorer) -> None:
     too_long = "x" * 600
     proposer: Any = saying(
         Proposal("12", 1, finished=True),
@@ -247,10 +247,10 @@ def test_what_cannot_be_scored_fails_alone(scorer: Scorer) -> None:
     assert "step" in reasons[1]
 
 
-def test_a_step_that_is_too_long_costs_the_others_no_pass(
+def test_an_overlong_step_costs_the_others_no_pass(
     scorer: Scorer, backend: CountingBackend
 ) -> None:
-    """The round is one batch with it and without it."""
+    """The round is one batch, with or without it."""
 
     def passes(*texts: str) -> list[int]:
         backend.passes.clear()
@@ -263,7 +263,7 @@ def test_a_step_that_is_too_long_costs_the_others_no_pass(
     assert passes(*good[:2], "x" * 600, *good[2:]) == passes(*good)
 
 
-def test_many_questions_are_one_call_a_round(scorer: Scorer) -> None:
+def test_many_questions_take_one_call_per_round(scorer: Scorer) -> None:
     questions = [QUESTION, "2 + 2?", "And 3 + 3?"]
     policy = KnownPolicy()
     together = Searcher(scorer, policy, BeamSearch(2, 2)).search_many(questions)
@@ -296,7 +296,7 @@ def test_a_branch_without_proposals_leaves_the_others_alone(scorer: Scorer) -> N
     result = Searcher(scorer, policy, BestOfN(3)).search(QUESTION)
     assert len(result.finished) == 2
     assert [node.reason for node in result.tree.with_state("failed")] == [
-        "the proposer proposed nothing"
+        "the proposer returned no proposals"
     ]
 
 
@@ -305,15 +305,15 @@ def test_a_branch_without_proposals_leaves_the_others_alone(scorer: Scorer) -> N
     [
         (None, "returned NoneType for 1 requests"),
         ([], "returned 0 lists for 1 requests"),
-        ([None], "returned NoneType where 16 proposals"),
-        (["12"], "returned str where 16 proposals"),
+        ([None], "returned NoneType, expected a list of at most 16 proposals"),
+        (["12"], "returned str, expected a list of at most 16 proposals"),
         ([Proposal("12", 1)], r"returned 1 proposals for 1 requests, expected .* \[\[Proposal"),
-        ([["12"]], "returned a str, expected a Proposal"),
+        ([["12"]], "returned a list with a str, expected a Proposal"),
         ([[Proposal(None, 1)]], "text is NoneType, expected a string"),  # type: ignore[arg-type]
         ([[Proposal("12", 1, response="so 12")]], "response is str"),  # type: ignore[arg-type]
-        ([[Proposal("12", -1)]], "cost -1 tokens"),
-        ([[Proposal("12", None)]], "cost None tokens"),  # type: ignore[arg-type]
-        ([[Proposal("12", 1)] * 17], "returned 17 where 16"),
+        ([[Proposal("12", -1)]], "num_tokens is -1"),
+        ([[Proposal("12", None)]], "num_tokens is None"),  # type: ignore[arg-type]
+        ([[Proposal("12", 1)] * 17], "returned 17 proposals, expected a list of at most 16"),
     ],
 )
 def test_answers_of_the_wrong_shape_stop_the_search(
@@ -332,11 +332,11 @@ def test_a_plain_function_that_returns_a_coroutine_is_refused(scorer: Scorer) ->
         Searcher(scorer, lambda requests: policy(requests)).search(QUESTION)
 
 
-def test_an_awaited_proposer_may_forget_the_outer_list(scorer: Scorer) -> None:
+def test_an_async_proposer_without_the_outer_list_is_told(scorer: Scorer) -> None:
     async def policy(requests: Sequence[Request]) -> Any:
         return KnownPolicy()(requests)[0]
 
-    with pytest.raises(ValueError, match=r"16 proposals for 1 requests.* gets one a call"):
+    with pytest.raises(ValueError, match=r"16 proposals for 1 requests.* gets one per call"):
         Searcher(scorer, policy).search(QUESTION)
 
 
@@ -346,7 +346,7 @@ def test_a_blank_step_fails_alone(scorer: Scorer, tmp_path: FilePath) -> None:
         return [[Proposal(" \n", 2), *found[1:]] for found in known]
 
     result = Searcher(scorer, policy, BestOfN(3)).search(QUESTION)
-    # Of three traces the first is lost at once, and of the others there is one next step each.
+    # One of the three traces is lost at once; the others have one good next step each.
     failed = result.tree.with_state("failed")
     assert {node.reason for node in failed} == {
         "the proposed step is blank and does not finish the trace"
@@ -358,7 +358,7 @@ def test_a_blank_step_fails_alone(scorer: Scorer, tmp_path: FilePath) -> None:
     assert SearchTree.load(tmp_path / "tree.json").as_dict() == result.tree.as_dict()
 
 
-def test_without_a_first_step_that_can_be_scored_there_is_an_error(scorer: Scorer) -> None:
+def test_no_scorable_first_step_is_an_error(scorer: Scorer) -> None:
     proposer: Any = saying(Proposal("", 1), Proposal("x" * 600, 1))
     with pytest.raises(ProposerError, match="no first step: the proposed step is blank"):
         Searcher(scorer, proposer).search(QUESTION)
@@ -372,7 +372,7 @@ def test_errors_of_a_proposer_are_not_swallowed(scorer: Scorer) -> None:
         Searcher(scorer, out_of_memory).search(QUESTION)
 
 
-def test_votes_count_traces_as_often_as_they_came(scorer: Scorer) -> None:
+def test_votes_count_traces_as_often_as_they_were_written(scorer: Scorer) -> None:
     right = Proposal("The answer is 12.", 1, finished=True)
     proposer: Any = saying(
         right, right, Proposal("#### 13", 1, finished=True), Proposal("So 12.0", 1, finished=True)
@@ -388,7 +388,7 @@ def test_votes_count_traces_as_often_as_they_came(scorer: Scorer) -> None:
     )
 
 
-def test_votes_merge_what_means_the_same(scorer: Scorer) -> None:
+def test_votes_merge_equivalent_answers(scorer: Scorer) -> None:
     texts = ["The answer is x/2.", "The answer is 0.5x.", "The answer is 3."]
     proposer: Any = saying(*(Proposal(text, 1, finished=True) for text in texts))
     result = Searcher(scorer, proposer, BestOfN(3)).search(QUESTION)
@@ -427,7 +427,7 @@ def test_wrong_arguments_are_named(scorer: Scorer, wrong: Any) -> None:
         wrong(scorer)
 
 
-def test_a_strategy_of_ones_own(scorer: Scorer) -> None:
+def test_users_can_write_a_strategy(scorer: Scorer) -> None:
     class OnlyTheFirst:
         def choose(self, open_nodes: Sequence[Node], finished: Sequence[Node]) -> Any:
             from rfprm_runtime.search import Choice
@@ -441,11 +441,11 @@ def test_a_strategy_of_ones_own(scorer: Scorer) -> None:
     assert sorted(_found(result)) == sorted(_children(first, 2))
 
 
-# Awaited proposers
+# Async proposers
 
 
 class Eventual:
-    """Answers each request on its own, in the reverse of the order in which it was asked."""
+    """Answers each request by itself, in another order than it was asked."""
 
     def __init__(self, fail_at: Path | None = None) -> None:
         self.fail_at = fail_at
@@ -460,13 +460,15 @@ class Eventual:
 
 
 @pytest.mark.parametrize("strategy", [BeamSearch(3, 2), BestOfN(5), DiverseTreeSearch(2, 2)])
-def test_the_tree_does_not_depend_on_who_answers_first(scorer: Scorer, strategy: Any) -> None:
+def test_the_tree_does_not_depend_on_which_answer_comes_first(
+    scorer: Scorer, strategy: Any
+) -> None:
     result = asyncio.run(Searcher(scorer, Eventual(), strategy).search_async(QUESTION))
     expected = Searcher(scorer, KnownPolicy(), strategy).search(QUESTION)
     assert result.tree.as_dict() == expected.tree.as_dict()
 
 
-def test_what_has_come_is_scored_while_the_rest_is_waited_for(scorer: Scorer) -> None:
+def test_proposals_are_scored_while_others_are_awaited(scorer: Scorer) -> None:
     scored = asyncio.Event()
     loop: asyncio.AbstractEventLoop | None = None
     extend = scorer.extend_sessions
@@ -486,7 +488,7 @@ def test_what_has_come_is_scored_while_the_rest_is_waited_for(scorer: Scorer) ->
         if not request.steps:
             scored.clear()
         elif request.steps == (step_after((), 1).text,):
-            # Comes only once the step of the other branch was scored.
+            # Answers only after the step of the other branch has been scored.
             scored.clear()
             await asyncio.wait_for(scored.wait(), 20)
         return KnownPolicy()(requests)
@@ -495,14 +497,14 @@ def test_what_has_come_is_scored_while_the_rest_is_waited_for(scorer: Scorer) ->
     assert len(result.finished) == 2
 
 
-def test_one_branch_may_fail_at_the_proposer(scorer: Scorer) -> None:
+def test_a_proposer_error_fails_one_branch_alone(scorer: Scorer) -> None:
     lost = (step_after((), 0).text,)
     result = Searcher(scorer, Eventual(fail_at=lost), BestOfN(3)).search(QUESTION)
     assert len(result.finished) == 2
     assert [node.reason for node in result.tree.with_state("failed")] == ["the line is dead"]
 
 
-def test_without_a_first_step_there_is_an_error(scorer: Scorer) -> None:
+def test_no_first_step_is_an_error(scorer: Scorer) -> None:
     searcher = Searcher(scorer, Eventual(fail_at=()))
     with pytest.raises(ProposerError, match="the line is dead"):
         searcher.search(QUESTION)
@@ -510,7 +512,7 @@ def test_without_a_first_step_there_is_an_error(scorer: Scorer) -> None:
     assert isinstance(result.error, ProposerError)
 
 
-def test_an_error_cancels_what_is_still_waited_for(scorer: Scorer) -> None:
+def test_an_error_cancels_pending_requests(scorer: Scorer) -> None:
     cancelled: list[Path] = []
 
     async def policy(requests: Sequence[Request]) -> list[list[Proposal]]:
@@ -530,7 +532,7 @@ def test_an_error_cancels_what_is_still_waited_for(scorer: Scorer) -> None:
     assert scorer.session_bytes == 0
 
 
-def test_inside_an_event_loop_there_is_a_way_out(scorer: Scorer) -> None:
+def test_inside_an_event_loop_the_error_names_search_async(scorer: Scorer) -> None:
     async def inside() -> None:
         Searcher(scorer, KnownPolicy()).search(QUESTION)
 

@@ -1,4 +1,4 @@
-"""From what a policy writes to a step."""
+"""A policy's text becomes a step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _step(text: str, *, finished: bool = False) -> Proposal:
         ("cut in the mid", False, _step("cut in the mid")),
         ("cut, who knows", None, _step("cut, who knows")),
         ("the end.", True, _step("the end.", finished=True)),
-        # It went on after the separator, so this step did not end it.
+        # The policy continued after the separator, so this step did not end the trace.
         ("a step\n\nand the end", True, _step("a step")),
         ("", True, _step("", finished=True)),
         ("", None, _step("", finished=True)),

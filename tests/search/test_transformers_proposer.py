@@ -1,4 +1,4 @@
-"""A real model of transformers proposes: a random one for the bookkeeping."""
+"""The proposer on transformers: a scripted model for the details, a random one for a search."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def random_model(tokenizer: Any) -> Any:
 
 
 class Dictated:
-    """In a model's place: writes what it is told, padded as ``generate`` does."""
+    """Stands in for a model: writes given texts, padded as ``generate`` does."""
 
     device = "cpu"
 
@@ -81,7 +81,7 @@ def test_texts_become_steps_with_their_cost(tokenizer: Any) -> None:
     assert asked["stop_strings"] == ["\n\n"]
 
 
-def test_after_the_thinking_comes_the_response(tokenizer: Any) -> None:
+def test_the_response_follows_the_thinking(tokenizer: Any) -> None:
     model = Dictated(tokenizer, [["So 12.</think>", "no end\n\n"], [f" It is\n\n12.{END}"]])
     proposer = TransformersProposer(
         model, tokenizer, step_format=StepFormat(close_thinking="</think>")
@@ -93,19 +93,19 @@ def test_after_the_thinking_comes_the_response(tokenizer: Any) -> None:
     assert "stop_strings" not in model.asked[1]
 
 
-def test_blank_lines_before_a_step_are_written_and_paid(tokenizer: Any) -> None:
+def test_blank_lines_before_a_step_are_kept_and_counted(tokenizer: Any) -> None:
     model = Dictated(tokenizer, [["\n\n", "one\n\n"], ["\n\n"], ["two\n\n"]])
     found = TransformersProposer(model, tokenizer)([Request("a?", (), 2)])
     assert found == [[Proposal("two", 9), Proposal("one", 5)]]
     assert model.asked[2]["prompts"] == ["a?" + "\n" * 6]
 
 
-def test_a_policy_that_writes_blank_lines_alone_proposes_nothing(tokenizer: Any) -> None:
+def test_a_policy_that_writes_only_blank_lines_proposes_nothing(tokenizer: Any) -> None:
     model = Dictated(tokenizer, [["\n\n"]] * 3)
     assert TransformersProposer(model, tokenizer)([Request("a?", (), 1)]) == [[]]
 
 
-def test_batches_hold_so_many_and_keep_their_order(tokenizer: Any) -> None:
+def test_batches_respect_max_batch_and_keep_the_order(tokenizer: Any) -> None:
     model = Dictated(tokenizer, [["one", "two"], ["three"]])
     requests = [Request("x" * length, (), 1) for length in (9, 5, 7)]
     found = TransformersProposer(model, tokenizer, max_batch=2)(requests)

@@ -1,4 +1,4 @@
-"""Trees are saved whole, read back, and drawn."""
+"""Trees can be saved, read back and drawn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_saved_tree_is_read_back(scorer: Scorer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 2}', '{"format": 1, "question": "?"}'])
-def test_other_files_are_no_trees(text: str, tmp_path: Path) -> None:
+def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "tree.json"
     path.write_text(text)
     with pytest.raises(RfprmError, match=r"tree\.json holds no search tree"):

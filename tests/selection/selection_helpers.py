@@ -1,4 +1,4 @@
-"""What the tests of the selection share: traces, files of them, a scorer that keeps a log."""
+"""Shared by the selection tests: traces, files of traces, and a scorer that keeps a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tiny_models import fake_scorer
 
 
 def traces(count: int) -> list[dict[str, Any]]:
-    """Rows with questions of their own, of different lengths and sources."""
+    """Rows with different questions, lengths and sources."""
     return [
         {
             "id": index,
@@ -37,7 +37,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def logging_scorer(log: Path, *, seconds_per_trace: float = 0.0) -> Scorer:
-    """A scorer without a model that writes down every question that it is asked about."""
+    """A scorer without a model that logs the question of every trace it scores."""
     scorer = fake_scorer()
     score_batch = scorer.score_batch
 

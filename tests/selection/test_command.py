@@ -22,7 +22,7 @@ def rfprm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_keeps_the_best_and_tells_what_it_did(
+def test_the_command_keeps_the_best_and_reports_what_it_did(
     tmp_path: Path, tiny_artifact: Path
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [*traces(12), "broken"])
@@ -41,7 +41,7 @@ def test_the_command_keeps_the_best_and_tells_what_it_did(
     assert len(read_jsonl(output)) == 3
 
 
-def test_a_rule_that_is_missing_is_one_line(tmp_path: Path, tiny_artifact: Path) -> None:
+def test_a_missing_rule_is_an_error_of_one_line(tmp_path: Path, tiny_artifact: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(2))
     found = rfprm("select", source, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
     assert found.returncode == 1
@@ -50,14 +50,14 @@ def test_a_rule_that_is_missing_is_one_line(tmp_path: Path, tiny_artifact: Path)
     assert len(found.stderr.splitlines()) == 1
 
 
-def test_an_empty_input_is_warned_of(tmp_path: Path, tiny_artifact: Path) -> None:
+def test_an_empty_input_gives_a_warning(tmp_path: Path, tiny_artifact: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", ["", ""])
     found = rfprm("select", source, "-o", tmp_path / "o.jsonl", "-a", tiny_artifact, "--top", "1")
     assert found.returncode == 0
     assert f"{source} is empty" in found.stderr
 
 
-def test_workers_need_the_engine_that_has_them(tmp_path: Path, tiny_artifact: Path) -> None:
+def test_workers_need_engine_ray(tmp_path: Path, tiny_artifact: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(2))
     found = rfprm(
         "select", source, "-o", tmp_path / "o.jsonl", "-a", tiny_artifact, "--top=1", "--workers=2"

@@ -38,9 +38,7 @@ QUESTION = {"role": "user", "content": "q"}
         ),
     ],
 )
-def test_a_trace_becomes_what_was_asked_and_what_was_written(
-    fields: dict[str, Any], answer: str
-) -> None:
+def test_a_trace_becomes_a_question_and_an_answer(fields: dict[str, Any], answer: str) -> None:
     found = trajectory_from_record(fields)
     messages = messages_of(fields, found, row=fields)
     assert messages == [QUESTION, {"role": "assistant", "content": answer}]
@@ -53,7 +51,7 @@ def test_a_system_prompt_is_kept() -> None:
     assert messages_of(fields, found, row=fields)[:2] == [system, QUESTION]
 
 
-def test_fields_that_trl_would_read_get_another_name(tmp_path: Path) -> None:
+def test_fields_that_trl_would_read_are_renamed(tmp_path: Path) -> None:
     rows = [{**row, "labels": [1], "prompt": "p"} for row in traces(3)]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     with fake_scorer() as scorer:

@@ -1,4 +1,4 @@
-"""Scoring on a real Ray cluster of this machine, with a worker that is killed."""
+"""Scoring on a real Ray cluster on this machine, with a worker that gets killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from rfprm_runtime import BackendError, RfprmError
 from rfprm_runtime.selection import RayWorkers, Scoring, Selection, select_traces
-from rfprm_runtime.selection.ray_engine import ShardWorker, _check_resources, scoring_for_workers
+from rfprm_runtime.selection.ray_workers import ShardWorker, _check_resources, scoring_for_workers
 from rfprm_runtime.selection.scores import ShardScores
 from rfprm_runtime.traces.sources import open_source
 from selection.selection_helpers import traces, write_jsonl
@@ -25,7 +25,7 @@ psutil = pytest.importorskip("psutil")
 
 
 class Killer(threading.Thread):
-    """SIGKILLs one worker of this process's Ray once the first shards are finished."""
+    """Sends SIGKILL to one worker of this process's Ray after the first shards."""
 
     def __init__(self, work: Path) -> None:
         super().__init__(daemon=True)
@@ -51,9 +51,9 @@ def shard_files(work: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-# Ray asks itself for settings by names that it has given up.
+# Ray reads its own settings by names that it has deprecated.
 @pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning:ray.data.context")
-def test_ray_gives_the_same_bytes_though_a_worker_is_killed(
+def test_ray_gives_the_same_bytes_even_if_a_worker_is_killed(
     tmp_path: Path, tiny_artifact: Path
 ) -> None:
     rows = [{**row, "completion": row["completion"] + " so" * 40} for row in traces(600)]
@@ -84,13 +84,13 @@ def test_ray_gives_the_same_bytes_though_a_worker_is_killed(
 
 def test_a_loaded_scorer_is_not_sent_to_workers(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(1))
-    with fake_scorer() as scorer, pytest.raises(RfprmError, match="give the folder"):
+    with fake_scorer() as scorer, pytest.raises(RfprmError, match="pass the folder"):
         select_traces(
             scorer, source, tmp_path / "out.jsonl", Selection(top=1), workers=RayWorkers(1)
         )
 
 
-def test_workers_use_the_device_and_the_cores_they_were_given() -> None:
+def test_workers_use_the_device_and_cores_they_are_given() -> None:
     on_gpu, on_cpu = RayWorkers(2, gpus_per_worker=1), RayWorkers(2, cpus_per_worker=4)
     assert scoring_for_workers(Scoring(), "torch", on_gpu).backend_options == {"device": "cuda"}
     assert scoring_for_workers(Scoring(), "onnx", on_gpu).backend_options == {"provider": "cuda"}
@@ -99,9 +99,7 @@ def test_workers_use_the_device_and_the_cores_they_were_given() -> None:
         scoring_for_workers(Scoring(), "native", on_gpu)
 
 
-def test_a_worker_says_what_went_wrong_in_place_of_scores(
-    tmp_path: Path, tiny_artifact: Path
-) -> None:
+def test_a_worker_returns_its_error_in_place_of_scores(tmp_path: Path, tiny_artifact: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(3))
     worker = ShardWorker(str(tiny_artifact), str(source), Scoring())
     [shard] = open_source(str(source)).plan(10).shards
@@ -114,8 +112,8 @@ def test_a_worker_says_what_went_wrong_in_place_of_scores(
     assert answer["error"].startswith("FileNotFoundError: ")
 
 
-def test_more_workers_than_this_machine_has_room_for_are_refused() -> None:
-    with pytest.raises(RfprmError, match=r"3 workers ask for 6 CPUs, .* which has 4"):
+def test_more_workers_than_this_machine_can_hold_are_refused() -> None:
+    with pytest.raises(RfprmError, match=r"3 workers need 6 CPUs, .* which has 4"):
         _check_resources(RayWorkers(3, cpus_per_worker=2), {"CPU": 4.0})
-    with pytest.raises(RfprmError, match=r"1 workers ask for 1 GPUs, .* which has 0"):
+    with pytest.raises(RfprmError, match=r"1 workers need 1 GPUs, .* which has 0"):
         _check_resources(RayWorkers(1, gpus_per_worker=1), {"CPU": 4.0})

@@ -1,4 +1,4 @@
-"""A killed selection goes on; no finished shard is scored twice."""
+"""A killed selection resumes, and no finished shard is scored twice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def finished(work: Path) -> set[int]:
 
 
 def kill_after(process: subprocess.Popen[bytes], work: Path, num_shards: int) -> set[int]:
-    """SIGKILL once so many shards are finished; returns which ones are."""
+    """Send SIGKILL once ``num_shards`` are finished; return the finished ones."""
     while len(finished(work)) < num_shards and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -47,7 +47,7 @@ def kill_after(process: subprocess.Popen[bytes], work: Path, num_shards: int) ->
     return finished(work)
 
 
-def test_a_killed_run_goes_on_and_scores_no_finished_shard_again(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_without_scoring_finished_shards_again(tmp_path: Path) -> None:
     rows = traces(120)
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     output, log, work = (tmp_path / n for n in ("out.jsonl", "log", "out.jsonl.work"))
@@ -73,12 +73,12 @@ def test_a_killed_run_goes_on_and_scores_no_finished_shard_again(tmp_path: Path)
     assert not [path for path in (*tmp_path.iterdir(), *work.iterdir()) if "partial" in path.name]
 
 
-def test_what_a_kill_left_half_written_is_swept_away(tmp_path: Path) -> None:
+def test_files_that_a_kill_left_half_written_are_removed(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(5))
     work = tmp_path / "out.jsonl.work"
     with fake_scorer() as scorer:
         select_traces(scorer, source, tmp_path / "out.jsonl", Selection(top=2))
-        # No process has a number above the system's limit.
+        # No process has an ID above the system's limit.
         (work / ".shard-000001.npz.partial-4194999").write_bytes(b"half")
         (tmp_path / ".out.jsonl.partial-4194999").write_bytes(b"half")
         (tmp_path / ".other.jsonl.partial-4194999").write_bytes(b"not ours")
@@ -87,7 +87,7 @@ def test_what_a_kill_left_half_written_is_swept_away(tmp_path: Path) -> None:
     assert left == [".other.jsonl.partial-4194999"]
 
 
-def test_two_runs_on_one_work_folder_are_kept_apart(tmp_path: Path) -> None:
+def test_two_runs_cannot_share_a_work_folder(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(5))
     output = tmp_path / "out.jsonl"
     with fake_scorer() as scorer:
@@ -115,7 +115,7 @@ def test_another_rule_needs_no_scores(tmp_path: Path) -> None:
     assert Counter(row["source"] for row in read_jsonl(output)) == {"web": 2, "book": 2, "exam": 2}
 
 
-def test_an_artifact_is_not_loaded_where_nothing_is_left_to_score(
+def test_an_artifact_is_not_loaded_if_nothing_is_left_to_score(
     tmp_path: Path, tiny_artifact: Path
 ) -> None:
     source, output = write_jsonl(tmp_path / "in.jsonl", traces(3)), tmp_path / "out.jsonl"
@@ -126,7 +126,7 @@ def test_an_artifact_is_not_loaded_where_nothing_is_left_to_score(
     assert select_traces(artifact, source, output, Selection(top=2)).num_chosen == 2
 
 
-def test_the_work_folder_can_be_given_up(tmp_path: Path) -> None:
+def test_the_work_folder_can_be_dropped(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(3))
     options = OutputOptions(keep_work=False)
     with fake_scorer() as scorer:
@@ -146,7 +146,7 @@ def test_the_work_folder_can_be_given_up(tmp_path: Path) -> None:
         ({"model": {"name": "other"}}, "artifact.name was tiny, is other"),
     ],
 )
-def test_scores_of_something_else_are_refused_by_name(
+def test_scores_of_something_else_are_refused_with_the_difference(
     tmp_path: Path, change: dict[str, Any], named: str
 ) -> None:
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -167,7 +167,7 @@ def test_scores_of_something_else_are_refused_by_name(
     assert output.read_bytes() == before
 
 
-def test_a_file_is_no_work_folder(tmp_path: Path) -> None:
+def test_a_file_is_not_a_work_folder(tmp_path: Path) -> None:
     source, work = write_jsonl(tmp_path / "in.jsonl", traces(3)), tmp_path / "mine"
     work.write_text("mine")
     with fake_scorer() as scorer, pytest.raises(RfprmError, match=r"mine is a file.*--work"):
@@ -180,7 +180,7 @@ def test_a_file_is_no_work_folder(tmp_path: Path) -> None:
         )
 
 
-def test_a_folder_of_other_things_is_not_taken_for_work(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_a_work_folder(tmp_path: Path) -> None:
     source, work = write_jsonl(tmp_path / "in.jsonl", traces(3)), tmp_path / "mine"
     work.mkdir()
     (work / "thesis.txt").write_text("mine")
@@ -207,7 +207,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
         assert select_traces(scorer, source, output, Selection(top=1)).num_chosen == 1
 
 
-def test_the_manifest_says_of_what_the_scores_are(tmp_path: Path) -> None:
+def test_the_manifest_records_what_the_scores_come_from(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(3))
     with fake_scorer() as scorer:
         select_traces(scorer, source, tmp_path / "out.jsonl", Selection(top=1))

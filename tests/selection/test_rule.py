@@ -43,14 +43,14 @@ def test_top_keeps_the_highest_best_first() -> None:
     assert places(chosen(top=100)) == [1, 3, 4, 0, 5, 2]
 
 
-def test_of_equal_scores_the_earlier_trace_is_the_better() -> None:
+def test_on_ties_the_earlier_trace_wins() -> None:
     assert places(chosen([0.5] * 6, top=3)) == [0, 1, 2]
     assert places(chosen([0.1, 0.5, 0.5, 0.5], top=2)) == [1, 2]
     assert places(chosen([0.5] * 4, questions=[1, 1, 2, 2], per_question=1)) == [0, 2]
     assert places(chosen([0.5] * 4, groups=[1, 1, 0, 0], top_per_group=1)) == [0, 2]
 
 
-def test_a_threshold_keeps_what_reaches_it() -> None:
+def test_a_threshold_keeps_traces_that_reach_it() -> None:
     assert places(chosen(threshold=0.7)) == [1, 3, 4]
     assert places(chosen(threshold=2.0)) == []
 
@@ -59,7 +59,7 @@ def test_a_share_is_of_all_scored_traces_and_at_least_one() -> None:
     assert places(chosen(share=0.5)) == [1, 3, 4]
     assert places(chosen(share=0.001)) == [1]
     assert len(places(chosen(share=1.0))) == 6
-    # Half of six traces, though the threshold has left only five of them.
+    # Half of six traces, although the threshold left only five.
     assert places(chosen(share=0.5, threshold=0.2)) == [1, 3, 4]
 
 
@@ -74,7 +74,7 @@ def test_a_question_keeps_its_best_traces() -> None:
     assert places(chosen(questions=questions, per_question=2)) == [1, 3, 4, 0, 5]
 
 
-def test_the_reason_is_the_first_part_of_the_rule_that_a_trace_does_not_meet() -> None:
+def test_the_reason_is_the_first_part_of_the_rule_that_a_trace_fails() -> None:
     choice = chosen(
         questions=[1, 1, 2, 3, 4, 5],
         groups=[0, 0, 0, 0, 1, 1],
@@ -93,7 +93,7 @@ def test_the_reason_is_the_first_part_of_the_rule_that_a_trace_does_not_meet() -
     ]
 
 
-def test_length_control_takes_out_what_length_predicts() -> None:
+def test_length_control_removes_what_length_predicts() -> None:
     rng = np.random.default_rng(0)
     tokens = rng.integers(50, 5000, 500).astype(np.int32)
     quality = rng.normal(size=500)
@@ -120,15 +120,13 @@ def test_length_control_of_equal_lengths_changes_no_order() -> None:
         ({"top": 0}, r"^top \(--top\) is 0, expected a number greater than or equal to 1$"),
         ({"share": 1.5}, r"share \(--share\) is 1\.5, expected a number less"),
         ({"threshold": float("nan")}, r"threshold \(--threshold\) is nan, expected a finite"),
-        ({"tpo": 3}, r"tpo is no part of a rule; .*'top'"),
+        ({"tpo": 3}, r"unknown setting 'tpo', expected some of .*'top'"),
         ({"top_per_group": 3}, "go together"),
         ({"top": 3, "group_by": "source"}, "go together"),
         ({"top": 3, "score": "best"}, "score"),
     ],
 )
-def test_a_rule_that_means_nothing_is_refused_in_one_line(
-    fields: dict[str, Any], complaint: str
-) -> None:
+def test_an_invalid_rule_is_refused_in_one_line(fields: dict[str, Any], complaint: str) -> None:
     with pytest.raises(RfprmError, match=complaint) as caught:
         Selection.build(**fields)
     assert "\n" not in str(caught.value)

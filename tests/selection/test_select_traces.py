@@ -39,7 +39,7 @@ def run(
         )
 
 
-def test_the_best_rows_are_written_in_input_order_with_all_they_held(tmp_path: Path) -> None:
+def test_the_best_rows_are_written_in_input_order_with_all_their_fields(tmp_path: Path) -> None:
     rows = traces(40)
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     summary = run(source, tmp_path / "out.jsonl", top=10)
@@ -117,7 +117,7 @@ def test_parquet_keeps_every_column_and_type(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_the_shard_size_changes_nothing_that_is_chosen(tmp_path: Path, suffix: str) -> None:
+def test_the_choice_does_not_depend_on_the_shard_size(tmp_path: Path, suffix: str) -> None:
     rows = traces(100)
     rows += rows[:30]  # ties
     source = tmp_path / f"in{suffix}"
@@ -145,7 +145,7 @@ def test_the_shard_size_changes_nothing_that_is_chosen(tmp_path: Path, suffix: s
     assert len(contents) == 1
 
 
-def test_bad_rows_are_reported_and_lose_no_other(tmp_path: Path) -> None:
+def test_bad_rows_are_reported_and_the_others_scored(tmp_path: Path) -> None:
     good = traces(4)
     long = {"question": "q", "completion": "x" * 600}
     bad = ["{broken", [1], {"question": "q"}, {**good[0], "completion": " "}, long]
@@ -175,7 +175,7 @@ def test_bad_rows_are_reported_and_lose_no_other(tmp_path: Path) -> None:
     assert not (tmp_path / "out.jsonl.errors.jsonl").exists()
 
 
-def test_every_generation_of_a_row_is_a_trace_of_its_own(tmp_path: Path) -> None:
+def test_every_generation_of_a_row_is_a_separate_trace(tmp_path: Path) -> None:
     row = {
         "problem": "2+2?",
         "generations": ["It is 4.", "Let me see.\n\nIt is 5.", " "],
@@ -211,7 +211,7 @@ def test_generations_in_parquet_have_a_typed_column(tmp_path: Path) -> None:
     assert found["generations"].to_pylist()[::2] == [row["generations"] for row in rows]
 
 
-def test_traces_that_were_windowed_say_so(tmp_path: Path) -> None:
+def test_windowed_traces_are_marked(tmp_path: Path) -> None:
     rows = [
         {"question": "q", "completion": "\n\n".join("word " * 4 for _ in range(40))},
         {"question": "q", "completion": "short"},
@@ -224,9 +224,7 @@ def test_traces_that_were_windowed_say_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_a_field_of_the_same_name_asks_for_a_prefix_before_scoring(
-    tmp_path: Path, suffix: str
-) -> None:
+def test_a_taken_field_name_is_reported_before_scoring(tmp_path: Path, suffix: str) -> None:
     rows = [{**row, "reward": -1.0} for row in traces(3)]
     source = tmp_path / f"in{suffix}"
     if suffix == ".jsonl":
@@ -234,7 +232,7 @@ def test_a_field_of_the_same_name_asks_for_a_prefix_before_scoring(
     else:
         pq.write_table(pa.Table.from_pylist(rows), source)
     output = tmp_path / f"out{suffix}"
-    with pytest.raises(RfprmError, match=r"the field 'reward' already.*--prefix"):
+    with pytest.raises(RfprmError, match=r"already has the field 'reward'.*--prefix"):
         run(source, output, top=1)
     assert list(tmp_path.iterdir()) == [source]
     run(source, output, top=1, options=OutputOptions(prefix="prm_"))
@@ -245,20 +243,20 @@ def test_a_field_of_the_same_name_asks_for_a_prefix_before_scoring(
 
 
 @pytest.mark.parametrize("spelling", ["rank", r"r\u0061nk"])
-def test_one_later_row_with_such_a_field_is_found_before_scoring(
+def test_a_taken_field_name_in_a_later_row_is_found_before_scoring(
     tmp_path: Path, spelling: str
 ) -> None:
     last = json.dumps({**traces(1)[0], "rank": 9}).replace("rank", spelling)
     source = write_jsonl(tmp_path / "in.jsonl", [*traces(3), last])
     output = tmp_path / "out.jsonl"
     output.write_text("old\n")
-    with pytest.raises(RfprmError, match="row 4 of the input has the field 'rank' already"):
+    with pytest.raises(RfprmError, match="row 4 of the input already has the field 'rank'"):
         run(source, output, top=4)
     assert output.read_text() == "old\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
-def test_rows_with_nothing_to_group_by_are_one_group(tmp_path: Path) -> None:
+def test_rows_without_a_value_to_group_by_are_one_group(tmp_path: Path) -> None:
     rows = [{**row, "source": "web"} for row in traces(8)]
     del rows[1]["source"]
     rows[2]["source"], rows[3]["source"] = None, float("nan")
@@ -277,18 +275,18 @@ def test_rows_with_nothing_to_group_by_are_one_group(tmp_path: Path) -> None:
         lambda: Scoring(overflow="cut"),  # type: ignore[arg-type]
     ],
 )
-def test_settings_of_an_unknown_name_are_refused_at_once(make: Any) -> None:
+def test_unknown_choices_are_refused_at_once(make: Any) -> None:
     with pytest.raises(ValueError, match="expected one of"):
         make()
 
 
 @pytest.mark.parametrize("shard_rows", [0, "4"])
-def test_rows_of_a_shard_are_a_number(shard_rows: Any) -> None:
+def test_shard_rows_must_be_a_whole_number(shard_rows: Any) -> None:
     with pytest.raises(RfprmError, match=r"--shard-rows\) is .*, expected a whole number"):
         Scoring(shard_rows=shard_rows)
 
 
-def test_what_traces_are_ranked_by_can_be_chosen(tmp_path: Path) -> None:
+def test_the_score_to_rank_by_can_be_chosen(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(20))
     options = OutputOptions(order="rank", work=tmp_path / "work")
     for score in ("trajectory", "mean", "min", "last", "product"):
@@ -302,7 +300,7 @@ def test_what_traces_are_ranked_by_can_be_chosen(tmp_path: Path) -> None:
             assert values == [row["trajectory_score"] for row in rows]
 
 
-def test_a_prm_without_trajectory_scores_says_what_to_rank_by(tmp_path: Path) -> None:
+def test_ranking_by_a_missing_trajectory_score_names_another(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(3))
     model = {"family": "qwen2.5-math-prm"}
     with pytest.raises(RfprmError, match="no trajectory score; rank by 'reward'"):
@@ -313,10 +311,10 @@ def test_a_prm_without_trajectory_scores_says_what_to_rank_by(tmp_path: Path) ->
     assert row["trajectory_score"] is None
 
 
-def test_the_input_is_read_once_to_know_it_once_to_score_it_and_once_to_write(
+def test_the_input_is_read_once_to_hash_once_to_score_and_once_to_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names are checked while it is hashed, groups are read while it is scored."""
+    """Hashing also checks names, and scoring also reads groups."""
     source = write_jsonl(tmp_path / "in.jsonl", traces(40))
     parsed: list[int] = []
     opened: list[str] = []
@@ -330,7 +328,7 @@ def test_the_input_is_read_once_to_know_it_once_to_score_it_and_once_to_write(
     assert len(parsed) == 2 * 40
     assert opened.count("in.jsonl") == 3
 
-    # Of shards that were scored before, groups are read from the input: the same ones.
+    # For shards scored before, the same groups are read from the input.
     work = tmp_path / "out.jsonl.work"
     first = (tmp_path / "out.jsonl").read_bytes()
     run(source, tmp_path / "b.jsonl", options=OutputOptions(work=work),
@@ -350,7 +348,7 @@ def test_groups_do_not_depend_on_which_shards_were_scored_before(tmp_path: Path)
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
-def test_a_group_field_that_no_row_has_is_named_and_the_scores_are_kept(tmp_path: Path) -> None:
+def test_a_group_field_that_no_row_has_is_an_error_that_keeps_the_scores(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(3))
     with pytest.raises(RfprmError, match="'sorce' to group by"):
         run(source, tmp_path / "out.jsonl", group_by="sorce", top_per_group=1)
@@ -386,11 +384,11 @@ def test_a_data_set_of_the_hub_becomes_parquet_or_json_lines(tmp_path: Path) -> 
     ("output", "complaint"),
     [
         ("out.csv", "expected .jsonl or .parquet"),
-        ("out.parquet", "has no types"),
+        ("out.parquet", "has no column types"),
         ("in.jsonl", "is the input itself"),
     ],
 )
-def test_an_output_that_cannot_be_written_is_named(
+def test_an_output_that_cannot_be_written_is_refused(
     tmp_path: Path, output: str, complaint: str
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(1))
@@ -400,16 +398,16 @@ def test_an_output_that_cannot_be_written_is_named(
 
 
 @pytest.mark.parametrize("report", ["in.jsonl", "out.jsonl", "out.jsonl.errors.jsonl", "folder"])
-def test_a_report_takes_the_place_of_nothing_else(tmp_path: Path, report: str) -> None:
+def test_a_report_overwrites_nothing_else(tmp_path: Path, report: str) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", traces(1))
     (tmp_path / "folder").mkdir()
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(RfprmError, match=r"input itself|file of the rows|is a folder"):
+    with pytest.raises(RfprmError, match=r"input itself|rows are written to|is a folder"):
         run(source, tmp_path / "out.jsonl", top=1, options=OutputOptions(report=tmp_path / report))
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_what_json_cannot_hold_asks_for_parquet(tmp_path: Path) -> None:
+def test_values_that_json_cannot_hold_need_parquet(tmp_path: Path) -> None:
     row = {"question": "q?", "completion": "a", "raw": b"\x00"}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "in.parquet")
     with pytest.raises(RfprmError, match=r"ends in \.parquet"):

@@ -1,4 +1,4 @@
-"""What is selected goes straight into a trainer."""
+"""A selection goes straight into a trainer."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def seen_by(trainer: Any, tokenizer: Any) -> list[str]:
 
 
 @pytest.mark.slow
-# TRL's own default is spelled by the name that transformers had for it before.
+# TRL's own default uses a name that transformers has deprecated.
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_the_output_trains_a_model_with_trl(tmp_path: Path, suffix: str) -> None:

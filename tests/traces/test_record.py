@@ -1,4 +1,4 @@
-"""One row, read once: what it holds, where it stands, and what was wrong with it."""
+"""One row, read once: what it holds, where it comes from, and what was wrong with it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return questions
 
 
-def test_a_record_is_validated_once_and_only_when_somebody_asks(
-    tmp_path: Path, built: list[str]
-) -> None:
+def test_a_record_is_validated_once_and_only_on_request(tmp_path: Path, built: list[str]) -> None:
     rows = [{"question": "a", "completion": THOUGHT, "answer": 4}, {"question": "b", "text": "c"}]
     first, second = read_traces(str(write_jsonl(tmp_path / "in.jsonl", rows)))
     assert built == []
@@ -47,7 +45,7 @@ def test_a_record_is_validated_once_and_only_when_somebody_asks(
     assert built == ["a", "b"]
 
 
-def test_what_cannot_be_read_carries_its_error_in_its_place(tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_read_carries_its_error(tmp_path: Path) -> None:
     row = {"question": "q", "generations": ["a", " "]}
     source = write_jsonl(tmp_path / "in.jsonl", ["{", row, {"question": "q", "generations": []}])
     found = {str(trace.place): trace.trajectory for trace in read_traces(str(source))}
@@ -91,7 +89,7 @@ def test_a_row_of_a_table_keeps_its_empty_fields_and_is_read_without_them(tmp_pa
     "changes",
     [{}, {"outcome": 0.5}, {"response": [], "source": "book"}, {"metadata": {"answer": "4"}}],
 )
-def test_what_curate_writes_is_taken_as_it_stands(
+def test_rows_from_curate_are_taken_as_they_are(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = Trajectory(question="q", steps=["a"], response=["b"]).model_dump(mode="json") | changes
@@ -105,7 +103,7 @@ def test_what_curate_writes_is_taken_as_it_stands(
 
 
 @pytest.mark.parametrize("changes", [{"response": "b\n\nc"}, {"steps": "a"}, {"metadata": None}])
-def test_a_row_that_only_looks_like_it_is_read_by_its_fields(changes: dict[str, Any]) -> None:
+def test_a_row_that_only_looks_canonical_is_read_by_its_fields(changes: dict[str, Any]) -> None:
     row = Trajectory(question="q", steps=["a"]).model_dump(mode="json") | changes
     assert not is_canonical(row)
 
@@ -148,7 +146,7 @@ def test_one_trajectory_from_a_row_in_memory() -> None:
         trajectory_from_record({"question": "q", "generations": ["a"]})
 
 
-def test_scoring_takes_no_offence_at_an_outcome_that_is_none() -> None:
+def test_scoring_ignores_an_invalid_outcome() -> None:
     row = {"question": "q", "text": "a", "correct": 3}
     place = Place("in.jsonl", "line", 1)
     assert isinstance(Record(place, row).trajectory, InvalidTrajectoryError)
@@ -166,4 +164,4 @@ def test_the_question_of_a_row_without_a_trace(tmp_path: Path) -> None:
     found = [r.question for r in read_records(str(write_jsonl(tmp_path / "q.jsonl", rows)))]
     assert found[0] == "q?"
     assert all(isinstance(item, InvalidTrajectoryError) for item in found[1:])
-    assert json.dumps(str(found[1])) == '"the question is no text"'
+    assert json.dumps(str(found[1])) == '"the question is not a text"'

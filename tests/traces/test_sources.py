@@ -90,7 +90,7 @@ def test_a_stream_holds_what_the_shards_hold(sources: list[str]) -> None:
         assert [record.place.number for record in records] == list(range(1, 701))
 
 
-def test_how_much_was_read_is_known_but_of_what_is_streamed(sources: list[str]) -> None:
+def test_the_share_read_is_known_except_for_streams(sources: list[str]) -> None:
     for source in sources:
         with closing(open_stream(source)) as stream:
             assert stream.share_read() is None
@@ -106,7 +106,7 @@ def test_how_much_was_read_is_known_but_of_what_is_streamed(sources: list[str]) 
             assert stream.share_read() == 1.0
 
 
-def test_a_file_that_was_read_to_its_end_is_not_read_again_to_know_it(tmp_path: Path) -> None:
+def test_a_file_read_to_its_end_has_its_fingerprint(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", traces(3))
     with closing(open_source(str(path))) as opened:
         list(opened.records(Reading()))

@@ -98,7 +98,7 @@ def test_the_reference_answer_is_found(fields: dict[str, Any], answer: str | Non
         ({"question": "q"}, "no steps and no text"),
         ({"question": "q", "steps": []}, "0 steps"),
         ({"messages": ["hello"]}, "a chat message is str"),
-        ({"messages": [{"role": "user", "content": "q"}]}, "answer of an assistant"),
+        ({"messages": [{"role": "user", "content": "q"}]}, "answer from an assistant"),
         ({"question": "q", "thinking": [1]}, "neither a string"),
         ({"question": "q", "completion": THOUGHT, "outcome": 7}, "outcome is 7"),
     ],

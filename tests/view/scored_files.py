@@ -1,4 +1,4 @@
-"""Scored files for the tests of this folder."""
+"""Scored files for the tests in this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page in a headless browser: its script runs, and nothing else does."""
+"""The page in a headless browser: only its own script runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _dom(browser: str, page: Path, profile: Path, link: str = "") -> str:
     return found.stdout
 
 
-def test_a_long_list_is_drawn_as_far_as_it_is_seen(browser: str, tmp_path: Path) -> None:
+def test_only_the_visible_rows_of_a_long_list_are_drawn(browser: str, tmp_path: Path) -> None:
     scored = write_rows(tmp_path / "scored.jsonl", [row(3, id=index) for index in range(1000)])
     view_files([scored], tmp_path / "view.html")
     dom = _dom(browser, tmp_path / "view.html", tmp_path / "profile")
@@ -51,7 +51,7 @@ def test_a_long_list_is_drawn_as_far_as_it_is_seen(browser: str, tmp_path: Path)
     assert dom.count('class="step"') == 3
 
 
-def test_what_was_selected_is_listed_by_its_rank(browser: str, tmp_path: Path) -> None:
+def test_selected_traces_are_listed_by_rank(browser: str, tmp_path: Path) -> None:
     rows = [row(rank=2, selection_score=0.5), row(rank=1, selection_score=0.75)]
     scored = write_rows(tmp_path / "best.jsonl", rows)
     view_files([scored], tmp_path / "view.html")
@@ -70,7 +70,7 @@ def test_outcomes_are_named_whatever_their_type(browser: str, tmp_path: Path) ->
     assert outcomes == ["right", "wrong", "right", "wrong", "0.25", ""]
 
 
-def test_a_text_of_a_trace_is_shown_and_never_run(browser: str, tmp_path: Path) -> None:
+def test_text_of_a_trace_is_shown_and_never_run(browser: str, tmp_path: Path) -> None:
     scored = write_rows(tmp_path / "scored.jsonl", [row(), hostile_row()])
     view_files([scored], tmp_path / "view.html")
     dom = _dom(browser, tmp_path / "view.html", tmp_path / "profile", "#2")
@@ -78,7 +78,7 @@ def test_a_text_of_a_trace_is_shown_and_never_run(browser: str, tmp_path: Path) 
     assert len(re.findall("<script", dom)) == 1  # the page's own; the data's is taken out
     assert "<img" not in dom
     shown = re.findall(r'<p dir="auto">(.*?)</p></li>', dom, flags=re.DOTALL)
-    # The pipe from the browser is read with line ends made alike.
+    # Reading from the browser's pipe normalizes line ends.
     expected = [step.replace("\r\n", "\n") for step in HOSTILE_STEPS]
     assert [unescape(text) for text in shown] == expected
 

@@ -51,7 +51,7 @@ def test_rewards_above_one_have_room() -> None:
     assert axis.get_xlim()[1] >= 8.0
 
 
-def test_a_single_step_stands_at_a_whole_number() -> None:
+def test_a_single_step_has_a_whole_number_on_the_axis() -> None:
     pytest.importorskip("matplotlib", reason="plots need the extra plots")
     figure = plot_steps(_score(0.5))
     figure.canvas.draw()
@@ -60,8 +60,8 @@ def test_a_single_step_stands_at_a_whole_number() -> None:
     assert [tick for tick in axis.get_xticks() if low <= tick <= high] == [0.0]
 
 
-def test_what_cannot_be_drawn_is_said() -> None:
-    with pytest.raises(ValueError, match="got 1 labels for 2 scores"):
+def test_impossible_plots_are_refused() -> None:
+    with pytest.raises(ValueError, match="by has 1 labels for 2 scores"):
         plot_scores([_score(0.5)] * 2, by=["a"])
     with pytest.raises(ValueError, match="none of 2 scores has a trajectory score"):
         plot_scores([_score(0.5, trajectory=None)] * 2, of="trajectory_score")

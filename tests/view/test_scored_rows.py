@@ -26,7 +26,7 @@ def _found(path: Path, **options: Any) -> list[ScoredTrace]:
 
 @pytest.mark.parametrize("split", ["blank_lines", "lines"])
 @pytest.mark.parametrize("prefix", ["", "prm_"])
-def test_what_score_writes_is_read_back(tmp_path: Path, split: str, prefix: str) -> None:
+def test_the_output_of_score_is_read_back(tmp_path: Path, split: str, prefix: str) -> None:
     traces = write_rows(
         tmp_path / "in.jsonl",
         [
@@ -75,7 +75,7 @@ def _selected(**fields: Any) -> dict[str, Any]:
     return {**fields, "reward": 7.5, "selection_score": 7.25, "rank": 3}
 
 
-def test_a_rank_and_what_it_is_by_are_taken_from_what_select_writes() -> None:
+def test_rank_and_selection_score_come_only_from_rfprm_select() -> None:
     trace = scored_trace(_selected(question="q", steps=["a"], step_scores=[0.5], is_correct=True))
     assert (trace.rank, trace.selection_score, trace.reward) == (3, 7.25, 7.5)
     assert trace.other_fields == ""
@@ -93,7 +93,7 @@ def test_a_row_is_read_as_it_was_scored() -> None:
         assert found.other_fields == ""
 
 
-def test_of_several_generations_one_is_shown_with_what_is_said_of_it() -> None:
+def test_only_the_chosen_generation_is_shown_with_its_own_fields() -> None:
     several = _selected(
         question="q",
         generations=["a", "b\n\nc"],
@@ -111,7 +111,7 @@ def test_of_several_generations_one_is_shown_with_what_is_said_of_it() -> None:
         scored_trace(several)
 
 
-def test_a_chat_to_fine_tune_on_is_not_shown_beside_the_trace_it_repeats() -> None:
+def test_a_chat_that_repeats_the_trace_is_not_shown() -> None:
     text = "<think>a\n\nb</think>c"
     question, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": text}
     fields = _selected(
@@ -132,7 +132,7 @@ BAD_ROWS = {
     "not JSON": '{"question": ',
     "expected an object": "[1]",
     "no field 'step_scores'; score the file first": row(step_scores=None),
-    "say --prefix 'prm_'": {"question": "q", "steps": ["a"], "prm_step_scores": [1.0]},
+    "pass --prefix 'prm_'": {"question": "q", "steps": ["a"], "prm_step_scores": [1.0]},
     "expected a list": row(step_scores="0.5"),
     r"step_scores\[1\] is 1.5, expected a number in \[0, 1\]": row(step_scores=[0.5, 1.5]),
     r"step_scores\[0\] is None": row(step_scores=[None, 0.5]),
@@ -148,7 +148,7 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize(("reason", "bad"), BAD_ROWS.items(), ids=BAD_ROWS)
-def test_a_bad_row_has_its_number_and_reason_and_stops_no_other(
+def test_a_bad_row_has_its_number_and_reason_and_the_others_are_read(
     tmp_path: Path, reason: str, bad: Any
 ) -> None:
     line = bad if isinstance(bad, str) else json.dumps(bad)
@@ -165,7 +165,7 @@ def test_a_bad_row_has_its_number_and_reason_and_stops_no_other(
     assert count_rows(str(path)) == 3
 
 
-def test_outcomes_are_taken_where_they_are_ones() -> None:
+def test_only_valid_outcomes_are_read() -> None:
     assert scored_trace(row(is_correct=True)).outcome is True
     assert scored_trace(row(outcome=0.25)).outcome == 0.25
     assert scored_trace(row(correct="yes")).outcome is None
@@ -184,7 +184,7 @@ def test_parquet_is_read_like_jsonl(tmp_path: Path) -> None:
     assert count_rows(str(path)) == 2
 
 
-def test_a_file_that_is_not_there_or_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_or_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no file"):
         list(read_scored_rows(tmp_path / "none.jsonl"))
     other = tmp_path / "scores.csv"

@@ -59,7 +59,7 @@ def test_the_page_holds_every_trace_with_its_scores(tmp_path: Path) -> None:
     assert (second["response"], second["windowed_from"]) == (["4"], 1)
 
 
-def test_paths_may_be_strings_and_the_folder_of_the_page_is_made(tmp_path: Path) -> None:
+def test_paths_may_be_strings_and_the_page_folder_is_created(tmp_path: Path) -> None:
     scored = write_rows(tmp_path / "scored.jsonl", [row()])
     page = tmp_path / "new" / "view.html"
     assert view_files([str(scored)], str(page)).num_shown == 1
@@ -67,7 +67,7 @@ def test_paths_may_be_strings_and_the_folder_of_the_page_is_made(tmp_path: Path)
 
 
 @pytest.mark.parametrize("scored", [[], "scored.jsonl", Path("scored.jsonl")])
-def test_what_is_no_list_of_files_is_refused(scored: Any, tmp_path: Path) -> None:
+def test_anything_but_a_list_of_files_is_refused(scored: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a list of one or more files"):
         view_files(scored, tmp_path / "view.html")
 
@@ -83,7 +83,7 @@ def test_no_text_of_a_trace_becomes_markup(tmp_path: Path) -> None:
     assert r"half a pair: \ud800" in hostile.data["traces"][0]["other_fields"]
 
 
-def test_the_page_loads_nothing_and_runs_its_own_script_only(tmp_path: Path) -> None:
+def test_the_page_loads_nothing_and_runs_only_its_own_script(tmp_path: Path) -> None:
     view_files([write_rows(tmp_path / "scored.jsonl", [row()])], tmp_path / "view.html")
     page = _Page(tmp_path / "view.html")
     assert not {"link", "img", "iframe"} & {tag for tag, _ in page.tags}
@@ -106,19 +106,19 @@ def test_bad_rows_are_listed_in_the_page(tmp_path: Path) -> None:
     assert data["num_bad_rows"] == 1
 
 
-def test_what_a_limit_leaves_out_is_said(tmp_path: Path) -> None:
+def test_rows_left_out_by_the_limit_are_noted(tmp_path: Path) -> None:
     bad = row(step_scores=None)
     scored = write_rows(tmp_path / "scored.jsonl", [bad, *[row()] * 4, bad])
     summary = view_files([scored], tmp_path / "view.html", limit=3)
     assert (summary.num_shown, summary.num_bad) == (3, 1)
-    note = "scored.jsonl: the first 3 traces are shown, 2 more rows are left out (--limit)"
+    note = "scored.jsonl: only the first 3 traces are shown; 2 more rows are left out (--limit)"
     assert summary.notes == [note]
     assert _Page(tmp_path / "view.html").data["notes"] == [note]
     assert view_files([scored], tmp_path / "view.html", limit=4).notes != []
     assert view_files([scored], tmp_path / "view.html", limit=5).notes == []
 
 
-def test_several_files_are_told_apart_by_their_names(tmp_path: Path) -> None:
+def test_files_of_the_same_name_are_shown_with_their_folders(tmp_path: Path) -> None:
     paths = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -132,9 +132,7 @@ def test_several_files_are_told_apart_by_their_names(tmp_path: Path) -> None:
         view_files([paths[0], paths[0]], tmp_path / "view.html")
 
 
-def test_what_cannot_be_shown_leaves_the_page_of_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "view.html"
     page.write_text("before", encoding="utf-8")
     empty = write_rows(tmp_path / "empty.jsonl", [])
@@ -161,7 +159,7 @@ def test_page_and_notebook_have_the_same_colours() -> None:
         assert f"--{name}: {' '.join(map(str, color))};" in style
 
 
-def test_the_command_says_what_it_could_not_show(tmp_path: Path) -> None:
+def test_the_command_reports_rows_it_could_not_show(tmp_path: Path) -> None:
     rows = [row(), row(reward=None), row()]
     scored = write_rows(tmp_path / "scored.jsonl", rows)
     found = _rfprm("view", scored, "-o", tmp_path / "view.html", "--limit", 1)

@@ -139,9 +139,9 @@ def stripped_engine(artifact: Path) -> EngineRecord:
         ) from None
     record = manifest.engine
     if record is None or record.weights != "stripped":
-        found = "no engine" if record is None else f"one with weights {record.weights!r}"
+        kind = "no TensorRT engine" if record is None else f"one with weights {record.weights!r}"
         raise ExportError(
-            f"{artifact} has {found}, expected a TensorRT engine built with --weights stripped, "
+            f"{artifact} has {kind}, expected a TensorRT engine built with --weights stripped, "
             "which can load other weights"
         )
     return record

@@ -11,16 +11,16 @@
 
 #define PAGE 64 /* positions of a page of keys and values */
 
-/* Integers of queries and keys: their norms are at most the square root of 2^31, also after
- * rounding, which may add half a unit an entry. */
+/* The norm of the integers of a query or key is at most the square root of 2^31, even after
+ * rounding, which may add half a unit per entry. */
 #define QUERY_NORM(size) (46340.0 - 0.5 * sqrt((double)(size)))
-/* Integers of values, and the most that the weights of a page add up to: 64 rounded weights times
+/* The largest integer of a value, and the largest sum of a page's weights: 64 rounded weights times
  * values of 14 bits and a sign then stay below 2^31. */
 #define LARGEST_VALUE 16383.0
 #define WEIGHT_SUM 130900.0f
 
-/* A page of one layer and one head of keys. A row of keys has all 64 positions of two dimensions,
- * a row of values all dimensions of two positions: what a product of pairs takes. */
+/* A page of one layer and one key head. A row of keys has all 64 positions of two dimensions, a
+ * row of values all dimensions of two positions, as dot_pairs takes them. */
 typedef struct {
     const int16_t *keys;   /* [head_dim / 2][64][2] */
     const int16_t *values; /* [32][head_dim][2] */
@@ -101,10 +101,10 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
         vec total = load(row[r].weights) * shrink[r], sum = {0}, best = {0};
         for (int key = 0; key < PAGE; key += LANES) {
             vec weight = exp2_vec(load(weights[r] + key) - now);
-            weight = up_to(weight, seen - key); /* masked ones are tiny, and are to be nothing */
+            weight = up_to(weight, seen - key); /* masked ones are tiny, and must be 0 */
             total = total + weight;
             weight = weight * load(page->value_units + key);
-            weight = up_to(weight, seen - key); /* what a page held before may be no number */
+            weight = up_to(weight, seen - key); /* what a page held before may be NaN */
             sum = sum + weight;
             best = vmax(best, weight);
             store(weights[r] + key, weight);
@@ -112,7 +112,7 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
         store(row[r].weights, total);
         float by_range = max_lanes(best) / 32767.0f, by_sum = sum_lanes(sum) / WEIGHT_SUM;
         units[r] = by_range > by_sum ? by_range : by_sum;
-        if (!isfinite(units[r])) { /* of a value: so that what attends to it is no number either */
+        if (!isfinite(units[r])) { /* of a value: make NaN of everything that attends to it */
             units[r] = NAN;
             memset(whole[r], 0, sizeof whole[r]);
             continue;

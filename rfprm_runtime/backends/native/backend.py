@@ -1,6 +1,6 @@
-"""Our own CPU kernels: products of 16- or 8-bit integers, the same bits whatever is beside.
+"""Our own CPU kernels: 16- or 8-bit linears whose bits do not depend on what else runs.
 
-Knows token ids, marker positions, memory and threads; the arithmetic is in C, in ``native/``.
+Knows token ids, marker positions, memory and threads; the arithmetic is in C, in this folder.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from rfprm_runtime.engine.rows import BackendLimits, Extended, Extension, TokenB
 from rfprm_runtime.errors import BackendError
 
 _PASS_TOKENS = 512
-"""Rows beyond which a pass over the weights gets no cheaper by the row."""
+"""Beyond this many rows a pass over the weights gets no cheaper per row."""
 _MIN_SPAN = 32
-"""Tokens below which a further thread costs more than it brings."""
+"""With fewer tokens another thread costs more than it gains."""
 
 
 @dataclass(frozen=True)
 class _Span:
-    """Neighbouring tokens of one trace that one thread runs."""
+    """Consecutive tokens of one trace that one thread runs."""
 
     start: int
     stop: int
 
 
 class NativeBackend:
-    """Runs ``model.native.safetensors``. The weights are mapped: processes share them.
+    """Runs ``model.native.safetensors``. The weights are mapped, so processes share them.
 
     A trace runs on one thread or is split over several, from its beginning or after a past, alone
-    or in one pass with others; the bits are the same.
+    or in one pass with others; the bits are always the same.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class NativeBackend:
         kernels: str | None = None,
     ) -> None:
         """
-        ``num_threads``: all usable cores by default. ``kernels``: ``avx512vnni``, ``avx2`` or
-        ``generic``; the fastest that this processor runs by default. Scores of different
-        kernels agree to rounding, those of one are the same to the bit.
+        ``num_threads``: by default all usable cores. ``kernels``: ``avx512vnni``, ``avx2`` or
+        ``generic``, by default the fastest that this processor runs. Scores of different kernels
+        agree to rounding, those of one are bit-identical.
 
-        Raises :class:`BackendError` where there are no kernels for this machine and
-        :class:`ArtifactError` where the file does not hold the manifest's model.
+        Raises :class:`BackendError` if there are no kernels for this machine and
+        :class:`ArtifactError` if the file does not hold the manifest's model.
         """
         self._kernels, self._library = load_library(kernels)
         threads = usable_cores(num_threads)
@@ -82,19 +82,19 @@ class NativeBackend:
         if batch.token_ids.ndim != 2 or len(batch.token_ids) != 1:
             raise BackendError(
                 f"got token ids of shape {batch.token_ids.shape}, expected [1, length]: the "
-                "native backend runs one row a call"
+                "native backend runs one row per call"
             )
         alone = Extension(batch.token_ids[0], batch.marker_positions)
         return self.extend([alone], threads)[0].logits
 
     def extend(self, extensions: Sequence[Extension], threads: int = 1) -> list[Extended]:
-        """See :class:`CachingBackend`. One extension may run on several threads."""
+        """See :class:`CachingBackend`. A single extension may run on several threads."""
         model = self._model
         if model is None:
             raise BackendError("the backend was closed; load the scorer again")
         items = [self._checked(item) for item in extensions]
         spans = split_evenly(items[0], threads if len(items) == 1 else 1, self._manifest.backbone)
-        # A past serves every layer, and a thread that follows another is a layer behind it.
+        # A past has the keys of every layer, and threads that follow each other are a layer apart.
         # Otherwise the layers take turns in the same memory.
         keep_layers = len(spans) > 1 or any(item.keep or item.past for item in items)
         work = self._workspace()
@@ -113,12 +113,12 @@ class NativeBackend:
         return [Extended(*pair) for pair in zip(np.split(logits, ends), pasts, strict=True)]
 
     def take_linears(self, other: NativeModel, names: Collection[str]) -> None:
-        """See :meth:`NativeModel.take_linears`; for finding out what those of ``other`` cost."""
+        """See :meth:`NativeModel.take_linears`; it measures what the linears of ``other`` cost."""
         if self._model is not None:
             self._model.take_linears(other, names)
 
     def _checked(self, item: Extension) -> Extension:
-        """What the kernels would read out of bounds is refused here."""
+        """Refuse what would make the kernels read out of bounds."""
         ids = np.ascontiguousarray(item.token_ids, dtype=np.int64)
         markers = np.ascontiguousarray(item.marker_positions, dtype=np.int64)
         room = self._manifest.max_positions - item.num_past_tokens
@@ -170,7 +170,7 @@ class _Run:
     def together(
         self, items: list[Extension], tables: list[NDArray[np.uint64]], num_labels: int
     ) -> NDArray[np.float32]:
-        """All items on this thread, each linear for all of their rows at once."""
+        """Run all items on this thread, each linear for all of their rows at once."""
         lengths = [len(item.token_ids) for item in items]
         begins = np.cumsum([0, *lengths[:-1]])
         segments = (Segment * len(items))(
@@ -196,7 +196,7 @@ class _Run:
         num_labels: int,
         pool: ThreadPoolExecutor,
     ) -> NDArray[np.float32]:
-        """One item on as many threads as there are spans, this one among them."""
+        """Run one item with a thread for each span, this thread included."""
         markers, begin = item.marker_positions, item.num_past_tokens
         logits = np.empty((len(markers), num_labels), np.float32)
         done = np.full(self._model.num_layers, begin, np.int64)
@@ -217,8 +217,8 @@ class _Run:
                 done,
             )
 
-        # A span waits for the one before it, which was handed to the pool earlier or runs in this
-        # thread: they cannot wait for each other.
+        # A span waits for the one before it, which was submitted earlier or runs in this thread, so
+        # they cannot wait for each other.
         others: list[Future[None]] = []
         try:
             others += (pool.submit(run_span, number) for number in range(1, len(spans)))
@@ -257,12 +257,12 @@ class _Run:
 
 
 def _let_all_finish(spans: list[Future[None]], done: NDArray[np.int64]) -> None:
-    """After an error or Ctrl-C: the memory that spans write to is theirs until they have returned,
-    and those that wait for one that never began would wait for ever."""
+    """After an error or Ctrl-C: spans own the memory they write to until they return, and those
+    that wait for a span that never began would wait for ever."""
     running = [span for span in spans if not span.cancel()]
     while True:
         with suppress(KeyboardInterrupt):  # a second one would not end them either
-            done[:] = np.iinfo(np.int64).max  # again and again: who runs writes there too
+            done[:] = np.iinfo(np.int64).max  # again and again: running spans write there too
             if not wait(running, timeout=0.01).not_done:
                 return
 
@@ -276,8 +276,7 @@ def split_evenly(item: Extension, threads: int, shape: Backbone) -> list[_Span]:
     queries = shape.num_heads * shape.head_dim
     keys = shape.num_kv_heads * shape.head_dim
     linears = shape.hidden_size * (2 * queries + 2 * keys + 3 * shape.intermediate_size)
-    # In units of an integer product; one of attention is float32, half as fast, and does a
-    # little more beside.
+    # In units of a product in a linear; one in attention costs about 2.5 of them.
     positions = item.num_past_tokens + np.arange(num_tokens)
     total = np.cumsum(linears + 2 * 2.5 * queries * positions)
     inner = np.searchsorted(total, total[-1] * np.arange(1, count) / count)

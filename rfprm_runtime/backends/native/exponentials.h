@@ -1,4 +1,4 @@
-/* Powers of e and 2, accurate enough for float32 weights and gates. */
+/* Powers of e and of 2, accurate enough for float32 weights and gates. */
 
 #pragma once
 

@@ -1,17 +1,17 @@
 /* The instruction set to compile for, chosen with -DISA. variants.py has the table.
  *
- * An isa_NAME.h is all that a new one needs. It defines
+ * A new one needs only an isa_NAME.h, which defines
  *   LANES, PARTS         lanes of a vector; vectors of columns in a tile (even, PARTS * LANES <= 64)
  *   splat, fma_vec       one number in every lane; a * b + c, rounded once where the machine can.
- *                        Written out, with the compiler told not to fuse on its own, so that a row
- *                        gets the same bits in a tile of any height
+ *                        Explicit, because the compiler may not fuse on its own: a row must get
+ *                        the same bits in a tile of any height
  *   sum_lanes, max_lanes across the lanes of a vector
  *   store_int16          lanes as 16-bit integers; what is too large becomes the largest
  *   dot_pairs            adds a.lo * b.lo + a.hi * b.hi to each 32-bit lane; `pair` holds both a
  *   dot_fours            adds the products of the four 8-bit inputs at `at` and the weights in b
  *   narrow               a row of 16-bit integers from -127 to 127, in place, to the inputs that
  *                        dot_fours takes: FOUR_BYTES bytes for four, each shifted by INPUT_SHIFT
- * or includes portable_lanes.h and portable_fours.h for what the machine has nothing better for. */
+ * or includes portable_lanes.h and portable_fours.h where the machine has nothing better. */
 
 #pragma once
 

@@ -1,8 +1,8 @@
-/* A decoder of the Llama kind on a CPU: products of 16- or 8-bit integers, attention over paged
- * keys and values of 16 bits, logits at marker rows; everything between is float32.
+/* A Llama-style decoder on a CPU: linears in 16- or 8-bit integers, attention over paged 16-bit
+ * keys and values, logits at marker rows; everything between is float32.
  *
  * Every number that belongs to a token is computed from that token's row and from the keys and
- * values before it, in an order that depends on its position alone: products add whole integers
+ * values before it, in an order that depends only on its position: linears add whole integers
  * (exact in any order), attention walks pages of 64 positions. So the bits of a score do not
  * depend on what shares the batch, where a prefix was split, or how many threads ran.
  *
@@ -12,10 +12,10 @@
  *
  *   kernels.c      the interface, and the walk through the layers
  *   network.h      the steps of a layer, the embedding, the head
- *   linear.h       integer inputs times panels of weights
+ *   linear.h       integer inputs times panels of integer weights
  *   attention.h    queries times a page of keys and values
  *   rows.h         one row at a time: to integers, normalised, rotated
- *   scratch.h      the memory of a run;  threads.h: who waits for whom
+ *   scratch.h      the memory of a run;  threads.h: how threads wait for each other
  *   structures.h   what the caller hands over
  *   isa.h          the instruction set;  vectors.h, exponentials.h: what all sets share
  */
@@ -43,14 +43,14 @@ int64_t rfprm_scratch_bytes(const Model *m, int64_t num_tokens) {
     return lay_out(m, num_tokens, 0, &s);
 }
 
-/* Runs the tokens of each segment after what its pages hold before its start; writes their keys
- * and values to the pages, and logits [num_markers][num_labels].
+/* Runs the tokens of each segment after the past that its pages hold; writes their keys and values
+ * to the pages, and logits [num_markers][num_labels].
  *
- * `ids` and `markers` (ascending) count through the segments. With `keep_layers` a page has room
- * for every layer and can serve as a past; without, all layers share the room of one, and every
- * start is 0. `done` is NULL, or one counter a layer of the positions whose keys are in place:
- * threads that run neighbouring stretches of one trace, a segment each, share it, and each
- * follows a layer behind the one before it. */
+ * `ids` and `markers` (ascending) run through all segments. With `keep_layers` a page has room for
+ * every layer and can serve as a past; without it all layers share the room of one, and every
+ * start is 0. `done` is NULL, or one counter per layer of the positions whose keys are in place.
+ * Threads that run neighbouring stretches of one trace, a segment each, share it; each follows a
+ * layer behind the one before it. */
 void rfprm_run(const Model *m, const int64_t *ids, const Segment *segments, int64_t num_segments,
                int64_t keep_layers, const int64_t *markers, int64_t num_markers, float *logits,
                void *scratch, _Atomic int64_t *done) {
@@ -80,7 +80,7 @@ void rfprm_run(const Model *m, const int64_t *ids, const Segment *segments, int6
                 finish_layer(m, layer, &s, hidden, offset, parts, num_parts, all, rows);
                 continue;
             }
-            int64_t here = 0; /* after the last keys only marker rows are read */
+            int64_t here = 0; /* after the last layer's keys only marker rows are read */
             for (; seen < num_markers && markers[seen] < first + rows; here++, seen++) {
                 local[here] = markers[seen] - first;
                 memmove(hidden + here * s.hidden_stride, hidden + local[here] * s.hidden_stride,

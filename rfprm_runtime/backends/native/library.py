@@ -81,7 +81,7 @@ STRUCTURES = (Linear, Layer, Model, Segment)
 
 
 class _Place(ctypes.Structure):
-    """A line of the library's own description of the structures; ends with an empty name."""
+    """A line of the library's description of its structures, which ends with an empty name."""
 
     _fields_ = (("name", c_char_p), ("offset", c_int64), ("size", c_int64))
 
@@ -96,22 +96,22 @@ def built_variants() -> list[str]:
 
 
 def available_variants() -> list[str]:
-    """Compiled variants that this processor runs, fastest first; empty where none was built."""
+    """Compiled variants that this processor runs, fastest first; empty if none was built."""
     built, found = built_variants(), cpu_features()
     return [row.name for row in VARIANTS if row.name in built and row.features <= found]
 
 
 @cache
 def load_library(variant: str | None = None) -> tuple[str, ctypes.CDLL]:
-    """The name of a variant (the fastest by default) and its library.
+    """The name of a variant (by default the fastest) and its library.
 
-    Raises :class:`BackendError` where there is none for this machine.
+    Raises :class:`BackendError` if there is none for this machine.
     """
     available = available_variants()
     check_is("kernels", variant, (str, type(None)), "the name of a variant")
     if variant is not None and variant not in available:
         raise BackendError(
-            f"native kernels {variant!r} are not available here, there are {available}"
+            f"native kernels {variant!r} are not available here; those that are: {available}"
         )
     if not available:
         raise BackendError(f"this installation has no native kernels: {_why_none()}")
@@ -132,7 +132,7 @@ def _why_none() -> str:
 def open_library(path: Path) -> ctypes.CDLL:
     """The library at ``path``, its functions declared.
 
-    Raises :class:`BackendError` where it cannot be loaded or was not made for this code.
+    Raises :class:`BackendError` if it cannot be loaded or was not made for this code.
     """
     try:
         library = ctypes.CDLL(str(path))
@@ -161,13 +161,13 @@ def open_library(path: Path) -> ctypes.CDLL:
 
 
 def _check_interface(library: ctypes.CDLL, path: Path) -> None:
-    """Functions by their version, structures by where each field lies and how large it is."""
+    """Compare functions by their version, and structures by each field's offset and size."""
     library.rfprm_interface_version.restype = c_int64
     found = library.rfprm_interface_version()
     if found != INTERFACE_VERSION:
         raise BackendError(
             f"{path} has interface {found}, this rfprm_runtime needs {INTERFACE_VERSION}: it is "
-            "left from another version; reinstall rfprm_runtime"
+            "left over from another version; reinstall rfprm_runtime"
         )
     library.rfprm_layout.restype = POINTER(_Place)
     theirs, ours = _layout_in(library.rfprm_layout()), _own_layout()

@@ -1,5 +1,5 @@
-/* Linear layers: rows of integer inputs times panels of integer weights, then in place what
- * follows: stored, added to what is there, or gated (SwiGLU). */
+/* Linears: rows of integer inputs times panels of integer weights. The result is stored, added to
+ * what is there, or gated (SwiGLU). */
 
 #pragma once
 
@@ -12,20 +12,20 @@
 
 typedef enum { STORE, ADD, SWIGLU } Finish;
 
-/* Adds the products of the inputs at `at` and the weights in `b`: two of 16 bits a lane or four of
- * 8. */
+/* Adds the products of the inputs at `at` and the weights in `b`: in each lane two of 16 bits or
+ * four of 8. */
 INLINE ivec dot_step(int bits, ivec sum, const char *at, ivec b) {
     return bits == 16 ? dot_pairs(sum, load_int32(at), b) : dot_fours(sum, at, b);
 }
 
-INLINE vec silu(vec x) { /* x / (1 + e^-x), by the side on which the exponential is small */
+INLINE vec silu(vec x) { /* x / (1 + e^-x), written so that the exponential is at most 1 */
     vec small = exp_vec(-vabs(x));
     vec numerator = (vec)(((x > 0) & (ivec)(x)) | (~(x > 0) & (ivec)(x * small)));
     return numerator / (small + 1.0f);
 }
 
-/* The column, within a panel, of each part of tile number `block`: half of the parts lie in the
- * first half of the panel and half in the second, so that gate and up meet in one tile. */
+/* The column within a panel of a part of tile `block`: half of the parts lie in the first half of
+ * the panel and half in the second, so that gate and up meet in one tile. */
 INLINE int part_column(int block, int part) {
     int here = part % (PARTS / 2), half = part / (PARTS / 2);
     return half * HALF + (block * (PARTS / 2) + here) * LANES;
@@ -40,7 +40,7 @@ INLINE void linear_tile(int bits, int rows, const Linear *linear, int64_t column
     const int32_t *panel = linear->panels + column * steps;
     const char *input = (const char *)inputs;
     for (int part = 0; part < PARTS; part++) {
-        /* With inputs shifted by 128 every sum is too large by 128 times the column's weights. */
+        /* With inputs shifted by 128, every sum is too large by 128 times the column's weights. */
         ivec first = {0};
         if (INPUT_SHIFT != 0 && bits == 8)
             first -= INPUT_SHIFT * *(const ivec *)(linear->sums + column + part_column(block, part));
@@ -102,7 +102,7 @@ INLINE void linear_as(int bits, Finish finish, const Linear *linear, const int16
 #undef TILE_OF
 }
 
-/* One function per finish and width of integers, so that each loop is compiled for its own. */
+/* One function per finish and number of bits, so that each gets a loop of its own. */
 #define LINEAR(name, finish)                                                                   \
     static void name##_16(const Linear *l, const int16_t *in, const float *scales, int64_t n,   \
                           float *out, int64_t stride) {                                         \

@@ -1,4 +1,4 @@
-"""``model.native.safetensors``: the weights as the kernels read them, mapped and not copied.
+"""``model.native.safetensors``: the weights as the kernels read them, mapped, not copied.
 
 A safetensors file (8 bytes of header length, a JSON header, the tensors), so any tool can look
 inside. ``rfprm_export.panels`` writes the tensors; the metadata names their layout.
@@ -25,7 +25,7 @@ LINEARS = ("qkv", "output", "gate_up", "down")
 PANEL = 64
 """Output columns of a panel of weights."""
 HALF_PANEL = 32
-"""A panel of gate_up holds as many gate columns and then as many up columns."""
+"""A panel of gate_up holds this many gate columns, then as many up columns."""
 _DTYPES = {"I8": np.int8, "I32": np.int32, "I16": np.int16, "F32": np.float32, "F64": np.float64}
 
 
@@ -33,7 +33,7 @@ class NativeModel:
     """The structure that the kernels take, and the memory it points into."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        """Map ``path``; raises :class:`ArtifactError` where it does not hold this model."""
+        """Map ``path``; raises :class:`ArtifactError` if it does not hold this model."""
         self._tensors, metadata = map_safetensors(path)
         if metadata.get("layout") != LAYOUT:
             raise ArtifactError(
@@ -93,7 +93,7 @@ class NativeModel:
         )
 
     def take_linears(self, other: NativeModel, names: Collection[str]) -> None:
-        """Use the linears of ``other``, the same model in other bits, for these names
+        """Use the linears of ``other``, the same model with other bits, for these ``names``
         (``layers.3.down``), and this model's own for the rest. Not while the model runs."""
         for index in range(self.structure.num_layers):
             for part in LINEARS:
@@ -104,7 +104,7 @@ class NativeModel:
     def _linear(self, name: str, depth: int, width: int, limit: float) -> Linear:
         panels = self._tensors.get(f"{name}.panels")
         bits = 8 if panels is not None and panels.dtype == np.int8 else 16
-        count = 32 // bits  # weights that lie together
+        count = 32 // bits  # weights of a column that are stored together
         panels = self._tensor(
             f"{name}.panels",
             (width // PANEL, depth // count, PANEL, count),
@@ -164,7 +164,7 @@ def round_up(number: int, step: int) -> int:
 def map_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Tensors by name, as read-only views of the mapped file, and the metadata.
 
-    Raises :class:`ArtifactError` where the file is not what its header says.
+    Raises :class:`ArtifactError` if the file is not what its header says.
     """
     try:
         content = np.memmap(path, dtype=np.uint8, mode="r")

@@ -1,4 +1,4 @@
-/* The steps of a layer, the embedding before the first and the head after the last. */
+/* The parts of a layer, the embedding before the first layer and the head after the last. */
 
 #pragma once
 
@@ -26,7 +26,7 @@ static int64_t layer_bytes(const Model *m) { /* of a page */
     return m->num_kv_heads * head_bytes(m);
 }
 
-/* The rows that a segment has among those that go through a layer at once. */
+/* A segment's rows among those that go through a layer at once. */
 typedef struct {
     int64_t begin, end; /* rows */
     int64_t shift;      /* the position of a row is the row plus this */
@@ -49,8 +49,8 @@ static int64_t find_parts(const Segment *segments, int64_t first, int64_t rows, 
     return count;
 }
 
-/* Queries, keys and values of a part's rows to integers: queries to the scratch memory, the others
- * to the page of their position, whose layers begin at `offset`. */
+/* Turns queries, keys and values of a part's rows into integers: queries go to the scratch memory,
+ * the others to the page of their position, where this layer begins at `offset`. */
 static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int64_t offset,
                        const Part *part) {
     int64_t size = m->head_dim, half = size / 2;
@@ -130,7 +130,7 @@ static void read_head(const Model *m, const Scratch *s, const float *row, float 
     if (m->head_inner) {
         for (int64_t i = 0; i < m->head_inner; i++) {
             float x = dot(normed, weight + i * depth, depth) + (bias ? bias[i] : 0.0f);
-            inner[i] = x < 0 ? 0 : x; /* so written, what is no number stays none */
+            inner[i] = x < 0 ? 0 : x; /* in this form NaN stays NaN */
         }
         from = inner, weight = m->head_weight2, bias = m->head_bias2, depth = m->head_inner;
     }
@@ -147,8 +147,8 @@ static void embed(const Model *m, const Scratch *s, const int64_t *ids, int64_t 
     }
 }
 
-/* The part of a layer after the keys: attention of the chosen rows, then their MLP. `hidden`
- * holds those rows and no others. */
+/* The rest of a layer after the keys: attention of the chosen rows, then their MLP. `hidden` holds
+ * only those rows. */
 static void finish_layer(const Model *m, const Layer *layer, const Scratch *s, float *hidden,
                          int64_t offset, const Part *parts, int64_t num_parts,
                          const int64_t *chosen, int64_t count) {

@@ -1,6 +1,6 @@
-"""Keys and values of tokens that were run, in pages that pasts share.
+"""Keys and values of tokens that have run, in pages that pasts share.
 
-Knows positions and bytes; what is in a page only the kernels know.
+Knows positions and bytes; only the kernels know what is in a page.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rfprm_runtime.engine.rows import Extension
 
 _KEPT_BYTES = 16 * 2**20
-"""What a workspace keeps of each kind of memory for the next run. Traces of 2,000 tokens fit, and
-what a longer one needs beside is small next to the time that it runs."""
+"""How much of each kind of memory a workspace keeps for the next run. Traces of 2,000 tokens fit;
+for longer ones, allocating is cheap next to running."""
 
 
 class Page:
@@ -27,7 +27,7 @@ class Page:
         self.memory = _allocate(num_bytes)
         self.address = int(self.memory.ctypes.data)
         self.filled = 0
-        """Positions that some past lays claim to; the ones after them are free."""
+        """Positions that some past claims; those after them are free."""
         if content is not None:
             self.memory[:] = content.memory
 
@@ -38,14 +38,14 @@ class Page:
 
 @dataclass(frozen=True)
 class NativePast:
-    """Pages that hold at least ``num_tokens`` positions; only those are this past's own."""
+    """Pages with ``num_tokens`` positions or more; only the first ``num_tokens`` are the past's."""
 
     num_tokens: int
     blocks: tuple[Page, ...]
 
 
 class Workspace:
-    """Memory of one run. Some of it is kept for the next, so that short runs find theirs ready."""
+    """Memory of one run. Some is kept for the next, so short runs find theirs ready."""
 
     def __init__(self) -> None:
         self._pages = _allocate(0)
@@ -77,7 +77,7 @@ class PageAllocator:
     """Finds memory for the keys and values of new tokens."""
 
     def __init__(self, positions: int, layer_bytes: int, num_layers: int) -> None:
-        """``positions`` of a page and its bytes in one layer."""
+        """``positions`` and ``layer_bytes``: of a page, the bytes in one layer."""
         self._positions = positions
         self._layer_bytes = layer_bytes
         self._page_bytes = layer_bytes * num_layers
@@ -92,7 +92,7 @@ class PageAllocator:
         counts = [
             _pages_of(item.num_past_tokens + len(item.token_ids), self._positions) for item in items
         ]
-        # Pages that nobody will go on from are borrowed from the workspace.
+        # Pages that no past keeps are borrowed from the workspace.
         borrowed = iter(
             work.pages(
                 sum(
@@ -126,8 +126,8 @@ class PageAllocator:
         blocks = list(old[:full])
         if used:
             tail = old[full]
-            # The first that goes on from a half-filled page may write behind what is there;
-            # those who come later get a copy.
+            # The first extension of a half-filled page may write after what is there; later ones
+            # get a copy.
             with self._claims:
                 is_free = tail.filled == used
                 if is_free:
@@ -142,12 +142,11 @@ class PageAllocator:
 
 
 def _allocate(num_bytes: int) -> NDArray[np.uint8]:
-    """Zeroed bytes at a multiple of 64, mapped on their own.
+    """Zeroed bytes at a multiple of 64, in a mapping of their own.
 
-    So they go back to the system when they are freed; from the heap, where they would lie among
-    small things that live longer, they would not, and a long run would grow. Zeroed, because keys
-    that are not there yet are read, though masked, and leftovers that read as denormal numbers
-    would make that slow.
+    A mapping goes back to the system when it is freed. Heap memory, among small things that live
+    longer, would not, and a long run would grow. Zeroed because keys that are not there yet are
+    read, though masked, and leftovers that read as denormal numbers would make that slow.
     """
     return np.frombuffer(mmap.mmap(-1, max(1, num_bytes)), np.uint8, num_bytes)
 

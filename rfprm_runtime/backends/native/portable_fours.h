@@ -1,6 +1,6 @@
-/* Dot products of 8-bit fours, for instruction sets that only have dot_pairs. Inputs stay 16 bits
- * wide; the even and the odd ones of each four are paired, to meet the even and the odd bytes of
- * the weights. */
+/* Dot products of four 8-bit numbers, for instruction sets that only have dot_pairs. Inputs stay 16
+ * bits wide; the even and the odd ones of each four are paired, to meet the even and the odd bytes
+ * of the weights. */
 
 #pragma once
 

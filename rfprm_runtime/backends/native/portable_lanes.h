@@ -1,4 +1,4 @@
-/* Across the lanes of a vector, for instruction sets that offer nothing better. */
+/* Operations across the lanes of a vector, for instruction sets that have nothing better. */
 
 #pragma once
 

@@ -1,4 +1,4 @@
-/* One row at a time: to integers, normalised, rotated, times another row. */
+/* Operations on one row: to integers, normalise, rotate, multiply with another row. */
 
 #pragma once
 
@@ -15,10 +15,9 @@ static void to_integers(const float *row, int64_t size, float per_unit, int16_t 
     }
 }
 
-/* One row to integers of at most `most`; returns the size of a unit. The unit is as small as that
- * allows and as keeps the norm of the integers within `limit`: by Cauchy and Schwarz a sum of
- * products is at most the norm of the one side times the norm of the other, and has to fit 32
- * bits. */
+/* Turns a row into integers of at most `most`; returns the size of a unit, the smallest that keeps
+ * the norm of the integers within `limit` too. By Cauchy and Schwarz a sum of products is at most
+ * the product of both norms, and it has to fit 32 bits. */
 static float quantise(const float *row, int64_t size, double most, double limit, int16_t *out) {
     vec largest = {0}, squares = {0};
     for (int64_t i = 0; i < size; i += LANES) {
@@ -29,8 +28,8 @@ static float quantise(const float *row, int64_t size, double most, double limit,
     double by_range = max_lanes(largest) / most;
     double by_norm = sqrt((double)sum_lanes(squares)) * 1.0001 / limit;
     float unit = (float)(by_range > by_norm ? by_range : by_norm);
-    /* What is not finite shows in its squares; a row of it has no integers, and must not look as if
-     * it had: its unit makes everything that comes of it not a number, which the caller sees. */
+    /* A row that is not finite shows in its squares. It has no integers and must not look as if it
+     * had: its unit makes NaN of everything that depends on it, which the caller sees. */
     if (!isfinite(unit)) {
         memset(out, 0, (size_t)size * sizeof *out);
         return NAN;
@@ -40,7 +39,7 @@ static float quantise(const float *row, int64_t size, double most, double limit,
     return unit;
 }
 
-/* A row of inputs to the integers that `linear` takes; returns the size of a unit. */
+/* Turns a row of inputs into the integers that `linear` takes; returns the size of a unit. */
 static float quantise_input(const float *row, const Linear *linear, int16_t *out) {
     if (linear->bits == 16)
         return quantise(row, linear->depth, 32767, linear->activation_limit, out);

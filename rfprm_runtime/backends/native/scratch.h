@@ -1,4 +1,4 @@
-/* The memory that one run works in. */
+/* The working memory of one run. */
 
 #pragma once
 
@@ -25,14 +25,14 @@ typedef struct {
 static int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Lays out the scratch memory from `base`; with base NULL only its size counts. */
+/* Lays out the scratch memory from `base` and returns its size; base may be NULL for the size. */
 static int64_t lay_out(const Model *m, int64_t num_tokens, char *base, Scratch *s) {
     int64_t query_size = m->num_heads * m->head_dim;
     int64_t rows = num_tokens < MAX_ROWS ? num_tokens : MAX_ROWS;
     int64_t qkv = query_size + 2 * m->num_kv_heads * m->head_dim;
     int64_t group = m->num_heads / m->num_kv_heads;
     s->hidden_stride = round_up(m->hidden, PANEL);
-    /* The head's input goes there too, at the end. */
+    /* At the end the head's input goes there too. */
     s->wide_stride = round_up(most(most(qkv, round_up(m->inner, 32)), m->hidden), PANEL);
     int64_t deepest = most(most(m->hidden, query_size), m->inner), used = 0;
 #define TAKE(field, bytes) (s->field = (void *)(base + used), used += round_up(bytes, 64))

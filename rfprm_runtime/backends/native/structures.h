@@ -1,5 +1,5 @@
-/* What the caller hands over. rfprm_runtime/backends/native/library.py mirrors these structures, and compares
- * its mirror with rfprm_layout when it loads the library. */
+/* What the caller passes in. library.py mirrors these structures, and compares its mirror with
+ * rfprm_layout when it loads the library. */
 
 #pragma once
 
@@ -12,12 +12,12 @@ typedef struct {
     int64_t depth;           /* inputs */
     int64_t width;           /* outputs, padded to whole panels */
     int64_t bits;            /* of weights and inputs: 16 or 8 */
-    const int32_t *panels;   /* [width / 64][depth / 2][64][2] of 16, [width / 64][depth / 4][64][4]
-                              * of 8 bits: either way 32 bits of a column together */
-    const float *scales;     /* [width], of a unit of the weights */
+    const int32_t *panels;   /* 16 bits: [width / 64][depth / 2][64][2], 8 bits: [width / 64]
+                              * [depth / 4][64][4]; either way 32 bits of a column together */
+    const float *scales;     /* [width], the size of a unit of the weights */
     const float *bias;       /* [width] or NULL */
-    const int32_t *sums;     /* [width], with 8 bits: of the weights of a column */
-    double activation_limit; /* L2 norm that quantised inputs may have: sums then fit 32 bits */
+    const int32_t *sums;     /* [width], sums of a column's weights, with 8 bits only */
+    double activation_limit; /* L2 norm that quantised inputs may have, so that sums fit 32 bits */
 } Linear;
 
 typedef struct {
@@ -40,11 +40,11 @@ typedef struct {
 } Model;
 
 typedef struct {
-    int64_t num_tokens, start; /* tokens to run; how many came before */
+    int64_t num_tokens, start; /* tokens to run; how many come before them */
     char *const *pages;        /* of 64 positions each, from position 0 on */
 } Segment;
 
-/* Where each field lies, and under its own name how large each structure is. */
+/* Offset and size of each field, and the size of each structure under its own name. */
 typedef struct {
     const char *name;
     int64_t offset, size;

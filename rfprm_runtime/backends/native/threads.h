@@ -1,4 +1,4 @@
-/* How threads that run neighbouring stretches of one trace follow each other. */
+/* How threads that run neighbouring stretches of one trace wait for each other. */
 
 #pragma once
 

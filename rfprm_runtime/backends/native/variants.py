@@ -1,6 +1,6 @@
-"""The variants of the kernels: a row here and an ``isa_NAME.h`` beside it make a new one.
+"""The variants of the kernels: a new one is a row here and an ``isa_NAME.h`` beside it.
 
-The build hook reads this file by its path, before there is a package; so it imports nothing but the
+The build hook reads this file by its path, before there is a package, so it imports only the
 standard library.
 """
 
@@ -12,9 +12,9 @@ from typing import NamedTuple
 class Variant(NamedTuple):
     name: str
     machine: str | None
-    """The processor family, as :func:`canonical_machine` spells it; None is every one."""
+    """The processor family, as :func:`canonical_machine` spells it; None is any."""
     flags: tuple[str, ...]
-    """What the compiler needs on top of :data:`FLAGS`. Named one by one and not as a level
+    """What the compiler needs on top of :data:`FLAGS`. Named one by one, not as a level
     (``-march=x86-64-v3``), which older compilers do not know and zig spells differently."""
     features: frozenset[str]
     """What the processor must have, in the words of Linux's ``/proc/cpuinfo``."""
@@ -44,8 +44,8 @@ VARIANTS = (
 
 FLAGS = (
     *("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-Wno-psabi"),
-    # Products and sums are fused where the source says so and nowhere else, or a score's last bit
-    # would depend on how the compiler unrolled a loop.
+    # Products and sums are fused only where the source says so, or a score's last bit would depend
+    # on how the compiler unrolled a loop.
     "-ffp-contract=off",
 )
 

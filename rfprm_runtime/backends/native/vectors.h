@@ -1,6 +1,5 @@
-/* Vectors of LANES numbers of 32 bits, as GCC and Clang spell them on any machine, and what every
- * instruction set says the same way.
- * An isa_*.h includes this after it has set LANES and PARTS. */
+/* Vectors of LANES 32-bit numbers in GCC's and Clang's portable spelling, and what all instruction
+ * sets have in common. An isa_*.h includes this after it has set LANES and PARTS. */
 
 #pragma once
 

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _GRAPH_OPERATIONS = 6e12
-"""A pass of fewer operations is a graph: the GPU is done with it before the host has launched it
-(measured on an H200; docs/log.md)."""
+"""A pass with fewer operations runs as a graph, or the GPU would be done before the host has
+launched it (measured on an H200; docs/log.md)."""
 
 
 class PackedTorchBackend:
@@ -145,7 +145,7 @@ class PackedTorchBackend:
 
 
 def _extended(plan: PassPlan, outputs: PassOutputs, *, is_shared: bool) -> list[Extended]:
-    """What became of each row. ``is_shared``: the next pass overwrites the outputs."""
+    """The result of each row. ``is_shared``: the next pass overwrites the outputs."""
     pasts = _pasts_made(plan, outputs.kept, is_shared=is_shared)
     # This waits for the device, copies of pasts included.
     logits = outputs.logits.cpu().numpy()
@@ -165,7 +165,7 @@ def _pasts_made(plan: PassPlan, kept: Tensor | None, *, is_shared: bool) -> list
             continue
         content = kept[:, begin : begin + len(item.token_ids)]
         begin += len(item.token_ids)
-        # A copy of its own, or the rows beside it would live as long as it does.
+        # A copy of its own, or it would keep the memory of the rows beside it alive.
         if is_shared or content.shape != kept.shape:
             content = content.clone()
         before = past_of(item)

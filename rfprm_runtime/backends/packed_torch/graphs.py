@@ -18,11 +18,11 @@ from rfprm_runtime.backends.packed_torch.plan import PassPlan, PassShape
 
 _MAX_GRAPHS = 64
 _CAPTURED_WHEN_SEEN = 2
-"""times: capturing takes as long as a few passes, which a shape that never returns is not worth."""
+"""Times: capturing takes as long as a few passes, too much for a shape that never returns."""
 
 Launch = Callable[[], PassOutputs]
 Capture = Callable[[Launch], tuple[Callable[[], None], PassOutputs]]
-"""Of launches, what does them again and where their outputs are then."""
+"""Turns launches into a function that repeats them, and the outputs it writes to."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Captured:
 
 
 class PassGraphs:
-    """Not for several threads at once: a graph's inputs and outputs are always in one place."""
+    """For one thread at a time: a graph's inputs and outputs are always in the same place."""
 
     def __init__(
         self,
@@ -100,14 +100,14 @@ class GpuCapture:
             self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, launch: Launch) -> tuple[Callable[[], None], PassOutputs]:
-        # Once outside of the graph: kernels are compiled, and libraries take their workspaces.
+        # Once outside the graph: kernels are compiled, and libraries take their workspaces.
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             launch()
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may go on with passes of their own meanwhile.
+        # Other threads may run passes of their own meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             outputs = launch()
         return graph.replay, outputs

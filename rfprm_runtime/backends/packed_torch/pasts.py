@@ -1,4 +1,4 @@
-"""Keys and values that rows go on from."""
+"""Keys and values that rows continue from."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class JoinedPasts:
             else _NOWHERE
             for past in pasts
         ]
-        """Of each row, where the tokens of its past are, in order."""
+        """For each row, where the tokens of its past are, in order."""
 
     def content(self) -> Tensor:
         """[layers, num_tokens, 2 · kv_heads · head_dim]; there is at least one block."""

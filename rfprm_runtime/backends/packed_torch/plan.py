@@ -27,21 +27,21 @@ class PassShape:
     kept: int
     """Tokens whose keys and values are wanted afterwards."""
     past_tokens: int
-    """Of all distinct pasts; 0 where no row has one."""
+    """Of all distinct pasts; 0 if no row has one."""
     keys: int
-    """Tokens that rows attend to, added up; 0 without pasts, where they are the tokens."""
+    """Tokens that all rows attend to; 0 without pasts, when these are just the new tokens."""
     longest_query: int
     longest_key: int
 
     @property
     def sections(self) -> tuple[int, ...]:
-        """Of the indices: ids, positions, markers, ends of queries, ends of keys, keys, kept."""
+        """Sizes of the indices: ids, positions, markers, query ends, key ends, keys, kept."""
         ends = self.rows + 1
         return self.tokens, self.tokens, self.markers, ends, ends, self.keys, self.kept
 
     def rounded_up(self) -> PassShape:
-        """A shape with room for this one, of which there are few. Tokens, which cost time, are
-        rounded by an eighth at most; what only bounds a launch or an index, to powers of two."""
+        """One of few shapes, with room for this one. Tokens, which cost time, are rounded up by an
+        eighth at most; sizes that only bound a launch or an index, to powers of two."""
         return PassShape(
             tokens=_eighths(self.tokens),
             rows=_power(self.rows),
@@ -84,8 +84,8 @@ class PassPlan:
         )
 
     def indices(self, shape: PassShape) -> NDArray[np.int32]:
-        """The sections one after the other, each filled up to its size in ``shape``: tokens that
-        are added belong to no row, and rows that are added are empty."""
+        """The sections end to end, each filled up to its size in ``shape``: added tokens belong to
+        no row, and added rows are empty."""
         items, begins = self.items, self.query_ends[:-1]
         sections: list[tuple[list[NDArray[np.int64]], int]] = [
             ([item.token_ids for item in items], 0),

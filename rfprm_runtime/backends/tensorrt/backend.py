@@ -27,12 +27,12 @@ from rfprm_runtime.ground.whole_files import replacing_path
 
 
 class TensorRTBackend:
-    """One engine, several lanes: an execution context with a stream and buffers of its own.
+    """One TensorRT engine and several lanes: execution contexts with their own stream and buffers.
 
-    As many calls run at once as there are lanes, so that one copies while another computes. They
-    run in threads of the backend, since the device is a setting of the thread: the caller's stays
-    what it is. Scores of a trace agree between batches to the rounding of the engine's precision,
-    not to the bit.
+    As many calls run at once as there are lanes, so one can copy while another computes. They run
+    in the backend's own threads, because the device is a setting of the thread and the caller's
+    must not change. The scores of a trace agree between batches to the rounding of the TensorRT
+    engine's precision, not to the bit.
     """
 
     def __init__(
@@ -46,15 +46,14 @@ class TensorRTBackend:
         runtime_cache: Path | str | None = None,
     ) -> None:
         """
-        ``device``: the number of the CUDA device, the calling thread's by default. ``num_streams``:
-        lanes; each takes the engine's working memory. ``max_batch_tokens``: padded tokens of one
-        batch; by default what the largest profile takes. ``runtime_cache``: a file in which
-        ``tensorrt_rtx`` keeps the kernels that it compiles for this GPU from one process to the
-        next.
+        ``device``: the number of the CUDA device, by default the calling thread's. ``num_streams``:
+        how many lanes; each takes the TensorRT engine's working memory. ``max_batch_tokens``:
+        padded tokens of one batch, by default what the largest profile takes. ``runtime_cache``: a
+        file that keeps the kernels ``tensorrt_rtx`` compiles for this GPU, for later processes.
 
-        Raises :class:`InvalidArgumentError` for a value that is none of these,
-        :class:`MissingExtraError` without the package that built the engine,
-        :class:`BackendError` without a GPU that it was built for and where it does not load.
+        Raises :class:`InvalidArgumentError` for an option of the wrong kind,
+        :class:`MissingExtraError` without the package that built the TensorRT engine, and
+        :class:`BackendError` without a GPU it was built for or if it does not load.
         """
         check_whole("num_streams", num_streams)
         if max_batch_tokens is not None:
@@ -68,7 +67,7 @@ class TensorRTBackend:
         self._kernels = _CompiledKernels(trt, runtime_cache)
         self._closing = threading.Lock()
         self._why_closed = ""
-        # As many threads as lanes, so that a call that runs always finds one.
+        # As many threads as lanes, so that a running call always finds a free one.
         self._lanes: queue.LifoQueue[_Lane] = queue.LifoQueue()
         self._workers = ThreadPoolExecutor(num_streams, thread_name_prefix="rfprm-tensorrt")
         try:
@@ -132,7 +131,7 @@ class TensorRTBackend:
                 return
             self._why_closed = self._why_closed or "the backend was closed; load the scorer again"
             engine, self._engine = self._engine, None
-        self._workers.shutdown()  # waits for what runs; what waits is refused
+        self._workers.shutdown()  # waits for running calls; queued ones are refused
         with ThreadPoolExecutor(1) as last:
             last.submit(self._free).result()
         del engine  # after its contexts
@@ -142,13 +141,13 @@ class TensorRTBackend:
             with suppress(CudaError):  # a lost device frees its memory with the process
                 self._cuda.use()
                 self._kernels.save()
-        finally:  # where the cache of kernels cannot be written
+        finally:  # even if the cache of kernels cannot be written
             while not self._lanes.empty():
                 self._lanes.get().close()
 
 
 class _CompiledKernels:
-    """What ``tensorrt_rtx`` compiles on the device; ``tensorrt`` has nothing left to compile."""
+    """The kernels ``tensorrt_rtx`` compiles on the device; ``tensorrt`` compiled its own before."""
 
     def __init__(self, trt: Any, path: Path | str | None) -> None:
         self._trt = trt
@@ -162,8 +161,8 @@ class _CompiledKernels:
             return engine.create_execution_context()
         if self._config is None:
             self._config = engine.create_runtime_config()
-            # Batches have hardly ever the same shape: a kernel of its own for each would mean
-            # compiling for ever, and bits that change when one is ready.
+            # Batches hardly ever have the same shape: a kernel made for each would mean compiling
+            # for ever, and bits that change when one is ready.
             self._config.dynamic_shapes_kernel_specialization_strategy = strategies.NONE
             self._cache = self._config.create_runtime_cache()
             if self._path is not None and self._path.is_file():
@@ -178,7 +177,7 @@ class _CompiledKernels:
 
 
 class _Lane:
-    """One execution context. Used by one thread at a time."""
+    """One execution context, used by one thread at a time."""
 
     def __init__(self, context: Any, cuda: Cuda, logger: Any) -> None:
         self._cuda, self._logger = cuda, logger
@@ -221,12 +220,13 @@ class _Lane:
             if address:
                 self._cuda.free(address)
                 del self._buffers[name]
-            size = 1 << (num_bytes - 1).bit_length()  # grows a few times and then no more
+            size = 1 << (num_bytes - 1).bit_length()  # grows a few times, then never again
             address = self._cuda.allocate(size)
             self._buffers[name] = (address, size)
         if not self._context.set_tensor_address(name, address):
             raise BackendError(
-                f"the engine has no tensor {name!r}: {self._logger.last_errors}; build it again"
+                f"the TensorRT engine has no tensor {name!r}: {self._logger.last_errors}; build it "
+                "again"
             )
         return address
 
@@ -250,8 +250,8 @@ def fitting_parts(
 ) -> Iterator[tuple[TokenBatch, int]]:
     """``batch``, halved by rows until each part fits a profile, with the profile's number.
 
-    Of several that fit, the one made for the sizes nearest to it. Raises :class:`BackendError`
-    where a single row fits none.
+    If several fit, it is the one optimised for the nearest size. Raises :class:`BackendError` if a
+    single row fits none.
     """
     size, length = batch.token_ids.shape
     num_markers = len(batch.marker_positions)
@@ -272,21 +272,22 @@ def fitting_parts(
             for profile in profiles
         ]
         raise BackendError(
-            f"a row of {length} tokens with {num_markers} markers fits no profile of the engine, "
-            f"which takes {'; '.join(taken)}; build it with a --profile for such rows"
+            f"a row of {length} tokens with {num_markers} markers fits no profile of the TensorRT "
+            f"engine, which takes {'; '.join(taken)}; build it with a --profile for such rows"
         )
 
 
 def engine_record(manifest: Manifest) -> EngineRecord:
     if manifest.engine is None:
         raise ArtifactError(
-            "the artifact has no engine; build one with python export/to_trt.py ARTIFACT -o NEW"
+            "the artifact has no TensorRT engine; build one with python export/to_trt.py ARTIFACT "
+            "-o NEW"
         )
     return manifest.engine
 
 
 def check_usable(manifest: Manifest, device: int | None = None) -> None:
-    """Raises what loading the engine of ``manifest`` would raise on this machine."""
+    """Raises what loading the manifest's TensorRT engine would raise on this machine."""
     _usable(engine_record(manifest), device)
 
 
@@ -299,15 +300,15 @@ def _usable(record: EngineRecord, device: int | None) -> tuple[Any, Cuda]:
 
 
 def check_version(record: EngineRecord, installed: str) -> None:
-    """Raises :class:`BackendError` where the installed package cannot read the plan."""
+    """Raises :class:`BackendError` if the installed package cannot read the plan."""
     built = _version_key(record.version)
     if installed == record.version or (
         record.version_compatible and _version_key(installed) >= built
     ):
         return
     raise BackendError(
-        f"the engine was built by {record.flavour} {record.version}, installed is {installed}, and "
-        f"a plan is for one version; pip install {EXTRAS[record.flavour].replace('-', '_')}"
+        f"the TensorRT engine was built by {record.flavour} {record.version} and does not run on "
+        f"the installed {installed}; pip install {EXTRAS[record.flavour].replace('-', '_')}"
         f"=={record.version}, or build it again with python export/to_trt.py"
     )
 
@@ -317,7 +318,7 @@ def _version_key(version: str) -> tuple[int, ...]:
 
 
 def check_capability(record: EngineRecord, capability: str) -> None:
-    """Raises :class:`BackendError` where the plan is not for a GPU of this compute capability."""
+    """Raises :class:`BackendError` if the plan is not for a GPU of this compute capability."""
     built_for = record.compute_capabilities
     if capability in built_for and record.hardware_compatibility != "ampere_plus":
         return
@@ -325,15 +326,15 @@ def check_capability(record: EngineRecord, capability: str) -> None:
         return
     kind = "8.0 and later" if record.hardware_compatibility == "ampere_plus" else built_for
     raise BackendError(
-        f"this GPU has compute capability {capability}, the engine was built for {kind}; build it "
-        "for this one with python export/to_trt.py"
+        f"this GPU has compute capability {capability}, the TensorRT engine was built for {kind}; "
+        "build it for this one with python export/to_trt.py"
     )
 
 
 def _load_engine(trt: Any, logger: Any, path: Path, record: EngineRecord) -> Any:
     runtime = trt.Runtime(logger)
     if record.version_compatible:
-        # The plan brings the runtime that it was built with.
+        # The plan brings the runtime it was built with.
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
@@ -354,5 +355,6 @@ def _refit(trt: Any, logger: Any, engine: Any, graph: Path) -> None:
         and refitter.refit_cuda_engine()
     ):
         raise BackendError(
-            f"the engine does not take the weights of {graph}: {logger.last_errors}; build it again"
+            f"the TensorRT engine does not take the weights of {graph}: {logger.last_errors}; "
+            "build it again"
         )

@@ -1,6 +1,6 @@
-"""The few calls of the CUDA runtime that an engine needs: memory, copies, streams.
+"""The few CUDA runtime calls that a TensorRT engine needs: memory, copies, streams.
 
-By cuda-bindings, NVIDIA's own small package, which needs the driver and nothing else. torch would
+They go through cuda-bindings, NVIDIA's own small package, which needs only the driver. torch would
 bring gigabytes for the same calls, and ctypes would have to find a libcudart first.
 """
 
@@ -15,7 +15,7 @@ from rfprm_runtime.errors import BackendError, MissingExtraError
 
 
 class CudaError(BackendError):
-    """A call of the CUDA runtime failed; ``name`` is CUDA's own for it."""
+    """A call of the CUDA runtime failed; ``name`` is CUDA's name for the error."""
 
     def __init__(self, call: str, name: str, text: str) -> None:
         self.call, self.name, self.text = call, name, text
@@ -43,20 +43,20 @@ class Cuda:
             count = int(self._call("cudaGetDeviceCount"))
         except CudaError as error:
             raise BackendError(
-                f"there is no CUDA device that can be used: {error.name} ({error.text}); install "
-                "NVIDIA's driver (for an older one a cuda-bindings of its CUDA version), or load "
+                f"there is no usable CUDA device: {error.name} ({error.text}); install NVIDIA's "
+                "driver (or, for an older driver, the cuda-bindings of its CUDA version), or load "
                 "the artifact with another backend"
             ) from None
         if device is None:
             device = int(self._call("cudaGetDevice"))
         if isinstance(device, bool) or not isinstance(device, int) or not 0 <= device < count:
             raise BackendError(
-                f"device is {device!r}, expected the number of one of {count} CUDA device(s)"
+                f"device is {device!r}, expected the number of one of the {count} CUDA device(s)"
             )
         self.device = device
 
     def use(self) -> None:
-        """Make it the device of the calling thread, which then has a context there."""
+        """Make it the calling thread's device, which opens a context there."""
         self._call("cudaSetDevice", self.device)
 
     @property
@@ -93,12 +93,12 @@ class Cuda:
         self._call("cudaStreamSynchronize", stream)
 
     def copy_in(self, address: int, array: NDArray[Any], stream: int) -> None:
-        """``array`` has to live until the stream was waited for."""
+        """Keep ``array`` alive until the stream has been waited for."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, stream)
 
     def copy_out(self, array: NDArray[np.float32], address: int, stream: int) -> None:
-        """``array`` holds the values once the stream was waited for."""
+        """``array`` holds the values once the stream has been waited for."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, stream)
 

@@ -1,6 +1,6 @@
-"""TensorRT comes in two packages with nearly the same interface: the seam between them and us.
+"""The two packages of TensorRT, which have nearly the same interface.
 
-``tensorrt`` (datacentre GPUs) builds on the GPU that it is for; ``tensorrt_rtx`` builds ahead of
+``tensorrt`` (datacentre GPUs) builds on the GPU that will run it; ``tensorrt_rtx`` builds ahead of
 time, for several kinds of GPU, on any machine.
 """
 
@@ -24,12 +24,12 @@ _LEVELS = {
     "VERBOSE": logging.DEBUG,
 }
 _USUAL = ("Make sure input", "Using default stream")
-"""Warnings that say nothing: our inputs are int64, as the network declares."""
+"""Warnings to ignore: our inputs are int64, as the network declares."""
 
 
 def load_flavour(name: EngineFlavour, purpose: str) -> Any:
-    """The package ``name``. Raises :class:`MissingExtraError` where it is not installed and
-    :class:`BackendError` where it does not load."""
+    """The package ``name``. Raises :class:`MissingExtraError` if it is not installed and
+    :class:`BackendError` if it does not load."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -41,7 +41,7 @@ def load_flavour(name: EngineFlavour, purpose: str) -> Any:
 
 
 def make_logger(trt: Any) -> Any:
-    """TensorRT's messages as records of ``logging``, and the last errors for our own messages."""
+    """Passes TensorRT's messages to ``logging``, and keeps the last errors for our messages."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -52,7 +52,7 @@ def make_logger(trt: Any) -> Any:
             level = _LEVELS.get(severity.name, logging.ERROR)
             if level >= logging.ERROR:
                 self.errors.append(message.strip())
-                level = logging.DEBUG  # whoever asked gets them in an exception
+                level = logging.DEBUG  # the caller gets them in an exception
             elif any(text in message for text in _USUAL):
                 level = logging.DEBUG
             _logger.log(level, "%s", message)

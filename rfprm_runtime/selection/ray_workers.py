@@ -1,8 +1,8 @@
 """Scores shards in actors on a Ray cluster. Needs the extra ``ray``.
 
-A worker gets the description of a shard and reads its rows itself; scores come back as the bytes
-that a shard's file holds, so that they are the same as without Ray. The input and the artifact
-must have the same paths on every machine.
+A worker gets a shard's description and reads the rows itself. Scores come back as the bytes of the
+shard's file, so they are the same as without Ray. The input and the artifact must have the same
+paths on every machine.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from rfprm_runtime.traces.sources import open_source
 
 
 def scoring_for_workers(scoring: Scoring, backend: str, workers: RayWorkers) -> Scoring:
-    """``scoring`` with the device and the number of threads that a worker has.
+    """``scoring`` with the device and the number of threads of a worker.
 
-    Raises :class:`BackendError` where ``backend`` cannot use a GPU and one is asked for.
+    Raises :class:`BackendError` if the workers have GPUs that ``backend`` cannot use.
     """
     options, kind = dict(scoring.backend_options), KINDS[backend]
     if workers.gpus_per_worker:
@@ -41,7 +41,7 @@ def scoring_for_workers(scoring: Scoring, backend: str, workers: RayWorkers) -> 
 
 
 class ShardWorker:
-    """One actor: holds the model, scores the shards that it is sent."""
+    """One actor: holds the model and scores the shards it is sent."""
 
     def __init__(self, artifact: str, source: str, scoring: Scoring) -> None:
         self._scorer = Scorer.load(artifact, backend=scoring.backend, **scoring.backend_options)
@@ -49,8 +49,7 @@ class ShardWorker:
         self._scoring = scoring
 
     def __call__(self, batch: Any) -> Any:
-        """From a ``pyarrow.Table`` of shards to one of their indices and scores, or of what went
-        wrong."""
+        """Turn a ``pyarrow.Table`` of shards into one of their indices and scores, or errors."""
         import pyarrow
 
         return pyarrow.Table.from_pylist(
@@ -68,7 +67,7 @@ class ShardWorker:
         try:
             block = self._source.read(shard, self._scoring.reading)
             scores = score_block(self._scorer, block, self._scoring)
-        except Exception as error:  # as data: Ray would bury it under traces of its own
+        except Exception as error:  # returned as data: Ray would bury it under its own tracebacks
             return {"index": shard.index, "error": f"{type(error).__name__}: {error}"}
         return {"index": shard.index, "scores": scores.to_bytes()}
 
@@ -76,15 +75,15 @@ class ShardWorker:
 def score_on_ray(
     artifact: str, source: str, scoring: Scoring, workers: RayWorkers, shards: Sequence[Shard]
 ) -> Iterator[tuple[Shard, bytes]]:
-    """Each shard with the bytes of its scores, in the order in which they are finished.
+    """Each shard with the bytes of its scores, in the order they finish.
 
-    A worker that dies is started again and its shard done again, which Ray Data does by default.
-    Uses the Ray that this process is connected to, or the one that ``RAY_ADDRESS`` names, or starts
-    one here for as long as it takes. Raises :class:`RfprmError` where a worker cannot go on.
+    Ray Data restarts a worker that dies and repeats its shard. Uses the Ray this process is
+    connected to, or the cluster that ``RAY_ADDRESS`` names, or starts Ray here for the duration.
+    Raises :class:`RfprmError` if a worker fails.
     """
     by_index = {shard.index: shard for shard in shards}
     with _connected(workers) as ray:
-        # A block for each shard: what is scored is handed over, and a dead worker loses no other.
+        # One block per shard: scores arrive as they finish, and a dead worker loses one shard.
         data = ray.data.from_items([asdict(s) for s in shards], override_num_blocks=len(shards))
         data.context.enable_progress_bars = False
         scored = data.map_batches(
@@ -108,12 +107,12 @@ def score_on_ray(
 
 def _stopped(reason: str) -> RfprmError:
     return RfprmError(
-        f"scoring on Ray stopped: {reason}; finished shards are kept, and the same command goes on"
+        f"scoring on Ray stopped: {reason}; finished shards are kept, and the same command resumes"
     )
 
 
 def _last_line(error: BaseException) -> str:
-    """Where Ray puts what a worker raised as it began; above it are its traces."""
+    """Ray's last line holds what a worker raised as it started; above it are tracebacks."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
@@ -137,14 +136,14 @@ def _connected(workers: RayWorkers) -> Iterator[Any]:
 
 
 def _check_resources(workers: RayWorkers, available: Mapping[str, float]) -> None:
-    """This machine alone does not grow: Ray would wait for ever for what it lacks."""
+    """Refuse more than this machine has; Ray would wait forever for the rest."""
     for name, asked in (
         ("CPU", workers.count * workers.cpus_per_worker),
         ("GPU", workers.count * workers.gpus_per_worker),
     ):
         if asked > available.get(name, 0):
             raise RfprmError(
-                f"{workers.count} workers ask for {asked:g} {name}s, but Ray was started on this "
-                f"machine alone, which has {available.get(name, 0):g}; ask for fewer workers, or "
+                f"{workers.count} workers need {asked:g} {name}s, but Ray was started on this "
+                f"machine alone, which has {available.get(name, 0):g}; use fewer workers, or "
                 "connect to a cluster (RAY_ADDRESS)"
             )
