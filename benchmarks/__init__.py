@@ -1,5 +1,5 @@
-"""Ours and what people use today, side by side: same traces, same weights, one run.
+"""Compares rfprm_runtime with what people use today, on the same traces and weights in one run.
 
-``python -m benchmarks.throughput``, ``latency``, ``search``, ``memory``, ``cold_start``; what each
-measures and what it found is in docs/benchmarks.md.
+``python -m benchmarks.throughput``, ``latency``, ``search``, ``memory``, ``cold_start``;
+docs/benchmarks.md says what each measures, and the results.
 """

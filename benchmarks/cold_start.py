@@ -1,4 +1,4 @@
-"""From ``python -c`` to the first score: seconds and peak memory, a new process each time.
+"""Measures seconds and peak memory from ``python -c`` to the first score, in a new process.
 
 python -m benchmarks.cold_start [--rounds 5]
 """
@@ -21,7 +21,7 @@ from benchmarks.prepare import WORK, prepare
 from benchmarks.report import write_json
 from benchmarks.runner import environment
 
-# What a user would type: tokenise, run, read. Each tokenises the same text.
+# What a user would type: tokenise, run, read the score. All tokenise the same text.
 _OURS = """
 from rfprm_runtime import Scorer
 scorer = Scorer.load({folder!r} + "/artifact-{precision}")
@@ -70,7 +70,7 @@ def main() -> None:
     prepare()
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in SNIPPETS}
     errors: dict[str, str] = {}
-    for turn in range(rounds + 1):  # the first reads the files into the page cache
+    for turn in range(rounds + 1):  # the first one fills the page cache and does not count
         for name, (snippet, precision) in SNIPPETS.items():
             if name in errors:
                 continue
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def run_once(code: str) -> tuple[float, float]:
-    """Seconds and peak resident MiB of a new Python that runs ``code``."""
+    """Seconds and peak resident MiB of a new Python process that runs ``code``."""
     begin = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code],

@@ -1,10 +1,10 @@
-"""Guided search beside Best-of-N at the same number of generated tokens, on real problems.
+"""Compares guided search with Best-of-N at the same number of generated tokens, on real problems.
 
 python -m benchmarks.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
     --policy runs/small-policy/model [--questions 100]
 
-The policy is what `benchmarks.small_policy` makes of the base model; the problems are those of
-GSM8K that neither it nor the PRM was trained on. Goes on where it was stopped.
+`benchmarks.small_policy` trains the policy. The problems are those of GSM8K that neither it nor the
+PRM was trained on. Resumable.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from rfprm_runtime.search import (
     Searcher,
     SearchResult,
 )
-from rfprm_training.construction.sampling.model import LineSampler
+from rfprm_training.construction.sampling.line_sampler import LineSampler
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
 from rfprm_training.resumable import ResumableLines
 
@@ -61,13 +61,13 @@ BUDGET = Budget(max_depth=8, max_tokens=2000)
 _AT_ONCE = 4
 _ROWS = 32
 _DRAWS = 50
-"""Orders of the traces of Best-of-N in which they are bought until the tokens are spent."""
+"""Random orders in which the traces of Best-of-N are bought until the tokens are spent."""
 _OPENING = "Question:"
-"""With which all prompts begin; the sampler computes it once."""
+"""The beginning of all prompts; the sampler computes it once."""
 
 
 class SmallPolicy:
-    """A model as a proposer; a step is a line."""
+    """A language model as a proposer; a step is a line."""
 
     def __init__(self, folder: Path, *, temperature: float, seed: int) -> None:
         self._sampler = LineSampler(
@@ -101,7 +101,7 @@ class SmallPolicy:
 
 
 def _with_small_weights(model: Any) -> Any:
-    """Its products in 8 bits, twice as fast on a CPU."""
+    """The model with linears in 8 bits, which doubles its speed on a CPU."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         quantize: Any = torch.ao.quantization.quantize_dynamic
@@ -115,13 +115,13 @@ def _beginning(request: Request) -> str:
 
 def _proposal(text: str, num_tokens: int, is_whole: bool) -> Proposal:
     step = text.strip()
-    # After its answer the model goes on with a question of its own; a blank line ends it too.
+    # After its answer the model would invent another question. A blank line also ends a trace.
     is_last = not step or not is_whole or "answer is" in step.lower() or step.startswith("A:")
     return Proposal(step, num_tokens, finished=is_last)
 
 
 def problems(gold: Path, count: int, max_steps: int) -> list[GoldSolution]:
-    """Held out from all training, with solutions of ``max_steps`` at most."""
+    """Problems held out from all training, whose solutions have at most ``max_steps`` steps."""
     solutions = read_gold_solutions(gold)
     held_out = held_out_questions(solutions)
     found = [s for s in solutions if s.question in held_out and len(s.steps) <= max_steps]
@@ -131,7 +131,7 @@ def problems(gold: Path, count: int, max_steps: int) -> list[GoldSolution]:
 def run(
     scorer: Scorer, policy: SmallPolicy, asked: Sequence[GoldSolution], output: Path, key: Any
 ) -> list[dict[str, Any]]:
-    """A row for each question: what every method found and spent."""
+    """One row per question: what each method found and spent."""
     if output.exists():
         return [json.loads(line) for line in output.read_text().splitlines()]
     with ResumableLines(output, key) as lines:
@@ -179,7 +179,7 @@ def _outcome(result: SearchResult, answer: str) -> dict[str, Any]:
 
 
 def pick(traces: Sequence[dict[str, Any]], how: str) -> float:
-    """Whether the answer that is picked is right (of ``random``, how likely)."""
+    """Whether the picked answer is right; for ``random``, the chance of it."""
     if not traces:
         return 0.0
     right = [trace["right"] for trace in traces]
@@ -197,7 +197,8 @@ def pick(traces: Sequence[dict[str, Any]], how: str) -> float:
 def affordable(
     traces: Sequence[dict[str, Any]], num_tokens: int, rng: np.random.Generator
 ) -> Iterator[list[dict[str, Any]]]:
-    """Sets of independent traces that cost as much, the last one counted with its chance."""
+    """Sets of independent traces that cost ``num_tokens`` on average: the last trace is bought
+    with a chance."""
     for _ in range(_DRAWS):
         bought, left = [], float(num_tokens)
         for index in rng.permutation(len(traces)):
@@ -211,7 +212,7 @@ def affordable(
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Accuracies of each method, and of Best-of-N with the tokens that it took."""
+    """The accuracy of each method, and of Best-of-N with as many tokens."""
     found: dict[str, Any] = {}
     for name in METHODS:
         searches = [row["methods"][name] for row in rows]
@@ -219,7 +220,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         found[name] = {
             "tokens": float(np.mean([s["num_tokens"] for s in searches])),
             "traces": float(np.mean([len(s["traces"]) for s in searches])),
-            # Questions that were searched in common share their time.
+            # Questions searched together share their time.
             "proposing": sum(s["proposing_seconds"] for s in searches) / _AT_ONCE,
             "scoring": sum(s["scoring_seconds"] for s in searches) / _AT_ONCE,
             "accuracy": {how: _estimate(values) for how, values in figures.items()},
@@ -242,7 +243,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _estimate(values: Sequence[float] | np.ndarray) -> list[float]:
-    """Mean with its 95 % interval over questions."""
+    """The mean with its 95 % interval over questions."""
     return over_questions(lambda some: float(some.mean()), np.asarray(values, dtype=np.float64))
 
 
@@ -259,7 +260,7 @@ def report(measured: dict[str, Any]) -> None:
         table.add_row(name, tokens, traces, *cells(found["accuracy"]))
         if "difference" in found:
             same = found["Best-of-N at the same tokens"]
-            table.add_row("  Best-of-N, as many", tokens, "", *cells(same))
+            table.add_row("  Best-of-N, same tokens", tokens, "", *cells(same))
             table.add_row("  difference", "", "", *cells(found["difference"]), end_section=True)
     Console(width=190, highlight=False).print(table)
 
@@ -267,9 +268,9 @@ def report(measured: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gold", type=Path, required=True, help="GSM8K's train.jsonl")
-    parser.add_argument("--policy", type=Path, required=True, help="a model's folder")
+    parser.add_argument("--policy", type=Path, required=True, help="the model's folder")
     parser.add_argument("--questions", type=int, default=100)
-    parser.add_argument("--max-steps", type=int, default=3, help="of the problems' own solutions")
+    parser.add_argument("--max-steps", type=int, default=3, help="of the problems' gold solutions")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--output", type=Path, default=Path("runs/guided-search.jsonl"))
     options = parser.parse_args()

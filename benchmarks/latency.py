@@ -1,4 +1,4 @@
-"""Seconds for one trace at a time: median and 99th percentile.
+"""Measures the latency of one trace at a time: median and 99th percentile.
 
 python -m benchmarks.latency [--engines rfprm OpenVINO] [--rounds 2] [--quick]
 """

@@ -1,4 +1,4 @@
-"""Resident memory over time while thousands of traces of mixed length are scored.
+"""Measures resident memory over time while scoring thousands of traces of mixed length.
 
 python -m benchmarks.memory [--traces 5000]
 """
@@ -17,7 +17,7 @@ from benchmarks.worker import resident_memory
 from benchmarks.workloads import Workloads
 from rfprm_runtime import Scorer
 
-_CHUNK = 256  # traces a call, as in scoring a file
+_CHUNK = 256  # traces per call, as when scoring a file
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _by_fifth(values: list[float]) -> list[dict[str, int]]:
-    """Mean and greatest value in each fifth of the run: growth would show."""
+    """Mean and maximum in each fifth of the run, where growth would show."""
     size = max(1, len(values) // 5)
     fifths = [values[index * size : (index + 1) * size] for index in range(5)]
     return [

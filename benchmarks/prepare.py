@@ -1,4 +1,4 @@
-"""What the engines load: our artifacts and a transformers checkpoint of the same weights."""
+"""Prepares what the engines load: our artifacts, and a transformers checkpoint of the same PRM."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 
 from benchmarks.engines import ENGINES
+from rfprm_export.base_model import config_fields
 from rfprm_export.checkpoint import LoadedPRM, load_prm
 from rfprm_export.shipped import ensure_artifact, shipped_checkpoint
-from rfprm_export.weights import config_fields
 
 WORK = Path("artifacts/benchmarks")
 _OPTIMUM = ("torch==2.13.0", "optimum-onnx[onnxruntime]==0.1.0")
 
 
 def prepare(folder: Path = WORK) -> None:
-    """Build what is missing; the second time this does nothing."""
+    """Build what is missing."""
     for precision in ("int16", "fp32"):
         ensure_artifact(folder / f"artifact-{precision}", precision=precision)
     checkpoint = folder / "checkpoint"
@@ -26,7 +26,7 @@ def prepare(folder: Path = WORK) -> None:
 
 
 def prepare_venv(name: str, folder: Path = WORK) -> Path:
-    """The Python of a peer that cannot share our environment, which is made here."""
+    """The Python of a new environment for a peer that cannot share ours."""
     assert name == "optimum", name
     python = folder / "venvs" / name / "bin" / "python"
     if not python.exists():
@@ -37,7 +37,7 @@ def prepare_venv(name: str, folder: Path = WORK) -> Path:
 
 
 def write_transformers_checkpoint(prm: LoadedPRM, folder: Path) -> None:
-    """The PRM as ``AutoModelForTokenClassification`` loads it."""
+    """Write the PRM for ``AutoModelForTokenClassification``."""
     from safetensors.numpy import save_file
 
     shape = prm.manifest.backbone
@@ -56,8 +56,8 @@ def write_transformers_checkpoint(prm: LoadedPRM, folder: Path) -> None:
 
 
 def engines_to_run(chosen: list[str]) -> list[str]:
-    """Names of the engines whose names hold one of ``chosen``; all of them by default."""
+    """Engines whose names contain one of ``chosen``; all of them by default."""
     names = [name for name in ENGINES if not chosen or any(part in name for part in chosen)]
     if not names:
-        raise SystemExit(f"no engine is called {chosen}, there are {list(ENGINES)}")
+        raise SystemExit(f"no engine matches {chosen}, expected parts of {list(ENGINES)}")
     return names

@@ -1,4 +1,4 @@
-"""Real problems that no part of the shipped PRM was trained on."""
+"""Real problems that the shipped PRM was not trained on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rfprm_training.learning.dataset import construct_examples
 
 
 def held_out_questions(solutions: Sequence[GoldSolution]) -> set[str]:
-    """Of GSM8K's training questions, those that are held out from all runs of the PRM."""
+    """The questions among ``solutions`` that all training runs of the PRM hold out."""
     config = read_config(shipped_checkpoint() / "config.toml")
     assert isinstance(config.data, DataConfig)
-    # Which questions are held out does not depend on how many others are trained on.
+    # The held-out questions do not depend on how many others are trained on.
     data = config.data.model_copy(update={"num_constructed": 1})
     examples = construct_examples(list(solutions), data, config.seed)
     return {example.trajectory.question for example in examples if example.held_out}

@@ -1,4 +1,4 @@
-"""Tables, JSON and plots of what was measured."""
+"""Prints, writes and plots measurements."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_json(name: str, measured: dict[str, Any], folder: Path = RESULTS) -> P
 
 
 def over_questions(figure: Callable[[np.ndarray], float], rows: np.ndarray) -> list[float]:
-    """``figure`` of ``rows`` [questions, …], and the ends of its 95 % interval by bootstrap."""
+    """``figure`` of ``rows`` [questions, …] and the ends of its 95 % interval, by bootstrap."""
     questions = np.arange(len(rows))
     found = bootstrap(
         lambda drawn, right, names: figure(rows[drawn.astype(int)]),
@@ -38,7 +38,7 @@ def over_questions(figure: Callable[[np.ndarray], float], rows: np.ndarray) -> l
 
 
 def print_workloads(measured: dict[str, Any]) -> None:
-    """A table for each workload, and one of what was left out."""
+    """Print a table for each workload, then the version of each engine or why it was left out."""
     console = Console(width=118, highlight=False)
     where = measured["environment"]
     console.print(f"{where['cpu']}, {where['cores']} cores, {', '.join(where['instructions'])}")
@@ -87,7 +87,7 @@ def percentiles(rounds: list[list[float]]) -> tuple[str, str]:
 
 
 def best_peer(workload: dict[str, Any]) -> tuple[str, float]:
-    """The fastest of the others and by what factor ours is faster."""
+    """The fastest other engine, and how many times faster ours is."""
     peers = {
         name: result["ours_is_faster_by"]
         for name, result in workload["engines"].items()
@@ -98,7 +98,7 @@ def best_peer(workload: dict[str, Any]) -> tuple[str, float]:
 
 
 def plot_workloads(name: str, measured: dict[str, Any], folder: Path = RESULTS) -> Path | None:
-    """Tokens a second by engine, a panel for each workload; None where matplotlib is missing."""
+    """Plot tokens per second by engine, one panel per workload; None without matplotlib."""
     try:
         import matplotlib
 

@@ -1,9 +1,9 @@
-"""The reranker on real solutions: every method beside chance, majority and oracle.
+"""Compares the reranker's methods with chance, majority vote and oracle on real solutions.
 
 python -m benchmarks.reranking --solutions ../shared/data/gsm8k_model_solutions.jsonl \\
     --folds runs/smollm2-135m-gsm8k-folds
 
-Each question is ranked by the PRM of the fold that holds it out; `rfprm cross-validate` makes them.
+Each question is ranked by the PRM of the fold that holds it out, from `rfprm cross-validate`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def questions(path: Path, num_folds: int) -> list[list[list[Trajectory]]]:
-    """For each fold, the candidates of each question it holds out, in random order: the file has
-    the weaker models first, and equal votes go to the first."""
+    """For each fold, the candidates of each question it holds out.
+
+    In random order, because the file has weaker models first and ties go to the first candidate.
+    """
     grouped: dict[int, list[Trajectory]] = {}
     for trajectory in read_model_solutions(path):
         grouped.setdefault(trajectory.metadata["question_index"], []).append(trajectory)
@@ -52,7 +54,7 @@ def questions(path: Path, num_folds: int) -> list[list[list[Trajectory]]]:
 
 
 class ScoredOnce(Scorer):
-    """Remembers the last batch: all methods rank the same one."""
+    """Caches the scores of the last batch, which all methods rank."""
 
     _last: tuple[list[Trajectory], Any] = ([], None)
 
@@ -63,7 +65,7 @@ class ScoredOnce(Scorer):
 
 
 def rank_fold(artifact: Path, fold: Sequence[Sequence[Trajectory]]) -> dict[str, list[bool]]:
-    """Whether what each method puts first is right, question by question."""
+    """For each method, whether its best candidate is right, question by question."""
     found: dict[str, list[bool]] = {}
     with ScoredOnce.load(artifact) as scorer:
         for name, options in METHODS.items():
@@ -81,7 +83,8 @@ def _is_right(ranking: Ranking, candidates: Sequence[Trajectory]) -> bool:
 
 
 def estimates(values: Sequence[float], chance: Sequence[float], oracle: Sequence[float]) -> Any:
-    """Accuracy, and the share of the way from chance to oracle; 95 % intervals over questions."""
+    """Accuracy and the share of the gap from chance to oracle, with 95 % intervals over
+    questions."""
     rows = np.stack([values, chance, oracle], axis=1).astype(np.float64)
 
     def gap(some: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Starts the engines, a process each, and times them in turns."""
+"""Starts each engine in its own process and times them in turns."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from rfprm_runtime.engine.cores import usable_cores
 
 REFERENCE = "transformers fp32, one by one"
 _TOO_SLOW = 6.0
-"""An engine that took so many times as long as ours is run once and not in every round."""
+"""An engine this many times slower than the fastest runs only once, not in every round."""
 
 
 @dataclass
 class Timing:
-    """What one engine did with one workload."""
+    """Times and scores of one engine on one workload."""
 
     rounds: list[list[float]] = field(default_factory=list)  # seconds of each call
     scores: list[np.ndarray] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Worker:
             self.error: str | None = f"not installed: {', '.join(missing)}"
             return
         if spec.instructions and not set(spec.instructions) & cpu_flags():
-            self.error = f"this CPU has neither of {' and '.join(spec.instructions)}"
+            self.error = f"this CPU has neither {' nor '.join(spec.instructions)}"
             return
         python = sys.executable if spec.venv is None else str(prepare_venv(spec.venv, folder))
         log = (folder / "logs" / f"{spec.module}-{spec.option}.log").absolute()
@@ -102,9 +102,9 @@ def run_workloads(
     rounds: int,
     keep: Callable[[dict[str, Any]], object],
 ) -> dict[str, Any]:
-    """Times of every engine on every workload, engine after engine in every round.
+    """Time every engine on every workload, alternating between engines in every round.
 
-    ``keep`` is handed what was measured so far after each workload.
+    ``keep`` gets the results so far after each workload.
     """
     workers = []
     for name in names:
@@ -133,7 +133,7 @@ def run_workloads(
 
 def _run_one(workers: list[Worker], workload: str, rounds: int) -> dict[str, Timing]:
     timings = {worker.name: Timing() for worker in workers}
-    for turn in range(rounds + 1):  # the first one warms up, and is not counted where it can
+    for turn in range(rounds + 1):  # the first one warms up and counts only for slow engines
         fastest = min((t.totals[-1] for t in timings.values() if t.rounds), default=0.0)
         for worker in workers[turn % len(workers) :] + workers[: turn % len(workers)]:
             timing = timings[worker.name]
@@ -167,7 +167,7 @@ def summarise(timings: dict[str, Timing], workload: dict[str, Any]) -> dict[str,
             "seconds": [round(total, 4) for total in timing.totals],
             "calls": [[round(call, 5) for call in calls] for calls in timing.rounds],
             "tokens_per_second": round(workload["num_tokens"] / timing.median, 1),
-            # Of the same round, so that what slowed the machine down slowed both.
+            # Within a round, so that a busy machine slows both.
             "ours_is_faster_by": round(
                 statistics.median(
                     theirs / own for theirs, own in zip(timing.totals, ours.totals, strict=False)
@@ -215,7 +215,7 @@ def cpu_flags() -> set[str]:
 
 
 def _cpu_field(name: str) -> str:
-    """Of the first processor in /proc/cpuinfo; empty where there is none."""
+    """A field of the first processor in /proc/cpuinfo; empty if there is none."""
     path = Path("/proc/cpuinfo")
     for line in path.read_text().splitlines() if path.exists() else []:
         if line.startswith(name):

@@ -1,4 +1,4 @@
-"""Step search: 8 beams, 4 expansions, 10 steps. Ours by sessions, peers score whole prefixes.
+"""Times a step search with 8 beams, 4 expansions and 10 steps; peers score whole prefixes.
 
 python -m benchmarks.search [--engines rfprm OpenVINO] [--rounds 2]
 """

@@ -1,10 +1,10 @@
-"""A small policy that knows the form of GSM8K's solutions, for searches to steer.
+"""Trains a small policy on the form of GSM8K's solutions, for searches to guide.
 
 python -m benchmarks.small_policy --gold ../shared/data/gsm8k_train.jsonl -o runs/small-policy
 
-The base model itself solves next to none of these problems. TRL's SFTTrainer trains a LoRA adapter
-on solutions to other questions than those that are held out from the PRM, and merges it. Goes on
-from its last checkpoint where it was stopped.
+The base model solves almost none of these problems. TRL's SFTTrainer trains a LoRA adapter on
+solutions to questions that are not held out from the PRM, and merges it. Resumes from its last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from benchmarks.problems import held_out_questions
+from rfprm_export.base_model import read_base_model
 from rfprm_export.checkpoint import find_base_model
 from rfprm_export.shipped import shipped_checkpoint
-from rfprm_export.weights import read_base_model
-from rfprm_training.construction.sampling.model import causal_lm
+from rfprm_training.construction.sampling.line_sampler import causal_lm
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, strip_notes
 from rfprm_training.learning.config import read_config
 
 
 def question_text(question: str) -> str:
-    """What stands before the first step."""
+    """The prompt before the first step."""
     return f"Question: {question}\nSolution:\n"
 
 
@@ -41,7 +41,7 @@ def solution_text(solution: GoldSolution) -> str:
 
 
 def rows(gold: Path, count: int) -> Dataset:
-    """Solutions to train on, in the order of a hash."""
+    """``count`` solutions to train on, in the order of a hash."""
     solutions = read_gold_solutions(gold)
     held_out = held_out_questions(solutions)
     others = [solution for solution in solutions if solution.question not in held_out]

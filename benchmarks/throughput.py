@@ -1,4 +1,4 @@
-"""Tokens per second on independent traces and on candidates of one question.
+"""Measures tokens per second on independent traces and on candidates of one question.
 
 python -m benchmarks.throughput [--engines rfprm OpenVINO] [--rounds 3] [--quick]
 """

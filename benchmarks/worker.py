@@ -1,6 +1,6 @@
-"""One engine in a process of its own: reads a command a line, answers with a line.
+"""Runs one engine in its own process: reads one command per line and answers with one line.
 
-Run by :mod:`benchmarks.runner`, also with the Python of a peer's own environment.
+Started by :mod:`benchmarks.runner`, for some peers with another environment's Python.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.engines.base import Engine, Row
 
 
 def main() -> None:
-    # What libraries print must not mix with the answers.
+    # Library output must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -32,7 +32,7 @@ def main() -> None:
     begin = time.perf_counter()
     try:
         engine = importlib.import_module(f"benchmarks.engines.{module}").load(folder, option)
-    except Exception as error:  # whatever a peer fails with is a result
+    except Exception as error:  # any failure of a peer is a result
         answer({"error": f"{type(error).__name__}: {error}"[:500]})
         return
     loaded = {"versions": engine.versions, "load_seconds": time.perf_counter() - begin}
@@ -77,7 +77,7 @@ def _run(engine: Engine, workload: dict[str, Any]) -> dict[str, Any]:
             begin = time.perf_counter()
             rows = engine.run(call)
             seconds.append(time.perf_counter() - begin)
-            # Of a search only the newest step of each candidate is compared.
+            # In a search, only the newest step of each candidate is compared.
             kept = [row[-1:] if "depths" in workload else row for row in rows]
             scores += [np.asarray(row, float).tolist() for row in kept]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,6 +1,6 @@
-"""The traces that are scored, as text and as tokens.
+"""The traces to score, as text and as tokens.
 
-Real ones where the folder of real traces is there, otherwise those that the export's gate uses.
+Real traces if their folder exists, otherwise the traces of the export's gate.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ class Workloads:
         return self._write("solutions", [rows])
 
     def independent(self, num_questions: int) -> dict[str, Any]:
-        """One solution to each question, all in one call: nothing is shared between them."""
+        """One solution to each question, all in one call, so they share nothing."""
         return self._write("independent", [[group[0] for group in self.groups[-num_questions:]]])
 
     def one_by_one(self, count: int) -> dict[str, Any]:
-        """A trace a call."""
+        """One trace per call."""
         traces = [group[0] for group in self.groups[:count]]
         return self._write("one-by-one", [[trace] for trace in traces])
 
     def best_of(self, number: int, num_questions: int) -> dict[str, Any]:
-        """A question a call. Beyond four, a candidate is the beginning of one solution and the
-        end of another."""
+        """One question per call. Beyond four, a candidate joins the beginning of one solution to
+        the end of another."""
         calls = []
         for index, group in enumerate(self.groups[:num_questions]):
             rng = random.Random(index)
@@ -70,7 +70,7 @@ class Workloads:
         return self._write(f"best-of-{number}", calls)
 
     def long(self, num_tokens: int, count: int) -> dict[str, Any]:
-        """Traces of just under ``num_tokens``, of steps of real long ones."""
+        """Traces of just under ``num_tokens``, made of steps from real long traces."""
         pool = self._long_steps()
         traces = []
         for _ in range(count):
@@ -87,8 +87,8 @@ class Workloads:
         return self._write(f"{num_tokens:,} tokens", [traces])
 
     def search(self) -> dict[str, Any]:
-        """Beam search over real steps. Which candidates survive is drawn by lot, so that all
-        engines do the same work; peers score each candidate's whole prefix."""
+        """Beam search over real steps. The surviving candidates are random, so that all engines do
+        the same work. Peers score each candidate's whole prefix."""
         rng = random.Random(0)
         question = self.groups[0][0].question
         pool = [step for group in self.groups for trace in group for step in trace.steps]
@@ -108,7 +108,7 @@ class Workloads:
         return self._save(name, calls, {"question": question, "depths": depths})
 
     def mixed(self, count: int) -> dict[str, Any]:
-        """Many traces from tens to thousands of tokens, for memory over time."""
+        """Many traces of tens to thousands of tokens, to watch memory over time."""
         rng = random.Random(0)
         solutions = [trace for group in self.groups for trace in group]
         pool = self._long_steps()
@@ -137,7 +137,7 @@ class Workloads:
                 ]
 
     def _long_steps(self) -> Iterator[tuple[str, str]]:
-        """Question and step, on and on, in the order of the traces."""
+        """An endless stream of (question, step) pairs, in the order of the traces."""
         traces = [trace for group in self.groups for trace in group]
         if self._data is not None:
             with (self._data / "long_cot_aime24.jsonl").open(encoding="utf-8") as file:
@@ -173,7 +173,7 @@ class Workloads:
             "num_tokens": sum(lengths),
             "mean_tokens": round(sum(lengths) / len(lengths), 1),
             "max_tokens": max(lengths),
-            # Rows of one question follow each other; groups are compared for their best.
+            # Rows of one question are adjacent; each group's best row is compared.
             "group_size": len(calls[0]) if len(calls) > 1 else 4 if name == "solutions" else 1,
         }
 

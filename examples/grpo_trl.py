@@ -28,13 +28,13 @@ from peft import LoraConfig
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
+from rfprm_export.base_model import BaseModel, read_base_model
 from rfprm_export.checkpoint import find_base_model, read_checkpoint
-from rfprm_export.weights import BaseModel, read_base_model
 from rfprm_runtime import RfprmError, Scorer, Trajectory
 from rfprm_runtime.answers import answers_agree, final_answer
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.rewards import DEFAULT_BETA, group_advantages, mixed_reward
-from rfprm_training.construction.sampling.model import language_model
+from rfprm_training.construction.sampling.line_sampler import language_model
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "models" / "smollm2-135m-gsm8k"

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-# A checkout works without being installed.
+# So that a checkout works without installation.
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-# A checkout works without being installed.
+# So that a checkout works without installation.
 sys.path.insert(1, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":
     from rfprm_runtime.cli.main import run_command
 
-    run_command("rfprm_export.engines.command", "export_trt")
+    run_command("rfprm_export.tensorrt.command", "export_trt")

@@ -1,10 +1,11 @@
-"""Builds the wheels that people install, for every platform, on any one: ``make wheel``.
+"""Builds the wheels for every platform, on any of them: ``make wheel``.
 
-For its own machine gcc compiles the kernels, where there is one: its AVX-512 VNNI code takes two
-thirds of the time of clang's (docs/log.md). For other machines zig's C compiler (the package
-``ziglang``) does, which brings their headers and libraries along. The kernels call little of the C
-library, so the Linux wheels run on systems since 2014 either way; ``auditwheel`` confirms it. The
-libraries know nothing of Python, so one wheel serves all its versions. Windows gets no kernels.
+gcc compiles the kernels for this machine if it is installed: its AVX-512 VNNI code takes two thirds
+of the time of clang's (docs/log.md). zig's C compiler (the package ``ziglang``), which comes with
+the headers and libraries of every target, compiles them for other machines. The kernels call little
+of the C library, so the Linux wheels run on systems since 2014 either way; ``auditwheel`` confirms
+it. The libraries do not depend on Python, so one wheel serves all its versions. Windows gets no
+kernels.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(
     0, str(ROOT / "rfprm_runtime" / "backends" / "native")
-)  # the table alone needs no numpy
+)  # imports the table without the package, which needs numpy
 
 from variants import variants_for  # noqa: E402
 
 
 class Target(NamedTuple):
     machine: str
-    """What the kernels are for, as ``platform.machine`` calls it; ``none`` for no kernels."""
+    """The machine of the kernels, as ``platform.machine`` names it; ``none`` for no kernels."""
     zig: str
     platform: str
     """The platform tag of the wheel."""
@@ -71,7 +72,7 @@ def compiler_for(target: Target) -> str:
 
 
 def check_kernels(wheel: Path, target: Target) -> None:
-    """Stops where a variant is missing: the build itself goes on without it."""
+    """Exit if a variant is missing; the build itself continues without it."""
     expected = set()
     if target.machine != "none":
         expected = {f"kernels-{variant.name}.so" for variant in variants_for(target.machine)}
@@ -84,7 +85,7 @@ def check_kernels(wheel: Path, target: Target) -> None:
 
 
 def audit(wheel: Path, platform: str) -> None:
-    """Stops where auditwheel finds that the libraries need more than the tag promises."""
+    """Exit if auditwheel finds that the libraries need more than the tag promises."""
     report = subprocess.run(
         [sys.executable, "-m", "auditwheel", "show", str(wheel)],
         check=True,
@@ -106,7 +107,9 @@ def _version(match: re.Match[str]) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the wheels and the source distribution.")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}")
+    parser.add_argument(
+        "targets", nargs="*", metavar="TARGET", help=f"some of {', '.join(TARGETS)}; all by default"
+    )
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "dist")
     options = parser.parse_args()
     unknown = set(options.targets) - set(TARGETS)

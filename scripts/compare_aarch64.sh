@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The generic kernels of the aarch64 wheel, run under qemu, give the bits of those of the x86-64
-# wheel, run here:   scripts/compare_aarch64.sh dist
-# Needs python with ziglang, qemu-aarch64 and an aarch64 libc (Debian: qemu-user, libc6-arm64-cross).
+# Checks that the generic kernels of the aarch64 wheel, run under qemu, give the same bits as those of
+# the x86-64 wheel, run here:   scripts/compare_aarch64.sh dist
+# Needs Python with ziglang, qemu-aarch64 and an aarch64 libc (Debian: qemu-user, libc6-arm64-cross).
 set -euo pipefail
 dist=$(realpath "$1")
 python=${PYTHON:-python3}

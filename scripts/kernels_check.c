@@ -1,10 +1,10 @@
-/* Runs compiled kernels on small random models and prints their logits as bits, so that a processor
- * for which there is no Python at hand can be compared with one for which there is:
+/* Runs compiled kernels on small random models and prints the bits of their logits, to compare a
+ * processor without Python with one that has it:
  *
  *   cc -I rfprm_runtime/backends/native scripts/kernels_check.c -o check -ldl -lm
  *   ./check kernels-generic.so
  *
- * Every number of a model comes from integers and exact divisions: no machine computes another. */
+ * All numbers of a model come from integers and exact divisions, so they are the same everywhere. */
 
 #include <dlfcn.h>
 #include <math.h>
@@ -41,7 +41,7 @@ static void *allocate(int64_t bytes) {
     return memset(memory, 0, (size_t)bytes);
 }
 
-/* From `center` minus 1 to `center` plus 1, times `scale`. */
+/* Random numbers between `center` - 1 and `center` + 1, times `scale`. */
 static float *random_floats(int64_t count, float center, float scale) {
     float *floats = allocate(count * 4);
     for (int64_t i = 0; i < count; i++)
@@ -126,7 +126,8 @@ static int64_t (*scratch_bytes)(const Model *, int64_t);
 static void (*run)(const Model *, const int64_t *, const Segment *, int64_t, int64_t,
                    const int64_t *, int64_t, float *, void *, void *);
 
-/* Tokens after `start` others, a marker at each; their keys and values stay in the pages. */
+/* Runs `count` tokens after the first `start`, with a marker at each, and prints the bits of their
+ * logits. Keys and values stay in the pages. */
 static void extend(const Model *model, const int64_t *ids, char **pages, int64_t start,
                    int64_t count) {
     Segment segment = {count, start, pages};

@@ -24,10 +24,10 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct as a Hugging Face folder."""
     from transformers import PreTrainedTokenizerFast
 
+    from rfprm_export.base_model import read_base_model
     from rfprm_export.checkpoint import find_base_model, read_checkpoint
     from rfprm_export.shipped import shipped_checkpoint
-    from rfprm_export.weights import read_base_model
-    from rfprm_training.construction.sampling.model import language_model
+    from rfprm_training.construction.sampling.line_sampler import language_model
 
     checkpoint = shipped_checkpoint()
     base = read_base_model(find_base_model(read_checkpoint(checkpoint).base, checkpoint))

@@ -37,13 +37,13 @@ LAYERS = [
 ]
 # The same of rfprm_training: the steps of its work, and below them the nouns that they share.
 TRAINING_LAYERS = [
-    "settings arithmetic example gsm8k",
+    "toml_config arithmetic example gsm8k",
     "rewarded resumable",
     "curation labelling",
     "construction",
     "learning",
     "evaluation",
-    "data_report fetch_data",
+    "data_printing fetch_data",
     "commands data_commands smoke",
 ]
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-# A checkout works without being installed.
+# So that a checkout works without installation.
 _ROOT = Path(__file__).resolve().parent.parent
 sys.path[1:1] = [str(_ROOT), str(_ROOT / "export")]
 

@@ -1,4 +1,4 @@
-"""What is compared. An engine is a module with ``load(folder) -> Engine`` of its own."""
+"""The engines to compare. Each is a module with a function ``load(folder, option) -> Engine``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 class EngineSpec:
     module: str
     option: str = ""
-    """Handed to the module's ``load``."""
+    """Passed to the module's ``load``."""
     needs: tuple[str, ...] = ()
-    """Packages without which it is left out, and the table says so."""
+    """Required packages; without them the engine is left out, and the table says so."""
     venv: str | None = None
-    """A folder under the work folder with a Python of its own, for what cannot share ours."""
+    """An environment under the work folder, for an engine that cannot share ours."""
     instructions: tuple[str, ...] = ()
-    """Without one of these it is emulated, a hundred times slower, and left out."""
+    """CPU instructions, of which it needs one; otherwise it is left out, because emulation is a
+    hundred times slower."""
     is_ours: bool = False
 
 

@@ -1,4 +1,4 @@
-"""What every engine answers. This file and the worker import nothing but numpy: they also run in
+"""The protocol of an engine. This file and the worker import only numpy, because they also run in
 the environment of a peer that cannot share ours."""
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import numpy as np
 
 @dataclass
 class Row:
-    """One trace, as tokens and as text. Peers are handed the tokens; we start from the text."""
+    """One trace, as tokens and as text. Peers get the tokens; we start from the text."""
 
     token_ids: np.ndarray  # [num_tokens]
     markers: np.ndarray  # [num_markers]
     is_whole: bool
-    """Whether the last marker is the trajectory's, which has a column of logits of its own."""
+    """Whether the last marker is the trajectory's, which has its own column of logits."""
     trace: dict[str, Any]  # question, steps, response
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def pad(rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sorted_batches(rows: list[Row], max_rows: int, max_tokens: int) -> list[list[int]]:
-    """Neighbours in length together: what keeps padding small."""
+    """Batches of row indices, longest first; similar lengths share a batch, so padding is small."""
     batches: list[list[int]] = []
     for index in sorted(range(len(rows)), key=lambda index: -len(rows[index].token_ids)):
         longest = len(rows[batches[-1][0]].token_ids) if batches else 0

@@ -1,4 +1,4 @@
-"""transformers, as its users score: a loop over traces, or sorted batches with padding."""
+"""transformers as its users score: a loop over traces, or sorted batches with padding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TransformersEngine:
         kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
         model = transformers.AutoModelForTokenClassification.from_pretrained(checkpoint, dtype=kind)
         self._model = model.eval()
-        # 16 rows and 8,192 tokens: more rows did not make it faster here.
+        # 16 rows and 8,192 tokens; more rows were not faster.
         self._max_rows = 16 if batched else 1
         self.versions = f"transformers {transformers.__version__}, torch {torch.__version__}"
 
@@ -33,7 +33,7 @@ class TransformersEngine:
         for batch in sorted_batches(rows, self._max_rows, 8192):
             ids, mask = pad([rows[index] for index in batch])
             with torch.inference_mode():
-                # Without padding no mask: the fast path of attention.
+                # Without padding, leave out the mask: attention then takes its fast path.
                 out = self._model(
                     input_ids=torch.from_numpy(ids),
                     attention_mask=None if mask.all() else torch.from_numpy(mask),

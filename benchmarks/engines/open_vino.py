@@ -1,5 +1,5 @@
-"""OpenVINO at its best here: two streams of unpadded rows; int8 weights by nncf, with dynamic
-quantisation of activations in groups of 64."""
+"""OpenVINO in its fastest configuration: two streams of unpadded rows; for int8, weights by nncf
+and dynamic quantisation of activations in groups of 64."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load(folder: Path, option: str) -> Engine:
 
 
 def convert(folder: Path, target: Path) -> None:
-    """The reference network (OpenVINO's converter fails on transformers' own Llama)."""
+    """Convert the reference network; OpenVINO's converter fails on transformers' own Llama."""
     import nncf
     import openvino
     import torch
@@ -45,7 +45,7 @@ def convert(folder: Path, target: Path) -> None:
         sin: torch.Tensor,
         visible: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        # As the network's own, with the keys repeated: the converter knows no enable_gqa.
+        # The network's own attention, but with repeated keys: the converter has no enable_gqa.
         batch, length, _ = x.shape
         query, key, value = (
             projection(x).view(batch, length, -1, shape.head_dim).transpose(1, 2)
@@ -107,7 +107,7 @@ class OpenVinoEngine:
         self._results[index] = row.scores(request.get_output_tensor(0).data[0, row.markers])
 
     def run(self, rows: list[Row]) -> list[np.ndarray]:
-        # Longest first, so that no stream is left alone with a long one.
+        # Longest first, so that no stream ends alone with a long row.
         for index in sorted(range(len(rows)), key=lambda index: -len(rows[index].token_ids)):
             self._queue.start_async({"ids": rows[index].token_ids[None]}, (index, rows[index]))
         self._queue.wait_all()

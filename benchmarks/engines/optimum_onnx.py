@@ -1,4 +1,4 @@
-"""optimum-onnx, in an environment of its own: it wants an older transformers than ours."""
+"""optimum-onnx, in its own environment because it needs an older transformers than ours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def load(folder: Path, option: str) -> Engine:
 
 
 class OptimumEngine:
-    """It exports no Llama for token classification: the backbone, with the head in numpy."""
+    """The backbone by optimum-onnx and the head in numpy: it cannot export a Llama for token
+    classification."""
 
     def __init__(self, checkpoint: Path, exported: Path) -> None:
         import onnxruntime

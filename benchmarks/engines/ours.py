@@ -1,4 +1,4 @@
-"""rfprm_runtime as its README shows it; rendering and tokenising are inside the clock."""
+"""rfprm_runtime as its README shows it. Its times include rendering and tokenising."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OurEngine:
 
         scorer = self._scorer
         if len(rows) == 1 and self.versions.startswith("onnxruntime"):
-            # What the README says to do for one trace at a time; the native kernels need no mode.
+            # The README's advice for one trace at a time; the native kernels need no mode.
             if self._for_one_trace is None:
                 self._for_one_trace = Scorer.load(self._artifact, mode="latency")
             scorer = self._for_one_trace
@@ -39,7 +39,7 @@ class OurEngine:
         return [np.append(score.step_scores, score.trajectory_score or 0.0) for score in scores]
 
     def run_search(self, question: str, depths: list[list[tuple[int, str]]]) -> list[np.ndarray]:
-        """Scores of the candidates of each depth; a candidate is a parent and its next step."""
+        """The scores of the candidates at each depth; a candidate is a parent and a next step."""
         beams, scores = [self._scorer.session(question)], []
         for candidates in depths:
             beams = [beams[parent].fork() for parent, _ in candidates]

@@ -1,4 +1,4 @@
-"""The model as torch.onnx.export writes it, on ONNX Runtime with its default options."""
+"""The model exported by torch.onnx.export, on ONNX Runtime with default options."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def export(checkpoint: Path, path: Path) -> None:
             ).logits
             return logits
 
-    # Two tensors: of one tensor passed twice the exporter makes a single input.
+    # Two tensors: the exporter merges one tensor passed twice into a single input.
     ids, mask = torch.ones((2, 16), dtype=torch.int64), torch.ones((2, 16), dtype=torch.int64)
     axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     program = torch.onnx.export(
@@ -47,7 +47,7 @@ def export(checkpoint: Path, path: Path) -> None:
 
 
 class OnnxEngine:
-    """A graph of ids and mask, one unpadded row at a time (faster here than padded batches)."""
+    """A graph with ids and mask, run on one unpadded row at a time, which beats padded batches."""
 
     def __init__(self, path: Path, kind: str) -> None:
         import onnxruntime

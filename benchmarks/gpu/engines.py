@@ -11,7 +11,7 @@ import transformers
 from numpy.typing import NDArray
 
 from benchmarks.gpu.workloads import Search
-from rfprm_export.weights import config_fields
+from rfprm_export.base_model import config_fields
 from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend
 from rfprm_runtime.backends.torch import PRMNetwork

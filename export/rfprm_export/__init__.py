@@ -1,7 +1,7 @@
 """Turns a trained PRM into an artifact that rfprm_runtime loads. Needs the extra ``export``.
 
-Knows checkpoints and graphs. It needs neither torch nor transformers; torch, where it is
-installed, is used to verify what was exported.
+Knows checkpoints and graphs. Needs neither torch nor transformers; if torch is installed, it
+verifies the export.
 """
 
 from __future__ import annotations
@@ -16,4 +16,4 @@ for _package in ("onnx", "safetensors", "gguf"):
 
 
 class ExportError(RfprmError):
-    """The checkpoint cannot be turned into an artifact, or the artifact is not faithful to it."""
+    """The checkpoint cannot be exported, or the artifact is not faithful to it."""

@@ -1,4 +1,4 @@
-"""Writes an artifact folder: whole and verified, or not at all."""
+"""Writes an artifact folder, whole and verified, or not at all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from pathlib import Path
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, load_prm, weights_digest
-from rfprm_export.eight_bit_linears import choose_8_bit_linears
-from rfprm_export.emulation import emulating_scorer
-from rfprm_export.float_types import FloatType, float_type_of
-from rfprm_export.gpu_products import choose_gpu_products
-from rfprm_export.graph import choose_attention, write_graph
-from rfprm_export.options import (
+from rfprm_export.choices import (
     NATIVE_PRECISIONS,
     QUANTIZED_PRECISIONS,
     AttentionChoice,
@@ -22,6 +17,11 @@ from rfprm_export.options import (
     ModelFormat,
     Precision,
 )
+from rfprm_export.eight_bit_linears import choose_8_bit_linears
+from rfprm_export.emulation import emulating_scorer
+from rfprm_export.float_types import FloatType, float_type_of
+from rfprm_export.gpu_linears import choose_gpu_linears
+from rfprm_export.graph import choose_attention, write_graph
 from rfprm_export.panels import most_rounded, write_native
 from rfprm_export.quantization import Quantization
 from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
@@ -46,10 +46,10 @@ def export_artifact(
     verify_traces: Path | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Turn a checkpoint or published PRM into an artifact at ``output``; returns its manifest.
+    """Export a checkpoint or a published PRM to an artifact at ``output``; returns its manifest.
 
-    Everything is written and verified in a folder beside ``output`` that takes its name at the
-    end, so a killed export leaves no half artifact, and a replaced one serves until then.
+    Everything is written and verified in a folder beside ``output``, which takes its place at the
+    end. So a killed export leaves no partial artifact, and an old one can be used until then.
     Raises :class:`ExportError`.
     """
     check_output(output, overwrite, reads=[checkpoint])
@@ -58,28 +58,28 @@ def export_artifact(
     chosen = choose_attention(prm.manifest.backbone, attention, precision)
     if attention != "auto" and format != "onnx":
         raise ExportError(
-            f"--attention {attention} is a choice of graphs, and {precision} is written for "
-            f"{format}; leave it out"
+            f"--attention {attention} applies to graphs, but {precision} is exported for {format}; "
+            "leave it out"
         )
     if verify_traces is not None and not verify:
-        raise ExportError("--verify-traces does nothing beside --no-verify; leave one of them out")
+        raise ExportError("--verify-traces has no effect with --no-verify; leave one of them out")
     if precision in ("int8", *QUANTIZED_PRECISIONS) and not verify:
         other = "int16" if precision == "int8" else "bf16"
         raise ExportError(
-            f"--precision {precision} chooses the products that can have 8 bits by measuring them, "
-            f"which --no-verify leaves out; leave it out, or export with --precision {other}"
+            f"--precision {precision} chooses the linear layers that can have 8 bits by measuring "
+            f"them, which --no-verify skips; leave it out, or export with --precision {other}"
         )
     reference = reference_for(prm, checkpoint, precision, verify_traces) if verify else None
     with replacing_folder(output) as folder:
-        products: tuple[ProductRecord, ...] = ()
+        linears: tuple[ProductRecord, ...] = ()
         quantization: Quantization | None = None
         if precision == "int8" and reference is not None:
-            products = choose_8_bit_linears(prm, reference, folder)
+            linears = choose_8_bit_linears(prm, reference, folder)
         elif precision in QUANTIZED_PRECISIONS and reference is not None:
-            quantization, products = choose_gpu_products(prm, reference, precision)
+            quantization, linears = choose_gpu_linears(prm, reference, precision)
         float_type = float_type_of(precision) if quantization is None else quantization.float_type
         manifest = _write_files(
-            folder, prm, format, precision, chosen, products, float_type, quantization
+            folder, prm, format, precision, chosen, linears, float_type, quantization
         )
         if reference is not None:
             scorer = (
@@ -92,30 +92,30 @@ def export_artifact(
 
 
 def check_output(output: Path, overwrite: bool, *, reads: Iterable[Path] = ()) -> None:
-    """Raises :class:`ExportError` where no folder ``output`` can be made, and where what is there
-    may not be replaced: without ``overwrite``, where it is no artifact, or where ``reads``, from
-    which the new one is made, would go with it."""
+    """Raises :class:`ExportError` if the folder ``output`` cannot be created or replaced.
+
+    A folder may only be replaced with ``overwrite``, if it is an artifact, and if it does not
+    contain one of ``reads``, the inputs of the new one.
+    """
     place = output.resolve()
     above = next((folder for folder in place.parents if folder.exists()), place)
     if not above.is_dir():
-        raise ExportError(f"{above} is a file, no folder can be made in it; name another output")
+        raise ExportError(f"{above} is a file, not a folder; choose another output")
     if not place.exists():
         return
     if not overwrite:
-        raise ExportError(f"{output} exists already; pass --overwrite to replace it")
+        raise ExportError(f"{output} already exists; pass --overwrite to replace it")
     if not place.is_dir():
-        raise ExportError(f"{output} is a file, expected a folder to write; name another output")
+        raise ExportError(f"{output} is a file, expected a folder to write; choose another output")
     found = sorted(entry.name for entry in place.iterdir())
     if found and MANIFEST_NAME not in found:
         raise ExportError(
-            f"{output} holds {found[:8]} and no {MANIFEST_NAME}: it is no artifact, and "
-            "--overwrite replaces nothing else; name another output, or remove it yourself"
+            f"{output} holds {found[:8]} and no {MANIFEST_NAME}, so it is not an artifact, and "
+            "--overwrite only replaces those; choose another output, or remove it yourself"
         )
     for source in reads:
         if place in (source.resolve(), *source.resolve().parents):
-            raise ExportError(
-                f"{output} is or holds {source}, from which it would be made; name another output"
-            )
+            raise ExportError(f"{output} is or holds the input {source}; choose another output")
 
 
 def _choose_format(requested: ModelFormat | None, precision: Precision) -> ModelFormat:
@@ -124,9 +124,9 @@ def _choose_format(requested: ModelFormat | None, precision: Precision) -> Model
         return best
     if requested != best and not (requested == "torch" and precision == "fp32"):
         raise ExportError(
-            f"--format {requested} does not go with --precision {precision}: the native kernels "
-            "read int16 and int8, graphs are fp32, fp16 or bf16, and torch's weights fp32; leave "
-            "--format out"
+            f"--format {requested} does not support --precision {precision}: the native kernels "
+            "read int16 and int8, graphs are fp32, fp16, bf16, fp8 or w8a16, and torch's weights "
+            "fp32; leave --format out"
         )
     return requested
 
@@ -137,11 +137,11 @@ def _write_files(
     format: ModelFormat,
     precision: Precision,
     attention: AttentionOp,
-    products: tuple[ProductRecord, ...],
+    linears: tuple[ProductRecord, ...],
     float_type: FloatType,
     quantization: Quantization | None,
 ) -> Manifest:
-    manifest = prm.manifest.model_copy(update={"precision": precision, "products": products})
+    manifest = prm.manifest.model_copy(update={"precision": precision, "products": linears})
     prm.tokenizer.save(str(folder / TOKENIZER_NAME))
     files, path = [folder / TOKENIZER_NAME], folder / model_file(format)
     if format == "onnx":
@@ -154,7 +154,7 @@ def _write_files(
             quantization=quantization,
         )
     elif format == "native":
-        in_8_bits = {product.name for product in products if product.bits == 8}
+        in_8_bits = {linear.name for linear in linears if linear.bits == 8}
         files.append(
             write_native(path, manifest.backbone, manifest.head, prm.weights, in_8_bits=in_8_bits)
         )
@@ -194,14 +194,13 @@ def _verified(
 
 
 def _blame(manifest: Manifest, prm: LoadedPRM) -> list[str]:
+    """The linears that probably lose most of the fidelity, worst first."""
     if manifest.precision not in NATIVE_PRECISIONS:
         return []
     if not manifest.products:
         return most_rounded(manifest.backbone, prm.weights)
     differences = {
-        product.name: product.difference or 0.0
-        for product in manifest.products
-        if product.bits == 8
+        linear.name: linear.difference or 0.0 for linear in manifest.products if linear.bits == 8
     }
     worst = sorted(differences, key=differences.__getitem__, reverse=True)[:3]
     return [f"{name} ({differences[name]:.4f})" for name in worst]
@@ -212,7 +211,7 @@ def _versions(*packages: str) -> dict[str, str]:
     for package in packages:
         try:
             found[package] = version(package)
-        except PackageNotFoundError:  # rfprm_runtime itself, run from a checkout
+        except PackageNotFoundError:  # for instance rfprm_runtime, run from a checkout
             from rfprm_runtime import __version__
 
             found[package] = __version__ if package == "rfprm_runtime" else "unknown"

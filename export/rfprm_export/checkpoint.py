@@ -1,4 +1,4 @@
-"""What training leaves behind, and how it becomes a whole PRM: base weights + adapter + heads."""
+"""Loads a PRM: a training checkpoint (base weights + adapter + heads), or a published PRM."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pydantic import Field
 from tokenizers import AddedToken, Tokenizer
 
 from rfprm_export import ExportError
+from rfprm_export.base_model import Weights, read_base_model, read_safetensors
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
-from rfprm_export.weights import Weights, read_base_model, read_safetensors
 from rfprm_runtime.artifact.families import FAMILIES, Family
 from rfprm_runtime.artifact.integrity import sha256_of
 from rfprm_runtime.artifact.manifest import (
@@ -38,7 +38,7 @@ class _Record(Validated):
 
 
 class GgufBase(_Record):
-    """A GGUF file, found in an installed Python package or given on the command line."""
+    """A GGUF file in an installed Python package, or given on the command line."""
 
     kind: Literal["gguf"] = "gguf"
     package: str
@@ -62,7 +62,7 @@ class Checkpoint(_Record):
     family: str
     base: Annotated[GgufBase | FolderBase, Field(discriminator="kind")]
     num_layers: int | None = None
-    """Layers of the base that are kept; all of them where it is None."""
+    """Number of layers of the base to keep; None keeps all."""
     head: Head
     prompt: Prompt
     step_readout: Readout
@@ -70,7 +70,7 @@ class Checkpoint(_Record):
     alpha: float = 1.0
     max_positions: int
     source: dict[str, Any] = Field(default_factory=dict)
-    """Licences and provenance, carried into the manifest."""
+    """Licences and provenance, copied into the manifest."""
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
@@ -78,7 +78,7 @@ class Checkpoint(_Record):
 
 @dataclass(frozen=True)
 class LoadedPRM:
-    """A whole PRM in memory: the manifest of the artifact to be, weights, tokenizer."""
+    """A whole PRM in memory: the manifest of its future artifact, weights and tokenizer."""
 
     manifest: Manifest
     weights: Weights
@@ -88,29 +88,29 @@ class LoadedPRM:
 def load_prm(path: Path, *, family: str | None = None, base: Path | None = None) -> LoadedPRM:
     """Read a training checkpoint, or a published PRM as a Hugging Face folder.
 
-    ``family`` names the format of a published PRM whose ``config.json`` does not tell; ``base``
-    replaces the place where a checkpoint looks for its base model.
-    Raises :class:`ExportError`, also for the one beside the other.
+    ``family`` is the format of a published PRM, if its ``config.json`` does not tell. ``base`` is
+    the base model of a checkpoint, if it is not found by itself.
+    Raises :class:`ExportError`, also for an option that does not apply.
     """
     if not path.exists():
         raise ExportError(f"there is no checkpoint {str(path)!r}")
     if (path / CHECKPOINT_NAME).is_file():
         if family is not None:
             raise ExportError(
-                f"{path} is a training checkpoint, whose {CHECKPOINT_NAME} says the format; leave "
+                f"{path} is a training checkpoint, whose {CHECKPOINT_NAME} gives the format; leave "
                 "--family out"
             )
         return _load_checkpoint(path, base)
     if base is not None:
         raise ExportError(
-            f"{path} holds no {CHECKPOINT_NAME}, so it is taken for a whole PRM, which needs no "
-            "--base; leave it out, or give the training checkpoint"
+            f"{path} holds no {CHECKPOINT_NAME}, so it is read as a whole PRM, which needs no "
+            "--base; leave it out, or give a training checkpoint"
         )
     return _load_published(path, family)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read ``checkpoint.json``. Raises :class:`ExportError` where it is not valid."""
+    """Read ``checkpoint.json``. Raises :class:`ExportError` if it is not valid."""
     path = folder / CHECKPOINT_NAME
     try:
         return Checkpoint.model_validate_json(path.read_bytes())
@@ -119,13 +119,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def find_base_model(base: GgufBase | FolderBase, folder: Path) -> Path:
-    """Where the base model lies; ``folder`` is what a relative path is relative to.
+    """The path of the base model; a relative one is relative to ``folder``.
 
-    Raises :class:`ExportError` saying how to get it.
+    Raises :class:`ExportError` saying how to get a missing one.
     """
     if isinstance(base, FolderBase):
         return (folder / base.path).resolve()
-    # find_spec does not import: the package wants an LLM framework that is not needed here.
+    # find_spec does not import the package, which needs an LLM framework that we do not.
     spec = find_spec(base.package.replace("-", "_"))
     places = (spec.submodule_search_locations or []) if spec is not None else []
     for place in places:
@@ -164,7 +164,7 @@ def _load_checkpoint(folder: Path, base: Path | None) -> LoadedPRM:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """sha256 over the files of a checkpoint that decide its scores."""
+    """sha256 over the files of a checkpoint that determine its scores."""
     digest = hashlib.sha256()
     for name in (CHECKPOINT_NAME, ADAPTER_CONFIG_NAME, ADAPTER_NAME, HEADS_NAME):
         path = folder / name
@@ -174,12 +174,12 @@ def checkpoint_digest(folder: Path) -> str:
 
 def _check_base(path: Path, base: GgufBase) -> None:
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "is not there"
+        found = "is a folder" if path.is_dir() else "does not exist"
         raise ExportError(f"the base model {path} {found}, expected the file {base.file}")
     digest = sha256_of(path)
     if digest != base.sha256:
         raise ExportError(
-            f"{path} has sha256 {digest}, the checkpoint was trained on {base.sha256}; install "
+            f"{path} has sha256 {digest}, but the checkpoint was trained on {base.sha256}; install "
             f"{base.package}=={base.package_version} or give the right file with --base"
         )
 
@@ -217,7 +217,7 @@ def _find_family(name: str | None, architectures: tuple[str, ...]) -> tuple[str,
         if set(architectures) & set(family.architectures):
             return known, family
     raise ExportError(
-        f"the architectures {list(architectures)} do not tell the PRM's format; name it with "
+        f"the architectures {list(architectures)} do not tell the PRM's format; give it with "
         f"--family, one of {sorted(FAMILIES)}"
     )
 
@@ -228,13 +228,13 @@ def _token_ids(tokenizer: Tokenizer, family: Family, name: str) -> dict[str, int
     if missing:
         raise ExportError(
             f"family {name!r} marks scores with {missing}, which the tokenizer does not have; "
-            "is this the right family, and the tokenizer that came with the PRM?"
+            "check --family, and that the tokenizer is the PRM's own"
         )
     return {token: index for token, index in ids.items() if index is not None}
 
 
 def _mark_special(tokenizer: Tokenizer, family: Family) -> None:
-    """A marker that is an added token must be special, or user text could spell it."""
+    """Make markers that are added tokens special, or user text could contain them."""
     for token in tokenizer.get_added_tokens_decoder().values():
         if token.content in family.marker_tokens and not token.special:
             tokenizer.add_special_tokens(
@@ -247,13 +247,14 @@ def _kept_layers(backbone: Backbone, num_layers: int | None) -> Backbone:
         return backbone
     if not 0 < num_layers <= backbone.num_layers:
         raise ExportError(
-            f"the checkpoint keeps {num_layers} layers of a base with {backbone.num_layers}"
+            f"the checkpoint keeps {num_layers} layers, but its base has {backbone.num_layers}; "
+            "give the right base with --base"
         )
     return backbone.model_copy(update={"num_layers": num_layers})
 
 
 def _only_used(weights: Weights, backbone: Backbone) -> Weights:
-    """Without the language-model head, and without the layers that were cut off."""
+    """The weights without the language-model head and the layers that are cut off."""
 
     def is_used(name: str) -> bool:
         if name.startswith("model.layers."):
@@ -264,19 +265,19 @@ def _only_used(weights: Weights, backbone: Backbone) -> Weights:
 
 
 def _check_head(weights: Weights, manifest: Manifest) -> None:
-    """A language-model head read by mistake would give numbers that look like scores."""
+    """Check the head's shape: a language-model head would give numbers that look like scores."""
     last = "score.2.weight" if manifest.head.kind == "mlp_relu" else "score.weight"
     found = weights[last].shape if last in weights else None
     expected = (manifest.head.num_labels, manifest.backbone.hidden_size)
     if found != expected:
         raise ExportError(
-            f"family {manifest.family!r} needs {last} of shape {expected}, the model has "
-            f"{found}; is this a PRM of that family?"
+            f"family {manifest.family!r} needs {last} of shape {expected}, but the model has "
+            f"{found}; check that it is a PRM of that family"
         )
 
 
 def weights_digest(weights: Mapping[str, NDArray[np.float32]]) -> str:
-    """sha256 of the tensors, by name, whatever file they are stored in."""
+    """sha256 of the tensors in order of their names, whatever file they are stored in."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(f"{name} {weights[name].shape}\n".encode())

@@ -1,4 +1,4 @@
-"""The commands that export adds to ``rfprm``: thin shells over the package."""
+"""The export commands of ``rfprm``: thin wrappers over the package."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rfprm_export.options import AttentionChoice, ModelFormat, Precision
+from rfprm_export.choices import AttentionChoice, ModelFormat, Precision
 
-# What several commands have.
+# Options that several commands share.
 ArtifactOutput = Annotated[
     Path, typer.Option("--output", "-o", help="The artifact folder to write.")
 ]
 FamilyOption = Annotated[
-    str | None, typer.Option(help="Format of a published PRM that does not tell it.")
+    str | None, typer.Option(help="Format of a published PRM, if its config does not tell.")
 ]
 BaseOption = Annotated[
-    Path | None, typer.Option(help="The base model, where it is not found by itself.")
+    Path | None, typer.Option(help="The base model, if it is not found by itself.")
 ]
 VerifyOption = Annotated[
-    bool, typer.Option(help="Compare with the reference network before writing.")
+    bool, typer.Option(help="Compare with the reference network first; write only if faithful.")
 ]
-OverwriteOption = Annotated[bool, typer.Option(help="Replace an artifact that exists.")]
+OverwriteOption = Annotated[bool, typer.Option(help="Replace an existing artifact.")]
 
 
 def export(
@@ -34,26 +34,26 @@ def export(
     precision: Annotated[Precision, typer.Option(help="Of weights and arithmetic.")] = "fp32",
     format: Annotated[
         ModelFormat | None,
-        typer.Option(help="What to write; by default native for int16 and int8, otherwise onnx."),
+        typer.Option(help="Format to write; by default native for int16 and int8, otherwise onnx."),
     ] = None,
     attention: Annotated[
         AttentionChoice,
-        typer.Option(help="ONNX Runtime's own op, which is fast on a CPU, or the standard one."),
+        typer.Option(help="ONNX Runtime's own op, fast on a CPU, or the standard one."),
     ] = "auto",
     family: FamilyOption = None,
     base: BaseOption = None,
     verify: VerifyOption = True,
     verify_traces: Annotated[
-        Path | None, typer.Option(help="JSONL traces to compare on; shipped ones by default.")
+        Path | None, typer.Option(help="JSONL traces to verify on; shipped ones by default.")
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Turn a checkpoint into an artifact: merge, author the graph, verify, write."""
+    """Export a checkpoint to an artifact: merge, build the graph, verify, write."""
     from rfprm_export.artifact_writer import export_artifact
     from rfprm_runtime.cli.printing import print_manifest
 
     console = Console(highlight=False)
-    minutes = ", which takes minutes: every product is measured" if precision == "int8" else ""
+    minutes = ", which takes minutes: every linear layer is measured" if precision == "int8" else ""
     with console.status(f"exporting in {precision}{minutes}"):
         manifest = export_artifact(
             checkpoint,
@@ -76,7 +76,7 @@ def export_qwen2_layout(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     base: BaseOption = None,
 ) -> None:
-    """Write a checkpoint as a Qwen2ForProcessRewardModel folder, which other servers load."""
+    """Write a checkpoint as a Qwen2ForProcessRewardModel folder, which vLLM and others load."""
     from rfprm_export.checkpoint import load_prm
     from rfprm_export.qwen2_layout import write_qwen2_layout
 
@@ -85,16 +85,18 @@ def export_qwen2_layout(
 
 
 def export_triton(
-    artifact: Annotated[Path, typer.Argument(help="An artifact with a graph or an engine.")],
+    artifact: Annotated[
+        Path, typer.Argument(help="An artifact with a graph or a TensorRT engine.")
+    ],
     repository: Annotated[
         Path, typer.Option("--output", "-o", help="The model repository to write into.")
     ],
     name: Annotated[
-        str | None, typer.Option(help="Of the model; the artifact's own by default.")
+        str | None, typer.Option(help="Name of the model; by default the artifact's.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a model that exists.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing model.")] = False,
 ) -> None:
-    """Write an artifact into a model repository of Triton Inference Server."""
+    """Write an artifact to a model repository of Triton Inference Server."""
     from rfprm_export.triton import write_triton_model
 
     folder = write_triton_model(artifact, repository, name=name, overwrite=overwrite)
@@ -103,7 +105,7 @@ def export_triton(
 
 def demo(
     artifact: Annotated[
-        Path, typer.Option("--artifact", "-a", help="Where the shipped PRM's artifact is kept.")
+        Path, typer.Option("--artifact", "-a", help="Folder for the shipped PRM's artifact.")
     ] = Path("artifacts/smollm2-135m-gsm8k"),
     base: BaseOption = None,
 ) -> None:

@@ -1,7 +1,7 @@
-"""Which linears of the native kernels can have 8 bits.
+"""Chooses the linears of the native kernels that can have 8 bits.
 
-Half the bits is up to twice the speed, but 8 are too few for some linears of every model, and for
-most of a small one. Those keep 16.
+Half the bits can double the speed, but 8 are too few for some linears of every model, and for most
+linears of a small one. Those keep 16.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from rfprm_export.checkpoint import LoadedPRM
+from rfprm_export.linear_choice import differences_alone, most_allowed, none_allowed
 from rfprm_export.panels import linear_names, write_native
-from rfprm_export.product_choice import differences_alone, most_that_can, nothing_can
 from rfprm_export.verify import Reference, scorer_over
 from rfprm_runtime.artifact.manifest import ProductRecord
 from rfprm_runtime.backends.native.backend import NativeBackend
@@ -25,12 +25,12 @@ from rfprm_runtime.scorer import Scorer
 def choose_8_bit_linears(
     prm: LoadedPRM, reference: Reference, work: Path
 ) -> tuple[ProductRecord, ...]:
-    """Every linear with the bits it should have; ``work`` is a folder for temporary files.
+    """Every linear with its number of bits; ``work`` is a folder for temporary files.
 
-    Linears are taken in the order of what they gain (multiplications) for what they cost (the
-    square of the mean difference that they make alone), as many as keep
-    :data:`~rfprm_export.verify.CHOICE` together. Raises :class:`ExportError` where none can have 8
-    bits, naming those that lose most.
+    Switches linears to 8 bits as long as they keep :data:`~rfprm_export.verify.STRICT_GATE`
+    together, those with the smallest cost (squared mean difference when alone in 8 bits) per gain
+    (multiplications) first. Raises :class:`ExportError` if none can have 8 bits, naming those that
+    lose most.
     """
     shape, head = prm.manifest.backbone, prm.manifest.head
     names = linear_names(shape)
@@ -50,11 +50,11 @@ def choose_8_bit_linears(
         sizes = linear_shapes(shape)
         gains = {name: float(np.prod(sizes[name.rpartition(".")[2]])) for name in names}
         order = sorted(names, key=lambda name: differences[name] ** 2 / gains[name])
-        count = most_that_can([[name] for name in order], scorer_with, reference)
+        count = most_allowed([[name] for name in order], scorer_with, reference)
     for path in paths:
         path.unlink()
     if not count:
-        raise nothing_can("8 bits", differences, reference, "int16 or fp32")
+        raise none_allowed("8 bits", differences, reference, "int16 or fp32")
     return tuple(
         ProductRecord(
             name=name, bits=8 if name in order[:count] else 16, difference=differences[name]

@@ -1,8 +1,8 @@
-"""What a GPU will make of a graph in 16-bit floats, found out on a CPU.
+"""Emulates on a CPU how a GPU computes a graph in 16-bit floats.
 
-ONNX Runtime has no bfloat16 on a CPU, and computes float16 in float32 without rounding in between,
-which would hide an overflow. So fidelity is measured on a twin of the graph: the same builder, in
-float32, every result rounded.
+On a CPU, ONNX Runtime has no bfloat16, and computes float16 in float32 without intermediate
+rounding, which would hide an overflow. So fidelity is measured on a twin of the graph, made by the
+same builder in float32, that rounds every result.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rfprm_runtime.scorer import Scorer
 def emulating_scorer(
     prm: LoadedPRM, float_type: FloatType, quantization: Quantization | None = None
 ) -> AbstractContextManager[Scorer]:
-    """A scorer of ``prm`` as a GPU computes in ``float_type``, emulated on this CPU."""
+    """A scorer of ``prm`` that emulates on this CPU how a GPU computes in ``float_type``."""
 
     def open_backend(path: Path) -> OnnxBackend:
-        backend = OnnxBackend(path, prm.manifest, provider="cpu")  # also where there is a GPU
-        kind = "" if quantization is None else f"products in {quantization.kind}, "
+        backend = OnnxBackend(path, prm.manifest, provider="cpu")  # even if there is a GPU
+        kind = "" if quantization is None else f"linears in {quantization.kind}, "
         backend.description += f", {kind}every result rounded to {float_type}"
         return backend
 

@@ -1,4 +1,4 @@
-"""The float types in which a GPU computes. Knows numbers, no graphs."""
+"""The float types that GPUs compute in. Knows numbers, no graphs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from rfprm_export import ExportError
-from rfprm_export.options import Precision
+from rfprm_export.choices import Precision
 
 FloatType = Literal["fp32", "fp16", "bf16"]
 
@@ -30,19 +30,19 @@ NARROW_TYPES = {
 
 
 def float_type_of(precision: Precision) -> FloatType:
-    """In which a graph of ``precision`` computes; fp32 also stands for what is no graph. Of one
-    with products in 8 bits its :class:`~rfprm_export.quantization.Quantization` says it."""
+    """The float type that a graph of ``precision`` computes in; fp32 also for native models. With
+    8-bit linears, :class:`~rfprm_export.quantization.Quantization` has it."""
     return precision if precision in ("fp16", "bf16") else "fp32"
 
 
 def narrowed(array: NDArray[np.float32], float_type: FloatType, name: str) -> NDArray[Any]:
-    """``array`` rounded to ``float_type``. Raises :class:`ExportError` where it does not fit."""
+    """``array`` rounded to ``float_type``. Raises :class:`ExportError` if it does not fit."""
     narrow = NARROW_TYPES[float_type]
     largest = float(np.abs(array).max(initial=0.0))
     if not largest <= narrow.largest:
         raise ExportError(
-            f"{name} holds {largest:.3g}, {float_type} ends at {narrow.largest:.3g}; export with "
-            "--precision bf16 or fp32"
+            f"{name} holds {largest:.3g}, but {float_type} ends at {narrow.largest:.3g}; export "
+            "with --precision bf16 or fp32"
         )
     result: NDArray[Any] = np.asarray(array, np.float32).astype(narrow.numpy_type)
     return result

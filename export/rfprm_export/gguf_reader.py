@@ -1,4 +1,4 @@
-"""Llama-architecture GGUF files: shape, dequantised weights and tokenizer."""
+"""Reads GGUF files of the Llama architecture: shape, dequantised weights and tokenizer."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def read_gguf(
     scaling = optional("llama.rope.scaling.type", "none")
     if scaling != "none":
         raise ExportError(
-            f"{path} scales its rotary embedding by {scaling!r}, the graph builder knows the "
-            "default one only"
+            f"{path} scales its rotary embedding by {scaling!r}, the graph builder supports only "
+            "the default"
         )
     heads = value("llama.attention.head_count")
     backbone = Backbone(
@@ -70,7 +70,7 @@ def read_gguf(
         head_dim=optional("llama.attention.key_length", value("llama.embedding_length") // heads),
         intermediate_size=value("llama.feed_forward_length"),
         vocab_size=value("llama.vocab_size"),
-        # Stored as float32: the shortest decimal of that float is what the model was made with.
+        # Stored as float32; its shortest decimal is the original value.
         rms_norm_eps=float(str(np.float32(value("llama.attention.layer_norm_rms_epsilon")))),
         rope_theta=value("llama.rope.freq_base"),
     )
@@ -86,7 +86,9 @@ def _hugging_face_name(name: str) -> str:
     parts = name.split(".")
     if len(parts) == 4 and parts[0] == "blk" and parts[2] in _LAYER_NAMES:
         return f"model.layers.{parts[1]}.{_LAYER_NAMES[parts[2]]}.{parts[3]}"
-    raise ExportError(f"tensor {name!r} has no place in a Llama model")
+    raise ExportError(
+        f"a Llama model has no tensor {name!r}; give the Hugging Face folder of the model instead"
+    )
 
 
 def _dequantise(tensor: Any, backbone: Backbone) -> NDArray[np.float32]:
@@ -99,14 +101,14 @@ def _dequantise(tensor: Any, backbone: Backbone) -> NDArray[np.float32]:
 
 
 def _halves_not_interleaved(array: NDArray[np.float32], num_heads: int) -> NDArray[np.float32]:
-    """llama.cpp interleaves the two rotary halves of each query and key head; undo it."""
+    """Undo llama.cpp's interleaving of the two rotary halves of each query and key head."""
     out_size, in_size = array.shape
     pairs = array.reshape(num_heads, out_size // num_heads // 2, 2, in_size)
     return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(out_size, in_size))
 
 
 def _tokenizer(value: Any, path: Path) -> Tokenizer:
-    """Byte-level BPE as SmolLM2 defines it: digits one by one, special tokens by their type."""
+    """SmolLM2's byte-level BPE: single digits, and special tokens by their token type."""
     model, rules = value("tokenizer.ggml.model"), value("tokenizer.ggml.pre")
     if (model, rules) != ("gpt2", "smollm"):
         raise ExportError(

@@ -1,11 +1,11 @@
-"""The graph of a PRM, authored op by op from its weights.
+"""Builds the ONNX graph of a PRM, op by op, from its weights.
 
-Standard ONNX ops only, with one switch: attention is either the standard ``Attention`` (every
-engine reads it) or ONNX Runtime's ``GroupQueryAttention`` (flash attention on a CPU: faster from
-about 1,000 tokens on, and memory that grows with the length and not with its square).
+Standard ONNX ops only, with one choice: attention is either the standard ``Attention``, which every
+runtime reads, or ONNX Runtime's ``GroupQueryAttention``, which is flash attention on a CPU: faster
+from about 1,000 tokens on, with memory that grows with the length instead of its square.
 
-Nothing here relies on what engines ignore: rows are right-padded, attention is causal, and only
-marker rows are read, so what is padded needs neither a mask nor a length.
+Rows are right-padded, attention is causal, and only markers are read, so padding needs neither a
+mask nor lengths, which some runtimes silently ignore.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from rfprm_export import ExportError
+from rfprm_export.choices import AttentionChoice, AttentionOp, Precision
 from rfprm_export.float_types import FloatType
 from rfprm_export.graph_builder import GraphBuilder, RoundingBuilder
-from rfprm_export.options import AttentionChoice, AttentionOp, Precision
 from rfprm_export.quantization import Quantization, quantize_weight
 from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest
 from rfprm_runtime.backends.rotary import rotary_tables
 
 OPSETS: dict[AttentionOp, int] = {"group_query": 23, "standard": 24}
-"""23 is the oldest with RMSNormalization and RotaryEmbedding, and what ONNX Runtime 1.23 reads; 24
-has the Attention that other engines read."""
+"""23 is the oldest with RMSNormalization and RotaryEmbedding, and the one ONNX Runtime 1.23 reads;
+24 has the Attention that other runtimes read."""
 
 
 def choose_attention(
     backbone: Backbone, requested: AttentionChoice, precision: Precision = "fp32"
 ) -> AttentionOp:
-    """For a CPU (fp32) ONNX Runtime's op wherever it takes the model's heads; for GPUs the one that
-    every engine reads. An explicit request is kept.
+    """The attention op: for CPUs (fp32) ONNX Runtime's, if it supports the size of the model's
+    heads; for GPUs the standard one, which every runtime reads. An explicit request is kept.
 
-    Raises :class:`ExportError` where the requested op does not take them.
+    Raises :class:`ExportError` if the requested op does not support the size of the heads.
     """
     fits = backbone.head_dim % 16 == 0
     if requested == "auto":
         return "group_query" if fits and precision == "fp32" else "standard"
     if requested == "group_query" and not fits:
         raise ExportError(
-            f"the model's heads have size {backbone.head_dim}, ONNX Runtime's "
-            "GroupQueryAttention takes multiples of 16; export with --attention standard"
+            f"the model's heads have size {backbone.head_dim}, but ONNX Runtime's "
+            "GroupQueryAttention supports multiples of 16; export with --attention standard"
         )
     return requested
 
@@ -61,17 +61,17 @@ def write_graph(
     quantization: Quantization | None = None,
     watched: bool = False,
 ) -> list[Path]:
-    """Write ``path`` and its weights beside it; returns the files written. Of ``manifest`` the
-    backbone, the head and the positions are looked at.
+    """Write ``path`` and its weights beside it; returns the files written. Reads the backbone, the
+    head and the number of positions from ``manifest``.
 
     Inputs: ``token_ids`` int64 [batch, length] right-padded, ``lengths`` int64 [batch] (only
     with ``group_query``), ``marker_positions`` int64 [num_markers] into the flattened
     [batch * length]. Output: ``logits`` float32 [num_markers, num_labels].
 
-    ``float_type``: of weights and arithmetic up to the last layer; the final norm and the head are
-    float32. With ``emulated`` the graph computes in float32 and rounds the result of every op to
-    ``float_type``, which runs on machines that have no such arithmetic. ``quantization``: of the
-    layers' products. With ``watched`` each of them has a further output, ``max:NAME``, the largest
+    ``float_type`` is that of weights and arithmetic up to the last layer; the final norm and the
+    head are float32. With ``emulated`` the graph computes in float32 and rounds every result to
+    ``float_type``, for machines without such arithmetic. ``quantization`` applies to the layers'
+    linears. With ``watched`` each linear has an additional output ``max:NAME``, the largest
     magnitude of its inputs.
     """
     data_path = path.with_name(path.name + ".data")
@@ -93,12 +93,12 @@ def write_graph(
             outputs[f"max:{name}"] = []
         model = builder.model(network.inputs(), outputs, OPSETS[attention])
     path.write_bytes(model.SerializeToString())
-    onnx.checker.check_model(str(path))  # by path: only so does it look for the weights
+    onnx.checker.check_model(str(path))  # given a path, it also checks the external weights
     return [path, data_path]
 
 
 class NetworkGraph:
-    """The decoder of ``rfprm_runtime.backends.torch.PRMNetwork``, as nodes."""
+    """The network of ``rfprm_runtime.backends.torch.PRMNetwork`` as graph nodes."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class NetworkGraph:
         self.attention = attention
         self.quantization = quantization
         self.watched: dict[str, str] = {}
-        """Of each product, the largest magnitude of its inputs."""
+        """Linear → the output with the largest magnitude of its inputs."""
         self._watch = watched
         cos, sin = rotary_tables(max_positions, backbone.head_dim, backbone.rope_theta)
         self.cos, self.sin = builder.weight("rotary.cos", cos), builder.weight("rotary.sin", sin)
@@ -142,7 +142,7 @@ class NetworkGraph:
 
     def _layer(self, name: str, hidden: str, *, only_markers: bool) -> str:
         mixed = self._attend(f"{name}.self_attn", self._norm(f"{name}.input_layernorm", hidden))
-        if only_markers:  # nothing but the marker rows is read after the last attention
+        if only_markers:  # after the last attention, only the markers are read
             hidden, mixed = self._marker_rows(hidden), self._marker_rows(mixed)
         hidden = self.b.op("Add", hidden, self._linear(f"{name}.self_attn.o_proj", mixed))
         normed = self._norm(f"{name}.post_attention_layernorm", hidden)
@@ -158,19 +158,19 @@ class NetworkGraph:
         return out
 
     def _mlp(self, name: str, x: str) -> str:
-        packed = self._packed_linear(f"{name}.gate_up", [f"{name}.gate_proj", f"{name}.up_proj"], x)
-        gate, up = self.b.op("Split", packed, outputs=2, axis=-1, num_outputs=2)
+        fused = self._fused_linear(f"{name}.gate_up", [f"{name}.gate_proj", f"{name}.up_proj"], x)
+        gate, up = self.b.op("Split", fused, outputs=2, axis=-1, num_outputs=2)
         activated = self.b.op("Mul", gate, self.b.op("Sigmoid", gate))
         return self._linear(f"{name}.down_proj", self.b.op("Mul", activated, up))
 
     def _attend(self, name: str, x: str) -> str:
         shape = self.shape
-        packed = self._packed_linear(f"{name}.qkv", [f"{name}.{part}_proj" for part in "qkv"], x)
+        fused = self._fused_linear(f"{name}.qkv", [f"{name}.{part}_proj" for part in "qkv"], x)
         if self.attention == "group_query" and not shape.qk_norm:
-            return self._group_query_attention(packed, "", "")
+            return self._group_query_attention(fused, "", "")
         sizes = np.array([shape.num_heads, shape.num_kv_heads, shape.num_kv_heads])
         splits = self.b.constant("qkv_sizes", sizes * shape.head_dim)
-        query, key, value = self.b.op("Split", packed, splits, outputs=3, axis=-1)
+        query, key, value = self.b.op("Split", fused, splits, outputs=3, axis=-1)
         if shape.qk_norm:
             query = self._norm_heads(f"{name}.q_norm", query, shape.num_heads)
             key = self._norm_heads(f"{name}.k_norm", key, shape.num_kv_heads)
@@ -204,7 +204,7 @@ class NetworkGraph:
         return out
 
     def _prepare_positions(self) -> None:
-        """What attention needs to know of positions, computed once for all layers."""
+        """Compute the positions that attention needs, once for all layers."""
         b = self.b
         shape = b.op("Shape", "token_ids")
         length = b.op("Shape", "token_ids", start=1, end=2)
@@ -228,7 +228,7 @@ class NetworkGraph:
         return out
 
     def _norm_heads(self, name: str, x: str, num_heads: int) -> str:
-        """Qwen3: each head by itself. [batch, length, heads * head_dim] both ways."""
+        """Qwen3's norm of each head; [batch, length, heads * head_dim] in and out."""
         per_head = self.b.constant(f"heads_{num_heads}", [0, 0, num_heads, self.shape.head_dim])
         joined = self.b.constant(f"joined_{num_heads}", [0, 0, num_heads * self.shape.head_dim])
         normed = self._norm(name, self.b.op("Reshape", x, per_head))
@@ -241,10 +241,10 @@ class NetworkGraph:
         return self._linear("score.2", self.b.op("Relu", self._linear("score.0", rows)))
 
     def _linear(self, name: str, x: str) -> str:
-        return self._packed_linear(name, [name], x)
+        return self._fused_linear(name, [name], x)
 
-    def _product(self, name: str, x: str, matrix: NDArray[np.float32]) -> str:
-        """``x`` · ``matrix`` [in, out], in 8 bits where the quantization says so."""
+    def _matmul(self, name: str, x: str, matrix: NDArray[np.float32]) -> str:
+        """``x`` · ``matrix`` [in, out], in 8 bits if the quantization applies to it."""
         quantization, weight_name = self.quantization, f"{name}.weight"
         if quantization is None or not quantization.applies_to(name):
             weight = self.b.weight(weight_name, matrix)
@@ -256,12 +256,12 @@ class NetworkGraph:
         out: str = self.b.op("MatMul", x, weight)
         return out
 
-    def _packed_linear(self, name: str, parts: list[str], x: str) -> str:
-        """One matrix product for several projections of the same input."""
+    def _fused_linear(self, name: str, parts: list[str], x: str) -> str:
+        """Several projections of the same input as one linear."""
         matrix = np.concatenate([self.weights[f"{part}.weight"] for part in parts]).T
         if self._watch:
             self.watched[name] = self.b.op("ReduceMax", self.b.op("Abs", x), keepdims=0)
-        out: str = self._product(name, x, matrix)
+        out: str = self._matmul(name, x, matrix)
         if f"{parts[0]}.bias" in self.weights:
             bias = np.concatenate([self.weights[f"{part}.bias"] for part in parts])
             out = self.b.op("Add", out, self.b.weight(f"{name}.bias", bias))

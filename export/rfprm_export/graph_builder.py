@@ -1,4 +1,4 @@
-"""Nodes and weights of an ONNX graph as they come. Knows ONNX and no networks."""
+"""Collects the nodes of an ONNX graph and writes its weights. Knows ONNX, no networks."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from rfprm_export.float_types import NARROW_TYPES, FloatType, narrowed
 from rfprm_export.quantization import LARGEST_FP8, QuantizedWeight, usable_scale
 
 _IR_VERSION = 11
-_ALIGNMENT = 64  # bytes; lets an engine map weights straight into vector loads
+_ALIGNMENT = 64  # bytes; lets a runtime load mapped weights into vector registers
 
 
 class GraphBuilder:
     """Nodes and weights of one graph.
 
-    Weights go to the data file as they come, so memory stays flat and the 2 GB limit of protobuf
-    is never near.
+    Each weight goes straight to the data file, so memory stays flat and the graph stays far below
+    protobuf's limit of 2 GB.
     """
 
     def __init__(self, data: BinaryIO, data_name: str, float_type: FloatType = "fp32") -> None:
         self._data = data
         self._data_name = data_name
         self.float_type: FloatType = float_type
-        """In which weights are written, from here on."""
+        """The type of the weights written from here on."""
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
 
     def op(
         self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any
     ) -> Any:
-        """Add a node; returns the name of its output, or a list of them."""
+        """Add a node; returns the name of its output, or a list of names."""
         base = f"{kind}_{len(self._nodes)}"
         names = [base] if outputs == 1 else [f"{base}_{index}" for index in range(outputs)]
         self._nodes.append(
@@ -43,7 +43,7 @@ class GraphBuilder:
         return names[0] if outputs == 1 else names
 
     def widen(self, x: str) -> str:
-        """Go on in float32 with ``x``."""
+        """``x`` in float32, and float32 from here on."""
         if self.float_type == "fp32":
             return x
         self.float_type = "fp32"
@@ -54,14 +54,14 @@ class GraphBuilder:
         self._nodes.append(helper.make_node("Identity", [source], [name], name=name))
 
     def constant(self, name: str, values: Any, dtype: type = np.int64) -> str:
-        """A small tensor inside the graph; the same name is written once."""
+        """A small tensor inside the graph; a name is written once."""
         if name not in self._initializers:
             array: NDArray[Any] = np.asarray(values, dtype=dtype)
             self._initializers[name] = onnx.numpy_helper.from_array(array, name)
         return name
 
     def weight(self, name: str, array: NDArray[np.float32]) -> str:
-        """A tensor of the float type in the data file."""
+        """A tensor in the data file, in the float type."""
         if self.float_type == "fp32":
             return self._external(name, np.asarray(array, np.float32), TensorProto.FLOAT)
         values = narrowed(array, self.float_type, name)
@@ -88,12 +88,12 @@ class GraphBuilder:
         return name
 
     def quantized_weight(self, name: str, weight: QuantizedWeight) -> str:
-        """A tensor of 8 bits in the data file; returns it in the float type."""
+        """An 8-bit tensor in the data file, dequantised to the float type."""
         values = self._external(name, weight.values, weight.onnx_type)
         return self._dequantized(values, self._scales(name, weight.scales), axis=1)
 
     def rounded_to_fp8(self, name: str, x: str, largest: float) -> str:
-        """``x`` in steps of e4m3, of which ``largest`` is the last."""
+        """``x`` rounded to e4m3, scaled so that ``largest`` is its largest value."""
         scales = self._scales(f"{name}.input", usable_scale(largest / LARGEST_FP8))
         zero = f"{name}.input_zero"
         self._initializers[zero] = TensorProto(
@@ -109,7 +109,7 @@ class GraphBuilder:
 
     @property
     def _onnx_type(self) -> int:
-        """Of what the ops compute."""
+        """The type that ops compute in."""
         narrow = NARROW_TYPES.get(self.float_type)
         return TensorProto.FLOAT if narrow is None else narrow.onnx_type
 
@@ -137,8 +137,8 @@ class GraphBuilder:
 class RoundingBuilder(GraphBuilder):
     """Computes in float32 and rounds every result to the float type.
 
-    So does a GPU, whose products are summed in float32; it rounds more rarely where it runs several
-    ops as one.
+    A GPU does the same: it sums products in float32. Where it fuses several ops, it rounds less
+    often.
     """
 
     _ROUNDED = frozenset(
@@ -160,7 +160,7 @@ class RoundingBuilder(GraphBuilder):
         result = super().op(kind, *inputs, outputs=outputs, domain=domain, **attributes)
         if kind not in self._ROUNDED or self.float_type == "fp32":
             return result
-        # Two casts that undo each other are left alone by ONNX Runtime: the first one rounds.
+        # ONNX Runtime keeps both casts, because the first one rounds.
         narrow = super().op("Cast", result, to=NARROW_TYPES[self.float_type].onnx_type)
         return super().op("Cast", narrow, to=TensorProto.FLOAT)
 

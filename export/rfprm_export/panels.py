@@ -1,7 +1,7 @@
-"""Writes the weights that the native kernels read: panels of integers, in reading order.
+"""Writes the weights for the native kernels: panels of integers, in reading order.
 
-Each output column has its own scale. Columns lie in panels of 64, inputs in pairs of 16 bits or in
-fours of 8, because one instruction multiplies that many with 16 columns.
+Each output column has its own scale. A panel has 64 columns; inputs are grouped in pairs of 16 bits
+or fours of 8 bits, because one instruction multiplies a group with 16 columns.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from rfprm_runtime.backends.native.model_file import (
 )
 
 MAX_WEIGHT = 2047
-"""12 bits, in 16-bit linears. What they leave of a sum's 32 bits goes to the inputs, which vary
-more."""
+"""Weights of 16-bit linears have 12 bits, which leaves more of a sum's 32 bits to the inputs, whose
+range is wider."""
 MAX_8_BIT_WEIGHT = 127
 _SUM_LIMIT = 2.0**31 - 2.0**20
 _DTYPE_NAMES = {"int8": "I8", "int32": "I32", "int16": "I16", "float32": "F32", "float64": "F64"}
@@ -38,28 +38,28 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 
 def check_fits(shape: Backbone) -> None:
-    """Raises :class:`ExportError` where the kernels do not take a backbone of this shape."""
+    """Raises :class:`ExportError` if the kernels do not support a backbone of this shape."""
     for name in ("hidden_size", "head_dim"):
         size = getattr(shape, name)
         if size % 16:
             raise ExportError(
-                f"the model's {name} is {size}, the native kernels take multiples of 16; export "
-                "with --precision fp32"
+                f"the model's {name} is {size}, but the native kernels support multiples of 16; "
+                "export with --precision fp32"
             )
 
 
 def linear_names(shape: Backbone) -> list[str]:
-    """``layers.0.qkv``, …: the linears of all layers, in the order in which they run."""
+    """The linears of all layers in the order they run: ``layers.0.qkv``, …"""
     return [f"layers.{index}.{part}" for index in range(shape.num_layers) for part in LINEARS]
 
 
 def write_native(
     path: Path, shape: Backbone, head: Head, weights: Weights, *, in_8_bits: Collection[str] = ()
 ) -> Path:
-    """Write the model at ``path``, with the names of
+    """Write the model to ``path``, under the names of
     :mod:`rfprm_runtime.backends.native.model_file`.
 
-    The linears named in ``in_8_bits`` have 8 bits, the others 16.
+    The linears in ``in_8_bits`` get 8 bits, the others 16.
     """
     check_fits(shape)
     tensors: dict[str, NDArray[Any]] = {}
@@ -104,19 +104,19 @@ class LinearPanels:
     """[width / 64, depth / 2, 64, 2] of 16 bits, [width / 64, depth / 4, 64, 4] of 8."""
     scales: NDArray[np.float32]  # [width]
     limit: float
-    """The largest L2 norm that a row of quantised inputs may have: by Cauchy and Schwarz no sum of
-    products then leaves 32 bits. Sums of an 8-bit linear never do."""
-    sums: NDArray[np.int32] | None = None  # [width], of the 8-bit weights of a column
+    """The largest L2 norm of a row of quantised inputs for which no sum of products leaves 32 bits,
+    by Cauchy and Schwarz. Infinite for an 8-bit linear, whose sums always fit."""
+    sums: NDArray[np.int32] | None = None  # [width], the sum of each column's 8-bit weights
 
 
 def linear_panels(
     matrix: NDArray[np.float32], depth: int, width: int, *, bits: int = 16
 ) -> LinearPanels:
-    """``matrix`` [out, in], padded with zeros to ``width`` and ``depth``, in integers."""
+    """``matrix`` [out, in] as integers, zero-padded to [``width``, ``depth``]."""
     if not np.isfinite(matrix).all():
         raise ExportError(
-            f"a weight of {matrix.shape} holds numbers that are not finite; the checkpoint is "
-            "damaged, train or download it again"
+            f"a weight of shape {matrix.shape} holds numbers that are not finite; the checkpoint "
+            "is damaged, train or download it again"
         )
     padded = np.zeros((width, depth), np.float32)
     padded[: matrix.shape[0], : matrix.shape[1]] = matrix
@@ -126,7 +126,7 @@ def linear_panels(
         fours = whole.astype(np.int8).reshape(width // PANEL, PANEL, depth // 4, 4)
         sums = whole.sum(axis=1).astype(np.int32)
         return LinearPanels(fours.transpose(0, 2, 1, 3), scales, np.inf, sums)
-    # Rounding may lengthen a row of inputs by half a unit an entry, which is taken off.
+    # Subtracts what rounding may add to a row of inputs: half a unit per entry.
     longest = np.sqrt((whole.astype(np.float64) ** 2).sum(axis=1)).max()
     limit = _SUM_LIMIT / max(longest, 1.0) - 0.5 * np.sqrt(depth)
     pairs = whole.astype(np.int16).reshape(width // PANEL, PANEL, depth // 2, 2)
@@ -134,7 +134,7 @@ def linear_panels(
 
 
 def most_rounded(shape: Backbone, weights: Weights, count: int = 3) -> list[str]:
-    """The linears whose weights lose most to rounding, worst first, with the share they lose."""
+    """The linears whose weights lose most by rounding, worst first, with the share lost."""
     found = []
     for index in range(shape.num_layers):
         for part in LINEARS:
@@ -149,7 +149,7 @@ def most_rounded(shape: Backbone, weights: Weights, count: int = 3) -> list[str]
 def _join(
     weights: Weights, layer: str, part: str, shape: Backbone
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """The matrix [out, in] and the bias of one linear, in the order of its columns."""
+    """Matrix [out, in] and bias of one linear, in the kernels' column order."""
     if part == "gate_up":
         names = [f"{layer}.mlp.gate_proj", f"{layer}.mlp.up_proj"]
         gate, up = (_halves(weights[f"{name}.weight"], shape) for name in names)
@@ -170,7 +170,7 @@ def _join(
 
 
 def _halves(rows: NDArray[np.float32], shape: Backbone) -> NDArray[np.float32]:
-    """[inner, n] → [groups, 32, n], padded with zeros."""
+    """[inner, n] → [groups, 32, n], zero-padded."""
     padded = np.zeros((padded_inner(shape), rows.shape[1]), np.float32)
     padded[: len(rows)] = rows
     return padded.reshape(-1, HALF_PANEL, rows.shape[1])
@@ -183,7 +183,7 @@ def _padded(bias: NDArray[np.float32], width: int) -> NDArray[np.float32]:
 
 
 def _units(rows: NDArray[np.float32], largest: int) -> NDArray[np.float32]:
-    """The size of an integer unit, by row."""
+    """The size of an integer unit for each row."""
     units = np.abs(rows).max(axis=1) / np.float32(largest)
     return np.where(units > 0, units, 1.0).astype(np.float32)
 
@@ -191,7 +191,7 @@ def _units(rows: NDArray[np.float32], largest: int) -> NDArray[np.float32]:
 def write_aligned(
     path: Path, tensors: Mapping[str, NDArray[Any]], metadata: dict[str, str]
 ) -> None:
-    """A safetensors file whose data begin at a multiple of 64 bytes, for vector loads."""
+    """Write a safetensors file whose data begin at a multiple of 64 bytes, for vector loads."""
     header: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
     for name, tensor in tensors.items():

@@ -1,8 +1,9 @@
-"""Products of 8 bits for GPUs: which, and with which scales.
+"""8-bit linears for GPUs: which linears, and with which scales.
 
-``fp8``: weights and inputs in e4m3 (Micikevicius et al., arXiv 2209.05433), one scale a tensor; the
-inputs' scales are found on real traces. ``w8a16``: weights in int8 with a scale a column, inputs as
-they are; it halves what is read from memory and needs no calibration. Knows numbers, no graphs.
+``fp8``: weights and inputs in e4m3 (Micikevicius et al., arXiv 2209.05433), with one scale per
+tensor; the inputs' scales are measured on real traces. ``w8a16``: weights in int8 with one scale
+per column, inputs unchanged; it halves the memory traffic and needs no calibration. Knows numbers,
+no graphs.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from onnx import TensorProto
 from rfprm_export.float_types import FloatType
 
 LARGEST_FP8 = 448.0
-"""Of e4m3; beyond it values are clipped."""
+"""The largest e4m3 number; larger values are clipped."""
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """How the products of the layers are stored and computed."""
+    """How the linears of the layers are stored and computed."""
 
     kind: Literal["fp8", "w8a16"]
     float_type: FloatType = "bf16"
-    """Of everything else."""
+    """The type of everything else."""
     largest_inputs: Mapping[str, float] = field(default_factory=dict)
-    """With fp8, for each product (``model.layers.0.self_attn.qkv``) the largest magnitude of its
-    inputs on the traces of calibration."""
+    """For fp8: linear (``model.layers.0.self_attn.qkv``) → the largest magnitude of its inputs on
+    the calibration traces."""
     kept: frozenset[str] = frozenset()
-    """Products that stay as they are."""
+    """Linears that keep the float type."""
 
     def applies_to(self, name: str) -> bool:
         return name.startswith("model.layers.") and name not in self.kept
@@ -47,7 +48,7 @@ class QuantizedWeight:
 
 
 def quantize_weight(matrix: NDArray[np.float32], kind: Literal["fp8", "w8a16"]) -> QuantizedWeight:
-    """``matrix`` [in, out] in 8 bits; a column of zeros keeps a scale that is not zero."""
+    """``matrix`` [in, out] in 8 bits; a column of zeros still gets a positive scale."""
     if kind == "fp8":
         scale = usable_scale(np.abs(matrix).max() / LARGEST_FP8)
         values = np.clip(matrix / scale, -LARGEST_FP8, LARGEST_FP8)
@@ -60,7 +61,7 @@ def quantize_weight(matrix: NDArray[np.float32], kind: Literal["fp8", "w8a16"]) 
 
 
 def usable_scale(scale: Any) -> NDArray[np.float32]:
-    """``scale`` in float32, in which it is stored whatever the type of the graph is (16 bits would
-    round it after it was divided by), and never zero."""
+    """``scale`` as a positive float32. Scales are stored in float32 in every graph: 16 bits would
+    round them after the division."""
     result: NDArray[np.float32] = np.maximum(np.asarray(scale, np.float32), np.float32(1e-12))
     return result

@@ -1,8 +1,8 @@
-"""A PRM in the layout of Qwen2ForProcessRewardModel, so that other servers (vLLM) can load it.
+"""Writes a PRM in the layout of Qwen2ForProcessRewardModel, which other servers (vLLM) load.
 
-Source: Qwen2.5-Math-PRM's ``config.json`` and weights: a Qwen2 body under ``model.*`` and
-``score`` = Linear(h, h) → ReLU → Linear(h, 2), read by softmax at every ``<extra_0>``. Step scores
-only: the layout has no place for a trajectory score.
+Source: ``config.json`` and weights of Qwen2.5-Math-PRM: a Qwen2 backbone under ``model.*`` and
+``score`` = Linear(h, h) → ReLU → Linear(h, 2), read by softmax at every ``<extra_0>``. The layout
+has step scores only, no trajectory score.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from rfprm_export import ExportError
+from rfprm_export.base_model import Weights, config_fields
 from rfprm_export.checkpoint import LoadedPRM
-from rfprm_export.weights import Weights, config_fields
 from rfprm_runtime.artifact.manifest import Backbone, Manifest
 from rfprm_runtime.ground.whole_files import replacing_folder
 
@@ -28,12 +28,12 @@ STEP_TOKEN = "<extra_0>"
 def write_qwen2_layout(prm: LoadedPRM, folder: Path) -> None:
     """Write ``config.json``, ``model.safetensors`` (float32) and the tokenizer to ``folder``.
 
-    Raises :class:`ExportError` where the backbone is no Qwen2, or ``folder`` exists.
+    Raises :class:`ExportError` if the backbone is not Qwen2's, or if ``folder`` exists.
     """
     manifest = prm.manifest
     _check_backbone(manifest.backbone)
     if folder.exists():
-        raise ExportError(f"{folder} exists; choose another folder or remove it")
+        raise ExportError(f"{folder} already exists; choose another folder or remove it")
     weights = {name: x for name, x in prm.weights.items() if not name.startswith("score.")}
     weights.update(two_class_head(prm.weights, manifest))
     tokenizer = _with_step_token(prm.tokenizer, manifest.prompt.step_marker.token)
@@ -47,10 +47,10 @@ def write_qwen2_layout(prm: LoadedPRM, folder: Path) -> None:
 
 
 def two_class_head(weights: Weights, manifest: Manifest) -> Weights:
-    """The step readout as Linear → ReLU → Linear with two classes, exactly.
+    """The step readout as an equivalent Linear → ReLU → Linear with two classes.
 
-    A score σ(z) with z = w·x + b becomes the classes (0, ReLU(z) − ReLU(−z)) = (0, z), of which
-    softmax gives σ(z). A head that is of this kind already stays as it is.
+    A score σ(z) with z = w·x + b becomes the logits (0, ReLU(z) − ReLU(−z)) = (0, z), whose
+    softmax is σ(z). A head that already has this form is kept.
     """
     readout, head = manifest.step_readout, manifest.head
     as_it_is = readout.positive == 1 and readout.calibration is None
@@ -58,8 +58,8 @@ def two_class_head(weights: Weights, manifest: Manifest) -> Weights:
         return {name: x for name, x in weights.items() if name.startswith("score.")}
     if head.kind != "linear" or readout.transform != "sigmoid":
         raise ExportError(
-            f"a {head.kind} head read by {readout.transform} has no place in the layout of "
-            f"{ARCHITECTURE}; expected a linear one read by sigmoid"
+            f"the layout of {ARCHITECTURE} cannot hold a {head.kind} head read by "
+            f"{readout.transform}, expected a linear one read by sigmoid"
         )
     size = manifest.backbone.hidden_size
     row, bias = weights["score.weight"][readout.positive], weights["score.bias"][readout.positive]
@@ -84,7 +84,7 @@ def _check_backbone(shape: Backbone) -> None:
     if not fits or shape.head_dim * shape.num_heads != shape.hidden_size:
         raise ExportError(
             f"the layout of {ARCHITECTURE} is for Qwen2 backbones (biases on query, key and value "
-            "alone); export this one with rfprm export"
+            "only); use rfprm export for this one"
         )
 
 
@@ -103,14 +103,14 @@ def _config(manifest: Manifest) -> dict[str, Any]:
 
 
 def _with_step_token(tokenizer: Tokenizer, token: str) -> Tokenizer:
-    """The step marker under the name that the layout's users look for, with the same id."""
+    """The tokenizer with the step marker renamed to what the layout expects, with the same id."""
     if token == STEP_TOKEN:
         return tokenizer
     content = json.loads(tokenizer.to_str())
     if any(added["content"] == STEP_TOKEN for added in content["added_tokens"]):
         raise ExportError(
-            f"steps are marked by {token!r}, but the tokenizer has another {STEP_TOKEN}; the "
-            "layout would read the wrong one"
+            f"steps are marked by {token!r}, but the tokenizer already has a {STEP_TOKEN}, which "
+            "the layout would read instead; use rfprm export for this PRM"
         )
     for added in content["added_tokens"]:
         if added["content"] == token:

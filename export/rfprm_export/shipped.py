@@ -1,4 +1,4 @@
-"""The PRM that comes with the package: where it lies, and its artifact, built once."""
+"""The PRM that comes with the package: its checkpoint, and its artifact, built once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import checkpoint_digest
-from rfprm_export.options import Precision
+from rfprm_export.choices import Precision
 from rfprm_runtime.artifact.integrity import check_files
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME, NATIVE_NAME, read_manifest
 from rfprm_runtime.backends.native.library import available_variants
@@ -19,7 +19,7 @@ _UsualPrecision = Literal["fp32", "int16"]
 
 
 def shipped_checkpoint() -> Path:
-    """The checkpoint's folder, in an installed wheel or in a checkout."""
+    """The checkpoint's folder, in an installed wheel or a checkout."""
     package = Path(__file__).resolve().parent
     for models in (package / "models", package.parent.parent / "models"):
         if (models / SHIPPED_NAME).is_dir():
@@ -28,19 +28,17 @@ def shipped_checkpoint() -> Path:
 
 
 def best_precision() -> _UsualPrecision:
-    """The faster one here: int16 on processors with AVX-512 VNNI, elsewhere fp32 on onnxruntime."""
+    """The fastest precision here: int16 with AVX-512 VNNI, otherwise fp32 on onnxruntime."""
     return "int16" if "avx512vnni" in available_variants() else "fp32"
 
 
 def ensure_artifact(
     artifact: Path, *, precision: Precision | None = None, base: Path | None = None
 ) -> bool:
-    """Export the shipped checkpoint to ``artifact`` unless it is there, whole and up to date.
+    """Export the shipped checkpoint to ``artifact``, unless it is there, whole and up to date.
 
-    ``precision`` is :func:`best_precision` by default.
-
-    Returns whether it was built. Raises :class:`ExportError` where ``artifact`` is a folder of
-    something else, which is left as it is.
+    ``precision`` is :func:`best_precision` by default. Returns whether it was built. Raises
+    :class:`ExportError` if ``artifact`` holds something else, which is left alone.
     """
     checkpoint = shipped_checkpoint()
     precision = precision or best_precision()
@@ -48,7 +46,7 @@ def ensure_artifact(
         return False
     if artifact.exists() and not _is_ours(artifact):
         raise ExportError(
-            f"{artifact} exists and is not what 'rfprm demo' made of {SHIPPED_NAME}; choose "
+            f"{artifact} exists, but 'rfprm demo' did not make it from {SHIPPED_NAME}; choose "
             "another folder with --artifact"
         )
     export_artifact(checkpoint, artifact, precision=precision, base=base, overwrite=True)
@@ -62,14 +60,14 @@ def _is_current(artifact: Path, checkpoint: Path, precision: Precision) -> bool:
     except ArtifactError:
         return False
     if precision != "fp32" and NATIVE_NAME not in manifest.files:
-        return False  # of an earlier version
+        return False  # written by an earlier version
     is_newest = manifest.source.get("checkpoint_sha256") == checkpoint_digest(checkpoint)
     return is_newest and manifest.precision == precision
 
 
 def _is_ours(artifact: Path) -> bool:
-    """An older or damaged artifact that this module wrote may be replaced, nothing else: no engine
-    of the shipped PRM, and none in a precision that somebody chose."""
+    """Whether this module wrote the artifact, which may then be replaced, even if it is damaged. It
+    writes no TensorRT engines, and no precisions other than the usual ones."""
     try:
         manifest = read_manifest(artifact)
         is_usual = manifest.engine is None and manifest.precision in get_args(_UsualPrecision)

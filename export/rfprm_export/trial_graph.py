@@ -1,4 +1,4 @@
-"""A graph that is written to find something out, and goes when that is known."""
+"""Temporary graphs for measurements."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rfprm_runtime.scorer import Scorer
 def trial_scorer(
     prm: LoadedPRM, open_backend: Callable[[Path], Backend], **options: Any
 ) -> Iterator[Scorer]:
-    """A scorer of ``prm`` as a graph of standard ops, which ``open_backend`` loads; ``options`` are
-    those of :func:`~rfprm_export.graph.write_graph`."""
+    """A scorer of ``prm`` over a temporary graph of standard ops, which ``open_backend`` loads.
+    ``options`` go to :func:`~rfprm_export.graph.write_graph`."""
     with tempfile.TemporaryDirectory(prefix="rfprm-graph-") as folder:
         path = Path(folder) / "model.onnx"
         write_graph(path, prm.manifest, prm.weights, attention="standard", **options)

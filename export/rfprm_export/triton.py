@@ -1,7 +1,7 @@
-"""An artifact as a model of NVIDIA's Triton Inference Server.
+"""Writes an artifact as a model for NVIDIA's Triton Inference Server.
 
 Source: Triton's model repository layout and ``model_config.proto``. Triton runs the network: token
-ids and marker positions in, logits out. Encoding and readout stay with the client.
+ids and marker positions in, logits out. The client does the encoding and the readout.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _TYPES = {"token_ids": ("TYPE_INT64", 2), "lengths": ("TYPE_INT64", 1)}
 def write_triton_model(
     artifact: Path, repository: Path, *, name: str | None = None, overwrite: bool = False
 ) -> Path:
-    """Write ``repository/NAME`` with ``config.pbtxt`` and version 1 of the model; returns its
-    folder. An engine is taken where the artifact has one, and the graph otherwise.
+    """Write ``repository/NAME`` with ``config.pbtxt`` and version 1 of the model; returns that
+    folder. Takes the artifact's TensorRT engine if it has one, otherwise its graph.
 
-    The manifest and the tokenizer lie beside the config, for clients. Raises :class:`ExportError`
-    where the artifact has neither, the folder exists or cannot have the name.
+    The manifest and the tokenizer are written beside the config, for clients. Raises
+    :class:`ExportError` if the artifact has neither, if the folder exists, or for a bad name.
     """
     manifest = read_manifest(artifact)
     check_files(artifact, manifest)
     name = manifest.name if name is None else name
     if not _NAME.fullmatch(name):
         raise ExportError(
-            f"the model's name is {name!r}, expected letters, digits and any of ._- (a folder of "
-            "the repository has it); give another with --name"
+            f"the model's name is {name!r}, expected letters, digits and any of ._- for a folder "
+            "name; give another with --name"
         )
     folder = repository / name
     check_output(folder, overwrite, reads=[artifact])
@@ -63,8 +63,8 @@ def write_triton_model(
         inputs = [value.name for value in graph.input]
     else:
         raise ExportError(
-            f"{artifact} holds {sorted(manifest.files)}; Triton runs {ONNX_NAME} or {PLAN_NAME}: "
-            "export with --precision fp32, fp16 or bf16, or build an engine"
+            f"{artifact} holds {sorted(manifest.files)}, but Triton runs {ONNX_NAME} or "
+            f"{PLAN_NAME}; export with --precision fp32, fp16 or bf16, or build a TensorRT engine"
         )
     with replacing_folder(folder) as partial:
         version = partial / "1"
@@ -72,7 +72,7 @@ def write_triton_model(
         for source, target in files.items():
             shutil.copyfile(artifact / source, version / target)
         shutil.copyfile(artifact / TOKENIZER_NAME, partial / TOKENIZER_NAME)
-        # For clients, which have no model beside it.
+        # The manifest is for clients, which have the tokenizer but no model files.
         own = {TOKENIZER_NAME: manifest.files[TOKENIZER_NAME]}
         described = manifest.model_copy(update={"files": own})
         (partial / MANIFEST_NAME).write_text(described.to_json(), encoding="utf-8")
@@ -82,12 +82,13 @@ def write_triton_model(
 
 
 def _check_engine(engine: EngineRecord, artifact: Path) -> None:
-    """Triton's platform ``tensorrt_plan`` is TensorRT itself, and gives a plan no weights."""
+    """Refuse engines that Triton's ``tensorrt_plan`` cannot run: those of TensorRT-RTX, and those
+    without weights."""
     if engine.flavour != "tensorrt" or engine.weights == "stripped":
         kind = "without weights" if engine.weights == "stripped" else f"of {engine.flavour}"
         raise ExportError(
-            f"{artifact} has an engine {kind}, which Triton does not load; build one with "
-            "--flavour tensorrt, or give an artifact with a graph alone"
+            f"{artifact} has a TensorRT engine {kind}, which Triton does not load; build one with "
+            "--flavour tensorrt, or give an artifact that has only a graph"
         )
 
 
@@ -97,7 +98,7 @@ def _config(
     yield f'name: "{name}"'
     yield f'platform: "{platform}"'
     yield f'default_model_filename: "{file}"'
-    # Rows are batched by the client: marker positions count through all of them.
+    # The client batches rows, because marker positions count across all of them.
     yield "max_batch_size: 0"
     for input_name in inputs:
         data_type, rank = _TYPES.get(input_name, ("TYPE_INT64", 1))

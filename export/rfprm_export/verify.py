@@ -1,7 +1,7 @@
-"""Is the exported model faithful to the reference network?
+"""Verifies that an exported model is faithful to the reference network.
 
-The reference is the torch network where torch is installed, and otherwise the scores that it gave
-when the checkpoint was made. Which one it was is written into the manifest.
+The reference is the torch network if torch is installed, and otherwise the scores that it gave when
+the checkpoint was made. The manifest records which one was used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, checkpoint_digest, load_prm
-from rfprm_export.options import Precision
+from rfprm_export.choices import Precision
 from rfprm_runtime.artifact.manifest import Parity
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.ground.validated import Validated
@@ -28,14 +28,14 @@ from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 MAX_DIFFERENCE = 1e-4
-"""In fp32, the largest difference of any score from the reference."""
+"""The largest difference allowed between any fp32 score and the reference."""
 REFERENCE_NAMES = {"examples": "reference_scores.json", "gate": "gate_scores.json"}
-"""Files of a checkpoint: what the reference network said of the traces that are shipped."""
+"""Files of a checkpoint with the reference network's scores of the shipped traces."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What a precision below fp32 must keep, measured on real traces."""
+    """Limits for a precision below fp32, measured on real traces."""
 
     num_trajectories: int = 200
     spearman: float = 0.995
@@ -44,13 +44,13 @@ class Gate:
 
 
 GATE = Gate()
-CHOICE = Gate(spearman=0.9975, mean_difference=0.005, same_best_of_4=0.99)
-"""What a choice made by these very traces must keep: on others it does worse (docs/log.md), so it
-may use half of what the gate allows."""
+STRICT_GATE = Gate(spearman=0.9975, mean_difference=0.005, same_best_of_4=0.99)
+"""Half the gate's tolerance, for linears chosen on these very traces: on other traces such a choice
+does worse (docs/log.md)."""
 
 
 class RecordedScores(Validated):
-    """What the reference network said of traces, so that an export without torch can verify."""
+    """The reference network's scores of some traces, for exports without torch."""
 
     refusal = ExportError
 
@@ -62,7 +62,7 @@ class RecordedScores(Validated):
 
 @dataclass(frozen=True)
 class Reference:
-    """Scores to compare with, and where they are from."""
+    """Scores to compare with, and their source."""
 
     description: str
     traces: str
@@ -71,8 +71,8 @@ class Reference:
 
 
 def gate_traces_path() -> Path:
-    """256 traces that come with the package: four solutions by SmolLM2-135M-Instruct to each of
-    64 word problems."""
+    """The 256 traces that come with the package: four solutions by SmolLM2-135M-Instruct to each
+    of 64 word problems."""
     return Path(__file__).parent / "data" / "gate_traces.jsonl"
 
 
@@ -83,11 +83,11 @@ def _shipped_traces() -> dict[str, Path]:
 def reference_for(
     prm: LoadedPRM, checkpoint: Path, precision: Precision, traces: Path | None = None
 ) -> Reference:
-    """Score ``traces`` by the reference network; by default shipped ones, few for fp32, which is
-    compared score by score, and enough for :data:`GATE` otherwise.
+    """The reference's scores of ``traces``; by default of shipped ones: a few for fp32, which is
+    compared score by score, otherwise enough for :data:`GATE`.
 
-    Raises :class:`ExportError` where torch is not installed and there are no recorded scores
-    for these traces and this checkpoint, and where there are too few traces.
+    Raises :class:`ExportError` if there are too few traces, or if torch is not installed and the
+    checkpoint has no recorded scores for these traces.
     """
     kind = "examples" if precision == "fp32" else "gate"
     path = traces or _shipped_traces()[kind]
@@ -95,10 +95,10 @@ def reference_for(
     trajectories = read_trajectories(path)
     if precision != "fp32" and len(trajectories) < GATE.num_trajectories:
         raise ExportError(
-            f"{path} holds {len(trajectories)} trajectories, --precision {precision} is judged on "
-            f"at least {GATE.num_trajectories}; give more, or leave --verify-traces out"
+            f"{path} holds {len(trajectories)} trajectories, but --precision {precision} is "
+            f"verified on at least {GATE.num_trajectories}; give more, or leave --verify-traces out"
         )
-    # The gate takes minutes of the reference network; what it said is recorded with digests.
+    # The reference network takes minutes on the gate's traces, so its scores are recorded.
     recorded_first = kind == "gate" and (checkpoint / REFERENCE_NAMES[kind]).is_file()
     if find_spec("torch") is None or (recorded_first and traces is None):
         recorded = _read_recorded(checkpoint, path, REFERENCE_NAMES[kind])
@@ -108,8 +108,8 @@ def reference_for(
 
 
 def recorded_reference(checkpoint: Path) -> Reference:
-    """The recorded scores of the gate's traces. Raises :class:`ExportError` where ``checkpoint``
-    holds none, or those of another state of it."""
+    """The recorded scores of the gate's traces. Raises :class:`ExportError` if ``checkpoint`` holds
+    none, or has changed since."""
     path = gate_traces_path()
     recorded = _read_recorded(checkpoint, path, REFERENCE_NAMES["gate"])
     return Reference(
@@ -123,7 +123,7 @@ def recorded_reference(checkpoint: Path) -> Reference:
 def score_by_reference(
     prm: LoadedPRM, trajectories: Sequence[Trajectory]
 ) -> tuple[str, list[TrajectoryScore]]:
-    """The torch network's description and its scores, in float32 on a CPU."""
+    """The description and the scores of the torch network, in float32 on a CPU."""
     from rfprm_runtime.backends.torch import TorchBackend, build_network
 
     network = build_network(prm.manifest.backbone, prm.manifest.head, prm.weights)
@@ -132,9 +132,9 @@ def score_by_reference(
 
 
 def scorer_over(prm: LoadedPRM, backend: Backend) -> Scorer:
-    """A scorer of a model that is not an artifact yet."""
+    """A scorer for a model that is not an artifact yet."""
     encoder = TrajectoryEncoder(
-        # A copy: an encoder prepares its tokenizer for user text.
+        # A copy, because the encoder changes its tokenizer.
         type(prm.tokenizer).from_str(prm.tokenizer.to_str()),
         prm.manifest.prompt,
         vocab_size=prm.manifest.backbone.vocab_size,
@@ -143,7 +143,8 @@ def scorer_over(prm: LoadedPRM, backend: Backend) -> Scorer:
 
 
 def record_reference(checkpoint: Path) -> None:
-    """Write the scores of the shipped traces into a checkpoint, for exports without torch."""
+    """Write the reference's scores of the shipped traces into a checkpoint, for exports without
+    torch."""
     prm = load_prm(checkpoint)
     for kind, path in _shipped_traces().items():
         reference, scores = score_by_reference(prm, read_trajectories(path))
@@ -160,15 +161,15 @@ def record_reference(checkpoint: Path) -> None:
 def _read_recorded(checkpoint: Path, traces: Path, name: str) -> RecordedScores:
     path = checkpoint / name
     way_out = (
-        "; install torch (pip install 'rfprm_runtime[train]') so that the reference network can "
-        "run, or pass --no-verify and answer for the artifact yourself"
+        "; install torch (pip install 'rfprm_runtime[train]') to run the reference network, or "
+        "skip verification with --no-verify, at your own risk"
     )
     if not path.is_file():
         raise ExportError(f"{checkpoint} holds no {name} to verify with{way_out}")
     try:
         recorded = RecordedScores.model_validate(json.loads(path.read_bytes()))
     except (ExportError, ValueError) as error:
-        raise ExportError(f"{path} is not readable: {error}{way_out}") from None
+        raise ExportError(f"{path} cannot be read: {error}{way_out}") from None
     if recorded.traces_sha256 != _digest(traces):
         raise ExportError(f"{path} was recorded on other traces than {traces.name}{way_out}")
     if recorded.checkpoint_sha256 != checkpoint_digest(checkpoint):
@@ -181,7 +182,7 @@ def measure_parity(scorer: Scorer, reference: Reference) -> Parity:
     scores = scorer.score_batch(reference.trajectories, overflow="window")
     ours, theirs = all_scores(scores), all_scores(reference.scores)
     if not len(ours):
-        raise ExportError(f"the traces to verify with ({reference.traces}) hold no trajectory")
+        raise ExportError(f"the traces to verify on ({reference.traces}) hold no trajectory")
     difference = np.abs(ours - theirs)
     groups = groups_of_4(reference.trajectories)
     same = [_best(scores, group) == _best(reference.scores, group) for group in groups]
@@ -200,7 +201,7 @@ def measure_parity(scorer: Scorer, reference: Reference) -> Parity:
 
 
 def groups_of_4(trajectories: Sequence[Trajectory]) -> list[list[int]]:
-    """Indices of the first four trajectories of each question that has as many."""
+    """Indices of the first four trajectories of each question that has at least four."""
     by_question: dict[str, list[int]] = {}
     for index, trajectory in enumerate(trajectories):
         by_question.setdefault(trajectory.question, []).append(index)
@@ -208,16 +209,16 @@ def groups_of_4(trajectories: Sequence[Trajectory]) -> list[list[int]]:
 
 
 def _best(scores: Sequence[TrajectoryScore], group: list[int]) -> int:
-    return max(group, key=lambda index: scores[index].reward)  # the first of equals
+    return max(group, key=lambda index: scores[index].reward)  # ties go to the first
 
 
 def check_parity(parity: Parity, precision: Precision, blame: Callable[[], list[str]]) -> None:
-    """Raises :class:`ExportError` where the model strays further than its precision may.
+    """Raises :class:`ExportError` if the scores differ more than the precision allows.
 
-    ``blame`` names the layers that are most likely at fault; it is called only then.
+    ``blame`` names the linears most likely at fault; it is called only then.
     """
     if precision == "fp32":
-        if not parity.max_difference <= MAX_DIFFERENCE:  # so written, a NaN fails too
+        if not parity.max_difference <= MAX_DIFFERENCE:  # negated, so that NaN fails too
             raise ExportError(
                 f"the exported model is not faithful: scores differ from {parity.reference} by up "
                 f"to {parity.max_difference:.2e} (mean {parity.mean_difference:.2e}) on "
@@ -237,19 +238,19 @@ def check_parity(parity: Parity, precision: Precision, blame: Callable[[], list[
 
 
 def gate_failures(parity: Parity, gate: Gate = GATE) -> list[str]:
-    """What of ``gate`` is not kept; empty where the model may be written."""
+    """The limits of ``gate`` that are exceeded; empty if the model may be written."""
     failures = []
     if not parity.num_trajectories >= gate.num_trajectories:
         failures.append(
             f"{parity.num_trajectories} trajectories were compared, at least "
             f"{gate.num_trajectories} are needed"
         )
-    # A correlation that does not exist is no agreement; scores that are all alike are no PRM.
+    # Scores that are all alike have no correlation, so they do not pass.
     if parity.spearman is None or not parity.spearman >= gate.spearman:
         failures.append(f"Spearman's ρ is {parity.spearman}, at least {gate.spearman} is needed")
     if not parity.mean_difference <= gate.mean_difference:
         failures.append(
-            f"scores differ by {parity.mean_difference:.4f} in the mean, at most "
+            f"scores differ by {parity.mean_difference:.4f} on average, at most "
             f"{gate.mean_difference} is allowed"
         )
     if parity.same_best_of_4 is None:
@@ -263,7 +264,7 @@ def gate_failures(parity: Parity, gate: Gate = GATE) -> list[str]:
 
 
 def rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
-    """Spearman's ρ, ties given their mean rank; None where either side is constant."""
+    """Spearman's ρ, with the mean rank for ties; None if either side is constant."""
     ranks_a, ranks_b = _ranks(a), _ranks(b)
     if np.ptp(ranks_a) == 0 or np.ptp(ranks_b) == 0:
         return None

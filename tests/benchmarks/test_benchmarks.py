@@ -1,4 +1,4 @@
-"""The arithmetic of the benchmarks; their times are nobody's test."""
+"""The arithmetic of the benchmarks, without their times."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_trajectory_is_read_from_its_own_column() -> None:
     assert row(1, is_whole=False).scores(logits)[1] > 0.99
 
 
-def test_ratios_are_of_the_same_round_and_picks_of_the_same_group() -> None:
+def test_ratios_compare_the_same_round_and_picks_the_same_group() -> None:
     scores = [np.array([value]) for value in (0.9, 0.1, 0.2, 0.8)]
     swapped = [np.array([value]) for value in (0.1, 0.9, 0.2, 0.8)]
     timings = {
@@ -81,7 +81,7 @@ def test_an_engine_that_the_cpu_can_only_emulate_is_left_out(
     assert "avx512_bf16" in error
 
 
-def test_results_are_json_and_appear_whole(tmp_path: Path) -> None:
+def test_results_are_written_whole_as_json(tmp_path: Path) -> None:
     path = write_json("one", {"a": 1}, tmp_path)
     assert json.loads(path.read_text()) == {"a": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["one.json"]

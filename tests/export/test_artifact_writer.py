@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rfprm_export import ExportError, artifact_writer, panels, product_choice, verify
+from rfprm_export import ExportError, artifact_writer, linear_choice, panels, verify
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.panels import linear_names
 from rfprm_export.verify import rank_correlation
@@ -64,7 +64,7 @@ def test_an_existing_artifact_is_replaced_only_when_told_to(
     with pytest.raises(ExportError, match="pass --overwrite"):
         export_artifact(published_prm, output, verify=False)
     assert (output / "precious.txt").read_text() == "mine"
-    with pytest.raises(ExportError, match=r"holds \['precious.txt'\].*it is no artifact"):
+    with pytest.raises(ExportError, match=r"holds \['precious.txt'\].*not an artifact"):
         export_artifact(published_prm, output, verify=False, overwrite=True)
     assert (output / "precious.txt").read_text() == "mine"
     (output / "precious.txt").rename(output / "prm.json")
@@ -73,7 +73,7 @@ def test_an_existing_artifact_is_replaced_only_when_told_to(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifact"]
 
 
-def test_outputs_that_cannot_be_are_refused_before_anything_is_done(
+def test_impossible_outputs_are_refused_before_anything_is_written(
     published_prm: Path, tiny_artifact: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("mine")
@@ -81,8 +81,8 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_done(
     shutil.copy(tiny_artifact / "prm.json", tmp_path / "all")
     for checkpoint, output, message in (
         (published_prm, tmp_path / "file", "is a file, expected a folder"),
-        (published_prm, tmp_path / "file" / "below", "is a file, no folder can be made in it"),
-        (inside, tmp_path / "all", "is or holds .*prm, from which it would be made"),
+        (published_prm, tmp_path / "file" / "below", "is a file, not a folder"),
+        (inside, tmp_path / "all", "is or holds the input .*prm"),
     ):
         with pytest.raises(ExportError, match=message):
             export_artifact(checkpoint, output, verify=False, overwrite=True)
@@ -90,7 +90,7 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_done(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all", "file"]
 
 
-def test_a_link_stays_and_what_it_leads_to_is_replaced(
+def test_a_link_stays_and_its_target_is_replaced(
     published_prm: Path, tiny_artifact: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_artifact, tmp_path / "version-1")
@@ -116,7 +116,7 @@ def test_an_unfaithful_model_is_not_written(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["traces.jsonl"]
 
 
-def test_a_score_that_is_not_a_number_is_not_faithful() -> None:
+def test_a_nan_score_is_not_faithful() -> None:
     parity = Parity(
         reference="r",
         traces="t",
@@ -132,7 +132,7 @@ def test_a_score_that_is_not_a_number_is_not_faithful() -> None:
         verify.check_parity(parity, "int16", lambda: ["layer 3 down"])
 
 
-def test_without_torch_and_without_recorded_scores_there_is_no_export(
+def test_without_torch_and_recorded_scores_nothing_is_exported(
     published_prm: Path, tmp_path: Path, traces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "find_spec", lambda name: None)
@@ -179,7 +179,7 @@ def test_a_killed_export_leaves_the_old_artifact_and_the_next_one_cleans_up(
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
 
 
-def test_heads_that_the_fast_attention_does_not_take_get_the_standard_one(
+def test_heads_that_the_fast_attention_does_not_support_get_the_standard_one(
     tmp_path: Path, traces: Path
 ) -> None:
     save_published_prm(tmp_path / "small", "llama", head_dim=8)
@@ -198,7 +198,7 @@ def test_rank_correlation_by_hand() -> None:
     assert rank_correlation(np.ones(4), a) is None
 
 
-def test_the_gate_names_each_limit_that_is_not_kept() -> None:
+def test_the_gate_names_each_limit_that_is_exceeded() -> None:
     faithful = Parity(
         reference="r",
         traces="t",
@@ -226,13 +226,15 @@ def test_the_gate_names_each_limit_that_is_not_kept() -> None:
 
 @pytest.fixture(scope="module")
 def roomy_prm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a token a byte, the shipped traces need more positions than a tiny model has."""
+    """A PRM with enough positions for the shipped traces, whose tokens are single bytes here."""
     folder = tmp_path_factory.mktemp("roomy")
     save_published_prm(folder, "qwen2", max_positions=1024)
     return folder
 
 
-def test_int16_is_judged_on_the_shipped_traces_and_says_so(roomy_prm: Path, tmp_path: Path) -> None:
+def test_int16_is_verified_on_the_shipped_traces_and_recorded(
+    roomy_prm: Path, tmp_path: Path
+) -> None:
     manifest = export_artifact(roomy_prm, tmp_path / "artifact", precision="int16")
     assert manifest.precision == "int16"
     assert manifest.parity is not None
@@ -242,7 +244,7 @@ def test_int16_is_judged_on_the_shipped_traces_and_says_so(roomy_prm: Path, tmp_
         assert scorer.backend_description.startswith("native")
 
 
-def test_int16_that_is_not_faithful_is_refused_with_the_layers(
+def test_unfaithful_int16_is_refused_naming_the_layers(
     roomy_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(panels, "MAX_WEIGHT", 3)
@@ -251,15 +253,15 @@ def test_int16_that_is_not_faithful_is_refused_with_the_layers(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_is_chosen_by_linear_and_recorded(
+def test_int8_is_chosen_for_each_linear_and_recorded(
     roomy_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As if most were too much for all products but not for some.
-    monkeypatch.setattr(product_choice, "CHOICE", verify.Gate(mean_difference=1e-3))
+    # A limit that all linears exceed together, but some of them keep.
+    monkeypatch.setattr(linear_choice, "STRICT_GATE", verify.Gate(mean_difference=1e-3))
     manifest = export_artifact(roomy_prm, tmp_path / "artifact", precision="int8")
-    assert [product.name for product in manifest.products] == linear_names(manifest.backbone)
-    assert all((product.difference or 0) > 0 for product in manifest.products)
-    bits = {product.name: product.bits for product in manifest.products}
+    assert [linear.name for linear in manifest.products] == linear_names(manifest.backbone)
+    assert all((linear.difference or 0) > 0 for linear in manifest.products)
+    bits = {linear.name: linear.bits for linear in manifest.products}
     assert set(bits.values()) == {8, 16}
     tensors, _ = map_safetensors(tmp_path / "artifact" / NATIVE_NAME)
     assert {name: tensors[f"{name}.panels"].dtype.itemsize * 8 for name in bits} == bits
@@ -272,24 +274,24 @@ def test_int8_is_chosen_by_linear_and_recorded(
         assert scorer.backend_description.startswith("native")
 
 
-def test_int8_that_no_linear_allows_is_refused_with_the_worst(
+def test_int8_that_no_linear_allows_is_refused_naming_the_worst(
     roomy_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(product_choice, "CHOICE", verify.Gate(mean_difference=0.0))
-    with pytest.raises(ExportError, match=r"alone, these change a score most: layers\.\d\.\w+ \("):
+    monkeypatch.setattr(linear_choice, "STRICT_GATE", verify.Gate(mean_difference=0.0))
+    with pytest.raises(ExportError, match=r"The worst alone, .*: layers\.\d\.\w+ \("):
         export_artifact(roomy_prm, tmp_path / "artifact", precision="int8")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_is_not_chosen_blindly(roomy_prm: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="--no-verify leaves out"):
+def test_int8_needs_verification(roomy_prm: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="--no-verify skips"):
         export_artifact(roomy_prm, tmp_path / "artifact", precision="int8", verify=False)
 
 
-def test_too_few_traces_cannot_judge_a_precision(
+def test_too_few_traces_cannot_verify_a_precision(
     published_prm: Path, tmp_path: Path, traces: Path
 ) -> None:
-    with pytest.raises(ExportError, match="is judged on at least 200"):
+    with pytest.raises(ExportError, match="is verified on at least 200"):
         export_artifact(
             published_prm, tmp_path / "artifact", precision="int16", verify_traces=traces
         )
@@ -298,7 +300,7 @@ def test_too_few_traces_cannot_judge_a_precision(
 @pytest.mark.parametrize(
     ("format", "precision"), [("onnx", "int16"), ("torch", "int8"), ("native", "fp32")]
 )
-def test_a_format_goes_with_its_precisions(
+def test_a_format_supports_its_precisions_only(
     published_prm: Path, tmp_path: Path, format: Any, precision: Any
 ) -> None:
     with pytest.raises(ExportError, match="leave --format out"):

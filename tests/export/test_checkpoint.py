@@ -12,9 +12,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from rfprm_export import ExportError
+from rfprm_export.base_model import backbone_from_config, config_fields, read_safetensors
 from rfprm_export.checkpoint import GgufBase, _check_base, find_base_model, load_prm
 from rfprm_export.lora import merge_lora
-from rfprm_export.weights import backbone_from_config, config_fields, read_safetensors
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -36,12 +36,10 @@ LLAMA: dict[str, Any] = {
         ({"use_sliding_window": True}, "sliding attention window"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "scales its rotary.*'llama3'"),
         ({"rope_scaling": {"type": "linear"}}, "'linear'"),
-        ({"rope_theta": None}, "names no rope_theta"),
+        ({"rope_theta": None}, "has no rope_theta"),
     ],
 )
-def test_backbones_that_the_builder_does_not_know_are_refused(
-    changes: dict[str, Any], message: str
-) -> None:
+def test_unsupported_backbones_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ExportError, match=message):
         backbone_from_config({**LLAMA, **changes})
 
@@ -55,7 +53,7 @@ def test_old_and_new_configs_mean_the_same() -> None:
     assert old.head_dim == 8
 
 
-def test_the_fields_of_a_shape_are_read_as_that_shape() -> None:
+def test_the_fields_of_a_shape_are_read_back_as_that_shape() -> None:
     shape = backbone_from_config({**LLAMA, "num_key_value_heads": 2})
     assert backbone_from_config({"model_type": "llama", **config_fields(shape)}) == shape
 
@@ -73,7 +71,7 @@ def test_bfloat16_and_float16_weights_are_read_exactly(tmp_path: Path) -> None:
         assert found[name].tolist() == values.to(dtype).float().tolist()
 
 
-def test_merged_lora_equals_pefts_own_merge(tmp_path: Path) -> None:
+def test_merging_lora_equals_pefts_merge(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -119,7 +117,7 @@ def test_an_adapter_for_another_base_is_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     name = "base_model.model.model.layers.9.mlp.up_proj.lora_A.weight"
     save_file({name: np.zeros((2, 4), np.float32)}, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(ExportError, match=r"layers\.9.*has no place"):
+    with pytest.raises(ExportError, match=r"layers\.9.*does not belong"):
         merge_lora({"model.layers.0.mlp.up_proj.weight": np.zeros((4, 4), np.float32)}, tmp_path)
 
 
@@ -130,7 +128,7 @@ def test_half_an_adapter_is_refused(half: str, tmp_path: Path) -> None:
     name = f"base_model.model.model.layers.0.mlp.up_proj.lora_{half}.weight"
     shape = (2, 4) if half == "A" else (4, 2)
     save_file({name: np.zeros(shape, np.float32)}, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(ExportError, match=r"has no lora_. beside it"):
+    with pytest.raises(ExportError, match=r"has no matching lora_."):
         merge_lora({"model.layers.0.mlp.up_proj.weight": np.zeros((4, 4), np.float32)}, tmp_path)
 
 
@@ -138,9 +136,9 @@ def test_half_an_adapter_is_refused(half: str, tmp_path: Path) -> None:
     ("file", "content", "message"),
     [
         ("config.json", "{not", "is not JSON"),
-        ("config.json", "[]", "holds no object"),
+        ("config.json", "[]", "is not a JSON object"),
         ("config.json", '{"model_type": "llama"}', "has no field 'num_attention_heads'"),
-        ("tokenizer.json", "{}", "no model that can be read"),
+        ("tokenizer.json", "{}", "cannot be read as a model"),
     ],
 )
 def test_a_damaged_model_folder_is_named(
@@ -166,7 +164,7 @@ def test_an_unknown_format_asks_for_the_family(published_prm: Path, tmp_path: Pa
     config = json.loads((folder / "config.json").read_text())
     config["architectures"] = ["LlamaForCausalLM"]
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ExportError, match="name it with --family"):
+    with pytest.raises(ExportError, match="give it with --family"):
         load_prm(folder)
     assert load_prm(folder, family="qwen2.5-math-prm").manifest.family == "qwen2.5-math-prm"
     with pytest.raises(ExportError, match="expected one of"):
@@ -200,14 +198,14 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
         load_prm(tmp_path / "absent")
 
 
-def test_a_base_model_is_hashed_without_reading_it_whole_into_memory(tmp_path: Path) -> None:
+def test_hashing_a_base_model_does_not_load_it_into_memory(tmp_path: Path) -> None:
     path = tmp_path / "base.gguf"
     with path.open("wb") as file:
-        file.truncate(64 << 20)  # all zeros, and no space on the disk
+        file.truncate(64 << 20)  # a sparse file, which takes no disk space
     base = GgufBase(package="some-base", package_version="1", file=path.name, sha256="0" * 64)
     tracemalloc.start()
     try:
-        with pytest.raises(ExportError, match=r"has sha256 [0-9a-f]{64}, the checkpoint"):
+        with pytest.raises(ExportError, match=r"has sha256 [0-9a-f]{64}, but the checkpoint"):
             _check_base(path, base)
         _, peak = tracemalloc.get_traced_memory()
     finally:

@@ -1,4 +1,4 @@
-"""Artifacts with engines, from the command line to the manifest."""
+"""Artifacts with TensorRT engines, from the command line to the manifest."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import export_artifact
-from rfprm_export.engines.engine_writer import graph_artifact, reuse_engine
-from rfprm_export.engines.workload import (
+from rfprm_export.tensorrt.engine_writer import graph_artifact, reuse_engine
+from rfprm_export.tensorrt.profiles import (
     derive_profiles,
     make_profile,
     parse_profile,
@@ -38,7 +38,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def graph(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact in fp16, unverified: 200 traces would take a while."""
+    """An artifact in fp16, not verified, because 200 traces would take a while."""
     folder = tmp_path_factory.mktemp("graph") / "artifact"
     export_artifact(checkpoint, folder, precision="fp16", verify=False)
     return folder
@@ -49,10 +49,10 @@ def _export_trt(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["to_trt.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
-            run_command("rfprm_export.engines.command", "export_trt")
+            run_command("rfprm_export.tensorrt.command", "export_trt")
     code = caught.value.code
     out, err = capfd.readouterr()
-    # A text as the code is what Python prints before it exits with 1.
+    # If the code is a text, Python prints it and exits with 1.
     return (1, out, err + code) if isinstance(code, str) else (int(code or 0), out, err)
 
 
@@ -84,7 +84,7 @@ def test_an_artifact_becomes_an_engine(
     assert f"written: {output}" in text
 
 
-def test_the_graph_can_stay_for_machines_without_the_gpu(
+def test_the_graph_can_be_kept_for_machines_without_the_gpu(
     graph: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "engine"
@@ -98,7 +98,7 @@ def test_the_graph_can_stay_for_machines_without_the_gpu(
         assert scorer.score("q", ["a"]).reward == other.score("q", ["a"]).reward
 
 
-def test_an_artifact_of_other_ops_says_how_to_export(
+def test_an_artifact_with_other_ops_says_how_to_export(
     checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     export_artifact(checkpoint, tmp_path / "cpu", verify=False)
@@ -109,10 +109,10 @@ def test_an_artifact_of_other_ops_says_how_to_export(
     assert not (tmp_path / "engine").exists()
 
 
-def test_an_engine_that_is_shorter_than_the_model_says_so(
+def test_an_engine_shorter_than_the_model_limits_the_positions(
     graph: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Longer traces are then too long, or windowed, one by one, and no batch fails for them."""
+    """Each longer trace is then too long, or windowed, without failing its batch."""
     status, _, _ = _export_trt(
         capfd, graph, "-o", tmp_path / "engine", "--profile", "2x128", "--compute-capability", "8.9"
     )
@@ -123,23 +123,23 @@ def test_an_engine_that_is_shorter_than_the_model_says_so(
     assert written.positions_beyond_engine == 256
 
 
-def test_what_cannot_be_is_refused_before_the_export(
+def test_impossible_options_are_refused_before_the_export(
     checkpoint: Path, graph: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "there").mkdir()
     donor = _stripped(graph, tmp_path / "donor")
     new = ["-o", tmp_path / "new"]
     for source, arguments, message in (
-        (checkpoint, ["-o", tmp_path / "there"], "exists already"),
-        (graph, ["-o", graph, "--overwrite"], "from which it would be made"),
+        (checkpoint, ["-o", tmp_path / "there"], "already exists"),
+        (graph, ["-o", graph, "--overwrite"], "is or holds the input"),
         (tmp_path / "nothing", new, "there is no artifact or checkpoint"),
         (checkpoint, [*new, "--compute-capability", "9.0"], "does not build for"),
         (checkpoint, [*new, "--compute-capability", "abc"], "expected MAJOR.MINOR"),
         (checkpoint, [*new, "--flavour", "tensorrt"], "[tensorrt]"),
-        (checkpoint, [*new, "--weights", "stripped"], "add its --compute-capability"),
+        (checkpoint, [*new, "--weights", "stripped"], "give its --compute-capability"),
         (checkpoint, [*new, "--engine-from", donor, "--batch", "2"], "builds nothing"),
         (checkpoint, [*new, "--engine-from", graph], "has no TensorRT engine"),
-        (checkpoint, [*new, "--engine-from", checkpoint], "no artifact with an engine"),
+        (checkpoint, [*new, "--engine-from", checkpoint], "not an artifact with a TensorRT"),
         (checkpoint, [*new, "--profile", "2x64", "--batch-tokens", "9"], "for deriving profiles"),
         (graph, [*new, "--precision", "bf16", "--family", "qwen"], "--precision and --family: "),
         (checkpoint, [*new, "--base", checkpoint, "--no-verify"], "needs no --base"),
@@ -150,7 +150,7 @@ def test_what_cannot_be_is_refused_before_the_export(
     assert not (tmp_path / "new").exists()
 
 
-def test_numbers_that_are_none_are_refused(
+def test_negative_numbers_are_refused(
     graph: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for option in ("--workspace", "--batch", "--batch-tokens"):
@@ -170,7 +170,7 @@ def test_a_failed_build_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_is_exported_on_the_way(checkpoint: Path) -> None:
+def test_a_checkpoint_is_exported_first(checkpoint: Path) -> None:
     with graph_artifact(checkpoint, precision="bf16", verify=False) as (folder, manifest):
         assert manifest.precision == "bf16"
         assert (folder / "model.onnx").is_file()
@@ -195,7 +195,7 @@ def test_a_damaged_artifact_is_refused(graph: Path, tmp_path: Path) -> None:
 
 
 def _stripped(graph: Path, folder: Path, **changes: Any) -> Path:
-    """As if a machine with a GPU had built it."""
+    """An artifact with a stripped plan, as a machine with a GPU would build it."""
     shutil.copytree(graph, folder)
     (folder / "model.plan").write_bytes(b"a plan without weights")
     manifest = Manifest.model_validate_json((folder / "prm.json").read_bytes())
@@ -209,7 +209,7 @@ def _stripped(graph: Path, folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def trained_on(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same network with other weights, as another run of training leaves it."""
+    """The same network with other weights, as from another training run."""
     folder = tmp_path_factory.mktemp("other")
     save_published_prm(folder / "prm", "qwen2", num_heads=2, num_kv_heads=1, head_dim=32)
     weights = load_file(folder / "prm" / "model.safetensors")
@@ -245,9 +245,11 @@ def test_a_plan_of_another_graph_is_not_reused(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_plan_with_weights_of_its_own_is_not_reused(graph: Path, tmp_path: Path) -> None:
+def test_a_plan_with_its_own_weights_is_not_reused(graph: Path, tmp_path: Path) -> None:
     donor = _stripped(graph, tmp_path / "donor", weights="inside")
-    with pytest.raises(ExportError, match="only one that was built with --weights stripped"):
+    with pytest.raises(
+        ExportError, match="expected a TensorRT engine built with --weights stripped"
+    ):
         reuse_engine(graph, read_manifest(graph), donor, tmp_path / "new")
 
 
@@ -260,7 +262,7 @@ def test_derived_profiles_take_every_trace_and_no_more_than_asked() -> None:
     assert bounds == [(1, 8192), (32, 512), (8, 2048), (2, 8192)]
     for profile in profiles:
         assert (profile.batch.min, profile.length.min, profile.num_markers.min) == (1, 1, 1)
-        # A step is a token and its marker.
+        # A step has at least one token and its marker.
         assert profile.num_markers.max >= profile.batch.max * profile.length.max // 2
 
 
@@ -277,13 +279,13 @@ def test_a_short_model_needs_few_profiles() -> None:
     assert [(p.batch.max, p.length.max) for p in profiles] == [(1, 256)]
 
 
-def test_a_profile_that_is_asked_for_twice_is_there_once() -> None:
+def test_a_repeated_profile_is_built_once() -> None:
     profiles = parse_profiles(["4x128", "1x256", "4x128"], 256)
     assert [(p.batch.max, p.length.max) for p in profiles] == [(4, 128), (1, 256)]
 
 
 @pytest.mark.parametrize("text", ["16", "x512", "16x", "0x512", "axb", "16x-1", "16x9000"])
-def test_a_profile_that_is_none(text: str) -> None:
+def test_a_malformed_profile_is_refused(text: str) -> None:
     with pytest.raises(ExportError, match="--profile"):
         parse_profile(text, 8192)
 
@@ -307,4 +309,4 @@ def test_traces_shape_the_profiles(
         capfd, graph, "-o", tmp_path / "other", "--traces", tmp_path / "empty.jsonl"
     )
     assert status == 1
-    assert "holds no trace" in err
+    assert "holds no traces" in err

@@ -1,4 +1,4 @@
-"""The exported graph, the reference network and transformers' own forward agree."""
+"""The exported graph, the reference network and transformers agree."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.choices import AttentionOp
 from rfprm_export.float_types import FloatType
 from rfprm_export.graph import write_graph
-from rfprm_export.options import AttentionOp
 from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.engine.rows import TokenBatch
@@ -38,7 +38,7 @@ def _batch(vocab_size: int) -> TokenBatch:
 
 
 def _logits_of_transformers(backbone: Any, prm: LoadedPRM, batch: TokenBatch) -> np.ndarray:
-    """Hidden states by transformers, one row at a time and unpadded, and the head by hand."""
+    """Hidden states by transformers, one unpadded row at a time, and the head by hand."""
     with torch.no_grad():
         rows = [
             backbone(torch.from_numpy(ids[:length])[None]).last_hidden_state[0].numpy()
@@ -78,11 +78,11 @@ def test_graph_reference_and_transformers_agree(
             f"{name} {attention} {label}: max {difference.max():.1e} mean {difference.mean():.1e}"
         )
         assert difference.max() <= 1e-4
-    assert np.ptp(theirs, axis=0).min() > 0.05  # the rows differ, so agreement means something
+    assert np.ptp(theirs, axis=0).min() > 0.05  # rows differ, so agreement means something
 
 
 @pytest.mark.parametrize("attention", ["group_query", "standard"])
-def test_what_is_padded_or_later_cannot_leak(attention: AttentionOp, tmp_path: Path) -> None:
+def test_padding_and_later_tokens_cannot_leak(attention: AttentionOp, tmp_path: Path) -> None:
     save_published_prm(tmp_path, "qwen2")
     prm = load_prm(tmp_path)
     batch = _batch(prm.manifest.backbone.vocab_size)
@@ -112,8 +112,8 @@ def test_what_is_padded_or_later_cannot_leak(attention: AttentionOp, tmp_path: P
 def test_rounded_graphs_agree_with_torch_in_that_type(
     name: str, float_type: FloatType, tmp_path: Path
 ) -> None:
-    """The emulation strays from float32 as far as torch in 16 bits does, and in fp16 so does the
-    graph itself, which ONNX Runtime runs on a CPU (bfloat16 it does not)."""
+    """The emulation differs from float32 as much as torch in 16 bits does. In fp16 so does the
+    graph itself, which ONNX Runtime can run on a CPU; bfloat16 it cannot."""
     save_published_prm(tmp_path, **BACKBONES[name])
     prm = load_prm(tmp_path)
     manifest = prm.manifest
@@ -147,7 +147,7 @@ def test_rounded_graphs_agree_with_torch_in_that_type(
 
 
 def test_group_query_attention_in_fp16(tmp_path: Path) -> None:
-    """What ONNX Runtime's CUDA provider runs fastest; on a CPU it runs too."""
+    """The fastest graph for ONNX Runtime's CUDA provider, which also runs on a CPU."""
     save_published_prm(tmp_path, "qwen2")
     prm = load_prm(tmp_path)
     batch = _batch(prm.manifest.backbone.vocab_size)

@@ -1,4 +1,4 @@
-"""Weights in integers: what rounding may cost, what fits a sum, what is refused."""
+"""Integer weights: the error of rounding, the range of sums, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tiny_models import byte_tokenizer, random_weights, tiny_manifest
 
 
 def test_sums_of_the_worst_case_fit_32_bits() -> None:
-    """All weights and all inputs at their largest, same signs: the largest sum there can be."""
+    """All weights and inputs at their largest with the same sign give the largest sum."""
     depth = 1536
     linear = linear_panels(np.ones((64, depth), np.float32), depth, 64)
     panels, scales, limit = linear.panels, linear.scales, linear.limit
@@ -19,16 +19,16 @@ def test_sums_of_the_worst_case_fit_32_bits() -> None:
     assert np.allclose(panels * scales[0], 1.0)
     inputs = np.floor(limit / np.sqrt(depth))  # as quantise() scales a constant row
     assert inputs * MAX_WEIGHT * depth < 2**31
-    assert inputs * MAX_WEIGHT * depth > 2**30  # and the bits are used
+    assert inputs * MAX_WEIGHT * depth > 2**30  # and use most of the bits
 
 
-def test_shapes_that_the_kernels_do_not_take_are_refused() -> None:
+def test_unsupported_shapes_are_refused() -> None:
     shape = tiny_manifest(byte_tokenizer()).backbone
     with pytest.raises(ExportError, match=r"head_dim is 8.*--precision fp32"):
         check_fits(shape)
 
 
-def test_the_layer_that_rounding_hurts_is_named() -> None:
+def test_the_layer_that_loses_most_by_rounding_is_named() -> None:
     manifest = tiny_manifest(byte_tokenizer())
     weights = random_weights(manifest)
     weights["model.layers.1.mlp.down_proj.weight"][:, 7] *= 1e4  # every row has an outlier
@@ -36,7 +36,7 @@ def test_the_layer_that_rounding_hurts_is_named() -> None:
 
 
 @pytest.mark.parametrize("bits", [16, 8])
-def test_the_weights_are_not_rounded_by_more_than_half_a_unit(bits: int) -> None:
+def test_weights_are_rounded_by_at_most_half_a_unit(bits: int) -> None:
     matrix = np.random.default_rng(0).normal(size=(70, 48)).astype(np.float32)
     linear = linear_panels(matrix, 48, 128, bits=bits)
     whole = linear.panels.transpose(0, 2, 1, 3).reshape(128, 48)

@@ -109,8 +109,8 @@ def test_the_layout_gives_the_same_step_scores(checkpoint: Path, tmp_path: Path)
         np.testing.assert_allclose(one.step_scores, other.step_scores, atol=1e-6)
 
 
-def test_transformers_own_qwen2_reads_the_layout(checkpoint: Path, tmp_path: Path) -> None:
-    """The body by transformers and the head by hand, as Qwen's snippet has it."""
+def test_transformers_qwen2_reads_the_layout(checkpoint: Path, tmp_path: Path) -> None:
+    """The backbone by transformers and the head by hand, as in Qwen's snippet."""
     from transformers import AutoTokenizer, Qwen2Model
 
     folder = tmp_path / "layout"

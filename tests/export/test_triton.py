@@ -1,4 +1,4 @@
-"""What Triton Inference Server would read, checked against its own schema."""
+"""Triton's model repositories, checked against Triton's own schema."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from simulated_gpu import small_profile, with_engine
 
 @pytest.fixture(scope="module")
 def schema() -> Any:
-    """``model_config_pb2`` of tritonclient, whose package would import grpc."""
+    """tritonclient's ``model_config_pb2``, loaded without the package, which imports grpc."""
     package = importlib.util.find_spec("tritonclient")
     assert package is not None
     assert package.submodule_search_locations is not None
@@ -44,7 +44,7 @@ def schema() -> Any:
 
 def _read(schema: Any, folder: Path) -> Any:
     text = (folder / "config.pbtxt").read_text()
-    return text_format.Parse(text, schema.ModelConfig())  # raises for what is not in the schema
+    return text_format.Parse(text, schema.ModelConfig())  # raises for unknown fields
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def _read(schema: Any, folder: Path) -> Any:
         ({"weights": "stripped"}, "without weights"),
     ],
 )
-def test_engines_that_triton_does_not_load(
+def test_engines_that_triton_cannot_load_are_refused(
     changes: dict[str, Any], kind: str, tiny_artifact: Path, tmp_path: Path
 ) -> None:
     artifact = tmp_path / "artifact"
@@ -62,7 +62,7 @@ def test_engines_that_triton_does_not_load(
     manifest = read_manifest(artifact)
     written = with_engine(manifest, (small_profile(1, 64),), **changes)
     (artifact / "prm.json").write_text(written.to_json())
-    with pytest.raises(ExportError, match=f"an engine {kind}, which Triton does not load"):
+    with pytest.raises(ExportError, match=f"a TensorRT engine {kind}, which Triton does not load"):
         write_triton_model(artifact, tmp_path / "repository")
 
 
@@ -89,8 +89,8 @@ def test_a_graph_becomes_a_model_that_onnxruntime_runs(
             assert list(tensor.dims) == sizes
 
 
-def test_a_client_has_all_that_it_needs(published_prm: Path, tmp_path: Path) -> None:
-    """From a folder of the repository to the same scores, with the model run as Triton would."""
+def test_a_client_has_all_it_needs(published_prm: Path, tmp_path: Path) -> None:
+    """A model folder gives the same scores when the model runs as in Triton."""
     export_artifact(published_prm, tmp_path / "artifact", attention="standard", verify=False)
     folder = write_triton_model(tmp_path / "artifact", tmp_path / "repository", name="prm")
     manifest = read_manifest(folder)
@@ -109,7 +109,7 @@ def test_a_client_has_all_that_it_needs(published_prm: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_the_folder_of_the_repository_is_no_artifact_and_says_so(
+def test_loading_a_model_folder_says_that_it_is_not_an_artifact(
     published_prm: Path, tmp_path: Path
 ) -> None:
     export_artifact(published_prm, tmp_path / "artifact", verify=False)
@@ -119,9 +119,7 @@ def test_the_folder_of_the_repository_is_no_artifact_and_says_so(
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "", ".hidden", "two words", 'quo"te'])
-def test_a_name_that_is_no_folder_of_the_repository(
-    name: str, published_prm: Path, tmp_path: Path
-) -> None:
+def test_a_bad_name_is_refused(name: str, published_prm: Path, tmp_path: Path) -> None:
     export_artifact(published_prm, tmp_path / "artifact", verify=False)
     with pytest.raises(ExportError, match="expected letters, digits"):
         write_triton_model(tmp_path / "artifact", tmp_path / "repository", name=name)
@@ -145,13 +143,15 @@ def test_an_engine_becomes_a_model_with_its_profiles(
     assert list(config.instance_group[0].profile) == ["0", "1"]
     assert config.instance_group[0].kind == schema.ModelInstanceGroup.KIND_GPU
     assert [path.name for path in (folder / "1").iterdir()] == ["model.plan"]
-    with pytest.raises(ExportError, match="exists already; pass --overwrite"):
+    with pytest.raises(ExportError, match="already exists; pass --overwrite"):
         write_triton_model(artifact, tmp_path / "repository", name="engine")
     write_triton_model(artifact, tmp_path / "repository", name="engine", overwrite=True)
 
 
-def test_an_artifact_without_either_is_refused(published_prm: Path, tmp_path: Path) -> None:
+def test_an_artifact_without_graph_or_engine_is_refused(
+    published_prm: Path, tmp_path: Path
+) -> None:
     export_artifact(published_prm, tmp_path / "artifact", format="torch", verify=False)
-    with pytest.raises(ExportError, match=r"model\.safetensors.*Triton runs model\.onnx or"):
+    with pytest.raises(ExportError, match=r"model\.safetensors.*but Triton runs model\.onnx or"):
         write_triton_model(tmp_path / "artifact", tmp_path / "repository")
     assert not (tmp_path / "repository").exists()

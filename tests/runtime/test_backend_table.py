@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from rfprm_export.options import ModelFormat
+from rfprm_export.choices import ModelFormat
 from rfprm_runtime import ArtifactError, BackendError, Scorer
 from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.artifact.manifest import read_manifest

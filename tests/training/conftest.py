@@ -1,4 +1,4 @@
-"""A tiny base model and data files of our own, enough to train on in seconds."""
+"""A tiny base model and generated data, enough to train on in seconds."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=tokenizer.get_vocab_size(),
         max_position_embeddings=1024,
     )
-    # Exact in bfloat16, so that training and scoring in float32 start from the same weights.
+    # Exact in bfloat16, so that bfloat16 and float32 start from the same weights.
     LlamaForCausalLM(config).bfloat16().float().save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``gold.jsonl`` and ``solutions.jsonl`` in GSM8K's formats, with sums of our own."""
+    """``gold.jsonl`` and ``solutions.jsonl`` in GSM8K's formats, with generated sums."""
     folder = tmp_path_factory.mktemp("tiny-data")
     gold = [_gold(index) for index in range(12)]
     solutions = [_solutions(index) for index in range(6)]

@@ -1,4 +1,4 @@
-"""What the tests of labelling share: an encoder without a model, files of traces."""
+"""Helpers for the tests of labelling: an encoder without a model, files of traces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class HashEncoder:
-    """Vectors that depend on a text's words alone: cheap, and the same everywhere."""
+    """Vectors that depend only on a text's words: cheap, and the same everywhere."""
 
     name = "hash"
 
@@ -54,7 +54,7 @@ def write_traces(folder: Path, count: int = 6, bad_at: int | None = None) -> str
 
 
 def main(source: str, output: str) -> None:
-    """Slow labelling, to be killed."""
+    """Labels slowly, so that a test can kill it."""
     from rfprm_training.labelling.config import LabelConfig
     from rfprm_training.labelling.label_file import label_file
 

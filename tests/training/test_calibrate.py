@@ -41,7 +41,7 @@ def boastful(count: int) -> tuple[list[Example], list[TrajectoryScore]]:
 
 
 @pytest.mark.parametrize("kind", ["step", "trajectory"])
-def test_boastful_scores_are_cooled(kind: Any) -> None:
+def test_overconfident_scores_get_a_higher_temperature(kind: Any) -> None:
     examples, scores = boastful(2000)
     found = fit_calibration(kind, examples, scores, fitted_on="test")
     assert found is not None
@@ -51,12 +51,12 @@ def test_boastful_scores_are_cooled(kind: Any) -> None:
     assert "ECE" in found.fitted.fitted_on
 
 
-def test_a_few_labels_are_not_fitted() -> None:
+def test_too_few_labels_are_not_fitted() -> None:
     examples, scores = boastful(20)
     assert fit_calibration("step", examples, scores, fitted_on="test") is None
 
 
-def test_the_command_writes_what_helps_into_the_checkpoint(
+def test_the_command_writes_helpful_calibrations_to_the_checkpoint(
     write_config: Any, tmp_path: Path
 ) -> None:
     config = write_config(("num_epochs = 2", "num_epochs = 20"))
@@ -65,7 +65,7 @@ def test_the_command_writes_what_helps_into_the_checkpoint(
     rows = []
     for index, example in enumerate(trainer.examples * 8):
         labels = [1.0 if x != x else x for x in example.step_labels]
-        # Questions differ, so that every fold holds some; the scores' order is kept.
+        # Different questions, so that every fold has some; the order of scores is kept.
         rows.append(
             {
                 "question": f"{example.trajectory.question} ({index})",
@@ -94,6 +94,6 @@ def test_the_command_writes_what_helps_into_the_checkpoint(
     assert before.step_readout.calibration is None
     again = CliRunner().invoke(app, arguments)
     assert isinstance(again.exception, TrainingError)
-    assert "calibrated already" in str(again.exception)
-    with pytest.raises(TrainingError, match="is no checkpoint"):
+    assert "already calibrated" in str(again.exception)
+    with pytest.raises(TrainingError, match="is not a checkpoint"):
         refuse_calibrated(tmp_path)

@@ -31,7 +31,7 @@ def test_every_config_is_valid_and_named_like_its_file() -> None:
         ("num_folds = 3", "num_folds = 3\nprocedures = {sums = -1}", r"procedures\.sums"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_a_wrong_setting_is_named(
     write_config: WriteConfig, old: str, new: str, complaint: str
 ) -> None:
     with pytest.raises(TrainingError, match=complaint):

@@ -35,7 +35,7 @@ def examples_of(solution: GoldSolution, seed: int, cut_errors: int = 0) -> list[
     )
 
 
-def test_every_step_has_a_label_and_every_example_the_group(pencils: GoldSolution) -> None:
+def test_every_step_has_a_label_and_every_example_its_group(pencils: GoldSolution) -> None:
     for seed in range(40):
         for example in examples_of(pencils, seed):
             assert len(example.step_labels) == len(example.trajectory.steps)
@@ -49,7 +49,7 @@ def test_errors_to_one_question_differ(pencils: GoldSolution) -> None:
     assert all(e.trajectory_label == 0.0 and e.trajectory.outcome is False for e in wrong)
 
 
-def test_right_traces_end_right_though_they_may_err_on_the_way(pencils: GoldSolution) -> None:
+def test_right_traces_may_err_on_the_way_but_end_right(pencils: GoldSolution) -> None:
     mended = 0
     for seed in range(200):
         gold = examples_of(pencils, seed)[0]
@@ -57,7 +57,7 @@ def test_right_traces_end_right_though_they_may_err_on_the_way(pencils: GoldSolu
         known = [label for label in gold.step_labels if not math.isnan(label)]
         assert known[-1] == 1.0
         mended += 0.0 in known
-    assert 10 < mended < 100  # only thinking traces correct themselves
+    assert 10 < mended < 100  # thinking traces alone correct themselves
 
 
 def test_construction_is_the_same_for_the_same_seed(pencils: GoldSolution) -> None:
@@ -82,8 +82,8 @@ def test_cut_errors_end_with_their_first_wrong_step(pencils: GoldSolution) -> No
     assert num_cut > 40
 
 
-def test_traces_to_one_question_are_put_alike_up_to_the_error(pencils: GoldSolution) -> None:
-    """The manner of a trace must not say whether it is right."""
+def test_traces_to_one_question_have_the_same_words_up_to_the_error(pencils: GoldSolution) -> None:
+    """The style of a trace must not reveal whether it is right."""
     for seed in range(60):
         rng = random.Random(seed)
         config = RICH.model_copy(update={"reordered_share": 0.0, "thinking_share": 0.0})
@@ -107,7 +107,7 @@ def test_a_concluding_step_is_as_right_as_the_whole(pencils: GoldSolution) -> No
                 assert "60" in e.trajectory.steps[-1]
 
 
-def test_what_a_sentence_announces_changes_with_its_computation() -> None:
+def test_a_result_announced_in_prose_changes_with_its_computation() -> None:
     solution = GoldSolution(
         "A book of 12 inches has 80 pages an inch. How many in 6 parts?",
         ("There are 960 pages because 80 x 12 = <<80*12=960>>960.", "960/6=<<960/6=160>>160."),
@@ -118,14 +118,14 @@ def test_what_a_sentence_announces_changes_with_its_computation() -> None:
     assert "960" not in " ".join(wrong.steps)
 
 
-def test_stopping_early_leaves_right_steps_and_a_wrong_answer(pencils: GoldSolution) -> None:
+def test_stopping_early_gives_right_steps_and_a_wrong_answer(pencils: GoldSolution) -> None:
     flawed = FLAWS["stopped_early"](pencils, OTHER, random.Random(0))
     assert flawed is not None
     assert flawed.steps == tuple(strip_notes(step) for step in pencils.steps[:-1])
     assert (flawed.answer, flawed.step_labels, flawed.trajectory_label) == ("30", (1.0, 1.0), 0.0)
 
 
-def test_wrong_words_leave_the_numbers(pencils: GoldSolution) -> None:
+def test_wrong_words_keep_the_numbers(pencils: GoldSolution) -> None:
     solution = GoldSolution(
         pencils.question, ("Ann has 2 more, 1 + 2 = <<1+2=3>>3.", "3 is the sum."), "3"
     )
@@ -137,7 +137,7 @@ def test_wrong_words_leave_the_numbers(pencils: GoldSolution) -> None:
     assert math.isnan(flawed.trajectory_label)
 
 
-def test_a_foreign_step_is_wrong_alone(pencils: GoldSolution) -> None:
+def test_only_the_foreign_step_is_wrong(pencils: GoldSolution) -> None:
     flawed = FLAWS["foreign_step"](pencils, OTHER, random.Random(1))
     assert flawed is not None
     place = flawed.step_labels.index(0.0)
@@ -145,14 +145,14 @@ def test_a_foreign_step_is_wrong_alone(pencils: GoldSolution) -> None:
     assert sum(flawed.step_labels) == len(pencils.steps)
 
 
-def test_a_repeated_step_stands_where_another_belongs(pencils: GoldSolution) -> None:
+def test_a_repeated_step_replaces_the_next_one(pencils: GoldSolution) -> None:
     flawed = FLAWS["repeated_step"](pencils, OTHER, random.Random(1))
     assert flawed is not None
     assert flawed.steps[0] == flawed.steps[1]
     assert flawed.step_labels[:2] == (1.0, 0.0)
 
 
-def test_the_solution_of_another_question_is_wrong_throughout(pencils: GoldSolution) -> None:
+def test_the_solution_to_another_question_is_wrong_throughout(pencils: GoldSolution) -> None:
     flawed = FLAWS["other_question"](pencils, OTHER, random.Random(1))
     assert flawed is not None
     assert set(flawed.step_labels) == {0.0}
@@ -181,7 +181,7 @@ def test_thinking_moves_labels_with_their_steps() -> None:
         assert after.endswith("36 / 4 = 9 remain.")
 
 
-def test_only_steps_that_do_not_need_each_other_change_places() -> None:
+def test_only_independent_steps_are_swapped() -> None:
     chained = GoldSolution("?", ("1+1=<<1+1=2>>2", "2+3=<<2+3=5>>5", "5+1=<<5+1=6>>6"), "6")
     free = GoldSolution("?", ("1+1=<<1+1=2>>2", "7+3=<<7+3=10>>10", "2+10=<<2+10=12>>12"), "12")
     assert reordered(chained, random.Random(0)) is None

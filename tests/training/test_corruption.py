@@ -38,14 +38,14 @@ MIXED = GoldSolution(
     ),
     answer="800",
 )
-"""Brackets and a conversion, for the kinds of error that need them."""
+"""A solution with brackets and a conversion, for the kinds of error that need them."""
 PRODUCT = GoldSolution("?", ("It is 4 * (2 + 60) = <<4*(2+60)=248>>248.",), "248")
 _FITTING = {"wrong_order": PRODUCT, "unit_slip": MIXED}
 _EQUATION = re.compile(r"([\d.]+(?: [-+*/] [\d.]+)+) = \$?([\d.]+)")
 
 
 def _false_equations(solution: CorruptedSolution) -> list[int]:
-    """Steps whose own arithmetic does not hold."""
+    """Steps with a false equation."""
     return [
         index
         for index, step in enumerate(solution.steps)
@@ -55,7 +55,7 @@ def _false_equations(solution: CorruptedSolution) -> list[int]:
 
 
 def _some(kind: str, place: int) -> CorruptedSolution:
-    """One that works out; many draws do not, because they would leave a fraction."""
+    """A corruption; many draws give none, because they would leave a fraction."""
     tries = (CORRUPTIONS[kind](SOLUTION, place, random.Random(seed)) for seed in range(50))
     return next(wrong for wrong in tries if wrong is not None)
 
@@ -99,7 +99,7 @@ def test_wrong_operator_swaps_the_sign_in_the_prose_too() -> None:
     assert wrong.answer == "26"
 
 
-def test_a_skipped_step_goes_wrong_where_its_result_is_missed() -> None:
+def test_a_skipped_step_is_wrong_where_its_result_is_needed() -> None:
     tries = [skipped_step(SOLUTION, 1, random.Random(seed)) for seed in range(12)]
     endings = {(wrong.steps[1], wrong.answer) for wrong in tries if wrong is not None}
     assert endings == {
@@ -112,7 +112,7 @@ def test_a_skipped_step_goes_wrong_where_its_result_is_missed() -> None:
 
 
 def test_an_error_that_cannot_be_carried_through_is_refused() -> None:
-    # Without the first step 6 or 14 apples would be left to sell 20 from.
+    # Without the first step only 6 or 14 apples would be left, too few to sell 20.
     assert all(skipped_step(SOLUTION, 0, random.Random(seed)) is None for seed in range(8))
 
 
@@ -131,7 +131,7 @@ def test_corruption_is_the_same_for_the_same_seed() -> None:
     assert corrupt(SOLUTION, random.Random(5), EVEN) == corrupt(SOLUTION, random.Random(5), EVEN)
 
 
-def test_a_kind_of_weight_zero_is_never_drawn() -> None:
+def test_a_kind_with_weight_zero_is_never_drawn() -> None:
     weights = {**EVEN, "wrong_result": 0.0}
     kinds = {
         found.kind
@@ -191,7 +191,7 @@ def test_expressions_are_evaluated_exactly(expression: str, value: int | Fractio
 
 
 @pytest.mark.parametrize("expression", ["", "1/0", "x+1", "2**3", "__import__('os')", "1+", "f(2)"])
-def test_what_is_not_plain_arithmetic_has_no_value(expression: str) -> None:
+def test_only_plain_arithmetic_has_a_value(expression: str) -> None:
     assert evaluate(expression) is None
 
 
@@ -206,14 +206,14 @@ def _all(kind: str, solution: GoldSolution, place: int) -> set[str]:
     return {wrong.steps[wrong.first_error] for wrong in tries if wrong is not None}
 
 
-def test_a_misread_quantity_is_one_of_the_question() -> None:
+def test_a_misread_quantity_comes_from_the_question() -> None:
     found = _all("misread_quantity", SOLUTION, 0)
     assert found == {"Ana packs 6 * 24 = 144 apples."}  # others would leave a fraction
     swapped = GoldSolution("12 and 5?", ("It is 12 + 5 = <<12+5=17>>17.",), "17")
     assert "It is 21 + 5 = 26." in _all("misread_quantity", swapped, 0)
 
 
-def test_a_contradiction_changes_an_earlier_result_alone() -> None:
+def test_a_contradiction_changes_only_an_earlier_result() -> None:
     found = _all("contradiction", SOLUTION, 1)
     assert found
     assert all(step.endswith("left.") and "84 - 20" not in step for step in found)

@@ -27,7 +27,7 @@ from rfprm_training.learning.trainer import Trainer
 WriteConfig = Callable[..., Path]
 
 
-def test_every_solution_is_scored_by_the_prm_that_was_not_trained_on_its_question(
+def test_every_solution_is_scored_by_a_prm_that_was_not_trained_on_its_question(
     write_config: WriteConfig, tmp_path: Path
 ) -> None:
     config = write_config(("num_epochs = 2", "num_epochs = 1"))
@@ -45,7 +45,7 @@ def test_every_solution_is_scored_by_the_prm_that_was_not_trained_on_its_questio
             np.testing.assert_array_equal(score.step_scores, expected.step_scores)
             assert score.trajectory_score == expected.trajectory_score
             assert np.isnan(example.step_labels).all()
-        # The split is that of the data: what this PRM was trained on holds none of it.
+        # This PRM's training data has none of the fold's questions.
         settings = read_config(folder / "config.toml")
         trained = {
             e.trajectory.question
@@ -58,9 +58,7 @@ def test_every_solution_is_scored_by_the_prm_that_was_not_trained_on_its_questio
     assert set(saved["rankings"]) >= {"reward", "trajectory_score", "mean_step_score"}
 
 
-def test_what_is_trained_already_is_not_trained_again(
-    write_config: WriteConfig, tmp_path: Path
-) -> None:
+def test_finished_folds_are_not_trained_again(write_config: WriteConfig, tmp_path: Path) -> None:
     config, folder = write_config(("num_epochs = 2", "num_epochs = 1")), tmp_path / "folds"
     app = typer.Typer()
     app.command()(cross_validate)
@@ -79,9 +77,7 @@ def test_what_is_trained_already_is_not_trained_again(
     assert len(list((folder / "activations").glob("*.bin"))) == 1
 
 
-def test_folds_of_another_config_are_not_taken_for_this_ones(
-    write_config: WriteConfig, tmp_path: Path
-) -> None:
+def test_folds_of_another_config_are_refused(write_config: WriteConfig, tmp_path: Path) -> None:
     config, folder = write_config(("num_epochs = 2", "num_epochs = 1")), tmp_path / "folds"
     run(config, folder, device="cpu")
     other = write_config(("num_epochs = 2", "num_epochs = 3"), name="other.toml")
@@ -89,7 +85,7 @@ def test_folds_of_another_config_are_not_taken_for_this_ones(
         run(other, folder, device="cpu")
 
 
-def test_folds_of_other_data_are_not_taken_for_this_ones(
+def test_folds_of_other_data_are_refused(
     write_config: WriteConfig, tiny_data: Path, tmp_path: Path
 ) -> None:
     solutions = shutil.copy(tiny_data / "solutions.jsonl", tmp_path)
@@ -124,7 +120,7 @@ def test_a_perfect_prm_recovers_the_whole_gap(write_config: WriteConfig, tmp_pat
         )
         for example, score in pairs
     ]
-    # Four times, since a calibration needs some scores.
+    # Four times, because calibration needs a minimum of scores.
     found = summarise_folds(examples * 4, knowing * 4, num_folds=3)
     assert found.rankings["reward"].gap_recovered.value == 1.0
     assert found.rankings["trajectory_score"].auc_within_question.value == 1.0
@@ -132,7 +128,7 @@ def test_a_perfect_prm_recovers_the_whole_gap(write_config: WriteConfig, tmp_pat
     assert found.outcome_calibration.ece == pytest.approx(0.0, abs=1e-9)
 
 
-def test_the_model_card_gives_the_figures_of_the_folds(
+def test_the_model_card_shows_the_figures_of_the_folds(
     write_config: WriteConfig, tmp_path: Path
 ) -> None:
     short = write_config(("num_epochs = 2", "num_epochs = 1"))

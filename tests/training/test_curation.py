@@ -103,7 +103,7 @@ def test_the_reference_answer_is_found(fields: dict[str, Any], answer: str | Non
         ({"question": "q", "completion": THOUGHT, "outcome": 7}, "outcome is 7"),
     ],
 )
-def test_what_is_no_trajectory_says_why(fields: dict[str, Any], complaint: str) -> None:
+def test_a_record_that_is_not_a_trajectory_says_why(fields: dict[str, Any], complaint: str) -> None:
     (found,) = trajectories_of(fields)
     assert isinstance(found, InvalidTrajectoryError)
     assert complaint in str(found)
@@ -141,7 +141,7 @@ def test_filters_name_their_reason(
     assert dropped is not None
     assert dropped[0] == reason
     if reason != "length":
-        # Switched off, the filter lets it pass.
+        # With the filter switched off, it passes.
         off = {"max_repeated_share": None, "require_answer": False}
         assert reason_to_drop(found, FilterConfig(**off)) is None
 
@@ -172,7 +172,7 @@ def test_near_duplicates_name_the_earlier_text() -> None:
         assert texts.add(TEXT, "line 7", kind="wrong") == "line 6"
 
 
-def test_the_bands_find_what_is_alike() -> None:
+def test_the_bands_find_similar_texts() -> None:
     for threshold in (0.5, 0.7, 0.8, 0.9):
         rows = rows_per_band(threshold, 64)
         assert 1 - (1 - threshold**rows) ** (64 // rows) >= 0.95
@@ -232,7 +232,7 @@ def test_parquet_gives_the_same_as_jsonl(tmp_path: Path) -> None:
     assert len(found[0]) == 600
 
 
-def test_an_evaluation_set_that_cannot_be_read_stops_it(tmp_path: Path) -> None:
+def test_an_unreadable_evaluation_set_stops_curation(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", rows(2))
     bad = write_jsonl(tmp_path / "eval.jsonl", [{"query": "?"}])
     config = CurationConfig(evaluation_sets=(bad,))
@@ -249,7 +249,7 @@ def test_a_row_without_generations_is_counted_and_reported(tmp_path: Path) -> No
     assert report.examples["unreadable"] == ["in.jsonl, line 3: its 'generations' are empty"]
 
 
-def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+def test_output_is_overwritten_only_on_request(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", rows(2))
     (tmp_path / "out.jsonl").write_text("mine")
     with pytest.raises(TrainingError, match="--overwrite"):
@@ -302,7 +302,7 @@ def test_the_command_prints_what_was_dropped(tmp_path: Path) -> None:
     result = CliRunner().invoke(
         app, [source, "-o", str(out), "--config", str(config), "--not-in", source]
     )
-    assert result.exit_code == 1  # its own questions: the broken line cannot be read
+    assert result.exit_code == 1  # its own questions as evaluation set: one line is broken
     good = write_jsonl(tmp_path / "good.jsonl", rows(1))
     result = CliRunner().invoke(
         app, [source, "-o", str(out), "--config", str(config), "--not-in", good]

@@ -68,7 +68,7 @@ def test_steps_of_a_sampled_solution_may_take_its_outcome() -> None:
 
 
 @pytest.mark.parametrize("outcome", [True, False])
-def test_steps_of_a_sampled_solution_may_be_left_unjudged(outcome: bool) -> None:
+def test_steps_of_a_sampled_solution_may_be_unknown(outcome: bool) -> None:
     example = sampled_example(sampled(outcome), "none", [])
     assert all(map(math.isnan, example.step_labels))
     assert example.trajectory_label == outcome
@@ -107,7 +107,7 @@ def test_the_examples_do_not_depend_on_the_fold(tiny_data: Path) -> None:
     assert first == second
 
 
-def test_without_model_solutions_there_is_what_is_constructed(tiny_data: Path) -> None:
+def test_without_model_solutions_all_examples_are_constructed(tiny_data: Path) -> None:
     examples = build_examples(
         data_config(tiny_data, model_solutions=None, procedures={"sums": 2, "liars": 3}), seed=0
     )
@@ -119,7 +119,7 @@ def test_without_model_solutions_there_is_what_is_constructed(tiny_data: Path) -
     assert {e.kind for e in made_up} == {"gold", "sums", "liars"}
 
 
-def test_a_later_run_passes_over_what_an_earlier_one_has_seen(tiny_data: Path) -> None:
+def test_a_later_run_can_skip_the_questions_of_an_earlier_one(tiny_data: Path) -> None:
     def questions(**changes: Any) -> set[tuple[str, bool]]:
         config = data_config(tiny_data, model_solutions=None, **changes)
         return {(e.trajectory.question, e.held_out) for e in build_examples(config, seed=0)}
@@ -152,11 +152,11 @@ def test_another_seed_constructs_other_errors(tiny_data: Path) -> None:
 
 
 def test_too_few_gold_solutions_are_an_error(tiny_data: Path) -> None:
-    with pytest.raises(TrainingError, match="998 constructed pairs were asked for"):
+    with pytest.raises(TrainingError, match="asks for 998 constructed questions"):
         build_examples(data_config(tiny_data, num_constructed=998), seed=0)
 
 
-def test_batches_hold_every_row_once_and_tear_no_group() -> None:
+def test_batches_hold_every_row_once_and_split_no_group() -> None:
     rng = random.Random(0)
     groups = [f"g{index % 40}" for index in range(120)]
     lengths = [rng.randrange(10, 90) for _ in groups]

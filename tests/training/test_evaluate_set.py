@@ -79,13 +79,13 @@ def test_prmbench_gives_the_right_process_and_the_wrong_one(tmp_path: Path) -> N
         (
             "processbench:",
             {"problem": "q", "steps": []},
-            "line 1 is not of the format processbench",
+            "line 1 is not in the format processbench",
         ),
         ("outcomes:", {"question": "q", "completion": "a"}, "has no outcome"),
         ("outcomes:", {"query": "q"}, "no steps and no text"),
     ],
 )
-def test_a_set_that_cannot_be_read_is_named(
+def test_an_unreadable_set_is_named(
     tmp_path: Path, spec: str, row: dict[str, Any], complaint: str
 ) -> None:
     path = write(tmp_path / "x.jsonl", row)
@@ -152,7 +152,7 @@ def test_a_curve_rises_from_random_to_the_oracle_for_a_perfect_score() -> None:
     assert chance.gap_recovered.low < 0 < chance.gap_recovered.high
 
 
-def test_sizes_that_no_question_has_are_left_out() -> None:
+def test_sizes_beyond_every_question_are_left_out() -> None:
     right = np.array([True, False, True])
     points = best_of_n_curve(np.zeros(3), right, np.array([0, 0, 1]))
     assert [(point.n, point.num_questions) for point in points] == [(2, 1)]
@@ -172,18 +172,18 @@ def test_a_threshold_is_never_chosen_on_its_own_fold() -> None:
     odd = fold_of == fold_of[0]
     scores = [np.array([0.8, 0.6] if own else [0.4, 0.2], dtype=np.float32) for own in odd]
     found, thresholds = cross_fitted_first_error(scores, [1] * 40, groups)
-    assert np.all((thresholds > 0.2) & (thresholds <= 0.4))  # its own would be above 0.6
+    assert np.all((thresholds > 0.2) & (thresholds <= 0.4))  # its own threshold is above 0.6
     assert found.wrong_located == pytest.approx(1 - odd.mean())
 
 
-def test_a_single_question_is_judged_at_a_half() -> None:
+def test_a_single_question_gets_the_threshold_one_half() -> None:
     scores = [np.array([0.9, 0.6], dtype=np.float32)] * 3
     found, thresholds = cross_fitted_first_error(scores, [1] * 3, ["g"] * 3)
     assert thresholds.tolist() == [0.5] * 3
     assert found.wrong_located == 0.0
 
 
-def test_one_threshold_for_all_finds_what_it_can() -> None:
+def test_one_threshold_can_fit_all_folds() -> None:
     groups = [f"g{i}" for i in range(40)]
     scores = [np.array([0.9, 0.7 if i % 2 else 0.95], dtype=np.float32) for i in range(40)]
     found, _ = cross_fitted_first_error(scores, [1 if i % 2 else None for i in range(40)], groups)
@@ -198,7 +198,7 @@ def test_step_classification_counts_both_classes() -> None:
     assert (found.accuracy, found.num_wrong) == (0.75, 1)
 
 
-def test_ece_is_zero_for_honest_scores_and_the_gap_for_boastful_ones() -> None:
+def test_ece_is_zero_for_calibrated_scores_and_the_gap_for_overconfident_ones() -> None:
     rng = np.random.default_rng(0)
     honest = rng.random(20_000)
     right = rng.random(20_000) < honest
@@ -216,7 +216,7 @@ def test_too_few_scores_have_no_calibration() -> None:
     assert calibration(scores[1:], right[1:]) is None
 
 
-def test_the_temperature_is_found_again() -> None:
+def test_a_known_temperature_is_recovered() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, 50_000)
     right = rng.random(50_000) < 1 / (1 + np.exp(-(logits / 2.5 - 0.7)))
@@ -260,7 +260,7 @@ def score_of(steps: list[float], final: float | None) -> TrajectoryScore:
     )
 
 
-def test_a_score_that_knows_everything_is_perfect_everywhere() -> None:
+def test_perfect_scores_give_perfect_figures() -> None:
     examples = marked()
     scores = [
         score_of([0.9, 0.1 if e.first_error == 1 else 0.9, 0.5], e.trajectory_label)
@@ -284,7 +284,7 @@ def test_a_score_that_knows_everything_is_perfect_everywhere() -> None:
     json.dumps(found.as_dict())
 
 
-def test_what_got_no_score_found_nothing() -> None:
+def test_a_missing_score_counts_as_no_error_found() -> None:
     examples = marked()
     found = summarise_set(examples, [None] * len(examples))
     assert found.num_failed == len(examples)
@@ -293,7 +293,7 @@ def test_what_got_no_score_found_nothing() -> None:
     assert found.outcome_auc is None
 
 
-def test_an_llm_is_judged_like_a_prm(tmp_path: Path) -> None:
+def test_an_llm_is_measured_like_a_prm(tmp_path: Path) -> None:
     def reply(request: dict[str, Any]) -> Any:
         content = request["messages"][1]["content"]
         if "q3" in content:

@@ -33,7 +33,7 @@ def score_of(step_scores: list[float], trajectory_score: float) -> TrajectorySco
 
 
 def knowing(example: Example) -> TrajectoryScore:
-    """What a PRM that knows the labels would say."""
+    """The scores of a PRM that knows the labels."""
     labels = [1.0 if np.isnan(label) else label for label in example.step_labels]
     return score_of(labels, example.trajectory_label)
 
@@ -78,8 +78,8 @@ def test_without_real_solutions_only_the_constructed_ones_are_measured(
     assert evaluation.first_error.f1 == 1.0
 
 
-def test_thresholds_are_those_of_the_other_folds() -> None:
-    """Scores that are right in their order but not at 0.5 lose nothing."""
+def test_thresholds_come_from_the_other_folds() -> None:
+    """Scores in the right order, but around another threshold than 0.5, lose nothing."""
     examples, scores = [], []
     for index in range(40):
         trajectory = Trajectory(question=f"q{index}", steps=("a", "b"))
@@ -119,7 +119,7 @@ def test_a_config_that_holds_nothing_out_cannot_be_evaluated(
         evaluate_scorer(scorer, read_config(nothing))
 
 
-def test_what_too_few_are_held_out_for_is_left_out(
+def test_figures_are_left_out_if_too_few_examples_are_held_out(
     write_config: WriteConfig, tmp_path: Path
 ) -> None:
     config = write_config(("num_constructed_held_out = 3", "num_constructed_held_out = 1"))
@@ -162,7 +162,7 @@ def test_train_and_evaluate_work_from_the_command_line(
     assert 0.0 <= reward["low"] <= reward["value"] <= reward["high"] <= 1.0
 
 
-def test_what_was_trained_can_be_exported_and_verified_without_torch(
+def test_a_trained_checkpoint_can_be_exported_and_verified_without_torch(
     write_config: WriteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rfprm_export import verify

@@ -60,7 +60,7 @@ def structured(client: ExpertClient) -> Awaitable[Sum]:
     return client.ask_for(Sum, MESSAGES, "p.1")
 
 
-def test_an_answer_is_asked_for_once_and_then_remembered(tmp_path: Path) -> None:
+def test_an_answer_is_requested_once_and_then_cached(tmp_path: Path) -> None:
     with serving(["42"]) as server:
         settings = config(server, tmp_path, price_per_million_prompt_tokens=1e4)
         text, client = ask(settings, plain)
@@ -99,7 +99,7 @@ def test_another_prompt_version_or_seed_is_another_question(tmp_path: Path) -> N
     assert [request.get("seed") for request in server.requests] == [None, None, 1]
 
 
-def test_the_same_question_is_on_its_way_but_once(tmp_path: Path) -> None:
+def test_identical_requests_in_flight_are_sent_once(tmp_path: Path) -> None:
     async def questions(client: ExpertClient) -> list[str]:
         return await asyncio.gather(*(client.ask(MESSAGES, "p.1") for _ in range(20)))
 
@@ -113,7 +113,7 @@ def test_the_same_question_is_on_its_way_but_once(tmp_path: Path) -> None:
     assert len(server.requests) == 1
 
 
-def test_no_more_requests_than_allowed_are_on_their_way(tmp_path: Path) -> None:
+def test_concurrency_limits_the_requests_in_flight(tmp_path: Path) -> None:
     async def questions(client: ExpertClient) -> None:
         await asyncio.gather(*(client.ask(MESSAGES, f"p.{i}") for i in range(30)))
 
@@ -142,20 +142,20 @@ def test_no_more_requests_than_allowed_are_on_their_way(tmp_path: Path) -> None:
     ],
     ids=["500", "503", "429", "408", "page", "no-choice", "list", "empty", "half-closed"],
 )
-def test_a_server_in_trouble_is_asked_again(tmp_path: Path, trouble: Any) -> None:
+def test_a_failing_server_is_asked_again(tmp_path: Path, trouble: Any) -> None:
     with serving([trouble, trouble, "42"]) as server:
         text, client = ask(config(server, tmp_path), plain)
     assert text == "42"
     assert (client.usage.retries, client.usage.answers) == (2, 1)
 
 
-def test_an_answer_that_never_ends_is_given_up_and_asked_again(tmp_path: Path) -> None:
+def test_an_endless_answer_times_out_and_is_requested_again(tmp_path: Path) -> None:
     with serving([dribble, "42"]) as server:
         text, client = ask(config(server, tmp_path, timeout=0.5), plain)
     assert (text, client.usage.retries) == ("42", 1)
 
 
-def test_a_server_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported(tmp_path: Path) -> None:
     with serving(["42"]) as server:
         settings = config(server, tmp_path, max_attempts=2)
     with pytest.raises(ExpertError, match="gave no answer in 2 attempts, the last: Connect"):
@@ -202,7 +202,7 @@ def test_the_key_comes_from_the_environment(
     assert sent["authorization"] == "Bearer secret"
 
 
-def test_structured_output_is_asked_for_as_the_server_knows_it(tmp_path: Path) -> None:
+def test_structured_output_is_requested_as_the_server_supports_it(tmp_path: Path) -> None:
     with serving(['{"total": 42}']) as server:
         for kind in ("json_schema", "json_object", "prompt"):
             found, _ = ask(config(server, tmp_path, structured_output=kind), structured)
@@ -221,7 +221,7 @@ def test_structured_output_is_asked_for_as_the_server_knows_it(tmp_path: Path) -
         '{"total": "42", "more": 1}',
     ],
 )
-def test_json_is_found_in_what_surrounds_it(text: str) -> None:
+def test_json_is_found_within_other_text(text: str) -> None:
     assert parse_form(text, Sum).total == 42
 
 
@@ -244,7 +244,7 @@ def test_repairs_are_bounded(tmp_path: Path) -> None:
     assert len(server.requests) == 3
 
 
-def test_a_repaired_conversation_is_not_paid_for_twice(tmp_path: Path) -> None:
+def test_a_repaired_conversation_is_cached(tmp_path: Path) -> None:
     with serving(["{", '{"total": 42}']) as server:
         for _ in range(2):
             ask(config(server, tmp_path), structured)
@@ -254,7 +254,9 @@ def test_a_repaired_conversation_is_not_paid_for_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "limit", [{"max_tokens": 1000}, {"max_cost": 0.1, "price_per_million_answer_tokens": 1000}]
 )
-def test_the_budget_is_kept_before_it_is_spent(tmp_path: Path, limit: dict[str, Any]) -> None:
+def test_the_budget_is_checked_before_a_request_is_sent(
+    tmp_path: Path, limit: dict[str, Any]
+) -> None:
     async def questions(client: ExpertClient) -> int:
         for count in range(100):
             try:
@@ -269,12 +271,12 @@ def test_the_budget_is_kept_before_it_is_spent(tmp_path: Path, limit: dict[str, 
         assert 0 < count < 100
         assert client.usage.prompt_tokens + client.usage.answer_tokens <= 1000 or count < 11
         assert client.usage.cost <= 0.1
-        # What was answered stays available when the budget is spent.
+        # Earlier answers stay available when the budget is spent.
         again, _ = ask(settings.model_copy(update={"max_tokens": 1, "max_cost": None}), questions)
     assert again == count == len(server.requests)
 
 
-def test_requests_on_their_way_count_against_the_budget(tmp_path: Path) -> None:
+def test_requests_in_flight_count_against_the_budget(tmp_path: Path) -> None:
     async def questions(client: ExpertClient) -> list[str | BaseException]:
         many = (client.ask(MESSAGES, f"p.{i}") for i in range(20))
         return await asyncio.gather(*many, return_exceptions=True)
@@ -302,14 +304,14 @@ def test_the_cache_outlives_the_process_and_other_files_are_refused(tmp_path: Pa
     path = tmp_path / "deep" / "cache.sqlite"
     cache = AnswerCache(path)
     cache.put("k", "m", "p", Answer("42", 1, 2))
-    # Not closed: what was put is on disk already.
+    # Not closed: answers are on disk at once.
     other = AnswerCache(path)
     assert other.get("k") == Answer("42", 1, 2)
     assert other.get("absent") is None
     assert len(other) == 1
     other.close()
     cache.close()
-    (tmp_path / "text").write_text("this is no database, by far not one" * 100)
+    (tmp_path / "text").write_text("this is not a database at all" * 100)
     with pytest.raises(TrainingError, match="is not an answer cache"):
         AnswerCache(tmp_path / "text")
 
@@ -324,7 +326,7 @@ def test_prompts_are_versioned_files(tmp_path: Path) -> None:
     own.write_text("---\nversion: 3b\n---\n# system\nBe {how}.\n\n# user\nGo\n")
     assert load_prompt(str(own)).id == "mine.3b"
     own.write_text("Be kind.")
-    with pytest.raises(TrainingError, match="has not the form"):
+    with pytest.raises(TrainingError, match="does not have the form"):
         load_prompt(str(own))
     with pytest.raises(TrainingError, match="there is no prompt file"):
         load_prompt(str(tmp_path / "absent.md"))
@@ -369,7 +371,7 @@ def test_grades_that_do_not_fit_are_named(tmp_path: Path, answer: str, complaint
         ask(config(server, tmp_path), lambda client: StepJudge(client).grade(TRAJECTORY))
 
 
-def test_not_a_number_is_no_grade(tmp_path: Path) -> None:
+def test_nan_is_not_a_grade(tmp_path: Path) -> None:
     answer = grades(1, 5).replace('"grade": 5', '"grade": NaN')
     with serving([answer, grades(1, 5)]) as server:
         found, _ = ask(config(server, tmp_path), lambda c: StepJudge(c).grade(TRAJECTORY))

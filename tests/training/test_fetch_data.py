@@ -1,4 +1,4 @@
-"""GSM8K's files come whole, from wherever they are, or not at all."""
+"""GSM8K's files come whole, from the network or a folder, or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = [{"question": f"{index} é?", "answer": "#### 1"} for index in range(5)]
 
 @pytest.fixture
 def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small grade-school-math, and the sums of what is made of it."""
+    """A small copy of grade-school-math, with matching sha256 sums."""
     folder = tmp_path / "upstream"
     folder.mkdir()
     content = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
@@ -57,7 +57,9 @@ def test_other_content_is_refused_and_leaves_nothing(
     upstream: Path, tmp_path: Path, content: bytes
 ) -> None:
     (upstream / "train.jsonl").write_bytes(content)
-    with pytest.raises(DataError, match=r"gsm8k_train\.jsonl with sha256 .*name it in the config"):
+    with pytest.raises(
+        DataError, match=r"gsm8k_train\.jsonl with sha256 .*set its path in the config"
+    ):
         fetch_data.fetch_data(tmp_path / "data", source=upstream)
     assert not (tmp_path / "data").exists()
     shutil.copy(upstream / "example_model_solutions.jsonl", upstream / "train.jsonl")
@@ -66,16 +68,16 @@ def test_other_content_is_refused_and_leaves_nothing(
         fetch_data.fetch_data(tmp_path / "data", source=upstream)
 
 
-def test_what_cannot_be_had_names_the_way_out(tmp_path: Path) -> None:
+def test_a_missing_file_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"cannot download file://.* --from"):
         fetch_data.fetch_data(tmp_path / "data", upstream=(tmp_path / "no").as_uri())
-    with pytest.raises(TrainingError, match=r"holds neither gsm8k_train\.jsonl nor train\.jsonl"):
+    with pytest.raises(TrainingError, match=r"holds neither gsm8k_train\.jsonl nor .*train\.jsonl"):
         fetch_data.fetch_data(tmp_path / "data", source=tmp_path)
-    with pytest.raises(TrainingError, match="'rfprm fetch-data' gets GSM8K's into data/"):
+    with pytest.raises(TrainingError, match="run 'rfprm fetch-data' to get GSM8K's into data/"):
         list(read_rows(tmp_path / "data" / "gsm8k_train.jsonl"))
 
 
-def test_the_shipped_configs_read_what_is_fetched() -> None:
+def test_the_shipped_configs_read_the_fetched_files() -> None:
     names = {f"data/{file.name}" for file in fetch_data.FILES}
     for path in sorted((ROOT / "training" / "configs").glob("*.toml")):
         data = read_config(path).data
@@ -83,5 +85,5 @@ def test_the_shipped_configs_read_what_is_fetched() -> None:
         assert {str(p) for p in paths if p is not None} <= names, path
 
 
-def test_the_files_here_are_those_that_would_be_fetched(shared_data: Path, tmp_path: Path) -> None:
+def test_the_shared_files_are_the_ones_to_fetch(shared_data: Path, tmp_path: Path) -> None:
     assert all(new for _, new in fetch_data.fetch_data(tmp_path, source=shared_data))

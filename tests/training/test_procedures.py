@@ -18,7 +18,7 @@ def examples_of(kind: str, seed: int, cut_errors: int = 0) -> list[Example]:
 
 
 @pytest.mark.parametrize("kind", PROCEDURES)
-def test_a_wrong_trace_leaves_the_right_one_at_its_first_error(kind: str) -> None:
+def test_a_wrong_trace_differs_from_the_right_one_from_its_first_error_on(kind: str) -> None:
     num_wrong = 0
     for seed in range(60):
         right, *wrong = examples_of(kind, seed)
@@ -35,7 +35,7 @@ def test_a_wrong_trace_leaves_the_right_one_at_its_first_error(kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", PROCEDURES)
-def test_only_another_answer_makes_a_trajectory_wrong(kind: str) -> None:
+def test_only_a_different_answer_makes_a_trajectory_wrong(kind: str) -> None:
     for seed in range(60):
         right, *wrong = examples_of(kind, seed)
         for example in wrong:
@@ -56,7 +56,7 @@ def test_expressions_have_the_value_that_the_answer_states() -> None:
         assert right.steps[-1] == f"So the answer is {value}."
 
 
-def test_words_end_in_the_order_of_the_alphabet() -> None:
+def test_words_end_in_alphabetical_order() -> None:
     for seed in range(50):
         right = examples_of("sorting", seed)[0].trajectory
         words = right.question.split(": ")[1].split()
@@ -77,7 +77,7 @@ def test_the_answer_closes_every_bracket() -> None:
         assert not stack
 
 
-def test_who_holds_what_follows_from_the_swaps() -> None:
+def test_the_answer_follows_from_the_swaps() -> None:
     for seed in range(50):
         right = examples_of("tracking", seed)[0].trajectory
         story, options = right.question.split("\nOptions: ")
@@ -91,7 +91,7 @@ def test_who_holds_what_follows_from_the_swaps() -> None:
         assert right.steps[-1].endswith(f"So the answer is ({letter.group(1)}).")
 
 
-def test_liars_are_told_from_the_truthful() -> None:
+def test_liars_are_told_apart() -> None:
     for seed in range(50):
         right = examples_of("liars", seed)[0].trajectory
         first, *claims, _ = re.split(r"(?<=[.?]) ", right.question)
@@ -125,7 +125,7 @@ def test_a_cut_error_ends_with_a_wrong_step_that_no_other_trace_has(kind: str) -
     assert num_cut > 30
 
 
-def test_a_chain_of_sums_ends_in_the_number_that_the_operations_give() -> None:
+def test_a_chain_of_sums_ends_in_the_right_number() -> None:
     operations = {
         r"Add (\S+)\.|Increase it by (\S+)\.|Put (\S+) more to it\.": lambda x, n: x + n,
         r"Subtract (\S+)\.|Take away (\S+)\.|Decrease it by (\S+)\.": lambda x, n: x - n,
@@ -146,7 +146,7 @@ def test_a_chain_of_sums_ends_in_the_number_that_the_operations_give() -> None:
         assert right.steps[-1] == f"The answer is {format_number(value)}."
 
 
-def test_every_step_of_a_chain_of_sums_holds_and_every_slip_shows() -> None:
+def test_in_a_chain_of_sums_right_steps_hold_and_slips_show() -> None:
     for seed in range(50):
         right, *wrong = examples_of("sums", seed, cut_errors=5)
         assert all(

@@ -43,7 +43,7 @@ def test_a_real_server_answers_and_counts_tokens(
     assert (requests, prompt_tokens) == (1, 16)
 
 
-def test_labelling_with_a_model_too_small_to_judge_ends_and_says_so(
+def test_labelling_with_a_model_too_small_to_judge_finishes_and_reports_it(
     server_url: str, chat_model: Path, tmp_path: Path
 ) -> None:
     source, out = tmp_path / "traces.jsonl", tmp_path / "out.jsonl"
@@ -62,7 +62,7 @@ def test_labelling_with_a_model_too_small_to_judge_ends_and_says_so(
     summary = label_file(str(source), out, config)
     labelled = list(read_rewarded(out))
     assert (summary.num_labelled, summary.stopped, len(labelled)) == (2, None, 2)
-    for row in labelled:  # an answer was used, or the reason says why not
+    for row in labelled:  # either an answer was used, or an error says why not
         judged = None not in row.components["quality"]
         assert judged != any(error.startswith("quality: ") for error in row.errors)
         rewarded = row.trajectory_reward is not None

@@ -12,7 +12,7 @@ import torch
 
 from rfprm_export.checkpoint import FolderBase
 from rfprm_training import TrainingError
-from rfprm_training.construction.sampling.model import LineSampler
+from rfprm_training.construction.sampling.line_sampler import LineSampler
 from rfprm_training.construction.sampling.next_steps import (
     NextSteps,
     SamplingConfig,
@@ -64,7 +64,7 @@ def config_of(tiny_base: Path, **changes: object) -> SamplingConfig:
 
 
 def counting(calls: list[int]) -> Callable[[str], Callable[[Sequence[str], int], list[list[str]]]]:
-    """A sampler that says something different of every text and seed."""
+    """A sampler whose steps differ by text and seed."""
 
     def open_sampler(preamble: str) -> Callable[[Sequence[str], int], list[list[str]]]:
         def sample(texts: Sequence[str], seed: int) -> list[list[str]]:
@@ -78,9 +78,7 @@ def counting(calls: list[int]) -> Callable[[str], Callable[[Sequence[str], int],
     return open_sampler
 
 
-def test_sampling_goes_on_where_it_was_stopped(
-    tiny_base: Path, tiny_data: Path, tmp_path: Path
-) -> None:
+def test_sampling_resumes(tiny_base: Path, tiny_data: Path, tmp_path: Path) -> None:
     solutions = read_gold_solutions(tiny_data / "gold.jsonl")
     config, whole, stopped = config_of(tiny_base), tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     total = len(draw_beginnings(solutions[2:], config))
@@ -93,7 +91,7 @@ def test_sampling_goes_on_where_it_was_stopped(
     assert not stopped.exists()
     partial = stopped.with_name("b.jsonl.partial")
     lines = partial.read_text().splitlines(keepends=True)
-    partial.write_text("".join(lines[:5]) + lines[5][:9])  # a kill within a line
+    partial.write_text("".join(lines[:5]) + lines[5][:9])  # killed within a line
     sample_file(solutions, stopped, config, counting([0, 0, 0]), source="gold")
     assert stopped.read_text() == whole.read_text()
     questions = [row.question for row in read_next_steps(whole)]
@@ -101,7 +99,7 @@ def test_sampling_goes_on_where_it_was_stopped(
     assert not {solution.question for solution in solutions[:2]} & set(questions)
 
 
-def test_other_settings_do_not_go_on_with_a_file(
+def test_other_settings_do_not_continue_a_file(
     tiny_base: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     solutions, output = read_gold_solutions(tiny_data / "gold.jsonl"), tmp_path / "a.jsonl"
@@ -150,11 +148,11 @@ def test_a_model_with_its_cache_off_samples_the_same(sampler: LineSampler, tiny_
     assert draw(other, texts) == draw(sampler, texts)
 
 
-def test_what_does_not_end_is_left_out(sampler: LineSampler) -> None:
+def test_lines_without_an_end_are_left_out(sampler: LineSampler) -> None:
     assert draw(sampler, ["a", "b"], max_tokens=0) == [[], []]
 
 
-def test_lines_say_what_they_cost(sampler: LineSampler) -> None:
+def test_lines_count_their_tokens(sampler: LineSampler) -> None:
     generator = torch.Generator().manual_seed(0)
     [lines] = sampler.sample(["a"], count=4, temperature=1.0, max_tokens=6, generator=generator)
     for line in lines:
@@ -162,10 +160,10 @@ def test_lines_say_what_they_cost(sampler: LineSampler) -> None:
         assert 1 <= line.num_tokens <= 6
 
 
-def test_texts_of_other_lengths_and_the_cached_preamble_change_no_logits(
+def test_batching_and_the_cached_preamble_change_no_logits(
     sampler: LineSampler, tiny_base: Path
 ) -> None:
-    """The most likely continuation is that of the whole text by itself."""
+    """The most likely continuation is the same as for the whole text alone."""
     texts = ["Question: how many?\n", "Question: how many hens are there on the farm?\n"]
     greedy = draw(sampler, texts, temperature=1e-6, count=1, max_tokens=12)
     for text, lines in zip(texts, greedy, strict=True):
@@ -178,9 +176,7 @@ def test_texts_of_other_lengths_and_the_cached_preamble_change_no_logits(
         assert lines == ([said] if end else [])
 
 
-def test_sampled_steps_are_trained_on_beside_what_is_constructed(
-    tiny_data: Path, tmp_path: Path
-) -> None:
+def test_sampled_steps_join_the_constructed_examples(tiny_data: Path, tmp_path: Path) -> None:
     path = tmp_path / "next.jsonl"
     fields = {"gold": tiny_data / "gold.jsonl", "num_constructed": 6, "num_constructed_held_out": 3}
     before = build_examples(DataConfig(**fields), seed=0)
@@ -196,8 +192,8 @@ def test_sampled_steps_are_trained_on_beside_what_is_constructed(
     assert shared
     assert all(trained[e.trajectory.question] == e.group for e in shared)
     path.write_text(json.dumps({"question": "Who?", "steps": [], "sampled": []}) + "\n")
-    with pytest.raises(TrainingError, match="sample from the same file"):
+    with pytest.raises(TrainingError, match="run rfprm sample on that file"):
         build_examples(DataConfig(**fields, next_steps=path), seed=0)
     path.write_text('{"question": "Who?"}\n')
-    with pytest.raises(TrainingError, match="line 1 holds no sampled steps"):
+    with pytest.raises(TrainingError, match="line 1 is not a line of rfprm sample"):
         build_examples(DataConfig(**fields, next_steps=path), seed=0)

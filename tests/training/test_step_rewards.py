@@ -41,7 +41,7 @@ def test_coherence_is_the_formula_of_the_paper() -> None:
     assert found == pytest.approx([expected])
 
 
-def test_a_step_that_follows_as_a_stranger_would_has_coherence_one_half() -> None:
+def test_a_step_that_follows_like_a_random_one_has_coherence_one_half() -> None:
     for count in (1, 7, 64):
         found = coherence_rewards([X], [Y], [Y] * count, temperature=0.1)
         assert found == pytest.approx([0.5])
@@ -69,7 +69,7 @@ def test_fusion_is_the_softmax_weighted_sum() -> None:
     assert found == pytest.approx([(weights * values).sum()])
 
 
-def test_what_is_not_known_takes_no_part() -> None:
+def test_unknown_components_are_ignored() -> None:
     found = fuse({"alignment": [np.nan, 0.4], "quality": [np.nan, np.nan]})
     assert np.isnan(found[0])
     assert found[1] == pytest.approx(0.4)
@@ -99,7 +99,7 @@ def test_all_maps_stay_in_the_unit_interval(vectors: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("call", "complaint"),
     [
-        (lambda: cosine([1, 2], [1, 2, 3]), "vectors of 2 and of 3"),
+        (lambda: cosine([1, 2], [1, 2, 3]), "vectors of 2 and 3 dimensions"),
         (lambda: alignment_rewards([X], [X], [1]), "expected one of -1 to 0"),
         (lambda: alignment_rewards(X, [X]), r"steps has shape \(2,\)"),
         (lambda: coherence_rewards([X], [X], np.zeros((0, 2)), temperature=1), "negatives"),
@@ -107,25 +107,25 @@ def test_all_maps_stay_in_the_unit_interval(vectors: np.ndarray) -> None:
         (lambda: fuse({"a": [1.5]}), r"expected \[0, 1\]"),
         (lambda: fuse({"a": [1.0], "b": [1.0, 1.0]}), "differ in shape"),
         (lambda: fuse({}), "no component"),
-        (lambda: quality_rewards([1], lowest=2, highest=2), "has no room"),
+        (lambda: quality_rewards([1], lowest=2, highest=2), "a highest above the lowest"),
     ],
 )
-def test_what_is_wrong_is_named(call: object, complaint: str) -> None:
+def test_bad_arguments_are_named(call: object, complaint: str) -> None:
     with pytest.raises(TrainingError, match=complaint):
         call()  # type: ignore[operator]
 
 
-def test_surplus_steps_go_with_the_response_step_they_agree_with() -> None:
+def test_surplus_steps_go_with_the_most_similar_response_step() -> None:
     assert pair_steps([X, X, Y, Y], [X, Y]).tolist() == [0, 0, 1, 1]
     assert pair_steps([X, Y, Y, Y], [X, Y]).tolist() == [0, 1, 1, 1]
 
 
-def test_no_more_steps_than_the_response_has_pair_by_index() -> None:
+def test_as_many_steps_as_the_response_or_fewer_pair_by_index() -> None:
     assert pair_steps([X, Y], [Y, X, X]).tolist() == [0, 1]
     assert pair_steps([X, Y], np.zeros((0, 2))).tolist() == [-1, -1]
 
 
-def test_merging_joins_neighbours_with_one_response_step() -> None:
+def test_merging_joins_neighbours_with_the_same_response_step() -> None:
     assert merge_paired(["a", "b", "c"], [0, 0, 1]) == ["a\n\nb", "c"]
     assert merge_paired(["a", "b"], [-1, -1]) == ["a", "b"]
     with pytest.raises(TrainingError, match="1 pairs for 2 steps"):

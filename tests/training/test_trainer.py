@@ -29,7 +29,7 @@ TENSOR_FILES = ("adapter_model.safetensors", "heads.safetensors")
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Without what depends on the machine's mood."""
+    """The log without its timings."""
     records = map(json.loads, (folder / LOG_NAME).read_text().splitlines())
     return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
 
@@ -101,7 +101,7 @@ def test_a_run_interrupted_before_its_first_save_logs_nothing_twice(
     assert_same_result(folder, finished_run)
 
 
-def test_a_log_line_torn_by_a_kill_does_not_stop_the_next_run(
+def test_a_log_line_cut_off_by_a_kill_does_not_stop_the_next_run(
     write_config: WriteConfig, finished_run: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "torn"
@@ -204,9 +204,9 @@ def test_no_held_out_example_is_trained_on(write_config: WriteConfig, tmp_path: 
     trainer = Trainer(write_config(), tmp_path / "run", device="cpu")
     planned = [
         i
-        for (batch,) in trainer.schedule.training_batches()
-        for pack in batch
-        for i in trainer.packs[pack].members
+        for (batch,) in trainer.batch_plan.training_batches()
+        for tree in batch
+        for i in trainer.trees[tree].members
     ]
     expected = [i for i, example in enumerate(trainer.examples) if not example.held_out]
     assert sorted(planned) == sorted(2 * expected)  # two epochs
@@ -220,7 +220,7 @@ def test_a_folder_with_another_config_is_refused(write_config: WriteConfig, tmp_
         Trainer(other, tmp_path / "run", device="cpu")
 
 
-def test_a_run_on_other_data_is_not_gone_on_with(
+def test_a_run_on_other_data_is_not_continued(
     write_config: WriteConfig, tiny_data: Path, tmp_path: Path
 ) -> None:
     gold = Path(shutil.copy(tiny_data / "gold.jsonl", tmp_path))
@@ -260,7 +260,7 @@ def parameters(folder: Path) -> dict[str, np.ndarray]:
     return {**heads, **(load_file(adapter) if adapter.is_file() else {})}
 
 
-def test_gradient_checkpointing_changes_nothing_but_memory(
+def test_gradient_checkpointing_changes_only_memory(
     write_config: WriteConfig, finished_run: Path, tmp_path: Path
 ) -> None:
     config = write_config(("lora_rank = 2", "lora_rank = 2\ngradient_checkpointing = true"))
@@ -294,7 +294,7 @@ def test_full_training_moves_the_weights_themselves(
     assert score.trajectory_score == pytest.approx(torch.sigmoid(logits[-1, 1]).item(), abs=1e-4)
 
 
-def test_training_in_bfloat16_keeps_what_is_trained_in_float32(
+def test_training_in_bfloat16_keeps_trained_weights_in_float32(
     write_config: WriteConfig, tmp_path: Path
 ) -> None:
     config = write_config(("lora_rank = 2", 'lora_rank = 2\nprecision = "bfloat16"'))
@@ -305,7 +305,7 @@ def test_training_in_bfloat16_keeps_what_is_trained_in_float32(
     assert (kinds, frozen) == ({torch.float32}, {torch.bfloat16})
 
 
-def test_a_run_starts_from_what_another_has_trained(
+def test_a_run_starts_from_the_weights_of_another(
     write_config: WriteConfig, finished_run: Path, tmp_path: Path
 ) -> None:
     config = write_config(("seed = 3", f'seed = 3\nstart_from = "{finished_run}"'))
@@ -322,9 +322,9 @@ def test_a_run_starts_from_what_another_has_trained(
     ("change", "message"),
     [
         (("lora_rank = 2", "lora_rank = 3"), "same first_trained_layer, method, lora_rank"),
-        (("first_trained_layer = 1", "first_trained_layer = 2"), "was trained in other places"),
-        (("num_layers = 3", "num_layers = 4"), "whose num_layers is 3, but this run's is 4"),
-        (("lora_alpha = 4", "lora_alpha = 8"), "whose lora_alpha is 4"),
+        (("first_trained_layer = 1", "first_trained_layer = 2"), "trained other weights"),
+        (("num_layers = 3", "num_layers = 4"), "whose num_layers is 3, but this config has 4"),
+        (("lora_alpha = 4", "lora_alpha = 8"), "with lora_alpha 4, but this config has 8"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(
@@ -339,22 +339,20 @@ def test_a_start_that_does_not_fit_is_refused(
         Trainer(config, tmp_path / "second", device="cpu").prm.add_trained_parts()
 
 
-def test_a_start_that_is_not_there_is_named_at_once(
-    write_config: WriteConfig, tmp_path: Path
-) -> None:
+def test_a_missing_start_is_named_at_once(write_config: WriteConfig, tmp_path: Path) -> None:
     config = write_config(("seed = 3", f'seed = 3\nstart_from = "{tmp_path / "nowhere"}"'))
     with pytest.raises(TrainingError, match="holds no finished run; train that one first"):
         Trainer(config, tmp_path / "second", device="cpu")
 
 
-def test_packing_changes_no_loss(write_config: WriteConfig, tmp_path: Path) -> None:
-    """The first step of training, with every group in one row and with none packed."""
+def test_token_trees_change_no_loss(write_config: WriteConfig, tmp_path: Path) -> None:
+    """The first steps, with every group in one tree and with one row per trajectory."""
     losses = []
     for tokens in (2048, 0):
         everything = ("batch_tokens = 600", f"batch_tokens = 100000\npack_tokens = {tokens}")
         trainer = Trainer(write_config(everything), tmp_path / str(tokens), device="cpu")
         folder = trainer.run(max_steps=2)
-        assert (len(trainer.packs) < len(trainer.examples)) == (tokens > 0)
+        assert (len(trainer.trees) < len(trainer.examples)) == (tokens > 0)
         losses.append([record["loss_total"] for record in read_log(folder)])
     np.testing.assert_allclose(*losses, atol=2e-3)
 
@@ -362,7 +360,7 @@ def test_packing_changes_no_loss(write_config: WriteConfig, tmp_path: Path) -> N
 EARLY = (
     ("num_epochs = 2", "num_epochs = 60"),
     ("save_every_steps = 2", "save_every_steps = 2\nevaluate_every_steps = 3\npatience = 2"),
-    # A rate at which held-out losses soon rise.
+    # A rate that soon makes held-out losses rise.
     ("\nlearning_rate = 1e-3", "\nlearning_rate = 3e-2"),
 )
 
@@ -378,8 +376,8 @@ def test_training_stops_when_held_out_losses_rise_and_keeps_the_best(
     best = min(losses, key=lambda step: losses[step])
     after = [step for step in losses if step > best]
     assert len(after) == 2
-    assert max(losses) < log[0]["of"]  # there were steps left
-    # The checkpoint is the best one: trained anew for as many steps, the weights are the same.
+    assert max(losses) < log[0]["of"]  # it stopped early
+    # The checkpoint is the best one: a new run of as many steps gives the same weights.
     again = Trainer(config, tmp_path / "again", device="cpu")
     again.run(max_steps=best)
     expected = again.prm.trained_parameters()
@@ -453,7 +451,7 @@ def test_rewarded_trajectories_are_trained_on_with_soft_targets(
     assert "`r.jsonl`" in card
 
 
-def test_a_question_may_not_be_trained_on_and_held_out(
+def test_a_question_cannot_be_trained_on_and_held_out(
     write_config: WriteConfig, tmp_path: Path
 ) -> None:
     rewarded = write_rewarded(tmp_path / "r.jsonl")
@@ -465,13 +463,22 @@ def test_a_question_may_not_be_trained_on_and_held_out(
         Trainer(config, tmp_path / "run", device="cpu")
 
 
-def test_the_card_says_what_was_done_and_keeps_notes(finished_run: Path, tmp_path: Path) -> None:
+def test_the_model_card_describes_the_run_and_keeps_notes(
+    finished_run: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished_run, folder)
     card = (folder / "README.md").read_text()
     assert "LoRA (rank 2" in card
     assert "## Training" in card
+    assert ", 2 epochs, " in card
     assert "Not measured yet" in card
+    config = folder / "config.toml"
+    text = config.read_text()
+    config.write_text(text.replace("num_epochs = 2", "num_epochs = 1"))
+    write_model_card(folder)
+    assert ", 1 epoch, " in (folder / "README.md").read_text()
+    config.write_text(text)
     (folder / "README.md").write_text(card.replace("(none yet)", "Mind the gap."))
     write_model_card(folder)
     assert (folder / "README.md").read_text() == card.replace("(none yet)", "Mind the gap.")
@@ -496,9 +503,9 @@ def test_two_processes_train_one_model(write_config: WriteConfig, tmp_path: Path
     alone = Trainer(config, tmp_path / "alone", device="cpu")
     steps = [record for record in log if "loss_total" in record]
     assert [record["step"] for record in steps] == list(range(1, len(steps) + 1))
-    num_batches = len(alone.schedule.training_batches())
+    num_batches = len(alone.batch_plan.training_batches())
     assert len(steps) == -(-num_batches // 2)
-    # The first step saw the first two batches of a run alone, before anything was learnt.
+    # The first step takes the first two batches of a single process, before anything is learnt.
     expected = 2.5 * math.log(2)
     assert steps[0]["loss_total"] == pytest.approx(expected, rel=1e-3)
     assert (folder / "checkpoint.json").is_file()

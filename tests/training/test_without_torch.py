@@ -1,4 +1,4 @@
-"""Curating and labelling start where nothing of the extra ``train`` is installed."""
+"""Curating and labelling work without the packages of the extra ``train``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# What is hidden is not there for find_spec either, as where it was never installed.
+# Hidden packages are hidden from find_spec too, as if they were never installed.
 HIDDEN = ("torch", "peft", "transformers", "accelerate", "safetensors", "gguf", "onnx")
 WITHOUT = f"""
 import sys
@@ -49,7 +49,7 @@ def test_traces_are_curated_and_labelled_without_torch(tmp_path: Path) -> None:
     assert found["trajectory_reward"] == 0.0
 
 
-def test_what_needs_torch_says_how_to_get_it(tmp_path: Path) -> None:
+def test_commands_that_need_torch_say_how_to_get_it(tmp_path: Path) -> None:
     sample = ("sample", "gold.jsonl", "-o", "out.jsonl", "--config", "sample.toml")
     for arguments in (("train", "config.toml"), sample):
         failed = rfprm(*arguments)

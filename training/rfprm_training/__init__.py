@@ -1,7 +1,7 @@
-"""Makes a PRM from rewarded trajectories.
+"""Trains a PRM on rewarded trajectories.
 
-Knows data, labels and optimisation; the network is ``rfprm_runtime.backends.torch``, the base
-model is read by ``rfprm_export``. Curating and labelling need the extra ``data``, training the
+Knows data, labels and optimisation. The network is ``rfprm_runtime.backends.torch``;
+``rfprm_export`` reads the base model. Curating and labelling need the extra ``data``, training the
 extra ``train``.
 """
 
@@ -13,19 +13,19 @@ from rfprm_runtime.errors import MissingExtraError, RfprmError
 
 
 class TrainingError(RfprmError):
-    """The configuration, the data or a saved state cannot be trained with."""
+    """The config, the data or a saved state cannot be used."""
 
 
 class ConfigError(TrainingError, ValueError):
-    """A config has a setting that does not exist, or a value that cannot be used."""
+    """A config has an unknown setting or an invalid value."""
 
 
 class DataError(TrainingError, ValueError):
-    """A line of labelled data holds values that cannot be used."""
+    """A line of labelled data holds invalid values."""
 
 
 def check_extras() -> None:
-    """Raises :class:`MissingExtraError` where what training needs is not installed."""
+    """Raises :class:`MissingExtraError` if the packages for training are not installed."""
     for package in ("torch", "peft", "safetensors", "gguf"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "train", "training")

@@ -1,4 +1,4 @@
-"""Arithmetic as solutions spell it: numbers, expressions, and whether a result is believable."""
+"""Arithmetic as solutions write it: numbers, expressions, and whether a result is plausible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
 
 
 def evaluate(expression: str) -> Fraction | None:
-    """An arithmetic expression's exact value; None where it is not plain + − × ÷ on numbers."""
+    """The exact value of an expression; None if it is not plain + − × ÷ on numbers."""
     try:
         tree = ast.parse(expression.replace(",", "").strip(), mode="eval")
         return _evaluate_node(tree.body)
@@ -39,19 +39,19 @@ def _evaluate_node(node: ast.expr) -> Fraction:
 
 
 def format_number(value: Fraction) -> str:
-    """As a solution would write it: an integer, or at most two decimals."""
+    """A number as a solution would write it: an integer, or at most two decimals."""
     if value.denominator == 1:
         return str(value.numerator)
     return f"{float(value):.2f}".rstrip("0").rstrip(".")
 
 
 def is_plausible(value: Fraction) -> bool:
-    """What a solution could say without giving itself away: positive, few decimals."""
+    """Whether a solution could state it without giving the error away: positive, few decimals."""
     return 0 < value < 10**7 and (value * 100).denominator == 1
 
 
 def near_misses(value: Fraction) -> list[Fraction]:
-    """Results as people get them wrong: off by a little, by a carry, or by a factor of ten."""
+    """Wrong results as people make them: off by a little, by a carry, or by a factor of ten."""
     step = Fraction(1) if abs(value) < 20 else Fraction(10)
     misses = [value + step, value - step, value * 10, value / 10, value + 2, value * 2]
     misses += sorted(misreadings(format_number(value)))
@@ -59,7 +59,7 @@ def near_misses(value: Fraction) -> list[Fraction]:
 
 
 def misreadings(spelled: str) -> set[Fraction]:
-    """Numbers that a spelled one is taken for: neighbouring digits swapped, or one of them off."""
+    """Numbers it could be misread as: two neighbouring digits swapped, or one digit off by one."""
     readings = set()
     for i, digit in enumerate(spelled):
         if not digit.isdigit():

@@ -1,4 +1,4 @@
-"""The commands that training adds to ``rfprm``: thin shells over the package."""
+"""The training commands of ``rfprm``: thin wrappers over the package."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from rfprm_training.evaluation.held_out import Evaluation
     from rfprm_training.evaluation.set_figures import SetEvaluation
 
-check_extras()  # the help then says how to get these commands
+check_extras()  # without them, the help says how to get these commands
 
 CacheOption = Annotated[
-    Path | None, typer.Option(help="Where activations are kept, to be shared between runs.")
+    Path | None, typer.Option(help="A folder for activations, which several runs can share.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
@@ -25,12 +25,12 @@ def train(
     config: Annotated[Path, typer.Argument(help="The TOML file that describes the run.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The run's folder; runs/NAME of the config if not."),
+        typer.Option("--output", "-o", help="The run's folder; runs/NAME by default."),
     ] = None,
     cache: CacheOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train a PRM; run it again to go on where it was stopped."""
+    """Train a PRM; run it again to resume."""
     from rfprm_export.verify import record_reference
     from rfprm_training.learning.config import read_config
     from rfprm_training.learning.trainer import Trainer
@@ -41,7 +41,7 @@ def train(
     trainer.run()
     if not trainer.is_main_process:
         return
-    # Torch is here; where the checkpoint is exported it need not be.
+    # Torch is installed here; it may not be where the checkpoint is exported.
     record_reference(folder)
     typer.echo(f"checkpoint: {folder}")
 
@@ -50,12 +50,12 @@ def cross_validate(
     config: Annotated[Path, typer.Argument(help="The TOML file that describes a run.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the folds; runs/NAME-folds if not."),
+        typer.Option("--output", "-o", help="Folder for the folds; runs/NAME-folds by default."),
     ] = None,
     cache: CacheOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Judge a recipe on all real solutions: a PRM for each fold, trained on the others."""
+    """Evaluate a recipe on all real solutions: for each fold, train a PRM on the other folds."""
     from rich.console import Console
 
     from rfprm_training.evaluation.cross_validation import cross_validate as run
@@ -71,32 +71,39 @@ def cross_validate(
 
 def evaluate(
     model: Annotated[
-        Path | None, typer.Argument(help="A checkpoint or an artifact; none with --judge.")
+        Path | None, typer.Argument(help="A checkpoint or an artifact; leave it out with --judge.")
     ] = None,
     on: Annotated[
         list[str] | None,
         typer.Option(
             "--on",
             help="FORMAT:PATH, with processbench, prmbench, big_bench_mistake, outcomes or "
-            "rewarded. Without it: what the training config held out.",
+            "rewarded; repeatable. By default, what the training config held out.",
         ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="The training config, which says what was held out; the checkpoint's."),
+        typer.Option(
+            help="The training config, which defines what was held out; by default the "
+            "checkpoint's."
+        ),
     ] = None,
     judge: Annotated[
         Path | None,
-        typer.Option(help="TOML file of an expert LLM (base_url, model, …) to judge instead."),
+        typer.Option(
+            help="TOML file of an expert LLM (base_url, model, …) to measure instead of a PRM."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the figures as JSON too.")
+        Path | None,
+        typer.Option("--output", "-o", help="Also write the figures to this JSON file."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the reliability of the scores on the sets: PNG, SVG.")
+        Path | None,
+        typer.Option(help="Draw reliability plots of the sets to this PNG or SVG file."),
     ] = None,
 ) -> None:
-    """Measure a PRM: on what was held out of its training, or on evaluation sets."""
+    """Measure a PRM on held-out training data or on evaluation sets."""
     import json
 
     from rich.console import Console
@@ -107,7 +114,7 @@ def evaluate(
     from rfprm_training.learning.model_card import EVALUATION_NAME, write_model_card
 
     if (model is None) == (judge is None):
-        raise TrainingError("give a checkpoint or artifact, or an LLM with --judge: one of both")
+        raise TrainingError("give either a checkpoint or artifact, or an LLM with --judge")
     console = Console(highlight=False)
     if on:
         sets = _evaluate_sets(model, judge, on)
@@ -117,7 +124,7 @@ def evaluate(
             plot_reliability(sets, plot)
         content = {name: found.as_dict() for name, found in sets.items()}
     elif model is None:
-        raise TrainingError("an LLM is judged on evaluation sets: name some with --on")
+        raise TrainingError("--judge needs evaluation sets; name some with --on")
     else:
         evaluation = _evaluate_held_out(model, config)
         print_evaluation(console, evaluation)
@@ -132,23 +139,27 @@ def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help="A training checkpoint.")],
     on: Annotated[
         list[str] | None,
-        typer.Option("--on", help="FORMAT:PATH as in evaluate; not what the model is judged on."),
+        typer.Option(
+            "--on",
+            help="FORMAT:PATH, as for evaluate; not data that the PRM will be measured on.",
+        ),
     ] = None,
     folds: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of rfprm cross-validate with the same config: outcomes, and the scores of "
-            "PRMs that were not trained on them, for the trajectory score."
+            help="Output folder of rfprm cross-validate with the same config, whose scores come "
+            "from PRMs that were not trained on the solution; fits the trajectory score."
         ),
     ] = None,
     held_out: Annotated[
         bool,
         typer.Option(
-            "--held-out", help="Steps of the constructed trajectories that the config held out."
+            "--held-out",
+            help="Fit the step score on the constructed trajectories that the config held out.",
         ),
     ] = False,
 ) -> None:
-    """Fit the temperature of a checkpoint's scores; keep it where it helps, then export again."""
+    """Calibrate a checkpoint's scores by temperature, where that helps; export it again after."""
     from rfprm_export.verify import record_reference
     from rfprm_training.evaluation.calibrate import (
         collect_scores,
@@ -170,14 +181,14 @@ def calibrate(
         is not None
     ]
     for result in found:
-        verdict = "kept" if result.helps else "no help, left out"
+        verdict = "kept" if result.helps else "does not help, discarded"
         typer.echo(
             f"{result.kind} scores: temperature {result.fitted.temperature:.3f}, bias "
             f"{result.fitted.bias:+.3f}; ECE {result.ece_before:.3f} → {result.ece_after:.3f} "
             f"({result.num_scores} scores, cross-fitted by question): {verdict}"
         )
     if not found:
-        typer.echo("nothing to fit: fewer than 100 labels, or scores that do not follow them")
+        typer.echo("nothing fitted: fewer than 100 labels, or scores that do not rise with them")
     if any(result.helps for result in found):
         write_calibration(checkpoint, found)
         record_reference(checkpoint)
@@ -196,12 +207,12 @@ def _evaluate_held_out(model: Path, config: Path | None) -> Evaluation:
 def _evaluate_sets(
     model: Path | None, judge: Path | None, specs: list[str]
 ) -> dict[str, SetEvaluation]:
-    """Every set is read before anything is scored: a wrong path must not cost an hour."""
+    """Evaluate each set. All are read before any is scored: a wrong path must not cost an hour."""
     from rfprm_training.evaluation.held_out import open_scorer
     from rfprm_training.evaluation.set_figures import judge_set, score_set, summarise_set
     from rfprm_training.evaluation.set_formats import read_evaluation_set
     from rfprm_training.labelling.expert.config import ExpertConfig
-    from rfprm_training.settings import read_toml
+    from rfprm_training.toml_config import read_toml
 
     sets = {spec: read_evaluation_set(spec) for spec in specs}
     if model is None:

@@ -1,4 +1,4 @@
-"""The commands that make training data: thin shells over the package."""
+"""The commands that make training data: thin wrappers over the package."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rfprm_runtime.cli.terminal import HUB_SPELLING
 from rfprm_runtime.ground.whole_files import check_target
 
 EXIT_STOPPED = 4
-"""Labelling stopped before the end, at the budget; the same command goes on."""
+"""Labelling stopped at the budget; the same command resumes it."""
 
-OverwriteOption = Annotated[bool, typer.Option(help="Replace OUTPUT where it exists.")]
+OverwriteOption = Annotated[bool, typer.Option(help="Replace OUTPUT if it exists.")]
 
 
 def curate(
@@ -22,23 +22,23 @@ def curate(
         list[str], typer.Argument(help=f"JSONL or Parquet files, or {HUB_SPELLING}.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with the filters; the defaults if not.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with filter settings.")] = None,
     evaluation_set: Annotated[
         list[str] | None,
-        typer.Option("--not-in", help="A source whose questions must not be trained on."),
+        typer.Option(
+            "--not-in", help="An evaluation set, whose questions are dropped; repeatable."
+        ),
     ] = None,
     split: SplitOption = "blank_lines",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Keep the traces that are worth labelling; say what was dropped and why."""
+    """Keep the traces worth labelling; report what was dropped and why."""
     from rich.console import Console
 
     from rfprm_training.curation.config import CurationConfig, read_curation_config
     from rfprm_training.curation.pipeline import CurationReport
     from rfprm_training.curation.pipeline import curate as run
-    from rfprm_training.data_report import print_curation
+    from rfprm_training.data_printing import print_curation
 
     if config is not None:
         check_target(output, reads=[config])
@@ -60,15 +60,16 @@ def label(
     source: Annotated[str, typer.Argument(help="A JSONL or Parquet file, or hf://NAME.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
     config: Annotated[
-        Path | None, typer.Option(help="TOML file; the verifier and the outcome if not.")
+        Path | None,
+        typer.Option(help="TOML file; by default the verifier and the outcome give the rewards."),
     ] = None,
     split: SplitOption = "blank_lines",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Reward every step and the whole of every trajectory; run it again to go on after a stop."""
+    """Reward every step and every trajectory as a whole; run it again to resume."""
     from rich.console import Console
 
-    from rfprm_training.data_report import print_labelling
+    from rfprm_training.data_printing import print_labelling
     from rfprm_training.labelling.config import LabelConfig, read_label_config
     from rfprm_training.labelling.label_file import label_file
 
@@ -76,7 +77,7 @@ def label(
         check_target(output, reads=[config])
     settings = LabelConfig() if config is None else read_label_config(config)
     console = Console(stderr=True, highlight=False)
-    with console.status("drawing steps to compare with") as status:
+    with console.status("sampling steps to compare with") as status:
         summary = label_file(
             source,
             output,
@@ -91,13 +92,13 @@ def label(
 
 
 def sample(
-    gold: Annotated[Path, typer.Argument(help="GSM8K's train.jsonl, or a file of its form.")],
+    gold: Annotated[Path, typer.Argument(help="GSM8K's train.jsonl, or a file in its format.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
-    config: Annotated[Path, typer.Option(help="TOML file that names the model and how much.")],
+    config: Annotated[Path, typer.Option(help="TOML file with the model and how much to sample.")],
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Let a small model say what comes next after right beginnings; run it again to go on."""
+    """Sample next steps from a small model after right beginnings; run it again to resume."""
     from collections.abc import Sequence
 
     from rfprm_training import check_extras
@@ -106,12 +107,12 @@ def sample(
     import torch
     from rich.console import Console
 
-    from rfprm_training.construction.sampling.model import LineSampler
+    from rfprm_training.construction.sampling.line_sampler import LineSampler
     from rfprm_training.construction.sampling.next_steps import Sampler, SamplingConfig, sample_file
     from rfprm_training.gsm8k import read_gold_solutions
-    from rfprm_training.settings import read_toml
+    from rfprm_training.toml_config import read_toml
 
-    settings = read_toml(config, SamplingConfig, "description of what to sample")
+    settings = read_toml(config, SamplingConfig, "sampling config")
 
     def open_sampler(preamble: str) -> Sampler:
         model = LineSampler(settings.base, config.parent, preamble, device=device)
@@ -129,7 +130,7 @@ def sample(
         return draw
 
     console = Console(stderr=True, highlight=False)
-    with console.status("reading the model") as status:
+    with console.status("loading the model") as status:
         count = sample_file(
             read_gold_solutions(gold),
             output,
@@ -143,16 +144,17 @@ def sample(
 
 
 def fetch_data(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to put the files in.")
-    ] = Path("data"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path(
+        "data"
+    ),
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="A folder that has them, instead of downloading them."),
+        typer.Option("--from", help="A folder to copy them from instead of downloading them."),
     ] = None,
 ) -> None:
-    """Get GSM8K's files, which the shipped configs train on; their sha256 sums are checked."""
+    """Download GSM8K's files, which the shipped configs train on; checks their sha256."""
     from rfprm_training.fetch_data import fetch_data as run
 
     for file, is_new in run(output, source=source):
-        typer.echo(f"{output / file.name}: {'written' if is_new else 'is there'}, {file.fields}")
+        state = "written" if is_new else "already there"
+        typer.echo(f"{output / file.name}: {state}, {file.fields}")

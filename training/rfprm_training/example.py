@@ -1,4 +1,4 @@
-"""A trajectory with what it should score: what the joint loss is taught."""
+"""A trajectory with the scores it should get: the input of the joint loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rfprm_runtime.types import Trajectory
 
 UNKNOWN = math.nan
-"""Label of a step that nobody judged; it takes no part in the loss."""
+"""Label of a step that nobody judged; the loss ignores it."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Example:
     step_labels: tuple[float, ...]
     trajectory_label: float
     group: str
-    """Trajectories to the same question share it: pairs are formed and splits made by group."""
+    """Shared by trajectories to the same question; pairs and splits are made by group."""
     kind: str
-    """``gold``, ``sampled`` (a real solution), or the kind of its constructed error."""
+    """``gold``, ``sampled`` (a real solution), …, or the kind of its constructed error."""
     held_out: bool = False
-    """Whether its question is kept out of training."""
+    """Whether its question is held out of training."""
 
     @property
     def first_error(self) -> int | None:
-        """Index of the first step labelled wrong; None where there is none."""
+        """Index of the first step labelled wrong, or None."""
         wrong = (index for index, label in enumerate(self.step_labels) if label < 0.5)
         return next(wrong, None)

@@ -1,6 +1,6 @@
-"""GSM8K's files as the shipped configs read them: downloaded, or made from a folder that has them.
+"""Downloads GSM8K's files as the shipped configs read them, or copies them from a folder.
 
-Knows names, places and sha256 sums; what is in the files :mod:`rfprm_training.gsm8k` knows.
+Knows names, URLs and sha256 sums; :mod:`rfprm_training.gsm8k` knows the contents.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _as_it_is(content: bytes) -> bytes:
 
 
 def _every_second_row(content: bytes) -> bytes:
-    """The other rows are kept for final evaluations, so that no training has seen them."""
+    """Every second row; the others are kept for final evaluations, so no training sees them."""
     rows = [json.loads(line) for line in content.splitlines()]
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[::2]).encode()
 
@@ -40,7 +40,7 @@ class DataFile:
     upstream: str
     """Its name in grade-school-math."""
     make: Callable[[bytes], bytes]
-    """From the upstream file's content."""
+    """Makes the content from the upstream file's."""
     fields: str
 
 
@@ -50,7 +50,7 @@ FILES = (
         "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465",
         "train.jsonl",
         _as_it_is,
-        "7,473 rows: question, answer (a step a line, <<48/2=24>> notes, #### and the answer)",
+        "7,473 rows: question, answer (one step per line, <<48/2=24>> notes, #### and the answer)",
     ),
     DataFile(
         "gsm8k_model_solutions.jsonl",
@@ -65,11 +65,12 @@ FILES = (
 def fetch_data(
     folder: Path, *, source: Path | None = None, upstream: str = UPSTREAM
 ) -> list[tuple[DataFile, bool]]:
-    """Put :data:`FILES` into ``folder``; says of each whether it had to be written.
+    """Put :data:`FILES` into ``folder``; returns for each whether it was written.
 
-    ``source``: a folder that holds them, or the files of grade-school-math, instead of the network.
-    Raises :class:`DataError` for a file of another content and :class:`TrainingError` where one
-    cannot be had; a file that is there and whole is left alone.
+    A file that is already there with the right sha256 is left alone. ``source``: a folder to read
+    from instead of the network, with these files or those of grade-school-math.
+    Raises :class:`DataError` for a file with other content, and :class:`TrainingError` if one
+    cannot be downloaded or found.
     """
     done = []
     for file in FILES:
@@ -92,7 +93,7 @@ def _read(file: DataFile, source: Path | None, upstream: str) -> bytes:
         path = next((p for p in (source / file.name, source / file.upstream) if p.is_file()), None)
         if path is None:
             raise TrainingError(
-                f"{source} holds neither {file.name} nor {file.upstream} of grade-school-math; "
+                f"{source} holds neither {file.name} nor grade-school-math's {file.upstream}; "
                 f"expected {file.fields}"
             )
         place, content = str(path), path.read_bytes()
@@ -102,7 +103,7 @@ def _read(file: DataFile, source: Path | None, upstream: str) -> bytes:
     if digest != file.sha256:
         raise DataError(
             f"{place} gives a {file.name} with sha256 {digest}, expected {file.sha256} "
-            f"({file.fields}); for other data of this form name it in the config's [data]"
+            f"({file.fields}); to train on other data, set its path in the config's [data]"
         )
     return content
 
@@ -111,16 +112,16 @@ def _made(file: DataFile, content: bytes, place: str) -> bytes:
     try:
         return file.make(content)
     except ValueError as error:
-        raise DataError(f"{place} is not JSON, an object a line: {error}") from None
+        raise DataError(f"{place} is not JSON with one object per line: {error}") from None
 
 
 def _download(url: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=_SECONDS) as response:
             content: bytes = response.read()
-    except OSError as error:  # urllib's errors are all of this kind
+    except OSError as error:  # the base of urllib's errors
         raise TrainingError(
-            f"cannot download {url}: {error}; get the file in another way and name its folder with "
+            f"cannot download {url}: {error}; get the file another way and pass its folder with "
             "--from"
         ) from None
     return content

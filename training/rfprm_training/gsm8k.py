@@ -1,7 +1,7 @@
-"""GSM8K's files as trajectories: gold solutions, and what models wrote with its outcome.
+"""GSM8K's files as trajectories: gold solutions, and model solutions with their outcomes.
 
-Format: github.com/openai/grade-school-math. A solution has a step a line, calculator notes
-``<<48/2=24>>`` after each computation, and the answer in a last line of its own.
+Format: github.com/openai/grade-school-math. A solution has one step per line, a calculator note
+``<<48/2=24>>`` in each computation, and the answer on its own last line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ANSWER_LINE = re.compile(r"^\s*(?:####|A:)\s*(.*)$")
 
 @dataclass(frozen=True)
 class GoldSolution:
-    """A right solution, with the calculator notes that corruption needs to find computations."""
+    """A right solution with its calculator notes, by which corruption finds the computations."""
 
     question: str
     steps: tuple[str, ...]
@@ -31,7 +31,7 @@ class GoldSolution:
 
 
 def read_gold_solutions(path: Path) -> list[GoldSolution]:
-    """Every solution of ``gsm8k_train.jsonl`` that has steps and an answer."""
+    """Every solution in ``gsm8k_train.jsonl`` that has steps and an answer."""
     solutions = []
     for row in read_rows(path):
         steps, answer = split_solution(row["answer"])
@@ -41,10 +41,10 @@ def read_gold_solutions(path: Path) -> list[GoldSolution]:
 
 
 def read_model_solutions(path: Path) -> list[Trajectory]:
-    """Every model's solution of ``gsm8k_model_solutions.jsonl`` with its true outcome.
+    """Every model's solution in ``gsm8k_model_solutions.jsonl`` with its true outcome.
 
-    ``source`` names the model; ``metadata["question_index"]`` groups the solutions to a question,
-    ``metadata["reference"]`` holds the steps of the right one.
+    ``source`` names the model. ``metadata["question_index"]`` groups the solutions to a question;
+    ``metadata["reference"]`` holds the steps of the gold one.
     """
     trajectories = []
     for index, row in enumerate(read_rows(path)):
@@ -67,7 +67,7 @@ def read_model_solutions(path: Path) -> list[Trajectory]:
 
 
 def split_solution(text: str) -> tuple[list[str], str | None]:
-    """Step lines (with notes) and the answer; None where a solution ends without one."""
+    """Step lines (with notes) and the answer, None if the solution states none."""
     steps, answer = [], None
     for line in text.splitlines():
         match = _ANSWER_LINE.match(line)
@@ -79,21 +79,22 @@ def split_solution(text: str) -> tuple[list[str], str | None]:
 
 
 def strip_notes(text: str) -> str:
-    """Without calculator notes, which no trace but GSM8K's own carries."""
+    """The text without calculator notes, which only GSM8K's own solutions have."""
     return _NOTE.sub("", text)
 
 
 def answer_response(answer: str | None) -> tuple[str, ...]:
-    """The final response to a trace whose answer is ``answer``."""
+    """The final response of a trace whose answer is ``answer``."""
     return () if not answer else (f"The answer is {answer}.",)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """JSON objects of a file, one a line. Raises :class:`TrainingError` naming a bad line."""
+    """The JSON objects of a file, one per line. Raises :class:`TrainingError` naming a bad
+    line."""
     if not path.is_file():
         raise TrainingError(
-            f"there is no data file {str(path)!r}; 'rfprm fetch-data' gets GSM8K's into data/, "
-            "or set its path in the config"
+            f"there is no data file {str(path)!r}; run 'rfprm fetch-data' to get GSM8K's into "
+            "data/, or set another path in the config"
         )
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):

@@ -1,4 +1,4 @@
-"""A file that grows by whole lines, survives a kill, and appears under its name when it is done."""
+"""A file that grows by whole lines, survives a kill, and gets its name when it is finished."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rfprm_training import TrainingError
 
 
 class ResumableLines:
-    """Lines for ``path`` in ``path.partial``, lines on what failed in ``path.errors.jsonl``.
+    """Collects lines for ``path`` in ``path.partial``, and failures in ``path.errors.jsonl``.
 
-    ``key`` says what the lines depend on, the content of the input among it: only with the same key
-    are the lines of a partial file those of this run. An input record gives one line or one error,
-    so both together say how many records are done.
+    ``key`` holds everything the lines depend on, the input's content included; a partial file is
+    continued only with the same key. Each input record gives one line or one error, so their sum
+    is the number of finished records.
     """
 
     def __init__(self, path: Path, key: dict[str, Any], *, overwrite: bool = False) -> None:
-        """``overwrite``: replace a finished file, and begin again where a partial file has another
-        key. Raises :class:`TrainingError` where either is there without it."""
+        """``overwrite`` replaces a finished file, or a partial file with another key. Without it,
+        either raises :class:`TrainingError`."""
         check_free(path, overwrite=overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
@@ -37,7 +37,7 @@ class ResumableLines:
 
     @property
     def num_done(self) -> int:
-        """Records of the input that need no more work."""
+        """Number of input records that are finished."""
         return self.num_lines + self.num_errors
 
     def write(self, line: str) -> None:
@@ -79,12 +79,12 @@ class ResumableLines:
                 return
             if not overwrite:
                 raise TrainingError(
-                    f"{self._partial} was begun with another input or other settings: "
-                    f"{'; '.join(changed)}. Use --overwrite to begin again, go on with the earlier "
+                    f"{self._partial} was started with another input or other settings: "
+                    f"{'; '.join(changed)}. Use --overwrite to start again, go back to the earlier "
                     "ones, or choose another name"
                 )
             self._key_path.unlink()
-        # Nothing that stands there belongs to this run.
+        # What is left there belongs to another run.
         self._partial.unlink(missing_ok=True)
         self.errors_path.unlink(missing_ok=True)
         write_whole(self._key_path, json.dumps(key, sort_keys=True, indent=2) + "\n")
@@ -98,13 +98,13 @@ class ResumableLines:
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raises :class:`TrainingError` where ``path`` exists and may not be replaced."""
+    """Raises :class:`TrainingError` if ``path`` exists and may not be replaced."""
     if path.exists() and not overwrite:
         raise TrainingError(f"{path} exists; choose another name, or use --overwrite")
 
 
 def _keep_whole_lines(path: Path) -> int:
-    """Cut off what a kill left of a line; the number of lines that remain."""
+    """Cut off a line that a kill left incomplete; returns the number of whole lines."""
     if not path.is_file():
         return 0
     count = end = position = 0

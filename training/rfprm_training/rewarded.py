@@ -1,7 +1,8 @@
-"""Rewarded trajectories as files: what labelling writes and training reads, one JSON object a line.
+"""Files of rewarded trajectories, one JSON object per line: labelling writes and training reads
+them.
 
-A value that nobody knows is ``null`` in the file and NaN in memory. Every component of a step
-reward stays beside the fused value, so that an ablation needs no new labelling.
+An unknown value is ``null`` in the file and NaN in memory. Each component of a step reward is kept
+beside the fused value, so an ablation needs no new labelling.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ Reward = float | None
 
 
 class RewardedTrajectory(Validated):
-    """A trajectory with its rewards in [0, 1]; None where one is not known."""
+    """A trajectory with its rewards in [0, 1]; None if one is unknown."""
 
     refusal = DataError
 
     trajectory: Trajectory
     step_rewards: tuple[Reward, ...]
-    """Fused, one for each step."""
+    """The fused reward of each step."""
     components: dict[str, tuple[Reward, ...]] = Field(default_factory=dict)
-    """``alignment``, ``quality``, ``coherence``, as far as they were asked for."""
+    """``alignment``, ``quality``, ``coherence``, as configured."""
     quality_reasons: tuple[str, ...] | None = None
-    """What the expert said to each step, where it says anything."""
+    """The expert's reason for each grade, if it gives any."""
     trajectory_reward: Reward = None
     errors: tuple[str, ...] = ()
-    """What could not be found out about this trajectory, and why."""
+    """Which rewards of this trajectory are unknown, and why."""
 
     @model_validator(mode="after")
     def _one_reward_a_step(self) -> RewardedTrajectory:
@@ -56,12 +57,12 @@ class RewardedTrajectory(Validated):
         return self
 
     def to_line(self) -> str:
-        """One line of JSON, its end included; trajectory fields stand at the top."""
+        """One line of JSON with its line end; the trajectory's fields are at the top level."""
         fields = self.model_dump(mode="json")
         return json_line({**fields.pop("trajectory"), **fields})
 
     def as_example(self, *, held_out: bool = False) -> Example:
-        """As the trainer takes it. Trajectories to one question share a group."""
+        """The example that training reads. Trajectories to one question share a group."""
         return Example(
             trajectory=self.trajectory,
             step_labels=tuple(UNKNOWN if r is None else r for r in self.step_rewards),
@@ -73,13 +74,13 @@ class RewardedTrajectory(Validated):
 
 
 def question_key(question: str) -> str:
-    """The same for questions that differ in case and white space alone."""
+    """A key that ignores case and white space."""
     text = " ".join(question.lower().split())
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def known_or_none(values: Any) -> tuple[Reward, ...]:
-    """An array as a file spells it: NaN becomes None."""
+    """An array as a file holds it: NaN becomes None."""
     return tuple(None if math.isnan(value) else float(value) for value in values)
 
 
@@ -105,12 +106,12 @@ def _parse(path: Path, number: int, line: str) -> RewardedTrajectory:
     try:
         fields = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{path}, line {number} is no JSON object: {error}") from None
+        raise DataError(f"{path}, line {number} is not a JSON object: {error}") from None
     if not isinstance(fields, dict):
         kind = type(fields).__name__
-        raise DataError(f"{path}, line {number} is no JSON object: it is a {kind}")
+        raise DataError(f"{path}, line {number} is not a JSON object: it is a {kind}")
     trajectory = {name: fields.pop(name) for name in _TRAJECTORY_FIELDS & set(fields)}
     try:
         return RewardedTrajectory(trajectory=Trajectory.build(**trajectory), **fields)
     except (InvalidTrajectoryError, DataError) as error:
-        raise DataError(f"{path}, line {number} is no rewarded trajectory: {error}") from None
+        raise DataError(f"{path}, line {number} is not a rewarded trajectory: {error}") from None

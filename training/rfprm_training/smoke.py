@@ -1,7 +1,7 @@
-"""The whole chain in minutes, on problems of our own: traces → curation → labels → PRM → artifact →
-evaluation. ``python -m rfprm_training.smoke -o runs/smoke``.
+"""Runs the whole chain in minutes on generated problems: traces → curation → labels → PRM →
+artifact → evaluation. ``python -m rfprm_training.smoke -o runs/smoke``.
 
-What it trains is far too little for a useful PRM; that every part works together is the point.
+The training is far too short for a useful PRM; the point is that all parts work together.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ evaluate_every_steps = 10
 
 
 def run(folder: Path, *, num_problems: int = 120) -> SetEvaluation:
-    """Everything, into ``folder``, which must not exist. Raises :class:`TrainingError`."""
+    """Run the chain in ``folder``. Raises :class:`TrainingError` if ``folder`` exists."""
     if folder.exists():
         raise TrainingError(f"{folder} exists; remove it or choose another folder")
     folder.mkdir(parents=True)
@@ -70,7 +70,7 @@ def run(folder: Path, *, num_problems: int = 120) -> SetEvaluation:
     _write_lines(marked, _marked(tested))
 
     curated = folder / "curated.jsonl"
-    # Problems of four forms share most of their words: only what is the same is the same here.
+    # Problems of one form share most of their words, so only identical ones count as duplicates.
     curation = CurationConfig(
         evaluation_sets=(str(marked),),
         max_contamination=1.0,
@@ -106,7 +106,7 @@ def _thirds(problems: list[GoldSolution]) -> list[list[GoldSolution]]:
 
 
 def _traces(problems: list[GoldSolution]) -> Iterable[dict[str, Any]]:
-    """Thinking traces as a model would write them, right ones and wrong ones, a few of them bad."""
+    """Thinking traces as a model would write them: right, wrong, and a few bad records."""
     for index, problem in enumerate(problems):
         steps = [strip_notes(step) for step in problem.steps]
         reference = {"metadata": {"reference": steps}}
@@ -136,7 +136,7 @@ def _wrong(problem: GoldSolution, seed: int) -> Any:
 
 
 def _marked(problems: list[GoldSolution]) -> Iterable[dict[str, Any]]:
-    """In ProcessBench's format."""
+    """Traces with their first wrong step, in ProcessBench's format."""
     for index, problem in enumerate(problems):
         steps = [strip_notes(step) for step in problem.steps]
         yield {"problem": problem.question, "steps": steps, "label": -1}
@@ -146,7 +146,7 @@ def _marked(problems: list[GoldSolution]) -> Iterable[dict[str, Any]]:
 
 
 def _label_config() -> LabelConfig:
-    """All components where the offline encoder is installed, quality alone where not."""
+    """All components if the offline encoder is installed, otherwise quality alone."""
     components: tuple[Component, ...] = ("quality",)
     if find_spec(OFFLINE_PACKAGE.replace("-", "_")) and find_spec("sentence_transformers"):
         components = ("alignment", "quality", "coherence")

@@ -1,4 +1,5 @@
-"""Right solutions in, examples with labelled steps out: errors, wordings, sums, sampled steps.
+"""Right solutions in, examples with labelled steps out: errors, wordings, made-up problems, sampled
+steps.
 
-Knows texts and what is wrong with them; only ``sampling.model`` knows a network.
+Knows texts and their errors; only ``sampling.line_sampler`` knows a network.
 """

@@ -1,4 +1,4 @@
-"""Settings of construction."""
+"""Settings for constructing trajectories."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 from rfprm_training import ConfigError
 from rfprm_training.construction.corruption import CORRUPTIONS
 from rfprm_training.construction.wording import WORDINGS
-from rfprm_training.settings import Section
+from rfprm_training.toml_config import Section
 
 
 class ConstructionConfig(Section):
-    """What is made of a right solution."""
+    """What to construct from a right solution."""
 
     corruption_weights: dict[str, float] = Field(
         default={
@@ -21,25 +21,25 @@ class ConstructionConfig(Section):
             "skipped_step": 1.0,
         }
     )
-    """How often each kind of error is tried first."""
+    """How often to try each kind of error first."""
     errors_per_question: int = Field(default=1, gt=0)
-    """Wrong trajectories to a question, at most; all different."""
+    """Maximum of wrong trajectories per question, all different."""
     cut_errors_per_question: int = Field(default=0, ge=0)
-    """Further wrong trajectories that end with their first wrong step: beside the right one, whose
-    beginning they share, they cost a step each. Held-out questions give none."""
+    """Further wrong trajectories that end with their first wrong step. They share their beginning
+    with the right trajectory, so each costs one step. Held-out questions give none."""
     cut_errors_per_procedure: int = Field(default=0, ge=0)
-    """The same for the problems of ``procedures``."""
+    """The same for problems of ``procedures``."""
     flawed_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of the questions that also give a trajectory flawed in another way."""
+    """Share of the questions that also give a trajectory with a flaw of another kind."""
     reordered_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of the right trajectories of which two independent steps change places."""
+    """Share of the right trajectories in which two independent steps are swapped."""
     wordings: dict[str, float] = Field(default={"plain": 1.0})
-    """How often each wording is drawn, for right and wrong trajectories alike."""
+    """How often to draw each wording, for right and wrong trajectories alike."""
     concluding_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the questions whose trajectories state the answer in a last step instead of a
     response."""
     thinking_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of the questions whose trajectories are put as a thinking model would, with
+    """Share of the questions whose trajectories are worded like a thinking model's, with
     self-correction."""
 
     @model_validator(mode="after")
@@ -53,5 +53,5 @@ class ConstructionConfig(Section):
             if unknown:
                 raise ConfigError(f"{field} names {unknown}, expected some of {sorted(known)}")
             if not any(weight > 0 for weight in named.values()):
-                raise ConfigError(f"{field} gives no weight to anything")
+                raise ConfigError(f"every weight in {field} is 0; give one of them a weight")
         return self

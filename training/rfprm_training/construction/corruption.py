@@ -1,7 +1,7 @@
 """Wrong solutions whose first wrong step is known by construction.
 
-A right solution's computations are found by its calculator notes; one is changed, and what
-follows from it is computed again, through the later steps to the answer. Pure and seeded.
+Calculator notes mark the computations of a right solution. One is changed, and everything that
+depends on it is recomputed, through the later steps to the answer. Pure and seeded.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ _SWAPPED = {"+": "-", "-": "+", "*": "/", "/": "*"}
 def corrupt(
     solution: GoldSolution, rng: random.Random, kind_weights: Mapping[str, float]
 ) -> CorruptedSolution | None:
-    """One corruption, or None where none can be carried through.
+    """A corrupted ``solution``, or None if no corruption can be carried through.
 
-    ``kind_weights`` says how often each kind of :data:`CORRUPTIONS` is tried first; one with weight
-    0, or not named, never is. A corruption
-    counts only when the answer changes, so the trajectory's label is wrong for certain.
-    Raises :class:`TrainingError` for an unknown kind.
+    ``kind_weights`` says how often each kind of :data:`CORRUPTIONS` is tried first; a kind with
+    weight 0, or without one, is never tried. A corruption must change the answer, so that the
+    trajectory is certainly wrong. Raises :class:`TrainingError` for an unknown kind.
     """
     unknown = sorted(set(kind_weights) - set(CORRUPTIONS))
     if unknown:
@@ -53,8 +52,8 @@ def corrupt(
 
 
 def _weighted_order(weights: Mapping[str, float], rng: random.Random) -> list[str]:
-    """All kinds with a weight, drawn one after the other without replacement."""
-    # Efraimidis and Spirakis: the largest u^(1/w) first is such a draw.
+    """All kinds with a weight, in an order drawn by weight without replacement."""
+    # Efraimidis and Spirakis: sorting by u^(1/w), largest first, is such a draw.
     keys = {kind: rng.random() ** (1 / weight) for kind, weight in weights.items() if weight > 0}
     return sorted(keys, key=lambda kind: -keys[kind])
 
@@ -62,7 +61,7 @@ def _weighted_order(weights: Mapping[str, float], rng: random.Random) -> list[st
 def wrong_result(
     solution: GoldSolution, place: int, rng: random.Random
 ) -> CorruptedSolution | None:
-    """The computation stands as it was, its result is off."""
+    """The computation is unchanged, its result is wrong."""
     note = last_note(solution.steps[place])
     if note is None or (value := evaluate(note.group(1))) is None:
         return None
@@ -72,7 +71,7 @@ def wrong_result(
 def wrong_operand(
     solution: GoldSolution, place: int, rng: random.Random
 ) -> CorruptedSolution | None:
-    """Another number of the question, or an earlier result, where one operand should be."""
+    """One operand is replaced by another number of the question, or by an earlier result."""
     note = last_note(solution.steps[place])
     if note is None:
         return None
@@ -92,7 +91,7 @@ def wrong_operand(
 def wrong_operator(
     solution: GoldSolution, place: int, rng: random.Random
 ) -> CorruptedSolution | None:
-    """Adds where it should subtract, multiplies where it should divide, or the reverse."""
+    """Adds instead of subtracting, multiplies instead of dividing, or the reverse."""
     note = last_note(solution.steps[place])
     if note is None:
         return None
@@ -108,7 +107,7 @@ def wrong_operator(
 def skipped_step(
     solution: GoldSolution, place: int, rng: random.Random
 ) -> CorruptedSolution | None:
-    """A step is left out, and a later one uses one of its operands where its result belongs."""
+    """A step is missing, and a later one uses one of its operands in place of its result."""
     note = last_note(solution.steps[place])
     if note is None or place + 1 >= len(solution.steps):
         return None
@@ -132,7 +131,7 @@ def skipped_step(
 def misread_quantity(
     solution: GoldSolution, place: int, rng: random.Random
 ) -> CorruptedSolution | None:
-    """A quantity of the question is copied wrong: digits swapped, one lost, or off by a little."""
+    """A quantity of the question is copied wrong: digits swapped, or one digit off by one."""
     note = last_note(solution.steps[place])
     if note is None:
         return None
@@ -157,7 +156,7 @@ def misread_quantity(
 def contradiction(
     solution: GoldSolution, place: int, rng: random.Random
 ) -> CorruptedSolution | None:
-    """An earlier result is used with another value than it was found to have."""
+    """An earlier result is used with another value."""
     note = last_note(solution.steps[place])
     if note is None:
         return None
@@ -182,7 +181,7 @@ def contradiction(
 
 
 def wrong_order(solution: GoldSolution, place: int, rng: random.Random) -> CorruptedSolution | None:
-    """The computation stands as it was; its operations are done in the wrong order."""
+    """The computation is unchanged; its operations are done in the wrong order."""
     note = last_note(solution.steps[place])
     if note is None:
         return None
@@ -196,7 +195,7 @@ def wrong_order(solution: GoldSolution, place: int, rng: random.Random) -> Corru
 
 
 def unit_slip(solution: GoldSolution, place: int, rng: random.Random) -> CorruptedSolution | None:
-    """A conversion by a constant that is another one: 100 minutes to the hour, 10 to the dozen."""
+    """A conversion uses another constant: 100 minutes to the hour, 10 to the dozen."""
     note = last_note(solution.steps[place])
     if note is None:
         return None
@@ -229,8 +228,8 @@ _CONVERSIONS = {
     "4": ("12", "7", "10"),
     "2": ("3", "4"),
 }
-"""Constants that a solution brings in without the question naming them (60 minutes, 12 months, two
-people of a couple) and what is taken for them by mistake."""
+"""Constants that a solution uses without the question naming them (60 minutes, 12 months, two
+people in a couple), and what people use by mistake."""
 
 CORRUPTIONS: dict[str, Callable[[GoldSolution, int, random.Random], CorruptedSolution | None]] = {
     "wrong_result": wrong_result,
@@ -251,7 +250,7 @@ def _numbers_before(solution: GoldSolution, place: int) -> set[Fraction]:
 
 
 def _from_left_to_right(expression: str) -> Fraction | None:
-    """The value of ``a ∘ b ∘ c`` without brackets where no operation binds tighter than another."""
+    """The value of ``a ∘ b ∘ c`` without brackets if no operation takes precedence."""
     parts = re.split(r"([+\-*/])", expression.replace(" ", ""))
     value = parts[0]
     for sign, operand in zip(parts[1::2], parts[2::2], strict=False):

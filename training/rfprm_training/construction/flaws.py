@@ -1,7 +1,7 @@
-"""Traces that are flawed in other ways than by a wrong computation. Pure and seeded.
+"""Traces with other flaws than a wrong computation. Pure and seeded.
 
-Each function takes a right solution and another question's, and says of every step whether it is
-right (1), wrong (0) or not known (NaN), and the same of the whole.
+Each function takes a right solution and one to another question, and labels every step, and the
+trace as a whole, as right (1), wrong (0) or unknown (NaN).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _NOT_NAMES = {"The", "She", "They", "There", "This", "That", "After", "Each", "T
 
 @dataclass(frozen=True)
 class FlawedTrace:
-    """A trace with what is known of its steps and of the whole, in [0, 1] or NaN."""
+    """A trace with labels for its steps and for the whole, in [0, 1] or NaN."""
 
     steps: tuple[str, ...]
     answer: str
@@ -66,7 +66,7 @@ class FlawedTrace:
 def stopped_early(
     solution: GoldSolution, other: GoldSolution, rng: random.Random
 ) -> FlawedTrace | None:
-    """Every step is right, but the last is missing: an answer to another question."""
+    """Every step is right, but the last is missing, so the answer is to another question."""
     steps = solution.steps[:-1]
     note = last_note(steps[-1]) if steps else None
     if note is None or to_fraction(note.group(2)) == to_fraction(solution.answer):
@@ -78,7 +78,7 @@ def stopped_early(
 def wrong_words(
     solution: GoldSolution, other: GoldSolution, rng: random.Random
 ) -> FlawedTrace | None:
-    """The numbers are right; a word says the opposite, or names somebody else."""
+    """The numbers are right, but a word says the opposite or names somebody else."""
     plain = [strip_notes(step) for step in solution.steps]
     names = sorted(set(_NAME.findall(" ".join((solution.question, *plain)))) - _NOT_NAMES)
     places = list(range(len(plain)))
@@ -88,7 +88,7 @@ def wrong_words(
         if changed is not None:
             labels = [1.0] * len(plain)
             labels[place] = 0.0
-            # What is computed later is computed from right numbers.
+            # Later steps still compute with the right numbers.
             labels[place + 1 :] = [UNKNOWN] * (len(plain) - place - 1)
             steps = (*plain[:place], changed, *plain[place + 1 :])
             return FlawedTrace(steps, solution.answer, tuple(labels), UNKNOWN)
@@ -109,7 +109,7 @@ def _with_another_word(step: str, names: list[str], rng: random.Random) -> str |
 def foreign_step(
     solution: GoldSolution, other: GoldSolution, rng: random.Random
 ) -> FlawedTrace | None:
-    """A step of another question's solution between right ones, which do not use it."""
+    """A step from another question's solution stands between right ones, which do not use it."""
     plain = [strip_notes(step) for step in solution.steps]
     place = rng.randrange(len(plain))
     stranger = strip_notes(rng.choice(other.steps))
@@ -122,7 +122,7 @@ def foreign_step(
 def other_question(
     solution: GoldSolution, other: GoldSolution, rng: random.Random
 ) -> FlawedTrace | None:
-    """The whole solution of another question."""
+    """The trace is the solution to another question."""
     if to_fraction(other.answer) == to_fraction(solution.answer):
         return None
     plain = tuple(strip_notes(step) for step in other.steps)
@@ -132,7 +132,7 @@ def other_question(
 def repeated_step(
     solution: GoldSolution, other: GoldSolution, rng: random.Random
 ) -> FlawedTrace | None:
-    """A right step is said again word for word, instead of the step after it."""
+    """A right step is repeated word for word in place of the next one."""
     plain = [strip_notes(step) for step in solution.steps]
     if len(plain) < 3:
         return None

@@ -1,6 +1,6 @@
-"""What follows from one changed computation: the rest of a solution, computed again.
+"""Recomputes the rest of a solution after one changed computation.
 
-A right solution's computations are found by its calculator notes (``<<48/2=24>>``). Pure.
+Calculator notes (``<<48/2=24>>``) mark the computations of a right solution. Pure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DECIMAL = re.compile(r"\d\.\d")
 
 @dataclass(frozen=True)
 class CorruptedSolution:
-    """A wrong solution and the first step (from 0) at which it goes wrong."""
+    """A wrong solution and the index of its first wrong step."""
 
     question: str
     steps: tuple[str, ...]
@@ -36,7 +36,7 @@ def carry_through(
     expression: str,
     value: Fraction | None,
 ) -> CorruptedSolution | None:
-    """Replace one computation and its result, and all that follows from it."""
+    """Replace one computation and its result, and recompute everything that depends on it."""
     old = to_fraction(note.group(2))
     if value is None or old is None or value == old or not is_plausible(value):
         return None
@@ -68,8 +68,8 @@ def _rewrite(step: str, note: re.Match[str], expression: str, value: Fraction) -
 
 
 def _announced_otherwise(prose: str, old: Fraction | None, result: str) -> str:
-    """What the sentence before a computation says of its result ("There are 960 pages because
-    80 x 12 = 960"); left to stand, it would give the change away."""
+    """The sentence before a computation, with the result it announces replaced ("There are 960
+    pages because 80 x 12 = 960"); the old result would give the change away."""
     if "<<" in prose:  # the number may be the result of an earlier computation
         return prose
 
@@ -83,7 +83,7 @@ def _announced_otherwise(prose: str, old: Fraction | None, result: str) -> str:
 
 
 def _replace_in_prose(prose: str, old: str, new: str) -> str | None:
-    """Change the one number or sign by which two expressions differ, as the prose spells it."""
+    """Change the one number or sign in which two expressions differ, as the prose writes it."""
     old_tokens, new_tokens = _tokens(old), _tokens(new)
     changed = [i for i, (a, b) in enumerate(zip(old_tokens, new_tokens, strict=False)) if a != b]
     if len(old_tokens) != len(new_tokens) or len(changed) != 1:
@@ -101,7 +101,7 @@ def _tokens(expression: str) -> list[str]:
 
 
 def _spelling(token: str) -> str:
-    """One capturing group for each way in which solutions spell a token."""
+    """A pattern with one capturing group that matches the token as solutions write it."""
     if token == "*":
         return r"([*x×])"
     if token == "/":
@@ -117,7 +117,7 @@ def _last_match(pattern: str, text: str) -> re.Match[str] | None:
 
 
 def propagate(steps: tuple[str, ...], changes: dict[Fraction, Fraction]) -> list[str] | None:
-    """Later steps with changed numbers put in and every computation done again."""
+    """Later steps with the changed numbers inserted and every computation redone."""
     changes = dict(changes)
     out = []
     for step in steps:
@@ -129,7 +129,7 @@ def propagate(steps: tuple[str, ...], changes: dict[Fraction, Fraction]) -> list
 
 
 def _recompute(step: str, changes: dict[Fraction, Fraction]) -> str | None:
-    """One step after ``changes`` of earlier numbers; its own changed results are added."""
+    """One step after ``changes`` of earlier numbers; adds its own changed results to them."""
     parts, position = [], 0
     for note in NOTE.finditer(step):
         parts.append(_substitute(step[position : note.start()], changes))
@@ -161,14 +161,14 @@ def _substitute(text: str, changes: dict[Fraction, Fraction]) -> str:
 
 
 def answer_after(solution: GoldSolution, last_steps: list[str]) -> str | None:
-    """The answer that the changed last step comes to; None where it is not a new one."""
+    """The answer of the changed last step; None if the answer did not change."""
     note = last_note(last_steps[0]) if last_steps else None
     gold_note = last_note(solution.steps[-1])
     if note is None or gold_note is None:
         return None
     right = to_fraction(solution.answer)
     if right is None or to_fraction(gold_note.group(2)) != right:
-        return None  # the answer is not the last result, so what becomes of it is not known
+        return None  # the answer is not the last result, so the change to it is unknown
     value = to_fraction(note.group(2))
     return None if value is None or value == right else note.group(2)
 
@@ -176,8 +176,8 @@ def answer_after(solution: GoldSolution, last_steps: list[str]) -> str | None:
 def corrupted(
     solution: GoldSolution, steps: tuple[str, ...], answer: str, first_error: int
 ) -> CorruptedSolution | None:
-    """None where a decimal fraction shows up among whole numbers: right solutions have none then,
-    and a model would learn to look for the point instead of for the error."""
+    """The wrong solution, or None if a decimal fraction appears among whole numbers: right
+    solutions have none then, and a model would learn to look for the point, not the error."""
     plain = tuple(strip_notes(step) for step in steps)
     right = " ".join((solution.question, *map(strip_notes, solution.steps)))
     if _DECIMAL.search(" ".join(plain)) and not _DECIMAL.search(right):

@@ -1,7 +1,7 @@
-"""Trajectories whose labels are known by construction: right ones and wrong ones to one question.
+"""Right and wrong trajectories to one question, with labels known by construction.
 
-From one right solution come reworded and reordered right trajectories, wrong ones with a known
-first error, flawed ones, and thinking-style versions of either. Pure and seeded.
+One right solution gives reworded and reordered right trajectories, wrong ones with a known first
+error, flawed ones, and thinking-style versions of both. Pure and seeded.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def question_examples(
     cut_errors: int = 0,
     flaws: float = 0.0,
 ) -> list[Example]:
-    """Everything that one question gives; empty where no error can be constructed.
+    """All trajectories to one question; empty if no error can be constructed.
 
-    ``other`` is another question's solution; ``errors`` is how many wrong trajectories there are
-    at most, all different; ``cut_errors`` how many more end with their first wrong step; ``flaws``
-    the chance of a flawed one. All are put in the same manner,
-    so that it tells nothing, and so that they share their steps up to the error.
+    ``other`` is the solution to another question. ``errors`` is the maximum of wrong trajectories,
+    all different; ``cut_errors`` of further ones that end with their first wrong step; ``flaws`` is
+    the chance of a flawed one. All have the same style, so that style says nothing about quality
+    and they share their steps up to the error.
     """
     wrong = _different_errors(solution, config, rng, errors + cut_errors)
     if not wrong:
@@ -76,9 +76,10 @@ def _different_errors(
 
 
 def _cut_short(error: CorruptedSolution, group: str, manner: _Manner) -> Example:
-    """Up to the first wrong step, after which nothing is known of the whole."""
+    """The trajectory up to its first wrong step; its label as a whole is unknown."""
     labelled = _corrupted(error)
-    worded = manner.reword(labelled.trace)  # the whole: its end must not show in how it is put
+    # Reworded as a whole, then cut: the wording must not reveal where it ends.
+    worded = manner.reword(labelled.trace)
     end = worded.labels.index(0.0) + 1
     labelled.trace = LabelledSteps(worded.steps[:end], worded.labels[:end])
     labelled.response, labelled.trajectory_label = (), UNKNOWN
@@ -86,17 +87,17 @@ def _cut_short(error: CorruptedSolution, group: str, manner: _Manner) -> Example
 
 
 def gold_example(solution: GoldSolution, group: str) -> Example:
-    """Every step of a right solution is right."""
+    """A right solution, in which every step is right."""
     return _gold(solution).as_example(group, "gold", "gold")
 
 
 def corrupted_example(solution: CorruptedSolution, group: str) -> Example:
-    """Right up to the first wrong step; that one and what builds on it are wrong."""
+    """A wrong solution: right before the first error, wrong from it on."""
     return _corrupted(solution).as_example(group, solution.kind, "constructed")
 
 
 class _Labelled:
-    """A trajectory to be: what the thinking says, the response and the labels."""
+    """A trajectory in the making: its labelled steps, its response and its label as a whole."""
 
     def __init__(
         self,
@@ -144,7 +145,7 @@ def _right_variant(
 
 
 class _Manner:
-    """How one writer puts whatever there is to say: the same steps in the same words."""
+    """The style of one writer, who puts the same steps in the same words."""
 
     def __init__(self, config: ConstructionConfig, rng: random.Random) -> None:
         self.is_thinking = bool(config.thinking_share) and rng.random() < config.thinking_share
@@ -155,7 +156,7 @@ class _Manner:
         self._seed = rng.random()
 
     def conclude(self, labelled: _Labelled, answer: str) -> None:
-        """A last step that states the answer, and then no response: it is as right as the whole."""
+        """State the answer in a last step instead of a response; it is as right as the whole."""
         if self._conclusion is not None:
             trace = labelled.trace
             labelled.trace = LabelledSteps(
@@ -184,7 +185,7 @@ def _worded(
     manner: _Manner,
     rng: random.Random,
 ) -> Example:
-    """In the words of some writer, or as a thinking model would put it."""
+    """The trajectory in one writer's style, or in that of a thinking model."""
     source = "gold" if kind == "gold" else "constructed"
     if manner.is_thinking:
         said = labelled.trace.steps if manner.repeats_steps else ()
@@ -200,7 +201,7 @@ def _worded(
 def reword(
     trace: LabelledSteps, wordings: Mapping[str, float], rng: random.Random
 ) -> LabelledSteps:
-    """One of ``wordings`` (name → weight), drawn."""
+    """The trace in one of ``wordings`` (name → weight), drawn at random."""
     names = [name for name, weight in wordings.items() if weight > 0]
     if names == ["plain"]:
         return trace
@@ -215,12 +216,12 @@ def _corrections(
     kind: str,
     rng: random.Random,
 ) -> list[tuple[int, str, float]]:
-    """A wrong attempt that a right trace mends, or the right step that a wrong trace abandons."""
+    """A wrong attempt that a right trace corrects, or a right step that a wrong trace abandons."""
     place = wrong.first_error
     if wrong.kind not in _KEEPS_ITS_PLACE or place >= len(labelled.trace.steps):
         return []
     if kind == "gold" and rng.random() < 0.5:
-        # In a reordered trace another step stands at that place.
+        # A reordered trace has another step at that place.
         if strip_notes(right.steps[place])[:12] != wrong.steps[place][:12]:
             return []
         return [(place, wrong.steps[place], 0.0)]

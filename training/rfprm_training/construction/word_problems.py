@@ -1,6 +1,6 @@
-"""Word problems of our own, in GSM8K's form: for trying the whole chain without any data set.
+"""Generated word problems in GSM8K's format, to run the whole chain without a data set.
 
-Every problem has a solution with calculator notes, so errors can be constructed from it. Seeded.
+Every solution has calculator notes, so errors can be constructed from it. Seeded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _THINGS = ("pencils", "apples", "stamps", "marbles", "eggs", "books", "tickets",
 
 
 def word_problem(rng: random.Random) -> GoldSolution:
-    """One problem, drawn."""
+    """A random problem."""
     return rng.choice(_PROBLEMS)(rng)
 
 

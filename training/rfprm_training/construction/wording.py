@@ -1,6 +1,6 @@
-"""The same trace in other words: how another writer, or a thinking model, would have put it.
+"""The same trace in other words, as another writer or a thinking model would put it.
 
-Right and wrong traces get the same treatment, so that wording says nothing of worth. Labels move
+Right and wrong traces are treated alike, so that wording says nothing about quality. Labels move
 with their steps. Pure and seeded.
 """
 
@@ -37,7 +37,7 @@ CONCLUSIONS = (
 
 @dataclass(frozen=True)
 class LabelledSteps:
-    """Steps, and of each what is known: 1 right, 0 wrong, NaN unknown."""
+    """Steps with their labels: 1 right, 0 wrong, NaN unknown."""
 
     steps: tuple[str, ...]
     labels: tuple[float, ...]
@@ -47,7 +47,7 @@ Wording = Callable[[LabelledSteps, random.Random], LabelledSteps]
 
 
 def plain(trace: LabelledSteps, rng: random.Random) -> LabelledSteps:
-    """As it was written."""
+    """The trace as written."""
     return trace
 
 
@@ -63,14 +63,14 @@ def connected(trace: LabelledSteps, rng: random.Random) -> LabelledSteps:
 
 
 def numbered(trace: LabelledSteps, rng: random.Random) -> LabelledSteps:
-    """Steps that carry their number."""
+    """Steps that begin with their number."""
     form = rng.choice(("Step {}: ", "{}. ", "**Step {}:** ", "{}) "))
     steps = tuple(form.format(i) + step for i, step in enumerate(trace.steps, start=1))
     return LabelledSteps(steps, trace.labels)
 
 
 def latex(trace: LabelledSteps, rng: random.Random) -> LabelledSteps:
-    r"""Computations set as mathematics: ``\( 48 \div 2 = 24 \)``."""
+    r"""Computations in LaTeX: ``\( 48 \div 2 = 24 \)``."""
     opening, closing = rng.choice((("\\(", "\\)"), ("$", "$"), ("\\[ ", " \\]")))
 
     def set_as_mathematics(match: re.Match[str]) -> str:
@@ -85,7 +85,7 @@ def latex(trace: LabelledSteps, rng: random.Random) -> LabelledSteps:
 
 
 def other_signs(trace: LabelledSteps, rng: random.Random) -> LabelledSteps:
-    """Another sign for times and divided by, with or without blanks."""
+    """Other signs for times and divided by, with or without spaces."""
     times, divided = rng.choice(
         ((" x ", " / "), (" × ", " ÷ "), ("*", "/"), (" times ", " divided by "))
     )
@@ -97,7 +97,7 @@ def other_signs(trace: LabelledSteps, rng: random.Random) -> LabelledSteps:
 
 
 def bare(trace: LabelledSteps, rng: random.Random) -> LabelledSteps:
-    """Where a step has a computation, nothing but it."""
+    """Steps reduced to their computations, if they have any."""
     steps = []
     for step in trace.steps:
         sums = _SUM.findall(step)
@@ -116,8 +116,8 @@ WORDINGS: dict[str, Wording] = {
 
 
 def reordered(solution: GoldSolution, rng: random.Random) -> GoldSolution | None:
-    """Two neighbouring steps of a right solution in the other order, where neither needs the
-    other's result; None where there are no such. The last step stays last."""
+    """A right solution with two neighbouring steps swapped, of which neither needs the other's
+    result; None if there are none. The last step stays last."""
     places = list(range(len(solution.steps) - 2))
     rng.shuffle(places)
     for place in places:
@@ -131,7 +131,7 @@ def reordered(solution: GoldSolution, rng: random.Random) -> GoldSolution | None
 def _is_independent(first: str, second: str) -> bool:
     results = {to_fraction(note.group(2)) for note in NOTE.finditer(first)}
     used = {to_fraction(match.group()) for match in NUMBER.finditer(strip_notes(second))}
-    # A pronoun may point into the step before.
+    # A pronoun may refer to the step before.
     return (
         bool(results) and not results & used and not re.match(r"(It|This|That|So|Then)\b", second)
     )
@@ -166,12 +166,12 @@ def thinking(
     *,
     corrections: Sequence[tuple[int, str, float]] = (),
 ) -> LabelledSteps:
-    """A trace as a thinking model would put it: openings, doubts, checks, corrections.
+    """A trace as a thinking model would put it, with openings, doubts, checks and corrections.
 
-    ``corrections`` (place, step, label) are put before the step at ``place``, which then begins
-    with a doubt: a wrong attempt that is mended (label 0), or a right step that is abandoned for a
-    wrong one (label 1). A check repeats a step's computation and has the label of that step;
-    openings and endings say nothing that could be wrong and have no label.
+    ``corrections`` (place, step, label) go before the step at ``place``, which then begins with a
+    doubt: a wrong attempt that is corrected (label 0), or a right step that is abandoned for a
+    wrong one (label 1). A check repeats a step's computation and has that step's label. Openings
+    and endings cannot be wrong and have no label.
     """
     steps: list[str] = []
     labels: list[float] = []
@@ -199,7 +199,7 @@ def thinking(
 
 
 def _lower_first(text: str) -> str:
-    """Lower-case the first word where it is none of a person's."""
+    """Lower-case the first word, unless it may be a name."""
     word = text.split(" ", 1)[0]
     common = {"The", "She", "He", "They", "There", "This", "That", "Each", "His", "Her", "It", "In"}
     return text[0].lower() + text[1:] if word in common else text

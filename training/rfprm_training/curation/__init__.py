@@ -1,4 +1,4 @@
 """Raw traces in, traces worth labelling out.
 
-Knows filters, near-duplicates and evaluation questions; knows no rewards. Needs the extra ``data``.
+Knows filters, near-duplicates and evaluation questions, no rewards. Needs the extra ``data``.
 """

@@ -1,4 +1,4 @@
-"""Whether a question stands in an evaluation set, word for word or nearly."""
+"""Whether a question is in an evaluation set, word for word or nearly."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _GRAM = 8
 
 
 class EvaluationQuestions:
-    """The questions that must not be trained on; the only thing that curation keeps in memory."""
+    """The questions that must not be trained on."""
 
     def __init__(self, questions: Iterable[str], *, max_shared: float) -> None:
-        """``max_shared`` is the share of a question's word 8-grams from which it counts as one of
-        these. Questions of fewer than 8 words must be the same to count."""
+        """``max_shared`` is the share of common word 8-grams at which a question counts as one of
+        these. Questions of fewer than 8 words must be identical."""
         self._max_shared = max_shared
         self._whole: set[tuple[str, ...]] = set()
         self._grams: dict[int, list[int]] = {}
@@ -27,10 +27,10 @@ class EvaluationQuestions:
         return len(self._whole)
 
     def contains(self, question: str) -> str | None:
-        """Why a question counts as one of these; None where it does not."""
+        """Why a question counts as one of these, or None."""
         words = _words(question)
         if words in self._whole:
-            return "the same question is in an evaluation set"
+            return "an evaluation set has the same question"
         grams = _grams(words)
         if not grams:
             return None
@@ -41,7 +41,7 @@ class EvaluationQuestions:
         share = max(shared.values(), default=0) / len(grams)
         if share < self._max_shared:
             return None
-        return f"{share:.0%} of it stands in one question of an evaluation set"
+        return f"{share:.0%} of it is in one question of an evaluation set"
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -49,5 +49,5 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _grams(words: tuple[str, ...]) -> set[int]:
-    # Python's hash of strings differs from process to process, but none is kept.
+    # Python's string hash differs between processes, but no hash outlives this one.
     return {hash(words[i : i + _GRAM]) for i in range(len(words) - _GRAM + 1)}

@@ -1,7 +1,7 @@
-"""Near-duplicates among millions of texts: MinHash by datasketch, its bands on disk.
+"""Finds near-duplicates among millions of texts: MinHash by datasketch, with its bands on disk.
 
-datasketch's own index lives in memory. Here the bands of all texts stand in a temporary SQLite
-file, so that memory does not grow with the data.
+datasketch's own index lives in memory. Here the bands are in a temporary SQLite file, so memory
+does not grow with the data.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _CACHE_KIB = 64 * 1024
 
 
 class NearDuplicates:
-    """Remembers texts and says of a new one which earlier one it repeats.
+    """Remembers texts and finds the earlier one that a new text repeats.
 
-    Use as a context manager; the index is deleted at the end.
+    A context manager; the index is deleted at the end.
     """
 
     def __init__(self, threshold: float, *, num_permutations: int = 64, seed: int = 1) -> None:
@@ -47,8 +47,8 @@ class NearDuplicates:
         )
 
     def add(self, text: str, place: str, kind: str = "") -> str | None:
-        """The place of an earlier text of this ``kind`` that is like this one; None where there is
-        none, and this one is then remembered."""
+        """The place of an earlier, similar text of this ``kind``. If there is none, remembers this
+        text and returns None."""
         signature = self._signature(text)
         bands = _band_hashes(signature, self._rows, kind)
         earlier = self._most_alike(signature, bands)
@@ -69,7 +69,7 @@ class NearDuplicates:
         shingles = {" ".join(words[start : start + _SHINGLE]) for start in range(count)}
         sketch = self._empty.copy()
         sketch.update_batch([shingle.encode() for shingle in sorted(shingles)])
-        # The hash values are of 32 bits.
+        # The hash values have 32 bits.
         return np.asarray(sketch.hashvalues, dtype=np.uint64).astype(np.uint32)
 
     def _most_alike(self, signature: NDArray[np.uint32], bands: list[int]) -> str | None:
@@ -94,8 +94,8 @@ class NearDuplicates:
 
 
 def rows_per_band(threshold: float, num_permutations: int) -> int:
-    """Rows of a band such that texts at ``threshold`` share one with a chance of 95 % or more:
-    the chance is 1 − (1 − sʳ)^(n/r), and more rows mean fewer texts to compare."""
+    """Rows per band such that texts of similarity ``threshold`` share a band with a chance of at
+    least 95 %. The chance is 1 − (1 − sʳ)^(n/r); more rows mean fewer texts to compare."""
     rows = 1
     for candidate in range(2, num_permutations // 4 + 1):
         if 1 - (1 - threshold**candidate) ** (num_permutations // candidate) >= 0.95:
@@ -104,7 +104,7 @@ def rows_per_band(threshold: float, num_permutations: int) -> int:
 
 
 def _band_hashes(signature: NDArray[np.uint32], rows: int, kind: str) -> list[int]:
-    """One signed 64-bit number a band."""
+    """One signed 64-bit hash per band."""
     hashes = []
     for index in range(len(signature) // rows):
         part = signature[index * rows : (index + 1) * rows].tobytes()

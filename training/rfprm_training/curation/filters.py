@@ -1,4 +1,4 @@
-"""Reasons not to keep a trajectory. Pure functions; None means that it may stay."""
+"""Reasons to drop a trajectory. Pure functions; None keeps it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MIN_LETTERS = 20
 
 
 def reason_to_drop(trajectory: Trajectory, config: FilterConfig) -> tuple[str, str] | None:
-    """The first filter that does not let it pass and what it saw."""
+    """The first filter that drops it, and what the filter found; None if it passes."""
     text = "\n\n".join((*trajectory.steps, *trajectory.response))
     checks: tuple[tuple[str, Callable[[], str | None]], ...] = (
         ("length", lambda: _length(trajectory, text, config)),
@@ -57,23 +57,23 @@ def _repetition(text: str, config: FilterConfig) -> str | None:
 
 
 def repeated_share(text: str) -> float:
-    """Share of the characters that say again what was said: lines that stood before, or paragraphs
-    that end in repeats of one piece, whichever is more."""
+    """Share of the characters that repeat earlier ones: in repeated lines, or in paragraphs that
+    end in repeats of one piece, whichever is more."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     total = sum(map(len, lines))
     if not total:
         return 0.0
     seen = Counter(lines)
-    # A short line (a bracket, a dash) may come often.
+    # Short lines (a bracket, a dash) may repeat.
     again = sum((count - 1) * len(line) for line, count in seen.items() if len(line) > 15)
     loops = sum(_tail_repeats(block.rstrip()) for block in text.split("\n\n"))
     return max(again / total, loops / len(text))
 
 
 def _tail_repeats(text: str) -> int:
-    """Characters at a paragraph's end that repeat the piece before them: how a loop breaks off."""
+    """Number of characters at a paragraph's end that repeat one piece, as a loop leaves them."""
     tail = text[-_TAIL:]
-    # The loop is cut off anywhere: its period is where the last characters stood before.
+    # A loop may be cut off anywhere; its period is the distance to where its end occurred before.
     for anchor in (64, 16):
         end = tail[-anchor:]
         before = tail.rfind(end, 0, -1)
@@ -94,7 +94,7 @@ def _language(trajectory: Trajectory, config: FilterConfig) -> str | None:
     if config.languages is None:
         return None
     text = " ".join(trajectory.steps)[:_LANGUAGE_SAMPLE]
-    # Formulas are no language, and a few words are not enough to tell one.
+    # Formulas have no language, and a few words are too few to tell.
     words = re.sub(r"\\[A-Za-z]+|[^\w\s]|\d", " ", text)
     if sum(map(str.isalpha, words)) < _MIN_LETTERS:
         return None
@@ -110,7 +110,7 @@ def _no_answer(trajectory: Trajectory, config: FilterConfig) -> str | None:
     if not config.require_answer:
         return None
     end = trajectory.response or trajectory.steps[-1:]
-    # A number anywhere in the end counts as an answer, and so does a word that is said to be one.
+    # Any number at the end counts as an answer, and so does a word that is called the answer.
     return None if final_answer("\n".join(end)) is not None else "its end states no answer"
 
 

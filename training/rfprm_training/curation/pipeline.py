@@ -1,4 +1,4 @@
-"""Raw traces in, trajectories worth labelling out, with a report of what was dropped and why."""
+"""Raw traces in, traces worth labelling out, with a report of what was dropped and why."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class CurationReport:
     num_kept: int = 0
     num_kept_by_source: dict[str, int] = field(default_factory=dict)
     num_dropped: dict[str, int] = field(default_factory=dict)
-    """By reason, in the order in which the filters ask."""
+    """By reason, in order of first occurrence."""
     examples: dict[str, list[str]] = field(default_factory=dict)
-    """Of each reason, the first places with what was seen there."""
+    """By reason, the first places and what was found there."""
     num_steps: int = 0
     num_characters: int = 0
     num_evaluation_questions: int = 0
@@ -67,10 +67,12 @@ def curate(
     overwrite: bool = False,
     on_progress: Callable[[CurationReport], None] | None = None,
 ) -> CurationReport:
-    """Write what passes to the JSONL file ``output``, and the report to ``output.report.json``.
+    """Write the traces that pass to the JSONL file ``output``, and a report to
+    ``output.report.json``.
 
     Memory holds one record, the evaluation questions and a cache of fixed size. The output appears
-    when it is whole; the order is that of the sources. Raises :class:`TrainingError`.
+    when it is whole, in the order of the sources. Raises :class:`TrainingError` if ``output``
+    exists without ``overwrite``, or an evaluation set cannot be read.
     """
     if output.exists() and not overwrite:
         raise TrainingError(f"{output} exists; choose another name, or use --overwrite")
@@ -114,8 +116,8 @@ def _questions(source: str) -> Iterator[str]:
         question = record.question
         if isinstance(question, InvalidTrajectoryError):
             raise TrainingError(
-                f"the evaluation set {source!r}, {record.place.in_source}: {question}; a question "
-                "that is not read cannot be kept out of training"
+                f"the evaluation set {source!r}, {record.place.in_source}: {question}; mend the "
+                "record, because an unread question cannot be kept out of training"
             )
         yield question
 
@@ -141,7 +143,7 @@ def _judge(
         return None
     if duplicates is not None:
         text = "\n".join((trajectory.question, *trajectory.steps, *trajectory.response))
-        # A right and a wrong trace may differ in one number, and both are wanted.
+        # A right and a wrong trace may differ in one number; both are worth keeping.
         earlier = duplicates.add(text, place, kind=str(trajectory.outcome))
         if earlier is not None:
             report.drop("duplicate", place, f"like {earlier}")

@@ -1,5 +1,7 @@
-"""Best-of-N curves: what picking by a score is worth, beside chance, majority and oracle. Exact
-over all subsets of N solutions to a question, where that has a closed form. Pure."""
+"""Best-of-N curves: picking by a score compared with chance, majority vote and oracle.
+
+Exact over all subsets of N solutions to a question where there is a closed form. Pure.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,10 @@ def best_of_n_curve(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> list[CurvePoint]:
-    """A point for each size that some question has enough solutions for.
+    """A point for each size for which some question has enough solutions.
 
-    Picked, random and oracle are expectations over all subsets of N; majority vote (needs
-    ``answers``) is the mean of 200 seeded subsets, ties broken evenly.
+    Picked, random and oracle are expectations over all subsets of N. Majority vote, which needs
+    ``answers``, is the mean over 200 seeded subsets, with ties split evenly.
     """
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     points = []
@@ -77,14 +79,14 @@ def best_of_n_curve(
 
 
 def picked_right(scores: Scores, right: Flags, n: int) -> float:
-    """Chance that the highest score of a random subset of n is a right one; among ties each is as
-    likely."""
+    """Chance that the highest-scored solution of a random subset of n is right; ties are split
+    evenly."""
     total = comb(len(scores), n)
     expected, above = 0.0, 0
     for value in np.unique(scores)[::-1]:
         tied = scores == value
         count = int(tied.sum())
-        # Subsets whose best is one of these: none of those above, and not only those below.
+        # Subsets whose best has this score: without higher ones, but not lower ones alone.
         left = len(scores) - above
         chance = (comb(left, n) - comb(left - count, n)) / total
         expected += chance * float(right[tied].mean())
@@ -93,7 +95,7 @@ def picked_right(scores: Scores, right: Flags, n: int) -> float:
 
 
 def any_right(right: Flags, n: int) -> float:
-    """Chance that a random subset of n holds a right one."""
+    """Chance that a random subset of n holds a right solution."""
     wrong = int((~right).sum())
     return 1 - comb(wrong, n) / comb(len(right), n)
 
@@ -101,8 +103,8 @@ def any_right(right: Flags, n: int) -> float:
 def majority_right(
     answers: Sequence[str | None], right: Flags, n: int, rng: np.random.Generator
 ) -> float:
-    """Mean over random subsets of n: whether the most frequent answer is right. A solution without
-    an answer has no vote; where nobody votes, nothing is right."""
+    """How often the most frequent answer of a random subset of n is right. A solution without an
+    answer has no vote; a subset without votes counts as wrong."""
     total = 0.0
     for _ in range(_MAJORITY_DRAWS):
         chosen = rng.choice(len(answers), n, replace=False)

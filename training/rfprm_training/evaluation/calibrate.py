@@ -1,4 +1,4 @@
-"""Temperature scaling of a checkpoint's scores, where it helps."""
+"""Calibrates a checkpoint's scores by temperature scaling, where that helps."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Kind = Literal["step", "trajectory"]
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """What temperature scaling does to one kind of score, judged by cross-fitting."""
+    """The effect of temperature scaling on one kind of score, measured by cross-fitting."""
 
     kind: Kind
     num_scores: int
     ece_before: float
     ece_after: float
-    """Of scores calibrated with what was fitted on the other half of the questions."""
+    """Each fold of the questions is calibrated with the fit on the other folds."""
     fitted: Calibration
 
     @property
@@ -47,7 +47,7 @@ class CalibrationResult:
 
 @dataclass
 class KnownScores:
-    """Trajectories with labels, and what a PRM that was not trained on them says."""
+    """Trajectories with labels, and their scores by a PRM that was not trained on them."""
 
     examples: list[Example] = field(default_factory=list)
     scores: list[TrajectoryScore] = field(default_factory=list)
@@ -64,10 +64,11 @@ class KnownScores:
 def collect_scores(
     checkpoint: Path, on: Sequence[str], *, folds: Path | None = None, held_out: bool = False
 ) -> dict[Kind, KnownScores]:
-    """What there is to fit on: evaluation sets for steps and trajectories, out-of-fold scores for
-    trajectories, the constructed trajectories that the run held out for steps.
+    """The scores to fit on.
 
-    Raises :class:`TrainingError` where nothing is named, or something cannot be read.
+    ``on``: evaluation sets, for step and trajectory scores. ``folds``: out-of-fold scores of a
+    cross-validation, for trajectory scores. ``held_out``: the constructed trajectories that the run
+    held out, for step scores. Raises :class:`TrainingError` if none is given or one cannot be read.
     """
     found: dict[Kind, KnownScores] = {"step": KnownScores(), "trajectory": KnownScores()}
     pairs = [] if folds is None else list(read_out_of_fold(folds))
@@ -86,7 +87,7 @@ def collect_scores(
             for kind in kinds:
                 found[kind].add(examples, scores, name)
     if not any(known.examples for known in found.values()):
-        raise TrainingError("name what to fit on: --on, --folds or --held-out")
+        raise TrainingError("there is nothing to fit on; give --on, --folds or --held-out")
     return found
 
 
@@ -97,8 +98,8 @@ def fit_calibration(
     *,
     fitted_on: str,
 ) -> CalibrationResult | None:
-    """Fit on every known label of ``kind``; None where there are fewer than 100, labels of one kind
-    alone, or scores that do not rise with the labels."""
+    """The calibration fitted on all known labels of ``kind``; None if there are fewer than 100, if
+    they are all right or all wrong, or if the scores do not rise with them."""
     values, right, groups = _labelled(kind, examples, scores)
     if len(values) < _MIN_SCORES:
         return None
@@ -108,7 +109,7 @@ def fit_calibration(
     clipped = np.clip(values, 1e-6, 1 - 1e-6)
     temperature, bias = fit_temperature(np.log(clipped / (1 - clipped)), right)
     before, after = calibration(values, right), calibration(crossed, right)
-    assert before is not None  # there are more than a calibration needs
+    assert before is not None  # there are more scores than a calibration needs
     assert after is not None
     text = (
         f"{len(values)} scores of {fitted_on}: ECE {before.ece:.3f} before, {after.ece:.3f} after"
@@ -136,7 +137,7 @@ def _labelled(
 
 
 def write_calibration(folder: Path, results: Sequence[CalibrationResult]) -> None:
-    """Put what helps into ``checkpoint.json``."""
+    """Write the calibrations that help to ``checkpoint.json``."""
     checkpoint = read_checkpoint(folder)
     changes: dict[str, Any] = {}
     for result in results:
@@ -149,14 +150,16 @@ def write_calibration(folder: Path, results: Sequence[CalibrationResult]) -> Non
 
 
 def refuse_calibrated(folder: Path) -> None:
-    """Raises :class:`TrainingError` where ``folder`` is no checkpoint, or is calibrated already: a
+    """Raises :class:`TrainingError` if ``folder`` is not a checkpoint, or is already calibrated: a
     second calibration would be fitted on scores that the first has moved."""
     if not (folder / CHECKPOINT_NAME).is_file():
-        raise TrainingError(f"{folder} is no checkpoint; an artifact takes its checkpoint's")
+        raise TrainingError(
+            f"{folder} is not a checkpoint; calibrate the checkpoint and export it again"
+        )
     checkpoint = read_checkpoint(folder)
     for readout in (checkpoint.step_readout, checkpoint.trajectory_readout):
         if readout is not None and readout.calibration is not None:
             raise TrainingError(
-                f"{folder} is calibrated already ({readout.calibration.fitted_on}); remove "
-                f"'calibration' from its {CHECKPOINT_NAME} to fit anew"
+                f"{folder} is already calibrated ({readout.calibration.fitted_on}); remove "
+                f"'calibration' from its {CHECKPOINT_NAME} to fit it again"
             )

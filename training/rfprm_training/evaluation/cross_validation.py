@@ -1,7 +1,7 @@
-"""A recipe judged on real solutions, none of them by a PRM that was trained on its question.
+"""Evaluates a recipe on real solutions, each scored by a PRM that was not trained on its question.
 
-For each fold of the questions a PRM is trained on the others; the scores of what each held out,
-together, say what the recipe is worth. The PRM that is shipped may then be trained on all.
+For each fold of the questions, a PRM is trained on the other folds. The scores of all held-out
+solutions together measure the recipe. The shipped PRM may then be trained on all of them.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ SCORES_NAME = "out_of_fold.jsonl"
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What the scores of all folds together are worth."""
+    """The figures over the scores of all folds."""
 
     num_folds: int
     num_solutions: int
     num_questions: int
     rankings: dict[str, RankingReport]
     outcome_calibration: Calibration | None
-    """Of the trajectory score as it is; None where there are too few solutions."""
+    """Of the trajectory score as it is; None if there are too few solutions."""
     outcome_calibration_fitted: Calibration | None
-    """After temperature scaling, fitted on one half of the questions and judged on the other; None
-    where the scores do not follow the outcomes."""
+    """After temperature scaling, cross-fitted by question; None if the scores do not rise with the
+    outcomes."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,15 +59,15 @@ class CrossValidation:
 def cross_validate(
     config_path: Path, folder: Path, *, cache: Path | None = None, device: str = "auto"
 ) -> CrossValidation:
-    """Train a PRM for each fold, in folders below ``folder``, and judge what they held out.
+    """Train a PRM for each fold, in subfolders of ``folder``, and evaluate what they held out.
 
-    Running it again goes on where it was stopped. Raises :class:`TrainingError` where the config
-    has no folds, or ``folder`` holds the folds of another one or of other data.
+    Running it again resumes. Raises :class:`TrainingError` if the config has no folds, or if
+    ``folder`` holds folds of another config or other data.
     """
     config = read_config(config_path)
     if not isinstance(config.data, DataConfig) or config.data.model_solutions is None:
         raise TrainingError(
-            f"{config_path} has no real solutions to divide into folds: set data.model_solutions"
+            f"{config_path} has no real solutions to divide into folds; set data.model_solutions"
         )
     folder.mkdir(parents=True, exist_ok=True)
     cache = cache or folder / "activations"
@@ -79,7 +79,7 @@ def cross_validate(
         run = folder / f"fold-{fold}"
         if (run / CONFIG_NAME).is_file() and read_config(run / CONFIG_NAME) != read_config(of_fold):
             raise TrainingError(
-                f"{run} holds a run of another config; choose another folder, or remove it"
+                f"{run} holds a run of another config; choose another folder, or remove this one"
             )
         check_recorded_data(run, files)
         if not (run / CHECKPOINT_NAME).is_file():
@@ -99,7 +99,7 @@ def _write_fold_config(config: TrainingConfig, config_path: Path, fold: int, fol
     data = config.data.model_copy(update={"held_out_fold": fold})
     base = config.base
     if base.kind == "folder":
-        # A relative path is relative to the config, which lies elsewhere now.
+        # The path is relative to the config, which is in another folder now.
         base = base.model_copy(update={"path": str((config_path.parent / base.path).resolve())})
     changed = config.model_copy(update={"data": data, "base": base})
     path = folder / f"fold-{fold}.toml"
@@ -119,7 +119,7 @@ def _score_held_out(
 def summarise_folds(
     examples: Sequence[Example], scores: Sequence[TrajectoryScore], *, num_folds: int
 ) -> CrossValidation:
-    """All figures from the scores of what was held out. Pure."""
+    """All figures from the scores of held-out solutions. Pure."""
     right = np.array([example.trajectory_label > 0.5 for example in examples])
     values = np.array([score.trajectory_score for score in scores], dtype=np.float64)
     groups = [example.group for example in examples]
@@ -153,9 +153,12 @@ def _write_scores(
 
 
 def read_out_of_fold(folder: Path) -> Iterator[tuple[Example, TrajectoryScore]]:
-    """Solutions with their outcome (nothing is known of their steps) and the scores of the PRM that
-    was not trained on their question; of all folds or, in its own folder, of one. Raises
-    :class:`TrainingError` where there are none."""
+    """Solutions with their outcome (step labels unknown), and their scores by the PRM that was not
+    trained on their question.
+
+    ``folder`` is that of the cross-validation, or of one fold. Raises :class:`TrainingError` if it
+    holds no scores.
+    """
     for row in read_rows(folder / SCORES_NAME):
         trajectory = Trajectory(**row["trajectory"])
         steps = (UNKNOWN,) * len(trajectory.steps)

@@ -1,4 +1,4 @@
-"""What a PRM is worth on data it was not trained on, for any checkpoint or artifact."""
+"""Measures a checkpoint or artifact on the data that its training config held out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SCORE_KINDS = ("reward", "trajectory_score", "mean_step_score", "shorter_is_bett
 
 @dataclass(frozen=True)
 class RankingReport:
-    """How one way to score ranks real solutions."""
+    """How well one kind of score ranks real solutions."""
 
     auc: Estimate
     auc_within_question: Estimate
@@ -54,19 +54,19 @@ class Evaluation:
     num_solutions: int
     num_questions: int
     rankings: dict[str, RankingReport]
-    """Of real solutions; empty where none were held out."""
+    """For real solutions; empty if none were held out."""
     num_constructed: int
     first_error: FirstError
     """With the thresholds below."""
     first_error_at_half: FirstError
     """With a threshold of 0.5."""
     thresholds: tuple[float, float]
-    """The lowest and the highest of ten, each chosen on nine tenths of the questions and used on
-    the others."""
+    """The lowest and the highest of ten thresholds, each chosen on nine tenths of the questions and
+    used on the rest."""
     first_error_by_kind: dict[str, float]
     """Share of each kind of error that is located, with the same thresholds."""
     step_calibration: Calibration | None
-    """None where too few steps are known."""
+    """None if too few steps have labels."""
     constructed_auc_within_question: Estimate
 
     def as_dict(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Evaluation:
 
 
 def open_scorer(path: Path) -> Scorer:
-    """A checkpoint scores by the reference network, an artifact by its own backend."""
+    """A scorer of a checkpoint, by the reference network, or of an artifact, by its backend."""
     if not (path / CHECKPOINT_NAME).is_file():
         return Scorer.load(path)
     prm = load_prm(path)
@@ -91,12 +91,12 @@ def evaluate_scorer(
 ) -> Evaluation:
     """Score what ``config`` held out of training, and nothing else.
 
-    Raises :class:`TrainingError` where it held out no constructed trajectory.
+    Raises :class:`TrainingError` if it held out no constructed trajectories.
     """
     sampled, constructed = held_out_examples(config)
     if not constructed:
         raise TrainingError(
-            "the config holds out no data to evaluate on: set data.num_constructed_held_out, and "
+            "the config holds out no data to evaluate on; set data.num_constructed_held_out, and "
             "data.held_out_fold for real solutions"
         )
     scores = scorer.score_batch(
@@ -107,7 +107,7 @@ def evaluate_scorer(
 
 
 def held_out_examples(config: TrainingConfig) -> tuple[list[Example], list[Example]]:
-    """What was kept out of training: real solutions, and constructed trajectories."""
+    """The held-out real solutions, and the held-out constructed trajectories."""
     examples = [e for e in build_examples(config.data, config.seed) if e.held_out]
     sampled = [example for example in examples if example.kind == "sampled"]
     return sampled, [e for e in examples if e.kind not in ("sampled", "reworded")]
@@ -149,7 +149,7 @@ def summarise(
 def rank_by_every_score(
     examples: Sequence[Example], scores: Sequence[TrajectoryScore]
 ) -> dict[str, RankingReport]:
-    """How each of :data:`SCORE_KINDS` ranks solutions with known outcomes. Pure."""
+    """How well each of :data:`SCORE_KINDS` ranks solutions with known outcomes. Pure."""
     right, groups = _outcomes(examples), _group_ids(examples)
     return {
         kind: _ranking(_score_by(kind, examples, scores), right, groups) for kind in SCORE_KINDS
@@ -168,7 +168,7 @@ def _ranking(scores: Any, right: Any, groups: Any) -> RankingReport:
 
 
 def _score_by(kind: str, examples: Sequence[Example], scores: Sequence[TrajectoryScore]) -> Any:
-    if kind == "shorter_is_better":  # the baseline that reads difficulty off the length
+    if kind == "shorter_is_better":  # a baseline that guesses the difficulty from the length
         return np.array([-float(score.num_tokens) for score in scores])
     if kind == "mean_step_score":
         return np.array([float(score.step_scores.mean()) for score in scores])

@@ -1,7 +1,7 @@
 """Figures of merit as pure functions over arrays, with confidence intervals by bootstrap.
 
-``scores`` are float [n], ``right`` is bool [n], ``groups`` int [n] says which question each
-solution answers. Knows no models and no files.
+``scores`` is float [n], ``right`` is bool [n], and ``groups`` int [n] gives the question of each
+solution. Knows no models and no files.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Estimate:
 
 
 def auc(scores: Scores, right: Flags) -> float:
-    """Chance that a right solution scores above a wrong one, ties counting half; NaN without
-    both kinds."""
+    """Chance that a right solution scores higher than a wrong one, with ties counting half; NaN
+    unless there are both."""
     won, pairs = _won_pairs(scores[right], scores[~right])
     return won / pairs if pairs else float("nan")
 
 
 def within_group_auc(scores: Scores, right: Flags, groups: Groups) -> float:
-    """The same over pairs of solutions to one question only, so the questions' difficulty, which
-    length alone gives away, does not count. NaN where no question has both kinds."""
+    """AUC over pairs of solutions to the same question, so that the difficulty of questions, which
+    length alone reveals, does not count. NaN if no question has both kinds."""
     won = pairs = 0.0
     for members in _members(groups):
         in_group, right_in_group = scores[members], right[members]
@@ -48,7 +48,7 @@ def within_group_auc(scores: Scores, right: Flags, groups: Groups) -> float:
 
 
 def _won_pairs(above: Scores, below: Scores) -> tuple[float, int]:
-    """By ranks, so that a million scores do not make a matrix."""
+    """Won pairs and all pairs; by ranks, because a matrix of a million scores would not fit."""
     ordered = np.sort(below)
     lower = np.searchsorted(ordered, above, side="left")
     not_higher = np.searchsorted(ordered, above, side="right")
@@ -65,13 +65,13 @@ class BestOfN:
 
     @property
     def gap_recovered(self) -> float:
-        """(picked − random) / (oracle − random); NaN where there is no gap."""
+        """(picked − random) / (oracle − random); NaN if there is no gap."""
         gap = self.oracle - self.random
         return (self.picked - self.random) / gap if gap > 0 else float("nan")
 
 
 def best_of_n(scores: Scores, right: Flags, groups: Groups) -> BestOfN:
-    """Pick the highest score of each group; among ties each is as likely."""
+    """Pick the highest score of each group; ties are split evenly."""
     picked, random, oracle = [], [], []
     for members in _members(groups):
         in_group, right_in_group = scores[members], right[members]
@@ -90,9 +90,9 @@ def bootstrap(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """The figure with the 2.5 % and 97.5 % quantiles over questions drawn with replacement.
+    """The figure with its 2.5 % and 97.5 % quantiles over questions resampled with replacement.
 
-    Whole questions are drawn, because solutions to one question are not independent.
+    Resamples whole questions, because solutions to one question are not independent.
     """
     members = _members(groups)
     rng = np.random.default_rng(seed)
@@ -116,7 +116,7 @@ def _members(groups: Groups) -> list[NDArray[np.int64]]:
 
 @dataclass(frozen=True)
 class FirstError:
-    """Does the first step below the threshold say where a trajectory goes wrong?"""
+    """How well the first step below a threshold shows where a trajectory goes wrong."""
 
     wrong_located: float
     """Share of wrong trajectories whose first wrong step is found exactly."""
@@ -133,7 +133,8 @@ class FirstError:
 def first_error_accuracy(
     step_scores: list[NDArray[np.float32]], first_errors: list[int | None], threshold: float = 0.5
 ) -> FirstError:
-    """``first_errors`` holds the index of the first wrong step, None for right trajectories."""
+    """First-error accuracy. ``first_errors`` holds the index of each first wrong step, None for
+    right trajectories."""
     located: list[bool] = []
     accepted: list[bool] = []
     for scores, truth in zip(step_scores, first_errors, strict=True):

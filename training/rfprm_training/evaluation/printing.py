@@ -1,4 +1,4 @@
-"""An evaluation as a person reads it in a terminal."""
+"""Prints evaluations for a terminal, and plots reliability."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
         markup=False,
     )
     if found.num_failed:
-        console.print(f"{found.num_failed} got no score and count as 'nothing found'", style="red")
+        console.print(f"{found.num_failed} got no score and count as without errors", style="red")
     if (
         found.first_error is not None
         and found.first_error_at_half is not None
@@ -127,7 +127,8 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
 
 
 def plot_reliability(sets: Mapping[str, SetEvaluation], path: Path) -> None:
-    """Claimed against found frequency, a panel a set. Raises :class:`MissingExtraError`."""
+    """Plot claimed against observed frequency, one panel per set. Raises
+    :class:`MissingExtraError` without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -1,4 +1,4 @@
-"""One evaluation set, scored by a PRM or judged by an LLM, summarised in one record."""
+"""Scores an evaluation set by a PRM, or judges it by an LLM, and computes its figures."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ from rfprm_training.labelling.expert.judge import StepJudge
 
 @dataclass(frozen=True)
 class SetEvaluation:
-    """What one set says; a part that the set has no marks for is None."""
+    """The figures of one set; None where the set has no labels for a figure."""
 
     num_trajectories: int
     num_questions: int
     num_failed: int
-    """Trajectories that got no score; they count as wrong where something was to be found."""
+    """Trajectories without a score; they count as if no error was found in them."""
     first_error: FirstError | None = None
     """With the thresholds below (ProcessBench's F1)."""
     first_error_at_half: FirstError | None = None
     """With a threshold of 0.5."""
     thresholds: tuple[float, float] | None = None
-    """The lowest and the highest of ten, each chosen on nine tenths of the questions and used on
-    the others."""
+    """The lowest and the highest of ten thresholds, each chosen on nine tenths of the questions and
+    used on the rest."""
     steps: StepClassification | None = None
     step_auc: float | None = None
     step_calibration: Calibration | None = None
@@ -78,7 +78,7 @@ class SetEvaluation:
 def summarise_set(
     examples: Sequence[Example], scores: Sequence[TrajectoryScore | None]
 ) -> SetEvaluation:
-    """All figures that the set's marks allow. Pure."""
+    """All figures that the set's labels allow. Pure."""
     questions = len({example.group for example in examples})
     figures: dict[str, Any] = {
         **_step_figures(examples, scores),
@@ -89,7 +89,7 @@ def summarise_set(
 
 
 def _step_scores(example: Example, score: TrajectoryScore | None) -> Any:
-    """A trajectory without scores is one in which nothing is found."""
+    """The step scores; a trajectory without a score counts as all right."""
     if score is None:
         return np.ones(len(example.trajectory.steps), np.float32)
     return score.step_scores
@@ -98,26 +98,26 @@ def _step_scores(example: Example, score: TrajectoryScore | None) -> Any:
 def _step_figures(
     examples: Sequence[Example], scores: Sequence[TrajectoryScore | None]
 ) -> dict[str, Any]:
-    marked = [
+    labelled = [
         (example, _step_scores(example, score))
         for example, score in zip(examples, scores, strict=True)
         if not math.isnan(example.step_labels[0])
     ]
-    if not marked:
+    if not labelled:
         return {}
-    by_step = [(e, s[i], x) for e, s in marked for i, x in enumerate(e.step_labels) if x == x]
+    by_step = [(e, s[i], x) for e, s in labelled for i, x in enumerate(e.step_labels) if x == x]
     step_scores = np.array([score for _, score, _ in by_step], dtype=np.float64)
     right = np.array([label >= 0.5 for _, _, label in by_step])
-    first_errors = [example.first_error for example, _ in marked]
+    first_errors = [example.first_error for example, _ in labelled]
     found, thresholds = cross_fitted_first_error(
-        [s for _, s in marked], first_errors, [example.group for example, _ in marked]
+        [s for _, s in labelled], first_errors, [example.group for example, _ in labelled]
     )
     classified = cross_fitted_classification(
         step_scores, right, [example.group for example, _, _ in by_step]
     )
     return {
         "first_error": found,
-        "first_error_at_half": first_error_accuracy([s for _, s in marked], first_errors),
+        "first_error_at_half": first_error_accuracy([s for _, s in labelled], first_errors),
         "thresholds": (float(thresholds.min()), float(thresholds.max())),
         "steps": classified,
         "step_auc": auc(step_scores, right),
@@ -159,8 +159,8 @@ def _outcome_figures(
 
 
 def cross_fitted_calibration(scores: Any, right: Any, groups: Sequence[str]) -> Any:
-    """Scores after temperature scaling, each fold of the questions with what was fitted on the
-    others; None where one cannot be fitted."""
+    """Scores after temperature scaling, each fold of the questions with the fit on the other
+    folds; None if a fold cannot be fitted."""
     clipped = np.clip(scores, 1e-6, 1 - 1e-6)
     logits = np.log(clipped / (1 - clipped))
     fold_of = folds(groups)
@@ -176,7 +176,7 @@ def cross_fitted_calibration(scores: Any, right: Any, groups: Sequence[str]) -> 
 
 
 def score_set(scorer: Scorer, examples: Sequence[Example]) -> list[TrajectoryScore | None]:
-    """A PRM's scores; what is longer than the model is scored in windows."""
+    """A PRM's scores; trajectories longer than the model are scored in windows."""
     trajectories = [example.trajectory for example in examples]
     scores = scorer.score_batch(trajectories, overflow="window", show_progress_bar=True)
     return list(scores)
@@ -185,8 +185,8 @@ def score_set(scorer: Scorer, examples: Sequence[Example]) -> list[TrajectorySco
 def judge_set(
     examples: Sequence[Example], config: ExpertConfig, *, scale: tuple[float, float] = (1.0, 5.0)
 ) -> list[TrajectoryScore | None]:
-    """An LLM's grades as scores, for comparison with a PRM: the baseline that costs a request a
-    trajectory. None where the LLM gave no usable answer."""
+    """An LLM's grades as scores: a baseline for PRMs that costs at least a request per trajectory.
+    None where the LLM gave no usable answer."""
 
     async def run() -> list[TrajectoryScore | None]:
         async with ExpertClient(config) as client:

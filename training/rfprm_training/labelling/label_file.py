@@ -1,7 +1,8 @@
 """Files of trajectories in, files of rewarded trajectories out; resumable.
 
-Two passes over a file: one that learns its fingerprint and draws the steps which coherence compares
-with, one that labels. Memory holds a batch and the drawn steps, whatever the size of the file.
+Makes two passes over a file: the first takes its fingerprint and samples steps for coherence to
+compare with, the second labels. Memory holds a batch and the sampled steps, whatever the size of
+the file.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ class LabelSummary:
 
     num_labelled: int = 0
     num_failed: int = 0
-    """Records that are no trajectory; they are listed in the errors file."""
+    """Records that are not trajectories; the errors file lists them."""
     num_incomplete: int = 0
-    """Labelled trajectories of which something could not be found out (their ``errors`` say)."""
+    """Labelled trajectories with unknown rewards; their ``errors`` say why."""
     stopped: str | None = None
-    """Why it stopped before the end; run it again to go on."""
+    """Why it stopped before the end; run it again to resume."""
     usage: dict[str, Usage] = field(default_factory=dict)
 
 
@@ -57,14 +58,14 @@ def label_file(
 ) -> LabelSummary:
     """Label every trajectory of ``source`` into the JSONL file ``output``.
 
-    Run again after a kill it goes on where it stopped, and gives the bytes of a run that was never
-    stopped. What it goes on with is known by the content of ``source``: a JSONL or Parquet file, or
-    a data set of the Hub, which is downloaded. Records that are no trajectories are listed in
+    ``source`` is a JSONL or Parquet file, or a data set on the Hub, which is downloaded. After a
+    kill the same call resumes, and gives the same bytes as a run that was never stopped; the input
+    is recognised by its content. Records that are not trajectories are listed in
     ``output.errors.jsonl``.
 
-    Raises :class:`TrainingError` where an earlier run with another input or other settings was not
-    finished (``overwrite`` begins again) and where the input changes meanwhile, and
-    :class:`RfprmError` where an output would replace the input.
+    Raises :class:`TrainingError` if ``output`` was started with another input or other settings
+    (``overwrite`` starts again) or if the input changes during the run, and :class:`RfprmError` if
+    an output would replace the input.
     """
     for target in (output, errors_path_of(output)):
         check_target(target, reads=[Path(source)])
@@ -75,7 +76,7 @@ def label_file(
             every_step = _all_steps(opened, Reading(split))
             steps = sample_steps(every_step, config.steps.reservoir_size, config.seed)
         key = {
-            "source": opened.name,  # labels name it
+            "source": opened.name,  # labels contain it
             "input": opened.fingerprint(),
             "split": split,
             "config": what_labels_depend_on(config),
@@ -92,7 +93,7 @@ def label_file(
             if summary.stopped is None:
                 if opened.fingerprint() != key["input"]:
                     raise TrainingError(
-                        f"{source} changed while it was labelled, so {output} would be of two "
+                        f"{source} changed while it was labelled, so {output} would mix two "
                         "inputs; run it again with --overwrite"
                     )
                 lines.finish()
@@ -100,7 +101,7 @@ def label_file(
 
 
 def what_labels_depend_on(config: LabelConfig) -> dict[str, Any]:
-    """The settings without those that only say how fast, how dear and how patient a run may be."""
+    """The settings without those that only limit a run's speed, cost and patience."""
     how = {
         *("concurrency", "timeout", "max_attempts", "max_wait", "cache", "api_key_env"),
         *("price_per_million_prompt_tokens", "price_per_million_answer_tokens"),
@@ -132,7 +133,7 @@ async def _label_into(
     on_progress: Callable[[int], None] | None,
 ) -> LabelSummary:
     summary = LabelSummary()
-    # What is done is passed over, and its trajectories are not even read.
+    # Finished records are skipped without parsing their trajectories.
     left = islice(records, lines.num_done, None)
     async with labeller:
         for batch in _batches(left, labeller.config.batch_size):
@@ -149,7 +150,7 @@ async def _label_into(
 async def _label_batch(
     lines: ResumableLines, labeller: Labeller, batch: list[Record], summary: LabelSummary
 ) -> str | None:
-    """Write what the batch gives, in order; why to stop, if so."""
+    """Write the results of a batch, in order; returns why to stop, or None."""
     found = [record.trajectory for record in batch]
     results = iter(await labeller.label([item for item in found if isinstance(item, Trajectory)]))
     for record, item in zip(batch, found, strict=True):

@@ -1,4 +1,4 @@
-"""Rewards of trajectories by one config: the components, the expert, the fused reward."""
+"""Computes the rewards of trajectories: the components, the expert's grades, the fused reward."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Vectors:
 
 
 class Labeller:
-    """Rewards for trajectories, by one config. Use as an async context manager."""
+    """Rewards trajectories by one config. An async context manager."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Labeller:
         encoder: SentenceEncoder | None = None,
         negatives: NegativePool | None = None,
     ) -> None:
-        """``encoder`` replaces the config's; ``negatives`` are needed for coherence."""
+        """``encoder`` replaces the config's. Coherence needs ``negatives``."""
         self.config = config
         self._encoder = encoder
         self._negatives = negatives
@@ -95,8 +95,8 @@ class Labeller:
     async def label(
         self, trajectories: list[Trajectory]
     ) -> list[RewardedTrajectory | BaseException]:
-        """One result for each, in order. What an expert cannot answer leaves a reward unknown; an
-        exception in a result's place means that the run should stop there."""
+        """One result per trajectory, in order. If an expert cannot answer, the reward is unknown.
+        An exception in place of a result means that the run should stop there."""
         vectors = self._encode(trajectories)
         return await asyncio.gather(
             *map(self._label_one, trajectories, vectors), return_exceptions=True
@@ -153,7 +153,8 @@ class Labeller:
     def _merged_alignment(
         self, trajectory: Trajectory, vectors: _Vectors, pairs: NDArray[np.int64]
     ) -> FloatArray:
-        """Steps that go with one response step are encoded as one, and share its reward."""
+        """Alignment where the steps paired with one response step are encoded as one text, and
+        share its reward."""
         assert self._encoder is not None
         texts = {
             pair: "\n\n".join(
@@ -168,7 +169,7 @@ class Labeller:
 
     def _coherence(self, trajectory: Trajectory, vectors: _Vectors) -> FloatArray:
         if self._negatives is None:
-            raise TrainingError("coherence needs negatives: steps of other questions")
+            raise TrainingError("coherence needs negatives, which are steps of other questions")
         settings = self.config.steps
         previous = np.concatenate([vectors.question[None], vectors.steps[:-1]])
         negatives = self._negatives.draw(question_key(trajectory.question), settings.num_negatives)

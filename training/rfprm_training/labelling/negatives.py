@@ -1,4 +1,4 @@
-"""Steps of unrelated trajectories, drawn with a seed from a stream of any length."""
+"""Steps of other questions, sampled with a seed from a stream of any length."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rfprm_training.labelling.encoders import SentenceEncoder
 
 @dataclass(frozen=True)
 class Negative:
-    """A step and the question whose trajectory it stands in (as its key)."""
+    """A step, and the key of its question."""
 
     question: str
     text: str
 
 
 def sample_steps(steps: Iterable[Negative], size: int, seed: int) -> list[Negative]:
-    """A uniform sample without replacement of a stream, in one pass (Vitter's algorithm R)."""
+    """A uniform sample of a stream without replacement, in one pass (Vitter's algorithm R)."""
     rng = random.Random(seed)
     kept: list[Negative] = []
     for index, step in enumerate(steps):
@@ -36,7 +36,7 @@ def sample_steps(steps: Iterable[Negative], size: int, seed: int) -> list[Negati
 
 
 class NegativePool:
-    """The sampled steps with their vectors; hands out negatives to a trajectory."""
+    """The sampled steps with their vectors, from which a trajectory draws its negatives."""
 
     def __init__(self, steps: list[Negative], encoder: SentenceEncoder, seed: int) -> None:
         self._questions = np.array([step.question for step in steps])
@@ -44,14 +44,16 @@ class NegativePool:
         self._seed = seed
 
     def draw(self, question: str, count: int) -> NDArray[np.float32]:
-        """Vectors [count, d] of steps of other questions: the same for the same question and seed,
-        whatever else is labelled and in which order. Raises :class:`TrainingError` where the data
-        holds no other question."""
+        """Vectors [count, d] of steps of other questions.
+
+        They depend on question and seed alone, not on what else is labelled or in which order.
+        Raises :class:`TrainingError` if the data has no other question.
+        """
         others = np.flatnonzero(self._questions != question)
         if not len(others):
             raise TrainingError(
-                "coherence compares a step with steps of other questions, and the data has but "
-                "one; leave coherence out of the components"
+                "coherence compares a step with steps of other questions, but the data has only "
+                "one; leave coherence out of steps.components"
             )
         rng = np.random.default_rng([self._seed, int(question, 16)])
         chosen = rng.choice(others, size=count, replace=len(others) < count)

@@ -13,17 +13,16 @@ from rfprm_training import TrainingError
 from rfprm_training.labelling.step_rewards import cosine
 
 Pairing = Literal["merged", "assigned", "nearest"]
-"""``merged``, the paper's: surplus thinking steps are joined until there are as many as the
-response has. ``assigned``: the same monotone assignment, but the steps stay as they are.
-``nearest``: every step goes with the response step that it agrees with most."""
+"""``merged``, the paper's: surplus thinking steps are joined until there are as many as response
+steps. ``assigned``: the same monotone assignment, but the steps stay separate. ``nearest``: every
+step goes with the most similar response step."""
 
 
 def pair_steps(steps: ArrayLike, response: ArrayLike) -> NDArray[np.int64]:
-    """The response step of each thinking step, int64 [T]; from vectors [T, d] and [R, d].
+    """The response step of each thinking step, int64 [T], from vectors [T, d] and [R, d].
 
-    With more steps than the response has, the monotone assignment with the greatest summed cosine
-    in which every response step has at least one; otherwise step t goes with response step t. -1
-    everywhere where there is no response.
+    With T > R, the monotone assignment with the greatest summed cosine in which every response step
+    gets at least one step; otherwise step t goes with response step t. All -1 without a response.
     """
     s, a = np.asarray(steps, np.float64), np.asarray(response, np.float64)
     if not len(a):

@@ -1,6 +1,6 @@
 """Step rewards of ReasonFlux-PRM (arXiv 2506.18896, section 3) as functions over arrays.
 
-Knows vectors and numbers: no text, no encoder, no expert. Every component lies in [0, 1] by a
+Knows vectors and numbers, but no text, encoder or expert. Each component is mapped to [0, 1] by a
 monotone map that its function states, because the paper fuses them by a softmax over their values
 and its coherence is an unbounded logarithm. What the paper leaves open is an argument.
 """
@@ -21,11 +21,11 @@ COMPONENTS = ("alignment", "quality", "coherence")
 
 
 def cosine(left: ArrayLike, right: ArrayLike) -> FloatArray:
-    """Cosine of vectors ``[..., d]`` along their last axis, in [-1, 1]; 0 where one is zero."""
+    """Cosine of vectors ``[..., d]`` along their last axis, in [-1, 1]; 0 if either is zero."""
     a, b = np.asarray(left, np.float64), np.asarray(right, np.float64)
     if a.shape[-1] != b.shape[-1]:
         raise TrainingError(
-            f"vectors of {a.shape[-1]} and of {b.shape[-1]} numbers cannot be compared; encode "
+            f"vectors of {a.shape[-1]} and {b.shape[-1]} dimensions cannot be compared; encode "
             "both with the same encoder"
         )
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
@@ -38,14 +38,14 @@ def cosine(left: ArrayLike, right: ArrayLike) -> FloatArray:
 def alignment_rewards(
     steps: ArrayLike, response: ArrayLike, paired_with: ArrayLike | None = None
 ) -> FloatArray:
-    """r_align, float64 [T]: how well each step agrees with the step of the response it leads to.
+    """r_align, float64 [T]: how well each step agrees with the response step it leads to.
 
     cos(Φ(s_t), Φ(a_t)), mapped by (1 + cos) / 2. ``steps`` [T, d] and ``response`` [R, d] are
-    sentence vectors. ``paired_with`` int [T] names the response step of each step (see
-    :func:`.pairing.pair_steps`); -1 means none, and its reward is NaN. Without it a step takes the
-    response step that it agrees with most.
+    sentence vectors. ``paired_with`` int [T] holds the response step of each step (see
+    :func:`.pairing.pair_steps`); -1 means none, and gives NaN. Without it, each step goes with the
+    most similar response step.
 
-    Raises :class:`TrainingError` where an index is out of range or vectors differ in length.
+    Raises :class:`TrainingError` if an index is out of range or vectors differ in length.
     """
     s, a = _vectors(steps, "steps"), _vectors(response, "response")
     if not len(a):
@@ -95,8 +95,8 @@ def coherence_rewards(
 ) -> FloatArray:
     """r_coh in [0, 1], float64 [T]: σ(log-ratio + log N), with N negatives.
 
-    Which is e^(cos/τ) / (e^(cos/τ) + mean of the negatives' e^(cos/τ)): 0.5 for a step that
-    follows no better than a stranger does, whatever N is. Arguments and errors are those of
+    This equals e^(cos/τ) / (e^(cos/τ) + mean of the negatives' e^(cos/τ)): 0.5 for a step that
+    follows no better than a random one, for any N. Arguments and errors as in
     :func:`coherence_log_ratio`.
     """
     ratio = coherence_log_ratio(previous, steps, negatives, temperature=temperature)
@@ -104,13 +104,15 @@ def coherence_rewards(
 
 
 def quality_rewards(grades: ArrayLike, *, lowest: float, highest: float) -> FloatArray:
-    """r_qual, float64 [T]: an expert's grades on [lowest, highest], linearly onto [0, 1].
+    """r_qual, float64 [T]: an expert's grades on [lowest, highest], mapped linearly to [0, 1].
 
-    NaN stays NaN: the step was not judged. Raises :class:`TrainingError` for a grade outside.
+    NaN (not judged) stays NaN. Raises :class:`TrainingError` for a grade outside the scale.
     """
     values = np.asarray(grades, np.float64)
     if not highest > lowest:
-        raise TrainingError(f"a scale from {lowest} to {highest} has no room")
+        raise TrainingError(
+            f"the scale goes from {lowest} to {highest}, expected a highest above the lowest"
+        )
     outside = values[(values < lowest) | (values > highest)]
     if outside.size:
         raise TrainingError(f"a grade is {outside[0]}, expected {lowest} to {highest}")
@@ -118,25 +120,25 @@ def quality_rewards(grades: ArrayLike, *, lowest: float, highest: float) -> Floa
 
 
 def fuse(components: Mapping[str, ArrayLike], *, temperature: float = 1.0) -> FloatArray:
-    """The step reward, float64 [T]: Σ_k softmax(r_1, …, r_K)_k · r_k over what is known of a step.
+    """The step reward, float64 [T]: Σ_k softmax(r_1, …, r_K)_k · r_k over the known components.
 
-    ``components`` maps names to arrays [T] in [0, 1]; NaN means unknown and takes no part. A step
-    of which nothing is known gets NaN. ``temperature`` divides the values within the softmax; 1
-    is the paper's. The result lies between the least and the greatest component.
+    ``components`` maps names to arrays [T] in [0, 1]; NaN means unknown and is ignored. A step
+    without a known component gets NaN. ``temperature`` divides the values in the softmax; 1 is the
+    paper's. The result lies between the smallest and the largest component.
     Raises :class:`TrainingError` for arrays of unequal length or values outside [0, 1].
     """
     if not temperature > 0:
         raise TrainingError(f"the temperature is {temperature}, expected more than 0")
     if not components:
-        raise TrainingError("no component to fuse, expected at least one of " + str(COMPONENTS))
+        raise TrainingError(f"no component to fuse, expected at least one of {COMPONENTS}")
     lengths = {name: np.shape(values) for name, values in components.items()}
     if len(set(lengths.values())) > 1:
         raise TrainingError(f"components of one trajectory differ in shape: {lengths}")
     values = np.stack([np.asarray(values, np.float64) for values in components.values()])
     if ((values < 0) | (values > 1)).any():
         raise TrainingError(
-            f"components go from {np.nanmin(values)} to {np.nanmax(values)}, expected [0, 1]: map "
-            "them first"
+            f"components range from {np.nanmin(values)} to {np.nanmax(values)}, expected [0, 1]; "
+            "map them first"
         )
     known = ~np.isnan(values)
     filled = np.where(known, values, 0.0)
@@ -145,7 +147,7 @@ def fuse(components: Mapping[str, ArrayLike], *, temperature: float = 1.0) -> Fl
     fused = np.divide(
         (weights * filled).sum(axis=0), total, out=np.full(total.shape, np.nan), where=total > 0
     )
-    # Rounding may leave the last bit outside of what was averaged.
+    # Rounding may leave the mean a bit outside [0, 1].
     clipped: FloatArray = np.clip(fused, 0.0, 1.0)
     return clipped
 

@@ -1,4 +1,4 @@
-"""The reward of a whole trajectory: the template-guided one of the paper, and the cheap one."""
+"""The reward of a whole trajectory: the paper's, guided by a template, and the cheap outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rfprm_training.labelling.expert.prompts import load_prompt
 
 @dataclass(frozen=True)
 class TrajectoryReward:
-    """A share in [0, 1], NaN where it is not known, and why."""
+    """A reward in [0, 1], or NaN if it is unknown, with the reason."""
 
     reward: float
     reason: str = ""
@@ -29,32 +29,32 @@ class _Template(BaseModel):
     @field_validator("template")
     @classmethod
     def _says_something(cls, template: list[str]) -> list[str]:
-        said = [step.strip() for step in template if step.strip()]
-        if not said:
+        instructions = [step.strip() for step in template if step.strip()]
+        if not instructions:
             raise UnusableAnswerError("the template has no instruction")
-        return said
+        return instructions
 
 
 def outcome_reward(trajectory: Trajectory, checker: AnswerChecker) -> TrajectoryReward:
-    """The verified outcome of the trace itself: as the record says, or else by comparing the final
-    answer with the reference answer in ``metadata["answer"]``."""
+    """Whether the trace itself is right: its recorded outcome, or else its final answer compared
+    with the reference answer in ``metadata["answer"]``."""
     if trajectory.outcome is not None:
         return TrajectoryReward(float(trajectory.outcome))
     target = trajectory.metadata.get("answer")
     if not isinstance(target, str):
-        return TrajectoryReward(math.nan, "there is neither an outcome nor a reference answer")
-    said = final_answer("\n".join(trajectory.response or trajectory.steps[-1:]))
-    if said is None:
+        return TrajectoryReward(math.nan, "it has neither an outcome nor a reference answer")
+    answer = final_answer("\n".join(trajectory.response or trajectory.steps[-1:]))
+    if answer is None:
         return TrajectoryReward(0.0, "the trace ends without an answer")
-    agrees = checker.agree(said, target)
+    agrees = checker.agree(answer, target)
     if agrees is None:
-        return TrajectoryReward(math.nan, f"{said!r} could not be compared with {target!r}")
+        return TrajectoryReward(math.nan, f"{answer!r} could not be compared with {target!r}")
     return TrajectoryReward(float(agrees))
 
 
 class TemplateReward:
     """r_final of the paper: the expert extracts a template from the trace, a policy answers the
-    question N times by it, the reward is the share of right answers."""
+    question by it N times, and the reward is the share of right answers."""
 
     def __init__(
         self,
@@ -72,11 +72,11 @@ class TemplateReward:
         self._answer = load_prompt("answer_by_template")
 
     async def reward(self, trajectory: Trajectory) -> TrajectoryReward:
-        """Raises what :meth:`ExpertClient.ask` raises. An answer that cannot be compared is not
-        right; where none can, the reward is not known."""
+        """The share of right answers; unknown if none can be compared. A single answer that cannot
+        be compared counts as wrong. Raises like :meth:`ExpertClient.ask`."""
         target = trajectory.metadata.get("answer")
         if not isinstance(target, str):
-            return TrajectoryReward(math.nan, "there is no reference answer")
+            return TrajectoryReward(math.nan, "it has no reference answer")
         template = await self._template(trajectory)
         messages = self._answer.messages(
             question=trajectory.question, template=numbered(tuple(template))

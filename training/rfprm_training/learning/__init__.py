@@ -1,6 +1,6 @@
 """Labelled examples in, a checkpoint out. Needs the extra ``train``.
 
-Knows batches, losses and the optimiser; knows nothing of how labels were found.
+Knows batches, losses and the optimiser, but not where labels come from.
 """
 
 from rfprm_training import check_extras

@@ -1,7 +1,7 @@
 """Hidden states below the trained layers, computed once and kept on disk.
 
-LoRA touches the upper layers only, so what enters them is the same in every epoch. Knows token
-ids and layers, no labels.
+LoRA changes the upper layers only, so their input is the same in every epoch. Knows token ids and
+layers, no labels.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ import torch
 from rfprm_runtime.backends.torch import PRMNetwork
 from rfprm_runtime.engine.rows import BackendLimits, plan_batches
 from rfprm_runtime.ground.whole_files import write_whole
-from rfprm_training.learning.packing import Pack, pad_packs
+from rfprm_training.learning.trees import TokenTree, pad_trees
 
 _BATCHES_PER_SAVE = 16
 
 
 class ActivationCache:
-    """bfloat16 hidden states [num_tokens, hidden_size] of each pack, before one layer.
+    """bfloat16 hidden states [num_tokens, hidden_size] of each token tree, before one layer.
 
-    Stored as one memory-mapped file; filling it resumes where a killed run stopped.
+    Stored as one memory-mapped file; filling it resumes after a kill.
     """
 
     def __init__(
         self,
         folder: Path,
-        packs: Sequence[Pack],
+        trees: Sequence[TokenTree],
         layer: int,
         hidden_size: int,
         key: str,
     ) -> None:
-        """``key`` names the weights; together with ids and layer it names the cache's files."""
-        self.packs = packs
+        """``key`` identifies the weights; key, token ids and layer make up the file's name."""
+        self.trees = trees
         self.layer = layer
-        self._offsets = np.concatenate([[0], np.cumsum([pack.num_tokens for pack in packs])])
-        name = _cache_name(packs, layer, key)
+        self._offsets = np.concatenate([[0], np.cumsum([tree.num_tokens for tree in trees])])
+        name = _cache_name(trees, layer, key)
         folder.mkdir(parents=True, exist_ok=True)
         self._progress_path = folder / f"{name}.json"
         path = folder / f"{name}.bin"
@@ -52,14 +52,14 @@ class ActivationCache:
         self._bits = np.memmap(path, dtype=np.int16, mode="r+" if there else "w+", shape=shape)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        """Hidden states of one pack, bfloat16 [num_tokens, hidden_size]."""
+        """Hidden states of one tree, bfloat16 [num_tokens, hidden_size]."""
         start, end = self._offsets[index], self._offsets[index + 1]
         return torch.from_numpy(np.array(self._bits[start:end])).view(torch.bfloat16)
 
     def fill(self, network: PRMNetwork, *, batch_tokens: int = 4096) -> None:
-        """Run layers [0, layer) over whatever is not there yet."""
+        """Run layers [0, layer) over the trees that are not cached yet."""
         limits = BackendLimits(max_batch_size=64, max_batch_tokens=batch_tokens)
-        batches = plan_batches([pack.num_tokens for pack in self.packs], limits)
+        batches = plan_batches([tree.num_tokens for tree in self.trees], limits)
         done = self._num_done()
         for number in range(done, len(batches)):
             self._fill_batch(network, batches[number])
@@ -68,7 +68,7 @@ class ActivationCache:
 
     def _fill_batch(self, network: PRMNetwork, batch: list[int]) -> None:
         device = next(network.parameters()).device
-        padded = pad_packs([self.packs[index] for index in batch], device)
+        padded = pad_trees([self.trees[index] for index in batch], device)
         with torch.inference_mode():
             embedded = network.embed(padded.token_ids)
             hidden = network.run_layers(embedded, 0, self.layer, tree=padded.tree)
@@ -87,8 +87,8 @@ class ActivationCache:
         write_whole(self._progress_path, json.dumps({"num_batches": num_batches}))
 
 
-def _cache_name(packs: Sequence[Pack], layer: int, key: str) -> str:
+def _cache_name(trees: Sequence[TokenTree], layer: int, key: str) -> str:
     digest = hashlib.sha256(f"{key} {layer}".encode())
-    for pack in packs:
-        digest.update(pack.token_ids.tobytes() + b"|" + pack.seen_until.tobytes() + b"|")
+    for tree in trees:
+        digest.update(tree.token_ids.tobytes() + b"|" + tree.seen_until.tobytes() + b"|")
     return digest.hexdigest()[:24]

@@ -1,4 +1,4 @@
-"""The examples of a run: constructed ones, real ones with their outcomes; and their batches."""
+"""The examples of a run, constructed ones and real ones with their outcomes, and their batches."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ __all__ = ["UNKNOWN", "Example", "build_examples", "group_batches", "sampled_exa
 
 
 def build_examples(config: DataConfig | RewardedDataConfig, seed: int) -> list[Example]:
-    """All examples of a run, those that are held out among them.
+    """All examples of a run, held-out ones included.
 
-    Raises :class:`TrainingError` where a file is missing, damaged or holds too little.
+    Raises :class:`TrainingError` if a file is missing, damaged or too small.
     """
     if isinstance(config, RewardedDataConfig):
         return rewarded_examples(config)
@@ -53,14 +53,14 @@ def hash_data_files(config: DataConfig | RewardedDataConfig) -> dict[str, str]:
         paths: list[Path | None] = [*config.train, *config.evaluation]
     else:
         paths = [config.gold, config.model_solutions, config.next_steps]
-    # One that is missing is told of where it is read.
+    # Reading reports a missing file.
     there = [path for path in paths if path is not None and path.is_file()]
     return {str(path): describe_file(path).sha256 for path in there}
 
 
 def rewarded_examples(config: RewardedDataConfig) -> list[Example]:
-    """Rewarded trajectories that have at least one reward. Raises :class:`TrainingError` where a
-    question is both trained on and held out."""
+    """Rewarded trajectories with at least one reward. Raises :class:`TrainingError` if a question
+    is both trained on and held out."""
     trained = [row.as_example() for path in config.train for row in read_rewarded(path)]
     if config.evaluation:
         held_out = [
@@ -72,7 +72,7 @@ def rewarded_examples(config: RewardedDataConfig) -> list[Example]:
         if both:
             question = next(e.trajectory.question for e in held_out if e.group in both)
             raise TrainingError(
-                f"{len(both)} questions are both trained on and held out, the first of them "
+                f"{len(both)} questions are both trained on and held out, for example "
                 f"{question[:80]!r}; curate the training data with --not-in"
             )
     else:
@@ -89,9 +89,8 @@ def _has_a_label(example: Example) -> bool:
 def gsm8k_examples(config: DataConfig, seed: int) -> list[Example]:
     """Read GSM8K's files, construct the errors, split by question.
 
-    The examples and their order do not depend on the fold that is held out, so cached
-    activations serve every fold. Raises :class:`TrainingError` where a file is missing or holds
-    too few questions.
+    The examples and their order do not depend on the held-out fold, so all folds share the cached
+    activations. Raises :class:`TrainingError` if a file is missing or holds too few questions.
     """
     solutions = read_gold_solutions(config.gold)
     constructed = construct_examples(solutions, config, seed)
@@ -109,7 +108,8 @@ def gsm8k_examples(config: DataConfig, seed: int) -> list[Example]:
 def _next_steps(
     solutions: list[GoldSolution], constructed: list[Example], config: DataConfig, seed: int
 ) -> list[Example]:
-    """In the groups of their questions, so that they are packed with what is constructed."""
+    """Sampled next steps, in the groups of their questions, so that they share a token tree with
+    the constructed trajectories."""
     if config.next_steps is None:
         return []
     held_out = {example.group for example in constructed if example.held_out}
@@ -118,8 +118,8 @@ def _next_steps(
     for row in read_next_steps(config.next_steps):
         if row.question not in by_question:
             raise TrainingError(
-                f"{config.next_steps} has a question that {config.gold} has not: "
-                f"{row.question[:80]!r}; sample from the same file"
+                f"{config.next_steps} has a question that is not in {config.gold}: "
+                f"{row.question[:80]!r}; run rfprm sample on that file"
             )
         group = _constructed_group(seed, row.question)
         if group not in held_out:
@@ -158,12 +158,13 @@ def _in_held_out_fold(example: Example, config: DataConfig) -> bool:
 def construct_examples(
     solutions: list[GoldSolution], config: DataConfig, seed: int
 ) -> list[Example]:
-    """Of ``num_constructed`` questions to train on, and of ``num_constructed_held_out`` others.
+    """Examples from ``num_constructed`` questions to train on and ``num_constructed_held_out``
+    others.
 
-    Questions are put in the order of a hash; the ones held out come from its beginning, the ones
-    trained on from its end, and each draws from a generator of its own. So neither the split nor
-    what one question gives depends on the rest. Solutions with a false equation are left out. A
-    held-out question gives one right and one wrong trajectory.
+    Questions are ordered by a hash: held-out ones come from the front, trained ones from the back,
+    and each has its own generator. So neither the split nor the examples of a question depend on
+    the rest. Solutions with a false equation are skipped. A held-out question gives one right and
+    one wrong trajectory.
     """
     ordered = sorted(solutions, key=lambda solution: _hash(seed, solution.question))
     held_out, used = _take(ordered, config.num_constructed_held_out, config, seed, held_out=True)
@@ -184,7 +185,7 @@ def _take(
     *,
     held_out: bool,
 ) -> tuple[list[Example], int]:
-    """Examples of the first ``num_questions`` that give any, and how many were looked at."""
+    """Examples of the first ``num_questions`` that give any, and how many solutions were tried."""
     recipe = config.construction
     examples: list[Example] = []
     found_questions = 0
@@ -208,8 +209,8 @@ def _take(
         examples += (replace(example, held_out=held_out) for example in found)
     if found_questions < num_questions:
         raise TrainingError(
-            f"{num_questions} constructed pairs were asked for, {len(solutions)} gold solutions "
-            f"give {found_questions}; lower num_constructed, skip_constructed or "
+            f"the config asks for {num_questions} constructed questions, but {len(solutions)} gold "
+            f"solutions give only {found_questions}; lower num_constructed, skip_constructed or "
             "num_constructed_held_out"
         )
     return examples, len(solutions)
@@ -220,7 +221,7 @@ def _of_variant(key: str, config: DataConfig) -> str:
 
 
 def has_slip(solution: GoldSolution) -> bool:
-    """Whether a solution that passes for right has a false equation."""
+    """Whether a gold solution has a false equation."""
     return any(
         equation.holds is False
         for step in solution.steps
@@ -231,7 +232,7 @@ def has_slip(solution: GoldSolution) -> bool:
 def sampled_examples(
     trajectories: list[Trajectory], config: DataConfig, seed: int
 ) -> list[Example]:
-    """Real solutions, each ``sampled_repeats`` times: as written, then in other words."""
+    """Real solutions, each ``sampled_repeats`` times: first as written, then reworded."""
     references: dict[Any, list[tuple[str, ...]]] = defaultdict(list)
     for trajectory in trajectories:
         index = trajectory.metadata["question_index"]
@@ -262,8 +263,11 @@ def _reworded(example: Example, config: ConstructionConfig, rng: random.Random) 
 def sampled_example(
     trajectory: Trajectory, steps: SampledSteps, references: list[tuple[str, ...]]
 ) -> Example:
-    """A real solution, of which only the outcome is known; ``steps`` as in :class:`DataConfig`,
-    ``references`` are right solutions to its question."""
+    """A real solution whose outcome alone is known, as an example.
+
+    ``steps`` as ``sampled_steps`` in :class:`DataConfig`; ``references`` are right solutions to
+    its question.
+    """
     num_steps, outcome = len(trajectory.steps), float(trajectory.outcome or 0)
     if steps == "none":
         labels: tuple[float, ...] = (UNKNOWN,) * num_steps
@@ -286,16 +290,16 @@ def sampled_example(
 def group_batches(
     groups: Sequence[str], lengths: Sequence[int], batch_tokens: int, rng: random.Random
 ) -> list[list[int]]:
-    """Indices of each optimiser step, in random order; a group is never torn apart.
+    """Row indices of each optimiser step, in random order; a group is never split.
 
-    ``groups`` and ``lengths`` are those of the rows. Groups of like length share a batch, so
-    little is padded; ``batch_tokens`` bounds the padded tokens, but a batch holds one group at
-    least.
+    ``groups`` and ``lengths`` are those of the rows. Groups of similar length share a batch, which
+    keeps padding small. ``batch_tokens`` bounds the padded tokens, but every batch holds at least
+    one group.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)
-    # Random noise on the sort key lets neighbours differ from epoch to epoch; more would pad more.
+    # Noise on the sort key makes batches differ between epochs; more noise would pad more.
     longest = {key: max(lengths[i] for i in group) for key, group in members.items()}
     noisy = {key: longest[key] * rng.uniform(0.94, 1.06) for key in members}
     batches: list[list[int]] = []

@@ -1,7 +1,7 @@
-"""The joint loss of ReasonFlux-PRM, over the logits of a batch of trajectories.
+"""The joint loss of ReasonFlux-PRM over a batch of trajectories.
 
-λ_step · mean_t loss(R(s_t), r_t) + λ_final · loss(R(x, y), r_final), averaged over trajectories;
-optionally a loss on pairs within a question. Knows tensors, no text.
+λ_step · mean_t loss(R(s_t), r_t) + λ_final · loss(R(x, y), r_final), averaged over trajectories,
+plus optional losses on pairs within a question. Knows tensors, no text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PARTS = ("total", "step", "final", "pair", "pair_step", "sibling")
 
 @dataclass(frozen=True)
 class Targets:
-    """What a batch should score; the order of steps and trajectories is that of the logits."""
+    """What a batch should score; steps and trajectories in the order of the logits."""
 
     step_labels: Tensor  # float [num_steps], NaN where unknown
     step_owner: Tensor  # int64 [num_steps], the trajectory of each step
@@ -56,7 +56,8 @@ def joint_loss(
 
 
 def pair_loss(logits: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
-    """−log σ(better − worse), mean over the pairs of a group whose labels differ; 0 if none."""
+    """Mean of −log σ(better − worse) over pairs in a group whose labels differ; 0 if there are
+    none."""
     better = labels[:, None] > labels[None, :]  # false for NaN
     pairs = better & (groups[:, None] == groups[None, :])
     margins = (logits[:, None] - logits[None, :])[pairs]
@@ -64,7 +65,7 @@ def pair_loss(logits: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
 
 
 def _known(logits: Tensor, labels: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
-    """Loss of each element, 0 where the label is unknown, and which ones are known."""
+    """Loss of each element, 0 where the label is unknown, and which labels are known."""
     known = ~torch.isnan(labels)
     targets = torch.where(known, labels, torch.zeros_like(labels))
     if config.kind == "bce":

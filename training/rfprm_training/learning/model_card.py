@@ -1,4 +1,4 @@
-"""The model card of a checkpoint, written from what the run left in its folder."""
+"""Writes the model card of a checkpoint from the files of its run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from rfprm_training.learning.run_folder import CONFIG_NAME, DATA_NAME, read_log
 CARD_NAME = "README.md"
 EVALUATION_NAME = "evaluation.json"
 FOLDS_NAME = "cross_validation.json"
-"""What ``rfprm cross-validate`` writes, put beside a checkpoint of its recipe."""
+"""Output of ``rfprm cross-validate``, copied beside a checkpoint of the same recipe."""
 _MARK = "<!-- written by rfprm train; what stands below the line '## Notes' is kept -->"
 _NOTES = "## Notes"
 
 
 def write_model_card(folder: Path) -> None:
-    """Write ``README.md`` from config, data, log and evaluation; notes that a person has added at
-    its end are kept, and a card written by hand is left alone."""
+    """Write ``README.md`` from config, data, log and evaluation.
+
+    Notes that a person added at its end are kept, and a handwritten card is left alone.
+    """
     path = folder / CARD_NAME
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     if old and _MARK not in old:
@@ -99,24 +101,25 @@ def _training(log: list[dict[str, Any]], config: TrainingConfig) -> str:
         f"Loss: {loss.kind}, λ_step {loss.lambda_step:g}, λ_final {loss.lambda_final:g}, pairs "
         f"{loss.lambda_pair:g} (trajectory) and {loss.lambda_pair_step:g} (steps). AdamW, learning "
         f"rate {settings.learning_rate:g} (heads {settings.head_learning_rate:g}), "
-        f"{settings.num_epochs} epochs, {settings.batch_tokens:,} tokens a step.",
+        f"{settings.num_epochs} {'epoch' if settings.num_epochs == 1 else 'epochs'}, "
+        f"{settings.batch_tokens:,} tokens per step.",
     ]
     if config.start_from is not None:
-        lines.insert(0, f"It began with the weights of `{config.start_from.name}`.")
+        lines.insert(0, f"Training started from the weights of `{config.start_from.name}`.")
     if steps:
         tenth = max(1, len(steps) // 10)
         first, last = steps[:tenth], steps[-tenth:]
         hours = sum(record["seconds"] for record in steps) / 3600
         lines.append(
-            f"{len(steps):,} steps in {hours:.2f} h of computing; mean loss of the first tenth "
-            f"{_mean(first):.3f}, of the last {_mean(last):.3f}."
+            f"{len(steps):,} steps in {hours:.2f} h of computing. Mean loss: {_mean(first):.3f} in "
+            f"the first tenth, {_mean(last):.3f} in the last."
         )
     evaluations = [record for record in log if "evaluation_total" in record]
     if evaluations:
         best = min(evaluations, key=lambda record: float(record["evaluation_total"]))
         lines.append(
             f"Loss on held-out examples: {evaluations[0]['evaluation_total']:.3f} at step "
-            f"{evaluations[0]['step']}, lowest {best['evaluation_total']:.3f} at step "
+            f"{evaluations[0]['step']}; lowest: {best['evaluation_total']:.3f} at step "
             f"{best['step']}."
         )
     lines.append(f"Versions: {_versions()}. Every setting is in `{CONFIG_NAME}`.")
@@ -133,7 +136,7 @@ def _results(evaluation: dict[str, Any] | None, folds: dict[str, Any] | None) ->
         parts.append(
             f"{folds['num_solutions']:,} real solutions to {folds['num_questions']:,} questions, "
             f"each scored by a PRM of the same recipe that was not trained on its question "
-            f"({folds['num_folds']} folds); 95 % intervals by bootstrap over questions."
+            f"({folds['num_folds']} folds). 95 % intervals by bootstrap over questions."
             + _calibration_of(
                 "trajectory score",
                 folds["outcome_calibration"],
@@ -144,7 +147,7 @@ def _results(evaluation: dict[str, Any] | None, folds: dict[str, Any] | None) ->
     if evaluation is not None and evaluation["rankings"]:
         parts.append(
             f"{evaluation['num_solutions']} real solutions to {evaluation['num_questions']} "
-            "questions that were not trained on; 95 % intervals by bootstrap over questions."
+            "questions that were not trained on. 95 % intervals by bootstrap over questions."
         )
         parts.append(_ranking_table(evaluation["rankings"]))
     if evaluation is not None:
@@ -163,13 +166,13 @@ def _results(evaluation: dict[str, Any] | None, folds: dict[str, Any] | None) ->
             f"{evaluation['first_error_at_half_f1']:.3f}."
             + _calibration_of("steps", evaluation["step_calibration"])
         )
-    return "\n\n".join(parts) or "Not measured yet: `rfprm evaluate` writes them."
+    return "\n\n".join(parts) or "Not measured yet; run `rfprm evaluate`."
 
 
 def _calibration_of(
     what: str, found: dict[str, Any] | None, fitted: dict[str, Any] | None = None
 ) -> str:
-    """A sentence, where there was enough to tell."""
+    """A sentence, or nothing if there were too few scores."""
     if found is None:
         return ""
     scaled = "" if fitted is None else f", {fitted['ece']:.3f} after temperature scaling"

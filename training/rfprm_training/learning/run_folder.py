@@ -1,4 +1,4 @@
-"""What a training run keeps in its folder: the config, the log, the state that it resumes from."""
+"""The files of a training run: its config, its log, and the state it resumes from."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _STATE_NAME = "state.pt"
 
 
 class RunFolder:
-    """One run of one config. Files are replaced whole, so that a kill leaves the earlier one."""
+    """One run of one config. Files are replaced whole, so a kill leaves the earlier version."""
 
     def __init__(self, path: Path, config_path: Path, config: TrainingConfig) -> None:
-        """Raises :class:`TrainingError` where ``path`` holds another or a finished run."""
+        """Raises :class:`TrainingError` if ``path`` holds another run or a finished one."""
         self.path = path
         self._digest = config_digest(config)
         path.mkdir(parents=True, exist_ok=True)
@@ -38,19 +38,19 @@ class RunFolder:
         elif read_config(saved) != config:
             raise TrainingError(
                 f"{path} holds a run of another config ({saved}); choose another folder, "
-                "or remove it to start again"
+                "or remove this one to start again"
             )
         if (path / CHECKPOINT_NAME).is_file():
             raise TrainingError(f"{path} holds a finished run; choose another folder")
 
     def check_data(self, files: Mapping[str, str]) -> None:
-        """``files``: the sha256 of each. Raises :class:`TrainingError` where the run was begun with
-        others."""
+        """Raises :class:`TrainingError` if the run started with other data. ``files`` maps each
+        path to its sha256."""
         check_recorded_data(self.path, files)
 
     @classmethod
     def for_reading(cls, path: Path, config: TrainingConfig) -> RunFolder:
-        """For the other processes of a run, which write nothing."""
+        """The folder for the other processes of a run, which write nothing."""
         run = cls.__new__(cls)
         run.path, run._digest = path, config_digest(config)
         return run
@@ -63,7 +63,8 @@ class RunFolder:
             torch.save({**state, "config": self._digest}, partial)
 
     def load_state(self, device: torch.device) -> dict[str, Any] | None:
-        """None where the run has not begun. Raises :class:`TrainingError`."""
+        """The saved state, or None before the first save. Raises :class:`TrainingError` if it
+        belongs to another config."""
         path = self.path / _STATE_NAME
         if not path.is_file():
             return None
@@ -77,27 +78,27 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
     def forget_log_after(self, step: int) -> None:
-        """Steps that were done but not saved are done again, and must not be logged twice."""
+        """Drop the log of unsaved steps: they run again, and must not be logged twice."""
         kept = [record for record in read_log(self.path) if record["step"] <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         (self.path / LOG_NAME).write_text(text, encoding="utf-8")
 
 
 def check_recorded_data(folder: Path, files: Mapping[str, str]) -> None:
-    """Whether the run in ``folder``, if there is one, has the data ``files`` (the sha256 of each).
-    Raises :class:`TrainingError` where it was begun with others."""
+    """Raises :class:`TrainingError` if ``folder`` holds a run on other data than ``files``, which
+    maps each path to its sha256."""
     path = folder / DATA_NAME
     recorded = json.loads(path.read_text(encoding="utf-8")).get("files") if path.is_file() else None
     changed = differences(recorded, dict(files)) if recorded is not None else []
     if changed:
         raise TrainingError(
-            f"{folder} holds a run on other data: {'; '.join(changed)} (sha256); bring the files "
-            "back, choose another folder, or remove it to start again"
+            f"{folder} holds a run on other data: {'; '.join(changed)} (sha256); restore the "
+            "files, choose another folder, or remove this one to start again"
         )
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run's log; a line that a kill has torn is left out."""
+    """The entries of a run's log, without a line that a kill cut off."""
     path = folder / LOG_NAME
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:

@@ -1,6 +1,6 @@
 """The training loop: cached activations in, a checkpoint out, resumable to the step.
 
-With several processes (``accelerate launch``) each takes a batch of its own at every step.
+With several processes (``accelerate launch``), each takes its own batch at every step.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from torch import Tensor, nn
 from rfprm_runtime.backends.torch import Tree
 from rfprm_training import TrainingError
 from rfprm_training.learning.activations import ActivationCache
+from rfprm_training.learning.batch_plan import BatchPlan
 from rfprm_training.learning.config import read_config
 from rfprm_training.learning.dataset import Example, build_examples, hash_data_files
 from rfprm_training.learning.losses import PARTS, Targets, joint_loss
-from rfprm_training.learning.model import TrainedPRM
 from rfprm_training.learning.model_card import write_model_card
-from rfprm_training.learning.packing import pack_groups, pad_packs
 from rfprm_training.learning.run_folder import CONFIG_NAME, DATA_NAME, LOG_NAME, RunFolder
-from rfprm_training.learning.schedule import Schedule
+from rfprm_training.learning.trained_prm import TrainedPRM
+from rfprm_training.learning.trees import build_trees, pad_trees
 
 __all__ = ["CONFIG_NAME", "LOG_NAME", "Trainer", "learning_rate_scale", "make_targets"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded states of some packs, and what their trajectories should score."""
+    """Padded hidden states of some token trees, and what their trajectories should score."""
 
     hidden: Tensor  # [batch, length, hidden_size]
     tree: Tree | None
@@ -44,17 +44,17 @@ class Batch:
 
 @dataclass
 class Best:
-    """The lowest loss on held-out examples so far, and the weights that had it."""
+    """The lowest loss on held-out examples so far, and the weights that gave it."""
 
     loss: float
     step: int
     parameters: dict[str, Tensor]
     since: int = 0
-    """Evaluations since."""
+    """Evaluations since then."""
 
 
 class _Logits(nn.Module):
-    """What accelerate wraps: gradients are averaged over processes in its forward pass."""
+    """The module that accelerate wraps, so that gradients are averaged over processes."""
 
     def __init__(self, prm: TrainedPRM) -> None:
         super().__init__()
@@ -66,22 +66,23 @@ class _Logits(nn.Module):
 
 
 class Trainer:
-    """One run, in one folder. Calling :meth:`run` again goes on where it stopped."""
+    """One training run in one folder. Calling :meth:`run` again resumes it."""
 
     def __init__(
         self, config_path: Path, folder: Path, *, cache: Path | None = None, device: str = "auto"
     ) -> None:
-        """``cache`` is where activations are kept, to be shared between runs. ``device`` is
-        ``auto``, ``cpu`` or ``cuda``.
+        """``cache`` is a folder for activations that several runs share. ``device`` is ``auto``,
+        ``cpu`` or ``cuda``.
 
-        Raises :class:`TrainingError` where the folder holds a run of another config, or of other
-        data.
+        Raises :class:`TrainingError` if ``folder`` holds a run with another config or other data.
         """
         self.config = read_config(config_path)
         self._accelerator = Accelerator(cpu=device == "cpu")
         self.device = self._accelerator.device
         if device not in ("auto", self.device.type):
-            raise TrainingError(f"the device is {device!r}, this machine has {self.device.type!r}")
+            raise TrainingError(
+                f"the device is {device!r}, but this machine has {self.device.type!r}"
+            )
         self.folder = folder
         self._run: RunFolder | None = None
         if self._accelerator.is_main_process:
@@ -96,8 +97,8 @@ class Trainer:
         self._lengths = [row.num_tokens for row in rows]
         groups = [example.group for example in self.examples]
         settings = self.config.optimizer
-        self.packs = pack_groups(rows, groups, settings.pack_tokens)
-        self.schedule = Schedule(self.examples, self.packs, settings, self.config.seed)
+        self.trees = build_trees(rows, groups, settings.pack_tokens)
+        self.batch_plan = BatchPlan(self.examples, self.trees, settings, self.config.seed)
         self.cache_folder = cache or folder / "activations"
         self._cache_is_shared = cache is not None
         self._best: Best | None = None
@@ -108,14 +109,14 @@ class Trainer:
         return bool(self._accelerator.is_main_process)
 
     def run(self, *, max_steps: int | None = None) -> Path:
-        """Train to the end, or for ``max_steps`` more steps; returns the checkpoint's folder."""
+        """Train to the end, or ``max_steps`` more steps; returns the checkpoint's folder."""
         settings = self.config.optimizer
         cache = self._fill_cache()
         self.prm.add_trained_parts()
         optimizer = torch.optim.AdamW(self.prm.parameter_groups())
         model, optimizer = self._accelerator.prepare(_Logits(self.prm), optimizer)
         rates = [group["lr"] for group in optimizer.param_groups]
-        plan = self.schedule.training_batches(self._accelerator.num_processes)
+        plan = self.batch_plan.training_batches(self._accelerator.num_processes)
         first = self._resume(optimizer)
         if self._run is not None:
             self._run.write_json(DATA_NAME, self._describe_data())
@@ -157,7 +158,7 @@ class Trainer:
         num_steps: int,
     ) -> None:
         started = time.perf_counter()
-        # Dropout of a step depends on the step alone, so a resumed run repeats it.
+        # Dropout depends on the step number alone, so a resumed run repeats it.
         torch.manual_seed(self.config.seed * 1_000_003 + step)
         losses = self._losses(batch, model)
         if not torch.isfinite(losses["total"]):
@@ -195,8 +196,8 @@ class Trainer:
         return dict(zip(losses, means.tolist(), strict=True))
 
     def _evaluate(self, cache: ActivationCache | None, step: int) -> bool:
-        """Log the loss on held-out examples; whether training should end."""
-        batches = self.schedule.evaluation_batches()
+        """Log the loss on held-out examples; returns whether training should stop."""
+        batches = self.batch_plan.evaluation_batches()
         self.prm.network.eval()
         sums: dict[str, float] = {}
         accelerator = self._accelerator
@@ -206,12 +207,12 @@ class Trainer:
                 for name, value in self._losses(self._load(cache, batch), model).items():
                     sums[name] = sums.get(
                         name, 0.0
-                    ) + value.item() * self.schedule.num_trajectories(batch)
+                    ) + value.item() * self.batch_plan.num_trajectories(batch)
         self.prm.network.train()
-        # In float64: a sum of losses must not depend on the number of processes by much.
+        # float64, so that the sum hardly depends on the number of processes.
         values = torch.tensor([sums.get(name, 0.0) for name in PARTS], dtype=torch.float64)
         summed: Any = accelerator.reduce(values.to(self.device), reduction="sum")
-        count = sum(map(self.schedule.num_trajectories, batches))
+        count = sum(map(self.batch_plan.num_trajectories, batches))
         means = {name: value / count for name, value in zip(PARTS, summed.tolist(), strict=True)}
         if self._run is not None:
             rounded = {f"evaluation_{name}": round(v, 5) for name, v in means.items()}
@@ -231,21 +232,21 @@ class Trainer:
         return self._best.since >= patience
 
     def _fill_cache(self) -> ActivationCache | None:
-        """None where nothing would be read twice."""
+        """The activations below the trained layers; None if nothing would be read twice."""
         network, read_once = self.config.network, self.config.optimizer.num_epochs == 1
         if network.first_trained_layer == 0 or (read_once and not self._cache_is_shared):
             return None
         layer = self.config.network.first_trained_layer
         key = self.config.base.model_dump_json()
         hidden_size = self.prm.network.shape.hidden_size
-        cache = ActivationCache(self.cache_folder, self.packs, layer, hidden_size, key)
+        cache = ActivationCache(self.cache_folder, self.trees, layer, hidden_size, key)
         with self._accelerator.main_process_first():
             cache.fill(self.prm.network)
         return cache
 
     def _load(self, cache: ActivationCache | None, indices: list[int]) -> Batch:
-        packs = [self.packs[index] for index in indices]
-        padded = pad_packs(packs, self.device)
+        trees = [self.trees[index] for index in indices]
+        padded = pad_trees(trees, self.device)
         network = self.prm.network
         if cache is not None:
             rows = [cache[index] for index in indices]
@@ -258,10 +259,10 @@ class Trainer:
                 hidden = network.run_layers(embedded, 0, first, tree=padded.tree)
         markers = [
             torch.from_numpy(positions) + row * hidden.shape[1]
-            for row, pack in enumerate(packs)
-            for positions in pack.marker_positions
+            for row, tree in enumerate(trees)
+            for positions in tree.marker_positions
         ]
-        targets = make_targets([self.examples[i] for pack in packs for i in pack.members])
+        targets = make_targets([self.examples[i] for tree in trees for i in tree.members])
         return Batch(
             hidden,
             padded.tree,
@@ -271,7 +272,7 @@ class Trainer:
         )
 
     def _describe_data(self) -> dict[str, Any]:
-        """For the model card: what was trained on and what was held out."""
+        """What was trained on and what was held out, for the model card."""
         described: dict[str, Any] = {"files": self._data_files}
         for name, held_out in (("trained", False), ("held_out", True)):
             some = [i for i, e in enumerate(self.examples) if e.held_out == held_out]
@@ -297,7 +298,7 @@ class Trainer:
         self._accelerator.wait_for_everyone()
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> int:
-        # Every process reads the same state; the folder has been checked by the main one.
+        # Every process reads the same state; the main process has checked the folder.
         run = self._run or RunFolder.for_reading(self.folder, self.config)
         state = run.load_state(self.device)
         step = 0 if state is None else int(state["step"])
@@ -318,7 +319,7 @@ class Trainer:
 
 
 def make_targets(examples: list[Example]) -> Targets:
-    """The labels of a batch, in the order of its markers."""
+    """The targets of a batch, in the order of its markers."""
     owner = [row for row, example in enumerate(examples) for _ in example.step_labels]
     names = sorted({example.group for example in examples})
     beginnings: dict[tuple[str, ...], int] = {}
@@ -337,7 +338,7 @@ def make_targets(examples: list[Example]) -> Targets:
 
 
 def learning_rate_scale(step: int, num_steps: int, warmup_steps: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
+    """The factor on the learning rate: linear warm-up, then a cosine to zero."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(num_steps - warmup_steps, 1)

@@ -1,8 +1,8 @@
-"""Made-up problems, with traces whose first wrong step is known: chains of sums, following who
-holds what, evaluating expressions, sorting words, closing brackets, telling liars apart.
+"""Made-up problems with traces whose first wrong step is known: chains of sums, tracking who holds
+what, evaluating expressions, sorting words, closing brackets, telling liars apart.
 
-A problem is a machine: a state, a step that moves it on, a slip that moves it on wrongly. What
-comes after a slip is right by the wrong state, as in the traces of a model. Pure and seeded.
+A problem is a machine: a state, steps that change it, and slips that change it wrongly. After a
+slip, the trace continues correctly from the wrong state, as a model's traces do. Pure and seeded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROCEDURES: dict[str, Callable[[random.Random], Problem]] = {
 def procedure_examples(
     kind: str, group: str, rng: random.Random, *, errors: int, cut_errors: int = 0
 ) -> list[Example]:
-    """A right trace, up to ``errors`` wrong ones, and up to ``cut_errors`` more that end with their
-    first wrong step, to one problem of ``kind``, drawn."""
+    """Traces for a random problem of ``kind``: a right one, up to ``errors`` wrong ones, and up to
+    ``cut_errors`` more that end with their first wrong step."""
     problem = PROCEDURES[kind](rng)
     return examples_of(problem, kind, group, rng, errors=errors, cut_errors=cut_errors)

@@ -1,4 +1,4 @@
-"""A problem as a machine, its right trace, and traces with a slip. Knows no problem by name."""
+"""A problem as a machine, its right trace, and traces with a slip. Knows no particular problem."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Move = tuple[State, str]
 
 @dataclass(frozen=True)
 class Problem:
-    """What a procedure is asked, and how it is carried out; states are never changed in place."""
+    """A question and the procedure that answers it. States are never changed in place."""
 
     question: str
     start: State
     steps: Sequence[Callable[[State], Move | None]]
-    """None where a wrong state leaves nothing to say."""
+    """A step returns None if it cannot continue from a wrong state."""
     slips: Sequence[Callable[[State], Move | None]]
-    """The same steps, each with a mistake; None where it has none to make."""
+    """The same steps, each with a mistake; a slip returns None if there is none to make."""
     answer: Callable[[State], str]
     """The last step, which states the answer."""
 
@@ -38,8 +38,8 @@ def examples_of(
     errors: int,
     cut_errors: int = 0,
 ) -> list[Example]:
-    """A right trace, up to ``errors`` wrong ones and up to ``cut_errors`` that end with their first
-    wrong step; no two begin with the same one."""
+    """A right trace, up to ``errors`` wrong ones, and up to ``cut_errors`` that end with their
+    first wrong step; no two are the same up to it."""
     right = _carry_out(problem, None)
     assert right is not None
     examples = [_example(problem, right, (1.0,) * len(right), 1.0, group, "gold")]
@@ -51,7 +51,7 @@ def examples_of(
             continue
         traces.append(wrong)
         beginnings.add(wrong[: place + 1])
-        # A mistake without consequence leaves the answer right, and the steps after it alone.
+        # A mistake without consequences leaves the answer right, and the later steps unjudged.
         harmless = wrong[-1] == right[-1]
         after = UNKNOWN if harmless else 0.0
         labels = (1.0,) * place + (0.0,) + (after,) * (len(wrong) - place - 1)
@@ -70,18 +70,18 @@ def examples_of(
 def _carry_out(
     problem: Problem, slip_at: int | None, *, stop_there: bool = False
 ) -> tuple[str, ...] | None:
-    """None where there is no such slip, or no step that goes on from it."""
-    state, said = problem.start, []
+    """The steps with a slip at ``slip_at``; None if it, or a step after it, is impossible."""
+    state, steps = problem.start, []
     for index, step in enumerate(problem.steps):
         right = step(state)
         move = problem.slips[index](state) if index == slip_at else right
         if move is None or (index == slip_at and right is not None and move[1] == right[1]):
             return None
         state, text = move
-        said.append(text)
+        steps.append(text)
         if stop_there and index == slip_at:
-            return tuple(said)
-    return (*said, problem.answer(state))
+            return tuple(steps)
+    return (*steps, problem.answer(state))
 
 
 def _example(

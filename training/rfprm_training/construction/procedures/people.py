@@ -17,7 +17,7 @@ _HELD = {
 
 
 def tracking(rng: random.Random) -> Problem:
-    """Who holds what after some have swapped."""
+    """Who holds what after some swaps."""
     count = rng.randint(3, 6)
     people = sorted(rng.sample(_NAMES, count))
     thing = rng.choice(sorted(_HELD))
@@ -49,7 +49,7 @@ def tracking(rng: random.Random) -> Problem:
                 after = state
             elif kind == 1:  # with somebody else
                 after = swapped(state, pair[0], third)
-            else:  # one gives and gets nothing
+            else:  # one gives but gets nothing
                 after = list(state)
                 after[pair[0]] = state[pair[1]]
                 after = tuple(after)
@@ -75,7 +75,7 @@ def tracking(rng: random.Random) -> Problem:
 
 
 def liars(rng: random.Random) -> Problem:
-    """Who tells the truth, if each speaks of the one before."""
+    """Who tells the truth, when each speaks about the person before."""
     people = rng.sample(_NAMES, rng.randint(4, 7))
     truthful = rng.random() < 0.5
     claims = [rng.random() < 0.5 for _ in people[1:]]

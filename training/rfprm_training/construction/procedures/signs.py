@@ -1,4 +1,4 @@
-"""Problems about signs: the value of an expression, and the brackets that close a sequence."""
+"""Problems with symbols: the value of an expression, and the brackets that close a sequence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rfprm_training.construction.procedures.machine import Move, Problem, State
 
 
 def expression(rng: random.Random) -> Problem:
-    """An expression of several brackets, a bracket at a time."""
+    """An expression with several brackets, evaluated one bracket at a time."""
     brackets = [_bracket(rng) for _ in range(rng.randint(2, 4))]
     signs = [rng.choice("+-*") for _ in brackets[1:]]
     letters = "ABCD"[: len(brackets)]
@@ -92,7 +92,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 
 
 def brackets(rng: random.Random) -> Problem:
-    """The brackets that close a sequence, by a stack."""
+    """The brackets that close a sequence, found with a stack."""
     sequence: list[str] = []
     stack: list[str] = []
     for _ in range(rng.randint(5, 12)):
@@ -104,26 +104,26 @@ def brackets(rng: random.Random) -> Problem:
     if not stack:
         sequence.append("[")
 
-    def said(number: int, sign: str, state: State) -> str:
+    def described(number: int, sign: str, state: State) -> str:
         return f"{number}: {sign} ; stack: {' '.join(state) or 'empty'}"
 
     def moved(state: State, sign: str) -> State:
         return (*state, sign) if sign in _CLOSING else state[:-1]
 
     def step(number: int, sign: str) -> Callable[[State], Move]:
-        return lambda state: ((after := moved(state, sign)), said(number, sign, after))
+        return lambda state: ((after := moved(state, sign)), described(number, sign, after))
 
     def slip(number: int, sign: str) -> Callable[[State], Move]:
         kind, other = rng.randrange(3), rng.choice(sorted(_CLOSING))
 
         def move(state: State) -> Move:
-            if kind == 0:  # overlooked
+            if kind == 0:  # skipped
                 after = state
             elif kind == 1 and state:  # another bracket on top
                 after = (*moved(state, sign)[:-1], other)
             else:
                 after = moved(moved(state, sign), sign)
-            return after, said(number, sign, after)
+            return after, described(number, sign, after)
 
         return move
 

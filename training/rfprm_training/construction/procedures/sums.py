@@ -1,4 +1,4 @@
-"""Problems that are nothing but arithmetic: a chain of operations on one number, a step each."""
+"""Problems of pure arithmetic: a chain of operations on one number, one per step."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class _Operation:
 
 
 def sums(rng: random.Random) -> Problem:
-    """What a number becomes by some operations, one after the other."""
+    """What a number becomes after several operations."""
     start = value = _number(rng)
     operations: list[_Operation] = []
     while len(operations) < 3 or (len(operations) < 7 and rng.random() < 0.75):
@@ -117,7 +117,7 @@ def sums(rng: random.Random) -> Problem:
 
 
 def _wrong_results(operation: _Operation, value: Fraction) -> list[Fraction]:
-    """Results as people get them wrong; those of a neighbouring entry of the table among them."""
+    """Wrong results as people make them, including neighbouring entries of the times table."""
     right = operation.result(value)
     misses = near_misses(right)
     for off in (-1, 1):
@@ -130,7 +130,7 @@ def _wrong_results(operation: _Operation, value: Fraction) -> list[Fraction]:
 
 
 def _operation(value: Fraction, rng: random.Random) -> _Operation:
-    """One whose result a solution could say, drawn until there is."""
+    """A random operation with a plausible result."""
     while True:
         kind = rng.choice(sorted(_ASKED))
         if kind == "percent":
@@ -141,7 +141,7 @@ def _operation(value: Fraction, rng: random.Random) -> _Operation:
             number = _number(rng)
         operation = _Operation(kind, number)
         result = operation.result(value)
-        # Numbers of the size that word problems have; larger ones would take over the chain.
+        # Numbers as large as in word problems; larger ones would take over the chain.
         if is_plausible(result) and result < 20_000:
             return operation
 

@@ -1,4 +1,4 @@
-"""Words in the order of the alphabet."""
+"""Problems with words: sorting them alphabetically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WORDS = """
 
 
 def sorting(rng: random.Random) -> Problem:
-    """Words in the order of the alphabet: by first letters, then the ties."""
+    """Words sorted alphabetically: by first letter, then within ties."""
     words = rng.sample(_WORDS, rng.randint(4, 9))
     chosen = rng.choice(words)
 
@@ -48,7 +48,7 @@ def sorting(rng: random.Random) -> Problem:
         return _exchanged(state, rng.choice(options)) if options else None
 
     def ties(state: State) -> Move:
-        # Neighbours that begin alike are put in order; what was misplaced before stays so.
+        # Sorts neighbours with the same first letter; words misplaced before stay misplaced.
         after: list[str] = []
         for word in state:
             place = len(after)

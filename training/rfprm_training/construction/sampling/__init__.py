@@ -1,2 +1,2 @@
-"""Steps that a small model writes after right beginnings, graded by the verifier: errors as models
-make them, and right steps in a model's words."""
+"""Next steps that a small model writes after right beginnings, graded by the verifier: errors as
+models make them, and right steps in a model's words."""

@@ -1,7 +1,7 @@
-"""What a small model would write next, after the beginning of a right solution.
+"""Next steps that a small model writes after the beginning of a right solution.
 
-Each sampled step is graded by the verifier against the right solution, and gives a trajectory that
-ends with it: an error as models make them, or a right step in other words. Knows no tensors.
+The verifier grades each sampled step against the solution. Each gives a trajectory that ends with
+it: an error as models make them, or a right step in other words. Knows no tensors.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.gsm8k import GoldSolution, read_rows, strip_notes
 from rfprm_training.labelling.verifier import grade_next_step
 from rfprm_training.resumable import ResumableLines
-from rfprm_training.settings import Section
+from rfprm_training.toml_config import Section
 
 
 class SamplingConfig(Section):
     base: GgufBase | FolderBase = Field(discriminator="kind")
-    """The model that writes."""
+    """The model that writes the steps."""
     num_questions: int = Field(gt=0)
     places_per_question: int = Field(default=2, gt=0)
-    """Beginnings of each solution, drawn."""
+    """Beginnings to draw from each solution."""
     samples_per_place: int = Field(default=4, gt=0)
     temperature: float = Field(default=0.8, gt=0)
     max_step_tokens: int = Field(default=48, gt=0)
     num_demonstrations: int = Field(default=4, gt=0)
-    """Solved questions that the model is shown first; they are used for nothing else."""
+    """Solved questions to show the model first; they are used for nothing else."""
     batch_size: int = Field(default=8, gt=0)
-    """Beginnings that are continued at once."""
+    """Beginnings to continue at once."""
     seed: int = 0
 
 
 class Sampler(Protocol):
-    """Continues texts to the end of the line; :class:`.model.LineSampler` is one."""
+    """Continues texts to the end of the line, like :class:`.line_sampler.LineSampler`."""
 
     def __call__(self, texts: Sequence[str], seed: int) -> list[list[str]]: ...
 
@@ -66,7 +66,7 @@ class Beginning:
 
 
 def draw_beginnings(solutions: Iterable[GoldSolution], config: SamplingConfig) -> list[Beginning]:
-    """Of the first ``num_questions`` solutions, each at places drawn by its own generator."""
+    """Beginnings of the first ``num_questions`` solutions; each has its own generator."""
     found = []
     for solution in list(solutions)[: config.num_questions]:
         rng = random.Random(f"{config.seed} {solution.question}")
@@ -77,7 +77,7 @@ def draw_beginnings(solutions: Iterable[GoldSolution], config: SamplingConfig) -
 
 
 def demonstrations(solutions: Sequence[GoldSolution]) -> str:
-    """Solved questions as the model is shown them."""
+    """Solved questions as the text to show the model."""
     shown = [Beginning(solution, len(solution.steps)).text for solution in solutions]
     return "".join(f"{text}\n" for text in shown)
 
@@ -92,12 +92,12 @@ def sample_file(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Write a line for each beginning, with its question, its steps and what was sampled; the
-    number of lines.
+    """Write a line for each beginning, with its question, its steps and the sampled steps; returns
+    the number of lines.
 
-    ``open_sampler`` gets the demonstrations. Goes on where it was stopped, and what a batch gives
-    depends on nothing before it. Raises :class:`~rfprm_training.TrainingError` where ``output``
-    exists, or was begun with other solutions or settings, and ``overwrite`` is not given.
+    ``open_sampler`` gets the demonstrations. A stopped run resumes; a batch depends on nothing
+    before it. Without ``overwrite``, raises :class:`~rfprm_training.TrainingError` if ``output``
+    exists, or was started with other solutions or settings.
     """
     shown, rest = solutions[: config.num_demonstrations], solutions[config.num_demonstrations :]
     beginnings = draw_beginnings(rest, config)
@@ -113,7 +113,7 @@ def sample_file(
             assert sampler is not None
             batch = beginnings[start : start + config.batch_size]
             sampled = sampler([beginning.text for beginning in batch], config.seed + start)
-            written = lines.num_lines - start  # of a batch that a kill has torn
+            written = lines.num_lines - start  # lines of a batch that a kill cut off
             for beginning, steps in list(zip(batch, sampled, strict=True))[written:]:
                 row = NextSteps(beginning.solution.question, beginning.steps, tuple(steps))
                 lines.write(json.dumps(vars(row), ensure_ascii=False) + "\n")
@@ -131,29 +131,30 @@ def _digest(texts: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class NextSteps:
-    """A line of the file."""
+    """One line of the file."""
 
     question: str
     steps: tuple[str, ...]
-    """What was there."""
+    """The beginning."""
     sampled: tuple[str, ...]
-    """What might come next, as the model has it."""
+    """Next steps that the model wrote."""
 
 
 def read_next_steps(path: Path) -> Iterator[NextSteps]:
-    """Raises :class:`~rfprm_training.TrainingError` naming a bad line."""
+    """Every line of a file. Raises :class:`~rfprm_training.TrainingError` naming a bad one."""
     for number, row in enumerate(read_rows(path), start=1):
         try:
             yield NextSteps(row["question"], tuple(row["steps"]), tuple(row["sampled"]))
         except (KeyError, TypeError) as error:
             raise TrainingError(
-                f"{path}, line {number} holds no sampled steps: {type(error).__name__}: {error}"
+                f"{path}, line {number} is not a line of rfprm sample: "
+                f"{type(error).__name__}: {error}"
             ) from None
 
 
 def graded_examples(row: NextSteps, solution: GoldSolution, group: str) -> Iterator[Example]:
-    """A trajectory for each different sampled step of which the verifier knows something; of the
-    whole nothing is known. What the solution itself says is left out."""
+    """A trajectory for each different sampled step that the verifier can grade; its label as a
+    whole is unknown. Steps of the solution itself are skipped."""
     reference = [strip_notes(step) for step in solution.steps]
     for step in dict.fromkeys(text.strip() for text in row.sampled):
         if not step or step in reference:

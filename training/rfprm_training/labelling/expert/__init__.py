@@ -1,1 +1,1 @@
-"""The expert LLM: a client of any OpenAI-compatible server, and what is asked of it."""
+"""The expert LLM: a client of any OpenAI-compatible server, and what we ask it."""

@@ -1,4 +1,4 @@
-"""What was spent, and whether the next request may still be sent."""
+"""Counts what was spent, and decides whether the next request may be sent."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rfprm_training.labelling.expert.cache import Answer
 from rfprm_training.labelling.expert.config import ExpertConfig
 
 _CHARACTERS_PER_TOKEN = 3
-"""Fewer than in running text, so that an estimate is rather too high than too low."""
+"""Fewer than in ordinary text, so that estimates are too high rather than too low."""
 
 
 class BudgetSpentError(TrainingError):
-    """The next request may exceed the budget. What was done so far is kept; a later run with a
-    larger budget goes on from there."""
+    """The next request may exceed the budget. Finished work is kept, and a later run with a larger
+    budget continues it."""
 
 
 @dataclass
@@ -22,10 +22,10 @@ class Usage:
     """Counts of one run; costs are in the currency of the prices."""
 
     requests: int = 0
-    """Sent to the server, attempts that failed included."""
+    """Requests sent to the server, failed attempts included."""
     answers: int = 0
     cached: int = 0
-    """Answered from the cache, at no cost."""
+    """Requests answered from the cache, at no cost."""
     repairs: int = 0
     retries: int = 0
     prompt_tokens: int = 0
@@ -35,7 +35,7 @@ class Usage:
 
 @dataclass
 class Budget:
-    """Counts what is spent and reserves, for every request on its way, the most it can cost."""
+    """Counts what is spent, and reserves for every request in flight the most it can cost."""
 
     config: ExpertConfig
     usage: Usage = field(default_factory=Usage)
@@ -43,7 +43,8 @@ class Budget:
     _reserved_cost: float = 0.0
 
     def reserve(self, messages: list[dict[str, str]]) -> tuple[int, float]:
-        """Raises :class:`BudgetSpentError` where the request may exceed what is left."""
+        """Reserve tokens and cost for a request. Raises :class:`BudgetSpentError` if it may exceed
+        what is left."""
         characters = sum(len(message["content"]) for message in messages)
         prompt_tokens = characters // _CHARACTERS_PER_TOKEN + 16
         tokens = prompt_tokens + self.config.max_answer_tokens
@@ -52,21 +53,21 @@ class Budget:
         limit = self.config.max_tokens
         if limit is not None and spent + self._reserved_tokens + tokens > limit:
             raise BudgetSpentError(
-                f"{spent:,} tokens are spent, and the next request may take {tokens:,} of the "
-                f"{limit:,} allowed; raise expert.max_tokens and run the same command again"
+                f"{spent:,} of {limit:,} tokens are spent, and the next request may take "
+                f"{tokens:,}; raise expert.max_tokens and run the same command again"
             )
         most = self.config.max_cost
         if most is not None and self.usage.cost + self._reserved_cost + cost > most:
             raise BudgetSpentError(
-                f"{self.usage.cost:.4f} is spent, and the next request may cost {cost:.4f} of the "
-                f"{most:.4f} allowed; raise expert.max_cost and run the same command again"
+                f"{self.usage.cost:.4f} of {most:.4f} is spent, and the next request may cost "
+                f"{cost:.4f}; raise expert.max_cost and run the same command again"
             )
         self._reserved_tokens += tokens
         self._reserved_cost += cost
         return tokens, cost
 
     def settle(self, reserved: tuple[int, float], answer: Answer | None) -> None:
-        """Replace a reservation by what the answer took; nothing where there was none."""
+        """Replace a reservation by what the answer cost, or by nothing if there was no answer."""
         self._reserved_tokens -= reserved[0]
         self._reserved_cost -= reserved[1]
         if answer is not None:

@@ -1,4 +1,4 @@
-"""Answers of an LLM on disk, so that nothing is asked twice, a killed run included."""
+"""Keeps an LLM's answers on disk, so that nothing is asked twice, even after a kill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rfprm_training import TrainingError
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered and what it counted."""
+    """A server's answer and its token counts."""
 
     text: str
     prompt_tokens: int
@@ -22,9 +22,9 @@ class Answer:
 
 
 class AnswerCache:
-    """One SQLite file; every answer is on disk before it is handed out.
+    """One SQLite file; every answer is on disk before it is returned.
 
-    Several processes may use one file. Raises :class:`TrainingError` where it is no such file.
+    Several processes may use one file. Raises :class:`TrainingError` for another kind of file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +32,7 @@ class AnswerCache:
         self.path = path
         try:
             self._database = sqlite3.connect(path, timeout=60)
-            # WAL: a reader does not wait for a writer; FULL: an answer survives a power cut too.
+            # WAL: readers do not wait for a writer. FULL: an answer survives a power cut.
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.execute(
@@ -42,7 +42,7 @@ class AnswerCache:
             self._database.commit()
         except sqlite3.DatabaseError as error:
             raise TrainingError(
-                f"{path} is not an answer cache ({error}); remove it or name another file"
+                f"{path} is not an answer cache ({error}); remove it or choose another file"
             ) from None
 
     def get(self, key: str) -> Answer | None:
@@ -67,6 +67,6 @@ class AnswerCache:
 
 
 def request_key(model: str, prompt_id: str, request: dict[str, Any]) -> str:
-    """Of everything that the answer depends on: model, prompt version, messages, settings."""
+    """A hash of everything the answer depends on: model, prompt version, messages, settings."""
     content = json.dumps([model, prompt_id, request], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""Chat completions of any OpenAI-compatible server: cached, bounded, retried, validated."""
+"""Chat completions from any OpenAI-compatible server: cached, bounded, retried, validated."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _JSON_OBJECT = re.compile(r"\{.*\}", re.S)
 
 
 class ExpertError(TrainingError):
-    """A request that came to nothing; the trajectory is marked with it and labelling goes on."""
+    """A request failed; the trajectory is marked with the reason, and labelling continues."""
 
 
 class UnusableAnswerError(TrainingError, ValueError):
-    """What an LLM said is not of the form that was asked for; the message tells it what to mend."""
+    """An LLM's answer does not have the requested form; the message tells it what to correct."""
 
 
 class ServerRefusedError(TrainingError):
-    """The server will refuse every request (wrong key, no such model): labelling stops."""
+    """The server refuses every request (wrong key, no such model), so labelling stops."""
 
 
 class ExpertClient:
-    """Asks an LLM. For one event loop; close it with ``async with``.
+    """Asks an LLM, in one event loop. Close it with ``async with``.
 
-    The same question is on its way but once: who asks it meanwhile waits for that answer.
+    Identical requests in flight are sent once.
     """
 
     def __init__(self, config: ExpertConfig) -> None:
@@ -51,7 +51,7 @@ class ExpertClient:
         self._cache = AnswerCache(config.cache)
         self._budget = Budget(config)
         self._slots = asyncio.Semaphore(config.concurrency)
-        self._on_their_way: dict[str, asyncio.Future[Answer]] = {}
+        self._in_flight: dict[str, asyncio.Future[Answer]] = {}
         self._endpoint = Endpoint(
             config.base_url,
             api_key_env=config.api_key_env,
@@ -70,19 +70,18 @@ class ExpertClient:
     async def ask(
         self, messages: list[dict[str, str]], prompt_id: str, *, seed: int | None = None
     ) -> str:
-        """The answer's text. ``seed`` tells apart draws of the same question.
+        """The answer's text. ``seed`` distinguishes samples of the same request.
 
-        Raises :class:`ExpertError` where it came to nothing,
-        :class:`~.budget.BudgetSpentError` before too much is spent and
-        :class:`ServerRefusedError` where no request can succeed.
+        Raises :class:`ExpertError` if the request fails, :class:`~.budget.BudgetSpentError` before
+        it may exceed the budget, and :class:`ServerRefusedError` if no request can succeed.
         """
         return (await self._answer(messages, prompt_id, seed=seed, form=None)).text
 
     async def ask_for(
         self, form: type[Form], messages: list[dict[str, str]], prompt_id: str
     ) -> Form:
-        """The answer as ``form``. One that does not fit is sent back with what is wrong with it, at
-        most ``max_repairs`` times. Raises like :meth:`ask`."""
+        """The answer as ``form``. An answer that does not fit is sent back with the reason, at most
+        ``max_repairs`` times. Raises like :meth:`ask`."""
         conversation = list(messages)
         problem = ""
         for repair in range(self.config.max_repairs + 1):
@@ -92,7 +91,7 @@ class ExpertClient:
                 return parse_form(answer.text, form)
             except UnusableAnswerError as error:
                 problem = str(error)
-            # The whole history is sent: the same request would be answered from the cache.
+            # Sends the whole conversation: the same request would be answered from the cache.
             conversation += [
                 {"role": "assistant", "content": answer.text or "(nothing)"},
                 {
@@ -120,23 +119,23 @@ class ExpertClient:
         if found is not None:
             self.usage.cached += 1
             return found
-        if key in self._on_their_way:
+        if key in self._in_flight:
             self.usage.cached += 1
-            # Who waits must not cancel it for the others.
-            return await asyncio.shield(self._on_their_way[key])
+            # A cancelled waiter must not cancel the request for the others.
+            return await asyncio.shield(self._in_flight[key])
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._on_their_way[key] = future
+        self._in_flight[key] = future
         try:
             answer = await self._send_once(request, prompt_id, key)
         except BaseException as error:
-            # Whoever waits gets the same error; where nobody does, it is looked at here.
+            # Every waiter gets the same error. Without one, asyncio warns unless it is read here.
             future.set_exception(
                 error if isinstance(error, Exception) else ExpertError("the request was cancelled")
             )
             future.exception()
             raise
         finally:
-            del self._on_their_way[key]
+            del self._in_flight[key]
         future.set_result(answer)
         return answer
 
@@ -145,8 +144,8 @@ class ExpertClient:
         length = sum(len(message["content"]) for message in messages)
         if length > self.config.max_prompt_characters:
             raise ExpertError(
-                f"the request has {length:,} characters, more than "
-                f"expert.max_prompt_characters = {self.config.max_prompt_characters:,}"
+                f"the request has {length:,} characters, more than the "
+                f"{self.config.max_prompt_characters:,} of expert.max_prompt_characters"
             )
         async with self._slots:
             reserved = self._budget.reserve(messages)
@@ -186,7 +185,7 @@ class ExpertClient:
         try:
             return await self._endpoint.post("chat/completions", request, _read_answer)
         except EndpointRefusedError as error:
-            raise ServerRefusedError(f"{error} (expert.base_url, expert.model)") from None
+            raise ServerRefusedError(f"{error}; check expert.base_url and expert.model") from None
         except EndpointError as error:
             raise ExpertError(str(error)) from None
 
@@ -207,8 +206,8 @@ class ExpertClient:
 def parse_form(text: str, form: type[Form]) -> Form:
     """The JSON object in ``text`` as ``form``. Raises :class:`UnusableAnswerError`."""
     # Thinking models think first, and many servers ignore response_format.
-    said = text.rpartition("</think>")[2]
-    match = _JSON_OBJECT.search(said)
+    answer = text.rpartition("</think>")[2]
+    match = _JSON_OBJECT.search(answer)
     if match is None:
         raise UnusableAnswerError("there is no JSON object in it")
     try:
@@ -232,7 +231,7 @@ def _read_answer(response: httpx.Response) -> Answer:
             int(usage.get("completion_tokens") or 0),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        # A proxy's page with status 200, or half of an answer.
+        # A proxy's page with status 200, or an answer that broke off.
         raise TryAgainError(
             f"not a chat completion ({type(error).__name__}): {response.text[:120]!r}"
         ) from None

@@ -1,4 +1,4 @@
-"""How an LLM is reached, how much may be asked of it at once and in all."""
+"""Settings of an LLM: how to reach it, and how much to ask at once and in total."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from typing import Literal
 
 from pydantic import Field
 
-from rfprm_training.settings import Section
+from rfprm_training.toml_config import Section
 
 
 class ExpertConfig(Section):
-    """A server with the chat completions of OpenAI's API."""
+    """A server that offers the chat completions of OpenAI's API."""
 
     base_url: str = "http://localhost:8000/v1"
     model: str
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key; keys are never read from files."""
     structured_output: Literal["json_schema", "json_object", "prompt"] = "json_schema"
-    """How the server is told to answer in JSON. ``prompt``: by the prompt alone, for servers that
-    know no ``response_format``."""
+    """How to make the server answer in JSON. ``prompt``: by the prompt alone, for servers without
+    ``response_format``."""
     temperature: float = Field(default=0.0, ge=0)
     max_answer_tokens: int = Field(default=2048, gt=0)
     concurrency: int = Field(default=8, gt=0)
     timeout: float = Field(default=120.0, gt=0)
     """Seconds for one attempt."""
     max_attempts: int = Field(default=6, gt=0)
-    """Of one request, when the server is busy, breaks off or is too slow."""
+    """Attempts per request when the server is busy, breaks off or is too slow."""
     max_wait: float = Field(default=60.0, gt=0)
-    """Seconds between two attempts, at most; a longer Retry-After is obeyed up to here."""
+    """Maximum of seconds between two attempts, even if Retry-After asks for more."""
     max_repairs: int = Field(default=2, ge=0)
-    """How often an answer that does not fit is sent back with what is wrong with it."""
+    """How often to send back an answer that does not fit, with the reason."""
     cache: Path = Path("expert-cache.sqlite")
-    """Answers, by model, prompt version and content; a request that is in it is never sent."""
+    """Answers by model, prompt version and content; a request in it is never sent again."""
     steps_per_request: int = Field(default=20, gt=0)
-    """Steps that are judged in one request; the steps before them are shown."""
+    """Steps to judge in one request, which also shows all steps before them."""
     max_prompt_characters: int = Field(default=60_000, gt=0)
-    """A request that would be longer is not sent; its trajectory is marked with the reason."""
+    """A longer request is not sent; its trajectory is marked with the reason."""
     price_per_million_prompt_tokens: float = Field(default=0.0, ge=0)
     price_per_million_answer_tokens: float = Field(default=0.0, ge=0)
     max_cost: float | None = Field(default=None, gt=0)
-    """In the currency of the prices. Work stops cleanly before a request that may exceed it."""
+    """In the currency of the prices. Labelling stops cleanly before a request may exceed it."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """Prompt and answer tokens in all, likewise."""
+    """The same limit for prompt and answer tokens together."""

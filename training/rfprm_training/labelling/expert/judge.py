@@ -22,7 +22,7 @@ class _Entry(BaseModel):
 
 
 class StepJudge:
-    """Grades of an LLM for the steps of a trajectory, ``steps_per_request`` at a time."""
+    """Has an LLM grade the steps of a trajectory, ``steps_per_request`` at a time."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class StepJudge:
         self._prompt = prompt or load_prompt("judge_steps")
 
     async def grade(self, trajectory: Trajectory) -> list[StepGrade]:
-        """One grade a step, on the scale; raises what :meth:`ExpertClient.ask` raises."""
+        """One grade per step, on the scale. Raises like :meth:`ExpertClient.ask`."""
         size = self._client.config.steps_per_request
         starts = range(0, len(trajectory.steps), size)
         parts = await asyncio.gather(*(self._grade_part(trajectory, start) for start in starts))
@@ -62,8 +62,8 @@ def numbered(steps: tuple[str, ...]) -> str:
 
 
 def grades_form(first: int, last: int, scale: tuple[float, float]) -> type[BaseModel]:
-    """What an answer for the steps ``first`` to ``last`` must look like; its message on failure
-    tells the LLM what to mend."""
+    """The form of an answer for the steps ``first`` to ``last``; its error messages tell the LLM
+    what to correct."""
 
     def check(cls: type[BaseModel], grades: list[_Entry]) -> list[_Entry]:
         expected = list(range(first, last + 1))

@@ -1,4 +1,4 @@
-"""Prompts are files with a version; what was asked can be told from the version and the content."""
+"""Prompts as files with a version, which identifies what was asked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FORMAT = re.compile(
 
 @dataclass(frozen=True)
 class Prompt:
-    """``system`` and ``user`` are format strings; braces that stay are doubled in the file."""
+    """``system`` and ``user`` are format strings; literal braces are doubled in the file."""
 
     name: str
     version: str
@@ -28,7 +28,7 @@ class Prompt:
         return f"{self.name}.{self.version}"
 
     def messages(self, **values: object) -> list[dict[str, str]]:
-        """The chat messages with ``values`` put in."""
+        """The chat messages with ``values`` filled in."""
         return [
             {"role": "system", "content": self.system.format(**values)},
             {"role": "user", "content": self.user.format(**values)},
@@ -36,9 +36,9 @@ class Prompt:
 
 
 def load_prompt(name: str) -> Prompt:
-    """One of this package's prompts (``judge_steps``), or the file at a path.
+    """One of this package's prompts by name (``judge_steps``), or a ``.md`` file by path.
 
-    Raises :class:`TrainingError` where the file is missing or has another form.
+    Raises :class:`TrainingError` if the file is missing or malformed.
     """
     path = Path(name)
     if path.suffix == ".md":
@@ -53,7 +53,7 @@ def load_prompt(name: str) -> Prompt:
     match = _FORMAT.fullmatch(text)
     if match is None:
         raise TrainingError(
-            f"the prompt {name} has not the form '---', 'version: N', '---', '# system', …, "
+            f"the prompt {name} does not have the form '---', 'version: N', '---', '# system', …, "
             "'# user', …"
         )
     return Prompt(name, match["version"], match["system"].strip(), match["user"].strip())

@@ -1,4 +1,4 @@
-"""An expert that needs no LLM: it checks what can be computed, and says nothing of the rest."""
+"""An expert without an LLM: it checks what can be computed, and leaves the rest unknown."""
 
 from rfprm_runtime.answers.compare import answers_agree, final_answer
 from rfprm_training.labelling.verifier.equations import Equation, find_equations

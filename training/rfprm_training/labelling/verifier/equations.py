@@ -1,8 +1,7 @@
-"""Arithmetic as it stands in running text: which equations are there, and whether they hold.
+"""Finds the equations in ordinary text, and checks whether they hold.
 
-Exact, by fractions. Where prose leaves room (units between the numbers, per cent, rounding), every
-reading counts, and an equation is false only where none of them holds: a step that is called wrong
-must be wrong.
+Exact, with fractions. Where prose is ambiguous (units between the numbers, per cent, rounding), an
+equation is false only if every reading of it is false: a step that is called wrong must be wrong.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _NO_UNITS = {
     *("than", "that", "the", "then", "they", "thus", "to", "was", "we", "when", "where", "which"),
     *("while", "with", "you"),
 }
-"""Words that end an expression: what is said before them is another matter."""
+"""Words that are never units, so they end an expression."""
 
 _LATEX = (
     (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
@@ -64,13 +63,13 @@ _SIGNS = {"×": "*", "·": "*", "x": "*", "X": "*", "÷": "/", "−": "-", "–"
 
 @dataclass(frozen=True)
 class Equation:
-    """``left = right`` as found in a text."""
+    """``left = right`` as found in text."""
 
     left: str
     right: str
     holds: bool | None
-    """None where it cannot be said: whole numbers of something that does not divide evenly, or a
-    plain number or share on the left, which people equate with what it stands for."""
+    """None if unclear: a whole number for something that does not divide evenly, or a plain number
+    or share on the left, which people equate with what it stands for."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +78,13 @@ class _Token:
     text: str
     percent: bool = False
     glued: bool = False
-    """Whether nothing stands between it and the token before."""
+    """Whether nothing separates it from the token before."""
 
 
 def find_equations(text: str) -> list[Equation]:
-    """Every equation between arithmetic expressions, chains (a = b = c) as neighbouring pairs.
+    """Every equation between arithmetic expressions; a chain a = b = c gives neighbouring pairs.
 
-    Of the first 20,000 characters; a side of more than 40 tokens is passed over.
+    Reads the first 20,000 characters, and skips equations with a side of more than 40 tokens.
     """
     tokens = _tokenise(text[:_MAX_CHARACTERS])
     equals = [index for index, token in enumerate(tokens) if token.kind == "equal"]
@@ -119,14 +118,14 @@ def _tokenise(text: str) -> list[_Token]:
 
 
 def _side_before(tokens: list[_Token], equal: int) -> list[_Token]:
-    """The expression that ends at an equals sign, read backwards, unit words dropped."""
+    """The expression that ends at an equals sign, without its units. Reads backwards."""
     side: list[_Token] = []
     index = equal - 1
     while index >= 0 and len(side) <= _MAX_TOKENS_OF_A_SIDE:
         token = tokens[index]
         if token.kind == "word":
             stop = _over_words(tokens, index, -1)
-            # Words belong to the expression as units: 3 boxes * 12 pencils = …
+            # A word can be a unit within the expression: 3 boxes * 12 pencils = …
             is_unit = stop >= 0 and (
                 tokens[stop].kind in ("number", "close") and (not side or side[0].kind == "sign")
             )
@@ -142,7 +141,7 @@ def _side_before(tokens: list[_Token], equal: int) -> list[_Token]:
         index -= 1
     before = tokens[index].kind if index >= 0 else "break"
     if before == "variable" or (side and side[0].kind in ("sign", "of") and before == "word"):
-        return []  # a part of something that is not plain arithmetic
+        return []  # part of something that is not plain arithmetic
     while side and side[0].kind in ("sign", "of", "close") and side[0].text != "-":
         side.pop(0)
     return _balanced(side, from_end=True)
@@ -175,7 +174,7 @@ def _side_after(tokens: list[_Token], equal: int) -> list[_Token]:
 
 
 def _over_words(tokens: list[_Token], index: int, step: int) -> int:
-    """Where a run of at most three words ends, in the direction of ``step``."""
+    """The index after a run of at most three words, in the direction of ``step``."""
     for _ in range(_MAX_UNIT_WORDS):
         if 0 <= index < len(tokens) and tokens[index].kind == "word":
             if tokens[index].text.lower() in _NO_UNITS:
@@ -193,7 +192,7 @@ def _begins_a_value(token: _Token) -> bool:
 
 
 def _balanced(side: list[_Token], *, from_end: bool) -> list[_Token]:
-    """Without brackets that the prose opened or closes: (3 + 4 = 7)."""
+    """The side without a bracket that belongs to the prose: (3 + 4 = 7)."""
     depth, kept = 0, []
     inward, outward = ("close", "open") if from_end else ("open", "close")
     for token in reversed(side) if from_end else side:
@@ -217,7 +216,7 @@ def _compare(left: list[_Token], right: list[_Token]) -> Equation | None:
         return Equation(*spelled, True)
     is_share = [token.text for token in left[1:2]] == ["/"] and len(left) == 3
     if len(left) == 1 or (is_share and max(values[0]) < 1 <= max(values[1])):
-        # 2 kg = 2 * 1000 g, or: 4/7 is equal to $24.
+        # 2 kg = 2 * 1000 g; 4/7 is equal to $24.
         return Equation(*spelled, None)
     judged = [_nearly(a, b, right) for a, b in itertools.product(*values)]
     if True in judged:
@@ -226,10 +225,10 @@ def _compare(left: list[_Token], right: list[_Token]) -> Equation | None:
 
 
 def _nearly(left: Fraction, right: Fraction, spelled: list[_Token]) -> bool | None:
-    """Whether ``right`` is ``left`` rounded; None for whole numbers of what does not divide."""
+    """Whether ``right`` is ``left`` rounded; None if unclear, as for a rounded whole number."""
     if len(spelled) == 1 and "." in spelled[0].text:
         decimals = len(spelled[0].text.split(".")[1])
-        # Rounded or cut, and a last digit carried along from rounding before.
+        # Allows truncation, and an error in the last digit from earlier rounding.
         return abs(left - right) <= Fraction(1, 10**decimals)
     if len(spelled) == 1 and left.denominator != 1 and abs(left - right) < 1:
         return None
@@ -239,7 +238,7 @@ def _nearly(left: Fraction, right: Fraction, spelled: list[_Token]) -> bool | No
 
 
 def _readings(side: list[_Token]) -> set[Fraction]:
-    """The values that an expression may have: 20 % as 0.2 or as 20."""
+    """The values an expression may have: 20 % is 0.2 or 20."""
     ways = (True, False) if any(token.percent for token in side) else (False,)
     values = {evaluate(_spell(side, as_share=way)) for way in ways}
     return {value for value in values if value is not None}
@@ -252,7 +251,7 @@ def _spell(side: list[_Token], *, as_share: bool = False) -> str:
             value = to_fraction(token.text)
             text = token.text.replace(",", "")
             if value is not None and value.denominator == 1 and "." not in text:
-                text = str(value.numerator)  # 007 is no number to Python
+                text = str(value.numerator)  # Python does not parse 007
             parts.append(f"({text}/100)" if token.percent and as_share else text)
         else:
             parts.append({"of": "*", "[": "(", "]": ")"}.get(token.text.lower(), token.text))

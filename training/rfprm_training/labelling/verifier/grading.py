@@ -1,6 +1,6 @@
-"""Grades for the steps of a trace, from its own arithmetic and from a reference solution.
+"""Grades the steps of a trace by their arithmetic and by reference solutions.
 
-Pure. A grade is 1 (right), 0 (wrong) or NaN (nothing here says); with it comes the reason.
+Pure. A grade is 1 (right), 0 (wrong) or NaN (unknown), with a reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rfprm_training.labelling.verifier.equations import find_equations
 
 @dataclass(frozen=True)
 class StepGrade:
-    """What the verifier says of one step."""
+    """The grade of one step."""
 
     grade: float
     """1.0 right, 0.0 wrong, NaN unknown."""
@@ -30,19 +30,19 @@ def grade_steps(
     references: Sequence[Sequence[str]] = (),
     outcome: bool | None = None,
 ) -> list[StepGrade]:
-    """One grade a step.
+    """One grade per step.
 
-    By arithmetic alone: a step with a false equation is wrong; one whose equations all hold is
-    known to be right only so far, so without more evidence its grade is unknown.
+    By arithmetic alone, a step with a false equation is wrong. Equations that hold do not make a
+    step right, so without more evidence its grade is unknown.
 
-    ``references`` are right solutions to the same question (lists of steps). Where the trace's
-    ``outcome`` is known, they say which step goes astray: a value is supported when the question
-    or a reference has it. In a right trace (``outcome`` true) every step without a false equation
-    is right. In a wrong one the steps before the first unsupported or false one are right where
-    they have a value to support; that one is wrong, and so is what builds on it. An unsupported
-    value from which one addition leads back to a reference (16 - 3 on the way to 16 - 3 - 4) may
-    be another way to the same end, and its step stays unknown. A wrong trace in which no step goes
-    astray does so at its end: it stops short, or answers something else.
+    ``references`` are right solutions to the same question (lists of steps). If the trace's
+    ``outcome`` is known, they show which step goes astray. In a right trace (``outcome`` true)
+    every step without a false equation is right. In a wrong one, a value is supported if the
+    question or a reference has it. Steps with supported values are right up to the first step with
+    an unsupported value or a false equation; that step and all later ones are wrong. An unsupported
+    value that is one addition away from a reference (16 - 3 on the way to 16 - 3 - 4) may be
+    another way to the answer, and leaves its step unknown. If no step of a wrong trace goes astray,
+    its last one is wrong: the trace stops short, or answers something else.
     """
     grades = [_by_arithmetic(step) for step in steps]
     if outcome:
@@ -59,31 +59,31 @@ def grade_steps(
 def grade_next_step(
     question: str, step: str, *, before: Sequence[str], references: Sequence[Sequence[str]]
 ) -> StepGrade:
-    """What is known of ``step`` after the right steps ``before``.
+    """The grade of ``step`` after the right steps ``before``.
 
-    Wrong where it has a false equation, or a value that no reference has and that leads back to
-    none; right where it arrives at a reference's value that the steps before it have not; unknown
-    where it arrives at nothing new.
+    Wrong if it has a false equation, or a value that no reference has and that leads back to none.
+    Right if it reaches a value of a reference that the earlier steps do not have. Unknown if it
+    reaches nothing new.
     """
     steps = [*before, step]
     support = _Support.of(question, [line for reference in references for line in reference])
     grades = _until_astray(steps, [_by_arithmetic(line) for line in steps], support)
     if len(grades) < len(steps):
-        return StepGrade(math.nan, "a step before it has a value that no reference has")
+        return StepGrade(math.nan, "an earlier step has a value that no reference has")
     is_new = _results(step) - {value for line in before for value in _results(line)}
     if grades[-1].grade == 1 and not is_new:
-        return StepGrade(math.nan, "it arrives at nothing new")
+        return StepGrade(math.nan, "it reaches nothing new")
     return grades[-1]
 
 
 @dataclass(frozen=True)
 class _Support:
-    """What right solutions to a question contain."""
+    """The values of right solutions to a question."""
 
     numbers: frozenset[Fraction]
-    """Every number of the question and of the solutions."""
+    """Every number in the question and the solutions."""
     results: frozenset[Fraction]
-    """What the solutions' steps arrive at."""
+    """The values that the solutions' steps reach."""
 
     @classmethod
     def of(cls, question: str, steps: Sequence[str]) -> _Support:
@@ -94,7 +94,7 @@ class _Support:
         return cls(frozenset(n for n in numbers if n is not None), frozenset(results))
 
     def may_lead_back(self, value: Fraction, reached: set[Fraction]) -> bool:
-        """Whether adding or taking away a number at hand makes a result not ``reached`` so far."""
+        """Whether adding or subtracting a known number gives a result not ``reached`` yet."""
         missing = self.results - reached
         return any({value + n, value - n, n - value} & missing for n in self.numbers)
 
@@ -113,7 +113,7 @@ def _in_wrong_trace(
 def _until_astray(
     steps: Sequence[str], grades: list[StepGrade], support: _Support
 ) -> list[StepGrade]:
-    """Up to the first step that goes astray, that one included."""
+    """The grades up to the first step that goes astray, inclusive."""
     out: list[StepGrade] = []
     reached: set[Fraction] = set()
     for step, grade in zip(steps, grades, strict=True):
@@ -143,7 +143,7 @@ def _by_arithmetic(step: str) -> StepGrade:
 
 
 def _results(step: str) -> set[Fraction]:
-    """The values that a step arrives at: right sides of equations, or else its last number."""
+    """The values that a step reaches: the right sides of its equations, or else its last number."""
     values = {to_fraction(equation.right) for equation in find_equations(step)}
     if not values:
         numbers = NUMBER.findall(step)

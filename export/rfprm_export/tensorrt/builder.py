@@ -1,4 +1,4 @@
-"""Parses a graph of standard ops and builds a plan from it. Knows TensorRT and no artifacts."""
+"""Parses a graph of standard ops and builds a plan from it. Knows TensorRT, no artifacts."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ProgressListener = Callable[[str, int, int], bool]
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What can be chosen of an engine; see ``rfprm export-trt --help``."""
+    """Options of a TensorRT engine; see ``rfprm export-trt --help``."""
 
     profiles: tuple[EngineProfile, ...] = ()
     precision: Precision = "fp16"
-    """Of the graph, which says what GPUs can run it."""
+    """The graph's precision, which decides which GPUs can run it."""
     flavour: EngineFlavour = "tensorrt_rtx"
     compute_capabilities: tuple[str, ...] = ()
     weights: EngineWeights = "inside"
@@ -51,24 +51,25 @@ class BuiltPlan:
 
 
 class EngineBuilder:
-    """Parses graphs and builds plans, by one flavour of TensorRT."""
+    """Parses graphs and builds plans with one flavour of TensorRT."""
 
     def __init__(self, flavour: EngineFlavour) -> None:
-        """Raises :class:`MissingExtraError` without the package, :class:`ExportError` where the
-        package needs a GPU that is not there."""
+        """Raises :class:`MissingExtraError` without the package, and :class:`ExportError` if the
+        package needs a GPU and there is none."""
         self.trt: Any = load_flavour(flavour, f"building a {flavour} engine")
         self.flavour = flavour
         self.logger = make_logger(self.trt)
         self._builder = self.trt.Builder(self.logger)
         if not self._builder:
             raise ExportError(
-                f"{flavour} cannot create a builder: {self.logger.last_errors}; build where the "
-                "GPU is, or with --flavour tensorrt_rtx, which needs none"
+                f"{flavour} cannot create a builder: {self.logger.last_errors}; build on a machine "
+                "with a GPU, or with --flavour tensorrt_rtx, which needs none"
             )
 
     @property
     def supported_capabilities(self) -> tuple[str, ...]:
-        """What this flavour builds for ahead of time; empty where it builds for its own GPU."""
+        """Compute capabilities that this flavour can build for ahead of time; empty if it builds
+        for the GPU of this machine."""
         kinds = getattr(self.trt, "ComputeCapability", None)
         if kinds is None:
             return ()
@@ -77,7 +78,7 @@ class EngineBuilder:
 
     def parse(self, graph: Path) -> Any:
         """The network of ``graph``, strongly typed. Raises :class:`ExportError`."""
-        # Always strongly typed in tensorrt_rtx and from TensorRT 11 on.
+        # tensorrt_rtx, and TensorRT from 11 on, are always strongly typed.
         kinds = getattr(self.trt, "NetworkDefinitionCreationFlag", None)
         typed = getattr(kinds, "STRONGLY_TYPED", None)
         network = self._builder.create_network(0 if typed is None else 1 << int(typed))
@@ -86,16 +87,16 @@ class EngineBuilder:
             errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
             raise ExportError(
                 f"{self.flavour} {self.trt.__version__} cannot parse {graph}: "
-                f"{'; '.join(errors) or self.logger.last_errors}; it takes graphs of standard ops, "
-                "which rfprm export --attention standard writes"
+                f"{'; '.join(errors) or self.logger.last_errors}; it needs a graph of standard "
+                "ops, which rfprm export --attention standard writes"
             )
         return network
 
     def build(
         self, graph: Path, options: BuildOptions, on_progress: ProgressListener | None = None
     ) -> BuiltPlan:
-        """Raises :class:`ExportError` where the options do not go with the flavour or the build
-        fails."""
+        """Build a plan from ``graph``. Raises :class:`ExportError` if the flavour does not support
+        the options, or if the build fails."""
         self.check_options(options)
         capabilities = self.chosen_capabilities(options)
         self.logger.errors.clear()
@@ -130,13 +131,14 @@ class EngineBuilder:
         )
 
     def chosen_capabilities(self, options: BuildOptions) -> tuple[str, ...]:
-        """What the engine is built for. Raises :class:`ExportError` where the flavour cannot."""
+        """The compute capabilities to build for. Raises :class:`ExportError` if the flavour does
+        not support them."""
         supported = self.supported_capabilities
         requested = options.compute_capabilities
         for text in requested:
             if not re.fullmatch(r"\d+\.\d", text):
                 raise ExportError(
-                    f"--compute-capability is {text!r}, expected MAJOR.MINOR, for instance 8.9"
+                    f"--compute-capability is {text!r}, expected MAJOR.MINOR, such as 8.9"
                 )
         if not supported:
             from rfprm_runtime.backends.tensorrt.cuda import Cuda
@@ -144,21 +146,21 @@ class EngineBuilder:
             own = Cuda().compute_capability
             if set(requested) - {own}:
                 raise ExportError(
-                    f"{self.flavour} builds for the GPU of this machine, which has compute "
+                    f"{self.flavour} builds only for the GPU of this machine, which has compute "
                     f"capability {own}, not for {sorted(requested)}; leave "
-                    "--compute-capability out, or build where that GPU is"
+                    "--compute-capability out, or build on a machine with that GPU"
                 )
             return (own,)
         unknown = sorted(set(requested) - set(supported))
         if unknown:
             raise ExportError(
                 f"{self.flavour} {self.trt.__version__} does not build for compute capability "
-                f"{', '.join(unknown)}; it builds for {', '.join(supported)}. The others are "
-                "served by the onnx backend with provider='cuda', or by --flavour tensorrt"
+                f"{', '.join(unknown)}, only for {', '.join(supported)}; for others use the onnx "
+                "backend with provider='cuda', or --flavour tensorrt"
             )
         if requested:
             return tuple(dict.fromkeys(requested))
-        # 7.5 has no float32 products there, which the head is made of; fp8 begins with 8.9.
+        # On 7.5 tensorrt_rtx has no float32 matrix products, which the head needs; fp8 needs 8.9.
         without = ("7.5", "8.0", "8.6") if options.precision == "fp8" else ("7.5",)
         return tuple(capability for capability in supported if capability not in without)
 
@@ -167,7 +169,7 @@ class EngineBuilder:
         if options.weights == "stripped":
             config.set_flag(flags.STRIP_PLAN)
             config.set_flag(flags.REFIT)
-        config.clear_flag(flags.TF32)  # it keeps 10 bits of float32, in which the head is
+        config.clear_flag(flags.TF32)  # it would cut the head's float32 to 10 bits
         if options.version_compatible:
             config.set_flag(flags.VERSION_COMPATIBLE)
         config.hardware_compatibility_level = getattr(
@@ -177,18 +179,18 @@ class EngineBuilder:
             config.builder_optimization_level = options.optimization_level
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-        # So that an engine can be looked into.
+        # So that the engine can be inspected.
         config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED
 
     def check_options(self, options: BuildOptions) -> None:
-        """Raises :class:`ExportError` for what this flavour cannot do, before anything is begun."""
+        """Raises :class:`ExportError` for options that this flavour does not support."""
         capabilities = self.chosen_capabilities(options)
         if not self.supported_capabilities:
             return
         if options.weights == "stripped" and len(capabilities) > 1:
             raise ExportError(
-                f"--weights stripped: {self.flavour} builds an engine whose weights can be "
-                "replaced for one GPU, where such a GPU is; add its --compute-capability, once"
+                f"--weights stripped: {self.flavour} builds an engine with replaceable weights for "
+                "only one GPU, on a machine that has it; give its --compute-capability, once"
             )
         refused = {
             "--hardware-compatibility": options.hardware_compatibility != "none",
@@ -199,9 +201,9 @@ class EngineBuilder:
         found = [name for name, given in refused.items() if given]
         if found:
             raise ExportError(
-                f"{' and '.join(found)}: for --flavour tensorrt; {self.flavour} compiles and times "
-                "nothing before it is on the device, takes several kinds at once "
-                "(--compute-capability, once for each), and its plans are for one version"
+                f"{' and '.join(found)}: only for --flavour tensorrt; {self.flavour} compiles and "
+                "times kernels on the device, builds for several GPUs at once (one "
+                "--compute-capability for each), and its plans run on one version; leave it out"
             )
 
     def _set_profiles(self, config: Any, network: Any, profiles: tuple[EngineProfile, ...]) -> None:
@@ -213,7 +215,7 @@ class EngineBuilder:
         if inputs != expected:
             raise ExportError(
                 f"the graph has inputs {inputs}, expected {expected} (name: dimensions); export "
-                "it with --attention standard"
+                "it again with --attention standard"
             )
         for profile in profiles:
             ranges = {
@@ -231,7 +233,7 @@ class EngineBuilder:
                 )
             if config.add_optimization_profile(made) < 0:
                 raise ExportError(
-                    f"{self.flavour} does not take the profile {profile}: {self.logger.last_errors}"
+                    f"{self.flavour} refuses the profile {profile}: {self.logger.last_errors}"
                 )
 
     def _load_timing_cache(self, config: Any, path: Path | None) -> Any:
@@ -242,7 +244,7 @@ class EngineBuilder:
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
             raise ExportError(
                 f"the timing cache {path} was made by another version of {self.flavour} or for "
-                f"another GPU ({self.logger.last_errors}); remove it, or name another file"
+                f"another GPU ({self.logger.last_errors}); remove it, or choose another file"
             )
         return cache
 
@@ -250,19 +252,20 @@ class EngineBuilder:
         reason = f"{self.flavour} {self.trt.__version__} built no engine: {self.logger.last_errors}"
         if options.weights != "inside" and self.supported_capabilities:
             return (
-                f"{reason}. An engine whose weights can be replaced is built for one "
-                "--compute-capability, where such a GPU is; build there, or leave --weights out"
+                f"{reason}. An engine with replaceable weights is built for one "
+                "--compute-capability, on a machine with that GPU; build there, or leave --weights "
+                "out"
             )
         if "7.5" in options.compute_capabilities:
-            return f"{reason}. Leave --compute-capability 7.5 out; it is served by the onnx backend"
-        return f"{reason}. Run with --log-level verbose for what went before"
+            return f"{reason}. Leave --compute-capability 7.5 out; use the onnx backend for it"
+        return f"{reason}. Run with --log-level verbose for details"
 
 
 def prepared_graph(graph: Path) -> bytes:
-    """The structure of ``graph``, as the parser should see it.
+    """``graph`` without its weights, adapted for TensorRT's parser.
 
-    No kernel of fused attention computes in float32; TensorRT takes it apart into products, once it
-    is told that it may.
+    No fused attention kernel computes in float32, so TensorRT must be allowed to decompose float32
+    attention.
     """
     model = onnx.load(graph, load_external_data=False)
     if _float_type(model) == onnx.TensorProto.FLOAT:
@@ -273,7 +276,7 @@ def prepared_graph(graph: Path) -> bytes:
 
 
 def _float_type(model: onnx.ModelProto) -> int:
-    """Of the embedding, and so of everything up to the head."""
+    """The type of the embedding, and so of everything up to the head."""
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     return int(types.get("embed_tokens", onnx.TensorProto.FLOAT))
 

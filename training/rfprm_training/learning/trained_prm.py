@@ -1,4 +1,4 @@
-"""The network under training: frozen base, LoRA on the upper layers, heads; and its checkpoint."""
+"""The network in training (frozen base, LoRA on the upper layers, heads) and its checkpoint."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from rfprm_export.base_model import BaseModel, read_base_model
 from rfprm_export.checkpoint import (
     CHECKPOINT_NAME,
     HEADS_NAME,
@@ -23,7 +24,6 @@ from rfprm_export.checkpoint import (
     read_checkpoint,
 )
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
-from rfprm_export.weights import BaseModel, read_base_model
 from rfprm_runtime.artifact.families import FAMILIES
 from rfprm_runtime.backends.torch import PRMNetwork, Tree, build_network
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder, with_template_ids
@@ -34,24 +34,25 @@ _HEAD_PREFIXES = ("score.", "model.norm.")
 
 
 class TrainedPRM:
-    """What the trainer moves: LoRA matrices, the heads and the final norm, in float32."""
+    """A PRM in training. Trained are the LoRA matrices, the heads and the final norm, in float32;
+    with ``method = "full"`` the upper layers' own weights."""
 
     def __init__(self, config: TrainingConfig, config_folder: Path, device: torch.device) -> None:
         base_path = find_base_model(config.base, config_folder)
         if isinstance(config.base, FolderBase):
-            # A relative path is relative to the config; the checkpoint will lie elsewhere.
+            # The path is relative to the config, but the checkpoint will be in another folder.
             config = config.model_copy(update={"base": FolderBase(path=str(base_path))})
         self.config = config
         self.base = read_base_model(base_path)
         self.encoder = _encoder(self.base, config)
-        if config.start_from is not None:  # an error now, not after the activations of an hour
+        if config.start_from is not None:  # fail now, not after an hour of computing activations
             _check_same_network(config.start_from, _describe(config, self.base))
         torch.manual_seed(config.seed)
         dtype = compute_dtype(config.network, device)
         self.network = _frozen_network(self.base, config).to(device=device, dtype=dtype)
 
     def add_trained_parts(self) -> None:
-        """Put LoRA into the upper layers, or unfreeze them, and unfreeze the heads."""
+        """Add LoRA to the upper layers, or unfreeze them; unfreeze the heads and the final norm."""
         settings = self.config.network
         torch.manual_seed(self.config.seed)
         if settings.method == "lora":
@@ -72,15 +73,15 @@ class TrainedPRM:
         self.network.train()
 
     def _start_from(self, folder: Path) -> None:
-        """Take over what a run of the same network has trained. Raises :class:`TrainingError`."""
+        """Load the trained weights of a run of the same network. Raises :class:`TrainingError`."""
         weights = load_file(folder / HEADS_NAME)
         if (folder / ADAPTER_NAME).is_file():
             weights |= load_file(folder / ADAPTER_NAME)
             scale = json.loads((folder / ADAPTER_CONFIG_NAME).read_text())["lora_alpha"]
             if scale != self.config.network.lora_alpha:
                 raise TrainingError(
-                    f"start_from names {folder}, whose lora_alpha is {scale}, but this run's is "
-                    f"{self.config.network.lora_alpha}; use the same"
+                    f"start_from is {folder}, with lora_alpha {scale}, but this config has "
+                    f"{self.config.network.lora_alpha}; use the same value"
                 )
         trained = {_stored_name(name): p for name, p in self.trained_parameters().items()}
         shapes = {name: tuple(p.shape) for name, p in trained.items()}
@@ -88,21 +89,21 @@ class TrainedPRM:
         if shapes != found:
             name = min({n for n, _ in set(shapes.items()) ^ set(found.items())})
             raise TrainingError(
-                f"start_from names {folder}, which was trained in other places: {name} has shape "
-                f"{found.get(name)} there and {shapes.get(name)} here; use the same first_trained_"
-                "layer, method, lora_rank and lora_targets"
+                f"start_from is {folder}, which trained other weights: {name} has shape "
+                f"{found.get(name)} there and {shapes.get(name)} here; use the same "
+                "first_trained_layer, method, lora_rank and lora_targets"
             )
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(torch.from_numpy(weights[name]))
 
     def logits(self, hidden: Tensor, marker_positions: Tensor, tree: Tree | None = None) -> Tensor:
-        """Logits [num_markers, 2] from the states [batch, length, hidden] below the first
-        trained layer."""
+        """Logits [num_markers, 2] from the hidden states [batch, length, hidden_size] below the
+        first trained layer."""
         settings = self.config.network
         first, last = settings.first_trained_layer, settings.num_layers - 1
         if settings.gradient_checkpointing:
-            # With the adapter on the first layer alone the input itself needs no gradient.
+            # Not reentrant: that would need an input with a gradient, and this one has none.
             for layer in range(first, last):
                 hidden = checkpoint(
                     self.network.run_layers,
@@ -123,7 +124,8 @@ class TrainedPRM:
         }
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """For the optimiser: layers decay, heads and the final norm have a rate of their own."""
+        """Groups for the optimiser: layers have weight decay; heads and the final norm have none,
+        and their own learning rate."""
         settings = self.config.optimizer
         trained = self.trained_parameters()
         return [
@@ -140,8 +142,8 @@ class TrainedPRM:
         ]
 
     def save_checkpoint(self, folder: Path) -> None:
-        """Write adapter, heads (with ``method = "full"`` all trained weights) and description: what
-        ``rfprm export`` reads."""
+        """Write what ``rfprm export`` reads: the adapter, the heads (with ``method = "full"`` all
+        trained weights) and ``checkpoint.json``."""
         folder.mkdir(parents=True, exist_ok=True)
         lora: dict[str, Any] = {}
         heads: dict[str, Any] = {}
@@ -160,19 +162,19 @@ class TrainedPRM:
 def _check_same_network(folder: Path, mine: Checkpoint) -> None:
     if not (folder / CHECKPOINT_NAME).is_file():
         raise TrainingError(
-            f"start_from names {folder}, which holds no finished run; train that one first"
+            f"start_from is {folder}, which holds no finished run; train that one first"
         )
     start = read_checkpoint(folder)
     for field in ("family", "base", "num_layers", "head"):
         if getattr(start, field) != getattr(mine, field):
             raise TrainingError(
-                f"start_from names {folder}, whose {field} is {getattr(start, field)}, but "
-                f"this run's is {getattr(mine, field)}: start from a run of the same network"
+                f"start_from is {folder}, whose {field} is {getattr(start, field)}, but this "
+                f"config has {getattr(mine, field)}; start from a run of the same network"
             )
 
 
 def _stored_name(name: str) -> str:
-    """Of a trained parameter in the checkpoint's files: PEFT's where it is LoRA."""
+    """A parameter's name in the checkpoint's files: PEFT's name for LoRA weights."""
     return "base_model.model." + name.replace(".default.", ".") if ".lora_" in name else name
 
 
@@ -203,7 +205,7 @@ def _save_adapter_config(config: TrainingConfig, folder: Path) -> None:
     lora.base_model_name_or_path = base.file if isinstance(base, GgufBase) else base.path
     lora.inference_mode = True
     lora.save_pretrained(folder)
-    # peft writes sets, whose order changes from run to run.
+    # peft writes sets, whose order differs from run to run.
     path = folder / ADAPTER_CONFIG_NAME
     content = json.loads(path.read_text(encoding="utf-8"))
     content["target_modules"] = sorted(content["target_modules"])
@@ -225,11 +227,11 @@ def _frozen_network(base: BaseModel, config: TrainingConfig) -> PRMNetwork:
         and not (name.startswith("model.layers.") and int(name.split(".")[2]) >= num_layers)
     }
     if num_layers < base.backbone.num_layers:
-        # The final norm was made for the states after the last layer. The first layer that is cut
-        # off has one that was made for these.
+        # The final norm was trained on the states after the last layer. The first layer that is
+        # cut off has a norm that was trained on the states here.
         norm = f"model.layers.{num_layers}.input_layernorm.weight"
         weights["model.norm.weight"] = base.weights[norm]
-    # Scores of 0.5 everywhere to begin with.
+    # All scores start at 0.5.
     weights["score.weight"] = np.zeros((head.num_labels, shape.hidden_size), dtype=np.float32)
     weights["score.bias"] = np.zeros(head.num_labels, dtype=np.float32)
     return build_network(shape, head, weights).requires_grad_(False)
@@ -251,7 +253,10 @@ def _describe(config: TrainingConfig, base: BaseModel) -> Checkpoint:
     ids = {token: base.tokenizer.token_to_id(token) for token in family.marker_tokens}
     missing = [token for token, index in ids.items() if index is None]
     if missing:
-        raise TrainingError(f"the base model's tokenizer has no {missing} to mark scores with")
+        raise TrainingError(
+            f"family {config.family!r} marks scores with {missing}, which the base model's "
+            "tokenizer does not have; choose another family or base model"
+        )
     return Checkpoint(
         name=config.name,
         family=config.family,

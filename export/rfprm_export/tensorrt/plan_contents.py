@@ -1,9 +1,8 @@
-"""What is inside a plan of tensorrt_rtx, read without a GPU.
+"""Reads the contents of a tensorrt_rtx plan without a GPU.
 
-TensorRT's own inspector needs a GPU to load the engine. A plan that was built ahead of time holds,
-in text, the kernels that will be compiled where it is loaded, with the ops that each one covers,
-and the memory that they share; that is what is read here. Undocumented by NVIDIA, so every figure
-is optional and nothing but reports and tests depends on it.
+TensorRT's own inspector needs a GPU to load the engine. A plan built ahead of time holds, as text,
+the kernels to compile where it is loaded, the ops of each, and the memory they share. NVIDIA does
+not document this, so every figure is optional, and only reports and tests depend on it.
 """
 
 from __future__ import annotations
@@ -29,25 +28,25 @@ _GROUP = re.compile(rb"HEAD_GROUP_SIZE = (\d+);")
 class Kernel:
     name: str
     ops: tuple[str, ...]
-    """Names of the graph's nodes that it computes, or a part of."""
+    """Names of the graph nodes that it computes, at least in part."""
 
 
 @dataclass(frozen=True)
 class PlanContents:
     kernels: tuple[Kernel, ...]
     tensor_types: dict[str, str]
-    """``half``, ``bf16``, ``float``, ``fp8_e4m3``, … of what lies in device memory."""
+    """Types of the tensors in device memory: ``half``, ``bf16``, ``float``, ``fp8_e4m3``, …"""
     region_bytes: int | None
-    """Device memory for activations at the largest profile; None where the plan does not tell."""
+    """Device memory for activations in the largest profile; None if the plan does not tell."""
     visible: frozenset[tuple[str, str]]
-    """The first and the last key that a query at ``row`` of fused attention sees, in C: causal
-    attention ends at ``row``."""
+    """The first and the last key that fused attention lets a query at ``row`` see, as C
+    expressions: causal attention ends at ``row``."""
     head_group_sizes: frozenset[int]
-    """Query heads to a key and value head, of fused attention."""
+    """Query heads per key and value head in fused attention."""
 
     def fused_attention(self, num_profiles: int = 1) -> list[str]:
-        """The Attention nodes that one kernel computes, softmax included, in each of the profiles:
-        a plan has its kernels once for every one."""
+        """The Attention nodes that one kernel computes whole, softmax included, in every profile; a
+        plan holds its kernels once per profile."""
         found = Counter(
             op
             for kernel in self.kernels
@@ -59,7 +58,7 @@ class PlanContents:
 
 
 def read_plan(plan: bytes) -> PlanContents:
-    # A header before each profile's kernels names the memory that they share.
+    # Each profile's kernels follow a header that names the memory they share.
     regions = [sum(map(int, _REGION.findall(part))) for part in plan.split(b"header {\n")]
     return PlanContents(
         kernels=tuple(_kernels(plan)),

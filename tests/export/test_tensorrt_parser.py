@@ -1,4 +1,4 @@
-"""What TensorRT's parser silently ignores, what it refuses, and that our graphs hold none of it."""
+"""What TensorRT's parser silently ignores or refuses, and that our graphs contain none of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from rfprm_export.checkpoint import load_prm
-from rfprm_export.engines.builder import EngineBuilder
 from rfprm_export.graph import write_graph
 from rfprm_export.quantization import Quantization
+from rfprm_export.tensorrt.builder import EngineBuilder
 from tiny_models import save_published_prm
 
 
@@ -22,7 +22,7 @@ def builder() -> EngineBuilder:
     return EngineBuilder("tensorrt_rtx")
 
 
-# name of the op → the attributes that it may have
+# op → the attributes it may have
 ALLOWED = {
     "Add": set(),
     "Attention": {"is_causal", "q_num_heads", "kv_num_heads"},
@@ -48,7 +48,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
-def test_graphs_hold_nothing_that_engines_ignore(kind: str, tmp_path: Path) -> None:
+def test_graphs_hold_nothing_that_tensorrt_ignores(kind: str, tmp_path: Path) -> None:
     save_published_prm(tmp_path, kind)
     prm, path = load_prm(tmp_path), tmp_path / "model.onnx"
     write_graph(
@@ -64,12 +64,12 @@ def test_graphs_hold_nothing_that_engines_ignore(kind: str, tmp_path: Path) -> N
     for node in model.graph.node:
         assert {attribute.name for attribute in node.attribute} <= ALLOWED[node.op_type], node
         if node.op_type == "Attention":
-            # No mask, no past and no lengths: the parser reads lengths and leaves them unused.
+            # No mask, past or lengths: the parser would read lengths but not use them.
             assert len(node.input) == 3
 
 
 def _attention_model(inputs: int = 3, **attributes: Any) -> bytes:
-    """One op of attention with ``inputs`` of its seven, the rest left out."""
+    """A model of one Attention op with the first ``inputs`` of its seven inputs."""
     kinds = {
         "q": (TensorProto.FLOAT16, [1, 16, 128]),
         "k": (TensorProto.FLOAT16, [1, 16, 128]),
@@ -103,7 +103,7 @@ def _parse(builder: EngineBuilder, model: bytes) -> tuple[bool, Any]:
 
 
 def test_the_parser_leaves_lengths_unused(builder: EngineBuilder) -> None:
-    """So padding may not matter to our graphs. Once this fails, lengths can be given."""
+    """So padding must not matter to our graphs. Once this fails, graphs can use lengths."""
     parsed, network = _parse(builder, _attention_model(7))
     assert parsed
     layers = [network.get_layer(index) for index in range(network.num_layers)]
@@ -120,14 +120,14 @@ def test_the_parser_leaves_lengths_unused(builder: EngineBuilder) -> None:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (_attention_model(6), "node.output().size() == 1"),  # a past, and keys and values to keep
+        (_attention_model(6), "node.output().size() == 1"),  # with past keys and values
         (_attention_model(3, softcap=30.0), "softcap"),
     ],
 )
 def test_the_parser_refuses_what_it_cannot_do(
     model: bytes, reason: str, builder: EngineBuilder
 ) -> None:
-    """Not silently: a graph with these would not become a wrong engine."""
+    """A graph with these is refused, not built into a wrong TensorRT engine."""
     parsed, _ = _parse(builder, model)
     assert not parsed
     assert reason in builder.logger.last_errors

@@ -1,4 +1,4 @@
-"""A causal language model that goes on from many beginnings at once. Knows tokens, no steps."""
+"""A causal language model that continues many texts at once. Knows tokens, no steps."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from rfprm_export.base_model import BaseModel, config_fields, read_base_model
 from rfprm_export.checkpoint import FolderBase, GgufBase, find_base_model
-from rfprm_export.weights import BaseModel, config_fields, read_base_model
 
 
 class SampledLine(NamedTuple):
-    """The rest of a line."""
+    """The sampled rest of a line."""
 
     text: str
     num_tokens: int
     is_whole: bool
-    """Whether it ended before there were too many tokens."""
+    """Whether the line ended within the token limit."""
 
 
 class LineSampler:
-    """Samples the rest of a line after texts that all begin with the same ``preamble``, which is
-    computed once."""
+    """Samples the rest of the line after texts with a common ``preamble``, which is computed
+    once."""
 
     def __init__(
         self,
@@ -38,19 +38,19 @@ class LineSampler:
         device: str = "cpu",
         prepare_model: Callable[[Any], Any] = lambda model: model,
     ) -> None:
-        """``folder`` is what a relative path of ``base`` is relative to. ``prepare_model`` may
-        change the model, for instance its precision, before it is used. Raises
-        :class:`~rfprm_export.ExportError` where the model is not there."""
+        """A relative path in ``base`` is relative to ``folder``. ``prepare_model`` may change the
+        model before use, for instance its precision. Raises :class:`~rfprm_export.ExportError` if
+        the model is missing."""
         path = find_base_model(base, folder)
         self.tokenizer: Tokenizer = read_base_model(path).tokenizer
         self._device = torch.device(device)
         self._model = prepare_model(causal_lm(base, path).to(self._device).eval())
-        # transformers calls the past by another name since 5.24.
+        # transformers renamed the past in 5.24.
         arguments = inspect.signature(self._model.forward).parameters
         self._past_name = "cache" if "cache" in arguments else "past_key_values"
         ids = self._ids(preamble)
         with torch.inference_mode():
-            # A model that was just trained may come with its cache turned off.
+            # Training may have left the model's cache turned off.
             outputs = self._model(
                 torch.tensor([ids], device=self._device), logits_to_keep=1, use_cache=True
             )
@@ -86,7 +86,7 @@ class LineSampler:
         max_tokens: int,
         generator: torch.Generator,
     ) -> list[list[int]]:
-        # Each text is read once; its state is repeated for its continuations.
+        # Each text is computed once; its past is repeated for its continuations.
         past = copy.deepcopy(self._preamble)
         past.batch_repeat_interleave(len(ids))
         before = torch.ones(len(ids), self._preamble_length, dtype=known.dtype, device=self._device)
@@ -95,18 +95,18 @@ class LineSampler:
         past.batch_repeat_interleave(count)
         mask, logits = mask.repeat_interleave(count, 0), logits.repeat_interleave(count, 0)
         found: list[list[int]] = [[] for _ in range(len(mask))]
-        going = list(range(len(mask)))
+        unfinished = list(range(len(mask)))
         for _ in range(max_tokens):
             chances = torch.softmax(logits.float().cpu() / temperature, dim=-1)
             drawn = torch.multinomial(chances, 1, generator=generator)
-            for row, token in zip(going, drawn.flatten().tolist(), strict=True):
+            for row, token in zip(unfinished, drawn.flatten().tolist(), strict=True):
                 found[row].append(token)
-            kept = [i for i, row in enumerate(going) if not self._ends_line(found[row][-1])]
+            kept = [i for i, row in enumerate(unfinished) if not self._ends_line(found[row][-1])]
             if not kept:
                 break
-            if len(kept) < len(going):  # what has ended costs nothing more
+            if len(kept) < len(unfinished):  # finished lines cost nothing more
                 index = torch.tensor(kept, device=self._device)
-                going = [going[i] for i in kept]
+                unfinished = [unfinished[i] for i in kept]
                 drawn, mask = drawn[kept], mask[index]
                 past.batch_select_indices(index)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
@@ -138,7 +138,7 @@ class LineSampler:
 
 
 def causal_lm(base: GgufBase | FolderBase, path: Path) -> Any:
-    """The language model at ``path``, of transformers."""
+    """The language model at ``path``, loaded with transformers."""
     from transformers import AutoModelForCausalLM
 
     if isinstance(base, FolderBase):
@@ -147,7 +147,7 @@ def causal_lm(base: GgufBase | FolderBase, path: Path) -> Any:
 
 
 def language_model(weights: BaseModel) -> Any:
-    """A base model of the Llama kind that was read from one file, of transformers."""
+    """A base model of the Llama architecture as a transformers model."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     shape = weights.backbone
@@ -163,7 +163,7 @@ def language_model(weights: BaseModel) -> Any:
     )
     model = LlamaForCausalLM(config)
     state = {name: torch.tensor(array) for name, array in weights.weights.items()}
-    # Where the output layer is the embedding, the state does not name it.
+    # With tied embeddings the weights have no output layer of their own.
     model.load_state_dict(state, strict=False)
     model.tie_weights()
     return model

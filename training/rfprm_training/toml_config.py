@@ -1,4 +1,4 @@
-"""Settings in TOML files: what the configs of all steps have in common."""
+"""Reads TOML config files: what the configs of all commands share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=Section)
 
 
 def read_toml(path: Path, model: type[Model], what: str) -> Model:
-    """A TOML file as ``model``. Raises :class:`ConfigError` naming every field that is wrong."""
+    """A TOML file as ``model``. Raises :class:`ConfigError` naming every bad field."""
     try:
         return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:

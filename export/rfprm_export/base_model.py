@@ -1,6 +1,6 @@
-"""Weights, shape and tokenizer of a base model, read by numpy from the files people have.
+"""Reads weights, shape and tokenizer of a base model with numpy, from GGUF or Hugging Face files.
 
-Tensors keep Hugging Face's names and its [out, in] layout, in float32. Knows no PRMs.
+Tensors keep Hugging Face's names and [out, in] layout, in float32. Knows no PRMs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  (numpy knows bfloat16 once it is imported)
+import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
@@ -36,11 +36,10 @@ class BaseModel:
 
 
 def read_base_model(path: Path) -> BaseModel:
-    """From a ``.gguf`` file or a Hugging Face folder (``config.json``, ``*.safetensors``,
+    """Read a ``.gguf`` file or a Hugging Face folder (``config.json``, ``*.safetensors``,
     ``tokenizer.json``).
 
-    Raises :class:`ExportError` for a file that is missing, unreadable or of a kind that the graph
-    builder does not know.
+    Raises :class:`ExportError` if a file is missing, unreadable or of an unsupported architecture.
     """
     if path.is_file() and path.suffix == ".gguf":
         backbone, weights, tokenizer, max_positions = read_gguf(path)
@@ -60,7 +59,7 @@ def _read_folder(folder: Path) -> BaseModel:
     except ValueError as error:
         raise ExportError(f"{path} is not JSON ({error}); download the model again") from None
     if not isinstance(config, dict):
-        raise ExportError(f"{path} holds no object; download the model again")
+        raise ExportError(f"{path} is not a JSON object; download the model again")
     if not (folder / "tokenizer.json").is_file():
         raise ExportError(
             f"{folder} has no tokenizer.json; save it with a fast tokenizer "
@@ -73,8 +72,8 @@ def _read_folder(folder: Path) -> BaseModel:
         raise ExportError(f"{path} has no field {error}; download the model again") from None
     except ExportError:
         raise
-    except Exception as error:  # tokenizers raises a bare one; pydantic's is a ValueError
-        raise ExportError(f"{folder} is no model that can be read: {error}") from error
+    except Exception as error:  # tokenizers raises a bare Exception, pydantic a ValueError
+        raise ExportError(f"{folder} cannot be read as a model: {error}") from error
     return BaseModel(
         backbone=backbone,
         weights=dict(read_safetensors_folder(folder)),
@@ -88,13 +87,15 @@ def backbone_from_config(config: Mapping[str, Any]) -> Backbone:
     """The shape that a Hugging Face ``config.json`` describes. Raises :class:`ExportError`."""
     kind = config.get("model_type")
     if kind not in ("llama", "qwen2", "qwen3"):
-        raise ExportError(f"model_type is {kind!r}, the graph builder knows llama, qwen2 and qwen3")
+        raise ExportError(
+            f"model_type is {kind!r}, the graph builder supports llama, qwen2 and qwen3"
+        )
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
-        raise ExportError(f"hidden_act is {activation!r}, the graph builder knows silu")
+        raise ExportError(f"hidden_act is {activation!r}, the graph builder supports silu")
     if config.get("use_sliding_window"):
         raise ExportError(
-            "the model uses a sliding attention window, which the graph builder does not have"
+            "the model uses a sliding attention window, which the graph builder does not support"
         )
     heads = config["num_attention_heads"]
     bias = bool(config.get("attention_bias", False))
@@ -116,8 +117,8 @@ def backbone_from_config(config: Mapping[str, Any]) -> Backbone:
 
 
 def config_fields(shape: Backbone) -> dict[str, Any]:
-    """What every decoder's ``config.json`` says of its shape, in the names that
-    :func:`backbone_from_config` reads. ``head_dim`` and the biases are the layout's to add."""
+    """The shape as fields of a ``config.json``, under the names that :func:`backbone_from_config`
+    reads. ``head_dim`` and the biases differ by architecture, so callers add them."""
     return {
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.intermediate_size,
@@ -137,12 +138,14 @@ def _rope_theta(config: Mapping[str, Any]) -> float:
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind != "default":
         raise ExportError(
-            f"the model scales its rotary embedding by {kind!r}, the graph builder knows the "
-            "default one only"
+            f"the model scales its rotary embedding by {kind!r}, the graph builder supports only "
+            "the default"
         )
     theta = rope.get("rope_theta", config.get("rope_theta"))
     if theta is None:
-        raise ExportError("config.json names no rope_theta, neither alone nor in rope_parameters")
+        raise ExportError(
+            "config.json has no rope_theta, neither at the top nor in rope_parameters"
+        )
     return float(theta)
 
 
@@ -164,7 +167,7 @@ def read_safetensors_folder(folder: Path) -> Iterator[tuple[str, NDArray[np.floa
 
 
 def read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Every tensor of one file, in float32. Raises :class:`ExportError` where it is damaged."""
+    """Every tensor of one file, in float32. Raises :class:`ExportError` if it is damaged."""
     try:
         with safe_open(str(path), framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 (a safe_open is not a mapping)

@@ -1,4 +1,4 @@
-"""Writes an artifact with a TensorRT engine: whole, or not at all."""
+"""Writes an artifact with a TensorRT engine, whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import check_output, export_artifact
-from rfprm_export.engines.builder import (
+from rfprm_export.choices import Precision
+from rfprm_export.tensorrt.builder import (
     BuildOptions,
     BuiltPlan,
     EngineBuilder,
     ProgressListener,
 )
-from rfprm_export.engines.plan_contents import PlanContents, read_plan
-from rfprm_export.options import Precision
+from rfprm_export.tensorrt.plan_contents import PlanContents, read_plan
 from rfprm_export.verify import Reference, check_parity, measure_parity
 from rfprm_runtime.artifact.integrity import check_files, describe_file
 from rfprm_runtime.artifact.manifest import (
@@ -40,12 +40,12 @@ GRAPH_NAMES = (ONNX_NAME, ONNX_NAME + ".data")
 
 @dataclass(frozen=True)
 class EngineReport:
-    """What a person wants to know of a build."""
+    """The result of a build, for printing."""
 
     manifest: Manifest
     plan_bytes: int
     built: BuiltPlan | None
-    """None where the plan was taken from another artifact."""
+    """None if the plan was taken from another artifact."""
     contents: PlanContents | None
 
 
@@ -58,10 +58,10 @@ def graph_artifact(
     base: Path | None = None,
     verify: bool = True,
 ) -> Iterator[tuple[Path, Manifest]]:
-    """``source`` where it is an artifact with a graph of standard ops; otherwise the checkpoint
-    ``source`` exported as one, for as long as the block lasts.
+    """An artifact with a graph of standard ops: ``source`` itself, or a temporary export of the
+    checkpoint ``source``.
 
-    Raises :class:`ExportError` for an artifact that holds no such graph.
+    Raises :class:`ExportError` for an artifact without such a graph.
     """
     if (source / MANIFEST_NAME).is_file():
         manifest = read_manifest(source)
@@ -69,9 +69,9 @@ def graph_artifact(
         attention = manifest.exporter.get("attention", "group_query")
         if ONNX_NAME not in manifest.files or attention != "standard":
             raise ExportError(
-                f"{source} holds {sorted(manifest.files)} with {attention} attention; an engine is "
-                "built from a graph of standard ops: give the checkpoint, or export it again with "
-                "--precision fp16 (or bf16, or fp32 --attention standard)"
+                f"{source} holds {sorted(manifest.files)} with {attention} attention, but a "
+                "TensorRT engine is built from a graph of standard ops; give the checkpoint, or "
+                "export it again with --precision fp16 (or bf16, or fp32 --attention standard)"
             )
         yield source, manifest
         return
@@ -101,11 +101,11 @@ def write_engine_artifact(
     reference: Callable[[], Reference] | None = None,
     on_progress: ProgressListener | None = None,
 ) -> EngineReport:
-    """Build an engine from the graph of ``graph_folder`` and write an artifact with it.
+    """Build a TensorRT engine from the graph in ``graph_folder`` and write an artifact with it.
 
-    ``keep_graph``: leave the graph beside the plan, for machines without the GPU; a stripped plan
-    always does, since it takes its weights from there. ``reference``: what to compare the engine
-    with, asked for where this machine has a GPU that runs it. Raises :class:`ExportError`.
+    ``keep_graph``: keep the graph beside the plan, for machines without the GPU. A stripped plan
+    always keeps it, because it loads its weights from there. ``reference``: scores to verify the
+    engine with, computed only if this machine can run it. Raises :class:`ExportError`.
     """
     check_output(output, overwrite, reads=[graph_folder])
     builder = builder or EngineBuilder(options.flavour)
@@ -134,19 +134,21 @@ def write_engine_artifact(
 
 
 def stripped_engine(artifact: Path) -> EngineRecord:
-    """Of an artifact whose plan takes other weights. Raises :class:`ExportError` for another."""
+    """The engine record of an artifact with a stripped plan. Raises :class:`ExportError` for any
+    other."""
     try:
         manifest = read_manifest(artifact)
         check_files(artifact, manifest)
     except ArtifactError as error:
         raise ExportError(
-            f"--engine-from {artifact} is no artifact with an engine: {error}"
+            f"--engine-from {artifact} is not an artifact with a TensorRT engine: {error}"
         ) from None
     record = manifest.engine
     if record is None or record.weights != "stripped":
-        found = "no engine" if record is None else f"an engine with weights {record.weights!r}"
+        kind = "no TensorRT engine" if record is None else f"one with weights {record.weights!r}"
         raise ExportError(
-            f"{artifact} has {found}; only one that was built with --weights stripped takes others"
+            f"{artifact} has {kind}, expected a TensorRT engine built with --weights stripped, "
+            "which can load other weights"
         )
     return record
 
@@ -154,19 +156,19 @@ def stripped_engine(artifact: Path) -> EngineRecord:
 def reuse_engine(
     graph_folder: Path, manifest: Manifest, engine: Path, output: Path, *, overwrite: bool = False
 ) -> EngineReport:
-    """The stripped plan of the artifact ``engine`` with the weights of ``graph_folder``: a newly
-    trained PRM of the same shape, without another build.
+    """Write an artifact with the stripped plan of ``engine`` and the weights in ``graph_folder``,
+    for a newly trained PRM of the same shape, without a new build.
 
-    Raises :class:`ExportError` where the plan has weights of its own or another graph.
+    Raises :class:`ExportError` if the plan is not stripped or was built from another graph.
     """
     check_output(output, overwrite, reads=[graph_folder, engine])
     record = stripped_engine(engine)
     graph_sha256 = manifest.files[ONNX_NAME].sha256
     if record.graph_sha256 != graph_sha256:
         raise ExportError(
-            f"the engine of {engine} was built from another graph (sha256 "
-            f"{record.graph_sha256[:12]}…, this one has {graph_sha256[:12]}…): another shape, "
-            "precision or exporter; build an engine for it"
+            f"the TensorRT engine in {engine} was built from another graph (sha256 "
+            f"{record.graph_sha256[:12]}…, this one has {graph_sha256[:12]}…) with another shape, "
+            "precision or exporter; build a new one"
         )
     plan = engine / PLAN_NAME
     with replacing_folder(output) as folder:
@@ -179,7 +181,7 @@ def reuse_engine(
 def _finish(
     folder: Path, graph_folder: Path, manifest: Manifest, record: EngineRecord, keep_graph: bool
 ) -> Manifest:
-    """Copy what belongs beside the plan, and write the manifest."""
+    """Copy the files that go beside the plan, and write the manifest."""
     names = [TOKENIZER_NAME]
     if keep_graph or record.weights == "stripped":
         names += GRAPH_NAMES
@@ -205,7 +207,7 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
 def _verified_where_it_runs(
     folder: Path, manifest: Manifest, reference: Callable[[], Reference]
 ) -> Manifest:
-    """With the engine's parity, or as it is where this machine cannot run it."""
+    """The manifest with the engine's parity, or unchanged if this machine cannot run the engine."""
     try:
         check_usable(manifest)
     except RfprmError:

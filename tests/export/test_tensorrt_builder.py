@@ -1,4 +1,4 @@
-"""Engines built by the real tensorrt_rtx, which needs no GPU for it, and looked into."""
+"""TensorRT engines built by the real tensorrt_rtx, without a GPU, and their contents."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, load_prm
-from rfprm_export.engines.builder import BuildOptions, EngineBuilder, prepared_graph
-from rfprm_export.engines.plan_contents import PlanContents, read_plan
-from rfprm_export.engines.workload import make_profile
 from rfprm_export.float_types import FloatType
 from rfprm_export.graph import write_graph
 from rfprm_export.quantization import Quantization
 from rfprm_export.shipped import shipped_checkpoint
+from rfprm_export.tensorrt.builder import BuildOptions, EngineBuilder, prepared_graph
+from rfprm_export.tensorrt.plan_contents import PlanContents, read_plan
+from rfprm_export.tensorrt.profiles import make_profile
 from rfprm_runtime.errors import MissingExtraError
 from tiny_models import save_published_prm
 
@@ -55,8 +55,8 @@ def _tiny(folder: Path, name: str, float_type: FloatType, **options: Any) -> Pat
     return _write(folder, load_prm(folder), float_type, **options)
 
 
-def _products(network: Any, kind: str) -> list[tuple[str, str]]:
-    """Types of the input and the output of every matrix product."""
+def _layer_types(network: Any, kind: str) -> list[tuple[str, str]]:
+    """Input and output type of every layer of ``kind``."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     return [
         (layer.get_input(0).dtype.name, layer.get_output(0).dtype.name)
@@ -72,7 +72,7 @@ def _attention_nodes(graph: Path) -> list[str]:
 
 def _check_contents(contents: PlanContents, graph: Path, group: int, float_type: str) -> None:
     assert contents.fused_attention() == _attention_nodes(graph)
-    # A query sees the keys from the first to its own, which no length or mask decides.
+    # A query sees the keys from the first to its own, without a length or mask.
     bounds = {("left", "((int32_t) 0)"), ("right", "row + ((int32_t) 0)")}
     assert contents.visible == bounds
     assert contents.head_group_sizes == {group}
@@ -95,9 +95,9 @@ def test_tiny_models_become_engines_with_fused_attention(
     (output,) = (network.get_output(i) for i in range(network.num_outputs))
     assert (output.name, tuple(output.shape), output.dtype.name) == ("logits", (-1, 2), "FLOAT")
     narrow = {"fp16": "HALF", "bf16": "BF16"}[float_type]
-    products = _products(network, "MATRIX_MULTIPLY")
-    # Four products a layer, and the two of the head in float32.
-    assert products == [(narrow, narrow)] * 12 + [("FLOAT", "FLOAT")] * 2
+    linears = _layer_types(network, "MATRIX_MULTIPLY")
+    # Four linears per layer, and the two of the head in float32.
+    assert linears == [(narrow, narrow)] * 12 + [("FLOAT", "FLOAT")] * 2
     built = builder.build(graph, OPTIONS)
     assert built.compute_capabilities == CAPABILITIES
     shape = BACKBONES[name]
@@ -105,12 +105,12 @@ def test_tiny_models_become_engines_with_fused_attention(
     _check_contents(read_plan(built.plan), graph, group, float_type)
 
 
-def test_float32_attention_is_taken_apart(builder: EngineBuilder, tmp_path: Path) -> None:
+def test_float32_attention_is_decomposed(builder: EngineBuilder, tmp_path: Path) -> None:
     graph = _tiny(tmp_path, "qwen2", "fp32")
     contents = read_plan(builder.build(graph, OPTIONS).plan)
     assert contents.fused_attention() == []
     assert set(contents.tensor_types.values()) & set(TYPE_NAMES.values()) == {"float"}
-    # Only for the parser: the file stays a graph of standard attributes.
+    # Only for the parser; the file keeps its standard attributes.
     assert b"TRT_decomposable" in prepared_graph(graph)
     assert b"TRT_decomposable" not in graph.read_bytes()
 
@@ -130,30 +130,30 @@ def test_the_shipped_prm_becomes_an_engine(builder: EngineBuilder, tmp_path: Pat
     assert contents.fused_attention(num_profiles=2) == _attention_nodes(graph)
     assert len(_attention_nodes(graph)) == prm.manifest.backbone.num_layers
     assert contents.head_group_sizes == {3}
-    # Embedding and products in 16 bits, once for both profiles, and some code.
+    # Embedding and linears in 16 bits, once for both profiles, and some code.
     weights = sum(array.size for array in prm.weights.values()) * 2
     assert weights < len(built.plan) < 1.6 * weights
     assert contents.region_bytes
-    # Eight rows of 512 tokens, or one of 8,192: activations and no copy of the weights.
+    # Eight rows of 512 tokens, or one of 8,192: activations, without a copy of the weights.
     assert contents.region_bytes < 2 * weights
     assert seen
     assert all(done <= total for _, done, total in seen)
 
 
-def test_products_in_fp8_become_fp8_kernels(builder: EngineBuilder, tmp_path: Path) -> None:
-    largest = defaultdict(lambda: 3.0)  # of the inputs of every product
+def test_linears_in_fp8_become_fp8_kernels(builder: EngineBuilder, tmp_path: Path) -> None:
+    largest = defaultdict(lambda: 3.0)  # of the inputs of every linear
     graph = _tiny(tmp_path, "qwen2", "bf16", quantization=Quantization("fp8", "bf16", largest))
     options = replace(OPTIONS, compute_capabilities=("8.9", "12.0"))
     contents = read_plan(builder.build(graph, options).plan)
     assert "fp8_e4m3" in contents.tensor_types.values()
     assert contents.fused_attention() == _attention_nodes(graph)
-    with pytest.raises(ExportError, match=r"fp8"):  # Ampere has none
+    with pytest.raises(ExportError, match=r"fp8"):  # Ampere has no fp8
         builder.build(graph, replace(options, compute_capabilities=("8.0",)))
     by_default = replace(options, compute_capabilities=(), precision="fp8")
     assert builder.chosen_capabilities(by_default) == ("8.9", "12.0", "12.1")
 
 
-def test_weights_of_8_bits_stay_so_in_the_plan(builder: EngineBuilder, tmp_path: Path) -> None:
+def test_8_bit_weights_stay_in_8_bits_in_the_plan(builder: EngineBuilder, tmp_path: Path) -> None:
     sizes = {}
     for label, quantization in (("bf16", None), ("w8a16", Quantization("w8a16"))):
         folder = tmp_path / label
@@ -161,17 +161,15 @@ def test_weights_of_8_bits_stay_so_in_the_plan(builder: EngineBuilder, tmp_path:
         graph = _write(folder, load_prm(folder), "bf16", quantization=quantization)
         sizes[label] = len(builder.build(graph, OPTIONS).plan)
     weights = 3 * 4 * 1024 * 1024
-    assert sizes["bf16"] - sizes["w8a16"] > 0.9 * weights  # a byte less for each
+    assert sizes["bf16"] - sizes["w8a16"] > 0.9 * weights  # one byte less each
 
 
 # Errors
 
 
-def test_capabilities_that_the_flavour_does_not_know(
-    builder: EngineBuilder, tmp_path: Path
-) -> None:
+def test_unknown_compute_capabilities_are_refused(builder: EngineBuilder, tmp_path: Path) -> None:
     graph = _tiny(tmp_path, "qwen2", "fp16")
-    with pytest.raises(ExportError, match=r"does not build for compute capability 9\.0; it builds"):
+    with pytest.raises(ExportError, match=r"does not build for compute capability 9\.0, only for"):
         builder.build(graph, replace(OPTIONS, compute_capabilities=("8.9", "9.0")))
 
 
@@ -188,10 +186,10 @@ def test_a_graph_of_other_ops_cannot_be_parsed(builder: EngineBuilder, tmp_path:
         builder.build(tmp_path / "model.onnx", OPTIONS)
 
 
-def test_replaceable_weights_without_a_gpu(builder: EngineBuilder, tmp_path: Path) -> None:
+def test_replaceable_weights_need_a_gpu(builder: EngineBuilder, tmp_path: Path) -> None:
     graph = _tiny(tmp_path, "qwen2", "fp16")
     options = replace(OPTIONS, weights="stripped", compute_capabilities=("8.9",))
-    with pytest.raises(ExportError, match="one --compute-capability, where such a GPU is"):
+    with pytest.raises(ExportError, match="one --compute-capability, on a machine with that GPU"):
         builder.build(graph, options)
 
 
@@ -201,9 +199,9 @@ def test_a_build_can_be_stopped(builder: EngineBuilder, tmp_path: Path) -> None:
         builder.build(graph, OPTIONS, lambda phase, done, total: False)
 
 
-def test_a_timing_cache_where_nothing_is_timed(builder: EngineBuilder, tmp_path: Path) -> None:
+def test_a_timing_cache_is_refused_without_timing(builder: EngineBuilder, tmp_path: Path) -> None:
     graph = _tiny(tmp_path, "qwen2", "fp16")
-    with pytest.raises(ExportError, match="--timing-cache: for --flavour tensorrt"):
+    with pytest.raises(ExportError, match="--timing-cache: only for --flavour tensorrt"):
         builder.build(graph, replace(OPTIONS, timing_cache=tmp_path / "timing.cache"))
 
 
@@ -215,19 +213,21 @@ def test_a_timing_cache_where_nothing_is_timed(builder: EngineBuilder, tmp_path:
         ("optimization_level", 5),
     ],
 )
-def test_options_that_would_do_nothing(option: str, value: Any, builder: EngineBuilder) -> None:
-    with pytest.raises(ExportError, match=f"--{option.replace('_', '-')}: for --flavour tensorrt"):
+def test_options_without_effect_are_refused(
+    option: str, value: Any, builder: EngineBuilder
+) -> None:
+    with pytest.raises(ExportError, match=f"--{option.replace('_', '-')}: only for --flavour"):
         builder.check_options(replace(OPTIONS, **{option: value}))
 
 
 def test_float32_is_not_shortened_to_10_bits(builder: EngineBuilder, tmp_path: Path) -> None:
-    """The head is float32 in every precision, and TF32 is TensorRT's default for it."""
+    """The head is float32 in every precision, and TensorRT would use TF32 for it by default."""
     plan = builder.build(_tiny(tmp_path, "qwen2", "fp16"), OPTIONS).plan
     assert b"tf32=1" not in plan
 
 
-def test_a_timing_cache_of_another_version(tmp_path: Path) -> None:
-    """The part that is ours; ``tensorrt`` itself, which has one, does not install everywhere."""
+def test_a_timing_cache_of_another_version_is_refused(tmp_path: Path) -> None:
+    """Tests our part alone; ``tensorrt``, which has timing caches, does not install everywhere."""
 
     class Config:
         def create_timing_cache(self, content: bytes) -> bytes:
@@ -239,13 +239,13 @@ def test_a_timing_cache_of_another_version(tmp_path: Path) -> None:
     builder = EngineBuilder("tensorrt_rtx")
     builder.flavour = "tensorrt"
     path = tmp_path / "timing.cache"
-    assert builder._load_timing_cache(Config(), path) == b""  # a new one
+    assert builder._load_timing_cache(Config(), path) == b""  # a new cache
     path.write_bytes(b"stale")
     with pytest.raises(ExportError, match=r"timing cache .*timing\.cache .*remove it"):
         builder._load_timing_cache(Config(), path)
 
 
-def test_a_package_that_is_missing_is_named() -> None:
+def test_a_missing_package_is_named() -> None:
     with pytest.raises(MissingExtraError, match=r"building a tensorrt engine .*\[tensorrt\]"):
         EngineBuilder("tensorrt")
 
@@ -255,5 +255,7 @@ def test_weights_beyond_fp16_are_refused(tmp_path: Path) -> None:
     prm = load_prm(tmp_path)
     name = "model.layers.1.mlp.down_proj.weight"
     prm.weights[name] = prm.weights[name] * np.float32(1e7)
-    with pytest.raises(ExportError, match=r"layers\.1\.mlp\.down_proj.*fp16 ends at 6\.55e\+04"):
+    with pytest.raises(
+        ExportError, match=r"layers\.1\.mlp\.down_proj.*but fp16 ends at 6\.55e\+04"
+    ):
         _write(tmp_path, prm, "fp16")

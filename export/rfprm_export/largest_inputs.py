@@ -1,4 +1,4 @@
-"""How large the inputs of every product get on real traces, for products in fp8."""
+"""Measures how large the inputs of every linear get on real traces, to calibrate fp8."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PREFIX = "max:"
 
 
 def largest_inputs(prm: LoadedPRM, traces: Sequence[Trajectory]) -> dict[str, float]:
-    """Product → the largest magnitude of its inputs over ``traces``, in float32."""
+    """Linear → the largest magnitude of its inputs over ``traces``, in float32."""
     if not traces:
-        raise ExportError("there are no traces to calibrate fp8 on; give some")
+        raise ExportError("there are no traces to calibrate fp8 on; give at least one")
     largest: dict[str, float] = {}
     with trial_scorer(prm, lambda path: _WatchingBackend(path, largest), watched=True) as scorer:
         scorer.score_batch(traces, overflow="window")
@@ -28,7 +28,7 @@ def largest_inputs(prm: LoadedPRM, traces: Sequence[Trajectory]) -> dict[str, fl
 
 
 class _WatchingBackend:
-    """Runs a watched graph and keeps in ``largest`` the largest of all it sees."""
+    """Runs a watched graph and records in ``largest`` the largest inputs it sees."""
 
     limits = BackendLimits()
     description = "onnxruntime, watched"
@@ -45,8 +45,8 @@ class _WatchingBackend:
         found = dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
         for name, value in found.items():
             if name.startswith(_PREFIX):
-                product = name.removeprefix(_PREFIX)
-                self.largest[product] = max(self.largest.get(product, 0.0), float(value))
+                linear = name.removeprefix(_PREFIX)
+                self.largest[linear] = max(self.largest.get(linear, 0.0), float(value))
         logits: NDArray[np.float32] = found["logits"]
         return logits
 

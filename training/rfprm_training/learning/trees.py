@@ -1,8 +1,8 @@
-"""Trajectories to one question in one row, in which what they share is there once.
+"""Several trajectories of one question in one row, as a tree of tokens.
 
-A right and a wrong trajectory have the question in common, and every step before the error; so do
-all solutions to a question. Packed as a tree, in depth-first order, those tokens are computed and
-kept once for all of them. Knows token ids, no text and no models.
+A right and a wrong trajectory share the question and every step before the error; all solutions to
+a question share at least the question. In a tree, laid out depth first, shared tokens are computed
+and stored once. Knows token ids, no text and no models.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from rfprm_runtime.engine.rows import TokenRow
 
 
 @dataclass(frozen=True)
-class Pack:
-    """Some trajectories of one group as a tree of tokens."""
+class TokenTree:
+    """Trajectories of one group as a tree of tokens."""
 
     members: tuple[int, ...]
     """Indices of the trajectories."""
@@ -29,7 +29,7 @@ class Pack:
     positions: NDArray[np.int64]  # [num_tokens], each token's place in its trajectories
     seen_until: NDArray[np.int64]  # [num_tokens], where the token's last descendant ends
     marker_positions: tuple[NDArray[np.int64], ...]
-    """Of each member, into ``token_ids``."""
+    """Positions in ``token_ids``, for each member."""
 
     @property
     def num_tokens(self) -> int:
@@ -41,43 +41,44 @@ class Pack:
 
 
 @dataclass(frozen=True)
-class PackedBatch:
-    """Right-padded packs for one forward pass."""
+class TreeBatch:
+    """Right-padded token trees for one forward pass."""
 
     token_ids: torch.Tensor  # int64 [batch, length]
     tree: Tree | None
-    """None where every pack is one sequence, and causal attention is all there is to it."""
+    """None where every tree is a single sequence, for which causal attention is enough."""
 
 
-def pack_groups(rows: Sequence[TokenRow], groups: Sequence[str], max_tokens: int) -> list[Pack]:
-    """Packs of at most ``max_tokens`` tokens; a longer trajectory has one of its own.
+def build_trees(
+    rows: Sequence[TokenRow], groups: Sequence[str], max_tokens: int
+) -> list[TokenTree]:
+    """Token trees of at most ``max_tokens`` tokens; a longer trajectory gets its own tree.
 
-    ``groups[i]`` says which group ``rows[i]`` belongs to. A pack holds members of one group, and
-    the packs of a group stand together, in the order in which the groups first appear.
+    ``groups[i]`` is the group of ``rows[i]``. A tree holds members of one group. The trees of a
+    group are adjacent, in the order in which the groups first appear.
     """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
     return [
-        pack(rows, some)
+        build_tree(rows, part)
         for indices in members.values()
-        for some in _split(rows, indices, max_tokens)
+        for part in _split(rows, indices, max_tokens)
     ]
 
 
 def _split(rows: Sequence[TokenRow], indices: list[int], max_tokens: int) -> list[list[int]]:
-    """One part of all where that fits, or else parts of neighbours in order; the tokens that a
-    part would share count once."""
+    """Consecutive parts of at most ``max_tokens`` tokens each; shared tokens count once."""
     parts: list[list[int]] = []
     for index in indices:
-        if parts and _num_packed(rows, [*parts[-1], index]) <= max_tokens:
+        if parts and _num_tokens(rows, [*parts[-1], index]) <= max_tokens:
             parts[-1].append(index)
         else:
             parts.append([index])
     return parts
 
 
-def _num_packed(rows: Sequence[TokenRow], indices: list[int]) -> int:
+def _num_tokens(rows: Sequence[TokenRow], indices: list[int]) -> int:
     pending, total = _roots(rows, indices), 0
     while pending:
         node = pending.pop()
@@ -87,19 +88,19 @@ def _num_packed(rows: Sequence[TokenRow], indices: list[int]) -> int:
 
 
 def _roots(rows: Sequence[TokenRow], indices: list[int]) -> list[PrefixNode]:
-    # In one row there is no bookkeeping to a stretch, so every common token counts.
+    # A branch within one row costs nothing, so even a single shared token is worth it.
     return plan_prefixes([row.token_ids for row in rows], indices, min_shared=1)
 
 
-def pack(rows: Sequence[TokenRow], indices: Sequence[int]) -> Pack:
-    """``rows[i]`` for every i of ``indices`` as one tree."""
+def build_tree(rows: Sequence[TokenRow], indices: Sequence[int]) -> TokenTree:
+    """The rows at ``indices`` as one tree."""
     token_ids: list[NDArray[np.int64]] = []
     positions: list[NDArray[np.int64]] = []
     seen_until: list[NDArray[np.int64]] = []
     markers: dict[int, list[NDArray[np.int64]]] = {index: [] for index in indices}
 
     def place(node: PrefixNode, start: int) -> int:
-        """Lay the node and what is below it down from ``start`` on; where that ends."""
+        """Lay out the node and its descendants from ``start``; returns where they end."""
         token_ids.append(rows[node.rows[0]].token_ids[node.begin : node.end])
         positions.append(np.arange(node.begin, node.end))
         ends = np.empty(node.num_tokens, np.int64)
@@ -117,7 +118,7 @@ def pack(rows: Sequence[TokenRow], indices: Sequence[int]) -> Pack:
     end = 0
     for root in _roots(rows, list(indices)):
         end = place(root, end)
-    return Pack(
+    return TokenTree(
         members=tuple(indices),
         token_ids=np.concatenate(token_ids),
         positions=np.concatenate(positions),
@@ -126,24 +127,24 @@ def pack(rows: Sequence[TokenRow], indices: Sequence[int]) -> Pack:
     )
 
 
-def pad_packs(packs: Sequence[Pack], device: torch.device) -> PackedBatch:
-    """What is padded sees nothing but itself, and nothing sees it."""
-    length = max(p.num_tokens for p in packs)
-    token_ids = np.zeros((len(packs), length), np.int64)
-    for row, p in enumerate(packs):
-        token_ids[row, : p.num_tokens] = p.token_ids
+def pad_trees(trees: Sequence[TokenTree], device: torch.device) -> TreeBatch:
+    """Trees as one batch. A padding token sees only itself, and no other token sees it."""
+    length = max(tree.num_tokens for tree in trees)
+    token_ids = np.zeros((len(trees), length), np.int64)
+    for row, tree in enumerate(trees):
+        token_ids[row, : tree.num_tokens] = tree.token_ids
     ids = torch.from_numpy(token_ids).to(device)
-    if all(p.is_one_sequence for p in packs):
-        return PackedBatch(ids, None)
+    if all(tree.is_one_sequence for tree in trees):
+        return TreeBatch(ids, None)
     places = np.arange(length)
-    positions = np.zeros((len(packs), length), np.int64)
-    seen_until = np.tile(places + 1, (len(packs), 1))
-    for row, p in enumerate(packs):
-        positions[row, : p.num_tokens] = p.positions
-        seen_until[row, : p.num_tokens] = p.seen_until
-    # In depth-first order the descendants of a token are those from it to where the last one ends.
+    positions = np.zeros((len(trees), length), np.int64)
+    seen_until = np.tile(places + 1, (len(trees), 1))
+    for row, tree in enumerate(trees):
+        positions[row, : tree.num_tokens] = tree.positions
+        seen_until[row, : tree.num_tokens] = tree.seen_until
+    # Depth first, a token's descendants are the tokens from it up to its ``seen_until``.
     later = torch.from_numpy(places).to(device)[None, :, None]
     earlier = later.transpose(1, 2)
     ends = torch.from_numpy(seen_until).to(device)[:, None, :]
     visible = (earlier <= later) & (later < ends)
-    return PackedBatch(ids, Tree(torch.from_numpy(positions).to(device), visible[:, None]))
+    return TreeBatch(ids, Tree(torch.from_numpy(positions).to(device), visible[:, None]))

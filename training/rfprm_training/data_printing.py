@@ -1,4 +1,4 @@
-"""What curation and labelling did, as a person reads it in a terminal."""
+"""Prints what curation and labelling did, for a terminal."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ def print_curation(console: Console, report: CurationReport, output: Path) -> No
         soft_wrap=True,
     )
     if not report.num_evaluation_questions:
-        console.print("no evaluation set was named: contamination was not looked for")
+        console.print("no evaluation set was given, so contamination was not checked")
 
 
 def print_labelling(console: Console, summary: LabelSummary, output: Path) -> None:
     console.print(f"{summary.num_labelled:,} trajectories labelled → {output}", soft_wrap=True)
     if summary.num_incomplete:
-        console.print(f"{summary.num_incomplete:,} of them with rewards unknown; see 'errors'")
+        console.print(f"{summary.num_incomplete:,} of them lack some rewards; see their 'errors'")
     if summary.num_failed:
-        console.print(f"{summary.num_failed:,} records are no trajectories → {output}.errors.jsonl")
+        console.print(
+            f"{summary.num_failed:,} records are not trajectories → {output}.errors.jsonl"
+        )
     for name, usage in summary.usage.items():
         console.print(
             f"{name}: {usage.answers:,} answers ({usage.cached:,} more from the cache), "

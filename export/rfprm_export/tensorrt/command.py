@@ -1,4 +1,4 @@
-"""The command that builds an engine: a thin shell, with progress and a report."""
+"""The command that builds a TensorRT engine, with progress and a report."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from rfprm_export.commands import (
     OverwriteOption,
     VerifyOption,
 )
-from rfprm_export.engines.builder import (
+from rfprm_export.tensorrt.builder import (
     BuildOptions,
     EngineBuilder,
     EngineWeights,
     HardwareCompatibility,
     ProgressListener,
 )
-from rfprm_export.engines.engine_writer import (
+from rfprm_export.tensorrt.engine_writer import (
     EngineReport,
     graph_artifact,
     reuse_engine,
     stripped_engine,
     write_engine_artifact,
 )
-from rfprm_export.engines.workload import (
+from rfprm_export.tensorrt.profiles import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_BATCH_TOKENS,
     derive_profiles,
@@ -76,82 +76,88 @@ def export_trt(
     output: ArtifactOutput,
     precision: Annotated[
         EnginePrecision | None,
-        typer.Option(help="Of a checkpoint, fp16 by default; an artifact has its own."),
+        typer.Option(
+            help="Precision of a checkpoint's export, fp16 by default; an artifact has its own."
+        ),
     ] = None,
     flavour: Annotated[
         EngineFlavour,
-        typer.Option(help="tensorrt_rtx builds without a GPU, tensorrt for the one that is here."),
+        typer.Option(help="tensorrt_rtx builds without a GPU, tensorrt for this machine's GPU."),
     ] = "tensorrt_rtx",
     compute_capability: Annotated[
         list[str] | None,
-        typer.Option(help="A GPU to build for (8.9, …); repeatable. By default all from 8.0 on."),
+        typer.Option(help="GPU to build for (8.9, …); repeatable. By default all from 8.0 on."),
     ] = None,
     profile: Annotated[
         list[str] | None,
-        typer.Option(help="BATCHxLENGTH, the largest of each; repeatable. By default derived."),
+        typer.Option(
+            help="Maximum BATCHxLENGTH of a profile; repeatable. By default derived from --traces "
+            "or common lengths."
+        ),
     ] = None,
     traces: Annotated[
         Path | None,
-        typer.Option(help="JSONL traces like those to score; profiles are derived from them."),
+        typer.Option(help="JSONL traces like those to score, to derive profiles from."),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Traces of one batch, at most; {DEFAULT_BATCH_SIZE} by default."),
+        typer.Option(min=1, help=f"Maximum of traces per batch; {DEFAULT_BATCH_SIZE} by default."),
     ] = None,
     batch_tokens: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Padded tokens of one batch of several traces, at most; "
+            help="Maximum of padded tokens in a batch of several traces; "
             f"{DEFAULT_BATCH_TOKENS:,} by default.",
         ),
     ] = None,
     weights: Annotated[
         EngineWeights,
-        typer.Option(help="stripped: the plan has none and takes those of the graph beside it."),
+        typer.Option(help="stripped: the plan has no weights and loads those of the graph."),
     ] = "inside",
     engine_from: Annotated[
         Path | None,
-        typer.Option(help="An artifact with a stripped plan to use instead of building one."),
+        typer.Option(help="Artifact with a stripped plan to reuse instead of building one."),
     ] = None,
     keep_graph: Annotated[
-        bool, typer.Option(help="Leave the graph in the artifact, for the onnx backend elsewhere.")
+        bool, typer.Option(help="Keep the graph in the artifact, for the onnx backend elsewhere.")
     ] = False,
     version_compatible: Annotated[
-        bool, typer.Option(help="Let later versions of TensorRT run the plan.")
+        bool, typer.Option(help="Let later versions of TensorRT run the plan (tensorrt only).")
     ] = False,
     hardware_compatibility: Annotated[
-        HardwareCompatibility, typer.Option(help="Let other GPUs run it (tensorrt only).")
+        HardwareCompatibility, typer.Option(help="Let other GPUs run the plan (tensorrt only).")
     ] = "none",
     optimization_level: Annotated[
-        int | None, typer.Option(min=0, max=5, help="How long the builder may search.")
+        int | None,
+        typer.Option(min=0, max=5, help="How hard the builder optimises (tensorrt only)."),
     ] = None,
     workspace: Annotated[
         int | None, typer.Option(min=1, help="MiB of scratch memory that a layer may use.")
     ] = None,
     timing_cache: Annotated[
-        Path | None, typer.Option(help="A file that later builds of the same flavour go on from.")
+        Path | None, typer.Option(help="File that speeds up later builds (tensorrt only).")
     ] = None,
     family: FamilyOption = None,
     base: BaseOption = None,
     verify: VerifyOption = True,
-    log_level: Annotated[LogLevel, typer.Option(help="Of the builder's messages.")] = "error",
+    log_level: Annotated[LogLevel, typer.Option(help="Which builder messages to show.")] = "error",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Build a TensorRT engine: parse the graph, optimise for profiles, write an artifact."""
+    """Build a TensorRT engine: parse the graph, optimise it for profiles, write an artifact."""
     console = Console(highlight=False)
     _show_messages(log_level)
-    # What can be refused is refused before minutes are spent on it.
+    # Check everything before spending minutes on the build.
     check_output(output, overwrite, reads=[source])
     if not source.is_dir():
         raise ExportError(f"there is no artifact or checkpoint {str(source)!r}")
     is_artifact = (source / MANIFEST_NAME).is_file()
     if is_artifact:
-        of_checkpoints = {"--precision": precision, "--family": family, "--base": base}
-        _refuse(of_checkpoints, f"for checkpoints, and {source} is an artifact, which is finished")
+        for_checkpoints = {"--precision": precision, "--family": family, "--base": base}
+        _refuse(for_checkpoints, f"only for checkpoints, but {source} is an artifact")
     if profile:
-        of_derived = {"--traces": traces, "--batch": batch, "--batch-tokens": batch_tokens}
-        _refuse(of_derived, "for deriving profiles, and --profile says them")
+        for_deriving = {"--traces": traces, "--batch": batch, "--batch-tokens": batch_tokens}
+        _refuse(for_deriving, "only for deriving profiles, but --profile gives them")
         parse_profiles(profile, sys.maxsize)  # the model's positions are not known yet
     typical = read_traces(traces) if traces is not None else []
     precision = precision or "fp16"
@@ -180,8 +186,8 @@ def export_trt(
             or batch_tokens
         ):
             raise ExportError(
-                "--engine-from builds nothing: the plan keeps the GPUs, profiles and options that "
-                "it was built with; leave the options of building out"
+                "--engine-from builds nothing: the plan keeps the GPUs, profiles and options it "
+                "was built with; leave the build options out"
             )
 
     def reference() -> Reference:
@@ -215,7 +221,7 @@ def export_trt(
 
 
 def _refuse(options: Mapping[str, object], reason: str) -> None:
-    """Raises :class:`ExportError` where one of ``options`` was given, which would do nothing."""
+    """Raises :class:`ExportError` if one of ``options`` was given, which would have no effect."""
     given = [name for name, value in options.items() if value is not None]
     if given:
         names = " and ".join(given)
@@ -241,7 +247,7 @@ def _profiles(
 
 
 def print_engine_report(console: Console, report: EngineReport) -> None:
-    """Time, memory, profiles, and what became of attention."""
+    """Print time, memory, profiles, and whether attention was fused."""
     print_rows(console, _report_rows(report))
 
 
@@ -253,7 +259,7 @@ def _report_rows(report: EngineReport) -> Iterator[tuple[str, str]]:
     if built is not None:
         yield "time", f"parsed in {built.parse_seconds:.1f} s, built in {built.build_seconds:.1f} s"
     if built is not None and built.peak_host_bytes is not None:
-        yield "memory", f"{built.peak_host_bytes / 2**30:.1f} GiB while building, at its peak"
+        yield "memory", f"{built.peak_host_bytes / 2**30:.1f} GiB at peak while building"
     if report.contents is not None and report.contents.kernels:
         fused = len(report.contents.fused_attention(len(engine.profiles)))
         layers = report.manifest.backbone.num_layers
@@ -262,7 +268,7 @@ def _report_rows(report: EngineReport) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def _progress(console: Console) -> Iterator[ProgressListener]:
-    """One bar, of the outermost phase; the builder's phases nest."""
+    """One progress bar, which shows the builder's current phase."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task: TaskID = progress.add_task("building the engine", total=None)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rfprm_runtime.artifact.manifest import Backbone, Head
 from rfprm_runtime.backends.torch import PRMNetwork
 from rfprm_runtime.engine.rows import TokenRow
-from rfprm_training.learning.packing import Pack, pack, pack_groups, pad_packs
+from rfprm_training.learning.trees import TokenTree, build_tree, build_trees, pad_trees
 
 SHAPE = Backbone(
     vocab_size=5,
@@ -25,7 +25,7 @@ SHAPE = Backbone(
 
 @st.composite
 def token_rows(draw: st.DrawFn) -> TokenRow:
-    # Few different ids, so that rows often begin alike, or are the beginning of another.
+    # Few different ids, so that rows often share a beginning, or one is the beginning of another.
     ids = np.array(draw(st.lists(st.integers(0, 2), min_size=1, max_size=12)), np.int64)
     markers = draw(st.sets(st.integers(0, len(ids) - 1), min_size=1))
     return TokenRow(ids, np.array(sorted(markers), np.int64))
@@ -38,41 +38,41 @@ def row_with(*ids: int) -> TokenRow:
     return TokenRow(np.array(ids), np.array([len(ids) - 1]))
 
 
-def ancestors(packed: Pack, token: int) -> list[int]:
-    return [i for i in range(token + 1) if token < packed.seen_until[i]]
+def ancestors(tree: TokenTree, token: int) -> list[int]:
+    return [i for i in range(token + 1) if token < tree.seen_until[i]]
 
 
 @given(ROWS)
-def test_what_a_marker_sees_is_its_own_trajectory(rows: list[TokenRow]) -> None:
-    packed = pack(rows, range(len(rows)))
-    for member, markers in zip(packed.members, packed.marker_positions, strict=True):
+def test_a_marker_sees_only_its_own_trajectory(rows: list[TokenRow]) -> None:
+    tree = build_tree(rows, range(len(rows)))
+    for member, markers in zip(tree.members, tree.marker_positions, strict=True):
         row = rows[member]
         assert len(markers) == len(row.marker_positions)
         for marker, position in zip(markers, row.marker_positions, strict=True):
-            seen = ancestors(packed, int(marker))
-            np.testing.assert_array_equal(packed.token_ids[seen], row.token_ids[: position + 1])
-            np.testing.assert_array_equal(packed.positions[seen], np.arange(position + 1))
+            seen = ancestors(tree, int(marker))
+            np.testing.assert_array_equal(tree.token_ids[seen], row.token_ids[: position + 1])
+            np.testing.assert_array_equal(tree.positions[seen], np.arange(position + 1))
 
 
 @given(ROWS)
-def test_nothing_that_is_shared_is_there_twice(rows: list[TokenRow]) -> None:
-    packed = pack(rows, range(len(rows)))
+def test_shared_tokens_appear_once(rows: list[TokenRow]) -> None:
+    tree = build_tree(rows, range(len(rows)))
     prefixes = {
         tuple(row.token_ids[: end + 1]) for row in rows for end in range(len(row.token_ids))
     }
-    assert packed.num_tokens == len(prefixes)
+    assert tree.num_tokens == len(prefixes)
 
 
 @given(st.lists(ROWS, min_size=1, max_size=3))
-def test_packed_trajectories_score_as_they_do_alone(groups: list[list[TokenRow]]) -> None:
+def test_trajectories_in_a_tree_score_as_they_do_alone(groups: list[list[TokenRow]]) -> None:
     torch.manual_seed(0)
     network = PRMNetwork(SHAPE, Head(kind="linear", num_labels=2)).eval()
-    packs = [pack(rows, range(len(rows))) for rows in groups]
-    batch = pad_packs(packs, torch.device("cpu"))
+    trees = [build_tree(rows, range(len(rows))) for rows in groups]
+    batch = pad_trees(trees, torch.device("cpu"))
     with torch.inference_mode():
         hidden, length = network.embed(batch.token_ids), batch.token_ids.shape[1]
-        for number, (rows, packed) in enumerate(zip(groups, packs, strict=True)):
-            for row, markers in zip(rows, packed.marker_positions, strict=True):
+        for number, (rows, tree) in enumerate(zip(groups, trees, strict=True)):
+            for row, markers in zip(rows, tree.marker_positions, strict=True):
                 alone = network(
                     torch.from_numpy(row.token_ids)[None], torch.from_numpy(row.marker_positions)
                 )
@@ -81,21 +81,21 @@ def test_packed_trajectories_score_as_they_do_alone(groups: list[list[TokenRow]]
                 torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_a_group_too_long_for_one_pack_gets_several() -> None:
+def test_a_group_too_long_for_one_tree_gets_several() -> None:
     rows = [row_with(1, 1, 1, last) for last in range(2, 6)] + [row_with(*range(9))]
-    packs = pack_groups(rows, ["a", "a", "a", "a", "b"], max_tokens=5)
-    assert [p.members for p in packs] == [(0, 1), (2, 3), (4,)]
-    assert [p.num_tokens for p in packs] == [5, 5, 9]
+    trees = build_trees(rows, ["a", "a", "a", "a", "b"], max_tokens=5)
+    assert [tree.members for tree in trees] == [(0, 1), (2, 3), (4,)]
+    assert [tree.num_tokens for tree in trees] == [5, 5, 9]
 
 
-def test_packs_hold_one_group_each() -> None:
+def test_a_tree_holds_one_group() -> None:
     rows = [row_with(1, 2), row_with(1, 3), row_with(1, 4)]
-    packs = pack_groups(rows, ["a", "b", "a"], max_tokens=100)
-    assert [p.members for p in packs] == [(0, 2), (1,)]
+    trees = build_trees(rows, ["a", "b", "a"], max_tokens=100)
+    assert [tree.members for tree in trees] == [(0, 2), (1,)]
 
 
-def test_no_packing_is_plain_causal_attention() -> None:
+def test_trees_of_one_sequence_need_only_causal_attention() -> None:
     rows = [row_with(1, 2), row_with(1, 3)]
-    packs = pack_groups(rows, ["a", "a"], max_tokens=0)
-    assert [p.members for p in packs] == [(0,), (1,)]
-    assert pad_packs(packs, torch.device("cpu")).tree is None
+    trees = build_trees(rows, ["a", "a"], max_tokens=0)
+    assert [tree.members for tree in trees] == [(0,), (1,)]
+    assert pad_trees(trees, torch.device("cpu")).tree is None

@@ -1,4 +1,4 @@
-"""Products of 8 bits for GPUs: calibrated, chosen by the gate, and in the graph as chosen."""
+"""8-bit linears for GPUs: calibrated, chosen by the gate, and in the graph as chosen."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import onnx
 import pytest
 import torch
 
-from rfprm_export import ExportError, artifact_writer, gpu_products, product_choice, verify
+from rfprm_export import ExportError, artifact_writer, gpu_linears, linear_choice, verify
 from rfprm_export.artifact_writer import export_artifact
-from rfprm_export.calibration import largest_inputs
 from rfprm_export.checkpoint import LoadedPRM, load_prm
 from rfprm_export.emulation import emulating_scorer
-from rfprm_export.gpu_products import choose_gpu_products, layer_products
+from rfprm_export.gpu_linears import choose_gpu_linears, layer_linears
 from rfprm_export.graph import write_graph
+from rfprm_export.largest_inputs import largest_inputs
 from rfprm_export.quantization import Quantization, quantize_weight
 from rfprm_export.verify import Reference, score_by_reference, scorer_over
 from rfprm_runtime.artifact.manifest import read_manifest
@@ -49,13 +49,13 @@ def reference(prm: LoadedPRM) -> Reference:
 
 
 def _gate(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
-    """As if that much, and no more, were allowed."""
-    gate = replace(verify.CHOICE, num_trajectories=1, spearman=-1.0, same_best_of_4=0.0)
-    for module in (product_choice, gpu_products):
-        monkeypatch.setattr(module, "CHOICE", replace(gate, **limits))
+    """Replace the gate's limits."""
+    gate = replace(verify.STRICT_GATE, num_trajectories=1, spearman=-1.0, same_best_of_4=0.0)
+    for module in (linear_choice, gpu_linears):
+        monkeypatch.setattr(module, "STRICT_GATE", replace(gate, **limits))
 
 
-def test_calibration_sees_what_the_reference_network_computes(prm: LoadedPRM) -> None:
+def test_calibration_sees_the_reference_networks_activations(prm: LoadedPRM) -> None:
     found = largest_inputs(prm, TRACES)
     network = build_network(prm.manifest.backbone, prm.manifest.head, prm.weights)
     seen: dict[str, float] = {}
@@ -79,12 +79,12 @@ def test_calibration_sees_what_the_reference_network_computes(prm: LoadedPRM) ->
         assert layers[name] == pytest.approx(value, rel=1e-4)
 
 
-def test_no_traces_calibrate_nothing(prm: LoadedPRM) -> None:
+def test_calibration_needs_traces(prm: LoadedPRM) -> None:
     with pytest.raises(ExportError, match="no traces to calibrate"):
         largest_inputs(prm, [])
 
 
-def test_inputs_that_are_always_zero_stay_zero(prm: LoadedPRM, tmp_path: Path) -> None:
+def test_zero_inputs_stay_zero(prm: LoadedPRM, tmp_path: Path) -> None:
     zeroed = {name: x * 0 if "up_proj.weight" in name else x for name, x in prm.weights.items()}
     dead = LoadedPRM(prm.manifest, zeroed, prm.tokenizer)
     largest = largest_inputs(dead, TRACES[:2])
@@ -95,12 +95,12 @@ def test_inputs_that_are_always_zero_stay_zero(prm: LoadedPRM, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("kind", "step"), [("fp8", 2**-4), ("w8a16", 1 / 254)])
-def test_weights_in_8_bits_are_near(kind: Any, step: float) -> None:
+def test_weights_in_8_bits_are_close(kind: Any, step: float) -> None:
     matrix = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
     matrix[:, 3] = 0
     quantized = quantize_weight(matrix, kind)
     back = quantized.values.astype(np.float32) * quantized.scales
-    # The scale that is stored is the one that was divided by: no product is larger in the mean.
+    # The stored scale is the one that was divided by, so results are not larger on average.
     assert quantized.scales.dtype == np.float32
     assert abs(float(np.mean(np.abs(back) - np.abs(matrix)))) < step / 10
     assert np.abs(back - matrix).max() <= step * np.abs(matrix).max() * 1.01
@@ -108,28 +108,28 @@ def test_weights_in_8_bits_are_near(kind: Any, step: float) -> None:
     assert not back[:, 3].any()
 
 
-def test_all_products_where_the_gate_allows_it(
+def test_all_linears_get_8_bits_if_the_gate_allows_it(
     prm: LoadedPRM, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _gate(monkeypatch, mean_difference=0.5)
-    quantization, records = choose_gpu_products(prm, reference, "w8a16")
+    quantization, records = choose_gpu_linears(prm, reference, "w8a16")
     assert not quantization.kept
-    names = [name for names in layer_products(prm.manifest.backbone).values() for name in names]
+    names = [name for names in layer_linears(prm.manifest.backbone).values() for name in names]
     assert [(record.name, record.bits) for record in records] == [(name, 8) for name in names]
 
 
-def test_the_layers_that_cost_least_where_not_all_can(
+def test_the_cheapest_layers_get_8_bits_if_not_all_can(
     prm: LoadedPRM, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everything = Quantization("fp8", largest_inputs=largest_inputs(prm, TRACES))
     with emulating_scorer(prm, everything.float_type, everything) as scorer:
         all_of_them = verify.measure_parity(scorer, reference).mean_difference
     _gate(monkeypatch, mean_difference=0.9 * all_of_them)
-    quantization, records = choose_gpu_products(prm, reference, "fp8")
+    quantization, records = choose_gpu_linears(prm, reference, "fp8")
     differences = {record.name.split(".")[2]: record.difference for record in records}
     kept = {name.split(".")[2] for name in quantization.kept}
     assert 0 < len(kept) < len(differences)
-    # What is kept costs more by itself than what is not.
+    # The layers in 16 bits cost more alone than those in 8.
     others = differences.keys() - kept
     assert min(differences[x] or 0 for x in kept) >= max(differences[x] or 0 for x in others)
     assert {r.name for r in records if r.bits == 16} == quantization.kept
@@ -137,29 +137,29 @@ def test_the_layers_that_cost_least_where_not_all_can(
         assert verify.measure_parity(scorer, reference).mean_difference <= 0.9 * all_of_them
 
 
-def test_the_rest_is_in_bf16_where_fp16_ends(
+def test_the_rest_is_in_bf16_if_fp16_overflows(
     prm: LoadedPRM, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _gate(monkeypatch, mean_difference=0.5)
-    quantization, _ = choose_gpu_products(prm, reference, "w8a16")
+    quantization, _ = choose_gpu_linears(prm, reference, "w8a16")
     assert quantization.float_type == "fp16"
     name = "model.layers.1.mlp.up_proj.weight"
-    # Larger than fp16 inside the layer, and the same as before after it.
+    # Beyond fp16's range within the layer, unchanged after it.
     other = {name: prm.weights[name] * np.float32(1e6)}
     down = "model.layers.1.mlp.down_proj.weight"
     other[down] = prm.weights[down] / np.float32(1e6)
     large = LoadedPRM(prm.manifest, {**prm.weights, **other}, prm.tokenizer)
-    quantization, _ = choose_gpu_products(large, reference, "w8a16")
+    quantization, _ = choose_gpu_linears(large, reference, "w8a16")
     assert quantization.float_type == "bf16"
 
 
-def test_none_where_none_can(
+def test_a_model_without_any_8_bit_layer_is_refused(
     prm: LoadedPRM, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _gate(monkeypatch, mean_difference=0.0)
-    message = r"can have w8a16 .* alone, .*: layers\.\d \(.*--precision bf16"
+    message = r"can have w8a16: .* alone, .*: layers\.\d \(.*--precision bf16"
     with pytest.raises(ExportError, match=message):
-        choose_gpu_products(prm, reference, "w8a16")
+        choose_gpu_linears(prm, reference, "w8a16")
 
 
 def test_an_artifact_in_w8a16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,26 +176,28 @@ def test_an_artifact_in_w8a16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
     assert manifest == read_manifest(tmp_path / "artifact")
     assert manifest.parity is not None
-    assert manifest.parity.measured_on.endswith("products in w8a16, every result rounded to fp16")
+    assert manifest.parity.measured_on.endswith("linears in w8a16, every result rounded to fp16")
     model = onnx.load(tmp_path / "artifact" / "model.onnx", load_external_data=False)
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    short = [record.name for record in manifest.products if record.bits == 8]
-    assert short
-    assert {types[f"{name}.weight"] for name in short} == {onnx.TensorProto.INT8}
+    in_8_bits = [record.name for record in manifest.products if record.bits == 8]
+    assert in_8_bits
+    assert {types[f"{name}.weight"] for name in in_8_bits} == {onnx.TensorProto.INT8}
     assert types["score.0.weight"] == onnx.TensorProto.FLOAT
     with pytest.raises(Exception, match=r"in w8a16, which is for GPUs: .*--precision fp32"):
         Scorer.load(tmp_path / "artifact")
 
 
-def test_8_bits_are_not_chosen_blindly(tmp_path: Path) -> None:
+def test_8_bits_need_verification(tmp_path: Path) -> None:
     save_published_prm(tmp_path / "prm", "qwen2")
-    with pytest.raises(ExportError, match=r"--precision fp8 chooses the products .*bf16"):
+    with pytest.raises(ExportError, match=r"--precision fp8 chooses the linear layers .*bf16"):
         export_artifact(tmp_path / "prm", tmp_path / "a", precision="fp8", verify=False)
     assert not (tmp_path / "a").exists()
 
 
-def test_quantised_graphs_are_those_of_their_scales(prm: LoadedPRM, tmp_path: Path) -> None:
-    """A graph in fp8 computes with the weights that its scales say, and nothing else changes."""
+def test_quantised_graphs_compute_with_the_dequantised_weights(
+    prm: LoadedPRM, tmp_path: Path
+) -> None:
+    """A graph in fp8 equals a graph with the dequantised weights."""
     rounded = dict(prm.weights)
     for name, array in prm.weights.items():
         if ".layers." in name and name.endswith("proj.weight"):

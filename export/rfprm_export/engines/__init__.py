@@ -1,1 +1,0 @@
-"""TensorRT engines from the graph of standard ops, in either flavour of TensorRT."""

@@ -1,0 +1,1 @@
+"""Builds TensorRT engines from graphs of standard ops, with TensorRT or TensorRT-RTX."""
