@@ -1,5 +1,6 @@
 # make demo   set up, build the shipped PRM for this CPU, score example traces
 # make test   lint, types and tests: what CI runs
+# make dev    install everything for working on the code
 # make wheel  build the wheels for every platform in dist/
 # make check-wheel    install this machine's wheel without a C compiler, and score with it
 # make train-smoke    traces → curation → labels → PRM → artifact → evaluation, in a minute
@@ -24,10 +25,12 @@ PIP += $(CONSTRAINTS:%=--constraint %)
 
 WHEEL_TOOLS := 'hatchling>=1.26' ziglang==0.17.1 auditwheel==6.8.2
 
-.PHONY: demo test lint types data wheel check-wheel train-smoke train-shipped docs-cli constraints clean
+.PHONY: demo dev test lint types data wheel check-wheel train-smoke train-shipped docs-cli constraints clean
 
 demo: $(VENV)/.export-ready
 	$(BIN)/rfprm demo --artifact artifacts/smollm2-135m-gsm8k
+
+dev: $(VENV)/.dev-ready
 
 test: lint types
 	$(BIN)/python -m pytest

@@ -29,7 +29,7 @@ from rfprm_runtime.errors import (
     around_errors,
     raise_first,
 )
-from rfprm_runtime.ground.arguments import check_choice, check_flag, check_whole
+from rfprm_runtime.ground.arguments import check_choice, check_flag, check_is, check_whole
 from rfprm_runtime.ground.progress import ProgressBar, progress_bar
 from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
 from rfprm_runtime.prompt.windowing import check_length, first_windowed_step, plan_windows
@@ -106,6 +106,7 @@ class Scorer:
         """
         _check_settings(mode, share_prefixes, session_bytes)
         check_flag("check_integrity", check_integrity)
+        check_is("artifact", artifact, (str, Path), "the folder of an artifact")
         folder = Path(artifact)
         manifest = read_manifest(folder)
         name = choose_backend(manifest, backend, backend_options)

@@ -320,6 +320,7 @@ def _grown(turn: _Turn, scores: Float32Array) -> _Written:
 
 def _check_each(name: str, given: Sequence[Any], sessions: Sequence[Session], how: str) -> None:
     check_choice("on_error", how, get_args(OnError))
+    check_is("sessions", sessions, Sequence, "a list of sessions")
     check_one_for_each(name, given, len(sessions), "sessions")
 
 
@@ -329,12 +330,12 @@ def _check_sessions(host: SessionHost, sessions: Sequence[Session]) -> None:
         if session._host is not host:
             raise BackendError(f"session {index} (from 0) belongs to another scorer")
     if len(set(sessions)) < len(sessions):
-        raise BackendError("a session is given twice in this call; fork it first")
+        raise BackendError("a session is given twice in this call; pass a fork of it")
 
 
 def _refusal(session: Session) -> BackendError | None:
     if session._closed:
         return BackendError("the session was closed; open another one")
     if session._busy:
-        return BackendError("the session is in use by another thread; fork it first")
+        return BackendError("another thread is using the session; give each thread its own fork")
     return None

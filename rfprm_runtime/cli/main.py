@@ -93,6 +93,8 @@ def score(
 
     check_source(traces)
     options = read_backend_options(backend_option, threads)
+    if backend == "fake":
+        Console(stderr=True).print("backend 'fake' makes its scores up", style="yellow")
     with Scorer.load(artifact, backend=backend, **options) as scorer:
         summary = score_file(
             scorer,

@@ -32,6 +32,7 @@ from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
 # Enough traces at once to keep every core busy and to balance long and short ones.
 _CHUNK_TRACES = 256
+_OTHER_FORMATS = (".parquet", ".arrow", ".csv", ".tsv")
 _MAX_FIRST_ERRORS = 10
 
 
@@ -70,6 +71,11 @@ def score_file(
     written.
     """
     source = str(traces)
+    if output.suffix.lower() in _OTHER_FORMATS:
+        raise RfprmError(
+            f"the output is {output.name}, but rfprm score writes JSONL: name it "
+            f"{output.with_suffix('.jsonl').name}, or let rfprm select write Parquet"
+        )
     check_target(output, reads=[Path(source)])
     summary = FileSummary(errors_path=errors_path_of(output))
     check_target(summary.errors_path, reads=[Path(source)])

@@ -26,7 +26,10 @@ class Validated(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     refusal: ClassVar[type[RfprmError]] = InvalidArgumentError
 
-    def __init__(self, /, **fields: Any) -> None:
+    def __init__(self, /, *arguments: Any, **fields: Any) -> None:
+        if arguments:
+            names = ", ".join(f"{name}=…" for name in type(self).model_fields)
+            raise self.refusal(f"{type(self).__name__} takes its fields by name: {names}")
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -54,12 +57,16 @@ class Validated(BaseModel):
         return cls.refusal(one_line(error))
 
 
+_PLAINER = {"missing": "is missing", "extra_forbidden": "is not a field"}
+
+
 def one_line(error: ValidationError) -> str:
     """Every offending field and what is wrong with it, without pydantic's decoration."""
     parts = []
     for problem in error.errors(include_url=False):
         message = problem["msg"].removeprefix("Value error, ")
-        message = message.replace("Input should be", "expected")
+        message = message.replace("Input should be", "expected").replace("valid tuple", "list")
+        message = _PLAINER.get(problem["type"], message)
         if not problem["type"].startswith(("value_error", "missing", "json_", "extra_")):
             message += f" (got {type(problem['input']).__name__})"
         place = ".".join(map(str, problem["loc"]))

@@ -239,6 +239,30 @@ def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
     assert _rows(traces) == [GOOD]
 
 
+@pytest.mark.parametrize("name", ["out.parquet", "out.CSV"])
+def test_an_output_of_another_format_is_refused_before_anything_is_written(
+    name: str, tmp_path: Path
+) -> None:
+    traces = tmp_path / "in.jsonl"
+    traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
+    with (
+        fake_scorer() as scorer,
+        pytest.raises(RfprmError, match=r"JSONL: name it out\.jsonl"),
+    ):
+        score_file(scorer, traces, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_made_up_scores_are_said_to_be(tiny_artifact: Path, tmp_path: Path) -> None:
+    traces = tmp_path / "in.jsonl"
+    traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
+    found = _rfprm(
+        *("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact, "--backend", "fake")
+    )
+    assert found.returncode == 0
+    assert "makes its scores up" in found.stderr
+
+
 def test_the_score_command(tiny_artifact: Path, tmp_path: Path) -> None:
     traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     traces.write_text(json.dumps(GOOD) + "\nnot json\n", encoding="utf-8")

@@ -306,3 +306,9 @@ def test_onnx_in_latency_mode_gives_a_row_all_cores_and_the_same_bits(tiny_artif
             strict=True,
         ):
             assert (ours.step_scores == theirs.step_scores).all()
+
+
+def test_what_is_not_a_folder_name_is_refused_by_name() -> None:
+    for artifact in (None, 3, b"artifact"):
+        with pytest.raises(InvalidArgumentError, match=r"artifact is .*expected the folder of an"):
+            Scorer.load(artifact)  # type: ignore[arg-type]

@@ -177,6 +177,7 @@ def test_a_call_that_makes_no_sense_raises_even_if_errors_are_returned(scorer: S
         ([session, session], [STEPS, STEPS], BackendError, "given twice"),
         ([session], [], ValueError, "steps: got 0 values for 1 sessions"),
         ([session], "1", ValueError, "steps: got '1' for 1 sessions"),
+        (session, [STEPS], ValueError, "sessions is of the class Session, expected a list"),
         (["session"], [STEPS], ValueError, r"session 0 \(from 0\) is 'session', expected a scorer"),
     ):
         with pytest.raises(error, match=match):
@@ -256,7 +257,7 @@ def test_a_budget_too_small_for_one_past_is_reported_once(
 
 def test_misuse_is_named(scorer: Scorer) -> None:
     session = scorer.session(QUESTION)
-    with pytest.raises(BackendError, match="given twice in this call; fork it"):
+    with pytest.raises(BackendError, match="given twice in this call; pass a fork"):
         scorer.extend_sessions([session, session], [STEPS, STEPS])
     with pytest.raises(ValueError, match="steps: got 2 values for 1 sessions"):
         scorer.extend_sessions([session], [STEPS, STEPS])
@@ -287,7 +288,7 @@ def test_two_threads_cannot_extend_one_session(backend: CountingBackend) -> None
         session = scorer.session(QUESTION)
         future = pool.submit(session.extend, STEPS)
         assert entered.wait(10)
-        with pytest.raises(BackendError, match="in use by another thread"):
+        with pytest.raises(BackendError, match="another thread is using the session"):
             session.extend(STEPS)
         leave.set()
         assert len(future.result()) == 3

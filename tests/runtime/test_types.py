@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,10 +29,11 @@ from rfprm_runtime import (
         ({"question": "q", "steps": "one string"}, r"split it with split_steps\(text\)"),
         ({"question": "q", "steps": [1]}, r"steps\.0: .*string.*got int"),
         ({"question": "q", "steps": None}, "steps"),
+        ({"question": "q", "steps": 3}, r"steps: expected a list \(got int\)"),
         ({"question": 3, "steps": ["a"]}, "question: expected a valid string.*got int"),
-        ({"steps": ["a"]}, "question: Field required"),
+        ({"steps": ["a"]}, "question: is missing"),
         ({"question": "q", "steps": ["a"], "outcome": 1.5}, "outcome is 1.5"),
-        ({"question": "q", "steps": ["a"], "reponse": []}, "reponse"),
+        ({"question": "q", "steps": ["a"], "reponse": []}, "reponse: is not a field"),
         ({"question": "q", "steps": ["\ud800"]}, "steps: character 0 is a lone surrogate"),
     ],
 )
@@ -42,6 +44,12 @@ def test_what_cannot_be_scored_is_refused_by_name(fields: dict, message: str) ->
         Trajectory(**fields)
     with pytest.raises(InvalidTrajectoryError, match=message):
         Trajectory.model_validate(fields)
+
+
+def test_fields_by_place_are_refused_with_their_names() -> None:
+    build: Any = Trajectory
+    with pytest.raises(InvalidTrajectoryError, match=r"takes its fields by name: question=…, st"):
+        build("q", ["a"])
 
 
 def test_outcome_keeps_its_type() -> None:

@@ -24,7 +24,7 @@ def test_every_config_is_valid_and_named_like_its_file() -> None:
         ("lora_rank = 2", "lora_rnak = 2", r"network\.lora_rnak"),
         ("lora_rank = 2", "lora_rank = 0", r"network\.lora_rank"),
         ("first_trained_layer = 1", "first_trained_layer = 3", "none of the 3 layers"),
-        ('name = "tiny"', "", "name: Field required"),
+        ('name = "tiny"', "", "name: is missing"),
         ('kind = "folder"', 'kind = "floppy"', "base"),
         ("seed = 3", "seed = ", "not TOML"),
         ("num_folds = 3", "num_folds = 3\nprocedures = {sudoku = 1}", "sudoku.*sorting"),

@@ -424,7 +424,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, complaint: str) -> 
     [
         ("nonsense", "line 2 is not a JSON object"),
         ("[]", "line 2 is not a JSON object"),
-        ('{"question": "q", "steps": ["a"]}', "step_rewards: Field required"),
+        ('{"question": "q", "steps": ["a"]}', "step_rewards: is missing"),
         ('{"question": "q", "steps": ["a"], "step_rewards": [2]}', "holds 2"),
         ('{"question": "q", "steps": ["a"], "step_rewards": []}', "0 values for 1 steps"),
     ],
