@@ -91,18 +91,21 @@ def of_operations(device: str) -> dict[str, float]:
     found: dict[str, float] = {"fused": float(type(fused) is not PlainOperations)}
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         name = str(dtype).removeprefix("torch.")
-        x, delta, weight = random(77, 3584, dtype=dtype), random(77, 3584, dtype=dtype), None
+        x, delta = (random(77, 3584, dtype=dtype) for _ in range(2))
         weight = random(3584, dtype=dtype)
         sums = [x.clone(), x.clone()]
-        normed = [o.add_norm(s, delta, weight, 1e-6) for o, s in zip((plain, fused), sums)]  # noqa: B905
+        normed = [
+            operations.add_norm(total, delta, weight, 1e-6)
+            for operations, total in zip((plain, fused), sums, strict=True)
+        ]
         found[f"add_norm {name}"] = max(_apart(*sums), _apart(*normed))
         gate_up = random(77, 2 * 4864, dtype=dtype)
         found[f"swiglu {name}"] = _apart(plain.swiglu(gate_up), fused.swiglu(gate_up))
         angles = torch.rand(512, 64, generator=generator, device=device) * 6
         positions = torch.randint(0, 512, (77,), generator=generator, device=device)
         for norm in (None, random(32, 128, dtype=dtype)):
-            both = [random(77, 36 * 128, dtype=dtype)] * 2
-            both = [qkv.clone() for qkv in both]
+            qkv = random(77, 36 * 128, dtype=dtype)
+            both = [qkv, qkv.clone()]
             for operations, qkv in zip((plain, fused), both, strict=True):
                 heads = qkv.view(77, -1, 128)[:, :32]
                 operations.rotate_heads(heads, positions, angles.cos(), angles.sin(), norm, 1e-6)

@@ -101,8 +101,7 @@ def reference_for(
     # The reference network takes minutes on the gate's traces, so its scores are recorded.
     recorded_first = kind == "gate" and (checkpoint / REFERENCE_NAMES[kind]).is_file()
     if find_spec("torch") is None or (recorded_first and traces is None):
-        recorded = _read_recorded(checkpoint, path, REFERENCE_NAMES[kind])
-        return Reference(f"recorded: {recorded.reference}", label, trajectories, recorded.scores)
+        return _recorded(checkpoint, kind, path, label, trajectories)
     description, scores = score_by_reference(prm, trajectories)
     return Reference(description, label, trajectories, scores)
 
@@ -111,13 +110,14 @@ def recorded_reference(checkpoint: Path) -> Reference:
     """The recorded scores of the gate's traces. Raises :class:`ExportError` if ``checkpoint`` holds
     none, or has changed since."""
     path = gate_traces_path()
-    recorded = _read_recorded(checkpoint, path, REFERENCE_NAMES["gate"])
-    return Reference(
-        f"recorded: {recorded.reference}",
-        "shipped gate traces",
-        read_trajectories(path),
-        recorded.scores,
-    )
+    return _recorded(checkpoint, "gate", path, "shipped gate traces", read_trajectories(path))
+
+
+def _recorded(
+    checkpoint: Path, kind: str, path: Path, label: str, trajectories: list[Trajectory]
+) -> Reference:
+    recorded = _read_recorded(checkpoint, path, REFERENCE_NAMES[kind])
+    return Reference(f"recorded: {recorded.reference}", label, trajectories, recorded.scores)
 
 
 def score_by_reference(

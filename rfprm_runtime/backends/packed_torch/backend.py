@@ -116,8 +116,7 @@ class PackedTorchBackend:
                     if outputs is not None:
                         return _extended(plan, outputs, is_shared=True)
             indices = torch.from_numpy(plan.indices(plan.shape)).to(self._device)
-            past = plan.pasts.content() if plan.shape.past_tokens else None
-            inputs = PassInputs.of(indices, plan.shape, past)
+            inputs = PassInputs.of(indices, plan.shape, plan.pasts.content)
             return _extended(plan, self._launch(inputs), is_shared=False)
 
     def _launch(self, inputs: PassInputs) -> PassOutputs:

@@ -56,7 +56,7 @@ class PassGraphs:
         """Outputs that hold until the next replay, with rows behind those of ``plan``; None where
         the pass is not a graph."""
         shape = plan.shape.rounded_up()
-        past = plan.pasts.content() if plan.shape.past_tokens else None
+        past = plan.pasts.content
         if past is not None and _bytes_of(past, shape.past_tokens) > self._max_past_bytes:
             return None
         captured = self._captured.get(shape)

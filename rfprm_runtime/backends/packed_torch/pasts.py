@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -59,7 +60,10 @@ class JoinedPasts:
         ]
         """For each row, where the tokens of its past are, in order."""
 
-    def content(self) -> Tensor:
-        """[layers, num_tokens, 2 · kv_heads · head_dim]; there is at least one block."""
+    @cached_property
+    def content(self) -> Tensor | None:
+        """[layers, num_tokens, 2 · kv_heads · head_dim]; None without pasts."""
+        if not self._blocks:
+            return None
         contents = [block.content for block in self._blocks.values()]
         return contents[0] if len(contents) == 1 else torch.cat(contents, dim=1)
