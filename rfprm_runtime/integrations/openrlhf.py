@@ -26,7 +26,7 @@ from rfprm_runtime.rewards.completions import (
     judge_answers,
     score_in_common,
 )
-from rfprm_runtime.rewards.prompts import response_of
+from rfprm_runtime.traces.prompts import response_after
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def process_reward(
 
     A query is the prompt, chat template included, followed by the response. The response is what
     follows the prompt, less trailing end tokens
-    (:data:`~rfprm_runtime.rewards.prompts.END_TOKENS`); the question is the last thing the user
+    (:data:`~rfprm_runtime.traces.templates.END_TOKENS`); the question is the last thing the user
     says in the prompt.
     ``outcome``: with True, the default, labels are right answers, which are compared with the final
     answers of responses (extra ``math``); with False, the reward is the process reward alone.
@@ -124,7 +124,7 @@ def _rewards(
 def _response(query: str, prompt: str) -> str:
     """The response, or a blank one, which is never scored, if it cannot be told from the prompt."""
     try:
-        return response_of(query, prompt)
+        return response_after(query, prompt)
     except InvalidTrajectoryError as error:
         logger.warning("%s", error)
         return ""

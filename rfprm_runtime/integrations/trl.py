@@ -23,7 +23,7 @@ from rfprm_runtime.rewards.completions import (
     judge_answers,
     shared_scorer,
 )
-from rfprm_runtime.rewards.prompts import trace_of
+from rfprm_runtime.traces.prompts import text_of_completion
 
 logger = logging.getLogger(__name__)
 RewardFunction = Callable[..., Any]
@@ -127,7 +127,7 @@ def _rewards(
 ) -> list[float | None]:
     shared_scorer(settings)  # load it before the clock starts
     started = time.perf_counter()
-    texts = [trace_of(completion) for completion in completions]
+    texts = [text_of_completion(completion) for completion in completions]
     count = len(texts)
     questions = _column(columns, question, "question", count) if question else prompts
     if isinstance(outcome, str):

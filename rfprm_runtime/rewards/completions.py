@@ -34,9 +34,9 @@ from rfprm_runtime.ground.arguments import (
 from rfprm_runtime.ground.parsing import SplitRule, parse_trace
 from rfprm_runtime.rewards.advantages import DEFAULT_BETA, mixed_reward, unit_reward
 from rfprm_runtime.rewards.micro_batcher import MicroBatcher
-from rfprm_runtime.rewards.prompts import question_of
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.aggregation import Aggregation, aggregate, check_aggregation
+from rfprm_runtime.traces.prompts import question_of_prompt
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
 Outcome = float | None
@@ -162,7 +162,7 @@ def _as_float(outcome: Outcome) -> Outcome:
 
 def _trajectory(prompt: Any, text: str, settings: RewardSettings) -> Trajectory | RfprmError:
     try:
-        return Trajectory.from_text(question_of(prompt), text, split=settings.split)
+        return Trajectory.from_text(question_of_prompt(prompt), text, split=settings.split)
     except InvalidTrajectoryError as error:
         return error
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rfprm_runtime.traces.chats import chat_of, content_of, role_of
-from rfprm_runtime.traces.formats import THINKING_FIELDS, text_of
+from rfprm_runtime.traces.chats import chat_of, turns_of
+from rfprm_runtime.traces.formats import THINKING_FIELDS, exchange_of, text_of
 from rfprm_runtime.types import Trajectory
 
 MESSAGES_FIELD = "messages"
@@ -44,17 +44,19 @@ def renamed_for_trl(names: Sequence[str]) -> dict[str, str]:
 
 
 def _written(fields: dict[str, Any], trajectory: Trajectory) -> str:
-    has_parts = "steps" in fields or any(fields.get(name) for name in THINKING_FIELDS)
-    chat = chat_of(fields)
-    if "steps" not in fields and chat is not None:
-        answer = [item for item in chat if role_of(item) == "assistant"][-1]
-        has_parts = bool(answer.get("reasoning_content"))
-        text = content_of(answer)
-    else:
-        text = text_of(fields)
-    if has_parts or not isinstance(text, str):
+    text, has_parts = _text_and_parts(fields)
+    if has_parts or text is None:
         return _with_tags("\n\n".join(trajectory.steps), "\n\n".join(trajectory.response))
     return text
+
+
+def _text_and_parts(fields: dict[str, Any]) -> tuple[str | None, bool]:
+    """The model's output as it was written, and whether its thinking stands apart from it."""
+    if "steps" not in fields and chat_of(fields) is not None:
+        exchange = exchange_of(fields)
+        return exchange.text, bool(exchange.thinking)
+    has_parts = "steps" in fields or any(fields.get(name) for name in THINKING_FIELDS)
+    return text_of(fields), has_parts
 
 
 def _with_tags(thinking: str, response: str) -> str:
@@ -62,6 +64,5 @@ def _with_tags(thinking: str, response: str) -> str:
 
 
 def _system_messages(fields: dict[str, Any]) -> list[dict[str, str]]:
-    messages = [message for message in chat_of(fields) or () if isinstance(message, dict)]
-    texts = [content_of(message) for message in messages if role_of(message) == "system"]
-    return [{"role": "system", "content": text} for text in texts if isinstance(text, str)]
+    turns = turns_of(chat_of(fields) or [])
+    return [{"role": "system", "content": turn.text} for turn in turns if turn.role == "system"]

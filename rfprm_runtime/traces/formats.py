@@ -15,7 +15,14 @@ from rfprm_runtime.answers.compare import final_answer
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.arguments import check_choice
 from rfprm_runtime.ground.parsing import SplitRule, split_steps, split_trace
-from rfprm_runtime.traces.chats import CHAT_FIELDS, chat_of, last_turn, question_of_chat
+from rfprm_runtime.traces.chats import (
+    CHAT_FIELDS,
+    Exchange,
+    chat_of,
+    last_exchange,
+    last_question,
+    turns_of,
+)
 from rfprm_runtime.types import Trajectory
 
 QUESTION_FIELDS = ("question", "problem", "prompt")
@@ -95,8 +102,9 @@ def trajectory_from_record(
 
     Formats: ``steps`` (+ ``response``); a text with or without thinking tags; separate fields for
     thinking and response; chat ``messages`` (role, content) or ``conversations`` (from, value),
-    with ``reasoning_content`` beside an assistant's content. ``outcome`` and the reference answer
-    (as ``metadata["answer"]``) are read if a field has them; ``metadata`` and ``source`` are kept.
+    with thinking in a field or a part beside an assistant's text. ``outcome`` and the reference
+    answer (as ``metadata["answer"]``) are read if a field has them; ``metadata`` and ``source`` are
+    kept.
 
     Raises :class:`InvalidTrajectoryError`, also for a row of several ``generations``.
     """
@@ -205,12 +213,21 @@ def _steps_of_thinking(thinking: Any, split: SplitRule) -> list[str]:
 
 
 def _from_chat(fields: dict[str, Any], split: SplitRule) -> Parts:
-    question, thinking, text = last_turn(chat_of(fields) or [])
+    question, thinking, text = exchange_of(fields)
     read_from = {"chat": next(n for n in CHAT_FIELDS if isinstance(fields.get(n), list))}
     if not thinking:
         return Parts(question, *split_trace(text, split), read_from)
-    steps = _steps_of_thinking(thinking, split)
-    return Parts(question, steps, split_steps(text, split), read_from)
+    return Parts(question, split_steps(thinking, split), split_steps(text, split), read_from)
+
+
+def exchange_of(fields: dict[str, Any]) -> Exchange:
+    """The question and the answer in a row's chat. Raises :class:`InvalidTrajectoryError`."""
+    exchange = last_exchange(turns_of(chat_of(fields) or []))
+    if not exchange.question or not (exchange.thinking or exchange.text):
+        raise InvalidTrajectoryError(
+            "the chat needs a text from a user and an answer from an assistant"
+        )
+    return exchange
 
 
 def question_of(fields: dict[str, Any]) -> Any:
@@ -222,7 +239,7 @@ def _question(fields: dict[str, Any]) -> tuple[Any, dict[str, str]]:
     """The question, and the field it was read from."""
     chat = chat_of(fields)
     if chat is not None:
-        return last_turn(chat)[0], {}
+        return exchange_of(fields).question, {}
     for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS):
         if name in fields:
             return fields[name], {"question": name}
@@ -244,7 +261,7 @@ def fields_of_generation(fields: dict[str, Any], index: int) -> dict[str, Any]:
         if name != "generations" and not is_other_trace:
             one[name] = own
     if not any(name in fields for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS)):
-        asked = question_of_chat(fields)
+        asked = last_question(turns_of(chat_of(fields) or []))
         one.update({} if asked is None else {"question": asked})
     return {**one, "completion": fields["generations"][index]}
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.parsing import SplitRule
-from rfprm_runtime.traces.chats import CHAT_FIELDS, content_of
+from rfprm_runtime.traces.chats import CHAT_FIELDS, turns_of
 from rfprm_runtime.traces.formats import read_parts
 from rfprm_runtime.types import Trajectory
 
@@ -58,7 +58,7 @@ def without_repeats(fields: dict[str, Any], question: str) -> dict[str, Any]:
     for name, value in fields.items():
         texts = _texts_of_chat(value) if name.removeprefix("original_") in CHAT_FIELDS else []
         if len(texts) == 2 and texts[0] == question:
-            shown.update(text for text in texts if isinstance(text, str))
+            shown.update(texts)
             fields = {key: kept for key, kept in fields.items() if key != name}
     return {
         name: value
@@ -67,8 +67,9 @@ def without_repeats(fields: dict[str, Any], question: str) -> dict[str, Any]:
     }
 
 
-def _texts_of_chat(value: Any) -> list[Any]:
-    messages = value if isinstance(value, list) else []
-    if not all(isinstance(message, dict) for message in messages):
+def _texts_of_chat(value: Any) -> list[str]:
+    try:
+        turns = turns_of(value)
+    except InvalidTrajectoryError:  # a field of the same name that is no chat
         return []
-    return [content_of(message) for message in messages]
+    return [turn.text for turn in turns if not turn.thinking]

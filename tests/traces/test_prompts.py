@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from rfprm_runtime import InvalidTrajectoryError
-from rfprm_runtime.rewards.prompts import (
-    question_of,
-    response_of,
-    trace_of,
-    without_end_tokens,
+from rfprm_runtime.traces.prompts import (
+    question_of_prompt,
+    response_after,
+    text_of_completion,
 )
+from rfprm_runtime.traces.templates import without_end_tokens
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ from rfprm_runtime.rewards.prompts import (
     ],
 )
 def test_the_question_is_what_the_user_said_last(prompt: Any) -> None:
-    assert question_of(prompt) == "What is 2 + 2?"
+    assert question_of_prompt(prompt) == "What is 2 + 2?"
 
 
 @pytest.mark.parametrize(
@@ -47,23 +47,23 @@ def test_the_question_is_what_the_user_said_last(prompt: Any) -> None:
 )
 def test_a_prompt_without_a_question_is_refused(prompt: Any, message: str) -> None:
     with pytest.raises(InvalidTrajectoryError, match=message):
-        question_of(prompt)
+        question_of_prompt(prompt)
 
 
 def test_a_trace_is_what_the_assistant_said() -> None:
-    assert trace_of("so 4") == "so 4"
-    assert trace_of([{"role": "assistant", "content": "so 4"}]) == "so 4"
-    assert trace_of([{"role": "assistant", "content": None}]) == ""
+    assert text_of_completion("so 4") == "so 4"
+    assert text_of_completion([{"role": "assistant", "content": "so 4"}]) == "so 4"
+    assert text_of_completion([{"role": "assistant", "content": None}]) == ""
     messages = [
         {"role": "assistant", "reasoning_content": "2 + 2 = 4", "content": "4"},
         {"role": "tool", "content": "not said by the policy"},
         {"role": "assistant", "content": "It is 4."},
     ]
-    assert trace_of(messages) == "<think>2 + 2 = 4</think>\n\n4\n\nIt is 4."
+    assert text_of_completion(messages) == "<think>2 + 2 = 4</think>\n\n4\n\nIt is 4."
 
 
 def test_a_response_is_what_follows_the_prompt() -> None:
-    assert response_of("<|im_start|>Q A<|im_end|>\n<|endoftext|>", "<|im_start|>Q ") == "A"
+    assert response_after("<|im_start|>Q A<|im_end|>\n<|endoftext|>", "<|im_start|>Q ") == "A"
     assert without_end_tokens("a <|im_end|> b</s>") == "a <|im_end|> b"
     with pytest.raises(InvalidTrajectoryError, match="not with its prompt 'What"):
-        response_of("is 2? 4", "What is 2? ")
+        response_after("is 2? 4", "What is 2? ")

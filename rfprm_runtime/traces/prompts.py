@@ -1,0 +1,53 @@
+"""What RL stacks pass in, as text: the question in a prompt, the trace in a completion.
+
+Reads messages and rendered chat templates alike; knows no scores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.traces.chats import answer_in, last_question, turns_of
+from rfprm_runtime.traces.templates import question_in_rendered, without_end_tokens
+
+
+def question_of_prompt(prompt: Any) -> str:
+    """The question in a prompt, which is a string or a list of chat messages.
+
+    In messages, and in a string rendered by a chat template, it is the last thing the user said;
+    any other string is itself the question. Raises :class:`InvalidTrajectoryError` if there is no
+    user message.
+    """
+    if isinstance(prompt, str):
+        return question_in_rendered(prompt)
+    question = last_question(turns_of(prompt, "prompt"))
+    if question is None:
+        raise InvalidTrajectoryError("the prompt has no user message, so there is no question")
+    return question
+
+
+def text_of_completion(completion: Any) -> str:
+    """The text of a completion: a string, or what the assistant says in a list of chat messages.
+
+    Reasoning that a message keeps in a field or a part of its own comes first, in thinking tags.
+    Raises :class:`InvalidTrajectoryError` for anything else.
+    """
+    if isinstance(completion, str):
+        return completion
+    thinking, text = answer_in(turns_of(completion, "completion"))
+    return "\n\n".join(part for part in (thinking and f"<think>{thinking}</think>", text) if part)
+
+
+def response_after(query: str, prompt: str) -> str:
+    """What follows ``prompt`` in ``query``, without trailing end tokens.
+
+    Raises :class:`InvalidTrajectoryError` if the query does not begin with the prompt.
+    """
+    if not query.startswith(prompt):
+        raise InvalidTrajectoryError(
+            f"the query begins with {query[:40]!r}, not with its prompt {prompt[:40]!r}, so prompt "
+            "and response cannot be told apart; either it was truncated (raise the maximum length) "
+            "or its tokenizer does not decode to the text it encoded"
+        )
+    return without_end_tokens(query[len(prompt) :])
