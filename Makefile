@@ -25,6 +25,9 @@ PIP += $(CONSTRAINTS:%=--constraint %)
 
 WHEEL_TOOLS := 'hatchling>=1.26' ziglang==0.17.1 auditwheel==6.8.2
 
+# The tests run side by side, and OpenMP's threads must not spin while they wait for a core.
+test: export OMP_WAIT_POLICY = passive
+
 .PHONY: demo dev test lint types data wheel check-wheel train-smoke train-shipped docs-cli constraints clean
 
 demo: $(VENV)/.export-ready
@@ -33,7 +36,7 @@ demo: $(VENV)/.export-ready
 dev: $(VENV)/.dev-ready
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 wheel: | $(BIN)/python
 	$(PIP) $(WHEEL_TOOLS)

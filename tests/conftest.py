@@ -6,10 +6,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from real_server import chat_model, server_url
 from tiny_models import save_published_prm
-
-__all__ = ["chat_model", "server_url"]  # fixtures that several rooms share
 
 # A shared machine may stall for longer than any deadline.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True)

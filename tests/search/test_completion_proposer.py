@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ import pytest
 from llm_server import Server, raw, serving, status
 from rfprm_runtime import Scorer
 from rfprm_runtime.ground.endpoint import EndpointRefusedError
-from rfprm_runtime.search import BestOfN, Budget, Proposal, ProposerError, Request, Searcher
+from rfprm_runtime.search import BestOfN, Proposal, ProposerError, Request, Searcher
 from rfprm_runtime.search.completion_proposer import CompletionProposer
 from rfprm_runtime.search.step_format import StepFormat
 
@@ -133,25 +131,3 @@ def test_searches_may_share_a_proposer(scorer: Scorer) -> None:
         again = searcher.search_many([f"{i} * 7?" for i in range(8)])
     assert server.most_at_once <= 3
     assert all(len(result.finished) == 2 for result in (*results, *again))
-
-
-@pytest.mark.slow
-def test_a_real_server_proposes(server_url: str, chat_model: Path, scorer: Scorer) -> None:
-    def prompt(question: str, so_far: str) -> str:
-        return f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{so_far}"
-
-    ends: Callable[[str], bool] = lambda step: "42" in step  # noqa: E731
-    proposer = CompletionProposer(
-        server_url,
-        str(chat_model),
-        step_format=StepFormat(prompt, separator="\n", is_final=ends),
-        max_step_tokens=24,
-        seed=1,
-    )
-    budget = Budget(max_depth=3)
-    result = Searcher(scorer, proposer, BestOfN(2), budget=budget).search("What is 6 * 7?")
-    steps = [node for node in result.tree.nodes[1:] if node.step]
-    assert steps
-    assert all("\n" not in node.step for node in steps)
-    assert 2 <= result.spent.num_tokens <= 24 * result.spent.num_steps
-    assert result.num_failed == 0
