@@ -70,8 +70,10 @@ def check_one_for_each(name: str, values: Sized, count: int, of: str) -> None:
 
 
 def is_nothing(value: object) -> bool:
-    """Whether it is None or NaN, as tables spell a missing value."""
-    return value is None or (isinstance(value, Real) and math.isnan(value))
+    """Whether it is None, NaN, or pandas' NA or NaT, as tables spell a missing value."""
+    if isinstance(value, Real):
+        return math.isnan(value)
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def shown(value: Any) -> str:

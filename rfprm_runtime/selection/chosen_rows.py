@@ -121,5 +121,5 @@ def _named(
     }
     if options.sft:
         assert isinstance(trace.trajectory, Trajectory)  # it has a score
-        added[MESSAGES_FIELD] = messages_of(trace.own, trace.trajectory, row=trace.present)
+        added[MESSAGES_FIELD] = messages_of(trace, trace.trajectory)
     return added

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rfprm_runtime.traces.chats import chat_of, turns_of
-from rfprm_runtime.traces.formats import THINKING_FIELDS, exchange_of, text_of
+from rfprm_runtime.traces.chats import CHAT_FIELDS, turns_of
+from rfprm_runtime.traces.formats import Parts
+from rfprm_runtime.traces.record import Record
 from rfprm_runtime.types import Trajectory
 
 MESSAGES_FIELD = "messages"
@@ -24,18 +25,15 @@ TAKEN_BY_TRL = (
 ORIGINAL_PREFIX = "original_"
 
 
-def messages_of(
-    fields: dict[str, Any], trajectory: Trajectory, *, row: dict[str, Any]
-) -> list[dict[str, str]]:
+def messages_of(trace: Record, trajectory: Trajectory) -> list[dict[str, str]]:
     """The question as the user's message, the trace as the assistant's.
 
     A text stays as it was written, and a chat keeps its system prompt. If steps or thinking have a
-    field separate from the response, the thinking goes into ``<think>`` tags. ``fields`` are those
-    of one generation, taken from ``row``.
+    field separate from the response, the thinking goes into ``<think>`` tags.
     """
-    answer = {"role": "assistant", "content": _written(fields, trajectory)}
+    answer = {"role": "assistant", "content": _written(trace, trajectory)}
     question = {"role": "user", "content": trajectory.question}
-    return [*_system_messages(row), question, answer]
+    return [*_system_messages(trace.present), question, answer]
 
 
 def renamed_for_trl(names: Sequence[str]) -> dict[str, str]:
@@ -43,20 +41,11 @@ def renamed_for_trl(names: Sequence[str]) -> dict[str, str]:
     return {name: ORIGINAL_PREFIX + name for name in names if name in TAKEN_BY_TRL}
 
 
-def _written(fields: dict[str, Any], trajectory: Trajectory) -> str:
-    text, has_parts = _text_and_parts(fields)
-    if has_parts or text is None:
-        return _with_tags("\n\n".join(trajectory.steps), "\n\n".join(trajectory.response))
-    return text
-
-
-def _text_and_parts(fields: dict[str, Any]) -> tuple[str | None, bool]:
-    """The model's output as it was written, and whether its thinking stands apart from it."""
-    if "steps" not in fields and chat_of(fields) is not None:
-        exchange = exchange_of(fields)
-        return exchange.text, bool(exchange.thinking)
-    has_parts = "steps" in fields or any(fields.get(name) for name in THINKING_FIELDS)
-    return text_of(fields), has_parts
+def _written(trace: Record, trajectory: Trajectory) -> str:
+    written = trace.parts.written if isinstance(trace.parts, Parts) else None
+    if written is not None and not written.thinking:
+        return written.text
+    return _with_tags("\n\n".join(trajectory.steps), "\n\n".join(trajectory.response))
 
 
 def _with_tags(thinking: str, response: str) -> str:
@@ -64,5 +53,6 @@ def _with_tags(thinking: str, response: str) -> str:
 
 
 def _system_messages(fields: dict[str, Any]) -> list[dict[str, str]]:
-    turns = turns_of(chat_of(fields) or [])
+    chats = [fields[name] for name in CHAT_FIELDS if isinstance(fields.get(name), list)]
+    turns = turns_of(chats[0] if chats else [])
     return [{"role": "system", "content": turn.text} for turn in turns if turn.role == "system"]

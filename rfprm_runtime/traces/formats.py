@@ -1,64 +1,47 @@
-"""What the fields of a row mean: the common formats of reasoning traces, read into trajectories.
+"""What the fields of a row mean: rows of reasoning traces, read into trajectories.
 
-Knows the field names that data sets use; knows no files. Everything that decides how a row is
-understood is here, in the tables of field names and in :class:`Reading`.
+The tables of ``names`` say which field may be what, ``choosing`` which one is; here they become a
+trajectory, with the fields it was read from.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from rfprm_runtime.answers.compare import final_answer
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.arguments import check_choice
-from rfprm_runtime.ground.parsing import SplitRule, split_steps, split_trace
-from rfprm_runtime.traces.chats import (
-    CHAT_FIELDS,
-    Exchange,
-    chat_of,
-    last_exchange,
-    last_question,
-    turns_of,
+from rfprm_runtime.ground.parsing import SplitRule, parse_trace, split_steps, split_trace
+from rfprm_runtime.traces.candidates import (
+    TRACE_FIELDS,
+    candidates_of,
+    fields_of_output,
+    several_outputs,
 )
+from rfprm_runtime.traces.chats import last_exchange, turns_of
+from rfprm_runtime.traces.choosing import (
+    FieldNames,
+    ambiguous,
+    first_present,
+    models_halves,
+    only_one,
+)
+from rfprm_runtime.traces.content import Said
+from rfprm_runtime.traces.known import known_fields
+from rfprm_runtime.traces.layouts import Steps, chat_in, steps_in, unwrapped
+from rfprm_runtime.traces.names import (
+    OUTPUT_RANKS,
+    REFERENCE_FIELDS,
+    RENDERED_FIELDS,
+    THINKING_FIELDS,
+)
+from rfprm_runtime.traces.outputs import said_in
+from rfprm_runtime.traces.present import first_empty
+from rfprm_runtime.traces.questions import read_question
 from rfprm_runtime.types import Trajectory
 
-QUESTION_FIELDS = ("question", "problem", "prompt")
-TEXT_FIELDS = ("completion", "response", "text", "solution")
-THINKING_FIELDS = (
-    "thinking",
-    "reasoning",
-    "reasoning_content",
-    "thinking_trajectory",
-    "thinking_trajectories",
-    "deepseek_reasoning",
-    "thought",
-)
-"""Fields for the thinking alone; the response is then in one of the next."""
-RESPONSE_FIELDS = (
-    "final_response",
-    "response",
-    "attempt",
-    "deepseek_solution",
-    "output",
-    "completion",
-    "solution",
-)
-_TRACE_FIELDS = {"steps", *CHAT_FIELDS, *THINKING_FIELDS, *RESPONSE_FIELDS} - {"solution"}
-"""Fields that hold a trace; a ``solution`` beside several generations is the reference."""
-_MORE_QUESTION_FIELDS = ("instruction", "input")
-ANSWER_FIELDS = (
-    "expected_answer",
-    "final_answer",
-    "gold_answer",
-    "ground_truth",
-    "target",
-    "answer",
-    "solution",
-)
-OUTCOME_FIELDS = ("outcome", "is_correct", "correct", "correctness", "correctness_math_verify")
+_RESPONSE_OF_STEPS = ("response", "final_response")
 
 
 @dataclass(frozen=True)
@@ -70,6 +53,8 @@ class Reading:
     with_outcome: bool = True
     """Whether to read the outcome, the reference answer, the source and the metadata too. Scoring
     needs none of them, and without them an invalid outcome does not cost a score."""
+    names: FieldNames = field(default_factory=FieldNames)
+    """Which fields to read; by default they are found by their names."""
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, get_args(SplitRule))
@@ -83,7 +68,11 @@ class Parts:
     steps: Any
     response: Any = ()
     read_from: Mapping[str, str] = field(default_factory=dict)
-    """Which field each part was read from; a chat is in one field as a whole."""
+    """Which field each part was read from, ``object.field`` inside another."""
+    labels: list[Any] | None = None
+    """The row's own labels of its steps."""
+    written: Said | None = None
+    """What the model wrote, before it was split; None if the row lists steps."""
 
     def build(self, **known: Any) -> Trajectory:
         """The validated trajectory, with the fields in ``known`` added.
@@ -96,224 +85,218 @@ class Parts:
 
 
 def trajectory_from_record(
-    row: Mapping[str, Any], *, split: SplitRule = "blank_lines"
+    row: Mapping[str, Any],
+    *,
+    split: SplitRule = "blank_lines",
+    names: FieldNames | None = None,
 ) -> Trajectory:
-    """The one trajectory of a row.
+    """The one trajectory of a row of any layout that people use: docs/data.md lists them.
 
-    Formats: ``steps`` (+ ``response``); a text with or without thinking tags; separate fields for
-    thinking and response; chat ``messages`` (role, content) or ``conversations`` (from, value),
-    with thinking in a field or a part beside an assistant's text. ``outcome`` and the reference
-    answer (as ``metadata["answer"]``) are read if a field has them; ``metadata`` and ``source`` are
-    kept.
+    ``names``: the fields to read, where the row leaves a choice. Outcome and reference answer (as
+    ``metadata["answer"]``), labels of steps (``metadata["step_labels"]``), ``metadata`` and
+    ``source`` are kept. :func:`fields_read` says which fields were read.
 
-    Raises :class:`InvalidTrajectoryError`, also for a row of several ``generations``.
+    Raises :class:`InvalidTrajectoryError`: no question or no trace, two fields that could be the
+    same part, several outputs.
     """
-    return read_trajectory(dict(row), Reading(split))
+    return read_trajectory(row, Reading(split, names=names or FieldNames()))
+
+
+def fields_read(row: Mapping[str, Any], *, names: FieldNames | None = None) -> dict[str, str]:
+    """The fields that :func:`trajectory_from_record` reads: ``{"question": "problem", …}``.
+
+    The parts are ``question`` with ``text``, with ``thinking`` and ``response``, or with ``steps``.
+    """
+    if is_canonical(row):
+        return {part: part for part in ("question", "steps", "response") if row[part]}
+    return dict(read_parts(row, Reading(names=names or FieldNames())).read_from)
+
+
+def described(read_from: Mapping[str, str]) -> str:
+    """A reading in words: ``question from 'problem', text from 'completion'``."""
+    return ", ".join(f"{part} from {name!r}" for part, name in read_from.items())
 
 
 def read_trajectory(
-    fields: dict[str, Any],
+    row: Mapping[str, Any],
+    reading: Reading,
+    *,
+    source: str | None = None,
+) -> Trajectory:
+    """The same. ``source``: the name of the data if the row gives none."""
+    if reading.with_outcome and is_canonical(row):
+        own = row["source"]
+        return Trajectory.build(**{**row, "source": source if own is None else own})
+    return build_trajectory(row, read_parts(row, reading), reading, source=source)
+
+
+def build_trajectory(
+    row: Mapping[str, Any],
+    parts: Parts,
     reading: Reading,
     *,
     source: str | None = None,
     generation: int | None = None,
 ) -> Trajectory:
-    """The same, from the row's ``fields``. ``source``: the name of the data if the row gives none;
-    ``generation``: which one the fields were taken from."""
-    if reading.with_outcome and is_canonical(fields):
-        named = fields["source"]
-        return Trajectory.build(**{**fields, "source": source if named is None else named})
-    parts = read_parts(fields, reading.split)
-    known = _known_fields(fields, source, generation) if reading.with_outcome else {}
+    """The trajectory of a row whose parts are read. ``generation``: which of its outputs it is."""
+    if not reading.with_outcome:
+        return parts.build()
+    fields = unwrapped(row)
+    answer = reading.names.given("answer", fields)
+    known = known_fields(fields, answer, parts.labels, source)
+    if generation is not None:
+        known["metadata"]["generation"] = generation
     return parts.build(**known)
 
 
 _CANONICAL_FIELDS = set(Trajectory.model_fields)
 
 
-def is_canonical(fields: dict[str, Any]) -> bool:
+def is_canonical(row: Mapping[str, Any]) -> bool:
     """Whether a row is a trajectory as ``rfprm curate`` writes it, with nothing left to guess."""
     return (
-        fields.keys() == _CANONICAL_FIELDS
-        and isinstance(fields["steps"], list)
-        and isinstance(fields["response"], list)
-        and isinstance(fields["source"], (str, type(None)))
-        and isinstance(fields["metadata"], dict)
-        and isinstance(fields["outcome"], (bool, int, float, type(None)))
+        row.keys() == _CANONICAL_FIELDS
+        and isinstance(row["steps"], list)
+        and isinstance(row["response"], list)
+        and isinstance(row["source"], (str, type(None)))
+        and isinstance(row["metadata"], dict)
+        and isinstance(row["outcome"], (bool, int, float, type(None)))
     )
 
 
-def read_parts(fields: dict[str, Any], split: SplitRule) -> Parts:
+def read_parts(row: Mapping[str, Any], reading: Reading, *, output: str | None = None) -> Parts:
     """Question, steps and response, and the fields they were read from.
 
+    ``output``: the field that holds the output, in a row made by :func:`fields_of_output`.
     Raises :class:`InvalidTrajectoryError`.
     """
-    if isinstance(fields.get("generations"), list):
-        raise InvalidTrajectoryError(
-            "has several generations; rfprm select scores each of them, or put each on its own line"
-        )
-    if "steps" in fields:
-        return _from_steps(fields, split)
-    if chat_of(fields) is not None:
-        return _from_chat(fields, split)
-    thinking = next((name for name in THINKING_FIELDS if fields.get(name)), None)
-    return _from_text(fields, split) if thinking is None else _from_halves(fields, thinking, split)
+    if output is None:
+        candidates = candidates_of(row, reading.names)
+        if candidates is not None and len(candidates.outputs) != 1:
+            raise several_outputs(candidates)
+        if candidates is not None:
+            row, output = fields_of_output(row, candidates, 0), candidates.path
+    fields, names = unwrapped(row), reading.names
+    if output is None and names.text is None:
+        listed = steps_in(fields, reading.split, names.given("steps", fields))
+        if listed is not None:
+            return _from_steps(row, fields, listed, reading)
+    return _from_output(fields, reading, output, row)
 
 
-def _from_steps(fields: dict[str, Any], split: SplitRule) -> Parts:
+def _from_steps(
+    row: Mapping[str, Any], fields: dict[str, Any], listed: Steps, reading: Reading
+) -> Parts:
     """Steps as a list; the response as a list, or as a text to split."""
-    response = fields.get("response")
+    if listed.question is None:
+        question, read_from = read_question(row, reading.names)
+    else:
+        question, read_from = listed.question, {"question": listed.read_from}
+    read_from |= {"steps": listed.read_from}
+    path = first_present(fields, _RESPONSE_OF_STEPS)
+    response = fields[path] if path is not None else ()
+    if path is not None:
+        read_from |= {"response": path}
     if isinstance(response, str):
-        response = split_steps(response, split)
-    question, read_from = _question(fields)
-    read_from |= {"steps": "steps", "response": "response"}
-    return Parts(question, fields["steps"], () if response is None else response, read_from)
+        response = split_steps(response, reading.split)
+    return Parts(question, listed.texts, response, read_from, listed.labels)
 
 
-def _from_text(fields: dict[str, Any], split: SplitRule) -> Parts:
-    """A text with or without thinking tags; as a last resort ``answer``, which GSM8K uses."""
-    name = text_field_of(fields)
-    if name is None:
-        names = " or ".join(map(repr, ("steps", *TEXT_FIELDS)))
-        raise InvalidTrajectoryError(
-            f"no steps and no text of a trace: expected a field {names}, got {sorted(fields)}"
-        )
-    question, read_from = _question(fields)
-    return Parts(question, *split_trace(fields[name], split), read_from | {"text": name})
+def _from_output(
+    fields: dict[str, Any], reading: Reading, output: str | None, row: Mapping[str, Any]
+) -> Parts:
+    thinking, text = _halves(fields, reading.names, output)
+    if thinking is None and text is None:
+        raise _nothing_to_read(fields, row)
+    said = Said("", "") if text is None else said_in(fields[text], text)
+    if thinking is not None and not said.thinking and not parse_trace(said.text).thinking:
+        said = Said(_thought_in(fields[thinking], thinking), said.text)
+    else:  # the output brings its own
+        thinking = None
+    question, read_from = read_question(row, reading.names, text)
+    found = {"thinking": thinking, "text" if thinking is None else "response": text}
+    read_from |= {part: path for part, path in found.items() if path is not None}
+    return Parts(question, *_split(said, reading.split), read_from, written=said)
 
 
-def text_of(fields: dict[str, Any]) -> str | None:
-    """The model's output, if a row without steps and thinking fields has it as one text."""
-    name = text_field_of(fields)
-    return None if name is None else fields[name]
+def _split(said: Said, split: SplitRule) -> tuple[list[str], list[str]]:
+    if said.thinking:
+        return split_steps(said.thinking, split), split_steps(said.text, split)
+    return split_trace(said.text, split)
 
 
-def text_field_of(fields: dict[str, Any]) -> str | None:
-    """The field that :func:`text_of` reads."""
-    return _text_field(fields, (*TEXT_FIELDS, *RESPONSE_FIELDS, "answer"))
+def _halves(
+    fields: dict[str, Any], names: FieldNames, output: str | None
+) -> tuple[str | None, str | None]:
+    """The fields of the thinking and of the output."""
+    thinking, text = names.given("thinking", fields), output or names.given("text", fields)
+    halves = models_halves(fields)
+    if thinking is None:
+        ours = [name for name, response in halves.items() if text in (None, response)]
+        if len(ours) > 1:
+            raise ambiguous(ours[0], ours[1], "thinking")
+        thinking = ours[0] if ours else only_one(fields, THINKING_FIELDS, "thinking")
+    if text is None:
+        text = halves.get(thinking or "") or _output(fields) or _last_resort(fields, thinking)
+    return thinking, text
 
 
-def _text_field(fields: dict[str, Any], names: Sequence[str]) -> str | None:
-    return next((name for name in names if isinstance(fields.get(name), str)), None)
+def _output(fields: dict[str, Any]) -> str | None:
+    """What a model wrote: a field, or the answer in a chat."""
+    ranks = (only_one(fields, rank, "text") for rank in OUTPUT_RANKS)
+    path = next((found for found in ranks if found is not None), None)
+    chat = _answered_chat(fields)
+    if chat is None or path is None:
+        return chat or path
+    in_chat, in_field = (_words(said_in(fields[name], name).text) for name in (chat, path))
+    if in_chat not in in_field and in_field not in in_chat:
+        raise ambiguous(chat, path, "text")
+    return chat if in_field in in_chat else path
 
 
-def _from_halves(fields: dict[str, Any], thinking: str, split: SplitRule) -> Parts:
-    question, read_from = _question(fields)
-    name = _text_field(fields, RESPONSE_FIELDS)
-    read_from |= {"thinking": thinking} | ({} if name is None else {"response": name})
-    steps = _steps_of_thinking(fields[thinking], split)
-    return Parts(question, steps, split_steps(fields.get(name or "", ""), split), read_from)
+def _words(text: str) -> str:
+    return " ".join(text.split())
 
 
-def _steps_of_thinking(thinking: Any, split: SplitRule) -> list[str]:
-    parts = thinking if isinstance(thinking, list) else [thinking]
+def _answered_chat(fields: dict[str, Any]) -> str | None:
+    """The field of a chat, unless it ends with a question: then it is the prompt."""
+    path = chat_in(fields)
+    if path is None or turns_of(fields[path])[-1].role == "user":
+        return None
+    return path if _has_answer(fields[path]) else None
+
+
+def _last_resort(fields: dict[str, Any], thinking: str | None) -> str | None:
+    """A chat that goes on after its answer, a text that may hold the prompt too, a reference."""
+    chat = chat_in(fields)
+    if chat is not None and thinking is None and _has_answer(fields[chat]):
+        return chat
+    return first_present(fields, (*RENDERED_FIELDS, *REFERENCE_FIELDS), texts_only=True)
+
+
+def _has_answer(messages: list[Any]) -> bool:
+    exchange = last_exchange(turns_of(messages))
+    return bool(exchange.thinking or exchange.text)
+
+
+def _thought_in(value: Any, path: str) -> str:
+    parts = value if isinstance(value, list) else [value]
     if not all(isinstance(part, str) for part in parts):
-        raise InvalidTrajectoryError("the thinking is neither a string nor a list of strings")
-    return [step for part in parts for step in split_steps(part, split)]
+        raise InvalidTrajectoryError(f"{path!r} is neither a string nor a list of strings")
+    return "\n\n".join(part for part in parts if part.strip())
 
 
-def _from_chat(fields: dict[str, Any], split: SplitRule) -> Parts:
-    question, thinking, text = exchange_of(fields)
-    read_from = {"chat": next(n for n in CHAT_FIELDS if isinstance(fields.get(n), list))}
-    if not thinking:
-        return Parts(question, *split_trace(text, split), read_from)
-    return Parts(question, split_steps(thinking, split), split_steps(text, split), read_from)
-
-
-def exchange_of(fields: dict[str, Any]) -> Exchange:
-    """The question and the answer in a row's chat. Raises :class:`InvalidTrajectoryError`."""
-    exchange = last_exchange(turns_of(chat_of(fields) or []))
-    if not exchange.question or not (exchange.thinking or exchange.text):
-        raise InvalidTrajectoryError(
+def _nothing_to_read(fields: dict[str, Any], row: Mapping[str, Any]) -> InvalidTrajectoryError:
+    readable = {*TRACE_FIELDS, *REFERENCE_FIELDS}
+    empty = first_empty(row, readable)
+    if empty is not None:
+        return InvalidTrajectoryError(f"its {empty!r} is empty, so there is nothing to score")
+    if chat_in(fields) is not None:
+        return InvalidTrajectoryError(
             "the chat needs a text from a user and an answer from an assistant"
         )
-    return exchange
-
-
-def question_of(fields: dict[str, Any]) -> Any:
-    """The question of a row of any format. Raises :class:`InvalidTrajectoryError`."""
-    return _question(fields)[0]
-
-
-def _question(fields: dict[str, Any]) -> tuple[Any, dict[str, str]]:
-    """The question, and the field it was read from."""
-    chat = chat_of(fields)
-    if chat is not None:
-        return exchange_of(fields).question, {}
-    for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS):
-        if name in fields:
-            return fields[name], {"question": name}
-    names = " or ".join(map(repr, QUESTION_FIELDS))
-    raise InvalidTrajectoryError(f"no question: expected a field {names}, got {sorted(fields)}")
-
-
-def fields_of_generation(fields: dict[str, Any], index: int) -> dict[str, Any]:
-    """A row of several ``generations`` as a row of one of them, in ``completion``.
-
-    Other fields that could be read as the trace (a chat, steps, one thinking) belong to none of the
-    generations and are left out; the question of such a chat stays.
-    """
-    count = len(fields["generations"])
-    one = {}
-    for name, value in fields.items():
-        own = _of_generation(value, index, count)
-        is_other_trace = name in _TRACE_FIELDS and (own is value or name in CHAT_FIELDS)
-        if name != "generations" and not is_other_trace:
-            one[name] = own
-    if not any(name in fields for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS)):
-        asked = last_question(turns_of(chat_of(fields) or []))
-        one.update({} if asked is None else {"question": asked})
-    return {**one, "completion": fields["generations"][index]}
-
-
-def _of_generation(value: Any, index: int, count: int) -> Any:
-    """A list as long as the generations holds one value for each of them."""
-    return value[index] if isinstance(value, list) and len(value) == count else value
-
-
-def _known_fields(
-    fields: dict[str, Any], source: str | None, generation: int | None
-) -> dict[str, Any]:
-    """Outcome, source and metadata of a trajectory; the reference answer is in the metadata."""
-    named, kept, answer = fields.get("source"), fields.get("metadata"), _answer(fields)
-    metadata = dict(kept) if isinstance(kept, dict) else {}
-    if generation is not None:
-        metadata["generation"] = generation
-    if answer is not None:
-        metadata.setdefault("answer", answer)
-    return {
-        "outcome": _outcome(fields),
-        "source": named if isinstance(named, str) else source,
-        "metadata": metadata,
-    }
-
-
-def reference_answer(trajectory: Trajectory) -> str | None:
-    """The right answer, if the trajectory's row gave it."""
-    found = trajectory.metadata.get("answer")
-    return found if isinstance(found, str) else None
-
-
-def _answer(fields: dict[str, Any]) -> str | None:
-    for name in ANSWER_FIELDS:
-        value = fields.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if not math.isfinite(value):
-                continue
-            # Tables keep a column of whole numbers with gaps as floats.
-            return str(int(value)) if value == int(value) else repr(value)
-        if isinstance(value, str) and value.strip():
-            # A whole solution ends with the answer; a short text is the answer.
-            is_solution = len(value) > 80 or "####" in value or "\\boxed" in value
-            if name == "solution" and not is_solution:
-                continue
-            return final_answer(value) if is_solution else value.strip()
-    return None
-
-
-def _outcome(fields: dict[str, Any]) -> bool | float | None:
-    for name in OUTCOME_FIELDS:
-        value = fields.get(name)
-        if isinstance(value, (bool, int, float)):
-            return value
-    return None
+    return InvalidTrajectoryError(
+        "no steps and no text of a trace: expected a field 'steps', 'completion', 'response', "
+        f"'messages' or another that docs/data.md lists, got {sorted(fields)}; name another with "
+        "--text-field or --steps-field"
+    )

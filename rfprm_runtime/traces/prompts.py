@@ -5,6 +5,7 @@ Reads messages and rendered chat templates alike; knows no scores.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
@@ -13,7 +14,7 @@ from rfprm_runtime.traces.templates import question_in_rendered, without_end_tok
 
 
 def question_of_prompt(prompt: Any) -> str:
-    """The question in a prompt, which is a string or a list of chat messages.
+    """The question in a prompt, which is a string, a chat message or a list of them.
 
     In messages, and in a string rendered by a chat template, it is the last thing the user said;
     any other string is itself the question. Raises :class:`InvalidTrajectoryError` if there is no
@@ -21,7 +22,8 @@ def question_of_prompt(prompt: Any) -> str:
     """
     if isinstance(prompt, str):
         return question_in_rendered(prompt)
-    question = last_question(turns_of(prompt, "prompt"))
+    messages = [{"role": "user", **prompt}] if isinstance(prompt, Mapping) else prompt
+    question = last_question(turns_of(messages, "prompt"))
     if question is None:
         raise InvalidTrajectoryError("the prompt has no user message, so there is no question")
     return question

@@ -11,12 +11,19 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.traces.candidates import Candidates, candidates_of, fields_of_output
 from rfprm_runtime.traces.formats import (
+    Parts,
     Reading,
-    fields_of_generation,
-    question_of,
+    build_trajectory,
+    described,
+    fields_read,
+    is_canonical,
+    read_parts,
     read_trajectory,
 )
+from rfprm_runtime.traces.present import present
+from rfprm_runtime.traces.questions import read_question
 from rfprm_runtime.types import Trajectory
 
 
@@ -30,7 +37,7 @@ class Place(NamedTuple):
     number: int
     """From 1. Blank lines count too."""
     generation: int | None = None
-    """Which of the row's generations, from 0; None if the row holds one trace."""
+    """Which of the row's outputs, from 0; None if the row holds one trace."""
 
     def __str__(self) -> str:
         return f"{self.source}, {self.in_source}"
@@ -69,27 +76,56 @@ class Record:
 
     @cached_property
     def present(self) -> dict[str, Any]:
-        """The fields that are not empty."""
-        if self.place.unit == "line":
-            return self.fields
-        # Every row of a table has every column, so an empty one counts as absent.
-        return {name: value for name, value in self.fields.items() if value is not None}
+        """The fields that hold something."""
+        return present(self.fields)
+
+    @cached_property
+    def candidates(self) -> Candidates | None:
+        """The outputs of the row, if it lists them: one or several."""
+        return candidates_of(self.fields, self.reading.names)
 
     @cached_property
     def own(self) -> dict[str, Any]:
-        """The fields about this trace: in a row of several generations, those of one."""
-        if self.place.generation is None:
-            return self.present
-        return fields_of_generation(self.present, self.place.generation)
+        """The fields about this trace: in a row of several outputs, those of one."""
+        index = self.place.generation
+        if index is None or self.candidates is None:
+            return self.fields
+        return fields_of_output(self.fields, self.candidates, index)
+
+    @cached_property
+    def parts(self) -> Parts | InvalidTrajectoryError:
+        """Question, steps and response as they stand in the row, or why they cannot be found."""
+        if self.error is not None:
+            return self.error
+        listed = None if self.place.generation is None else self.candidates
+        try:
+            return read_parts(self.own, self.reading, output=listed and listed.path)
+        except InvalidTrajectoryError as error:
+            return error
+
+    @property
+    def read_from(self) -> str | None:
+        """The fields of question and trace in words; None if they were not found."""
+        if is_canonical(self.fields):
+            return described(fields_read(self.fields))
+        return (
+            None
+            if isinstance(self.parts, InvalidTrajectoryError)
+            else described(self.parts.read_from)
+        )
 
     @cached_property
     def trajectory(self) -> Trajectory | InvalidTrajectoryError:
         """The trajectory, or why there is none. Read and validated once, when first asked for."""
-        if self.error is not None:
-            return self.error
         source, generation = self.place.source, self.place.generation
         try:
-            return read_trajectory(self.own, self.reading, source=source, generation=generation)
+            if self.reading.with_outcome and is_canonical(self.fields):
+                return read_trajectory(self.fields, self.reading, source=source)
+            if isinstance(self.parts, InvalidTrajectoryError):
+                return self.parts
+            return build_trajectory(
+                self.own, self.parts, self.reading, source=source, generation=generation
+            )
         except InvalidTrajectoryError as error:
             return error
 
@@ -99,21 +135,18 @@ class Record:
         if self.error is not None:
             return self.error
         try:
-            question = question_of(self.own)
+            question, _ = read_question(self.own, self.reading.names)
         except InvalidTrajectoryError as error:
             return error
         is_text = isinstance(question, str) and bool(question.strip())
         return question if is_text else InvalidTrajectoryError("the question is not a text")
 
     def each(self) -> Sequence[Record]:
-        """A record for each trace of the row: one, or one for each of its generations."""
-        generations = self.own.get("generations")
-        if self.error is not None or not isinstance(generations, list):
+        """A record for each trace of the row: one, or one for each of its outputs."""
+        if self.error is not None or self.candidates is None:
             return [self]
-        if not generations:
-            return [replace(self, error=InvalidTrajectoryError("its 'generations' are empty"))]
-        return [self.generation(index) for index in range(len(generations))]
+        return [self.generation(index) for index in range(len(self.candidates.outputs))]
 
     def generation(self, index: int) -> Record:
-        """The record of one of the row's generations."""
+        """The record of one of the row's outputs."""
         return replace(self, place=self.place._replace(generation=index))

@@ -12,31 +12,35 @@ from typing import Any, get_args
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.traces.chats import CHAT_FIELDS, turns_of
-from rfprm_runtime.traces.formats import read_parts
+from rfprm_runtime.traces.choosing import FieldNames
+from rfprm_runtime.traces.formats import Reading, described, read_parts
 from rfprm_runtime.types import Trajectory
 
 
-def read_trace(fields: dict[str, Any], num_scores: int) -> tuple[Trajectory, set[str]]:
-    """The reading of a row that has one step per score, and the fields it was read from.
+def read_trace(
+    fields: dict[str, Any],
+    num_scores: int,
+    names: FieldNames,
+    *,
+    output: str | None = None,
+) -> tuple[Trajectory, set[str], str]:
+    """The reading of a row that has one step per score, the fields that it shows in full, and the
+    fields that it was read from, in words.
 
     The row does not record its split rule. A rule that gives another number of steps cannot be the
-    one, and two rules that give the same number give the same steps.
+    one, and two rules that give the same number give the same steps. ``output``: the field of one
+    of the row's several outputs.
     """
-    if isinstance(fields.get("generations"), list):
-        raise InvalidTrajectoryError(
-            "has several generations, but 'generation' is not the index of one; score the row with "
-            "rfprm select, which writes that field"
-        )
     errors, num_steps = [], []
     for split in get_args(SplitRule):
         try:
-            parts = read_parts(fields, split)
+            parts = read_parts(fields, Reading(split, names=names), output=output)
             trajectory = parts.build()
         except InvalidTrajectoryError as error:
             errors.append(error)
             continue
         if len(trajectory.steps) == num_scores:
-            return trajectory, _shown_fields(parts.read_from)
+            return trajectory, _shown_fields(fields, parts.read_from), described(parts.read_from)
         num_steps.append(len(trajectory.steps))
     if not num_steps:
         raise errors[0]
@@ -46,9 +50,14 @@ def read_trace(fields: dict[str, Any], num_scores: int) -> tuple[Trajectory, set
     )
 
 
-def _shown_fields(read_from: Mapping[str, str]) -> set[str]:
-    """The fields that the trace shows in full, so without a chat, which may hold more turns."""
-    return {name for part, name in read_from.items() if part != "chat"}
+def _shown_fields(fields: Mapping[str, Any], read_from: Mapping[str, str]) -> set[str]:
+    """The fields that the trace shows in full: texts and lists of texts. A chat may hold more."""
+    return {name for name in read_from.values() if _is_text(fields.get(name))}
+
+
+def _is_text(value: Any) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return all(isinstance(item, str) for item in items)
 
 
 def without_repeats(fields: dict[str, Any], question: str) -> dict[str, Any]:

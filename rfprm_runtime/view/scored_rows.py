@@ -20,7 +20,9 @@ from rfprm_runtime.traces.added_fields import (
     SELECTION_FIELDS,
     WINDOWED_FROM,
 )
-from rfprm_runtime.traces.formats import OUTCOME_FIELDS, fields_of_generation
+from rfprm_runtime.traces.candidates import Candidates, candidates_of, fields_of_output
+from rfprm_runtime.traces.choosing import FieldNames
+from rfprm_runtime.traces.names import OUTCOME_FIELDS
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.sources import read_records
 from rfprm_runtime.view.readings import read_trace, without_repeats
@@ -45,6 +47,8 @@ class ScoredTrace:
     source: str | None
     other_fields: str
     """The fields not shown elsewhere, as indented JSON; empty if there are none."""
+    read_from: str
+    """The fields of question and trace, in words."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,12 @@ class ScoredRow:
     found: ScoredTrace | InvalidTrajectoryError
 
 
-def read_scored_rows(path: Path, *, prefix: str = "") -> Iterator[ScoredRow]:
-    """Every row of a scored JSONL or Parquet file, lazily.
+def read_scored_rows(
+    path: Path, *, prefix: str = "", names: FieldNames | None = None
+) -> Iterator[ScoredRow]:
+    """Every row of a scored file, lazily.
 
-    ``prefix`` precedes the names of the score fields.
+    ``prefix`` precedes the names of the score fields; ``names`` are the fields of the trace.
     Raises :class:`rfprm_runtime.SourceError` if there is no such file.
     """
     for record in read_records(str(path)):
@@ -66,25 +72,35 @@ def read_scored_rows(path: Path, *, prefix: str = "") -> Iterator[ScoredRow]:
             yield ScoredRow(record, record.error)
             continue
         try:
-            yield ScoredRow(record, scored_trace(record.present, prefix=prefix))
+            yield ScoredRow(record, scored_trace(record.present, prefix=prefix, names=names))
         except InvalidTrajectoryError as error:
             yield ScoredRow(record, error)
 
 
-def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
+def scored_trace(
+    fields: dict[str, Any], *, prefix: str = "", names: FieldNames | None = None
+) -> ScoredTrace:
     """The trace and the scores of one row. Raises :class:`InvalidTrajectoryError`."""
+    names = names or FieldNames()
     scores = {name: fields.get(prefix + name) for name in (*SCORE_FIELDS, WINDOWED_FROM)}
     step_scores = _step_scores(fields, prefix)
     trajectory_score = _share(scores["trajectory_score"], prefix + "trajectory_score")
     reward = _reward(scores["reward"], prefix + "reward")
-    selected = _selection(fields, prefix)
+    several = candidates_of(fields, names)
+    selected = _selection(fields, prefix, several)
     added = {prefix + name for name in (*scores, *selected)}
     own = {name: value for name, value in fields.items() if name not in added}
-    if "generation" in selected:  # rfprm select writes the whole row with one's index
-        own = fields_of_generation(own, selected["generation"])
-    trajectory, read_from = read_trace(own, len(step_scores))
+    output = None
+    if several is not None and "generation" in selected:  # the whole row, with the index of one
+        own, output = fields_of_output(own, several, selected["generation"]), several.path
+    elif several is not None and len(several.outputs) > 1:
+        raise InvalidTrajectoryError(
+            f"has {len(several.outputs)} generations in {several.path!r}, but 'generation' is not "
+            "the index of one; score the row with rfprm score or select, which write that field"
+        )
+    trajectory, shown_fields, read_from = read_trace(own, len(step_scores), names, output=output)
     source, (outcome, outcome_field) = own.get("source"), _outcome(own)
-    shown = {*read_from, outcome_field, "source" if isinstance(source, str) else None}
+    shown = {*shown_fields, outcome_field, output, "source" if isinstance(source, str) else None}
     rest = {name: value for name, value in own.items() if name not in shown}
     return ScoredTrace(
         question=trajectory.question,
@@ -100,10 +116,11 @@ def scored_trace(fields: dict[str, Any], *, prefix: str = "") -> ScoredTrace:
         outcome=outcome,
         source=source if isinstance(source, str) else None,
         other_fields=_other_fields(without_repeats(rest, trajectory.question)),
+        read_from=read_from,
     )
 
 
-def _selection(fields: dict[str, Any], prefix: str) -> dict[str, Any]:
+def _selection(fields: dict[str, Any], prefix: str, several: Candidates | None) -> dict[str, Any]:
     """What ``rfprm select`` added to the row; other fields of the same names are left alone."""
     score, rank, generation = (
         fields.get(prefix + name) for name in (*SELECTION_FIELDS, GENERATION)
@@ -111,12 +128,7 @@ def _selection(fields: dict[str, Any], prefix: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if _is_finite(score) and _index(rank) is not None:
         found |= {"selection_score": score, "rank": rank}
-    generations = fields.get("generations")
-    if (
-        isinstance(generations, list)
-        and _index(generation) is not None
-        and generation in range(len(generations))
-    ):
+    if several is not None and _index(generation) in range(len(several.outputs)):
         found["generation"] = generation
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from rfprm_runtime.errors import InvalidArgumentError, RfprmError
 from rfprm_runtime.ground.arguments import check_whole
 from rfprm_runtime.ground.whole_files import check_target, replacing
+from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.sources import count_rows
 from rfprm_runtime.view.page import BadRow, PageContent, PlacedTrace, page_html
 from rfprm_runtime.view.scored_rows import ScoredTrace, read_scored_rows
@@ -28,6 +30,8 @@ class ViewSummary:
     num_bad: int = 0
     bad_rows: list[BadRow] = field(default_factory=list)
     """The first bad rows."""
+    readings: Counter[str] = field(default_factory=Counter)
+    """How many traces were read from which fields, in words."""
     notes: list[str] = field(default_factory=list)
     """What was left out, one sentence each."""
 
@@ -38,8 +42,11 @@ def view_files(
     *,
     prefix: str = "",
     limit: int = DEFAULT_LIMIT,
+    names: FieldNames | None = None,
 ) -> ViewSummary:
     """Write a page ``output`` with the first ``limit`` traces of each file in ``scored``.
+
+    ``names``: the fields of the traces, where they were named for scoring.
 
     Raises :class:`RfprmError` if nothing can be shown, the page would be too large for a browser,
     or ``output`` is an input; ``OSError`` if a file cannot be read or written; ``ValueError`` for a
@@ -54,12 +61,12 @@ def view_files(
     check_target(output, reads=paths)
     gathered = _Gathered(_short_names(paths))
     for index, path in enumerate(paths):
-        _gather(path, index, gathered, prefix, limit)
-    names, traces, summary = gathered.names, gathered.traces, gathered.summary
+        _gather(path, index, gathered, prefix, limit, names)
+    traces, summary = gathered.traces, gathered.summary
     summary.num_shown = len(traces)
     if not traces:
-        raise RfprmError(_why_nothing(names, summary))
-    content = PageContent(names, traces, summary.bad_rows, summary.num_bad, summary.notes)
+        raise RfprmError(_why_nothing(gathered.names, summary))
+    content = PageContent(gathered.names, traces, summary.bad_rows, summary.num_bad, summary.notes)
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as file:
         file.writelines(page_html(content))
@@ -88,15 +95,23 @@ class _Gathered:
             self.summary.bad_rows.append(row)
 
 
-def _gather(path: Path, index: int, gathered: _Gathered, prefix: str, limit: int) -> None:
+def _gather(
+    path: Path,
+    index: int,
+    gathered: _Gathered,
+    prefix: str,
+    limit: int,
+    fields: FieldNames | None,
+) -> None:
     """Take the first ``limit`` traces of one file, and record bad rows and rows left out."""
     num_read = num_taken = 0
     name = gathered.names[index]
-    for row in read_scored_rows(path, prefix=prefix):
+    for row in read_scored_rows(path, prefix=prefix, names=fields):
         num_read += 1
         if isinstance(row.found, ScoredTrace):
             gathered.add(PlacedTrace(index, row.record.place.number, row.found), num_taken)
             num_taken += 1
+            gathered.summary.readings[row.found.read_from] += 1
         else:
             place = (
                 f"row {row.record.place.number}"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rfprm_runtime.answers.compare import answers_agree, final_answer
-from rfprm_runtime.traces.formats import reference_answer
+from rfprm_runtime.traces.known import reference_answer
 from rfprm_runtime.types import Trajectory
 from traces.one_row import trajectories_of
 

@@ -8,10 +8,17 @@ import pytest
 from rfprm_runtime.selection import OutputOptions, Selection, select_traces
 from rfprm_runtime.selection.conversation import messages_of
 from rfprm_runtime.traces.formats import trajectory_from_record
+from rfprm_runtime.traces.record import Place, Record
 from selection.selection_helpers import read_jsonl, traces, write_jsonl
 from tiny_models import fake_scorer
 
 THOUGHT = "<think>\nI add.\n40 + 2 = 42.\n</think>\n\nThe answer is 42."
+
+
+def record_of(fields: dict[str, Any]) -> Record:
+    return Record(Place("rows.jsonl", "line", 1), fields)
+
+
 QUESTION = {"role": "user", "content": "q"}
 
 
@@ -40,7 +47,7 @@ QUESTION = {"role": "user", "content": "q"}
 )
 def test_a_trace_becomes_a_question_and_an_answer(fields: dict[str, Any], answer: str) -> None:
     found = trajectory_from_record(fields)
-    messages = messages_of(fields, found, row=fields)
+    messages = messages_of(record_of(fields), found)
     assert messages == [QUESTION, {"role": "assistant", "content": answer}]
 
 
@@ -48,7 +55,7 @@ def test_a_system_prompt_is_kept() -> None:
     system = {"role": "system", "content": "Think."}
     fields = {"messages": [system, QUESTION, {"role": "assistant", "content": "a"}]}
     found = trajectory_from_record(fields)
-    assert messages_of(fields, found, row=fields)[:2] == [system, QUESTION]
+    assert messages_of(record_of(fields), found)[:2] == [system, QUESTION]
 
 
 def test_fields_that_trl_would_read_are_renamed(tmp_path: Path) -> None:

@@ -148,8 +148,13 @@ def test_roles_as_data_sets_spell_them(asked: dict[str, Any], answered: dict[str
 
 
 @pytest.mark.parametrize(
-    "messages", [[USER], [{"role": "assistant", "content": "a"}], [], [USER, {"role": "assistant"}]]
+    "messages", [[USER], [{"role": "assistant", "content": "a"}], [USER, {"role": "assistant"}]]
 )
 def test_half_a_chat_is_refused(messages: list[Any]) -> None:
     with pytest.raises(InvalidTrajectoryError, match="needs a text from a user and an answer"):
         trajectory_from_record({"messages": messages})
+
+
+def test_an_answer_whose_question_stands_beside_the_chat() -> None:
+    row = {"problem": "q", "messages": [{"role": "assistant", "content": "a"}]}
+    assert trajectory_from_record(row).question == "q"

@@ -13,8 +13,8 @@ import pytest
 from rfprm_runtime import InvalidTrajectoryError, Trajectory
 from rfprm_runtime.traces.formats import (
     Reading,
+    fields_read,
     is_canonical,
-    read_parts,
     trajectory_from_record,
 )
 from rfprm_runtime.traces.record import Place, Record
@@ -61,7 +61,7 @@ def test_a_row_that_cannot_be_read_carries_its_error(tmp_path: Path) -> None:
     for error, reason in (
         (broken, "not JSON"),
         (blank, "0 steps"),
-        (empty, "'generations' are empty"),
+        (empty, "'generations' is empty"),
     ):
         assert isinstance(error, InvalidTrajectoryError)
         assert reason in str(error)
@@ -118,7 +118,7 @@ def test_a_row_that_only_looks_canonical_is_read_by_its_fields(changes: dict[str
         ),
         (
             {"question": "q", "steps": ["a"]},
-            {"question": "question", "steps": "steps", "response": "response"},
+            {"question": "question", "steps": "steps"},
         ),
         (
             {
@@ -127,14 +127,14 @@ def test_a_row_that_only_looks_canonical_is_read_by_its_fields(changes: dict[str
                     {"from": "gpt", "value": "a"},
                 ]
             },
-            {"chat": "conversations"},
+            {"question": "conversations", "text": "conversations"},
         ),
     ],
 )
 def test_a_reading_knows_the_fields_it_was_read_from(
     row: dict[str, Any], read_from: dict[str, str]
 ) -> None:
-    assert read_parts(row, "blank_lines").read_from == read_from
+    assert fields_read(row) == read_from
 
 
 def test_one_trajectory_from_a_row_in_memory() -> None:
@@ -142,8 +142,8 @@ def test_one_trajectory_from_a_row_in_memory() -> None:
     found = trajectory_from_record(row, split="lines")
     assert (found.steps, found.outcome, found.source) == (("a", "b"), True, "exam")
     assert found.metadata == {"answer": "b"}
-    with pytest.raises(InvalidTrajectoryError, match="several generations"):
-        trajectory_from_record({"question": "q", "generations": ["a"]})
+    with pytest.raises(InvalidTrajectoryError, match="2 generations in 'generations'"):
+        trajectory_from_record({"question": "q", "generations": ["a", "b"]})
 
 
 def test_scoring_ignores_an_invalid_outcome() -> None:
@@ -160,7 +160,7 @@ def test_an_unknown_split_is_refused_before_anything_is_read() -> None:
 
 
 def test_the_question_of_a_row_without_a_trace(tmp_path: Path) -> None:
-    rows: list[Any] = [{"question": "q?"}, {"question": 3}, {"query": "q"}, "{"]
+    rows: list[Any] = [{"question": "q?"}, {"question": 3}, {"theme": "q"}, "{"]
     found = [r.question for r in read_records(str(write_jsonl(tmp_path / "q.jsonl", rows)))]
     assert found[0] == "q?"
     assert all(isinstance(item, InvalidTrajectoryError) for item in found[1:])

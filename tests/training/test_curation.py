@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
-from rfprm_runtime.traces.formats import reference_answer, trajectory_from_record
+from rfprm_runtime.traces.formats import trajectory_from_record
+from rfprm_runtime.traces.known import reference_answer
 from rfprm_runtime.traces.sources import read_records
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
@@ -96,8 +97,8 @@ def test_the_reference_answer_is_found(fields: dict[str, Any], answer: str | Non
     [
         ({"steps": ["a"]}, "no question"),
         ({"question": "q"}, "no steps and no text"),
-        ({"question": "q", "steps": []}, "0 steps"),
-        ({"messages": ["hello"]}, "a chat message is str"),
+        ({"question": "q", "steps": []}, "'steps' is empty"),
+        ({"messages": ["hello"]}, "a message of the chat is 'hello'"),
         ({"messages": [{"role": "user", "content": "q"}]}, "answer from an assistant"),
         ({"question": "q", "thinking": [1]}, "neither a string"),
         ({"question": "q", "completion": THOUGHT, "outcome": 7}, "outcome is 7"),
@@ -234,7 +235,7 @@ def test_parquet_gives_the_same_as_jsonl(tmp_path: Path) -> None:
 
 def test_an_unreadable_evaluation_set_stops_curation(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", rows(2))
-    bad = write_jsonl(tmp_path / "eval.jsonl", [{"query": "?"}])
+    bad = write_jsonl(tmp_path / "eval.jsonl", [{"theme": "?"}])
     config = CurationConfig(evaluation_sets=(bad,))
     with pytest.raises(TrainingError, match="cannot be kept out of training"):
         curate([source], tmp_path / "out.jsonl", config)
@@ -246,7 +247,9 @@ def test_a_row_without_generations_is_counted_and_reported(tmp_path: Path) -> No
     source = write_jsonl(tmp_path / "in.jsonl", [*rows(2), empty])
     report = curate([source], tmp_path / "out.jsonl", CurationConfig())
     assert (report.num_read, report.num_kept) == (3, 2)
-    assert report.examples["unreadable"] == ["in.jsonl, line 3: its 'generations' are empty"]
+    assert report.examples["unreadable"] == [
+        "in.jsonl, line 3: its 'generations' is empty, so there is nothing to score"
+    ]
 
 
 def test_output_is_overwritten_only_on_request(tmp_path: Path) -> None:

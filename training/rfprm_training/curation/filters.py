@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from rfprm_runtime.answers.compare import final_answer
 from rfprm_runtime.errors import MissingExtraError
-from rfprm_runtime.traces.formats import reference_answer
+from rfprm_runtime.traces.known import reference_answer
 from rfprm_runtime.types import Trajectory
 from rfprm_training.curation.config import FilterConfig
 
