@@ -206,7 +206,7 @@ def _from_output(
     fields: dict[str, Any], reading: Reading, output: str | None, row: Mapping[str, Any]
 ) -> Parts:
     thinking, text = _halves(fields, reading.names, output)
-    if thinking is None and text is None:
+    if (thinking is None and text is None) or (output is not None and output not in fields):
         raise _nothing_to_read(fields, row)
     said = Said("", "") if text is None else said_in(fields[text], text)
     if thinking is not None and not said.thinking and not parse_trace(said.text).thinking:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.traces.bytes import Bytes
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Place, Record
 from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard
@@ -23,7 +25,7 @@ _JSON_KINDS = {list: "array", str: "string", bool: "boolean", type(None): "null"
 def parse_object(content: bytes) -> dict[str, Any]:
     """The fields of a line. Raises :class:`InvalidTrajectoryError` if it is not a JSON object."""
     if content.startswith(b"\x1f\x8b"):
-        raise InvalidTrajectoryError("compressed by gzip; unpack the file first")
+        raise InvalidTrajectoryError("compressed by gzip; let the file's name end in .gz")
     try:
         # Without its line end, or the error about a cut-off line would point to line 2.
         fields = json.loads(content.rstrip(b"\r\n").decode("utf-8-sig"))
@@ -74,16 +76,17 @@ def _without_infinities(value: Any) -> Any:
 
 
 class JsonlSource:
-    """A JSONL file. Every line is a row, blank ones included, so row numbers are line numbers."""
+    """A JSONL file, packed or not. Every line is a row, blank ones included, so row numbers are
+    line numbers."""
 
     schema = None
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
         self._path = path
-        self._num_bytes = path.stat().st_size
-        self._num_bytes_read = 0
+        self._share_read: float | None = None
         self._fingerprint: dict[str, Any] | None = None
+        self._shards: Bytes | None = None
 
     def records(self, reading: Reading) -> Iterator[Record]:
         """Every line that is not blank, lazily."""
@@ -93,7 +96,7 @@ class JsonlSource:
 
     def share_read(self) -> float | None:
         """How much of the file :meth:`records` has read so far, in (0, 1]."""
-        return min(1.0, self._num_bytes_read / self._num_bytes) if self._num_bytes_read else None
+        return self._share_read
 
     def fingerprint(self) -> dict[str, Any]:
         """Identifies the content. Free once the file was read to its end, else a pass over it."""
@@ -127,39 +130,70 @@ class JsonlSource:
         return Plan(shards, self.fingerprint())
 
     def read(self, shard: Shard, reading: Reading) -> Block:
+        file = self._at(shard.offset)
         records = {}
-        with self._path.open("rb") as file:
-            file.seek(shard.offset)
-            for row in range(shard.start, shard.start + shard.count):
-                line = file.readline()
-                if line.strip():
-                    records[row] = self._record(row + 1, line, reading)
+        for row in range(shard.start, shard.start + shard.count):
+            line = file.readline()
+            if line.strip():
+                records[row] = self._record(row + 1, line, reading)
         return Block(shard, records)
 
     def count_rows(self) -> int:
-        with self._path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
+        return sum(1 for _, _, line in self._lines() if line.strip())
 
     def close(self) -> None:
-        pass
+        if self._shards is not None:
+            self._shards.close()
+            self._shards = None
+
+    def _at(self, offset: int) -> Bytes:
+        """The file at ``offset``. It stays open, since a packed one can only be read forwards."""
+        if self._shards is not None and self._shards.position > offset:
+            self.close()
+        if self._shards is None:
+            self._shards = Bytes(self._path)
+        self._shards.skip_to(offset)
+        return self._shards
 
     def _record(self, number: int, line: bytes, reading: Reading) -> Record:
         return Record.of_row(Place(self.name, "line", number), _parse(line), reading)
 
     def _lines(self) -> Iterator[tuple[int, int, bytes]]:
         """The number (from 1), offset and content of each line."""
-        digest, number, offset = hashlib.sha256(), 0, 0
-        with self._path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+        digest, number = hashlib.sha256(), 0
+        with closing(Bytes(self._path)) as file:
+            while line := file.readline():
+                number += 1
                 digest.update(line)
-                self._num_bytes_read = offset + len(line)
-                yield number, offset, line
-                offset += len(line)
+                self._share_read = file.share_read()
+                yield number, file.position - len(line), line
+            num_bytes = file.position
         self._fingerprint = {
             "num_rows": number,
-            "num_bytes": offset,
+            "num_bytes": num_bytes,
             "sha256": digest.hexdigest(),
         }
+
+
+class JsonlStream:
+    """JSON lines that are read once, such as standard input."""
+
+    def __init__(self, name: str, lines: Iterable[bytes]) -> None:
+        self.name = name
+        self._lines = lines
+
+    def records(self, reading: Reading) -> Iterator[Record]:
+        """Every line that is not blank, lazily."""
+        for number, line in enumerate(self._lines, start=1):
+            if line.strip():
+                yield Record.of_row(Place(self.name, "line", number), _parse(line), reading)
+
+    def share_read(self) -> float | None:
+        """None: its size is unknown."""
+        return None
+
+    def close(self) -> None:
+        pass
 
 
 def _parse(line: bytes) -> dict[str, Any] | InvalidTrajectoryError:

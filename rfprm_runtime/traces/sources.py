@@ -1,21 +1,31 @@
-"""Where records come from: JSONL and Parquet files, data sets of the Hub.
+"""Where records come from: files, standard input, data sets of the Hub.
 
 A new format is a class beside :class:`JsonlSource` and a row in the table of suffixes.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
 from rfprm_runtime.errors import InvalidTrajectoryError, SourceError
+from rfprm_runtime.traces.bytes import PACKED_SUFFIXES, suffix_of
 from rfprm_runtime.traces.formats import Reading
-from rfprm_runtime.traces.jsonl import JsonlSource
+from rfprm_runtime.traces.jsonl import JsonlSource, JsonlStream
+from rfprm_runtime.traces.listed import csv_source, json_source
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard
-from rfprm_runtime.traces.tables import HUB_PREFIX, HubSource, HubStream, ParquetSource
+from rfprm_runtime.traces.tables import (
+    HUB_PREFIX,
+    ArrowSource,
+    FolderSource,
+    HubSource,
+    HubStream,
+    ParquetSource,
+)
 from rfprm_runtime.types import Trajectory
 
 JSONL_SUFFIXES = (".jsonl", ".json", ".ndjson")
@@ -60,40 +70,65 @@ class Source(Stream, Protocol):
         ...
 
 
+def _json(path: Path) -> Source:
+    return json_source(path) or JsonlSource(path)
+
+
 _FILES: dict[str, Callable[[Path], Source]] = {
-    **dict.fromkeys(JSONL_SUFFIXES, JsonlSource),
+    **dict.fromkeys(JSONL_SUFFIXES, _json),
+    ".csv": csv_source,
+    ".tsv": csv_source,
     ".parquet": ParquetSource,
+    ".arrow": ArrowSource,
+    ".feather": ArrowSource,
 }
+_PACKED = {*JSONL_SUFFIXES, ".csv", ".tsv"}
+STANDARD_INPUT = "-"
 
 
 def open_source(source: str) -> Source:
-    """Open a JSONL or Parquet file, or a data set of the Hub, which is downloaded first.
+    """Open a file, or a data set of the Hub, which is downloaded first.
 
-    ``hf://NAME`` is the split ``train``; ``hf://NAME:SPLIT`` is another split and
-    ``hf://NAME@CONFIG:SPLIT`` another configuration.
+    Files are JSON lines or a JSON array, CSV or TSV, each of them also packed (.gz, .bz2, .xz,
+    .zst), Parquet or Arrow; or the folder of a data set that ``save_to_disk`` wrote. ``hf://NAME``
+    is the split ``train``; ``hf://NAME:SPLIT`` is another split and ``hf://NAME@CONFIG:SPLIT``
+    another configuration.
 
     Raises :class:`SourceError` if it cannot be opened.
     """
+    if source == STANDARD_INPUT:
+        raise SourceError("standard input can be read only once; save it to a file and name that")
     check_source(source)
     if source.startswith(HUB_PREFIX):
         return HubSource(source)
-    return _FILES[Path(source).suffix](Path(source))
+    path = Path(source)
+    return FolderSource(path) if path.is_dir() else _FILES[suffix_of(path)](path)
 
 
 def open_stream(source: str) -> Stream:
-    """Like :func:`open_source`, but a data set of the Hub is streamed, not stored."""
+    """Like :func:`open_source`, but a data set of the Hub is streamed, not stored, and ``-`` is
+    standard input: JSON lines."""
+    if source == STANDARD_INPUT:
+        return JsonlStream("standard input", sys.stdin.buffer)
     return HubStream(source) if source.startswith(HUB_PREFIX) else open_source(source)
 
 
 def check_source(source: str) -> None:
     """Raises :class:`SourceError` if there is no such file, or if its format is unknown."""
-    if source.startswith(HUB_PREFIX):
+    if source.startswith(HUB_PREFIX) or source == STANDARD_INPUT:
         return
     path = Path(source)
+    if path.is_dir():
+        return
     if not path.is_file():
         raise SourceError(f"there is no file {source!r}; name data sets of the Hub as hf://NAME")
-    if path.suffix not in _FILES:
-        raise SourceError(f"{source!r} ends in {path.suffix!r}, expected .jsonl or .parquet")
+    suffix = suffix_of(path)
+    if suffix not in _FILES or (path.suffix.lower() in PACKED_SUFFIXES and suffix not in _PACKED):
+        known = ", ".join(dict.fromkeys((".jsonl", *_FILES)))
+        raise SourceError(
+            f"{source!r} ends in {path.suffix!r}, expected {known}, or a packed .jsonl or .csv "
+            f"({', '.join(PACKED_SUFFIXES)})"
+        )
 
 
 def read_records(source: str, reading: Reading | None = None) -> Iterator[Record]:

@@ -1,4 +1,5 @@
-"""Tables as sources: Parquet files, and data sets of the Hub. Needs the extra ``select``.
+"""Tables as sources: Parquet and Arrow files, and data sets of the Hub or of a folder. Needs the
+extra ``select``.
 
 Reads in batches, never a whole table.
 """
@@ -127,14 +128,37 @@ class ParquetSource(_Table):
         return taken
 
 
-class HubSource(_Table):
-    """A data set of the Hub, downloaded once into the memory-mapped cache of ``datasets``."""
+class ArrowSource(_Table):
+    """An Arrow file (or Feather, version 2), or stream as ``datasets`` writes it, mapped."""
 
-    def __init__(self, source: str) -> None:
-        """``hf://NAME[@CONFIG][:SPLIT]``. Raises :class:`SourceError`."""
+    def __init__(self, path: Path) -> None:
+        """Raises :class:`SourceError` if ``path`` is not an Arrow file."""
         super().__init__()
-        self.name = source
-        self._data = _load(source, streaming=False).with_format("arrow")
+        self.name = path.name
+        self._path = path
+        self._table = _open_arrow(path)
+        self.schema, self.num_rows = self._table.schema, self._table.num_rows
+
+    def fingerprint(self) -> dict[str, Any]:
+        file = describe_file(self._path)
+        return {"num_rows": self.num_rows, "num_bytes": file.num_bytes, "sha256": file.sha256}
+
+    def read(self, shard: Shard, reading: Reading) -> Block:
+        rows = self._table.slice(shard.start, shard.count)
+        return self._block(shard, rows.to_batches(), reading)
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for batch in self._table.to_batches(max_chunksize=_READ_ROWS):
+            yield from batch.to_pylist()
+
+
+class _DataSet(_Table):
+    """A data set of the library ``datasets``."""
+
+    def __init__(self, name: str, data: Any) -> None:
+        super().__init__()
+        self.name = name
+        self._data = data.with_format("arrow")
         self.schema, self.num_rows = self._data.features.arrow_schema, self._data.num_rows
 
     def fingerprint(self) -> dict[str, Any]:
@@ -149,6 +173,28 @@ class HubSource(_Table):
     def _rows(self) -> Iterator[dict[str, Any]]:
         for start in range(0, self.num_rows, _READ_ROWS):
             yield from self._data[start : start + _READ_ROWS].to_pylist()
+
+
+class HubSource(_DataSet):
+    """A data set of the Hub, downloaded once into the memory-mapped cache of ``datasets``."""
+
+    def __init__(self, source: str) -> None:
+        """``hf://NAME[@CONFIG][:SPLIT]``. Raises :class:`SourceError`."""
+        super().__init__(source, _load(source, streaming=False))
+
+
+class FolderSource(_DataSet):
+    """A data set that ``save_to_disk`` wrote."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises :class:`SourceError` if the folder is no data set, or holds several splits."""
+        splits = sorted(child.parent.name for child in path.glob("*/dataset_info.json"))
+        if splits:
+            raise SourceError(
+                f"{path} holds the splits {splits}; name the folder of one of them, such as "
+                f"{path / splits[0]}"
+            )
+        super().__init__(path.name, _load_folder(path))
 
 
 class HubStream:
@@ -182,6 +228,32 @@ def _open_parquet(path: Path) -> Any:
         return parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
         raise SourceError(f"{path} is not a Parquet file: {error}") from None
+
+
+def _open_arrow(path: Path) -> Any:
+    try:
+        import pyarrow
+    except ImportError:
+        raise MissingExtraError("pyarrow", "select", "reading Arrow files") from None
+    for kind in (pyarrow.ipc.open_file, pyarrow.ipc.open_stream):
+        try:
+            return kind(pyarrow.memory_map(str(path))).read_all()
+        except pyarrow.ArrowInvalid as error:
+            reason = error
+    raise SourceError(f"{path} is not an Arrow file: {reason}")
+
+
+def _load_folder(path: Path) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("datasets", "select", "reading saved data sets") from None
+    try:
+        return datasets.load_from_disk(str(path))
+    except Exception as error:  # whatever the library raises, there is no data
+        raise SourceError(
+            f"{path} is a folder, and not a data set that save_to_disk wrote: {error}"
+        ) from None
 
 
 def _load(source: str, *, streaming: bool) -> Any:

@@ -23,6 +23,7 @@ from rfprm_runtime.traces.added_fields import (
 from rfprm_runtime.traces.candidates import Candidates, candidates_of, fields_of_output
 from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.names import OUTCOME_FIELDS
+from rfprm_runtime.traces.present import is_empty
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.sources import read_records
 from rfprm_runtime.view.readings import read_trace, without_repeats
@@ -72,7 +73,7 @@ def read_scored_rows(
             yield ScoredRow(record, record.error)
             continue
         try:
-            yield ScoredRow(record, scored_trace(record.present, prefix=prefix, names=names))
+            yield ScoredRow(record, scored_trace(record.fields, prefix=prefix, names=names))
         except InvalidTrajectoryError as error:
             yield ScoredRow(record, error)
 
@@ -101,7 +102,7 @@ def scored_trace(
     trajectory, shown_fields, read_from = read_trace(own, len(step_scores), names, output=output)
     source, (outcome, outcome_field) = own.get("source"), _outcome(own)
     shown = {*shown_fields, outcome_field, output, "source" if isinstance(source, str) else None}
-    rest = {name: value for name, value in own.items() if name not in shown}
+    rest = {n: value for n, value in own.items() if n not in shown and not is_empty(value)}
     return ScoredTrace(
         question=trajectory.question,
         steps=trajectory.steps,

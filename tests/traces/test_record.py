@@ -60,7 +60,7 @@ def test_a_row_that_cannot_be_read_carries_its_error(tmp_path: Path) -> None:
     assert good.metadata == {"generation": 0}
     for error, reason in (
         (broken, "not JSON"),
-        (blank, "0 steps"),
+        (blank, "'generations' is empty"),
         (empty, "'generations' is empty"),
     ):
         assert isinstance(error, InvalidTrajectoryError)

@@ -128,10 +128,15 @@ def test_names_are_looked_for_in_the_pass_that_divides_a_file(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("name", "complaint"),
-    [("absent.jsonl", "there is no file"), ("data.csv", "expected .jsonl or .parquet")],
+    [
+        ("absent.jsonl", "there is no file"),
+        ("data.xlsx", "ends in '.xlsx', expected .jsonl"),
+        ("data.parquet.gz", "or a packed .jsonl or .csv"),
+    ],
 )
 def test_a_source_that_cannot_be_read_is_named(tmp_path: Path, name: str, complaint: str) -> None:
-    (tmp_path / "data.csv").write_text("a,b\n")
+    for file in ("data.xlsx", "data.parquet.gz"):
+        (tmp_path / file).write_text("a,b\n")
     for read in (open_source, open_stream, check_source):
         with pytest.raises(SourceError, match=complaint):
             read(str(tmp_path / name))

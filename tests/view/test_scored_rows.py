@@ -143,7 +143,7 @@ BAD_ROWS = {
     "reward is inf": row(reward=float("inf")),
     "trajectory_score is 'high'": row(trajectory_score="high"),
     "no question": {"steps": ["a"], "step_scores": [0.5], "reward": 0.5},
-    "the question is blank": row(question=" "),
+    "its .question. is blank": row(question=" "),
 }
 
 
