@@ -20,7 +20,7 @@ from rfprm_runtime import __version__
 from rfprm_runtime.cli.terminal import (
     DEFAULT_ARTIFACT,
     EXIT_SOME_FAILED,
-    HUB_SPELLING,
+    SOURCE_HELP,
     read_backend_options,
 )
 from rfprm_runtime.errors import MissingExtraError, RfprmError
@@ -36,7 +36,11 @@ try:
         BackendSettings,
         OverflowOption,
         PrefixOption,
+        QuestionField,
         SplitOption,
+        StepsField,
+        TextField,
+        ThinkingField,
         ThreadsOption,
     )
 except ImportError:
@@ -71,7 +75,7 @@ def rfprm(
 
 @app.command()
 def score(
-    traces: Annotated[str, typer.Argument(help=f"JSONL or Parquet file, or {HUB_SPELLING}.")],
+    traces: Annotated[str, typer.Argument(help=f"{SOURCE_HELP} - for standard input.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
     artifact: ArtifactOption = DEFAULT_ARTIFACT,
     backend: BackendOption = "auto",
@@ -80,15 +84,23 @@ def score(
     split: SplitOption = "blank_lines",
     overflow: OverflowOption = "error",
     prefix: PrefixOption = "",
+    question_field: QuestionField = None,
+    text_field: TextField = None,
+    steps_field: StepsField = None,
+    thinking_field: ThinkingField = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of rows to read.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Score every trace in a file.
 
     Every row keeps its fields and gets step_scores, trajectory_score and reward. A row holds a
-    question with steps or with a completion, or has another common format. Rows that cannot be
-    scored are listed with their numbers in OUTPUT.errors.jsonl; the exit status is then 3.
+    question with steps or with a completion, or has another common format; a row of several outputs
+    is written once for each. Rows that cannot be scored are listed with their numbers in
+    OUTPUT.errors.jsonl; the exit status is then 3.
     """
     from rfprm_runtime.cli.score_file import score_file
     from rfprm_runtime.scorer import Scorer
+    from rfprm_runtime.traces.choosing import FieldNames
     from rfprm_runtime.traces.sources import check_source
 
     check_source(traces)
@@ -103,12 +115,17 @@ def score(
             split=split,
             overflow=overflow,
             prefix=prefix,
-            show_progress_bar=True,
+            names=FieldNames(question_field, text_field, steps_field, thinking_field),
+            limit=limit,
+            show_progress_bar=not quiet,
         )
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=quiet)
     if not summary.num_scored + summary.num_failed:
         console.print(f"{traces} is empty: it has no traces to score", markup=False, style="yellow")
+    for sentence in summary.tally.sentences():
+        console.print(sentence, markup=False)
     console.print(f"{summary.num_scored} traces scored → {output}", markup=False)
+    console.quiet = False
     for error in summary.first_errors:
         console.print(error, markup=False, style="red")
     if summary.num_failed > len(summary.first_errors):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,3 +38,14 @@ OverflowOption = Annotated[
     typer.Option(help="Traces too long for the model: report an error, or score in windows."),
 ]
 PrefixOption = Annotated[str, typer.Option(help="Prefix for the names of the added fields.")]
+
+
+def _field(what: str) -> Any:
+    return typer.Option(metavar="NAME", help=f"Field of {what}; found by its name by default.")
+
+
+QuestionField = Annotated[str | None, _field("the question")]
+TextField = Annotated[str | None, _field("the model's output")]
+StepsField = Annotated[str | None, _field("the list of steps")]
+ThinkingField = Annotated[str | None, _field("the thinking, if it has its own")]
+AnswerField = Annotated[str | None, _field("the reference answer")]

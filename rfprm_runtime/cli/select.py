@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from rfprm_runtime.cli.terminal import (
     DEFAULT_ARTIFACT,
     EXIT_SOME_FAILED,
-    HUB_SPELLING,
+    SOURCE_HELP,
     read_backend_options,
 )
 from rfprm_runtime.errors import MissingExtraError
@@ -21,12 +21,17 @@ try:
     import typer
 
     from rfprm_runtime.cli.options import (
+        AnswerField,
         ArtifactOption,
         BackendOption,
         BackendSettings,
         OverflowOption,
         PrefixOption,
+        QuestionField,
         SplitOption,
+        StepsField,
+        TextField,
+        ThinkingField,
         ThreadsOption,
     )
 except ImportError:
@@ -34,7 +39,7 @@ except ImportError:
 
 
 def select(
-    source: Annotated[str, typer.Argument(help=f"JSONL or Parquet file, or {HUB_SPELLING}.")],
+    source: Annotated[str, typer.Argument(help=SOURCE_HELP)],
     output: Annotated[
         Path,
         typer.Option(
@@ -72,6 +77,11 @@ def select(
         bool, typer.Option(help="Keep the scores, so that another rule needs no model.")
     ] = True,
     split: SplitOption = "blank_lines",
+    question_field: QuestionField = None,
+    text_field: TextField = None,
+    steps_field: StepsField = None,
+    thinking_field: ThinkingField = None,
+    answer_field: AnswerField = None,
     overflow: OverflowOption = "error",
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
@@ -95,6 +105,7 @@ def select(
     from rfprm_runtime.selection.pipeline import select_traces
     from rfprm_runtime.selection.rule import Selection
     from rfprm_runtime.selection.settings import OutputOptions, RayWorkers, Scoring
+    from rfprm_runtime.traces.choosing import FieldNames
 
     rule = Selection.build(
         top=top,
@@ -119,6 +130,7 @@ def select(
             backend=backend,
             backend_options=read_backend_options(backend_option, threads),
             shard_rows=shard_rows,
+            names=FieldNames(question_field, text_field, steps_field, thinking_field, answer_field),
         ),
         options=OutputOptions(order, prefix, sft, report, work, keep_work),
         workers=(
@@ -143,6 +155,8 @@ def _print(
 
     if not summary.num_scored + summary.num_failed:
         say(f"{source} is empty: it has no traces to score", "yellow")
+    for sentence in summary.tally.sentences():
+        say(sentence)
     say(f"{summary.num_chosen:,} of {summary.num_scored:,} scored traces → {output}")
     for outcome, count in summary.outcomes.items():
         if outcome != "chosen":

@@ -16,6 +16,9 @@ EXIT_SOME_FAILED = 3
 """Exit status if some lines or rows could not be used, but the others were."""
 
 
+SOURCE_HELP = f"File (JSONL, JSON, CSV, Parquet, Arrow; .gz), or {HUB_SPELLING}."
+
+
 def read_backend_options(texts: Sequence[str] | None, threads: int | None) -> dict[str, Any]:
     """Read ``NAME=VALUE`` texts into a dict; values that are not JSON stay texts.
 

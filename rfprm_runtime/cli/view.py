@@ -7,10 +7,13 @@ from typing import Annotated
 
 from rfprm_runtime.cli.terminal import EXIT_SOME_FAILED
 from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.view.view_files import DEFAULT_LIMIT, view_files
 
 try:
     import typer
+
+    from rfprm_runtime.cli.options import QuestionField, StepsField, TextField, ThinkingField
 except ImportError:
     raise MissingExtraError("typer", "cli", "rfprm view") from None
 
@@ -26,6 +29,10 @@ def view(
     limit: Annotated[
         int, typer.Option(min=1, help="Number of traces to show from the start of each file.")
     ] = DEFAULT_LIMIT,
+    question_field: QuestionField = None,
+    text_field: TextField = None,
+    steps_field: StepsField = None,
+    thinking_field: ThinkingField = None,
 ) -> None:
     """Make an HTML page of scored traces.
 
@@ -34,9 +41,12 @@ def view(
     """
     from rich.console import Console
 
-    summary = view_files(scored, output, prefix=prefix, limit=limit)
+    names = FieldNames(question_field, text_field, steps_field, thinking_field)
+    summary = view_files(scored, output, prefix=prefix, limit=limit, names=names)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"{_count(summary.num_shown, 'trace')} → {output}", markup=False)
+    for sentence in summary.tally.sentences():
+        console.print(sentence, markup=False)
     for note in summary.notes:
         console.print(note, markup=False, style="yellow")
     for row in summary.bad_rows[:_MAX_FIRST_BAD_ROWS]:

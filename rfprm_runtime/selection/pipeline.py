@@ -221,7 +221,9 @@ def _write_errors(run: _Run) -> SelectionSummary:
     summary = SelectionSummary(errors_path=path, work_path=run.work.path)
     with replacing(path) as file:
         for shard in run.plan.shards:
-            for failure in run.scores(shard).failures:
+            scores = run.scores(shard)
+            summary.tally += scores.tally
+            for failure in scores.failures:
                 line = {"row": failure.row + 1, "error": failure.reason}
                 place = f"row {failure.row + 1}"
                 if failure.generation != NO_GENERATION:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.selection.settings import Scoring
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.shards import Block
+from rfprm_runtime.traces.tally import Tally
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 NO_GENERATION = -1
@@ -47,6 +48,8 @@ class ShardScores:
     num_steps: NDArray[np.int32]  # [N]
     step_scores: NDArray[np.float32]  # [sum of num_steps]
     failures: list[Failure] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    """Which fields the scored traces were read from."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -65,7 +68,11 @@ class ShardScores:
         failures = [[item.row, item.generation, item.reason] for item in self.failures]
         buffer = io.BytesIO()
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        np.savez(buffer, **arrays, failures=np.frombuffer(json.dumps(failures).encode(), np.uint8))
+        texts: dict[str, Any] = {
+            "failures": _as_bytes(failures),
+            "tally": _as_bytes(self.tally.as_json()),
+        }
+        np.savez(buffer, **arrays, **texts)
         return buffer.getvalue()
 
     @classmethod
@@ -73,8 +80,13 @@ class ShardScores:
         """Read :meth:`to_bytes`. Raises ``ValueError`` (or zipfile's error) if it is damaged."""
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             failures = json.loads(arrays["failures"].tobytes())
+            tally = Tally.of_json(json.loads(arrays["tally"].tobytes()))
             found = {name: arrays[name] for name in _ARRAYS}
-        return cls(**found, failures=[Failure(*item) for item in failures])
+        return cls(**found, failures=[Failure(*item) for item in failures], tally=tally)
+
+
+def _as_bytes(content: Any) -> NDArray[np.uint8]:
+    return np.frombuffer(json.dumps(content, sort_keys=True).encode(), np.uint8)
 
 
 _ARRAYS = {
@@ -99,13 +111,14 @@ def score_block(scorer: Scorer, block: Block, scoring: Scoring) -> ShardScores:
     items = [trace.trajectory for trace in traces]
     results = scorer.score_batch(items, overflow=scoring.overflow, on_error="return")
     scored: list[_Scored] = []
-    failures = []
+    failures, tally = [], Tally()
     for trace, item, result in zip(traces, items, results, strict=True):
         if isinstance(item, Trajectory) and isinstance(result, TrajectoryScore):
             scored.append((trace, item, result))
+            tally.count(trace, item)
         else:
             failures.append(Failure(trace.place.row, _generation(trace), str(result)))
-    return _as_arrays(scored, failures)
+    return replace(_as_arrays(scored), failures=failures, tally=tally)
 
 
 def _generation(trace: Record) -> int:
@@ -117,7 +130,7 @@ def trace_of(record: Record, generation: int) -> Record:
     return record if generation == NO_GENERATION else record.generation(generation)
 
 
-def _as_arrays(scored: list[_Scored], failures: list[Failure]) -> ShardScores:
+def _as_arrays(scored: list[_Scored]) -> ShardScores:
     columns: dict[str, list[Any]] = {
         "row": [trace.place.row for trace, _, _ in scored],
         "generation": [_generation(trace) for trace, _, _ in scored],
@@ -135,8 +148,10 @@ def _as_arrays(scored: list[_Scored], failures: list[Failure]) -> ShardScores:
         "num_steps": [len(score.step_scores) for *_, score in scored],
         "step_scores": [value for *_, score in scored for value in score.step_scores],
     }
-    arrays = {name: np.array(columns[name], dtype=kind) for name, kind in _ARRAYS.items()}
-    return ShardScores(**arrays, failures=failures)
+    arrays: dict[str, Any] = {
+        name: np.array(columns[name], dtype=kind) for name, kind in _ARRAYS.items()
+    }
+    return ShardScores(**arrays)
 
 
 def _hash(question: str) -> int:

@@ -65,6 +65,7 @@ def provenance(plan: Plan, manifest: Manifest, scoring: Scoring) -> dict[str, An
             "split": scoring.split,
             "overflow": scoring.overflow,
             "shard_rows": scoring.shard_rows,
+            **scoring.names.given_names(),
             "backend": scoring.backend,
             **options,
         },

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.ground.arguments import check_choice, check_whole
 from rfprm_runtime.ground.parsing import SplitRule
+from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.types import Overflow
 
@@ -33,6 +34,8 @@ class Scoring:
     only with the same options, except ``num_threads``, which changes no score."""
     shard_rows: int = DEFAULT_SHARD_ROWS
     """Rows scored and saved together; a kill costs at most this many."""
+    names: FieldNames = field(default_factory=FieldNames)
+    """Which fields to read; by default they are found by their names."""
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, get_args(SplitRule))
@@ -42,7 +45,7 @@ class Scoring:
     @property
     def reading(self) -> Reading:
         """How rows are read."""
-        return Reading(self.split)
+        return Reading(self.split, names=self.names)
 
 
 @dataclass(frozen=True)

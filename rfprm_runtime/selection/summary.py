@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rfprm_runtime.traces.tally import Tally
+
 
 @dataclass
 class SelectionSummary:
@@ -21,3 +23,5 @@ class SelectionSummary:
     outcomes: dict[str, int] = field(default_factory=dict)
     """How many scored traces were chosen, and how many were rejected for which reason."""
     first_errors: list[str] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    """Which fields the scored traces were read from."""

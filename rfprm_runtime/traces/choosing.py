@@ -35,6 +35,14 @@ class FieldNames:
             if value is not None:
                 check_is(f"the {field.name} field", value, str, "the name of a field")
 
+    def given_names(self) -> dict[str, str]:
+        """Those that were named, as ``text_field`` and so on."""
+        return {
+            f"{field.name}_field": value
+            for field in dataclass_fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+
     def given(self, part: str, fields: Mapping[str, Any]) -> str | None:
         """The field named for ``part``. Raises :class:`InvalidTrajectoryError` if it is absent."""
         name: str | None = getattr(self, part)

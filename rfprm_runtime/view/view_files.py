@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from rfprm_runtime.ground.arguments import check_whole
 from rfprm_runtime.ground.whole_files import check_target, replacing
 from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.sources import count_rows
+from rfprm_runtime.traces.tally import Tally
 from rfprm_runtime.view.page import BadRow, PageContent, PlacedTrace, page_html
 from rfprm_runtime.view.scored_rows import ScoredTrace, read_scored_rows
 
@@ -30,8 +30,8 @@ class ViewSummary:
     num_bad: int = 0
     bad_rows: list[BadRow] = field(default_factory=list)
     """The first bad rows."""
-    readings: Counter[str] = field(default_factory=Counter)
-    """How many traces were read from which fields, in words."""
+    tally: Tally = field(default_factory=Tally)
+    """Which fields the traces were read from."""
     notes: list[str] = field(default_factory=list)
     """What was left out, one sentence each."""
 
@@ -111,7 +111,7 @@ def _gather(
         if isinstance(row.found, ScoredTrace):
             gathered.add(PlacedTrace(index, row.record.place.number, row.found), num_taken)
             num_taken += 1
-            gathered.summary.readings[row.found.read_from] += 1
+            gathered.summary.tally.readings[row.found.read_from] += 1
         else:
             place = (
                 f"row {row.record.place.number}"

@@ -42,12 +42,11 @@ BAD_LINES = {
     b'["a", "list"]': "a JSON array, expected an object",
     b'{"steps": ["a"]}': "no question: expected a field 'question' or 'problem'",
     b'{"question": "q"}': "no steps and no text of a trace",
-    b'{"question": "q", "steps": []}': "got 0 steps",
+    b'{"question": "q", "steps": []}': "its 'steps' is empty",
     b'{"question": "q", "steps": ["a", " "]}': "only white space",
-    b'{"question": "q", "steps": "text"}': "got one string",
     b'{"question": "q", "steps": [1, 2]}': "steps.0",
     b'{"question": 5, "steps": ["a"]}': "question",
-    b'{"question": "q", "completion": " "}': "got 0 steps",
+    b'{"question": "q", "completion": " "}': "its 'completion' is empty",
     b'{"question": "q", "steps": ["%s"]}' % (b"x" * 600): "512 positions",
     b'{"question": "q", "steps": ["a"], "reward": 1}': "choose a --prefix",
 }
@@ -180,7 +179,7 @@ def test_the_progress_total_needs_no_second_pass(
     monkeypatch.setattr("rfprm_runtime.cli.score_file.progress_bar", lambda *_, **__: Bar())
     with fake_scorer() as scorer:
         score_file(scorer, traces, tmp_path / "out.jsonl", show_progress_bar=True)
-    assert opened.count("in.jsonl") == 1
+    assert opened.count("in.jsonl") == 2  # the first time to see whether it is an array
     assert sum(done) == expected[-1] == 600
     assert all(570 < total < 630 for total in expected if total is not None)
 
@@ -466,7 +465,7 @@ def test_bad_lines_beyond_the_listed_ones_are_counted(tiny_artifact: Path, tmp_p
 
 
 def test_score_reads_the_same_formats_as_select(tmp_path: Path) -> None:
-    """A separate thinking field, chats, and no guessing among several generations."""
+    """A separate thinking field, chats, several generations."""
     rows = [
         {"question": "q", "thinking": "a\n\nb", "response": "c"},
         {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
@@ -477,5 +476,11 @@ def test_score_reads_the_same_formats_as_select(tmp_path: Path) -> None:
     with fake_scorer() as scorer:
         summary = score_file(scorer, traces, output)
         expected = [scorer.score("q", ["a", "b"], ["c"]), scorer.score("q", ["a"])]
+        expected += [scorer.score("q", ["a"]), scorer.score("q", ["b"])]
     assert [row["reward"] for row in _rows(output)] == [score.reward for score in expected]
-    assert "rfprm select scores each" in summary.first_errors[0]
+    assert [row.get("generation") for row in _rows(output)] == [None, None, 0, 1]
+    assert summary.tally.readings == {
+        "question from 'question', thinking from 'thinking', response from 'response'": 1,
+        "question from 'messages', text from 'messages'": 1,
+        "question from 'question', text from 'generations'": 2,
+    }

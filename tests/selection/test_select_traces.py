@@ -162,9 +162,9 @@ def test_bad_rows_are_reported_and_the_others_scored(tmp_path: Path) -> None:
         2: "not JSON",
         5: "a JSON array",
         6: "no steps and no text",
-        7: "0 steps",
+        7: "'completion' is empty",
         8: "512 positions",
-        9: "'generations' are empty",
+        9: "'generations' is empty",
     }.items():
         assert reason in reasons[row]
     assert (summary.num_failed, summary.num_scored) == (6, 4)
@@ -326,7 +326,7 @@ def test_the_input_is_read_once_to_hash_once_to_score_and_once_to_write(
     rule: dict[str, Any] = {"group_by": "source", "top_per_group": 40}
     run(source, tmp_path / "out.jsonl", scoring=Scoring(shard_rows=50), **rule)
     assert len(parsed) == 2 * 40
-    assert opened.count("in.jsonl") == 3
+    assert opened.count("in.jsonl") == 4  # the first time to see whether it is an array
 
     # For shards scored before, the same groups are read from the input.
     work = tmp_path / "out.jsonl.work"
