@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from rfprm_runtime.reranker import RankedCandidate, Ranking, Reranker
     from rfprm_runtime.scorer import Scorer
     from rfprm_runtime.session import Session
+    from rfprm_runtime.traces.choosing import FieldNames
+    from rfprm_runtime.traces.formats import fields_read, trajectory_from_record
     from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 _HOMES = {
@@ -38,6 +40,9 @@ _HOMES = {
     "Reranker": "reranker",
     "Trajectory": "types",
     "TrajectoryScore": "types",
+    "FieldNames": "traces.choosing",
+    "fields_read": "traces.formats",
+    "trajectory_from_record": "traces.formats",
     "Manifest": "artifact.manifest",
     "merge_steps": "ground.parsing",
     "parse_trace": "ground.parsing",
@@ -58,6 +63,7 @@ _HOMES = {
 __all__ = [
     "ArtifactError",
     "BackendError",
+    "FieldNames",
     "InvalidArgumentError",
     "InvalidOperationError",
     "InvalidTrajectoryError",
@@ -76,9 +82,11 @@ __all__ = [
     "Trajectory",
     "TrajectoryScore",
     "__version__",
+    "fields_read",
     "merge_steps",
     "parse_trace",
     "split_steps",
+    "trajectory_from_record",
 ]
 
 

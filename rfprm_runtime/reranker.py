@@ -13,7 +13,7 @@ from typing import Literal, TypeVar, get_args, overload
 from rfprm_runtime.answers.compare import AnswerChecker, final_answer, group_answers, need_algebra
 from rfprm_runtime.errors import InvalidArgumentError, InvalidTrajectoryError, RfprmError
 from rfprm_runtime.ground.arguments import check_choice, check_has, check_whole, shown
-from rfprm_runtime.ground.parsing import SplitRule
+from rfprm_runtime.ground.parsing import SplitRule, parse_trace
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.aggregation import Aggregation, aggregate, check_aggregation
 from rfprm_runtime.types import Float32Array, Overflow, Trajectory, TrajectoryScore
@@ -307,9 +307,10 @@ def count_votes(
 
 
 def text_of(candidate: str | Trajectory) -> str:
-    """The text to search for an answer: the candidate, or its response, or else its steps."""
+    """The text to search for an answer: the response, never a thought that was cut off; of a
+    trajectory without a response the steps."""
     if isinstance(candidate, str):
-        return candidate
+        return parse_trace(candidate).response
     return "\n\n".join(candidate.response or candidate.steps)
 
 

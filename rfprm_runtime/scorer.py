@@ -23,7 +23,6 @@ from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.engine.engine import DEFAULT_PAST_BYTES, Engine
 from rfprm_runtime.engine.rows import Extension, TokenRow
 from rfprm_runtime.errors import (
-    InvalidTrajectoryError,
     RfprmError,
     TraceTooLongError,
     around_errors,
@@ -35,6 +34,7 @@ from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
 from rfprm_runtime.prompt.windowing import check_length, first_windowed_step, plan_windows
 from rfprm_runtime.scores.readout import assemble_score, read_scores
 from rfprm_runtime.session import Session, SessionHost
+from rfprm_runtime.traces.items import Scorable, trajectory_of
 from rfprm_runtime.types import Float32Array, Mode, OnError, Overflow, Trajectory, TrajectoryScore
 
 DEFAULT_SESSION_BYTES = DEFAULT_PAST_BYTES
@@ -148,7 +148,7 @@ class Scorer:
     @overload
     def score_batch(
         self,
-        trajectories: Iterable[Trajectory | RfprmError],
+        trajectories: Iterable[Scorable],
         *,
         overflow: Overflow = "error",
         show_progress_bar: bool = False,
@@ -159,7 +159,7 @@ class Scorer:
     @overload
     def score_batch(
         self,
-        trajectories: Iterable[Trajectory | RfprmError],
+        trajectories: Iterable[Scorable],
         *,
         overflow: Overflow = "error",
         show_progress_bar: bool = False,
@@ -169,7 +169,7 @@ class Scorer:
 
     def score_batch(
         self,
-        trajectories: Iterable[Trajectory | RfprmError],
+        trajectories: Iterable[Scorable],
         *,
         overflow: Overflow = "error",
         show_progress_bar: bool = False,
@@ -178,6 +178,8 @@ class Scorer:
     ) -> Any:
         """Score many traces; returns one result for each, in input order.
 
+        A trace is a :class:`Trajectory`, a row such as ``{"problem": …, "completion": …}``
+        (:func:`~rfprm_runtime.trajectory_from_record`), or a pair of question and text.
         On a CPU a trace gets the same score, to the bit, whatever else is in the batch.
 
         A trace with more tokens than the model has positions is an error. With
@@ -185,7 +187,7 @@ class Scorer:
         before them instead, and ``windowed_from`` says from which step on.
 
         With ``on_error="raise"`` nothing is scored unless every trace can be:
-        :class:`InvalidTrajectoryError` is raised for anything that is not a trajectory,
+        :class:`InvalidTrajectoryError` is raised for anything that is not a trace,
         :class:`TraceTooLongError` for one that is too long. With ``"return"`` the error takes the
         place of the score and the other traces are scored. ``trajectories`` may hold errors too,
         say of rows that could not be read: they are treated alike and need no sorting out.
@@ -202,7 +204,7 @@ class Scorer:
 
     def _score_batch(
         self,
-        trajectories: Iterable[Trajectory | RfprmError],
+        trajectories: Iterable[Scorable],
         overflow: Overflow,
         show_progress_bar: bool,
         on_scored: Callable[[int], object] | None,
@@ -216,15 +218,11 @@ class Scorer:
         with closing(progress_bar(total, "tokens", show=show_progress_bar)) as bar:
             return around_errors(prepared, lambda items: self._score_all(items, bar, on_scored))
 
-    def _prepare(self, trajectory: Any, overflow: Overflow) -> _Prepared | RfprmError:
+    def _prepare(self, item: Scorable, overflow: Overflow) -> _Prepared | RfprmError:
         """Render and encode. Whatever cannot be scored is found here, before anything runs."""
+        trajectory = trajectory_of(item)
         if isinstance(trajectory, RfprmError):
             return trajectory
-        if not isinstance(trajectory, Trajectory):
-            return InvalidTrajectoryError(
-                f"got {type(trajectory).__name__}, expected a Trajectory; build one with "
-                "Trajectory(question=…, steps=[…]) or Trajectory.from_text(question, text)"
-            )
         row = self._encoder.encode(trajectory)
         limit, engine_of = self.manifest.max_positions, self.manifest.positions_beyond_engine
         try:

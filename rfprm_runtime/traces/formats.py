@@ -90,7 +90,7 @@ def trajectory_from_record(
     split: SplitRule = "blank_lines",
     names: FieldNames | None = None,
 ) -> Trajectory:
-    """The one trajectory of a row of any layout that people use: docs/data.md lists them.
+    """The one trajectory of a row of any layout that people use: docs/rows.md lists them.
 
     ``names``: the fields to read, where the row leaves a choice. Outcome and reference answer (as
     ``metadata["answer"]``), labels of steps (``metadata["step_labels"]``), ``metadata`` and
@@ -297,6 +297,6 @@ def _nothing_to_read(fields: dict[str, Any], row: Mapping[str, Any]) -> InvalidT
         )
     return InvalidTrajectoryError(
         "no steps and no text of a trace: expected a field 'steps', 'completion', 'response', "
-        f"'messages' or another that docs/data.md lists, got {sorted(fields)}; name another with "
+        f"'messages' or another that docs/rows.md lists, got {sorted(fields)}; name another with "
         "--text-field or --steps-field"
     )

@@ -12,6 +12,7 @@ from rfprm_runtime import InvalidTrajectoryError, Trajectory
 from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.formats import Reading, fields_read, trajectory_from_record
 from rfprm_runtime.traces.record import Place, Record
+from tiny_models import fake_scorer
 
 Q = "What is 5 * 8?"
 T, A = "Five eights.\n\nThat is 40.", "It is 40."
@@ -417,3 +418,17 @@ def test_without_outcome_nothing_but_the_trace_is_read() -> None:
     )
     assert isinstance(record.trajectory, Trajectory)
     assert record.read_from == "question from 'problem', text from 'output'"
+
+
+def test_rows_and_pairs_are_scored_like_trajectories() -> None:
+    row, pair = {"problem": Q, "model_output": THOUGHT, "solution": GOLD}, (Q, THOUGHT)
+    chat = {"messages": [USER, SAID]}
+    with fake_scorer() as scorer:
+        expected = scorer.score_batch([Trajectory.from_text(*pair)])
+        assert scorer.score_batch([row, pair, [*pair], chat]) == expected * 4
+        found = scorer.score_batch(
+            [SEVERAL["generations"], {"problem": Q}, (Q,), (7, T), 7, pair], on_error="return"
+        )
+    assert all(isinstance(error, InvalidTrajectoryError) for error in found[:-1])
+    assert found[-1] == expected[0]
+    assert "a pair of question and text" in str(found[3])
