@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -10,6 +11,9 @@ from real_server import chat_model, server_url
 from tiny_models import save_published_prm
 
 __all__ = ["chat_model", "server_url"]  # fixtures that several rooms share
+
+# Tests train on base models in temporary folders, which their checkpoints name by absolute paths.
+os.environ.setdefault("RFPRM_BASE_MODELS", tempfile.gettempdir())
 
 # A shared machine may stall for longer than any deadline.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True)

@@ -19,6 +19,7 @@ from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.errors import ArtifactError, BackendError, RfprmError
 from rfprm_runtime.ground.arguments import check_flag
+from rfprm_runtime.ground.names import file_in
 from rfprm_runtime.types import Mode
 
 _logger = logging.getLogger(__name__)
@@ -57,10 +58,13 @@ class Kind:
 
 def _open_onnx(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
     from rfprm_runtime.backends.onnx import OnnxBackend
+    from rfprm_runtime.backends.onnx_file import check_external_data
 
     if mode == "latency":  # the number of threads per row is fixed when the model is loaded
         options.setdefault("threads_per_row", usable_cores(options.get("num_threads")))
-    return OnnxBackend(folder / ONNX_NAME, manifest, **options)
+    path = _model_path(folder, "onnx")
+    check_external_data(path, manifest)
+    return OnnxBackend(path, manifest, **options)
 
 
 def _open_torch(
@@ -68,7 +72,7 @@ def _open_torch(
 ) -> Backend:
     from rfprm_runtime.backends.torch import TorchBackend, find_device
 
-    path = folder / model_file("torch")
+    path = _model_path(folder, "torch")
     if packed is None:  # on a CPU one row at a time, so that its bits depend on no other
         packed = find_device(options.get("device")).type == "cuda"
     check_flag("packed", packed)
@@ -230,7 +234,13 @@ def open_backend(
     kind = KINDS[name]
     if kind.open is not None:
         return kind.open(folder, manifest, mode=mode, **options)
-    return kind.implementing_class()(folder / model_file(name), manifest, **options)
+    return kind.implementing_class()(_model_path(folder, name), manifest, **options)
+
+
+def _model_path(folder: Path, name: str) -> Path:
+    return file_in(
+        folder, model_file(name), refusal=ArtifactError, way_out="export the artifact again"
+    )
 
 
 def _check_options(name: str, options: Mapping[str, Any], was_requested: bool) -> None:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from rfprm_export.base_model import BaseModel, config_fields, read_base_model
-from rfprm_export.checkpoint import FolderBase, GgufBase, find_base_model
+from rfprm_export.checkpoint import FolderBase, GgufBase, base_of_config
 
 
 class SampledLine(NamedTuple):
@@ -41,7 +41,7 @@ class LineSampler:
         """A relative path in ``base`` is relative to ``folder``. ``prepare_model`` may change the
         model before use, for instance its precision. Raises :class:`~rfprm_export.ExportError` if
         the model is missing."""
-        path = find_base_model(base, folder)
+        path = base_of_config(base, folder)
         self.tokenizer: Tokenizer = read_base_model(path).tokenizer
         self._device = torch.device(device)
         self._model = prepare_model(causal_lm(base, path).to(self._device).eval())
