@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 from tokenizers import Tokenizer
@@ -25,6 +25,7 @@ from rfprm_runtime.ground.strict_json import read_json_object
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.prompt.tokenizer_file import load_tokenizer
 
+DType = Literal["float32", "float16", "bfloat16"]
 CONFIG_NAME = "config.json"
 TOKENIZER_NAME = "tokenizer.json"
 _AGAIN = "download the model again"
@@ -39,6 +40,8 @@ class BaseModel:
     tokenizer: Tokenizer
     max_positions: int
     architectures: tuple[str, ...] = ()
+    dtype: DType = "float32"
+    """What its config says that the weights are stored in; here they are float32."""
 
 
 def read_base_model(path: Path) -> BaseModel:
@@ -71,6 +74,7 @@ def _read_folder(folder: Path) -> BaseModel:
         tokenizer=load_tokenizer(tokenizer, refusal=ExportError, way_out=_AGAIN),
         max_positions=config.max_position_embeddings,
         architectures=config.architectures or (),
+        dtype=config.dtype or config.torch_dtype or "float32",
     )
 
 
@@ -98,6 +102,8 @@ class _ModelConfig(Validated):
     rope_scaling: dict[str, Any] | None = None
     attention_bias: bool | None = None
     mlp_bias: bool | None = None
+    dtype: DType | None = None
+    torch_dtype: DType | None = None
 
 
 def _read_config(path: Path) -> _ModelConfig:

@@ -57,8 +57,8 @@ class Kind:
 
 
 def _open_onnx(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
+    from rfprm_runtime.artifact.onnx_file import check_external_data
     from rfprm_runtime.backends.onnx import OnnxBackend
-    from rfprm_runtime.backends.onnx_file import check_external_data
 
     if mode == "latency":  # the number of threads per row is fixed when the model is loaded
         options.setdefault("threads_per_row", usable_cores(options.get("num_threads")))
@@ -72,20 +72,19 @@ def _open_torch(
 ) -> Backend:
     from rfprm_runtime.backends.torch import TorchBackend, find_device
 
-    path = _model_path(folder, "torch")
     if packed is None:  # on a CPU one row at a time, so that its bits depend on no other
         packed = find_device(options.get("device")).type == "cuda"
     check_flag("packed", packed)
     if packed:
         from rfprm_runtime.backends.packed_torch import PackedTorchBackend
 
-        return PackedTorchBackend.load(path, manifest, **options)
+        return PackedTorchBackend.load(_model_path(folder, "torch"), manifest, **options)
     for name in sorted(options.keys() - _keywords(TorchBackend)):
         raise BackendError(
             f"backend 'torch' has option {name!r} only with packed=True; pass that too, or leave "
             f"{name} out"
         )
-    return TorchBackend.load(path, manifest, **options)
+    return TorchBackend.load(_model_path(folder, "torch"), manifest, **options)
 
 
 def _open_fake(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
@@ -116,7 +115,9 @@ KINDS: dict[str, Kind] = {
         "machines like this one",
         check=_check_tensorrt,
         gpu_options={},  # runs nowhere else
-        same_scores=frozenset({"num_streams", "max_batch_tokens", "runtime_cache"}),
+        same_scores=frozenset(
+            {"num_streams", "max_batch_tokens", "runtime_cache", "allow_host_code"}
+        ),
     ),
     "native": Kind(
         "rfprm_runtime.backends.native.backend:NativeBackend",

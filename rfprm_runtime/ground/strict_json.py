@@ -39,9 +39,11 @@ def read_json(
     )
 
 
-def read_json_object(path: Path, *, refusal: type[RfprmError], way_out: str) -> dict[str, Any]:
+def read_json_object(
+    path: Path, *, refusal: type[RfprmError], way_out: str, max_bytes: int = MAX_BYTES
+) -> dict[str, Any]:
     """:func:`read_json` for a file that must hold an object."""
-    content = read_json(path, refusal=refusal, way_out=way_out)
+    content = read_json(path, refusal=refusal, way_out=way_out, max_bytes=max_bytes)
     if not isinstance(content, dict):
         raise refusal(f"{path} is not a JSON object; {way_out}")
     return content

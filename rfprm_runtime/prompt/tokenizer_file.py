@@ -42,16 +42,24 @@ def tokenizer_errors(what: str, *, refusal: type[RfprmError], way_out: str) -> I
 
 def load_tokenizer(path: Path, *, refusal: type[RfprmError], way_out: str) -> Tokenizer:
     """The tokenizer in a file, checked by :func:`check_tokenizer`. Raises ``refusal``."""
-    with tokenizer_errors(
-        f"{path} cannot be read as a tokenizer", refusal=refusal, way_out=way_out
-    ):
-        num_bytes = path.stat().st_size
-        if num_bytes > MAX_TOKENIZER_BYTES:
-            raise refusal(
-                f"{path} has {num_bytes} bytes, the limit is {MAX_TOKENIZER_BYTES}; {way_out}"
-            )
-        tokenizer: Tokenizer = Tokenizer.from_file(str(path))
-        check_tokenizer(tokenizer, str(path), refusal=refusal)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_TOKENIZER_BYTES + 1)
+    except OSError as error:
+        raise refusal(f"{path} cannot be read ({error}); {way_out}") from None
+    return parse_tokenizer(content, str(path), refusal=refusal, way_out=way_out)
+
+
+def parse_tokenizer(
+    content: bytes, name: str, *, refusal: type[RfprmError], way_out: str
+) -> Tokenizer:
+    """The same, from the content of a file with this ``name``."""
+    if len(content) > MAX_TOKENIZER_BYTES:
+        raise refusal(f"{name} has more than {MAX_TOKENIZER_BYTES} bytes; {way_out}")
+    what = f"{name} cannot be read as a tokenizer"
+    with tokenizer_errors(what, refusal=refusal, way_out=way_out):
+        tokenizer: Tokenizer = Tokenizer.from_buffer(content)
+        check_tokenizer(tokenizer, name, refusal=refusal)
     return tokenizer
 
 

@@ -5,6 +5,7 @@ A new format is a class beside :class:`JsonlSource` and a row in the table of su
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -77,7 +78,12 @@ def open_source(source: str) -> Source:
     check_source(source)
     if source.startswith(HUB_PREFIX):
         return HubSource(source)
-    return _FILES[Path(source).suffix](Path(source))
+    path = Path(source)
+    try:
+        path.open("rb").close()  # now, not after the model was loaded
+        return _FILES[path.suffix](path)
+    except OSError as error:
+        raise SourceError(f"{source!r} cannot be read: {error}") from None
 
 
 def open_stream(source: str) -> Stream:
@@ -90,7 +96,7 @@ def check_source(source: str) -> None:
     if source.startswith(HUB_PREFIX):
         return
     path = Path(source)
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for some names
         raise SourceError(f"there is no file {source!r}; name data sets of the Hub as hf://NAME")
     if path.suffix not in _FILES:
         raise SourceError(f"{source!r} ends in {path.suffix!r}, expected .jsonl or .parquet")

@@ -50,8 +50,16 @@ def external_files(path: Path) -> set[str]:
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            found = set(_locations(data))
-    except (ArtifactError, OSError, ValueError) as error:  # an empty file cannot be mapped
+            return external_names(data, path)
+    except (OSError, ValueError) as error:  # an empty file cannot be mapped
+        raise ArtifactError(f"{path} cannot be read as an ONNX graph ({error}); {_AGAIN}") from None
+
+
+def external_names(content: bytes | mmap.mmap, path: Path) -> set[str]:
+    """The same, of a graph in memory that was read from ``path``."""
+    try:
+        found = set(_locations(content))
+    except ArtifactError as error:
         raise ArtifactError(f"{path} cannot be read as an ONNX graph ({error}); {_AGAIN}") from None
     return {_plain(name, path) for name in found}
 
@@ -63,7 +71,7 @@ def _plain(name: bytes, path: Path) -> str:
         raise ArtifactError(f"{path} names a file with weights: {error}; {_AGAIN}") from None
 
 
-def _locations(data: mmap.mmap) -> Iterator[bytes]:
+def _locations(data: bytes | mmap.mmap) -> Iterator[bytes]:
     """The value of every ``location`` of external data."""
     todo = [("model", 0, len(data))]  # a list, not recursion: graphs nest as deep as they like
     while todo:
@@ -84,7 +92,7 @@ def _locations(data: mmap.mmap) -> Iterator[bytes]:
             yield value
 
 
-def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+def _fields(data: bytes | mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
     """The number and the place of every field of a message that has a length."""
     while start < stop:
         tag, start = _varint(data, start)
@@ -104,7 +112,7 @@ def _fields(data: mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, 
             raise ArtifactError(f"a field ends at byte {start}, beyond its message")
 
 
-def _varint(data: mmap.mmap, start: int) -> tuple[int, int]:
+def _varint(data: bytes | mmap.mmap, start: int) -> tuple[int, int]:
     """A number of at most 64 bits, and where it ends."""
     number = shift = 0
     while start < len(data) and shift < 64:
