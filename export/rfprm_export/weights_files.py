@@ -65,10 +65,11 @@ def as_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:
     """``array`` as finite float32. Raises :class:`ExportError`."""
     if array.dtype.name not in _FLOATS:
         raise ExportError(f"{name!r} is of type {array.dtype}, expected one of {_FLOATS}")
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
         floats = np.asarray(array).astype(np.float32)
-    # The sum is finite only if every number is, and takes no memory; an overflow is looked into.
-    if not np.isfinite(floats.sum(dtype=np.float64)) and not np.isfinite(floats).all():
+        # The sum is finite if every number is; it takes no memory.
+        total = floats.sum(dtype=np.float64)
+    if not np.isfinite(total) and not np.isfinite(floats).all():
         raise ExportError(f"{name!r} holds NaN or infinite numbers; {_AGAIN}")
     return floats
 
