@@ -15,15 +15,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from fuzz_mutations import mutate
 from fuzz_targets import TARGETS, Target, prepared
 from rfprm_export import ExportError
+from rfprm_export.base_model import backbone_from_config
 from rfprm_export.checkpoint import BASES_VARIABLE, FolderBase, GgufBase, find_base_model
 from rfprm_export.gguf_file import open_gguf
 from rfprm_export.weights_files import INDEX_NAME, read_safetensors_folder
-from rfprm_runtime import ArtifactError, RfprmError, Scorer
+from rfprm_runtime import ArtifactError, InvalidArgumentError, RfprmError, Scorer
+from rfprm_runtime.artifact.manifest import Head
+from rfprm_runtime.ground.names import find_package
 
 Ready = tuple[Target, Path, bytes]
 
@@ -181,6 +184,9 @@ def test_a_checkpoint_runs_no_code(package: str, trap: Path) -> None:
     fields = {"package_version": "1", "file": "x.gguf", "sha256": "0" * 64}
     with pytest.raises(ExportError, match=r"is not the name of a package|is not installed"):
         find_base_model(GgufBase.model_validate({"package": package, **fields}), trap)
+    if "." in package:
+        with pytest.raises(InvalidArgumentError):
+            find_package(package)
 
 
 @pytest.mark.parametrize(
@@ -383,3 +389,92 @@ def test_gguf_fields_and_tensors_are_those_of_the_package(tmp_path: Path) -> Non
         expected = gguf.quants.dequantize(other.data, other.tensor_type)
         assert mine.name == other.name
         assert mine.floats().tolist() == expected.tolist()
+
+
+def _change_weights(folder: Path, changes: dict[str, Any]) -> None:
+    """Replace tensors of the base model's second shard; None removes one."""
+    path = folder / "base" / "model-2.safetensors"
+    weights = load_file(path)
+    for name, array in changes.items():
+        weights.pop(name, None)
+        if array is not None:
+            weights[name] = array
+    save_file(weights, path)
+    first = path.with_name("model-1.safetensors")
+    listed = {name: file.name for file in (first, path) for name in load_file(file)}
+    (folder / "base" / INDEX_NAME).write_text(json.dumps({"weight_map": listed}))
+
+
+NORM = "model.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({NORM: None}, r"lack model\.norm\.weight, of shape \(16,\)"),
+        ({NORM: np.ones(17, np.float32)}, r"shape \(17,\), the network needs \(16,\)"),
+        ({NORM: np.ones(16, np.int32)}, "is of type int32, expected one of"),
+        ({NORM: np.full(16, np.nan, np.float32)}, "holds NaN or infinite numbers"),
+        ({NORM: np.full(16, 1e300)}, "holds NaN or infinite numbers"),
+        ({"model.layers.x.y": np.ones(1, np.float32)}, "which the network does not have"),
+        ({"model.layers.": np.ones(1, np.float32)}, "which the network does not have"),
+        ({f"model.layers.{'9' * 5000}.x": np.ones(1, np.float32)}, "the network does not have"),
+        ({"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32)}, ""),
+        ({"model.layers.2.mlp.up_proj.weight": np.ones(4, np.float32)}, ""),  # cut off
+    ],
+)
+def test_weights_are_those_of_the_network(
+    changes: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    target, folder, _ = prepared("checkpoint", tmp_path)
+    assert NORM in load_file(folder / "base" / "model-2.safetensors")
+    _change_weights(folder, changes)
+    if not problem:
+        target.run(folder)
+        return
+    with pytest.raises(ExportError, match=problem):
+        target.run(folder)
+
+
+def test_the_networks_tensors_are_those_of_the_reference() -> None:
+    from rfprm_runtime.artifact.network_tensors import network_tensors
+    from rfprm_runtime.backends.torch import PRMNetwork
+
+    for kind in ("llama", "qwen2", "qwen3"):
+        biased = {"attention_bias": True, "mlp_bias": True} if kind == "llama" else {}
+        shape = backbone_from_config({**MODEL, "model_type": kind, **biased})
+        for head in (Head(kind="linear", num_labels=2), Head(kind="mlp_relu", num_labels=3)):
+            state = PRMNetwork(shape, head).state_dict()
+            expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
+            assert dict(network_tensors(shape, head)) == expected
+
+
+MODEL: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 100,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10_000.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_attention_heads", 0),
+        ("num_attention_heads", "4"),
+        ("num_attention_heads", 4.5),
+        ("hidden_size", True),
+        ("rope_scaling", "linear"),
+        ("rope_parameters", {"rope_theta": [1]}),
+        ("rms_norm_eps", None),
+        ("head_dim", 7),
+        ("num_key_value_heads", 3),
+    ],
+)
+def test_a_config_of_other_types_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ExportError):
+        backbone_from_config({**MODEL, "model_type": "llama", name: value})
