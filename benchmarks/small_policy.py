@@ -72,7 +72,7 @@ def main() -> None:
         pad_token="<|endoftext|>",
     )
     trainer = SFTTrainer(
-        model=causal_lm(base, path),
+        model=causal_lm(path),
         args=SFTConfig(
             output_dir=str(options.output / "checkpoints"),
             num_train_epochs=options.epochs,

@@ -23,8 +23,8 @@ from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.engine.engine import DEFAULT_PAST_BYTES, Engine
 from rfprm_runtime.engine.rows import Extension, TokenRow
 from rfprm_runtime.errors import (
+    UNSCORABLE,
     RfprmError,
-    TraceTooLongError,
     around_errors,
     raise_first,
 )
@@ -223,14 +223,14 @@ class Scorer:
         trajectory = trajectory_of(item)
         if isinstance(trajectory, RfprmError):
             return trajectory
-        row = self._encoder.encode(trajectory)
         limit, engine_of = self.manifest.max_positions, self.manifest.positions_beyond_engine
         try:
+            row = self._encoder.encode(trajectory)
             if overflow != "window":
                 check_length(row.num_tokens, limit, engine_of=engine_of)
             windows = plan_windows(row, limit, engine_of=engine_of)
             return _Prepared(row, windows, first_windowed_step(row, limit))
-        except TraceTooLongError as error:
+        except UNSCORABLE as error:
             return error
 
     def _score_all(

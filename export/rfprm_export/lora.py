@@ -2,17 +2,65 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
 from rfprm_export import ExportError
-from rfprm_export.base_model import Weights, read_safetensors
+from rfprm_export.weights_files import Weights, as_float32, read_safetensors
+from rfprm_runtime.ground.names import file_in
+from rfprm_runtime.ground.strict_json import read_json_object
+from rfprm_runtime.ground.validated import Validated
+
+Shape = tuple[int, ...]
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 ADAPTER_NAME = "adapter_model.safetensors"
+
+
+class AdapterConfig(Validated):
+    """The fields of PEFT's ``adapter_config.json`` that change the merged weights."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+    refusal = ExportError
+
+    peft_type: str
+    r: int = Field(gt=0, le=65_536)
+    lora_alpha: float = Field(allow_inf_nan=False)
+    use_rslora: bool | None = None
+    use_dora: bool | None = None
+    rank_pattern: dict[str, Any] | None = None
+    alpha_pattern: dict[str, Any] | None = None
+
+    @property
+    def scale(self) -> float:
+        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
+
+
+def read_adapter_config(folder: Path) -> AdapterConfig:
+    """Raises :class:`ExportError` if it is missing, not valid, or of another kind than plain
+    LoRA."""
+    again = "save the adapter again"
+    path = file_in(folder, ADAPTER_CONFIG_NAME, refusal=ExportError, way_out=again)
+    content = read_json_object(path, refusal=ExportError, way_out=again)
+    if content.get("peft_type") != "LORA" or content.get("use_dora"):
+        raise ExportError(
+            f"{path} describes a {str(content.get('peft_type'))[:80]} adapter"
+            f"{' with DoRA' if content.get('use_dora') else ''}, expected plain LoRA; merge it "
+            "with peft first and export the merged folder"
+        )
+    if content.get("rank_pattern") or content.get("alpha_pattern"):
+        raise ExportError(
+            "LoRA ranks or alphas that differ between layers are not supported; merge the adapter "
+            "with peft first and export the merged folder"
+        )
+    try:
+        return AdapterConfig.model_validate(content)
+    except ExportError as error:
+        raise ExportError(f"{path} is not a valid adapter: {error}; {again}") from None
 
 
 def merge_lora(weights: Weights, folder: Path) -> None:
@@ -20,21 +68,9 @@ def merge_lora(weights: Weights, folder: Path) -> None:
 
     Raises :class:`ExportError` for another kind of adapter, or one that does not fit the weights.
     """
-    config = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
-    if config.get("peft_type") != "LORA" or config.get("use_dora"):
-        raise ExportError(
-            f"{folder / ADAPTER_CONFIG_NAME} describes a {config.get('peft_type')} adapter"
-            f"{' with DoRA' if config.get('use_dora') else ''}, expected plain LoRA; merge it "
-            "with peft first and export the merged folder"
-        )
-    if config.get("rank_pattern") or config.get("alpha_pattern"):
-        raise ExportError(
-            "LoRA ranks or alphas that differ between layers are not supported; merge the adapter "
-            "with peft first and export the merged folder"
-        )
-    rank = config["r"]
-    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
-    tensors = dict(read_safetensors(folder / ADAPTER_NAME))
+    config = read_adapter_config(folder)
+    path = file_in(folder, ADAPTER_NAME, refusal=ExportError, way_out="save the adapter again")
+    tensors = dict(read_safetensors(path))
     for name in sorted(tensors):
         module, _, rest = name.removeprefix("base_model.model.").partition(".lora_")
         if rest not in ("A.weight", "B.weight") or f"{module}.weight" not in weights:
@@ -45,12 +81,22 @@ def merge_lora(weights: Weights, folder: Path) -> None:
             low, high = tensors[name], tensors.get(name.replace(".lora_A.", ".lora_B."))
             if high is None:
                 raise ExportError(f"adapter tensor {name!r} has no matching lora_B")
-            weights[f"{module}.weight"] = _add_low_rank(
-                weights[f"{module}.weight"], low, high, scale
-            )
+            weight = weights[f"{module}.weight"]
+            _check_shapes(name, weight.shape, high.shape, low.shape, config.r)
+            weights[f"{module}.weight"] = _add_low_rank(name, weight, low, high, config.scale)
+
+
+def _check_shapes(name: str, weight: Shape, high: Shape, low: Shape, rank: int) -> None:
+    """Before they are multiplied: two small matrices of the wrong shapes make a huge one."""
+    if len(weight) != 2 or (high, low) != ((weight[0], rank), (rank, weight[1])):
+        raise ExportError(
+            f"adapter tensor {name!r} has shape {low} and its lora_B {high}, but with rank {rank} "
+            f"the weight of shape {weight} needs {(rank, *weight[1:])} and {(*weight[:1], rank)}"
+        )
 
 
 def _add_low_rank(
+    name: str,
     weight: NDArray[np.float32],
     low: NDArray[np.float32],
     high: NDArray[np.float32],
@@ -58,8 +104,4 @@ def _add_low_rank(
 ) -> NDArray[np.float32]:
     """The merged weight, summed in float64 so that it is rounded once."""
     update = scale * (high.astype(np.float64) @ low.astype(np.float64))
-    if update.shape != weight.shape:
-        raise ExportError(
-            f"an adapter update has shape {update.shape}, but its weight has {weight.shape}"
-        )
-    return (weight + update).astype(np.float32)
+    return as_float32(weight + update, name)

@@ -24,6 +24,7 @@ from rfprm_runtime.artifact.manifest import (
     Manifest,
     read_manifest,
 )
+from rfprm_runtime.artifact.onnx_file import check_external_data, external_files
 from rfprm_runtime.ground.whole_files import replacing_folder
 from rfprm_runtime.prompt.encoding import TOKENIZER_NAME
 
@@ -43,6 +44,8 @@ def write_triton_model(
     """
     manifest = read_manifest(artifact)
     check_files(artifact, manifest)
+    if ONNX_NAME in manifest.files:
+        check_external_data(artifact / ONNX_NAME, manifest)
     name = manifest.name if name is None else name
     if not _NAME.fullmatch(name):
         raise ExportError(
@@ -57,8 +60,8 @@ def write_triton_model(
         platform, files = "tensorrt_plan", {PLAN_NAME: PLAN_NAME}
         inputs = ["token_ids", "marker_positions"]
     elif ONNX_NAME in manifest.files:
-        data = f"{ONNX_NAME}.data"
-        platform, files = "onnxruntime_onnx", {ONNX_NAME: ONNX_NAME, data: data}
+        names = {ONNX_NAME, *external_files(artifact / ONNX_NAME)}
+        platform, files = "onnxruntime_onnx", {name: name for name in sorted(names)}
         graph = onnx.load(artifact / ONNX_NAME, load_external_data=False).graph
         inputs = [value.name for value in graph.input]
     else:

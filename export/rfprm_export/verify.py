@@ -7,7 +7,6 @@ the checkpoint was made. The manifest records which one was used.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +20,8 @@ from rfprm_export.checkpoint import LoadedPRM, checkpoint_digest, load_prm
 from rfprm_export.choices import Precision
 from rfprm_runtime.artifact.manifest import Parity
 from rfprm_runtime.engine.backend import Backend
+from rfprm_runtime.ground.names import file_in, holds_file
+from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.scorer import Scorer
@@ -142,10 +143,10 @@ def scorer_over(prm: LoadedPRM, backend: Backend) -> Scorer:
     return Scorer(prm.manifest, encoder, backend)
 
 
-def record_reference(checkpoint: Path) -> None:
+def record_reference(checkpoint: Path, *, base: Path | None = None) -> None:
     """Write the reference's scores of the shipped traces into a checkpoint, for exports without
-    torch."""
-    prm = load_prm(checkpoint)
+    torch. ``base``: its base model, if it is not found by itself."""
+    prm = load_prm(checkpoint, base=base)
     for kind, path in _shipped_traces().items():
         reference, scores = score_by_reference(prm, read_trajectories(path))
         recorded = RecordedScores(
@@ -164,11 +165,14 @@ def _read_recorded(checkpoint: Path, traces: Path, name: str) -> RecordedScores:
         "; install torch (pip install 'rfprm_runtime[train]') to run the reference network, or "
         "skip verification with --no-verify, at your own risk"
     )
-    if not path.is_file():
+    if not holds_file(checkpoint, name):
         raise ExportError(f"{checkpoint} holds no {name} to verify with{way_out}")
+    file_in(checkpoint, name, refusal=ExportError, way_out=way_out.removeprefix("; "))
     try:
-        recorded = RecordedScores.model_validate(json.loads(path.read_bytes()))
-    except (ExportError, ValueError) as error:
+        recorded = RecordedScores.model_validate(
+            read_json(path, refusal=ExportError, way_out="record it again")
+        )
+    except ExportError as error:
         raise ExportError(f"{path} cannot be read: {error}{way_out}") from None
     if recorded.traces_sha256 != _digest(traces):
         raise ExportError(f"{path} was recorded on other traces than {traces.name}{way_out}")

@@ -24,6 +24,21 @@ _END_SECONDS = 5.0
 _READY = "ready"
 
 
+# Python puts the working directory first, where a file of the data may have the name of a module.
+_CHILD = f"""
+import sys
+if "" in sys.path:
+    sys.path.remove("")
+from {__name__} import serve
+serve()
+"""
+
+
+def _search_path() -> str:
+    """Where this process finds modules, the working directory included only if it does here."""
+    return os.pathsep.join(place or os.getcwd() for place in sys.path)
+
+
 class BoundedWorker:
     """One function in one child process, which starts with the first call and again after a kill.
 
@@ -88,11 +103,11 @@ class BoundedWorker:
             # Not multiprocessing: its children import the caller's main script, which would run it
             # again if it has no `if __name__ == "__main__"`.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"from {__name__} import serve; serve()", self._function],
+                [sys.executable, "-c", _CHILD, self._function],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 encoding="utf-8",
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**os.environ, "PYTHONPATH": _search_path()},
             )
             self._lines = queue.SimpleQueue()
             arguments = (self._process.stdout, self._lines)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rfprm_runtime.artifact.manifest import FileRecord, Manifest
 from rfprm_runtime.errors import ArtifactError
+from rfprm_runtime.ground.names import file_in
 
 
 def describe_file(path: Path) -> FileRecord:
@@ -20,11 +21,9 @@ def check_files(folder: Path, manifest: Manifest, *, digests: bool = True) -> No
     Raises :class:`ArtifactError` naming the first file that is missing, truncated or modified.
     """
     for name, expected in manifest.files.items():
-        path = folder / name
-        if Path(name).name != name:
-            raise ArtifactError(f"the manifest names {name!r}, which is not a file of the folder")
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing; export the artifact again")
+        path = file_in(
+            folder, name, refusal=ArtifactError, way_out="export or copy the artifact again"
+        )
         num_bytes = path.stat().st_size
         if num_bytes != expected.num_bytes:
             raise ArtifactError(

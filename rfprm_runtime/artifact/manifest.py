@@ -5,7 +5,7 @@ The manifest is data; differences between model families live here, not in subcl
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from rfprm_runtime.artifact.migrations import migrate
 from rfprm_runtime.errors import ArtifactError, ManifestError
+from rfprm_runtime.ground.names import FileName, file_in, holds_file
+from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.validated import Validated, one_line
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "w8a16", "int16", "int8"]
@@ -275,7 +277,7 @@ class Manifest(_Record):
     """With int8, fp8 and w8a16: every linear of the layers, and why it has its bits."""
     weights_sha256: str | None = None
     """Of the merged fp32 weights, in whatever file format they are stored."""
-    files: dict[str, FileRecord] = Field(default_factory=dict)
+    files: dict[FileName, FileRecord] = Field(default_factory=dict)
     exporter: dict[str, str] = Field(default_factory=dict)
     """Versions of the packages that wrote the artifact."""
     source: dict[str, Any] = Field(default_factory=dict)
@@ -324,24 +326,29 @@ def read_manifest(folder: Path) -> Manifest:
     Raises :class:`ArtifactError` if the folder or the file is missing and :class:`ManifestError`
     if the file is not a manifest, or one of a newer format.
     """
-    path = folder / MANIFEST_NAME
-    if not folder.is_dir():
+    again = "export the artifact again"
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
         raise ArtifactError(
             f"there is no artifact folder {str(folder)!r}; make one with "
             f"'rfprm export CHECKPOINT -o {folder}', or 'rfprm demo' for the shipped PRM"
         )
-    if not path.is_file():
+    if not holds_file(folder, MANIFEST_NAME):
         hint = (
             f"; this is a training checkpoint, export it first: rfprm export {folder} -o ARTIFACT"
-            if (folder / "checkpoint.json").is_file()
-            else f" (it holds {sorted(entry.name for entry in folder.iterdir())[:8]})"
+            if holds_file(folder, "checkpoint.json")
+            else f" (it holds {_some_names(folder)})"
         )
         raise ArtifactError(f"{str(folder)!r} holds no {MANIFEST_NAME}{hint}")
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ManifestError(f"{path} is not JSON ({error}); export the artifact again") from None
+    path = file_in(folder, MANIFEST_NAME, refusal=ArtifactError, way_out=again)
+    content = read_json(path, refusal=ManifestError, way_out=again)
     return parse_manifest(content, origin=str(path))
+
+
+def _some_names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in folder.iterdir())[:8]
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be listed: {error}") from None
 
 
 def parse_manifest(content: Any, *, origin: str = "the manifest") -> Manifest:

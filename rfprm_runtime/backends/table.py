@@ -19,6 +19,7 @@ from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.errors import ArtifactError, BackendError, RfprmError
 from rfprm_runtime.ground.arguments import check_flag
+from rfprm_runtime.ground.names import file_in
 from rfprm_runtime.types import Mode
 
 _logger = logging.getLogger(__name__)
@@ -56,11 +57,14 @@ class Kind:
 
 
 def _open_onnx(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
+    from rfprm_runtime.artifact.onnx_file import check_external_data
     from rfprm_runtime.backends.onnx import OnnxBackend
 
     if mode == "latency":  # the number of threads per row is fixed when the model is loaded
         options.setdefault("threads_per_row", usable_cores(options.get("num_threads")))
-    return OnnxBackend(folder / ONNX_NAME, manifest, **options)
+    path = _model_path(folder, "onnx")
+    check_external_data(path, manifest)
+    return OnnxBackend(path, manifest, **options)
 
 
 def _open_torch(
@@ -68,20 +72,19 @@ def _open_torch(
 ) -> Backend:
     from rfprm_runtime.backends.torch import TorchBackend, find_device
 
-    path = folder / model_file("torch")
     if packed is None:  # on a CPU one row at a time, so that its bits depend on no other
         packed = find_device(options.get("device")).type == "cuda"
     check_flag("packed", packed)
     if packed:
         from rfprm_runtime.backends.packed_torch import PackedTorchBackend
 
-        return PackedTorchBackend.load(path, manifest, **options)
+        return PackedTorchBackend.load(_model_path(folder, "torch"), manifest, **options)
     for name in sorted(options.keys() - _keywords(TorchBackend)):
         raise BackendError(
             f"backend 'torch' has option {name!r} only with packed=True; pass that too, or leave "
             f"{name} out"
         )
-    return TorchBackend.load(path, manifest, **options)
+    return TorchBackend.load(_model_path(folder, "torch"), manifest, **options)
 
 
 def _open_fake(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
@@ -112,7 +115,9 @@ KINDS: dict[str, Kind] = {
         "machines like this one",
         check=_check_tensorrt,
         gpu_options={},  # runs nowhere else
-        same_scores=frozenset({"num_streams", "max_batch_tokens", "runtime_cache"}),
+        same_scores=frozenset(
+            {"num_streams", "max_batch_tokens", "runtime_cache", "allow_host_code"}
+        ),
     ),
     "native": Kind(
         "rfprm_runtime.backends.native.backend:NativeBackend",
@@ -230,7 +235,13 @@ def open_backend(
     kind = KINDS[name]
     if kind.open is not None:
         return kind.open(folder, manifest, mode=mode, **options)
-    return kind.implementing_class()(folder / model_file(name), manifest, **options)
+    return kind.implementing_class()(_model_path(folder, name), manifest, **options)
+
+
+def _model_path(folder: Path, name: str) -> Path:
+    return file_in(
+        folder, model_file(name), refusal=ArtifactError, way_out="export the artifact again"
+    )
 
 
 def _check_options(name: str, options: Mapping[str, Any], was_requested: bool) -> None:

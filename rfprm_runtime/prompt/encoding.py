@@ -7,6 +7,7 @@ searched for a marker, and no text can forge one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from tokenizers import Tokenizer
 
 from rfprm_runtime.artifact.manifest import Marker, Prompt, Template
 from rfprm_runtime.engine.rows import TokenRow
-from rfprm_runtime.errors import TokenizerMismatchError
+from rfprm_runtime.errors import InvalidTrajectoryError, TokenizerMismatchError
+from rfprm_runtime.ground.arguments import shown
+from rfprm_runtime.ground.names import file_in
+from rfprm_runtime.prompt.alphabet import Alphabet
 from rfprm_runtime.prompt.rendering import (
     MarkerSegment,
     Segment,
@@ -26,9 +30,11 @@ from rfprm_runtime.prompt.rendering import (
     render_opening,
     render_steps,
 )
+from rfprm_runtime.prompt.tokenizer_file import load_tokenizer, tokenizer_errors
 from rfprm_runtime.types import Trajectory
 
 TOKENIZER_NAME = "tokenizer.json"
+_AGAIN = "export the artifact again"
 
 
 @dataclass(frozen=True)
@@ -56,26 +62,26 @@ class TrajectoryEncoder:
         Raises :class:`TokenizerMismatchError` if a template, a marker or the size of the vocabulary
         is not what the manifest says.
         """
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        _check_fits(tokenizer, prompt, vocab_size)
-        # From here on a special token spelled in user text is plain text.
-        tokenizer.encode_special_tokens = True
-        _check_markers_cannot_be_forged(tokenizer, prompt)
-        self._tokenizer = tokenizer
+        with _running_the_tokenizer():
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+            _check_fits(tokenizer, prompt, vocab_size)
+            # From here on a special token spelled in user text is plain text.
+            tokenizer.encode_special_tokens = True
+            _check_markers_cannot_be_forged(tokenizer, prompt)
+            self._alphabet = Alphabet(tokenizer)
+        self._tokenizer, self._vocab_size = tokenizer, vocab_size
         self._prompt = prompt
 
     @classmethod
     def load(cls, folder: Path, prompt: Prompt, *, vocab_size: int) -> TrajectoryEncoder:
         """From ``tokenizer.json`` in ``folder``; raises :class:`TokenizerMismatchError`."""
-        path = folder / TOKENIZER_NAME
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise TokenizerMismatchError(
-                f"{path} cannot be read as a tokenizer ({error}); export the artifact again"
-            ) from None
+        path = file_in(folder, TOKENIZER_NAME, refusal=TokenizerMismatchError, way_out=_AGAIN)
+        tokenizer = load_tokenizer(path, refusal=TokenizerMismatchError, way_out=_AGAIN)
         return cls(tokenizer, prompt, vocab_size=vocab_size)
+
+    # Each of these raises InvalidTrajectoryError for a text with a character that the tokenizer
+    # has no tokens for: it would be dropped, and the score would be that of another text.
 
     def encode(self, trajectory: Trajectory) -> EncodedTrajectory:
         return self._encode_segments(render(trajectory, self._prompt))
@@ -96,12 +102,38 @@ class TrajectoryEncoder:
 
     def _encode_segments(self, segments: Iterable[Segment]) -> EncodedTrajectory:
         segments = list(segments)
-        return join_segments(segments, self._encode_texts(segments))
+        row = join_segments(segments, self._encode_texts(segments))
+        # A vocabulary may have holes, so its size says nothing about its largest id.
+        if row.token_ids.max(initial=0) >= self._vocab_size:
+            raise TokenizerMismatchError(
+                f"the tokenizer gives a text the id {row.token_ids.max()}, but the model's "
+                f"vocabulary has {self._vocab_size}; it belongs to another model"
+            )
+        return row
 
     def _encode_texts(self, segments: list[Segment]) -> list[list[int]]:
-        texts = [segment.text for segment in segments if isinstance(segment, UserText)]
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        given = [segment for segment in segments if isinstance(segment, UserText)]
+        texts = [segment.text for segment in given]
+        with _running_the_tokenizer():
+            if self._alphabet.first_lost("".join(texts)) is not None:
+                raise self._lost_character(given)
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ids = [encoding.ids for encoding in encodings]
+        if not all(ids):
+            raise InvalidTrajectoryError(
+                f"{_named(given[ids.index([])])} encodes to no tokens: the model would not see it"
+            )
+        return ids
+
+    def _lost_character(self, given: list[UserText]) -> InvalidTrajectoryError:
+        found = ((segment, self._alphabet.first_lost(segment.text)) for segment in given)
+        segment, place = next(pair for pair in found if pair[1] is not None)
+        character = segment.text[place or 0]
+        return InvalidTrajectoryError(
+            f"{_named(segment)} holds {character!r} (U+{ord(character):04X}) as character {place} "
+            "(from 0), for which the PRM's tokenizer has no token, so the model would not see it; "
+            "remove it or replace it"
+        )
 
 
 def join_segments(segments: list[Segment], text_ids: list[list[int]]) -> EncodedTrajectory:
@@ -127,6 +159,17 @@ def join_segments(segments: list[Segment], text_ids: list[list[int]]) -> Encoded
         marker_positions=np.array(marker_positions, dtype=np.int64),
         step_bounds=np.array(step_bounds, dtype=np.int64),
     )
+
+
+def _named(segment: UserText) -> str:
+    """What errors call a text: a question or a response by how it begins."""
+    if segment.step is None:
+        return f"the text {shown(segment.text)}"
+    return f"step {segment.step} (from 0)"
+
+
+def _running_the_tokenizer() -> AbstractContextManager[None]:
+    return tokenizer_errors("the tokenizer fails", refusal=TokenizerMismatchError, way_out=_AGAIN)
 
 
 def with_template_ids(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:

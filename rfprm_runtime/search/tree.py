@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from rfprm_runtime.errors import MissingExtraError, RfprmError
+from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.session import Session
 from rfprm_runtime.types import Float32Array, Trajectory, TrajectoryScore
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 State = Literal["open", "expanded", "finished", "pruned", "hopeless", "too_deep", "failed"]
+_MAX_BYTES = 256 * 2**20
 _FORMAT = 1
 _COLORS = {"finished": "#0b6e4f", "expanded": "#3a6ea5", "open": "#3a6ea5", "failed": "#b00020"}
 
@@ -130,8 +132,10 @@ class SearchTree:
     @classmethod
     def load(cls, path: str | Path) -> SearchTree:
         """Read what :meth:`save` wrote. Raises :class:`RfprmError` for any other file."""
+        content = read_json(
+            Path(path), refusal=RfprmError, way_out="save the tree again", max_bytes=_MAX_BYTES
+        )
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content["format"] != _FORMAT:
                 raise RfprmError(
                     f"{path} holds no search tree of format {_FORMAT} but of format "
@@ -140,7 +144,7 @@ class SearchTree:
             tree = cls(content["question"])
             for row in content["nodes"]:
                 _read_node(tree, row)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise RfprmError(f"{path} holds no search tree: {error!r}; save it again") from None
         return tree
 

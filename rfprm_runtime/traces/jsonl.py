@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.strict_json import MAX_DEPTH, is_deeper_than
 from rfprm_runtime.traces.bytes import Bytes
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Place, Record
@@ -26,6 +27,8 @@ def parse_object(content: bytes) -> dict[str, Any]:
     """The fields of a line. Raises :class:`InvalidTrajectoryError` if it is not a JSON object."""
     if content.startswith(b"\x1f\x8b"):
         raise InvalidTrajectoryError("compressed by gzip; let the file's name end in .gz")
+    if is_deeper_than(content, MAX_DEPTH):
+        raise InvalidTrajectoryError(f"nested deeper than {MAX_DEPTH} levels; flatten the row")
     try:
         # Without its line end, or the error about a cut-off line would point to line 2.
         fields = json.loads(content.rstrip(b"\r\n").decode("utf-8-sig"))

@@ -5,6 +5,7 @@ A new format is a class beside :class:`JsonlSource` and a row in the table of su
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -102,7 +103,13 @@ def open_source(source: str) -> Source:
     if source.startswith(HUB_PREFIX):
         return HubSource(source)
     path = Path(source)
-    return FolderSource(path) if path.is_dir() else _FILES[suffix_of(path)](path)
+    try:
+        if path.is_dir():
+            return FolderSource(path)
+        path.open("rb").close()  # now, not after the model was loaded
+        return _FILES[suffix_of(path)](path)
+    except OSError as error:
+        raise SourceError(f"{source!r} cannot be read: {error}") from None
 
 
 def open_stream(source: str) -> Stream:
@@ -118,9 +125,9 @@ def check_source(source: str) -> None:
     if source.startswith(HUB_PREFIX) or source == STANDARD_INPUT:
         return
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         return
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for some names
         raise SourceError(f"there is no file {source!r}; name data sets of the Hub as hf://NAME")
     suffix = suffix_of(path)
     if suffix not in _FILES or (path.suffix.lower() in PACKED_SUFFIXES and suffix not in _PACKED):

@@ -60,7 +60,8 @@ def without_end_tokens(text: str) -> str:
     """The text without trailing white space and end or padding tokens."""
     end = len(text)
     while True:
-        end = len(text[:end].rstrip()) if end and text[end - 1].isspace() else end
+        while end and text[end - 1].isspace():
+            end -= 1
         tail = text[max(0, end - _LONGEST_TOKEN) : end]
         token = _ENDS_WITH_TOKEN.search(tail)
         plain = max(map(len, filter(tail.endswith, _END_TOKENS)), default=0)

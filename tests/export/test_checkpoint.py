@@ -12,9 +12,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from rfprm_export import ExportError
-from rfprm_export.base_model import backbone_from_config, config_fields, read_safetensors
+from rfprm_export.base_model import backbone_from_config, config_fields
 from rfprm_export.checkpoint import GgufBase, _check_base, find_base_model, load_prm
 from rfprm_export.lora import merge_lora
+from rfprm_export.weights_files import read_safetensors
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -137,8 +138,8 @@ def test_half_an_adapter_is_refused(half: str, tmp_path: Path) -> None:
     [
         ("config.json", "{not", "is not JSON"),
         ("config.json", "[]", "is not a JSON object"),
-        ("config.json", '{"model_type": "llama"}', "has no field 'num_attention_heads'"),
-        ("tokenizer.json", "{}", "cannot be read as a model"),
+        ("config.json", '{"model_type": "llama"}', "num_attention_heads: is missing"),
+        ("tokenizer.json", "{}", "cannot be read as a tokenizer"),
     ],
 )
 def test_a_damaged_model_folder_is_named(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rfprm_runtime.answers.compare import answers_agree, final_answer
+from rfprm_runtime.answers.killable_worker import BoundedWorker
 from rfprm_runtime.traces.known import reference_answer
 from rfprm_runtime.types import Trajectory
 from traces.one_row import trajectories_of
@@ -119,3 +122,20 @@ def test_each_generation_keeps_its_own_thinking() -> None:
     found = [item for item in trajectories_of(row) if isinstance(item, Trajectory)]
     assert [item.steps for item in found] == [("a",), ("b",)]
     assert [item.response for item in found] == [("1",), ("2",)]
+
+
+def test_the_child_process_imports_nothing_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may be a folder of data: a checkpoint, or traces."""
+    ran = tmp_path / "ran"
+    for name in ("json", "queue", "numpy", "rfprm_runtime", "bounded_helper"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    worker = BoundedWorker("bounded_helper:slowly", 60)
+    try:
+        assert worker("a") == "a"
+    finally:
+        worker.close()
+    assert not ran.exists()

@@ -276,6 +276,17 @@ def test_an_engine_of_another_version_is_refused_with_the_way_out(
         Scorer.load(artifact, backend="tensorrt")
 
 
+def test_a_plan_that_brings_code_runs_only_if_the_caller_allows_it(
+    artifact: Path, simulated_gpu: Any
+) -> None:
+    simulated_gpu(PROFILES)
+    _rewrite(artifact, version_compatible=True)
+    with pytest.raises(BackendError, match=r"brings code that would run.*allow_host_code=True"):
+        Scorer.load(artifact, backend="tensorrt")
+    with Scorer.load(artifact, backend="tensorrt", allow_host_code=True) as scorer:
+        assert scorer.score("q", ["a"]).num_tokens > 0
+
+
 def test_a_version_compatible_engine_runs_on_later_versions_only(artifact: Path) -> None:
     _rewrite(artifact, version="10.15.0", version_compatible=True)
     record = _manifest(artifact).engine

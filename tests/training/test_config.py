@@ -41,3 +41,10 @@ def test_a_wrong_setting_is_named(
 def test_a_missing_config_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"absent\.toml"):
         read_config(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"a = " + b"[" * 100_000, b"a = 1\na = 2"])
+def test_a_file_that_is_no_toml_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"x\.toml is not TOML"):
+        read_config(tmp_path / "x.toml")

@@ -472,3 +472,16 @@ def test_the_default_encoder_tells_similar_texts_from_others(tmp_path: Path) -> 
     assert cosine(mixed, c) > 0.4  # the end counts too
     with pytest.raises(TrainingError, match="cannot be loaded"):
         SentenceTransformerEncoder(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [[{"type": "trap.Trap"}], [{"type": "sentence_transformers"}], [{"type": 3}], [1], {}, "x"],
+)
+def test_an_encoder_imports_no_modules_that_its_folder_names(modules: Any, tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    from rfprm_training.labelling.encoders import SentenceTransformerEncoder
+
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(TrainingError, match=r"modules\.json names the module"):
+        SentenceTransformerEncoder(str(tmp_path))

@@ -12,7 +12,7 @@ import torch
 
 from rfprm_export.checkpoint import FolderBase
 from rfprm_training import TrainingError
-from rfprm_training.construction.sampling.line_sampler import LineSampler
+from rfprm_training.construction.sampling.line_sampler import LineSampler, causal_lm
 from rfprm_training.construction.sampling.next_steps import (
     NextSteps,
     SamplingConfig,
@@ -25,6 +25,7 @@ from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
 from rfprm_training.labelling.verifier import grade_next_step
 from rfprm_training.learning.config import DataConfig
 from rfprm_training.learning.dataset import build_examples
+from tiny_models import byte_tokenizer
 
 GRADES = {
     "So 36 - 6 = 30 are left.": 1.0,
@@ -197,3 +198,41 @@ def test_sampled_steps_join_the_constructed_examples(tiny_data: Path, tmp_path: 
     path.write_text('{"question": "Who?"}\n')
     with pytest.raises(TrainingError, match="line 1 is not a line of rfprm sample"):
         build_examples(DataConfig(**fields, next_steps=path), seed=0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_language_model_is_that_of_transformers_without_what_its_folder_names(
+    kind: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=64,
+        tie_word_embeddings=dtype == torch.bfloat16,
+    )
+    expected = AutoModelForCausalLM.from_config(config).to(dtype).eval()
+    expected.save_pretrained(tmp_path)
+    byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    # Each of these would be imported, downloaded or unpickled by transformers.
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["auto_map"] = {"AutoModelForCausalLM": "trap.Trap"}
+    content["attn_implementation"] = "somebody/kernels"
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "trap.py").write_text("raise SystemExit")
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "somebody/model"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    found = causal_lm(tmp_path)
+    ids = torch.arange(20)[None]
+    assert found.dtype == dtype
+    assert torch.equal(found(ids).logits, expected(ids).logits)

@@ -31,6 +31,7 @@ def train(
     device: DeviceOption = "auto",
 ) -> None:
     """Train a PRM; run it again to resume."""
+    from rfprm_export.checkpoint import base_of_config
     from rfprm_export.verify import record_reference
     from rfprm_training.learning.config import read_config
     from rfprm_training.learning.trainer import Trainer
@@ -42,7 +43,7 @@ def train(
     if not trainer.is_main_process:
         return
     # Torch is installed here; it may not be where the checkpoint is exported.
-    record_reference(folder)
+    record_reference(folder, base=base_of_config(read_config(config).base, config.parent))
     typer.echo(f"checkpoint: {folder}")
 
 

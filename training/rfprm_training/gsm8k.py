@@ -6,13 +6,15 @@ Format: github.com/openai/grade-school-math. A solution has one step per line, a
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.traces.jsonl import parse_object
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
 
@@ -91,14 +93,14 @@ def answer_response(answer: str | None) -> tuple[str, ...]:
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file, one per line. Raises :class:`TrainingError` naming a bad
     line."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for some names
         raise TrainingError(
             f"there is no data file {str(path)!r}; run 'rfprm fetch-data' to get GSM8K's into "
             "data/, or set another path in the config"
         )
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise TrainingError(f"{path}, line {number} is not JSON: {error}") from None
+                yield parse_object(line)
+            except InvalidTrajectoryError as error:
+                raise TrainingError(f"{path}, line {number} is {error}") from None

@@ -8,7 +8,6 @@ beside the fused value, so an ablation needs no new labelling.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from pydantic import Field, model_validator
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.validated import Validated
-from rfprm_runtime.traces.jsonl import json_line
+from rfprm_runtime.traces.jsonl import json_line, parse_object
 from rfprm_runtime.types import Trajectory
 from rfprm_training import DataError, TrainingError
 from rfprm_training.example import UNKNOWN, Example
@@ -93,23 +92,20 @@ def read_rewarded(path: Path) -> Iterator[RewardedTrajectory]:
     Raises :class:`DataError` naming a bad line, :class:`TrainingError` for a missing file.
     """
     try:
-        file = path.open(encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"cannot read {path}: {error.strerror}") from None
+        file = path.open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise TrainingError(f"cannot read {path}: {error}") from None
     with file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield _parse(path, number, line)
 
 
-def _parse(path: Path, number: int, line: str) -> RewardedTrajectory:
+def _parse(path: Path, number: int, line: bytes) -> RewardedTrajectory:
     try:
-        fields = json.loads(line)
-    except ValueError as error:
+        fields = parse_object(line)
+    except InvalidTrajectoryError as error:
         raise DataError(f"{path}, line {number} is not a JSON object: {error}") from None
-    if not isinstance(fields, dict):
-        kind = type(fields).__name__
-        raise DataError(f"{path}, line {number} is not a JSON object: it is a {kind}")
     trajectory = {name: fields.pop(name) for name in _TRAJECTORY_FIELDS & set(fields)}
     try:
         return RewardedTrajectory(trajectory=Trajectory.build(**trajectory), **fields)

@@ -28,7 +28,7 @@ def read_toml(path: Path, model: type[Model], what: str) -> Model:
         return model.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"{path} is not a {what}: {error}") from None

@@ -29,6 +29,7 @@ from rfprm_runtime.artifact.manifest import (
     Manifest,
     read_manifest,
 )
+from rfprm_runtime.artifact.onnx_file import check_external_data
 from rfprm_runtime.backends.tensorrt.backend import check_usable
 from rfprm_runtime.errors import ArtifactError, RfprmError
 from rfprm_runtime.ground.whole_files import replacing_folder
@@ -66,6 +67,8 @@ def graph_artifact(
     if (source / MANIFEST_NAME).is_file():
         manifest = read_manifest(source)
         check_files(source, manifest)
+        if ONNX_NAME in manifest.files:
+            check_external_data(source / ONNX_NAME, manifest)
         attention = manifest.exporter.get("attention", "group_query")
         if ONNX_NAME not in manifest.files or attention != "standard":
             raise ExportError(
@@ -212,7 +215,8 @@ def _verified_where_it_runs(
         check_usable(manifest)
     except RfprmError:
         return manifest
-    with Scorer.load(folder, backend="tensorrt") as scorer:
+    # Built here and now, so what is in it may run.
+    with Scorer.load(folder, backend="tensorrt", allow_host_code=True) as scorer:
         parity = measure_parity(scorer, reference())
     check_parity(parity, manifest.precision, list)
     assert manifest.engine is not None

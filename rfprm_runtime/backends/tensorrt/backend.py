@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.artifact.manifest import ONNX_NAME, EngineProfile, EngineRecord, Manifest
+from rfprm_runtime.artifact.onnx_file import check_external_data
 from rfprm_runtime.backends.tensorrt.cuda import Cuda, CudaError
 from rfprm_runtime.backends.tensorrt.packages import EXTRAS, load_flavour, make_logger
 from rfprm_runtime.engine.rows import BackendLimits, TokenBatch, split_batch
 from rfprm_runtime.errors import ArtifactError, BackendError
-from rfprm_runtime.ground.arguments import check_is, check_whole
+from rfprm_runtime.ground.arguments import check_flag, check_is, check_whole
 from rfprm_runtime.ground.whole_files import replacing_path
 
 
@@ -43,12 +44,15 @@ class TensorRTBackend:
         num_streams: int = 2,
         max_batch_tokens: int | None = None,
         runtime_cache: Path | str | None = None,
+        allow_host_code: bool = False,
     ) -> None:
         """
         ``device``: the number of the CUDA device, by default the calling thread's. ``num_streams``:
         how many lanes; each takes the TensorRT engine's working memory. ``max_batch_tokens``:
         padded tokens of one batch, by default what the largest profile takes. ``runtime_cache``: a
         file that keeps the kernels ``tensorrt_rtx`` compiles for this GPU, for later processes.
+        ``allow_host_code``: run the code in a version-compatible plan, from a source that you trust
+        like a program.
 
         Raises :class:`InvalidArgumentError` for an option of the wrong kind,
         :class:`MissingExtraError` without the package that built the TensorRT engine, and
@@ -58,7 +62,16 @@ class TensorRTBackend:
         if max_batch_tokens is not None:
             check_whole("max_batch_tokens", max_batch_tokens)
         check_is("runtime_cache", runtime_cache, (str, Path, type(None)), "a path")
+        check_flag("allow_host_code", allow_host_code)
         record = engine_record(manifest)
+        if record.version_compatible and not allow_host_code:
+            raise BackendError(
+                f"{path} is version-compatible: it brings code that would run on this machine. If "
+                "you trust whoever made it, pass allow_host_code=True (--backend-option "
+                "allow_host_code=true); otherwise build the TensorRT engine here"
+            )
+        if record.weights == "stripped":
+            check_external_data(path.with_name(ONNX_NAME), manifest)
         trt, self._cuda = _usable(record, device)
         self._num_labels = manifest.head.num_labels
         self._profiles = record.profiles
@@ -333,7 +346,7 @@ def check_capability(record: EngineRecord, capability: str) -> None:
 def _load_engine(trt: Any, logger: Any, path: Path, record: EngineRecord) -> Any:
     runtime = trt.Runtime(logger)
     if record.version_compatible:
-        # The plan brings the runtime it was built with.
+        # The plan brings the runtime it was built with; the caller has allowed it.
         runtime.engine_host_code_allowed = True
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:

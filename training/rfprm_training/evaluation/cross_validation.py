@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from rfprm_export.checkpoint import CHECKPOINT_NAME
+from rfprm_export.checkpoint import CHECKPOINT_NAME, base_of_config
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training import TrainingError
@@ -112,7 +112,7 @@ def _score_held_out(
     run: Path, config: TrainingConfig
 ) -> tuple[list[Example], list[TrajectoryScore]]:
     examples, _ = held_out_examples(config)
-    with open_scorer(run) as scorer:
+    with open_scorer(run, base=base_of_config(config.base, run)) as scorer:
         return examples, scorer.score_batch([e.trajectory for e in examples])
 
 

@@ -74,11 +74,12 @@ class Evaluation:
         return {**asdict(self), **f1, "first_error_at_half_f1": self.first_error_at_half.f1}
 
 
-def open_scorer(path: Path) -> Scorer:
-    """A scorer of a checkpoint, by the reference network, or of an artifact, by its backend."""
+def open_scorer(path: Path, *, base: Path | None = None) -> Scorer:
+    """A scorer of a checkpoint, by the reference network, or of an artifact, by its backend.
+    ``base``: a checkpoint's base model, if it is not found by itself."""
     if not (path / CHECKPOINT_NAME).is_file():
         return Scorer.load(path)
-    prm = load_prm(path)
+    prm = load_prm(path, base=base)
     encoder = TrajectoryEncoder(
         prm.tokenizer, prm.manifest.prompt, vocab_size=prm.manifest.backbone.vocab_size
     )

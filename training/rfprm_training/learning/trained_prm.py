@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -20,12 +20,14 @@ from rfprm_export.checkpoint import (
     Checkpoint,
     FolderBase,
     GgufBase,
-    find_base_model,
+    base_of_config,
     read_checkpoint,
 )
-from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
+from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, read_adapter_config
+from rfprm_export.weights_files import Weights, read_safetensors
 from rfprm_runtime.artifact.families import FAMILIES
 from rfprm_runtime.backends.torch import PRMNetwork, Tree, build_network
+from rfprm_runtime.ground.names import file_in, holds_file
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder, with_template_ids
 from rfprm_training import TrainingError
 from rfprm_training.learning.config import NetworkConfig, TrainingConfig
@@ -38,7 +40,7 @@ class TrainedPRM:
     with ``method = "full"`` the upper layers' own weights."""
 
     def __init__(self, config: TrainingConfig, config_folder: Path, device: torch.device) -> None:
-        base_path = find_base_model(config.base, config_folder)
+        base_path = base_of_config(config.base, config_folder)
         if isinstance(config.base, FolderBase):
             # The path is relative to the config, but the checkpoint will be in another folder.
             config = config.model_copy(update={"base": FolderBase(path=str(base_path))})
@@ -74,10 +76,10 @@ class TrainedPRM:
 
     def _start_from(self, folder: Path) -> None:
         """Load the trained weights of a run of the same network. Raises :class:`TrainingError`."""
-        weights = load_file(folder / HEADS_NAME)
-        if (folder / ADAPTER_NAME).is_file():
-            weights |= load_file(folder / ADAPTER_NAME)
-            scale = json.loads((folder / ADAPTER_CONFIG_NAME).read_text())["lora_alpha"]
+        weights = _read_weights(folder, HEADS_NAME)
+        if holds_file(folder, ADAPTER_NAME):
+            weights |= _read_weights(folder, ADAPTER_NAME)
+            scale = read_adapter_config(folder).lora_alpha
             if scale != self.config.network.lora_alpha:
                 raise TrainingError(
                     f"start_from is {folder}, with lora_alpha {scale}, but this config has "
@@ -157,6 +159,11 @@ class TrainedPRM:
         (folder / CHECKPOINT_NAME).write_text(
             _describe(self.config, self.base).to_json(), encoding="utf-8"
         )
+
+
+def _read_weights(folder: Path, name: str) -> Weights:
+    path = file_in(folder, name, refusal=TrainingError, way_out="train that run again")
+    return dict(read_safetensors(path))
 
 
 def _check_same_network(folder: Path, mine: Checkpoint) -> None:

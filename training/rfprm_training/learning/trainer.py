@@ -17,6 +17,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rfprm_runtime.backends.torch import Tree
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.arguments import shown
+from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
 from rfprm_training import TrainingError
 from rfprm_training.learning.activations import ActivationCache
 from rfprm_training.learning.batch_plan import BatchPlan
@@ -65,6 +68,15 @@ class _Logits(nn.Module):
         return self._logits(hidden, marker_positions, tree)
 
 
+def _encoded(encoder: TrajectoryEncoder, example: Example) -> EncodedTrajectory:
+    try:
+        return encoder.encode(example.trajectory)
+    except InvalidTrajectoryError as error:
+        raise error.at(
+            f"the example with the question {shown(example.trajectory.question)}"
+        ) from None
+
+
 class Trainer:
     """One training run in one folder. Calling :meth:`run` again resumes it."""
 
@@ -93,7 +105,7 @@ class Trainer:
         if self._run is not None:
             self._run.check_data(self._data_files)
         self.examples = build_examples(self.config.data, self.config.seed)
-        rows = [self.prm.encoder.encode(example.trajectory) for example in self.examples]
+        rows = [_encoded(self.prm.encoder, example) for example in self.examples]
         self._lengths = [row.num_tokens for row in rows]
         groups = [example.group for example in self.examples]
         settings = self.config.optimizer

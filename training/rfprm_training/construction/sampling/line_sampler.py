@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from rfprm_export.base_model import BaseModel, config_fields, read_base_model
-from rfprm_export.checkpoint import FolderBase, GgufBase, find_base_model
+from rfprm_export.checkpoint import FolderBase, GgufBase, base_of_config
 
 
 class SampledLine(NamedTuple):
@@ -41,10 +41,10 @@ class LineSampler:
         """A relative path in ``base`` is relative to ``folder``. ``prepare_model`` may change the
         model before use, for instance its precision. Raises :class:`~rfprm_export.ExportError` if
         the model is missing."""
-        path = find_base_model(base, folder)
+        path = base_of_config(base, folder)
         self.tokenizer: Tokenizer = read_base_model(path).tokenizer
         self._device = torch.device(device)
-        self._model = prepare_model(causal_lm(base, path).to(self._device).eval())
+        self._model = prepare_model(causal_lm(path).to(self._device).eval())
         # transformers renamed the past in 5.24.
         arguments = inspect.signature(self._model.forward).parameters
         self._past_name = "cache" if "cache" in arguments else "past_key_values"
@@ -137,33 +137,41 @@ class LineSampler:
         return ids
 
 
-def causal_lm(base: GgufBase | FolderBase, path: Path) -> Any:
-    """The language model at ``path``, loaded with transformers."""
-    from transformers import AutoModelForCausalLM
+def causal_lm(path: Path) -> Any:
+    """The language model at ``path`` as a transformers model, in the float type of its config.
 
-    if isinstance(base, FolderBase):
-        return AutoModelForCausalLM.from_pretrained(path)
-    return language_model(read_base_model(path))
+    transformers never sees the folder: it would also follow ``auto_map``, adapters, kernels and
+    pickles, which name code and places elsewhere.
+    """
+    model = read_base_model(path)
+    return language_model(model).to(getattr(torch, model.dtype))
 
 
 def language_model(weights: BaseModel) -> Any:
-    """A base model of the Llama architecture as a transformers model."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    shape = weights.backbone
-    config = LlamaConfig.from_dict(
-        {
-            **config_fields(shape),
-            "head_dim": shape.head_dim,
-            "max_position_embeddings": weights.max_positions,
-            "attention_bias": shape.output_bias,
-            "mlp_bias": shape.mlp_bias,
-            "tie_word_embeddings": "lm_head.weight" not in weights.weights,
-        }
-    )
-    model = LlamaForCausalLM(config)
+    """A base model as a transformers model, in float32."""
+    kind, config = _kind_and_config(weights)
+    model = kind(config)
     state = {name: torch.tensor(array) for name, array in weights.weights.items()}
     # With tied embeddings the weights have no output layer of their own.
     model.load_state_dict(state, strict=False)
     model.tie_weights()
     return model
+
+
+def _kind_and_config(weights: BaseModel) -> tuple[Any, Any]:
+    import transformers
+
+    shape = weights.backbone
+    fields: dict[str, Any] = {
+        **config_fields(shape),
+        "head_dim": shape.head_dim,
+        "max_position_embeddings": weights.max_positions,
+        "tie_word_embeddings": "lm_head.weight" not in weights.weights,
+    }
+    if shape.qkv_bias and not shape.output_bias:
+        return transformers.Qwen2ForCausalLM, transformers.Qwen2Config.from_dict(fields)
+    fields["attention_bias"] = shape.output_bias
+    if shape.qk_norm:
+        return transformers.Qwen3ForCausalLM, transformers.Qwen3Config.from_dict(fields)
+    fields["mlp_bias"] = shape.mlp_bias
+    return transformers.LlamaForCausalLM, transformers.LlamaConfig.from_dict(fields)

@@ -1,0 +1,91 @@
+"""Reads ``*.safetensors``, alone or in shards, as float32. Knows no models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (registers bfloat16 with numpy)
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from rfprm_export import ExportError
+from rfprm_runtime.ground.names import file_in, holds_file
+from rfprm_runtime.ground.strict_json import read_json_object
+
+Weights = dict[str, NDArray[np.float32]]
+INDEX_NAME = "model.safetensors.index.json"
+_AGAIN = "download the model again"
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def read_safetensors_folder(folder: Path) -> Weights:
+    """Every tensor of the folder's ``*.safetensors``: those of its index, if it has one.
+
+    Raises :class:`ExportError` if there are none, if the index names anything but files of the
+    folder, and for a tensor that is missing, there twice, or damaged.
+    """
+    index = _read_index(folder) if holds_file(folder, INDEX_NAME) else None
+    names = sorted(_found(folder) if index is None else set(index.values()))
+    if not names:
+        raise ExportError(
+            f"{folder} holds no .safetensors file; convert older .bin weights with "
+            "model.save_pretrained(…)"
+        )
+    weights: Weights = {}
+    for name in names:
+        path = file_in(folder, name, refusal=ExportError, way_out=_AGAIN)
+        for tensor, array in read_safetensors(path):
+            if tensor in weights:
+                raise ExportError(f"{path} holds {tensor!r}, and so does another file; {_AGAIN}")
+            weights[tensor] = array
+    if missing := sorted((index or {}).keys() - weights.keys()):
+        raise ExportError(
+            f"{folder / INDEX_NAME} lists {missing[0]!r}, which no file has; {_AGAIN}"
+        )
+    return weights
+
+
+def read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Every tensor of one file, in float32. Raises :class:`ExportError` if it is damaged, or holds
+    numbers that are not floats or not finite."""
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 (a safe_open is not a mapping)
+                yield name, as_float32(file.get_tensor(name), name)
+    except ExportError as error:
+        raise error.at(str(path)) from None
+    except Exception as error:  # safetensors raises its own error, OSError or a bare Exception
+        raise ExportError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def as_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:
+    """``array`` as finite float32. Raises :class:`ExportError`."""
+    if array.dtype.name not in _FLOATS:
+        raise ExportError(f"{name!r} is of type {array.dtype}, expected one of {_FLOATS}")
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        floats = np.asarray(array).astype(np.float32)
+        # The sum is finite if every number is; it takes no memory.
+        total = floats.sum(dtype=np.float64)
+    if not np.isfinite(total) and not np.isfinite(floats).all():
+        raise ExportError(f"{name!r} holds NaN or infinite numbers; {_AGAIN}")
+    return floats
+
+
+def _read_index(folder: Path) -> dict[str, str]:
+    path = file_in(folder, INDEX_NAME, refusal=ExportError, way_out=_AGAIN)
+    index = read_json_object(path, refusal=ExportError, way_out=_AGAIN).get("weight_map")
+    if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
+        raise ExportError(f"{path} has no weight_map from tensors to files; {_AGAIN}")
+    if other := [name for name in index.values() if not name.endswith(".safetensors")]:
+        raise ExportError(f"{path} names {other[0][:80]!r}, expected .safetensors files; {_AGAIN}")
+    return index
+
+
+def _found(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir() if path.suffix == ".safetensors"]
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be listed: {error}") from None

@@ -1,0 +1,125 @@
+"""Finds the files that an ONNX graph names, before any library opens them.
+
+Walks the messages of ``onnx.proto`` that can hold a tensor, and nothing else: a runtime has no
+``onnx`` package, and what ONNX Runtime refuses depends on its version.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.errors import ArtifactError
+from rfprm_runtime.ground.names import check_file_name, file_in
+
+_AGAIN = "export the artifact again"
+# Message → field number → message inside it. Source: onnx.proto of ONNX 1.19.
+_INSIDE: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {4: "operator", 5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+    "entry": {1: "key", 2: "value"},
+}
+_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
+_COMPILED = b"EPContext"
+"""The operator of graphs compiled for one device: it names further files, or holds native code."""
+
+
+def check_external_data(path: Path, manifest: Manifest) -> None:
+    """Check that the graph names no other files than those of its artifact, which the manifest
+    lists with their sums. Raises :class:`ArtifactError`."""
+    for name in external_files(path):
+        if name not in manifest.files:
+            raise ArtifactError(
+                f"{path} reads weights from {name!r}, which the manifest does not list; {_AGAIN}"
+            )
+        file_in(path.parent, name, refusal=ArtifactError, way_out=_AGAIN)
+
+
+def external_files(path: Path) -> set[str]:
+    """The names of the files with weights of a graph, all of them plain names.
+
+    Raises :class:`ArtifactError` for any other name, and if the file is not a graph.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return external_names(data, path)
+    except (OSError, ValueError) as error:  # an empty file cannot be mapped
+        raise ArtifactError(f"{path} cannot be read as an ONNX graph ({error}); {_AGAIN}") from None
+
+
+def external_names(content: bytes | mmap.mmap, path: Path) -> set[str]:
+    """The same, of a graph in memory that was read from ``path``."""
+    try:
+        found = set(_locations(content))
+    except ArtifactError as error:
+        raise ArtifactError(f"{path} cannot be read as an ONNX graph ({error}); {_AGAIN}") from None
+    return {_plain(name, path) for name in found}
+
+
+def _plain(name: bytes, path: Path) -> str:
+    try:
+        return check_file_name(name.decode(), refusal=ArtifactError)
+    except (ArtifactError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} names a file with weights: {error}; {_AGAIN}") from None
+
+
+def _locations(data: bytes | mmap.mmap) -> Iterator[bytes]:
+    """The value of every ``location`` of external data."""
+    todo = [("model", 0, len(data))]  # a list, not recursion: graphs nest as deep as they like
+    while todo:
+        message, start, stop = todo.pop()
+        key = value = b""
+        for field, begin, end in _fields(data, start, stop):
+            inside = _INSIDE[message].get(field)
+            if inside == "key":
+                key = data[begin:end]
+            elif inside == "value":
+                value = data[begin:end]
+            elif inside == "operator":
+                if data[begin:end] == _COMPILED:
+                    raise ArtifactError("it was compiled for one device")
+            elif inside is not None:
+                todo.append((inside, begin, end))
+        if message == "entry" and key == b"location":
+            yield value
+
+
+def _fields(data: bytes | mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """The number and the place of every field of a message that has a length."""
+    while start < stop:
+        tag, start = _varint(data, start)
+        kind = tag & 7
+        if kind == _LENGTH:
+            length, start = _varint(data, start)
+            if start + length <= stop:
+                yield tag >> 3, start, start + length
+            start += length
+        elif kind == _VARINT:
+            _, start = _varint(data, start)
+        elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
+            start += 8 if kind == _EIGHT_BYTES else 4
+        else:
+            raise ArtifactError(f"byte {start} begins no field")
+        if start > stop:
+            raise ArtifactError(f"a field ends at byte {start}, beyond its message")
+
+
+def _varint(data: bytes | mmap.mmap, start: int) -> tuple[int, int]:
+    """A number of at most 64 bits, and where it ends."""
+    number = shift = 0
+    while start < len(data) and shift < 64:
+        byte = data[start]
+        start += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, start
+        shift += 7
+    raise ArtifactError(f"a number is cut off at byte {start}")

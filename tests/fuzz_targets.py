@@ -1,0 +1,253 @@
+"""What reads files of others, and what it is fed: one definition for the suite and scripts/fuzz.py.
+
+A target turns the content of one file into a result or into an error of this library. Anything
+else, a crash or another exception, is a fault.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from rfprm_export.base_model import config_fields, read_base_model
+from rfprm_export.checkpoint import find_base_model, load_prm, read_checkpoint
+from rfprm_export.gguf_reader import read_gguf
+from rfprm_export.graph import write_graph
+from rfprm_export.lora import merge_lora
+from rfprm_export.weights_files import INDEX_NAME, read_safetensors, read_safetensors_folder
+from rfprm_runtime import RfprmError, Scorer, Trajectory
+from rfprm_runtime.artifact.integrity import describe_file
+from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.artifact.network_tensors import network_tensors
+from rfprm_runtime.artifact.onnx_file import check_external_data, external_files
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder
+from tiny_models import byte_tokenizer, tiny_manifest
+
+Weights = dict[str, NDArray[np.float32]]
+_TRACE = Trajectory(question="2 + 2?", steps=("2 + 2 = 4.", "<think> 5"), response=("4",))
+_TOKENIZER = byte_tokenizer()
+_MANIFEST = tiny_manifest(_TOKENIZER)
+
+
+@dataclass(frozen=True)
+class Target:
+    """``prepare`` fills an empty folder once; ``run`` reads it after ``file`` has new content."""
+
+    file: str
+    prepare: Callable[[Path], None]
+    run: Callable[[Path], object]
+
+    def seed(self, folder: Path) -> bytes:
+        """The valid content of the file, in a folder that is ready for :meth:`attack`."""
+        self.prepare(folder)
+        return (folder / self.file).read_bytes()
+
+    def attack(self, folder: Path, content: bytes) -> RfprmError | None:
+        """Read ``content`` in the place of the file; returns the error of ours, if there is one."""
+        (folder / self.file).write_bytes(content)
+        try:
+            self.run(folder)
+        except RfprmError as error:
+            return error
+        return None
+
+
+@cache
+def _weights() -> Weights:
+    chance = np.random.default_rng(0)
+    shapes = network_tensors(_MANIFEST.backbone, _MANIFEST.head)
+    return {name: chance.normal(size=shape).astype(np.float32) * 0.1 for name, shape in shapes}
+
+
+def _base_weights() -> Weights:
+    return {name: array for name, array in _weights().items() if name.startswith("model.")}
+
+
+def _prepare_tensors(folder: Path) -> None:
+    tensors: dict[str, Any] = {"a": np.ones((3, 2), np.float32), "b": np.zeros(4, np.float16)}
+    save_file(tensors, folder / "x.safetensors", metadata={"format": "pt"})
+
+
+def _prepare_model(folder: Path) -> None:
+    """A Hugging Face folder in two shards."""
+    weights = _base_weights()
+    names = sorted(weights)
+    shards = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for file, part in shards.items():
+        save_file({name: weights[name] for name in part}, folder / file)
+    index = {name: file for file, part in shards.items() for name in part}
+    _write_json(folder / INDEX_NAME, {"metadata": {"total_size": 1}, "weight_map": index})
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        **config_fields(_MANIFEST.backbone),
+        "head_dim": _MANIFEST.backbone.head_dim,
+        "max_position_embeddings": 128,
+    }
+    _write_json(folder / "config.json", config)
+    _TOKENIZER.save(str(folder / "tokenizer.json"))
+
+
+def _prepare_checkpoint(folder: Path) -> None:
+    """A checkpoint whose base model is inside it."""
+    (folder / "base").mkdir(exist_ok=True)
+    _prepare_model(folder / "base")
+    fields = _MANIFEST.model_dump(mode="json")
+    kept = ("name", "family", "head", "prompt", "step_readout", "trajectory_readout", "alpha")
+    described = {name: fields[name] for name in kept}
+    base = {"kind": "folder", "path": "base"}
+    _write_json(
+        folder / "checkpoint.json",
+        {**described, "base": base, "num_layers": 2, "max_positions": 64},
+    )
+    heads = {name: array for name, array in _weights().items() if name.startswith("score.")}
+    save_file(heads, folder / "heads.safetensors")
+    _prepare_adapter(folder)
+
+
+def _prepare_adapter(folder: Path) -> None:
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": False, "bias": "none"}
+    _write_json(folder / "adapter_config.json", config)
+    module = "base_model.model.model.layers.0.mlp.up_proj"
+    tensors = {
+        f"{module}.lora_A.weight": np.ones((2, 16), np.float32),
+        f"{module}.lora_B.weight": np.ones((24, 2), np.float32),
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+
+
+def _prepare_artifact(folder: Path) -> None:
+    files = [folder / "tokenizer.json", *write_graph(folder / "model.onnx", _MANIFEST, _weights())]
+    _TOKENIZER.save(str(files[0]))
+    records = {file.name: describe_file(file) for file in files}
+    manifest = _MANIFEST.model_copy(update={"files": records, "source": {"licence": ["a", 1]}})
+    (folder / "prm.json").write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _prepare_gguf(folder: Path) -> None:
+    shape, vocabulary = _MANIFEST.backbone, _TOKENIZER.get_vocab()
+    writer = gguf.GGUFWriter(folder / "model.gguf", "llama")
+    writer.add_embedding_length(shape.hidden_size)
+    writer.add_block_count(shape.num_layers)
+    writer.add_head_count(shape.num_heads)
+    writer.add_head_count_kv(shape.num_kv_heads)
+    writer.add_feed_forward_length(shape.intermediate_size)
+    writer.add_vocab_size(shape.vocab_size)
+    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
+    writer.add_rope_freq_base(shape.rope_theta)
+    writer.add_context_length(64)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    writer.add_token_list(tokens)
+    writer.add_token_types(
+        [3 if token.startswith("<") and len(token) > 1 else 1 for token in tokens]
+    )
+    writer.add_token_merges(["t h", "th e"])
+    for name, array in _gguf_tensors():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _gguf_tensors() -> Iterator[tuple[str, NDArray[np.float32]]]:
+    names = {
+        "input_layernorm": "attn_norm",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "post_attention_layernorm": "ffn_norm",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "model.embed_tokens": "token_embd",
+        "model.norm": "output_norm",
+    }
+    for name, array in _base_weights().items():
+        module, _, end = name.removeprefix("model.layers.").rpartition(".")
+        layer, _, part = module.partition(".")
+        if layer.isdigit():
+            yield f"blk.{layer}.{names[part]}.{end}", array
+        else:
+            yield f"{names[module]}.{end}", array
+
+
+def _load_checkpoint(folder: Path) -> None:
+    find_base_model(read_checkpoint(folder).base, folder)
+    load_prm(folder)
+
+
+def _merge(folder: Path) -> None:
+    merge_lora({"model.layers.0.mlp.up_proj.weight": np.zeros((24, 16), np.float32)}, folder)
+
+
+def _score(folder: Path) -> None:
+    with Scorer.load(folder, backend="fake", check_integrity=False) as scorer:
+        scorer.score_batch([_TRACE], overflow="window")
+
+
+def _encode(folder: Path) -> None:
+    size = _MANIFEST.backbone.vocab_size
+    TrajectoryEncoder.load(folder, _MANIFEST.prompt, vocab_size=size).encode(_TRACE)
+
+
+def _check_graph(folder: Path) -> None:
+    """No file that the graph's own library sees may be missed."""
+    path = folder / "model.onnx"
+    manifest = Manifest.model_validate_json((folder / "prm.json").read_bytes())
+    check_external_data(path, manifest)
+    try:
+        graph = onnx.load_from_string(path.read_bytes()).graph
+    except Exception:  # the library refuses it too
+        return
+    seen = {
+        entry.value
+        for tensor in graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    missed = seen - external_files(path)
+    assert not missed, f"the graph names {missed}, which was not found"
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+TARGETS = {
+    "safetensors": Target(
+        "x.safetensors", _prepare_tensors, lambda at: list(read_safetensors(at / "x.safetensors"))
+    ),
+    "gguf": Target("model.gguf", _prepare_gguf, lambda at: read_gguf(at / "model.gguf")),
+    "index": Target(INDEX_NAME, _prepare_model, read_safetensors_folder),
+    "config": Target("config.json", _prepare_model, read_base_model),
+    "adapter": Target("adapter_config.json", _prepare_adapter, _merge),
+    "adapter-weights": Target("adapter_model.safetensors", _prepare_adapter, _merge),
+    "checkpoint": Target("checkpoint.json", _prepare_checkpoint, _load_checkpoint),
+    "heads": Target("heads.safetensors", _prepare_checkpoint, _load_checkpoint),
+    "manifest": Target("prm.json", _prepare_artifact, _score),
+    "tokenizer": Target("tokenizer.json", _prepare_artifact, _encode),
+    "graph": Target("model.onnx", _prepare_artifact, _check_graph),
+}
+
+
+def prepared(name: str, folder: Path) -> tuple[Target, Path, bytes]:
+    """A target, its folder inside ``folder``, and its seed."""
+    place = folder / name
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    return TARGETS[name], place, TARGETS[name].seed(place)
