@@ -248,27 +248,47 @@ def _question(fields: dict[str, Any]) -> tuple[Any, dict[str, str]]:
 
 
 def fields_of_generation(fields: dict[str, Any], index: int) -> dict[str, Any]:
-    """A row of several ``generations`` as a row of one of them, in ``completion``.
-
-    Other fields that could be read as the trace (a chat, steps, one thinking) belong to none of the
-    generations and are left out; the question of such a chat stays.
-    """
-    count = len(fields["generations"])
-    one = {}
-    for name, value in fields.items():
-        own = _of_generation(value, index, count)
-        is_other_trace = name in _TRACE_FIELDS and (own is value or name in CHAT_FIELDS)
-        if name != "generations" and not is_other_trace:
-            one[name] = own
-    if not any(name in fields for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS)):
-        asked = last_question(turns_of(chat_of(fields) or []))
-        one.update({} if asked is None else {"question": asked})
-    return {**one, "completion": fields["generations"][index]}
+    """A row of several ``generations`` as a row of one of them (:meth:`Generations.fields`)."""
+    return Generations.of(fields).fields(index)
 
 
-def _of_generation(value: Any, index: int, count: int) -> Any:
-    """A list as long as the generations holds one value for each of them."""
-    return value[index] if isinstance(value, list) and len(value) == count else value
+@dataclass(frozen=True)
+class Generations:
+    """A row of several ``generations``, sorted out once for all of them."""
+
+    completions: list[Any]
+    common: dict[str, Any]
+    """Fields of the row as a whole; those with a list are replaced by one of its values."""
+    lists: dict[str, list[Any]]
+    """Fields with a value for each generation: lists as long as the generations."""
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Generations:
+        """Other fields that could be read as the trace (a chat, steps, one thinking) belong to none
+        of the generations and are left out; the question of such a chat stays.
+
+        Raises :class:`InvalidTrajectoryError` for a chat that cannot be read.
+        """
+        completions = row["generations"]
+        common = {name: value for name, value in row.items() if name != "generations"}
+        lists = {
+            name: value
+            for name, value in common.items()
+            if isinstance(value, list) and len(value) == len(completions)
+        }
+        for name in _TRACE_FIELDS & common.keys():
+            if name in CHAT_FIELDS or name not in lists:
+                del common[name]
+                lists.pop(name, None)
+        if not any(name in row for name in (*QUESTION_FIELDS, *_MORE_QUESTION_FIELDS)):
+            asked = last_question(turns_of(chat_of(row) or []))
+            common.update({} if asked is None else {"question": asked})
+        return cls(completions, common, lists)
+
+    def fields(self, index: int) -> dict[str, Any]:
+        """The row of one generation, with its text in ``completion``."""
+        own = {name: values[index] for name, values in self.lists.items()}
+        return {**self.common, **own, "completion": self.completions[index]}
 
 
 def _known_fields(

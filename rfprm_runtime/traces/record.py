@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.traces.formats import (
+    Generations,
     Reading,
-    fields_of_generation,
     question_of,
     read_trajectory,
 )
@@ -57,6 +57,8 @@ class Record:
     error: InvalidTrajectoryError | None = None
     """Why the row has no fields, or no trace in them."""
     reading: Reading = field(default_factory=Reading)
+    whole: Record | None = field(default=None, repr=False, compare=False)
+    """The record of the whole row, if this is one of its generations."""
 
     @classmethod
     def of_row(
@@ -70,6 +72,8 @@ class Record:
     @cached_property
     def present(self) -> dict[str, Any]:
         """The fields that are not empty."""
+        if self.whole is not None:
+            return self.whole.present
         if self.place.unit == "line":
             return self.fields
         # Every row of a table has every column, so an empty one counts as absent.
@@ -80,7 +84,17 @@ class Record:
         """The fields about this trace: in a row of several generations, those of one."""
         if self.place.generation is None:
             return self.present
-        return fields_of_generation(self.present, self.place.generation)
+        generations = (self.whole or self)._generations
+        if isinstance(generations, InvalidTrajectoryError):
+            raise generations.with_traceback(None)
+        return generations.fields(self.place.generation)
+
+    @cached_property
+    def _generations(self) -> Generations | InvalidTrajectoryError:
+        try:
+            return Generations.of(self.present)
+        except InvalidTrajectoryError as error:
+            return error
 
     @cached_property
     def trajectory(self) -> Trajectory | InvalidTrajectoryError:
@@ -116,4 +130,4 @@ class Record:
 
     def generation(self, index: int) -> Record:
         """The record of one of the row's generations."""
-        return replace(self, place=self.place._replace(generation=index))
+        return replace(self, place=self.place._replace(generation=index), whole=self)
