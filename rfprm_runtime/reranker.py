@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, TypeVar, get_args, overload
 
-from rfprm_runtime.answers.compare import AnswerChecker, final_answer, group_answers, need_algebra
+from rfprm_runtime.answers.checker import AnswerChecker
+from rfprm_runtime.answers.compare import final_answer, group_answers, need_algebra
 from rfprm_runtime.errors import InvalidArgumentError, InvalidTrajectoryError, RfprmError
 from rfprm_runtime.ground.arguments import check_choice, check_has, check_whole, shown
 from rfprm_runtime.ground.parsing import SplitRule, parse_trace

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from fractions import Fraction
+from heapq import merge
 from typing import NamedTuple
 
-from rfprm_runtime.answers.killable_worker import BoundedWorker
 from rfprm_runtime.answers.spelled_numbers import SIGNED_NUMBER, to_fraction
-from rfprm_runtime.errors import MissingExtraError
 
 _BOXED = re.compile(r"\\boxed\s*\{")
 _STATED = (
@@ -50,33 +47,6 @@ def _last_boxed(text: str) -> str | None:
     return None  # cut off in the middle
 
 
-class AnswerChecker:
-    """Compares answers: plain numbers exactly, everything else by math-verify in a child process
-    that is killed when it takes too long. Any thread may use it.
-
-    Raises :class:`MissingExtraError` if math-verify is not installed.
-    """
-
-    def __init__(self, *, timeout: float = 5.0) -> None:
-        """``timeout`` of one comparison, in seconds."""
-        if importlib.util.find_spec("math_verify") is None:
-            raise MissingExtraError("math-verify", "math", "comparing answers")
-        self._worker = BoundedWorker("rfprm_runtime.answers.compare:verify_math", timeout)
-
-    def agree(self, answer: str | None, target: str | None) -> bool | None:
-        """Whether both mean the same; None if one is missing or the comparison failed."""
-        return answers_agree(answer, target, verify=self._worker)
-
-    def close(self) -> None:
-        self._worker.close()
-
-    def __enter__(self) -> AnswerChecker:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-
 def answers_agree(
     answer: str | None, target: str | None, *, verify: Callable[[str, str], object] | None = None
 ) -> bool | None:
@@ -85,21 +55,7 @@ def answers_agree(
     Numbers are compared by value and texts by spelling; ``verify(answer, target)`` decides the
     rest.
     """
-    if not answer or not target:
-        return None
-    first, second = _plain_number(answer), _plain_number(target)
-    if first is not None and second is not None:
-        if first.value != second.value:
-            return False
-        # 12 minutes are not 12 hours, but they are right if the target is a bare 12.
-        if not (first.unit and second.unit) or first.unit == second.unit:
-            return True
-    if _squeezed(answer) == _squeezed(target):
-        return True
-    if verify is None:
-        return None
-    found = verify(answer, target)
-    return None if found is None else bool(found)  # numpy's True counts too
+    return _agree(_Reading.of(answer or ""), _Reading.of(target or ""), verify)
 
 
 def need_algebra(answers: Sequence[str | None]) -> bool:
@@ -118,20 +74,107 @@ def group_answers(
     """
     groups: list[list[int]] = []
     by_text: dict[str, list[int]] = {}
+    firsts = _FirstMembers(verify)
     for index, answer in enumerate(answers):
         if answer is None:
             continue
-        group = by_text.get(answer)
-        if group is None:
-            group = next(
-                (g for g in groups if answers_agree(answer, answers[g[0]], verify=verify)), None
-            )
-            if group is None:
-                group = []
-                groups.append(group)
-            by_text[answer] = group
-        group.append(index)
+        if answer not in by_text:
+            place = firsts.place_of(answer)
+            if place == len(groups):
+                groups.append([])
+            by_text[answer] = groups[place]
+        by_text[answer].append(index)
     return groups
+
+
+class _FirstMembers:
+    """The first members of groups, found by what decides whether an answer agrees with them. Only
+    ``verify`` is asked about one after the other."""
+
+    def __init__(self, verify: Callable[[str, str], object] | None) -> None:
+        self._verify = verify
+        self._readings: list[_Reading] = []
+        self._known: dict[Hashable, int] = {}
+        """The first place of each spelling, value, and value with unit."""
+        self._by_value: dict[Fraction, list[int]] = {}
+        self._no_numbers: list[int] = []
+
+    def place_of(self, answer: str) -> int:
+        """The place of the first member that agrees; without one, the answer itself is added."""
+        reading = _Reading.of(answer)
+        found = self._find(reading) if answer else None
+        if found is not None:
+            return found
+        place = len(self._readings)
+        self._readings.append(reading)
+        if answer:
+            self._add(reading, place)
+        return place
+
+    def _add(self, reading: _Reading, place: int) -> None:
+        self._known.setdefault(reading.squeezed, place)
+        if reading.number is None:
+            self._no_numbers.append(place)
+        else:
+            self._known.setdefault(reading.number.value, place)
+            self._known.setdefault(reading.number, place)
+            self._by_value.setdefault(reading.number.value, []).append(place)
+
+    def _find(self, reading: _Reading) -> int | None:
+        places = [self._known[key] for key in _same(reading) if key in self._known]
+        known = min(places, default=None)
+        if self._verify is None:
+            return known
+        for place in self._undecided(reading):
+            if place == known or _agree(reading, self._readings[place], self._verify):
+                return place
+        return known
+
+    def _undecided(self, reading: _Reading) -> Iterable[int]:
+        """In order; numbers of other values never agree."""
+        if reading.number is None:
+            return range(len(self._readings))
+        return merge(self._by_value.get(reading.number.value, []), self._no_numbers)
+
+
+def _same(reading: _Reading) -> list[Hashable]:
+    """What an answer may have in common with one that it agrees with."""
+    if reading.number is None:
+        return [reading.squeezed]
+    value, unit = reading.number
+    return [reading.squeezed, *([reading.number, _Number(value, "")] if unit else [value])]
+
+
+class _Reading(NamedTuple):
+    """What comparing an answer needs, read once."""
+
+    text: str
+    squeezed: str
+    number: _Number | None
+
+    @classmethod
+    def of(cls, text: str) -> _Reading:
+        return cls(text, _squeezed(text), _plain_number(text))
+
+
+def _agree(
+    answer: _Reading, target: _Reading, verify: Callable[[str, str], object] | None
+) -> bool | None:
+    if not answer.text or not target.text:
+        return None
+    first, second = answer.number, target.number
+    if first is not None and second is not None:
+        if first.value != second.value:
+            return False
+        # 12 minutes are not 12 hours, but they are right if the target is a bare 12.
+        if not (first.unit and second.unit) or first.unit == second.unit:
+            return True
+    if answer.squeezed == target.squeezed:
+        return True
+    if verify is None:
+        return None
+    found = verify(answer.text, target.text)
+    return None if found is None else bool(found)  # numpy's True counts too
 
 
 class _Number(NamedTuple):
@@ -153,15 +196,3 @@ def _squeezed(text: str) -> str:
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text.replace("$", "")).strip().strip("*")
     text = re.sub(r"\s+", " ", text.rstrip(". "))
     return re.sub(r"(?<!\w) | (?!\w)", "", text).lower()
-
-
-def verify_math(answer: str, target: str) -> bool:
-    """math-verify's verdict, in the child process, without its own time limits: ours is outside."""
-    from math_verify import parse, verify
-
-    # It would warn in every call that its own time limit is off.
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
-    given, wanted = (
-        parse(f"${text}$", parsing_timeout=None, raise_on_error=False) for text in (answer, target)
-    )
-    return bool(given and wanted and verify(wanted, given, timeout_seconds=None))

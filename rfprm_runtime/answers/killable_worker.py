@@ -1,18 +1,24 @@
 """Calls that always return: a child process does the work and is killed when it takes too long.
 
-Computer algebra can run for hours on a line of text, and a thread cannot be stopped.
+Computer algebra can run for hours on a line of text, in one call of the C library that nothing in
+Python can stop, and a thread cannot be stopped either. So the child forks a worker, which asks the
+kernel to kill it when its time is up. The child itself has imported everything and forks the next
+worker within milliseconds. Where there is no fork, the parent kills the child and starts another.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from importlib import import_module
 from typing import IO, Any
 
@@ -22,6 +28,14 @@ from rfprm_runtime.ground.arguments import check_positive
 _START_SECONDS = 60.0
 _END_SECONDS = 5.0
 _READY = "ready"
+_LATE = "late"
+_CAN_FORK = hasattr(os, "fork")
+WAIT_FACTOR = 2.0
+"""How much longer a call may take by the clock: on a busy machine it waits for a core."""
+_GRACE_SECONDS = 10.0
+"""How much longer still the parent waits, on a machine too busy to kill on time."""
+_MOST_BYTES = 4 * 2**30
+"""Of address space, for a worker."""
 
 
 # Python puts the working directory first, where a file of the data may have the name of a module.
@@ -40,20 +54,21 @@ def _search_path() -> str:
 
 
 class BoundedWorker:
-    """One function in one child process, which starts with the first call and again after a kill.
+    """One function in one child process, which starts with the first call.
 
     Any thread may call it; calls run one at a time.
     """
 
-    def __init__(self, function: str, timeout: float) -> None:
-        """``function`` is ``module:name`` and works on JSON values; ``timeout`` is in seconds per
-        call.
+    def __init__(self, function: str, timeout: float, *, warm_up: str | None = None) -> None:
+        """``function`` is ``module:name`` and works on JSON values. ``timeout`` is in seconds of
+        CPU time per call; a call that waits may take :data:`WAIT_FACTOR` times as long. Neither
+        counts the start, in which ``warm_up`` is called, another ``module:name``.
 
         Raises :class:`InvalidArgumentError` if the timeout is not a positive number.
         """
         check_positive("timeout", timeout, "seconds")
         self.timeout = timeout
-        self._function = function
+        self._functions = [function] if warm_up is None else [function, warm_up]
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._owner = os.getpid()
@@ -63,15 +78,20 @@ class BoundedWorker:
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.num_timeouts = 0
 
-    def __call__(self, *arguments: Any) -> Any:
-        """The function's result; None if it raised or ran out of time."""
-        request = json.dumps(arguments)
+    def __call__(self, *arguments: Any, seconds: float | None = None) -> Any:
+        """The function's result; None if it raised or ran out of time, which is ``seconds``, by
+        default ``timeout``."""
+        limit = self.timeout if seconds is None else seconds
+        request = json.dumps([limit, *arguments])
         with self._lock:
             stdin = self._ensure_started()
             try:
                 stdin.write(request + "\n")
                 stdin.flush()
-                line = self._lines.get(timeout=self.timeout)
+                line = self._lines.get(timeout=limit * WAIT_FACTOR + _GRACE_SECONDS * _CAN_FORK)
+                if line == _LATE + "\n":
+                    self.num_timeouts += 1
+                    return None
                 if line:
                     return json.loads(line)
             except queue.Empty:
@@ -103,11 +123,12 @@ class BoundedWorker:
             # Not multiprocessing: its children import the caller's main script, which would run it
             # again if it has no `if __name__ == "__main__"`.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _CHILD, self._function],
+                [sys.executable, "-c", _CHILD, *self._functions],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 encoding="utf-8",
                 env={**os.environ, "PYTHONPATH": _search_path()},
+                start_new_session=_CAN_FORK,  # so that it can be killed together with its worker
             )
             self._lines = queue.SimpleQueue()
             arguments = (self._process.stdout, self._lines)
@@ -129,13 +150,17 @@ class BoundedWorker:
         except queue.Empty:
             pass
         self._end()
-        raise InvalidOperationError(f"the child process for {self._function} did not start")
+        raise InvalidOperationError(f"the child process for {self._functions[0]} did not start")
 
 
 def _end_process(process: subprocess.Popen[str], reader: threading.Thread, owner: int) -> None:
-    """Kill the child; that ends its output, and with it the thread that reads it."""
+    """Kill the child and its worker; that ends their output, and with it the thread that reads
+    it."""
     if os.getpid() != owner:  # a fork of the process that started it
         return
+    if _CAN_FORK and process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
     if process.stdin is not None:
@@ -158,13 +183,63 @@ def _forward(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:
 
 def serve() -> None:
     """What the child process runs: one call per line, until its input ends."""
-    module, name = sys.argv[1].split(":")
     answers, sys.stdout = sys.stdout, sys.stderr  # what the function prints is not an answer
-    call = getattr(import_module(module), name)
+    call, *warm_up = (getattr(import_module(m), n) for m, n in (f.split(":") for f in sys.argv[1:]))
+    for function in warm_up:
+        function()
     print(_READY, file=answers, flush=True)
-    for line in sys.stdin:
+    if not _CAN_FORK:
+        for line in sys.stdin:
+            arguments = json.loads(line)[1:]
+            print(_answer(call, arguments), file=answers, flush=True)
+        return
+    is_busy = mmap.mmap(-1, 1)  # shared with the workers
+    while _worker_was_killed(lambda: _serve_calls(call, answers, is_busy)):
+        if is_busy[0]:
+            is_busy[0] = 0
+            with contextlib.suppress(BrokenPipeError):  # the parent is gone, as the next one sees
+                print(_LATE, file=answers, flush=True)
+
+
+def _worker_was_killed(serve_calls: Callable[[], None]) -> bool:
+    """Fork a worker and wait for its end: by a signal, or because there are no more calls."""
+    worker = os.fork()
+    if worker == 0:
         try:
-            result = json.dumps(call(*json.loads(line)))
-        except Exception:  # whatever computer algebra raises, the answer is "not known"
-            result = "null"
+            serve_calls()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(worker, 0)[1])
+
+
+def _serve_calls(call: Callable[..., Any], answers: IO[str], is_busy: mmap.mmap) -> None:
+    import resource  # which Windows does not have
+
+    with contextlib.suppress(ValueError, OSError):  # a lower limit is set already
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
+    for line in sys.stdin:
+        is_busy[0] = 1
+        seconds, *arguments = json.loads(line)
+        _kill_after(seconds)
+        result = _answer(call, arguments)
+        _kill_after(0)
         print(result, file=answers, flush=True)
+        is_busy[0] = 0
+
+
+def _kill_after(seconds: float) -> None:
+    """Have the kernel kill this process then, whatever it is doing; never for 0 seconds."""
+    for clock, number, factor in (
+        (signal.ITIMER_PROF, signal.SIGPROF, 1.0),
+        (signal.ITIMER_REAL, signal.SIGALRM, WAIT_FACTOR),
+    ):
+        signal.signal(number, signal.SIG_DFL)
+        signal.setitimer(clock, seconds * factor)
+
+
+def _answer(call: Callable[..., Any], arguments: list[Any]) -> str:
+    """The call's result as JSON; null if it raised."""
+    try:
+        return json.dumps(call(*arguments))
+    except Exception:  # whatever computer algebra raises, the answer is "not known"
+        return "null"

@@ -10,7 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rfprm_runtime.errors import InvalidArgumentError
+from rfprm_runtime.ground.arguments import check_finite
+from rfprm_runtime.ground.assignment import Similarities, group_starts
 
 SplitRule = Literal["blank_lines", "lines"]
 
@@ -30,6 +35,12 @@ class ThinkingTags:
     close_thinking: str
     open_response: str | None = None
     close_response: str | None = None
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every tag of the style."""
+        names = (self.open_thinking, self.close_thinking, self.open_response, self.close_response)
+        return tuple(name for name in names if name is not None)
 
 
 # Tried in order; a text has the first style whose thinking tags it contains.
@@ -53,10 +64,16 @@ def parse_trace(text: str) -> ParsedTrace:
     so the rest is all thinking. If thinking and text alternate, everything up to the last closing
     tag is thinking, and inner tags become blank lines. A text without tags is all response.
     """
+    tags = style_of(text)
+    return ParsedTrace("", text) if tags is None else _parse_with(tags, text)
+
+
+def style_of(text: str) -> ThinkingTags | None:
+    """The style whose thinking tags ``text`` contains, None if it has none."""
     for tags in THINKING_STYLES:
         if tags.open_thinking in text or tags.close_thinking in text:
-            return _parse_with(tags, text)
-    return ParsedTrace(thinking="", response=text)
+            return tags
+    return None
 
 
 def _parse_with(tags: ThinkingTags, text: str) -> ParsedTrace:
@@ -113,42 +130,58 @@ def merge_steps(
 
     ``similarity(step, response_step)`` is by default the share of common words; a sentence encoder
     is a useful replacement. With no more steps than response steps, or with no response, the steps
-    are returned unchanged.
+    are returned unchanged. Of more than a million pairs only those near the diagonal are compared
+    (:func:`~rfprm_runtime.ground.assignment.group_starts`).
+    Raises ``ValueError`` if a similarity is not a finite number.
     """
     num_steps, num_groups = len(steps), len(response)
     if num_groups == 0 or num_steps <= num_groups:
         return list(steps)
-    score = similarity or _word_overlap
-    starts = best_group_starts(
-        [[score(step, part) for part in response] for step in steps], num_groups
+    rows = (
+        _WordOverlaps(steps, response)
+        if similarity is None
+        else _rows_of(similarity, steps, response)
     )
+    starts = group_starts(num_steps, num_groups, rows)
     ends = [*starts[1:], num_steps]
     return ["\n\n".join(steps[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
-def best_group_starts(similarities: list[list[float]], num_groups: int) -> list[int]:
-    """First step of each group, by dynamic programming over ``similarities`` [T][groups]."""
-    num_steps = len(similarities)
-    unreachable = float("-inf")
-    best = [[unreachable] * num_groups for _ in range(num_steps)]
-    opens_group = [[False] * num_groups for _ in range(num_steps)]
-    best[0][0], opens_group[0][0] = similarities[0][0], True
-    for t in range(1, num_steps):
-        for group in range(min(t + 1, num_groups)):
-            stay = best[t - 1][group]
-            advance = best[t - 1][group - 1] if group else unreachable
-            # On a tie the later step is merged into the one before it.
-            opens_group[t][group] = advance > stay
-            best[t][group] = max(stay, advance) + similarities[t][group]
-    starts, group = [], num_groups - 1
-    for t in range(num_steps - 1, -1, -1):
-        if opens_group[t][group]:
-            starts.append(t)
-            group -= 1
-    return starts[::-1]
+def _rows_of(
+    similarity: Callable[[str, str], float], steps: Sequence[str], response: Sequence[str]
+) -> Similarities:
+    def row(step: int, low: int, high: int) -> list[float]:
+        found = [similarity(steps[step], part) for part in response[low:high]]
+        for group, value in enumerate(found, start=low):
+            check_finite(f"similarity(step {step}, response step {group})", value)
+        return found
+
+    return row
 
 
-def _word_overlap(left: str, right: str) -> float:
-    """Jaccard similarity of the two texts' lower-cased words and numbers."""
-    a, b = (set(re.findall(r"\w+", text.lower())) for text in (left, right))
-    return len(a & b) / len(a | b) if a | b else 0.0
+class _WordOverlaps:
+    """The share of common words (Jaccard) of steps and response steps, a row at a time."""
+
+    def __init__(self, steps: Sequence[str], response: Sequence[str]) -> None:
+        self._steps = [_words(step) for step in steps]
+        parts = [_words(part) for part in response]
+        self._sizes = np.array([len(words) for words in parts])
+        places: dict[str, list[int]] = {}
+        for index, words in enumerate(parts):
+            for word in words:
+                places.setdefault(word, []).append(index)
+        self._places = {word: np.array(found) for word, found in places.items()}
+
+    def __call__(self, step: int, low: int, high: int) -> NDArray[np.float64]:
+        words = self._steps[step]
+        common = np.zeros(high - low)
+        for word in words & self._places.keys():
+            places = self._places[word]
+            first, last = np.searchsorted(places, (low, high))
+            common[places[first:last] - low] += 1
+        return common / np.maximum(len(words) + self._sizes[low:high] - common, 1)
+
+
+def _words(text: str) -> set[str]:
+    """The text's lower-cased words and numbers."""
+    return set(re.findall(r"\w+", text.lower()))

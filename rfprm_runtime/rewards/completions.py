@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from rfprm_runtime.answers.compare import AnswerChecker, final_answer
+from rfprm_runtime.answers.checker import AnswerChecker
+from rfprm_runtime.answers.compare import final_answer
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest
 from rfprm_runtime.errors import (
     UNSCORABLE,
@@ -176,7 +177,7 @@ def _reward(
     mixed = float(mixed_reward(outcome, process, beta))
     if math.isnan(mixed):
         error = InvalidTrajectoryError(
-            "could not tell whether the answer is right: there is no target, or comparing took "
+            "could not tell whether the answer is right: there is no target, or reading it takes "
             f"longer than {settings.answer_timeout} s"
         )
         return CompletionReward(None, process, outcome, score, error)
@@ -197,8 +198,9 @@ def judge_answers(
 ) -> list[Outcome]:
     """1 for each completion whose final answer means the same as its target, else 0.
 
-    A completion that gives no answer, or was cut off while thinking, is wrong. The outcome is None
-    if there is no target (:func:`is_answer`) or the comparison took too long.
+    A completion that gives no answer, gives one that cannot be compared in time, or was cut off
+    while thinking, is wrong. The outcome is None if there is no target (:func:`is_answer`) or the
+    target itself cannot be read in time (:class:`~rfprm_runtime.answers.checker.AnswerChecker`).
     Raises :class:`MissingExtraError` if math-verify is not installed and ``ValueError`` if the
     numbers of completions and targets differ.
     """

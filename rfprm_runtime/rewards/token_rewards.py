@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,13 +17,17 @@ from numpy.typing import NDArray
 
 from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.ground.arguments import check_choice, shown
-from rfprm_runtime.ground.parsing import THINKING_STYLES
+from rfprm_runtime.ground.parsing import style_of
 
 Placement = Literal["last", "spread"]
 """Where a step's reward goes: to its last token, or in equal parts to all of its tokens."""
 
-# What decoders write for bytes that do not make up a character (yet).
+# What decoders write for bytes that do not make up a character (yet): one for all of them, or one
+# for each of the at most three bytes.
 _INCOMPLETE = "\ufffd"
+_MOST_INCOMPLETE = 3
+_LONGEST_GROUP = 16
+"""In tokens. A character has at most four bytes: only bytes that are no text make longer ones."""
 
 
 def find_steps(text: str, steps: Sequence[str]) -> list[tuple[int, int]]:
@@ -34,8 +39,7 @@ def find_steps(text: str, steps: Sequence[str]) -> list[tuple[int, int]]:
     Raises ``ValueError`` for the first step that does not follow the one before it. It never
     searches further on, where the same words may belong to another step.
     """
-    gap = _gap(text)
-    gaps = re.compile(f"{gap}+")
+    separators = _Separators.of(text)
     spans: list[tuple[int, int]] = []
     cursor = 0
     for index, step in enumerate(steps):
@@ -44,7 +48,7 @@ def find_steps(text: str, steps: Sequence[str]) -> list[tuple[int, int]]:
             raise InvalidArgumentError(
                 f"step {index} (from 0) is blank, so it has no place in the text; remove it"
             )
-        span = _follow(words, text, cursor, gaps) or _search(words, text, cursor, gap)
+        span = _follow(words, text, cursor, separators)
         if span is None:
             raise InvalidArgumentError(
                 f"step {index} (from 0), {step[:40]!r}, is not at character {cursor} of the text, "
@@ -57,13 +61,12 @@ def find_steps(text: str, steps: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _follow(
-    words: list[str], text: str, cursor: int, gaps: re.Pattern[str]
+    words: list[str], text: str, cursor: int, separators: _Separators
 ) -> tuple[int, int] | None:
-    """Match word by word, each after all of the gap before it. This finds nearly every step."""
+    """Match word by word, each after what separates it from the one before. Never goes back."""
     begin = end = cursor
     for number, word in enumerate(words):
-        gap = gaps.match(text, end)
-        at = end if gap is None else gap.end()
+        at = separators.skip(text, end, word)
         if (number and at == end) or not text.startswith(word, at):
             return None
         begin = at if number == 0 else begin
@@ -71,23 +74,33 @@ def _follow(
     return begin, end
 
 
-def _search(words: list[str], text: str, cursor: int, gap: str) -> tuple[int, int] | None:
-    """Try every division into gaps and words, because a step may spell a tag that could be a gap.
-    Slower: compiling a pattern takes time that grows with the step."""
-    pattern = f"{gap}*({f'{gap}+'.join(map(re.escape, words))})"
-    match = re.compile(pattern).match(text, cursor)
-    return None if match is None else match.span(1)
+@dataclass(frozen=True)
+class _Separators:
+    """What may come between two words without being part of a step: white space, and the tags of
+    the text's style. In thinking, a response tag is a word like any other."""
 
+    run: re.Pattern[str]
+    """All separators from a place on."""
+    one: re.Pattern[str]
+    """A tag, or all white space from a place on."""
 
-def _gap(text: str) -> str:
-    """A pattern for what may come between two words without being part of a step."""
-    for tags in THINKING_STYLES:
-        if tags.open_thinking in text or tags.close_thinking in text:
-            names = (
-                tags.open_thinking, tags.close_thinking, tags.open_response, tags.close_response,
-            )  # fmt: skip
-            return f"(?:{'|'.join([chr(92) + 's', *(re.escape(tag) for tag in names if tag)])})"
-    return r"(?:\s)"
+    @classmethod
+    def of(cls, text: str) -> _Separators:
+        tags = style_of(text)
+        names = () if tags is None else tags.all
+        one = "|".join([r"\s+", *map(re.escape, names)])
+        return cls(re.compile(f"(?:{one})*"), re.compile(one))
+
+    def skip(self, text: str, at: int, word: str) -> int:
+        """The end of the separators from ``at`` on; a tag that ``word`` begins with is its own."""
+        if not word.startswith("<"):
+            match = self.run.match(text, at)
+            return at if match is None else match.end()
+        match = self.one.match(text, at)
+        while match is not None and not word.startswith(match.group()):
+            at = match.end()
+            match = self.one.match(text, at)
+        return at
 
 
 def token_offsets(
@@ -112,30 +125,75 @@ def token_offsets(
         raise InvalidArgumentError(f"token_ids is {shown(token_ids)}, expected a list of token ids")
     ids = list(token_ids)
     text = decode(ids)
-    offsets: list[tuple[int, int]] = []
-    before, cursor = 0, 0
-    for index in range(len(ids)):
-        # Decode with the tokens before: some decoders drop a leading space.
-        first = len(offsets)
-        known, longer = decode(ids[before:first]), decode(ids[before : index + 1])
-        if longer.endswith(_INCOMPLETE) and index + 1 < len(ids):
-            continue
-        end = cursor + len(longer) - len(known)
-        if text[cursor:end] != longer[len(known) :]:
-            raise InvalidArgumentError(
-                f"tokens {first} to {index} decode to {longer[len(known) :]!r}, but at character "
-                f"{cursor} the text of all tokens continues with {text[cursor : cursor + 20]!r}; "
-                "turn off clean-up in decode, or pass the tokenizer's own offsets"
-            )
-        offsets += [(cursor, end)] * (index + 1 - first)
-        if end > cursor:
-            before, cursor = first, end
-    if cursor != len(text):
+    offsets = _Offsets(text, decode)
+    for index, token in enumerate(ids):
+        offsets.add(token, is_last=index + 1 == len(ids))
+    if offsets.cursor != len(text):
         raise InvalidArgumentError(
-            f"{len(ids)} tokens decode to {len(text)} characters together but {cursor} one by one; "
-            "turn off clean-up in decode, or pass the tokenizer's own offsets"
+            f"{len(ids)} tokens decode to {len(text)} characters together but {offsets.cursor} "
+            "one by one; turn off clean-up in decode, or pass the tokenizer's own offsets"
         )
-    return text, offsets
+    return text, offsets.found
+
+
+class _Offsets:
+    """Places one token after the other in a known text.
+
+    Tokens wait in a group until they decode to whole characters. Each is decoded with the group
+    before it, because some decoders drop a leading space. Both are bounded, so that a token costs
+    the same however many came before it.
+    """
+
+    def __init__(self, text: str, decode: Callable[[list[int]], str]) -> None:
+        self._text, self._decode = text, decode
+        self.found: list[tuple[int, int]] = []
+        self.cursor = 0
+        """How many characters of the text are complete."""
+        self._context: list[int] = []
+        self._num_known = len(decode([]))
+        """How many characters of the decoded context lie before the cursor."""
+        self._group: list[int] = []
+
+    def add(self, token: int, *, is_last: bool) -> None:
+        self._group.append(token)
+        longer = self._decode(self._context + self._group)
+        is_full = len(self._group) >= _LONGEST_GROUP
+        if longer.endswith(_INCOMPLETE) and not is_last and not is_full:
+            return
+        piece = longer[self._num_known :]
+        num_complete = len(piece) - (self._num_incomplete(piece) if not is_last else 0)
+        if self._text[self.cursor : self.cursor + num_complete] != piece[:num_complete]:
+            raise InvalidArgumentError(
+                f"tokens {len(self.found)} to {len(self.found) + len(self._group) - 1} decode to "
+                f"{piece!r}, but at character {self.cursor} the text of all tokens continues with "
+                f"{self._text[self.cursor : self.cursor + 20]!r}; turn off clean-up in decode, or "
+                "pass the tokenizer's own offsets"
+            )
+        self._place(piece, num_complete)
+
+    def _num_incomplete(self, piece: str) -> int:
+        """How many of the last characters are not whole yet: not those of the text."""
+        for count in range(min(_MOST_INCOMPLETE, len(piece)) + 1):
+            rest = piece[: len(piece) - count]
+            if self._text.startswith(rest, self.cursor):
+                return count
+            if not rest.endswith(_INCOMPLETE):
+                break
+        return 0
+
+    def _place(self, piece: str, num_complete: int) -> None:
+        """Give the group its characters, with one that later tokens complete."""
+        end = self.cursor + num_complete + (num_complete < len(piece))
+        self.found += [(self.cursor, end)] * len(self._group)
+        self.cursor += num_complete
+        if piece:
+            self._context = self._group
+            self._num_known = len(self._decode(self._context)) - (len(piece) - num_complete)
+        elif len(self._context) < _LONGEST_GROUP:
+            # A token that only adds a leading space, which was dropped, makes the next one keep its
+            # own.
+            self._context = self._context + self._group
+        self._group = []
 
 
 def step_token_spans(

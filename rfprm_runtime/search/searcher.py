@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from rfprm_runtime.answers.compare import AnswerChecker, final_answer, need_algebra
+from rfprm_runtime.answers.checker import AnswerChecker
+from rfprm_runtime.answers.compare import final_answer, need_algebra
 from rfprm_runtime.errors import UNSCORABLE, InvalidArgumentError, InvalidOperationError, RfprmError
 from rfprm_runtime.ground.arguments import check_choice, check_finite, check_has
 from rfprm_runtime.reranker import Vote, count_votes, text_of
@@ -79,7 +80,7 @@ class SearchResult:
         that often. The arguments, and which answers count as the same, are those of
         :class:`~rfprm_runtime.Reranker`. Each call starts its own math-verify process; for many
         votes, pass ``same_answer=checker.agree`` of one
-        :class:`~rfprm_runtime.answers.compare.AnswerChecker`.
+        :class:`~rfprm_runtime.answers.checker.AnswerChecker`.
 
         Raises :class:`MissingExtraError` if math-verify is needed and not installed.
         """

@@ -72,13 +72,17 @@ class SearchTree:
     def __init__(self, question: str) -> None:
         self.question = question
         self.nodes = [Node(id=0, parent=None, depth=0)]
+        self._num_lineages = 0
 
     @property
     def root(self) -> Node:
         return self.nodes[0]
 
     def add(self, parent: Node, step: str) -> Node:
-        lineage = sum(n.parent == 0 for n in self.nodes) if parent.id == 0 else parent.lineage
+        lineage = parent.lineage
+        if parent.id == 0:
+            lineage = self._num_lineages
+            self._num_lineages += 1
         node = Node(len(self.nodes), parent.id, parent.depth + 1, step, lineage=lineage)
         self.nodes.append(node)
         return node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.traces.chats import CHAT_FIELDS
@@ -23,12 +23,33 @@ TRACE_FIELDS = {
 """Fields that hold a trace; a ``solution`` beside several outputs is the reference."""
 
 
-class Candidates(NamedTuple):
-    """Several outputs to one question."""
+class Candidates:
+    """The outputs of a row, sorted out once: what belongs to one of them, and what to all.
 
-    path: str
-    """The field that lists them."""
-    outputs: list[Any]
+    A list as long as the outputs holds one value for each. Other fields that could be read as the
+    trace (a chat, steps, one thinking) belong to none of the outputs and are left out, but for a
+    chat that alone holds the question.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], path: str, outputs: list[Any]) -> None:
+        self.path = path
+        """The field that lists them."""
+        self.outputs = outputs
+        self._of_one: dict[str, list[Any]] = {}
+        self._of_all: dict[str, Any] = {}
+        asked = any(named(fields, name) for rank in QUESTION_FIELDS for name in rank)
+        left_out = TRACE_FIELDS if asked else TRACE_FIELDS - {*CHAT_FIELDS}
+        for name, value in fields.items():
+            is_list = isinstance(value, list) and name not in CHAT_FIELDS
+            if is_list and len(value) == len(outputs):
+                self._of_one[name] = value
+            elif name not in left_out:
+                self._of_all[name] = value
+
+    def row(self, index: int) -> dict[str, Any]:
+        """One of the outputs as a row of its own, under the same name."""
+        own = {name: values[index] for name, values in self._of_one.items()}
+        return {**self._of_all, **own, self.path: self.outputs[index]}
 
 
 def candidates_of(row: Mapping[str, Any], names: FieldNames) -> Candidates | None:
@@ -38,32 +59,16 @@ def candidates_of(row: Mapping[str, Any], names: FieldNames) -> Candidates | Non
         return None
     if names.text is None:
         found = candidates_in(fields)
-        return None if found is None else Candidates(*found)
+        return None if found is None else Candidates(fields, *found)
     path = named(fields, names.text)
     outputs = fields[path] if path is not None else None
     if path is None or not isinstance(outputs, list) or len(outputs) < 2:
         return None
-    return Candidates(path, outputs) if all(isinstance(item, str) for item in outputs) else None
-
-
-def fields_of_output(row: Mapping[str, Any], candidates: Candidates, index: int) -> dict[str, Any]:
-    """A row of several outputs as a row of one of them, under the same name.
-
-    A list as long as the outputs holds one value for each. Other fields that could be read as the
-    trace (a chat, steps, one thinking) belong to none of the outputs and are left out, but for a
-    chat that alone holds the question.
-    """
-    fields, count = unwrapped(row), len(candidates.outputs)
-    asked = any(named(fields, name) for rank in QUESTION_FIELDS for name in rank)
-    kept = set() if asked else set(CHAT_FIELDS)
-    one = {}
-    for name, value in fields.items():
-        is_own = isinstance(value, list) and len(value) == count
-        if is_own and name not in CHAT_FIELDS:
-            one[name] = value[index]
-        elif name not in TRACE_FIELDS or name in kept:
-            one[name] = value
-    return {**one, candidates.path: candidates.outputs[index]}
+    return (
+        Candidates(fields, path, outputs)
+        if all(isinstance(item, str) for item in outputs)
+        else None
+    )
 
 
 def several_outputs(candidates: Candidates) -> InvalidTrajectoryError:

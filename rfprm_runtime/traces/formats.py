@@ -16,7 +16,6 @@ from rfprm_runtime.ground.parsing import SplitRule, parse_trace, split_steps, sp
 from rfprm_runtime.traces.candidates import (
     TRACE_FIELDS,
     candidates_of,
-    fields_of_output,
     several_outputs,
 )
 from rfprm_runtime.traces.chats import last_exchange, turns_of
@@ -167,7 +166,7 @@ def is_canonical(row: Mapping[str, Any]) -> bool:
 def read_parts(row: Mapping[str, Any], reading: Reading, *, output: str | None = None) -> Parts:
     """Question, steps and response, and the fields they were read from.
 
-    ``output``: the field that holds the output, in a row made by :func:`fields_of_output`.
+    ``output``: the field that holds the output, in a row made by :meth:`Candidates.row`.
     Raises :class:`InvalidTrajectoryError`.
     """
     if output is None:
@@ -175,7 +174,7 @@ def read_parts(row: Mapping[str, Any], reading: Reading, *, output: str | None =
         if candidates is not None and len(candidates.outputs) != 1:
             raise several_outputs(candidates)
         if candidates is not None:
-            row, output = fields_of_output(row, candidates, 0), candidates.path
+            row, output = candidates.row(0), candidates.path
     fields, names = unwrapped(row), reading.names
     if output is None and names.text is None:
         listed = steps_in(fields, reading.split, names.given("steps", fields))

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.traces.candidates import Candidates, candidates_of, fields_of_output
+from rfprm_runtime.traces.candidates import Candidates, candidates_of
 from rfprm_runtime.traces.formats import (
     Parts,
     Reading,
@@ -90,7 +90,7 @@ class Record:
         index = self.place.generation
         if index is None or self.candidates is None:
             return self.fields
-        return fields_of_output(self.fields, self.candidates, index)
+        return self.candidates.row(index)
 
     @cached_property
     def parts(self) -> Parts | InvalidTrajectoryError:
@@ -98,8 +98,9 @@ class Record:
         if self.error is not None:
             return self.error
         listed = None if self.place.generation is None else self.candidates
+        output = None if listed is None else listed.path
         try:
-            return read_parts(self.own, self.reading, output=listed and listed.path)
+            return read_parts(self.own, self.reading, output=output)
         except InvalidTrajectoryError as error:
             return error
 
@@ -149,4 +150,6 @@ class Record:
 
     def generation(self, index: int) -> Record:
         """The record of one of the row's outputs."""
-        return replace(self, place=self.place._replace(generation=index))
+        one = replace(self, place=self.place._replace(generation=index))
+        one.__dict__["candidates"] = self.candidates  # a row may hold thousands: sorted out once
+        return one

@@ -20,7 +20,7 @@ from rfprm_runtime.traces.added_fields import (
     SELECTION_FIELDS,
     WINDOWED_FROM,
 )
-from rfprm_runtime.traces.candidates import Candidates, candidates_of, fields_of_output
+from rfprm_runtime.traces.candidates import Candidates, candidates_of
 from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.names import OUTCOME_FIELDS
 from rfprm_runtime.traces.present import is_empty
@@ -87,18 +87,18 @@ def scored_trace(
     step_scores = _step_scores(fields, prefix)
     trajectory_score = _share(scores["trajectory_score"], prefix + "trajectory_score")
     reward = _reward(scores["reward"], prefix + "reward")
-    several = candidates_of(fields, names)
+    own = _without(fields, {prefix + name for name in scores})
+    several = candidates_of(own, names)
     selected = _selection(fields, prefix, several)
-    added = {prefix + name for name in (*scores, *selected)}
-    own = {name: value for name, value in fields.items() if name not in added}
     output = None
     if several is not None and "generation" in selected:  # the whole row, with the index of one
-        own, output = fields_of_output(own, several, selected["generation"]), several.path
+        own, output = several.row(selected["generation"]), several.path
     elif several is not None and len(several.outputs) > 1:
         raise InvalidTrajectoryError(
             f"has {len(several.outputs)} generations in {several.path!r}, but 'generation' is not "
             "the index of one; score the row with rfprm score or select, which write that field"
         )
+    own = _without(own, {prefix + name for name in selected})
     trajectory, shown_fields, read_from = read_trace(own, len(step_scores), names, output=output)
     source, (outcome, outcome_field) = own.get("source"), _outcome(own)
     shown = {*shown_fields, outcome_field, output, "source" if isinstance(source, str) else None}
@@ -119,6 +119,10 @@ def scored_trace(
         other_fields=_other_fields(without_repeats(rest, trajectory.question)),
         read_from=read_from,
     )
+
+
+def _without(fields: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 def _selection(fields: dict[str, Any], prefix: str, several: Candidates | None) -> dict[str, Any]:

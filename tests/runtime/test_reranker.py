@@ -22,7 +22,8 @@ from rfprm_runtime import (
     Trajectory,
     TrajectoryScore,
 )
-from rfprm_runtime.answers.compare import AnswerChecker, group_answers, need_algebra
+from rfprm_runtime.answers.checker import AnswerChecker
+from rfprm_runtime.answers.compare import group_answers, need_algebra
 from rfprm_runtime.reranker import count_votes
 from rfprm_runtime.scores.aggregation import aggregate, aggregate_steps
 
@@ -275,7 +276,7 @@ def test_votes_of_plain_numbers_need_no_math_verify(
 def test_a_script_without_a_main_guard_may_compare_answers(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from rfprm_runtime.answers.compare import AnswerChecker\n"
+        "from rfprm_runtime.answers import AnswerChecker\n"
         "print('begin')\n"
         r"print(AnswerChecker(timeout=60).agree('\\frac{1}{2}', '0.5'))"
         "\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rfprm_runtime.answers.compare import AnswerChecker
+from rfprm_runtime.answers.checker import AnswerChecker
 from rfprm_runtime.answers.killable_worker import BoundedWorker
 from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_training.labelling.verifier import (

@@ -18,8 +18,16 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
 }
 
 
+_LONGEST_EXPRESSION = 5_000
+_LONGEST_NUMBER = 30
+"""In characters; a longer number is not one that people misread."""
+
+
 def evaluate(expression: str) -> Fraction | None:
-    """The exact value of an expression; None if it is not plain + − × ÷ on numbers."""
+    """The exact value of an expression; None if it is not plain + − × ÷ on numbers, or has more
+    than 5,000 characters."""
+    if len(expression) > _LONGEST_EXPRESSION:
+        return None
     try:
         tree = ast.parse(expression.replace(",", "").strip(), mode="eval")
         return _evaluate_node(tree.body)
@@ -40,8 +48,8 @@ def _evaluate_node(node: ast.expr) -> Fraction:
 
 def format_number(value: Fraction) -> str:
     """A number as a solution would write it: an integer, or at most two decimals."""
-    if value.denominator == 1:
-        return str(value.numerator)
+    if value.denominator == 1 or abs(value) >= 10**15:
+        return str(round(value))
     return f"{float(value):.2f}".rstrip("0").rstrip(".")
 
 
@@ -61,7 +69,7 @@ def near_misses(value: Fraction) -> list[Fraction]:
 def misreadings(spelled: str) -> set[Fraction]:
     """Numbers it could be misread as: two neighbouring digits swapped, or one digit off by one."""
     readings = set()
-    for i, digit in enumerate(spelled):
+    for i, digit in enumerate(spelled if len(spelled) <= _LONGEST_NUMBER else ""):
         if not digit.isdigit():
             continue
         after = spelled[i + 1 : i + 2]

@@ -26,6 +26,8 @@ from rfprm_training.construction.propagation import (
 )
 from rfprm_training.gsm8k import GoldSolution, strip_notes
 
+_MOST_PLACES = 64
+"""To try for each kind of error; each try reads the whole solution."""
 _SWAPPED = {"+": "-", "-": "+", "*": "/", "/": "*"}
 
 
@@ -44,7 +46,7 @@ def corrupt(
     for kind in _weighted_order(kind_weights, rng):
         places = list(range(len(solution.steps)))
         rng.shuffle(places)
-        for place in places:
+        for place in places[:_MOST_PLACES]:
             corrupted = CORRUPTIONS[kind](solution, place, rng)
             if corrupted is not None:
                 return replace(corrupted, kind=kind)

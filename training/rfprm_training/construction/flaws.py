@@ -50,6 +50,7 @@ _OPPOSITES = {
     "second": "first",
 }
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}\b|^[A-Z][a-z]{2,}(?='s| )")
+_MOST_NAMES = 100
 _NOT_NAMES = {"The", "She", "They", "There", "This", "That", "After", "Each", "Then", "His", "Her"}
 
 
@@ -81,6 +82,7 @@ def wrong_words(
     """The numbers are right, but a word says the opposite or names somebody else."""
     plain = [strip_notes(step) for step in solution.steps]
     names = sorted(set(_NAME.findall(" ".join((solution.question, *plain)))) - _NOT_NAMES)
+    names = names[:_MOST_NAMES]
     places = list(range(len(plain)))
     rng.shuffle(places)
     for place in places:

@@ -15,6 +15,8 @@ from rfprm_training.gsm8k import GoldSolution, strip_notes
 
 NOTE = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 _DECIMAL = re.compile(r"\d\.\d")
+_MOST_TOKENS = 40
+"""Of a computation that is changed."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,9 @@ def _replace_in_prose(prose: str, old: str, new: str) -> str | None:
     """Change the one number or sign in which two expressions differ, as the prose writes it."""
     old_tokens, new_tokens = _tokens(old), _tokens(new)
     changed = [i for i, (a, b) in enumerate(zip(old_tokens, new_tokens, strict=False)) if a != b]
-    if len(old_tokens) != len(new_tokens) or len(changed) != 1:
+    if len(old_tokens) != len(new_tokens) or len(changed) != 1 or len(old_tokens) > _MOST_TOKENS:
         return None
-    pattern = r"\s*[$€£%]?\s*".join(_spelling(token) for token in old_tokens)
+    pattern = r"\s*(?:[$€£%]\s*)?".join(_spelling(token) for token in old_tokens)
     match = _last_match(pattern, prose)
     if match is None:
         return None

@@ -19,7 +19,8 @@ from rfprm_training.gsm8k import GoldSolution, strip_notes
 _SIGN = re.compile(r"(?<=[\d)%]) ?([*x×/÷]) ?(?=[\d($.])")
 _SUM = re.compile(
     r"(?<![\d.$(*/+-])(?<![-+*/x×÷=] )"  # not the end of a longer computation
-    r"\$?\d[\d,.]*(?: ?[-+*/x×÷] ?\$?\d[\d,.]*)+ ?= ?\$?\d[\d,]*(?:\.\d+)?"
+    # Bounded, because every digit may begin one.
+    r"\$?\d[\d,.]{0,30}(?: ?[-+*/x×÷] ?\$?\d[\d,.]{0,30}){1,20} ?= ?\$?\d[\d,]*(?:\.\d+)?"
     r"(?!\d|[.,]\d| ?[-+*/x×÷(])"  # nor the beginning of one
 )
 _CONNECTORS = ("So", "Then", "Next", "Now", "After that", "Therefore")

@@ -86,8 +86,8 @@ def _tail_repeats(text: str) -> int:
         repeated = len(text) - start - period
         if repeated >= 4 * period:
             return repeated
-    run = re.search(r"(.)\1{200,}$", tail, re.S)
-    return len(run.group()) if run else 0
+    run = len(tail) - len(tail.rstrip(tail[-1:]))
+    return run if run > 200 else 0
 
 
 def _language(trajectory: Trajectory, config: FilterConfig) -> str | None:

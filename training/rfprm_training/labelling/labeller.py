@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.answers.compare import AnswerChecker
+from rfprm_runtime.answers.checker import AnswerChecker
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
 from rfprm_training.labelling.config import LabelConfig

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rfprm_runtime.ground.parsing import best_group_starts
+from rfprm_runtime.ground.assignment import group_starts
 from rfprm_training import TrainingError
 from rfprm_training.labelling.step_rewards import cosine
 
@@ -29,8 +29,7 @@ def pair_steps(steps: ArrayLike, response: ArrayLike) -> NDArray[np.int64]:
         return np.full(len(s), -1, np.int64)
     if len(s) <= len(a):
         return np.arange(len(s), dtype=np.int64)
-    similarities = cosine(s[:, None, :], a[None, :, :])
-    starts = best_group_starts(similarities.tolist(), len(a))
+    starts = group_starts(len(s), len(a), lambda t, low, high: cosine(s[t], a[low:high]))
     return np.searchsorted(np.asarray(starts), np.arange(len(s)), side="right") - 1
 
 

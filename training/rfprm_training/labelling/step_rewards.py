@@ -18,6 +18,7 @@ FloatArray = NDArray[np.float64]
 
 COMPONENTS = ("alignment", "quality", "coherence")
 """The components of a step reward, in the paper's order."""
+_BLOCK_VALUES = 2**22
 
 
 def cosine(left: ArrayLike, right: ArrayLike) -> FloatArray:
@@ -51,7 +52,11 @@ def alignment_rewards(
     if not len(a):
         return np.full(len(s), np.nan)
     if paired_with is None:
-        nearest: FloatArray = (1 + cosine(s[:, None, :], a[None, :, :]).max(axis=1)) / 2
+        # In blocks, so that memory does not grow with the number of pairs.
+        rows = max(1, _BLOCK_VALUES // a.size)
+        blocks = [s[start : start + rows, None, :] for start in range(0, len(s), rows)]
+        most = [cosine(block, a[None, :, :]).max(axis=1) for block in blocks]
+        nearest: FloatArray = (1 + np.concatenate(most)) / 2
         return nearest
     index = np.asarray(paired_with, np.int64)
     if index.shape != (len(s),) or (index >= len(a)).any() or (index < -1).any():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     import httpx
 
 Form = TypeVar("Form", bound=BaseModel)
-_JSON_OBJECT = re.compile(r"\{.*\}", re.S)
 
 
 class ExpertError(TrainingError):
@@ -141,12 +139,7 @@ class ExpertClient:
 
     async def _send_once(self, request: dict[str, Any], prompt_id: str, key: str) -> Answer:
         messages = request["messages"]
-        length = sum(len(message["content"]) for message in messages)
-        if length > self.config.max_prompt_characters:
-            raise ExpertError(
-                f"the request has {length:,} characters, more than the "
-                f"{self.config.max_prompt_characters:,} of expert.max_prompt_characters"
-            )
+        self.check_length(sum(len(message["content"]) for message in messages))
         async with self._slots:
             reserved = self._budget.reserve(messages)
             answer = None
@@ -156,6 +149,14 @@ class ExpertClient:
                 self._budget.settle(reserved, answer)
             self._cache.put(key, self.config.model, prompt_id, answer)
         return answer
+
+    def check_length(self, num_characters: int) -> None:
+        """Raises :class:`ExpertError` for a request with more than ``max_prompt_characters``."""
+        if num_characters > self.config.max_prompt_characters:
+            raise ExpertError(
+                f"the request has {num_characters:,} characters, more than the "
+                f"{self.config.max_prompt_characters:,} of expert.max_prompt_characters"
+            )
 
     def _request(
         self, messages: list[dict[str, str]], seed: int | None, form: type[BaseModel] | None
@@ -207,11 +208,11 @@ def parse_form(text: str, form: type[Form]) -> Form:
     """The JSON object in ``text`` as ``form``. Raises :class:`UnusableAnswerError`."""
     # Thinking models think first, and many servers ignore response_format.
     answer = text.rpartition("</think>")[2]
-    match = _JSON_OBJECT.search(answer)
-    if match is None:
+    start, end = answer.find("{"), answer.rfind("}") + 1
+    if not 0 <= start < end:
         raise UnusableAnswerError("there is no JSON object in it")
     try:
-        return form.model_validate(json.loads(match.group()))
+        return form.model_validate(json.loads(answer[start:end]))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the whole"

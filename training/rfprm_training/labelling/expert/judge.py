@@ -37,6 +37,8 @@ class StepJudge:
 
     async def grade(self, trajectory: Trajectory) -> list[StepGrade]:
         """One grade per step, on the scale. Raises like :meth:`ExpertClient.ask`."""
+        # Every request shows all steps before its own, so the last is the longest.
+        self._client.check_length(sum(map(len, trajectory.steps)))
         size = self._client.config.steps_per_request
         starts = range(0, len(trajectory.steps), size)
         parts = await asyncio.gather(*(self._grade_part(trajectory, start) for start in starts))

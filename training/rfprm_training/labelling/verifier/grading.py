@@ -13,6 +13,9 @@ from fractions import Fraction
 from rfprm_runtime.answers.spelled_numbers import NUMBER, to_fraction
 from rfprm_training.labelling.verifier.equations import find_equations
 
+_MOST_TRIES = 20_000
+"""In one trace, of values that may lead back to a reference and the numbers to try with them."""
+
 
 @dataclass(frozen=True)
 class StepGrade:
@@ -95,8 +98,11 @@ class _Support:
 
     def may_lead_back(self, value: Fraction, reached: set[Fraction]) -> bool:
         """Whether adding or subtracting a known number gives a result not ``reached`` yet."""
-        missing = self.results - reached
-        return any({value + n, value - n, n - value} & missing for n in self.numbers)
+        return any(
+            result in self.results and result not in reached
+            for n in self.numbers
+            for result in (value + n, value - n, n - value)
+        )
 
 
 def _in_wrong_trace(
@@ -116,12 +122,16 @@ def _until_astray(
     """The grades up to the first step that goes astray, inclusive."""
     out: list[StepGrade] = []
     reached: set[Fraction] = set()
+    tries_left = _MOST_TRIES
     for step, grade in zip(steps, grades, strict=True):
         results = _results(step)
         reached |= results
         astray = sorted(results - support.numbers)
+        tries_left -= len(astray) * len(support.numbers)
         if grade.grade == 0:
             out.append(grade)
+        elif astray and tries_left < 0:
+            out.append(StepGrade(math.nan, "its values are too many to check"))
         elif astray and all(support.may_lead_back(value, reached) for value in astray):
             out.append(StepGrade(math.nan, f"{astray[0]} may be on another way to the answer"))
         elif astray:

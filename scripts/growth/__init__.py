@@ -1,0 +1,2 @@
+"""What ``scripts/time_growth.py`` measures: shapes of text, and every public function that takes
+text."""

@@ -1,0 +1,38 @@
+"""Counts what a call does, so that growth can be tested without a clock."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+
+def num_operations(call: Callable[[], object]) -> int:
+    """How many lines of Python a call executes, and how many C functions it calls."""
+    count = 0
+
+    def on_line(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return on_line
+
+    def on_call(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event == "c_call"
+
+    before = sys.gettrace(), sys.getprofile()
+    sys.settrace(on_line)
+    sys.setprofile(on_call)
+    try:
+        call()
+    finally:
+        sys.setprofile(before[1])
+        sys.settrace(before[0])
+    return count
+
+
+def check_linear(prepare: Callable[[int], Callable[[], object]], size: int) -> None:
+    """Fails if four times the input takes more than about four times the operations."""
+    small, large = num_operations(prepare(size)), num_operations(prepare(4 * size))
+    assert large < 5 * small + 1_000, f"{small} operations at {size}, {large} at four times that"

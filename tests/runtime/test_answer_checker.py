@@ -1,0 +1,161 @@
+"""Comparing answers takes bounded time, and what cannot be compared is the fault of its writer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rfprm_runtime.answers import AnswerChecker
+from rfprm_runtime.answers.killable_worker import BoundedWorker
+from rfprm_runtime.answers.reach import is_in_reach
+
+
+class _Algebra:
+    """Stands in for the child process: "slow" runs out of time, all else is the same if equal."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, float | None]] = []
+
+    def __call__(self, answer: str, target: str, *, seconds: float | None = None) -> bool | None:
+        self.asked.append((answer, target, seconds))
+        return None if "slow" in answer + target else answer[0] == target[0]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def algebra(checker: AnswerChecker) -> _Algebra:
+    found = _Algebra()
+    checker._worker = found  # type: ignore[assignment]
+    return found
+
+
+@pytest.fixture
+def checker(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnswerChecker]:
+    monkeypatch.setattr("rfprm_runtime.answers.checker.time.monotonic", lambda: 0.0)
+    with AnswerChecker(timeout=5.0) as found:
+        yield found
+
+
+def test_an_answer_that_cannot_be_compared_in_time_is_wrong(
+    checker: AnswerChecker, algebra: _Algebra
+) -> None:
+    assert checker.agree("slow x", "y") is False
+    assert checker.agree("x", "x + 0") is True
+
+
+def test_a_target_that_cannot_be_compared_in_time_leaves_it_open(
+    checker: AnswerChecker, algebra: _Algebra
+) -> None:
+    assert checker.agree("x", "slow y") is None
+    assert checker.agree("slow x", "slow y") is None
+
+
+def test_what_ran_out_of_time_is_not_tried_again(checker: AnswerChecker, algebra: _Algebra) -> None:
+    for _ in range(3):
+        assert checker.agree("slow x", "y") is False
+        assert checker.agree("z", "slow y") is None
+    assert [call[:2] for call in algebra.asked] == [
+        ("slow x", "y"), ("y", "y"), ("z", "slow y"), ("slow y", "slow y"),
+    ]  # fmt: skip
+
+
+def test_many_hostile_answers_cost_little_more_than_a_few(
+    checker: AnswerChecker, algebra: _Algebra
+) -> None:
+    for index in range(40):
+        assert checker.agree(f"slow {index}", "y") is False
+    given = [seconds for answer, _, seconds in algebra.asked if answer != "y"]
+    assert given == [5.0, 5.0, *[0.25] * 38]
+    assert checker.agree("a", "a + 0") is True  # an honest one is still compared
+    # The target is never short of time, or answers could make it unreadable.
+    assert [seconds for answer, _, seconds in algebra.asked if answer == "y"] == [None]
+
+
+def test_patience_grows_again(
+    checker: AnswerChecker, algebra: _Algebra, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(4):
+        checker.agree(f"slow {index}", "y")
+    monkeypatch.setattr("rfprm_runtime.answers.checker.time.monotonic", lambda: 60.0)
+    checker.agree("a", "b")
+    assert algebra.asked[-1][2] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "9^{9^{9^9}}",
+        "9**9**9",
+        "(9)^{9999999}",
+        "2 ^ 2 ^ 2 ^ 2 ^ 2 ^ 2",
+        "x + 10^{-10^{10}}",
+        "1000000!",
+        "(" * 30 + "x" + ")" * 30,
+        "\\frac{" * 30 + "1" + "}{2}" * 30,
+        "x+" * 2_000 + "1",
+        "9^{" + "9" * 400 + "}",
+    ],
+)
+def test_what_is_out_of_reach_is_never_computed(
+    checker: AnswerChecker, algebra: _Algebra, answer: str
+) -> None:
+    assert checker.agree(answer, "x") is False
+    assert checker.agree("x", answer) is None
+    assert checker.agree(answer, answer) is True  # by its spelling
+    assert algebra.asked == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "2^{2023}",
+        "10^{2}3^{500000}",
+        "2^{2^{2^{2}}}",
+        "x^{2^{n}}",
+        "e^{x^2}",
+        "1000!",
+        r"\frac{1}{1+\frac{1}{1+\frac{1}{2}}}",
+        r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}",
+        "(0,1) \\cup (1,2]",
+        "2^{1000000}",
+        "",
+    ],
+)
+def test_what_people_answer_is_in_reach(answer: str) -> None:
+    assert is_in_reach(answer)
+
+
+def test_the_start_of_the_child_process_costs_no_call_its_time() -> None:
+    worker = BoundedWorker(
+        "bounded_helper:is_prepared", timeout=0.3, warm_up="bounded_helper:prepare"
+    )
+    assert worker() is True
+    worker.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="without fork the child starts again")
+@pytest.mark.parametrize("end", ["time:sleep", "bounded_helper:spin", "bounded_helper:die"])
+def test_after_a_kill_the_next_call_is_warm(end: str) -> None:
+    worker = BoundedWorker(end, timeout=0.2)
+    arguments: list[Any] = [600] if end == "time:sleep" else []
+    assert worker(*arguments) is None
+    process = worker._process
+    assert worker(*arguments) is None
+    assert worker._process is process
+    assert process is not None
+    assert process.poll() is None
+    assert worker.num_timeouts == 2
+    worker.close()
+    assert process.poll() is not None
+
+
+def test_a_short_time_is_enough_for_the_first_comparison() -> None:
+    with AnswerChecker(timeout=0.5) as checker:
+        assert checker.agree("x+1", "1+x") is True
+        assert checker.agree("((((((((((((x+1))))))))))))", "1+x") in (True, False)  # never None
+        assert checker.agree("x+2", "2+x") is True
