@@ -80,7 +80,6 @@ def open_source(source: str) -> Source:
         return HubSource(source)
     path = Path(source)
     try:
-        path.open("rb").close()  # now, not after the model was loaded
         return _FILES[path.suffix](path)
     except OSError as error:
         raise SourceError(f"{source!r} cannot be read: {error}") from None
@@ -98,6 +97,8 @@ def check_source(source: str) -> None:
     path = Path(source)
     if not os.path.isfile(path):  # Path.is_file raises for some names
         raise SourceError(f"there is no file {source!r}; name data sets of the Hub as hf://NAME")
+    if not os.access(path, os.R_OK):  # now, not after the model was loaded
+        raise SourceError(f"{source!r} cannot be read: permission denied")
     if path.suffix not in _FILES:
         raise SourceError(f"{source!r} ends in {path.suffix!r}, expected .jsonl or .parquet")
 
