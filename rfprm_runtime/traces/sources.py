@@ -106,7 +106,6 @@ def open_source(source: str) -> Source:
     try:
         if path.is_dir():
             return FolderSource(path)
-        path.open("rb").close()  # now, not after the model was loaded
         return _FILES[suffix_of(path)](path)
     except OSError as error:
         raise SourceError(f"{source!r} cannot be read: {error}") from None
@@ -129,6 +128,8 @@ def check_source(source: str) -> None:
         return
     if not os.path.isfile(path):  # Path.is_file raises for some names
         raise SourceError(f"there is no file {source!r}; name data sets of the Hub as hf://NAME")
+    if not os.access(path, os.R_OK):  # now, not after the model was loaded
+        raise SourceError(f"{source!r} cannot be read: permission denied")
     suffix = suffix_of(path)
     if suffix not in _FILES or (path.suffix.lower() in PACKED_SUFFIXES and suffix not in _PACKED):
         known = ", ".join(dict.fromkeys((".jsonl", *_FILES)))

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rfprm_runtime import SourceError
+from rfprm_runtime import InvalidTrajectoryError, SourceError
 from rfprm_runtime.traces.formats import Reading
+from rfprm_runtime.traces.jsonl import parse_object
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.sources import check_source, open_source, open_stream
 from selection.selection_helpers import traces, write_jsonl
@@ -146,3 +147,24 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"nothing of the kind")
     with pytest.raises(SourceError, match="is not a Parquet file"):
         open_stream(str(tmp_path / "x.parquet"))
+
+
+@pytest.mark.parametrize("name", ["n" * 5000 + ".jsonl", "a\0b.jsonl", "/dev/null"])
+def test_a_source_with_an_impossible_name_is_an_error_of_ours(name: str) -> None:
+    with pytest.raises(SourceError):
+        open_source(name)
+
+
+def test_a_source_that_may_not_be_read_is_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text("{}")
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may read everything
+    with pytest.raises(SourceError, match="permission denied"):
+        open_source(str(path))
+
+
+def test_a_deep_row_is_an_error_in_its_place() -> None:
+    with pytest.raises(InvalidTrajectoryError, match="nested deeper than 64 levels"):
+        parse_object(b'{"a":' + b"[" * 900 + b"]" * 900 + b"}")
