@@ -1,0 +1,77 @@
+"""Who is still running: function calls, and a thread that signals do not reach.
+
+A signal handler may raise after any bytecode of the main thread, ``finally`` and ``with`` included.
+So the main thread takes none of our locks, and what it leaves behind counts for nothing once its
+call has ended. What takes a lock goes through :func:`uninterrupted`.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+Outcome = tuple[Any, BaseException | None]
+"""What a function returned, or the error that it raised."""
+_GENERATOR_FLAGS = 0x20 | 0x80 | 0x200
+"""Of code objects: generators, coroutines and asynchronous generators (``inspect.CO_GENERATOR``)."""
+
+
+def is_running(call: FrameType) -> bool:
+    """Whether a function call, known by its frame, has not ended yet. Any thread may ask.
+
+    The interpreter itself keeps these books, so no exception can leave an ended call in them. The
+    frame of an ended call loses its variables.
+    """
+    try:
+        call.clear()  # refuses a frame that is executing
+    except RuntimeError:
+        return True
+    return False
+
+
+def check_can_be_asked(call: FrameType) -> None:
+    """A generator's frame cannot be asked: :func:`is_running` would end one that is suspended."""
+    assert not call.f_code.co_flags & _GENERATOR_FLAGS, f"{call.f_code.co_name} is a generator"
+
+
+def uninterrupted(work: Callable[[], Result]) -> Result:
+    """What ``work`` returns or raises; once begun, it ends, whatever signals arrive meanwhile.
+
+    In the main thread it runs on a thread of its own. An exception from a signal handler then ends
+    the wait but not the work.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return work()
+    outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    try:
+        _thread.start_new_thread(report, (work, outcomes.put))
+    except RuntimeError:  # the system's limit of threads, or the interpreter is ending
+        return work()
+    result: Result = result_of(outcomes.get())
+    return result
+
+
+def report(work: Callable[[], Any], put: Callable[[Outcome], object]) -> None:
+    """Pass what ``work`` returns or raises to ``put``."""
+    outcome: Outcome
+    try:
+        outcome = work(), None
+    except BaseException as error:  # whatever it is, somebody waits for it
+        outcome = None, error
+    put(outcome)
+
+
+def result_of(outcome: Outcome) -> Any:
+    """What :func:`report` passed on: returns the result or raises the error."""
+    result, error = outcome
+    if error is None:
+        return result
+    try:
+        raise error
+    finally:
+        del outcome, error  # with the error's traceback they would form a cycle
