@@ -175,7 +175,7 @@ class Schedule:
 
     def _add(self, node: PrefixNode, past: Past | None, *, depth: int) -> None:
         every = [self._markers(row, node) for row in node.rows]
-        markers = every[0] if len(every) == 1 else np.unique(np.concatenate(every))
+        markers = every[0] if len(every) == 1 else _union(every)
         longest = max(len(self._items[row].token_ids) for row in node.rows) - node.begin
         urgency = (-depth, -longest, node.rows[0])
         self._waiting += node.num_tokens
@@ -188,3 +188,12 @@ class Schedule:
             return markers
         low, high = markers.searchsorted((node.begin, node.end))
         return markers[low:high]
+
+
+def _union(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """All values of ``parts``, ascending, each once. ``np.unique`` would import ``numpy.ma`` during
+    the first score (see ground/whole_imports.py)."""
+    values = np.sort(np.concatenate(parts))
+    is_first = np.ones(len(values), bool)
+    is_first[1:] = values[1:] != values[:-1]
+    return values[is_first]

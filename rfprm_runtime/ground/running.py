@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 Outcome = tuple[Any, BaseException | None]
 """What a function returned, or the error that it raised."""
 _GENERATOR_FLAGS = 0x20 | 0x80 | 0x200
-"""Of code objects: generators, coroutines and asynchronous generators (``inspect.CO_GENERATOR``)."""
+"""``co_flags`` of generators, coroutines and asynchronous generators (see ``inspect``)."""
 
 
 def is_running(call: FrameType) -> bool:
