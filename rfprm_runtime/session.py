@@ -23,7 +23,7 @@ from rfprm_runtime.engine.engine import Engine
 from rfprm_runtime.engine.rows import Block, Extended, Extension, Past, TokenRow
 from rfprm_runtime.errors import UNSCORABLE, BackendError, RfprmError, around_errors, raise_first
 from rfprm_runtime.ground.arguments import check_choice, check_is, check_one_for_each
-from rfprm_runtime.ground.running import check_can_be_asked, is_running
+from rfprm_runtime.ground.running import check_can_be_asked, is_running, uninterrupted
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.prompt.windowing import check_length
 from rfprm_runtime.scores.readout import assemble_score, read_scores
@@ -251,7 +251,7 @@ class SessionHost:
             fork = Session(self, session.question, session._written)
             kept = self._past_of(session)
             if kept is not None:
-                self._engine.keep(fork._key, kept)
+                uninterrupted(lambda: self._keep(fork, kept))
             return fork
 
     def _turns(
@@ -309,7 +309,12 @@ class SessionHost:
             ids, markers = turn.row.token_ids[start:], turn.row.marker_positions - start
             past = None if kept is None else kept.past
             items.append(Extension(ids, markers, past, keep and self._engine.keeps_pasts))
-        return self._engine.run(items, on_kept=lambda index, past: self._keep(turns[index], past))
+
+        def on_kept(index: int, past: Past) -> None:
+            turn = turns[index]
+            self._keep(turn.session, _KeptPast(past, turn.row.token_ids))
+
+        return self._engine.run(items, on_kept=on_kept)
 
     def _past_of(self, session: Session) -> _KeptPast | None:
         kept = self._engine.pasts.get(session._key)
@@ -317,14 +322,15 @@ class SessionHost:
             return kept
         return None
 
-    def _keep(self, turn: _Turn, past: Past) -> None:
-        session, ids = turn.session, turn.row.token_ids
-        if not self._engine.keep(session._key, _KeptPast(past, ids)) and not self._warned:
+    def _keep(self, session: Session, kept: _KeptPast) -> None:
+        """Keep the past of ``session``, which lives until then: a finalizer that came first would
+        leave the past behind."""
+        if not self._engine.keep(session._key, kept) and not self._warned:
             self._warned = True
             _logger.warning(
                 "the past of a session of %d tokens does not fit session_bytes=%d, so it is "
                 "computed again in every call; load the scorer with a larger session_bytes",
-                len(ids),
+                kept.num_tokens,
                 self._engine.pasts.max_bytes,
             )
         if session._closed:  # meanwhile, by another thread

@@ -58,12 +58,12 @@ class BoundedWorker:
     def __call__(self, *arguments: Any) -> Any:
         """The function's result; None if it raised or ran out of time."""
         request = _Request(json.dumps(arguments))
-        try:
-            return uninterrupted(lambda: self._ask(request))
-        except BaseException:  # Ctrl-C: nobody reads what the child still answers
-            request.is_given_up = True
-            self._lines.put(request)
-            raise
+        return uninterrupted(lambda: self._ask(request), lambda: self._give_up(request))
+
+    def _give_up(self, request: _Request) -> None:
+        """After Ctrl-C nobody reads what the child still answers."""
+        request.is_given_up = True
+        self._lines.put(request)
 
     def _lock(self) -> threading.Lock:
         return self._locks.setdefault(os.getpid(), threading.Lock())

@@ -98,8 +98,9 @@ class Engine:
         return uninterrupted(self.pasts.count_bytes)
 
     def keep(self, key: int, past: Past) -> bool:
-        """Keep ``past`` under ``key``. False if it alone exceeds the budget."""
-        return uninterrupted(lambda: self.pasts.put(key, past))
+        """Keep ``past`` under ``key``. False if it alone exceeds the budget. For threads that
+        signals do not reach."""
+        return self.pasts.put(key, past)
 
     def drop(self, key: int) -> None:
         """Free the past of ``key``, soon. A finalizer may call it, in any thread and process."""

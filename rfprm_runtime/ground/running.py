@@ -8,8 +8,10 @@ call has ended. What takes a lock goes through :func:`uninterrupted`.
 from __future__ import annotations
 
 import _thread
+import contextvars
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any, TypeVar
@@ -39,21 +41,35 @@ def check_can_be_asked(call: FrameType) -> None:
     assert not call.f_code.co_flags & _GENERATOR_FLAGS, f"{call.f_code.co_name} is a generator"
 
 
-def uninterrupted(work: Callable[[], Result]) -> Result:
+def uninterrupted(
+    work: Callable[[], Result], give_up: Callable[[], object] | None = None
+) -> Result:
     """What ``work`` returns or raises; once begun, it ends, whatever signals arrive meanwhile.
 
     In the main thread it runs on a thread of its own. An exception from a signal handler then ends
-    the wait but not the work.
+    the wait but not the work. Work that may take long comes with ``give_up``, which makes it end
+    soon, and the exception waits for that.
     """
     if threading.get_ident() != threading.main_thread().ident:
         return work()
+    work = partial(contextvars.copy_context().run, work)
     outcomes: SimpleQueue[Outcome] = SimpleQueue()
     try:
         _thread.start_new_thread(report, (work, outcomes.put))
     except RuntimeError:  # the system's limit of threads, or the interpreter is ending
         return work()
-    result: Result = result_of(outcomes.get())
+    result: Result = result_of(_awaited(outcomes, give_up))
     return result
+
+
+def _awaited(outcomes: SimpleQueue[Outcome], give_up: Callable[[], object] | None) -> Outcome:
+    try:
+        return outcomes.get()
+    except BaseException:
+        if give_up is not None:
+            give_up()
+            outcomes.get()
+        raise
 
 
 def report(work: Callable[[], Any], put: Callable[[Outcome], object]) -> None:
