@@ -11,14 +11,16 @@ import _thread
 import contextvars
 import threading
 from collections.abc import Callable
-from functools import partial
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 Outcome = tuple[Any, BaseException | None]
 """What a function returned, or the error that it raised."""
+_LOOK_SECONDS = 1.0
+"""An arrival wakes the one who waits; this is for an arrival that an exception swallowed."""
 _GENERATOR_FLAGS = 0x20 | 0x80 | 0x200
 """``co_flags`` of generators, coroutines and asynchronous generators (see ``inspect``)."""
 
@@ -52,24 +54,49 @@ def uninterrupted(
     """
     if threading.get_ident() != threading.main_thread().ident:
         return work()
-    work = partial(contextvars.copy_context().run, work)
-    outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    context, outcomes = contextvars.copy_context(), _Outcomes()
+    has_begun = False
     try:
-        _thread.start_new_thread(report, (work, outcomes.put))
-    except RuntimeError:  # the system's limit of threads, or the interpreter is ending
-        return work()
-    result: Result = result_of(_awaited(outcomes, give_up))
-    return result
-
-
-def _awaited(outcomes: SimpleQueue[Outcome], give_up: Callable[[], object] | None) -> Outcome:
-    try:
-        return outcomes.get()
+        has_begun = _begin(lambda: report(lambda: context.run(work), outcomes.put))
+        if not has_begun:
+            return work()
+        outcomes.wait()
     except BaseException:
         if give_up is not None:
             give_up()
-            outcomes.get()
+            if has_begun:
+                outcomes.wait()
         raise
+    result: Result = result_of(outcomes.found[0])
+    return result
+
+
+def _begin(call: Callable[[], object]) -> bool:
+    """Start ``call`` on a thread of its own. False if there can be none: the system has a limit,
+    and an interpreter that ends starts no more."""
+    try:
+        _thread.start_new_thread(call, ())
+    except RuntimeError:
+        return False
+    return True
+
+
+class _Outcomes:
+    """Where the outcome arrives. It stays there: what comes out of a queue is lost if an exception
+    strikes before it has a name."""
+
+    def __init__(self) -> None:
+        self.found: list[Outcome] = []
+        self._arrivals: SimpleQueue[None] = SimpleQueue()
+
+    def put(self, outcome: Outcome) -> None:
+        self.found.append(outcome)
+        self._arrivals.put(None)
+
+    def wait(self) -> None:
+        while not self.found:
+            with suppress(Empty):
+                self._arrivals.get(timeout=_LOOK_SECONDS)
 
 
 def report(work: Callable[[], Any], put: Callable[[Outcome], object]) -> None:

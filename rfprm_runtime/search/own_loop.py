@@ -7,6 +7,7 @@ a task that it has lost.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401  asyncio.to_thread would import it during a search
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
