@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from rfprm_runtime.errors import BackendError
 
@@ -90,13 +90,23 @@ class _Crew:
         with suppress(IndexError):
             raise self._failures.pop()
 
-    def end_with_program(self) -> None:
-        """No thread must run on while the interpreter and its libraries are taken apart."""
-        if os.getpid() == self._process:
-            self.jobs.put(None)
-            while self._threads:
-                time.sleep(_POLL_SECONDS)
-            self._has_ended = True
+    def refuse(self) -> None:
+        """Take no more jobs, because the program ends: threads that ran on would find the
+        interpreter and its libraries taken apart."""
+        self._has_ended = True
+        self.jobs.put(None)
+
+    def is_done(self) -> bool:
+        """Whether the threads have ended, after :meth:`refuse`. Runs the jobs of those who did not
+        notice it in time: other threads may wait for them."""
+        if os.getpid() != self._process:
+            return True
+        if self._threads:
+            return False
+        with suppress(Empty):
+            while True:
+                self._run(self.jobs.get_nowait() or (lambda: None))
+        return True
 
     def _start_another(self) -> None:
         try:
@@ -123,13 +133,16 @@ class _Crew:
         own = threading.get_ident()
         self._threads.append(own)
         while (job := self.jobs.get()) is not None:
-            try:
-                job()
-            except BaseException:
-                _logger.exception("a job of %s failed", self._name)
+            self._run(job)
             del job  # and what it holds, while this thread waits for the next one
         self.jobs.put(None)  # for the other threads
         self._threads.remove(own)
+
+    def _run(self, job: Job) -> None:
+        try:
+            job()
+        except BaseException:
+            _logger.exception("a job of %s failed", self._name)
 
     def _close(self, last: Job) -> None:
         try:
@@ -151,5 +164,8 @@ _crews: weakref.WeakSet[_Crew] = weakref.WeakSet()
 
 @atexit.register
 def _end_all() -> None:
-    for crew in list(_crews):
-        crew.end_with_program()
+    crews = list(_crews)
+    for crew in crews:
+        crew.refuse()
+    while not min(map(_Crew.is_done, crews), default=True):  # asks all: one may wait for another
+        time.sleep(_POLL_SECONDS)

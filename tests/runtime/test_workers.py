@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -148,3 +149,25 @@ def test_work_in_the_main_thread_runs_elsewhere_and_in_place_otherwise() -> None
 def test_an_import_that_fails_says_so() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         import_whole("no_such_module")
+
+
+def test_a_program_may_end_amid_work() -> None:
+    """Without closing anything, while a batch waits for passes that are no longer taken."""
+    code = """
+from counting_backend import CountingBackend
+from rfprm_runtime import Trajectory
+from rfprm_runtime.rewards.micro_batcher import MicroBatcher
+from tiny_models import scorer_on
+batcher = MicroBatcher(scorer_on(CountingBackend(2)), max_wait_ms=0)
+trace = Trajectory.build(question="q", steps=["so " * 20] * 5)
+futures = [batcher.submit(trace) for _ in range(3000)]
+futures[0].result()
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert (found.returncode, found.stderr) == (0, "")
