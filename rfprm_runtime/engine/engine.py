@@ -104,9 +104,9 @@ class Engine:
 
     def drop(self, key: int) -> None:
         """Free the past of ``key``, soon. A finalizer may call it, in any thread and process."""
-        self.pasts.drop(key)
-        with suppress(BackendError):  # after closing and in a fork there is nothing to free
-            self._workers.post(self.pasts.sweep)
+        if self.pasts.drop(key):
+            with suppress(BackendError):  # after closing and in a fork there is nothing to free
+                self._workers.post(self.pasts.sweep)
 
     def close(self) -> None:
         """Wait for running calls, then free model and pasts. Calling it twice is fine.

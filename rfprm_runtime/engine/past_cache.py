@@ -31,10 +31,13 @@ class PastCache:
             self._pasts.move_to_end(key)
         return self._pasts.get(key)
 
-    def drop(self, key: int) -> None:
-        """Let the next :meth:`sweep` free the past of ``key``. Takes no lock, so a finalizer, which
-        may interrupt anything, can call it."""
+    def drop(self, key: int) -> bool:
+        """Let the next :meth:`sweep` free the past of ``key``; whether there is one. Takes no lock,
+        so a finalizer, which may interrupt anything, can call it."""
+        if key not in self._pasts:
+            return False
         self._dropped.append(key)
+        return True
 
     def put(self, key: int, past: Past) -> bool:
         """Store ``past`` under ``key``, as the most recently used. False if it alone exceeds the

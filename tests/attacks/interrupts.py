@@ -142,11 +142,7 @@ def by_signals(make: Callable[[], Any], seconds: float, most: int, seed: int) ->
     scene, random_ = make(), random.Random(seed)
     to_loop = getattr(scene, "has_loop", False)
     alarm = _Alarm(to_loop=to_loop)
-    began = time.monotonic()
-    for _ in range(3):
-        scene.act()
-        scene.check()
-    usual = max((time.monotonic() - began) / 6, 1e-4)
+    usual = min(_seconds_of(scene) for _ in range(3))
     end = time.monotonic() + seconds
     while time.monotonic() < end and alarm.delivered < most:
         delay = max(random_.uniform(0, 1.2 * usual), 1e-6)
@@ -155,6 +151,14 @@ def by_signals(make: Callable[[], Any], seconds: float, most: int, seed: int) ->
             attack(scene, lambda: alarm.run(scene.act, delay, again))  # noqa: B023
     _close(scene)
     return alarm.delivered
+
+
+def _seconds_of(scene: Any) -> float:
+    began = time.monotonic()
+    scene.act()
+    usual = time.monotonic() - began
+    scene.check()
+    return usual
 
 
 def _spread(total: int) -> Iterator[int]:
