@@ -25,6 +25,7 @@ from rfprm_runtime.ground.workers import Workers
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
 _HELD_SECONDS = 1.0
+_LOOK_SECONDS = 0.001
 
 
 class BatchScorer(Protocol):
@@ -146,11 +147,17 @@ class MicroBatcher:
             self._score(batch)
 
     def _collect(self) -> Iterator[_Request]:
+        # Not get(timeout=…): a SimpleQueue whose time is up at the wrong moment waits for the next
+        # item instead (CPython takes the negative rest for no limit).
         deadline = time.monotonic() + self._max_wait
+        while 0 < self._waiting.qsize() < self._max_batch:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            time.sleep(min(left, _LOOK_SECONDS))
         with suppress(queue.Empty):
-            yield self._waiting.get_nowait()
-            for _ in range(self._max_batch - 1):
-                yield self._waiting.get(timeout=max(deadline - time.monotonic(), 0.0))
+            for _ in range(self._max_batch):
+                yield self._waiting.get_nowait()
 
     def _score(self, batch: list[_Request]) -> None:
         try:

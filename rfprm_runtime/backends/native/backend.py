@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -273,11 +274,11 @@ def _let_all_finish(num_running: int, ended: SimpleQueue[Outcome], done: NDArray
     a span that never began would wait for ever."""
     while num_running:
         done[:] = np.iinfo(np.int64).max  # again and again: running spans write there too
-        try:
-            ended.get(timeout=0.01)
+        if ended.empty():
+            time.sleep(0.001)
+        else:
+            ended.get()
             num_running -= 1
-        except Empty:
-            pass
 
 
 def split_evenly(item: Extension, threads: int, shape: Backbone) -> list[_Span]:
