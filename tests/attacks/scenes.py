@@ -221,7 +221,10 @@ class Awaiting(Batching):
             futures = [self.batcher.submit(trace) for trace in TRACES]
             await asyncio.gather(*map(asyncio.wrap_future, futures))
 
-        asyncio.run(ask())
+        try:
+            asyncio.run(ask())
+        except asyncio.CancelledError as error:  # how a loop passes some interrupts on
+            raise KeyboardInterrupt from error
 
 
 class Rewarding:

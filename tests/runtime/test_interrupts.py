@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer")
-@pytest.mark.parametrize(("kind", "most"), [("handovers", 25), ("signals", 8)])
+@pytest.mark.parametrize(("kind", "most"), [("handovers", 15), ("signals", 6)])
 def test_after_an_interrupt_every_score_has_the_same_bits(
     kind: str, most: int, folder: Path
 ) -> None:
