@@ -353,7 +353,7 @@ class Scorer:
     @property
     def session_bytes(self) -> int:
         """How many bytes open sessions keep at the moment."""
-        return self._engine.pasts.num_bytes
+        return self._engine.num_past_bytes()
 
     @property
     def backend_name(self) -> str:

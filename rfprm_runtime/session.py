@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
+import sys
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, get_args
 
 import numpy as np
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.engine.engine import Engine
-from rfprm_runtime.engine.rows import Extended, Extension, TokenRow
+from rfprm_runtime.engine.rows import Block, Extended, Extension, Past, TokenRow
 from rfprm_runtime.errors import UNSCORABLE, BackendError, RfprmError, around_errors, raise_first
 from rfprm_runtime.ground.arguments import check_choice, check_is, check_one_for_each
+from rfprm_runtime.ground.running import check_can_be_asked, is_running, uninterrupted
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.prompt.windowing import check_length
 from rfprm_runtime.scores.readout import assemble_score, read_scores
@@ -39,12 +41,43 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Written:
-    """A session's content. Replaced and never changed, so that forks can share it and an interrupt
-    cannot leave it half updated."""
+    """A session's content. Replaced and never changed, so that forks can share it."""
 
     steps: tuple[str, ...]
     step_scores: Float32Array
     token_ids: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Versions:
+    """A session's content before and after a call. The sessions of the call share ``is_done``,
+    which is empty until all of them are extended: an interrupt finds all extended or none."""
+
+    before: _Written
+    after: _Written
+    is_done: list[bool]
+
+
+@dataclass(frozen=True, eq=False)
+class _KeptPast:
+    """A past and the tokens it is of. Those may be more than a session has, or others: an interrupt
+    can come between a pass and the session that it extends."""
+
+    past: Past
+    token_ids: NDArray[np.int64]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.past.num_tokens
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        return self.past.blocks
+
+    def begins(self, written: _Written) -> bool:
+        """Whether the session's tokens begin with the past's."""
+        begin = written.token_ids[: len(self.token_ids)]
+        return np.array_equal(begin, self.token_ids)
 
 
 class Session:
@@ -58,10 +91,15 @@ class Session:
         self._host = host
         self._key = host.new_key()
         self._closed = False
-        self._busy = False
-        self._written = written
+        self._calls: list[FrameType] = []  # that use it; the first that still runs has it
+        self._versions = _Versions(written, written, [])
         self.question = question
-        self._finalizer = weakref.finalize(self, host.forget, self._key)
+        weakref.finalize(self, host.forget, self._key).atexit = False
+
+    @property
+    def _written(self) -> _Written:
+        versions = self._versions
+        return versions.after if versions.is_done else versions.before
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -107,7 +145,7 @@ class Session:
     def close(self) -> None:
         """Free the past. Calling it twice is fine."""
         self._closed = True
-        self._finalizer()
+        self._host.forget(self._key)
 
     def __enter__(self) -> Session:
         return self
@@ -140,7 +178,6 @@ class SessionHost:
 
     def __init__(self, manifest: Manifest, encoder: TrajectoryEncoder, engine: Engine) -> None:
         self._manifest, self._encoder, self._engine = manifest, encoder, engine
-        self._lock = threading.Lock()
         self._keys = itertools.count()
         self._warned = False
 
@@ -149,7 +186,7 @@ class SessionHost:
 
     def forget(self, key: int) -> None:
         """Free the past of a session. Safe to call from a finalizer."""
-        self._engine.pasts.drop(key)
+        self._engine.drop(key)
 
     def open(self, question: str) -> Session:
         with self._engine.call():
@@ -165,17 +202,18 @@ class SessionHost:
         on_error: OnError,
     ) -> list[Float32Array | RfprmError]:
         _check_each("steps", steps, sessions, on_error)
-        with self._turns(sessions, steps, self._read_steps, on_error) as turns:
+        with self._engine.call(), _Claims(self, sessions) as refusals:
+            turns = self._turns(sessions, steps, refusals, self._read_steps, on_error)
             return around_errors(turns, self._extend)
 
     def _extend(self, turns: list[_Turn]) -> list[Float32Array]:
         results = self._run(turns, keep=True)
         scores = [read_scores(r.logits, self._manifest.step_readout) for r in results]
-        grown = [_grown(turn, own) for turn, own in zip(turns, scores, strict=True)]
-        for turn, written, result in zip(turns, grown, results, strict=True):
-            # In this order: a past shorter than the text is a valid prefix, a longer one is not.
-            turn.session._written = written
-            self._remember(turn.session, result)
+        is_done: list[bool] = []
+        for turn, own in zip(turns, scores, strict=True):
+            before = turn.session._written
+            turn.session._versions = _Versions(before, _grown(turn, own), is_done)
+        is_done.append(True)
         return scores
 
     def score(
@@ -185,7 +223,8 @@ class SessionHost:
         on_error: OnError,
     ) -> list[TrajectoryScore | RfprmError]:
         _check_each("responses", responses, sessions, on_error)
-        with self._turns(sessions, responses, self._read_response, on_error) as turns:
+        with self._engine.call(), _Claims(self, sessions) as refusals:
+            turns = self._turns(sessions, responses, refusals, self._read_response, on_error)
             return around_errors(turns, self._score)
 
     def _score(self, turns: list[_Turn]) -> list[TrajectoryScore]:
@@ -203,38 +242,35 @@ class SessionHost:
         ]
 
     def fork(self, session: Session) -> Session:
-        with self._engine.call(), self._claimed([session]) as refusals:
-            if refusals[0] is not None:
-                raise refusals[0]
-            pasts = self._engine.pasts
-            if self._engine.keeps_pasts and pasts.get(session._key) is None:
+        with self._engine.call(), _Claims(self, [session]) as [refusal]:
+            if refusal is not None:
+                raise refusal
+            if self._engine.keeps_pasts and self._past_of(session) is None:
                 row = TokenRow(session._written.token_ids, _NO_MARKERS)
-                [result] = self._run([_Turn(session, (), row)], keep=True)
-                self._remember(session, result)
+                self._run([_Turn(session, (), row)], keep=True)
             fork = Session(self, session.question, session._written)
-            past = pasts.get(session._key)
-            if past is not None:
-                pasts.put(fork._key, past)
+            kept = self._past_of(session)
+            if kept is not None:
+                uninterrupted(lambda: self._keep(fork, kept))
             return fork
 
-    @contextmanager
     def _turns(
         self,
         sessions: Sequence[Session],
         given: Sequence[Sequence[str] | RfprmError],
+        refusals: Sequence[BackendError | None],
         read: _Read,
         on_error: OnError,
-    ) -> Iterator[list[_Turn | RfprmError]]:
-        """Claim the sessions for this call and ``read`` what each was given. An error stands in
-        for a session that cannot take part."""
-        with self._engine.call(), self._claimed(sessions) as refusals:
-            turns = [
-                refusal or self._turn(session, texts, read)
-                for session, texts, refusal in zip(sessions, given, refusals, strict=True)
-            ]
-            if on_error == "raise":
-                raise_first(turns, "session")
-            yield turns
+    ) -> list[_Turn | RfprmError]:
+        """``read`` what each session was given. An error stands in for a session that cannot take
+        part."""
+        turns = [
+            refusal or self._turn(session, texts, read)
+            for session, texts, refusal in zip(sessions, given, refusals, strict=True)
+        ]
+        if on_error == "raise":
+            raise_first(turns, "session")
+        return turns
 
     def _turn(
         self, session: Session, given: Sequence[str] | RfprmError, read: _Read
@@ -260,27 +296,6 @@ class SessionHost:
         response = UnfinishedTrajectory.build(question=session.question, response=given).response
         return response, self._encoder.encode_closing(response)
 
-    @contextmanager
-    def _claimed(self, sessions: Sequence[Session]) -> Iterator[list[BackendError | None]]:
-        """Keep other calls away from the sessions; yields an error for each that is closed or in
-        use, and None for the others.
-
-        Raises if the call itself makes no sense: another scorer's session, or one given twice.
-        """
-        claimed: list[Session] = []
-        try:
-            with self._lock:
-                _check_sessions(self, sessions)
-                refusals = [_refusal(session) for session in sessions]
-                for session, refusal in zip(sessions, refusals, strict=True):
-                    if refusal is None:
-                        claimed.append(session)
-                        session._busy = True
-            yield refusals
-        finally:
-            for session in claimed:
-                session._busy = False
-
     def _check_length(self, num_tokens: int) -> None:
         manifest = self._manifest
         check_length(num_tokens, manifest.max_positions, engine_of=manifest.positions_beyond_engine)
@@ -289,26 +304,80 @@ class SessionHost:
         """Run the part of each row that no past covers; logits of all markers, in order."""
         items = []
         for turn in turns:
-            past = self._engine.pasts.get(turn.session._key)
-            start = 0 if past is None else past.num_tokens
+            kept = self._past_of(turn.session)
+            start = 0 if kept is None else kept.num_tokens
             ids, markers = turn.row.token_ids[start:], turn.row.marker_positions - start
+            past = None if kept is None else kept.past
             items.append(Extension(ids, markers, past, keep and self._engine.keeps_pasts))
-        return self._engine.run(items)
 
-    def _remember(self, session: Session, result: Extended) -> None:
-        pasts = self._engine.pasts
-        if result.past is not None:
-            kept = pasts.put(session._key, result.past)
-            if not kept and not self._warned:
-                self._warned = True
-                _logger.warning(
-                    "the past of a session of %d tokens does not fit session_bytes=%d, so it is "
-                    "computed again in every call; load the scorer with a larger session_bytes",
-                    session.num_tokens,
-                    pasts.max_bytes,
-                )
-            if session._closed:  # meanwhile, by another thread
-                pasts.drop(session._key)
+        def on_kept(index: int, past: Past) -> None:
+            turn = turns[index]
+            self._keep(turn.session, _KeptPast(past, turn.row.token_ids))
+
+        return self._engine.run(items, on_kept=on_kept)
+
+    def _past_of(self, session: Session) -> _KeptPast | None:
+        kept = self._engine.pasts.get(session._key)
+        if isinstance(kept, _KeptPast) and kept.begins(session._written):
+            return kept
+        return None
+
+    def _keep(self, session: Session, kept: _KeptPast) -> None:
+        """Keep the past of ``session``, which lives until then: a finalizer that came first would
+        leave the past behind."""
+        if not self._engine.keep(session._key, kept) and not self._warned:
+            self._warned = True
+            _logger.warning(
+                "the past of a session of %d tokens does not fit session_bytes=%d, so it is "
+                "computed again in every call; load the scorer with a larger session_bytes",
+                kept.num_tokens,
+                self._engine.pasts.max_bytes,
+            )
+        if session._closed:  # meanwhile, by another thread
+            self.forget(session._key)
+
+
+class _Claims:
+    """A context that keeps other calls away from the sessions. It gives an error for each that is
+    closed or in use, and None for the others.
+
+    Raises if the call itself makes no sense: another scorer's session, or one given twice.
+    """
+
+    def __init__(self, host: SessionHost, sessions: Sequence[Session]) -> None:
+        self._host, self._sessions = host, sessions
+
+    def __enter__(self) -> list[BackendError | None]:
+        _check_sessions(self._host, self._sessions)
+        call = sys._getframe(1)
+        check_can_be_asked(call)
+        return [_claim(session, call) for session in self._sessions]
+
+    def __exit__(self, *exc_info: object) -> None:
+        call = sys._getframe(1)
+        for session in self._sessions:
+            _give_up(session, call)
+
+
+def _claim(session: Session, call: FrameType) -> BackendError | None:
+    if session._closed:
+        return BackendError("the session was closed; open another one")
+    session._calls.append(call)
+    for other in list(session._calls):
+        if other is call:
+            return None
+        if is_running(other):
+            _give_up(session, call)
+            return BackendError(
+                "another thread is using the session; give each thread its own fork"
+            )
+        _give_up(session, other)  # an interrupt kept it from doing so itself
+    raise AssertionError("the call is in the list")
+
+
+def _give_up(session: Session, call: FrameType) -> None:
+    with suppress(ValueError):  # it had no claim, or somebody else removed it
+        session._calls.remove(call)
 
 
 def _grown(turn: _Turn, scores: Float32Array) -> _Written:
@@ -331,11 +400,3 @@ def _check_sessions(host: SessionHost, sessions: Sequence[Session]) -> None:
             raise BackendError(f"session {index} (from 0) belongs to another scorer")
     if len(set(sessions)) < len(sessions):
         raise BackendError("a session is given twice in this call; pass a fork of it")
-
-
-def _refusal(session: Session) -> BackendError | None:
-    if session._closed:
-        return BackendError("the session was closed; open another one")
-    if session._busy:
-        return BackendError("another thread is using the session; give each thread its own fork")
-    return None

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from rfprm_runtime.errors import InvalidOperationError
 from rfprm_runtime.ground.arguments import check_positive
+from rfprm_runtime.ground.running import uninterrupted
 
 _START_SECONDS = 60.0
 _END_SECONDS = 5.0
@@ -53,6 +54,15 @@ def _search_path() -> str:
     return os.pathsep.join(place or os.getcwd() for place in sys.path)
 
 
+class _Request:
+    """A call. ``seconds`` are the CPU time that it may take."""
+
+    def __init__(self, seconds: float, arguments: tuple[Any, ...]) -> None:
+        self.line = json.dumps([seconds, *arguments])
+        self.longest_wait = seconds * WAIT_FACTOR + _GRACE_SECONDS * _CAN_FORK
+        self.is_given_up = False
+
+
 class BoundedWorker:
     """One function in one child process, which starts with the first call.
 
@@ -69,26 +79,38 @@ class BoundedWorker:
         check_positive("timeout", timeout, "seconds")
         self.timeout = timeout
         self._functions = [function] if warm_up is None else [function, warm_up]
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}  # by process: a fork may copy a taken one
         self._process: subprocess.Popen[str] | None = None
         self._owner = os.getpid()
         self._finish: (
             weakref.finalize[[subprocess.Popen[str], threading.Thread, int], Any] | None
         ) = None
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[str | _Request] = queue.SimpleQueue()
         self.num_timeouts = 0
 
     def __call__(self, *arguments: Any, seconds: float | None = None) -> Any:
         """The function's result; None if it raised or ran out of time, which is ``seconds``, by
         default ``timeout``."""
-        limit = self.timeout if seconds is None else seconds
-        request = json.dumps([limit, *arguments])
-        with self._lock:
-            stdin = self._ensure_started()
+        request = _Request(self.timeout if seconds is None else seconds, arguments)
+        return uninterrupted(lambda: self._ask(request), lambda: self._give_up(request))
+
+    def _give_up(self, request: _Request) -> None:
+        """After Ctrl-C nobody reads what the child still answers."""
+        request.is_given_up = True
+        self._lines.put(request)
+
+    def _lock(self) -> threading.Lock:
+        return self._locks.setdefault(os.getpid(), threading.Lock())
+
+    def _ask(self, request: _Request) -> Any:
+        with self._lock():
+            if request.is_given_up:
+                return None
+            stdin = self._ensure_started(request)
             try:
-                stdin.write(request + "\n")
+                stdin.write(request.line + "\n")
                 stdin.flush()
-                line = self._lines.get(timeout=limit * WAIT_FACTOR + _GRACE_SECONDS * _CAN_FORK)
+                line = self._next_line(request, request.longest_wait)
                 if line == _LATE + "\n":
                     self.num_timeouts += 1
                     return None
@@ -98,15 +120,24 @@ class BoundedWorker:
                 self.num_timeouts += 1
             except OSError:
                 pass  # the child died, out of memory perhaps
-            except BaseException:  # Ctrl-C: nobody reads what the child still answers
-                self._end()
-                raise
             self._end()
             return None
 
+    def _next_line(self, request: _Request, timeout: float) -> str:
+        """What the child says; empty if it has ended or nobody wants the answer any more."""
+        while True:
+            found = self._lines.get(timeout=timeout)
+            if isinstance(found, str):
+                return found
+            if found is request:
+                return ""
+
     def close(self) -> None:
         """End the child process. Safe to call twice."""
-        with self._lock:
+        uninterrupted(self._close)
+
+    def _close(self) -> None:
+        with self._lock():
             self._end()
 
     def _end(self) -> None:
@@ -114,7 +145,7 @@ class BoundedWorker:
         if self._finish is not None:
             self._finish()  # does nothing the second time
 
-    def _ensure_started(self) -> IO[str]:
+    def _ensure_started(self, request: _Request) -> IO[str]:
         if self._owner != os.getpid():
             # After a fork: the child process belongs to the parent, and its pipes are in use there.
             self._process = self._finish = None
@@ -137,15 +168,15 @@ class BoundedWorker:
             # Not __del__: when a program ends, that runs after its threads were stopped, and then
             # nobody can close a pipe that one of them was reading.
             self._finish = weakref.finalize(self, _end_process, self._process, reader, self._owner)
-            self._await_start()
+            self._await_start(request)
         assert self._process is not None
         assert self._process.stdin is not None
         return self._process.stdin
 
-    def _await_start(self) -> None:
+    def _await_start(self, request: _Request) -> None:
         """Wait for the child's imports, which count towards no call's time."""
         try:
-            if self._lines.get(timeout=_START_SECONDS) == _READY + "\n":
+            if self._next_line(request, _START_SECONDS) == _READY + "\n":
                 return
         except queue.Empty:
             pass
@@ -170,7 +201,7 @@ def _end_process(process: subprocess.Popen[str], reader: threading.Thread, owner
         reader.join(_END_SECONDS)
 
 
-def _forward(pipe: IO[str], lines: queue.SimpleQueue[str]) -> None:
+def _forward(pipe: IO[str], lines: queue.SimpleQueue[str | _Request]) -> None:
     """Pass lines on as they come; an empty one means that the process has ended.
 
     Nothing else touches the pipe: closing it during a read would wait for the reader.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
+import numpy.random  # not late, while scoring: see ground/whole_imports.py
 from numpy.typing import NDArray
 
 from rfprm_runtime.engine.rows import BackendLimits, TokenBatch

@@ -19,6 +19,7 @@ from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.engine.rows import BackendLimits, TokenBatch
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.ground.arguments import check_is, check_whole
+from rfprm_runtime.ground.whole_imports import import_whole
 
 CPU_PROVIDER = "CPUExecutionProvider"
 _PROVIDER_NAMES = {
@@ -64,8 +65,7 @@ class OnnxBackend:
         Raises :class:`InvalidArgumentError` for an option of the wrong kind, and
         :class:`BackendError` if the provider is not available or the model does not load.
         """
-        import onnxruntime as ort
-
+        ort = import_whole("onnxruntime")
         check_is("provider", provider, (str, type(None)), "the name of a provider")
         options = provider_options or {}
         check_is("provider_options", options, Mapping, "a mapping of names to values")

@@ -10,7 +10,6 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.errors import ArtifactError, BackendError, RfprmError
 from rfprm_runtime.ground.arguments import check_flag
 from rfprm_runtime.ground.names import file_in
+from rfprm_runtime.ground.whole_imports import import_whole
 from rfprm_runtime.types import Mode
 
 _logger = logging.getLogger(__name__)
@@ -52,11 +52,12 @@ class Kind:
 
     def implementing_class(self) -> Callable[..., Backend]:
         module, _, name = self.implementation.partition(":")
-        found: Callable[..., Backend] = getattr(import_module(module), name)
+        found: Callable[..., Backend] = getattr(import_whole(module), name)
         return found
 
 
 def _open_onnx(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
+    import_whole("rfprm_runtime.backends.onnx")
     from rfprm_runtime.artifact.onnx_file import check_external_data
     from rfprm_runtime.backends.onnx import OnnxBackend
 
@@ -100,6 +101,7 @@ def _check_tensorrt(manifest: Manifest, device: Any) -> None:
 
 
 def _check_native(manifest: Manifest, device: Any) -> None:
+    import_whole("rfprm_runtime.backends.native.library")
     from rfprm_runtime.backends.native.library import load_library
 
     load_library()

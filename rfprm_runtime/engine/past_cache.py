@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
+from contextlib import suppress
 
 from rfprm_runtime.engine.rows import Past
 
@@ -11,7 +12,9 @@ from rfprm_runtime.engine.rows import Past
 class PastCache:
     """Pasts by key. When they outgrow the budget, the least recently used ones are dropped.
 
-    A block that several pasts share counts once.
+    A block that several pasts share counts once. Callers read and drop in single steps; everything
+    else takes a lock, so it belongs on threads that signals do not reach
+    (:func:`~rfprm_runtime.ground.running.uninterrupted`).
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -23,11 +26,18 @@ class PastCache:
         self._dropped: deque[int] = deque()
 
     def get(self, key: int) -> Past | None:
-        with self._lock:
-            self._clear_dropped()
-            if key in self._pasts:
-                self._pasts.move_to_end(key)
-            return self._pasts.get(key)
+        """The past of ``key``, from now on the most recently used. Takes no lock."""
+        with suppress(KeyError):
+            self._pasts.move_to_end(key)
+        return self._pasts.get(key)
+
+    def drop(self, key: int) -> bool:
+        """Let the next :meth:`sweep` free the past of ``key``; whether there is one. Takes no lock,
+        so a finalizer, which may interrupt anything, can call it."""
+        if key not in self._pasts:
+            return False
+        self._dropped.append(key)
+        return True
 
     def put(self, key: int, past: Past) -> bool:
         """Store ``past`` under ``key``, as the most recently used. False if it alone exceeds the
@@ -41,26 +51,22 @@ class PastCache:
                 self._num_holders[id(block)] = holders + 1
                 self._num_bytes += 0 if holders else block.num_bytes
             while self._num_bytes > self.max_bytes:
-                self._remove(next(iter(self._pasts)))
+                self._forget(self._pasts.popitem(last=False)[1])
             return key in self._pasts
 
-    def drop(self, key: int) -> None:
-        """Free the past of ``key``. Safe to call from a finalizer, which may interrupt anything."""
-        self._dropped.append(key)
-        if self._lock.acquire(blocking=False):
-            try:
-                self._clear_dropped()
-            finally:
-                self._lock.release()
+    def sweep(self) -> None:
+        """Free what was dropped."""
+        with self._lock:
+            self._clear_dropped()
 
     def clear(self) -> None:
         """Free everything."""
         with self._lock:
-            for key in list(self._pasts):
-                self._remove(key)
+            while self._pasts:
+                self._forget(self._pasts.popitem()[1])
 
-    @property
-    def num_bytes(self) -> int:
+    def count_bytes(self) -> int:
+        """How much the pasts hold, without what was dropped."""
         with self._lock:
             self._clear_dropped()
             return self._num_bytes
@@ -71,7 +77,11 @@ class PastCache:
 
     def _remove(self, key: int) -> None:
         past = self._pasts.pop(key, None)
-        for block in past.blocks if past is not None else ():
+        if past is not None:
+            self._forget(past)
+
+    def _forget(self, past: Past) -> None:
+        for block in past.blocks:
             self._num_holders[id(block)] -= 1
             if not self._num_holders[id(block)]:
                 del self._num_holders[id(block)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,8 @@ from rfprm_runtime.engine.passes import Passes
 from rfprm_runtime.engine.prefix import PrefixNode
 from rfprm_runtime.engine.rows import Extended, Extension, Past
 from rfprm_runtime.errors import BackendError
+from rfprm_runtime.ground.running import Outcome, report, result_of
+from rfprm_runtime.ground.workers import Workers
 from rfprm_runtime.types import Mode
 
 
@@ -29,47 +33,75 @@ class _Task:
     markers: NDArray[np.int64] = field(compare=False)  # of all its rows, counted from their start
 
 
+class _Pass(NamedTuple):
+    """One pass over the weights: its tasks, and on how many threads it runs."""
+
+    tasks: list[_Task]
+    threads: int
+
+
 class Schedule:
-    """Runs the ``items`` of one call, with as many passes at once as the backend allows."""
+    """Runs the ``items`` of one call, with as many passes at once as the backend allows.
+
+    All of this is the caller's own, so an interrupt harms nobody else. The passes run on the
+    workers and own what they need: those that have begun end by themselves.
+    """
 
     def __init__(
         self,
         passes: Passes,
-        pool: Executor,
+        workers: Workers,
         items: Sequence[Extension],
         on_done: Callable[[int], object],
+        on_kept: Callable[[int, Past], object],
         mode: Mode,
     ) -> None:
-        self._passes, self._pool, self._items = passes, pool, items
-        self._on_done, self._mode = on_done, mode
+        """``on_done`` is called in the caller's thread with each finished item's number,
+        ``on_kept`` on a worker, before that, with the past of an item that is to be kept."""
+        self._passes, self._workers, self._items = passes, workers, items
+        self._on_done, self._on_kept, self._mode = on_done, on_kept, mode
         self._cores = self._free = passes.limits.max_concurrent_runs
         self._ready: list[_Task] = []  # a heap
         self._waiting = 0  # tokens of the ready tasks
         self._logits: list[list[NDArray[np.float32]]] = [[] for _ in items]
         self._done: dict[int, Extended] = {}
+        self._ended: SimpleQueue[tuple[_Pass, Outcome]] = SimpleQueue()
+        self._has_stopped = False
         for root in passes.plan(items):
             self._add(root, items[root.rows[0]].past, depth=0)
 
     def run(self) -> list[Extended]:
         """The results of the items, in order. After an error or Ctrl-C no new pass starts."""
-        running: dict[Future[list[Extended]], tuple[list[_Task], int]] = {}
+        running = 0
         try:
             while self._ready or running:
-                while self._ready and self._free > 0:
-                    tasks, threads = self._next_pass(alone=not running)
-                    if not tasks:
-                        break
-                    self._free -= threads
-                    running[self._pool.submit(self._run_pass, tasks, threads)] = tasks, threads
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    tasks, threads = running.pop(future)
-                    self._free += threads
-                    for task, extended in zip(tasks, future.result(), strict=True):
-                        self._finish(task, extended)
+                running += self._start_passes(alone=not running)
+                running -= self._finish_passes()
         finally:
-            for future in running:
-                future.cancel()
+            self._has_stopped = True
         return [self._done[index] for index in range(len(self._items))]
+
+    def _start_passes(self, *, alone: bool) -> int:
+        started = 0
+        while self._ready and self._free > 0:
+            tasks, threads = self._next_pass(alone=alone and not started)
+            if not tasks:
+                break
+            self._free -= threads
+            self._workers.post(partial(self._work, _Pass(tasks, threads)))
+            started += 1
+        return started
+
+    def _finish_passes(self) -> int:
+        """Wait for a pass to end, and finish all that have ended."""
+        finished = 0
+        while not finished or not self._ended.empty():
+            done, outcome = self._ended.get()
+            self._free += done.threads
+            for task, extended in zip(done.tasks, result_of(outcome), strict=True):
+                self._finish(task, extended)
+            finished += 1
+        return finished
 
     def _next_pass(self, *, alone: bool) -> tuple[list[_Task], int]:
         """The tasks that fill one pass over the weights, and how many threads run it."""
@@ -96,14 +128,23 @@ class Schedule:
         self._waiting -= task.node.num_tokens
         return task
 
-    def _run_pass(self, tasks: list[_Task], threads: int) -> list[Extended]:
-        results = self._passes.run([self._extension(task) for task in tasks], threads)
+    def _work(self, one: _Pass) -> None:
+        """What a worker does."""
+        if not self._has_stopped:
+            report(partial(self._run_pass, one), lambda outcome: self._ended.put((one, outcome)))
+
+    def _run_pass(self, one: _Pass) -> list[Extended]:
+        results = self._passes.run([self._extension(task) for task in one.tasks], one.threads)
         for result in results:
             if not np.isfinite(result.logits).all():
                 raise BackendError(
                     f"{self._passes.description} returned logits that are not finite; the model "
                     "is damaged or overflows its precision, export it again"
                 )
+        for task, result in zip(one.tasks, results, strict=True):
+            for row in task.node.ending:
+                if self._items[row].keep and result.past is not None and not self._has_stopped:
+                    self._on_kept(row, result.past)
         return results
 
     def _extension(self, task: _Task) -> Extension:
@@ -134,7 +175,7 @@ class Schedule:
 
     def _add(self, node: PrefixNode, past: Past | None, *, depth: int) -> None:
         every = [self._markers(row, node) for row in node.rows]
-        markers = every[0] if len(every) == 1 else np.unique(np.concatenate(every))
+        markers = every[0] if len(every) == 1 else _union(every)
         longest = max(len(self._items[row].token_ids) for row in node.rows) - node.begin
         urgency = (-depth, -longest, node.rows[0])
         self._waiting += node.num_tokens
@@ -147,3 +188,12 @@ class Schedule:
             return markers
         low, high = markers.searchsorted((node.begin, node.end))
         return markers[low:high]
+
+
+def _union(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """All values of ``parts``, ascending, each once. ``np.unique`` would import ``numpy.ma`` during
+    the first score (see ground/whole_imports.py)."""
+    values = np.sort(np.concatenate(parts))
+    is_first = np.ones(len(values), bool)
+    is_first[1:] = values[1:] != values[:-1]
+    return values[is_first]

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.ground.arguments import check_finite, check_flag, check_one_for_each, shown
+from rfprm_runtime.ground.running import Outcome, report
+from rfprm_runtime.ground.workers import Workers
 from rfprm_runtime.rewards.completions import (
     CompletionReward,
     RewardSettings,
@@ -28,6 +30,7 @@ from rfprm_runtime.rewards.completions import (
 
 logger = logging.getLogger(__name__)
 ARTIFACT_VARIABLE = "RFPRM_ARTIFACT"
+Result = TypeVar("Result")
 _NUM_WAITING = 256  # threads that only wait for a score
 
 
@@ -72,9 +75,26 @@ async def compute_score_async(
     verl calls it on an event loop, so the loop's default thread pool does not limit the batch size.
     """
     sample = partial(compute_score, data_source, solution_str, ground_truth, extra_info)
-    pool = once_per_process(("verl",), lambda: ThreadPoolExecutor(_NUM_WAITING))
-    call = partial(sample, **reward_kwargs)
-    return await asyncio.get_running_loop().run_in_executor(pool, call)
+    workers = once_per_process(("verl",), lambda: Workers(_NUM_WAITING, "rfprm-verl"))
+    return await _awaited(workers, partial(sample, **reward_kwargs))
+
+
+async def _awaited(workers: Workers, call: Callable[[], Result]) -> Result:
+    """What ``call`` returns or raises on one of the ``workers``."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def settle(outcome: Outcome) -> None:
+        if not future.done():  # it may have been cancelled
+            result, error = outcome
+            future.set_result(result) if error is None else future.set_exception(error)
+
+    def pass_on(outcome: Outcome) -> None:
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(settle, outcome)
+
+    workers.post(partial(report, call, pass_on))
+    return await future
 
 
 def compute_score_batch(

@@ -189,7 +189,7 @@ def _centred(values: FloatArray) -> FloatArray:
     """Differences from the mean of the known values; 0 for unknown values."""
     known = ~np.isnan(values)
     # The mean of equal numbers may differ from them in the last bit; a small ε would blow that up.
-    if len(np.unique(values[known])) < 2:
+    if len(set(values[known].tolist())) < 2:
         return np.zeros_like(values)
     return np.where(known, values - values[known].mean(), 0.0)
 

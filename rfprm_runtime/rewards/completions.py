@@ -9,7 +9,6 @@ import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,6 @@ from rfprm_runtime.answers.checker import AnswerChecker
 from rfprm_runtime.answers.compare import final_answer
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest
 from rfprm_runtime.errors import (
-    UNSCORABLE,
     InvalidArgumentError,
     InvalidTrajectoryError,
     RfprmError,
@@ -33,6 +31,7 @@ from rfprm_runtime.ground.arguments import (
     is_nothing,
 )
 from rfprm_runtime.ground.parsing import SplitRule, parse_trace
+from rfprm_runtime.ground.running import uninterrupted
 from rfprm_runtime.rewards.advantages import DEFAULT_BETA, mixed_reward, unit_reward
 from rfprm_runtime.rewards.micro_batcher import MicroBatcher
 from rfprm_runtime.scorer import Scorer
@@ -261,15 +260,7 @@ def score_in_common(
     settings: RewardSettings, trajectories: Sequence[Trajectory | RfprmError]
 ) -> list[TrajectoryScore | RfprmError]:
     """Score in shared batches with what other threads ask for at the same time."""
-    batcher = shared_batcher(settings)
-    return [_result(future) for future in [batcher.submit(item) for item in trajectories]]
-
-
-def _result(future: Future[TrajectoryScore]) -> TrajectoryScore | RfprmError:
-    try:
-        return future.result()
-    except UNSCORABLE as error:
-        return error
+    return shared_batcher(settings).score_all(trajectories)
 
 
 def _score_now(
@@ -281,16 +272,23 @@ def _score_now(
 
 
 _opened: dict[tuple[Any, ...], Any] = {}
-_opening = threading.Lock()
+_opening: dict[int, threading.Lock] = {}  # by process: another thread may hold it during a fork
 
 
 def once_per_process(key: tuple[Any, ...], open_it: Callable[[], Opened]) -> Opened:
     """What ``open_it`` returned for ``key`` the first time in this process.
 
-    The process is part of the key because scorers have threads, which do not survive a fork.
+    The process is part of the key because scorers have threads, which do not survive a fork. An
+    interrupt ends the wait, not the opening: the next call finds it done.
     """
     key = (os.getpid(), *key)
-    with _opening:
+    if key not in _opened:
+        return uninterrupted(lambda: _open_once(key, open_it))
+    return _opened[key]  # type: ignore[no-any-return]
+
+
+def _open_once(key: tuple[Any, ...], open_it: Callable[[], Opened]) -> Opened:
+    with _opening.setdefault(os.getpid(), threading.Lock()):
         if key not in _opened:
             _opened[key] = open_it()
         return _opened[key]  # type: ignore[no-any-return]

@@ -6,19 +6,26 @@ submit → wait for others → score_batch → hand out. Knows futures, but no t
 from __future__ import annotations
 
 import queue
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Literal, Protocol
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Literal, NamedTuple, Protocol
 
+from rfprm_runtime.engine.lifetime import Lifetime
 from rfprm_runtime.errors import (
+    UNSCORABLE,
     BackendError,
     InvalidArgumentError,
     InvalidTrajectoryError,
     RfprmError,
 )
+from rfprm_runtime.ground.workers import Workers
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
+
+_HELD_SECONDS = 1.0
+_LOOK_SECONDS = 0.001
 
 
 class BatchScorer(Protocol):
@@ -33,7 +40,13 @@ class BatchScorer(Protocol):
     ) -> list[TrajectoryScore | RfprmError]: ...
 
 
-_Waiting = tuple[Trajectory | RfprmError, "Future[TrajectoryScore]"]
+class _Request(NamedTuple):
+    """A trajectory and where its score goes."""
+
+    trajectory: Trajectory | RfprmError
+    begins: Callable[[], bool]
+    """Says that its batch begins; False if nobody wants the score any more."""
+    settle: Callable[[TrajectoryScore | BaseException], object]
 
 
 class MicroBatcher:
@@ -65,13 +78,9 @@ class MicroBatcher:
         self._max_batch = max_batch
         self._max_wait = max_wait_ms / 1000.0
         self._overflow: Overflow = overflow
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        # Guards the queue: a request put behind the None that ends the worker would wait forever.
-        self._lock = threading.Lock()
-        self._closed = False
-        # A daemon, so a program that forgets to close it can still exit.
-        self._worker = threading.Thread(target=self._work, name="rfprm-batcher", daemon=True)
-        self._worker.start()
+        self._lifetime = Lifetime("micro-batcher", made="created", remedy="create")
+        self._waiting: queue.SimpleQueue[_Request] = queue.SimpleQueue()
+        self._worker = Workers(1, "rfprm-batcher")
 
     def submit(self, trajectory: Trajectory | RfprmError) -> Future[TrajectoryScore]:
         """Return a future of the score at once; ``asyncio.wrap_future`` makes it awaitable.
@@ -79,35 +88,40 @@ class MicroBatcher:
         The future holds the error of a trajectory that cannot be scored, or what the scorer raised
         if its whole batch failed. An error may be submitted too, in place of a trajectory that
         could not be read. A future cancelled before its batch began is not scored.
-        Raises :class:`BackendError` if the batcher is closed and :class:`InvalidTrajectoryError`
-        for anything but a trajectory or an error.
+        Raises :class:`BackendError` if the batcher is closed or was created before a fork, and
+        :class:`InvalidTrajectoryError` for anything but a trajectory or an error.
         """
-        # Checked here, because the scorer's message would name a place in a batch nobody knows.
-        if not isinstance(trajectory, (Trajectory, RfprmError)):
-            raise InvalidTrajectoryError(
-                f"got {type(trajectory).__name__}, expected a Trajectory; build one with "
-                "Trajectory(question=…, steps=[…]) or Trajectory.from_text(question, text)"
-            )
         future: Future[TrajectoryScore] = Future()
-        with self._lock:
-            if self._closed:
-                raise BackendError("the micro-batcher was closed; create a new one")
-            self._waiting.put((trajectory, future))
+        self._enqueue(_Request(trajectory, partial(_begins, future), partial(_settle, future)))
         return future
 
     def score(self, trajectory: Trajectory) -> TrajectoryScore:
         """Wait for the score. Raises what the future of :meth:`submit` holds."""
-        return self.submit(trajectory).result()
+        [found] = self.score_all([trajectory])
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def score_all(
+        self, trajectories: Sequence[Trajectory | RfprmError]
+    ) -> list[TrajectoryScore | RfprmError]:
+        """Wait for the score of each; the error takes the place of one that cannot be scored.
+        Raises what the scorer raised if a whole batch failed, and like :meth:`submit`."""
+        # A queue for each: unlike a future, it has no lock that an interrupt could leave taken.
+        settled: list[queue.SimpleQueue[TrajectoryScore | BaseException]] = []
+        for trajectory in trajectories:
+            settled.append(queue.SimpleQueue())
+            self._enqueue(_Request(trajectory, lambda: True, settled[-1].put))
+        found = [scores.get() for scores in settled]
+        for item in found:
+            if isinstance(item, BaseException) and not isinstance(item, UNSCORABLE):
+                raise item
+        return found  # type: ignore[return-value]
 
     def close(self) -> None:
         """Score what was submitted, then end the thread. May be called twice."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._waiting.put(None)
-        # Future callbacks run on the worker, which cannot wait for itself.
-        if threading.current_thread() is not self._worker:
-            self._worker.join()
+        if self._lifetime.close():
+            self._worker.close()
 
     def __enter__(self) -> MicroBatcher:
         return self
@@ -115,46 +129,77 @@ class MicroBatcher:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def _enqueue(self, request: _Request) -> None:
+        # Checked here, because the scorer's message would name a place in a batch nobody knows.
+        if not isinstance(request.trajectory, (Trajectory, RfprmError)):
+            raise InvalidTrajectoryError(
+                f"got {type(request.trajectory).__name__}, expected a Trajectory; build one with "
+                "Trajectory(question=…, steps=[…]) or Trajectory.from_text(question, text)"
+            )
+        with self._lifetime.call():
+            self._waiting.put(request)
+            self._worker.post(self._work)
+
     def _work(self) -> None:
-        is_open = True
-        while is_open:
-            batch, is_open = self._collect()
-            batch = [item for item in batch if item[1].set_running_or_notify_cancel()]
-            if batch:
-                self._score(batch)
+        """Score the next batch, if an earlier one has not taken this request already."""
+        batch = [request for request in self._collect() if request.begins()]
+        if batch:
+            self._score(batch)
 
-    def _collect(self) -> tuple[list[_Waiting], bool]:
-        """The next batch, and whether more may follow."""
-        first = self._waiting.get()
-        if first is None:
-            return [], False
-        batch = [first]
+    def _collect(self) -> Iterator[_Request]:
+        # Not get(timeout=…): a SimpleQueue whose time is up at the wrong moment waits for the next
+        # item instead (CPython takes the negative rest for no limit).
         deadline = time.monotonic() + self._max_wait
-        while len(batch) < self._max_batch:
-            try:
-                item = self._waiting.get(timeout=max(deadline - time.monotonic(), 0.0))
-            except queue.Empty:
+        while 0 < self._waiting.qsize() < self._max_batch:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 break
-            if item is None:
-                return batch, False
-            batch.append(item)
-        return batch, True
+            time.sleep(min(left, _LOOK_SECONDS))
+        with suppress(queue.Empty):
+            for _ in range(self._max_batch):
+                yield self._waiting.get_nowait()
 
-    def _score(self, batch: list[_Waiting]) -> None:
+    def _score(self, batch: list[_Request]) -> None:
         try:
             results = self._scorer.score_batch(
-                [trajectory for trajectory, _ in batch], overflow=self._overflow, on_error="return"
+                [request.trajectory for request in batch],
+                overflow=self._overflow,
+                on_error="return",
             )
             if len(results) != len(batch):
                 raise BackendError(
                     f"the scorer returned {len(results)} scores for {len(batch)} traces"
                 )
         except BaseException as error:  # whatever it is, the waiting callers must get it
-            for _, future in batch:
-                future.set_exception(error)
+            for request in batch:
+                request.settle(error)
             return
-        for (_, future), result in zip(batch, results, strict=True):
-            if isinstance(result, RfprmError):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        for request, result in zip(batch, results, strict=True):
+            request.settle(result)
+
+
+def _begins(future: Future[TrajectoryScore]) -> bool:
+    with _held(future) as is_held:
+        return is_held and future.set_running_or_notify_cancel()
+
+
+def _settle(future: Future[TrajectoryScore], found: TrajectoryScore | BaseException) -> None:
+    with _held(future) as is_held:
+        if not is_held:
+            return
+        if isinstance(found, BaseException):
+            future.set_exception(found)
+        else:
+            future.set_result(found)
+
+
+@contextmanager
+def _held(future: Future[TrajectoryScore]) -> Iterator[bool]:
+    """Whether the future's lock could be taken. Its other holders need microseconds, so one that
+    keeps it was interrupted, and nobody else may wait for it."""
+    is_held = future._condition.acquire(timeout=_HELD_SECONDS)
+    try:
+        yield is_held
+    finally:
+        if is_held:
+            future._condition.release()

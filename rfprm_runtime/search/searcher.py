@@ -28,6 +28,7 @@ from rfprm_runtime.scores.aggregation import (
 )
 from rfprm_runtime.search.budget import Budget, Spent
 from rfprm_runtime.search.expansion import Draft, Expanded, expand
+from rfprm_runtime.search.own_loop import run_on_own_loop
 from rfprm_runtime.search.proposals import Proposer, ProposerError, Request, is_async
 from rfprm_runtime.search.strategies import BeamSearch, Strategy
 from rfprm_runtime.search.tree import Node, SearchTree
@@ -180,7 +181,7 @@ class Searcher:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(self.search_many_async(questions, on_error=on_error))
+            return run_on_own_loop(lambda: self.search_many_async(questions, on_error=on_error))
         raise InvalidOperationError(
             "an event loop is already running; await search_async or search_many_async instead"
         )

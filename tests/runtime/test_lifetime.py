@@ -110,7 +110,7 @@ def test_calls_within_calls_count_once_each() -> None:
     with lifetime.call(), lifetime.call():
         pass
     assert lifetime.close()
-    assert not lifetime.close()
+    assert lifetime.close()
 
 
 def test_a_caller_cannot_change_the_scores_of_a_session() -> None:

@@ -483,16 +483,16 @@ def test_a_span_that_never_begins_keeps_no_other_waiting(
     _, backend = _native_prm(tmp_path, num_threads=4)
     item = Extension(np.arange(400) % 200, np.array([5, 399]))
     expected = backend.extend([item], threads=4)[0].logits
-    submit, calls = backend._pool.submit, iter(range(9))
+    post, calls = backend._workers.post, iter(range(9))
 
-    def limited(*arguments: Any) -> Any:
+    def limited(job: Any) -> None:
         if next(calls) >= num_started:
-            raise RuntimeError("can't start new thread")
-        return submit(*arguments)
+            raise BackendError("the system allows no thread")
+        post(job)
 
     with monkeypatch.context() as patch:
-        patch.setattr(backend._pool, "submit", limited)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
+        patch.setattr(backend._workers, "post", limited)
+        with pytest.raises(BackendError, match="allows no thread"):
             backend.extend([item], threads=4)
     np.testing.assert_array_equal(backend.extend([item], threads=4)[0].logits, expected)
     backend.close()

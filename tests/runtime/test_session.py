@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 
 from counting_backend import CountingBackend
 from rfprm_runtime import BackendError, InvalidTrajectoryError, Scorer, TraceTooLongError, types
+from rfprm_runtime import session as session_module
 from rfprm_runtime.engine.rows import Extended, Extension
 from rfprm_runtime.types import Trajectory
 from tiny_models import fake_scorer, scorer_on
@@ -198,24 +200,28 @@ def test_steps_are_checked_only_when_they_come(
     assert [text for text in seen if text != QUESTION] == [*STEPS, "12"]
 
 
-def test_an_interrupt_between_two_sessions_leaves_both_usable(
+def test_an_interrupt_after_the_pass_leaves_all_sessions_as_they_were(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a session then holds, its past has no tokens beyond it."""
+    """Their pasts have grown, and must not be taken for those of what comes next."""
     sessions = [scorer.session(QUESTION), scorer.session(QUESTION)]
     scorer.extend_sessions(sessions, [STEPS[:1], STEPS[:1]])
+    grown, calls = session_module._grown, itertools.count()
 
-    def interrupt(*arguments: object) -> None:
-        raise KeyboardInterrupt
+    def interrupt(*arguments: Any) -> Any:
+        if next(calls):
+            raise KeyboardInterrupt
+        return grown(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scorer._sessions, "_remember", interrupt)
+        patch.setattr(session_module, "_grown", interrupt)
         with pytest.raises(KeyboardInterrupt):
             scorer.extend_sessions(sessions, [["one"], ["other"]])
-    assert [session.steps for session in sessions] == [(STEPS[0], "one"), (STEPS[0],)]
+    assert [session.steps for session in sessions] == [(STEPS[0],), (STEPS[0],)]
+    scorer.extend_sessions(sessions, [["two, and so on"], ["one"]])
     for session in sessions:
-        session.extend(["and so on"])
         assert session.score() == scorer.score(QUESTION, session.steps)
+        assert session.fork().score() == session.score()
 
 
 def test_a_failing_backend_leaves_sessions_as_they_were(

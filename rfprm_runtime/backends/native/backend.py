@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from rfprm_runtime.backends.native.pages import NativePast, PageAllocator, Works
 from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.engine.rows import BackendLimits, Extended, Extension, TokenBatch
 from rfprm_runtime.errors import BackendError
+from rfprm_runtime.ground.running import Outcome, report, result_of, uninterrupted
+from rfprm_runtime.ground.workers import Workers
 
 _PASS_TOKENS = 512
 """Beyond this many rows a pass over the weights gets no cheaper per row."""
@@ -72,7 +75,7 @@ class NativeBackend:
             manifest.backbone.num_layers,
         )
         self._idle: deque[Workspace] = deque()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rfprm-native")
+        self._workers = Workers(threads, "rfprm-native")
         self.limits = BackendLimits(
             max_batch_size=1, max_batch_tokens=_PASS_TOKENS, max_concurrent_runs=threads
         )
@@ -89,6 +92,9 @@ class NativeBackend:
 
     def extend(self, extensions: Sequence[Extension], threads: int = 1) -> list[Extended]:
         """See :class:`CachingBackend`. A single extension may run on several threads."""
+        return uninterrupted(partial(self._extend, extensions, threads))
+
+    def _extend(self, extensions: Sequence[Extension], threads: int) -> list[Extended]:
         model = self._model
         if model is None:
             raise BackendError("the backend was closed; load the scorer again")
@@ -103,7 +109,7 @@ class NativeBackend:
             run = _Run(self._library, model.structure, work, keep_layers=keep_layers)
             num_labels = self._manifest.head.num_labels
             if len(spans) > 1:
-                logits = run.split(items[0], spans, tables[0], num_labels, self._pool)
+                logits = run.split(items[0], spans, tables[0], num_labels, self._workers)
             else:
                 logits = run.together(items, tables, num_labels)
         finally:
@@ -151,7 +157,9 @@ class NativeBackend:
             return Workspace()
 
     def close(self) -> None:
-        self._pool.shutdown()
+        self._workers.close(self._free)
+
+    def _free(self) -> None:
         self._model = None
         self._idle.clear()
 
@@ -194,7 +202,7 @@ class _Run:
         spans: list[_Span],
         table: NDArray[np.uint64],
         num_labels: int,
-        pool: ThreadPoolExecutor,
+        workers: Workers,
     ) -> NDArray[np.float32]:
         """Run one item with a thread for each span, this thread included."""
         markers, begin = item.marker_positions, item.num_past_tokens
@@ -217,16 +225,21 @@ class _Run:
                 done,
             )
 
-        # A span waits for the one before it, which was submitted earlier or runs in this thread, so
+        # A span waits for the one before it, which was posted earlier or runs in this thread, so
         # they cannot wait for each other.
-        others: list[Future[None]] = []
+        ended: SimpleQueue[Outcome] = SimpleQueue()
+        num_running = 0
         try:
-            others += (pool.submit(run_span, number) for number in range(1, len(spans)))
+            for number in range(1, len(spans)):
+                workers.post(partial(report, partial(run_span, number), ended.put))
+                num_running += 1
             run_span(0)
-            for future in others:
-                future.result()
+            while num_running:
+                outcome = ended.get()
+                num_running -= 1
+                result_of(outcome)
         except BaseException:
-            _let_all_finish(others, done)
+            _let_all_finish(num_running, ended, done)
             raise
         return logits
 
@@ -256,15 +269,16 @@ class _Run:
         return int(self._library.rfprm_scratch_bytes(self._model, num_tokens))
 
 
-def _let_all_finish(spans: list[Future[None]], done: NDArray[np.int64]) -> None:
-    """After an error or Ctrl-C: spans own the memory they write to until they return, and those
-    that wait for a span that never began would wait for ever."""
-    running = [span for span in spans if not span.cancel()]
-    while True:
-        with suppress(KeyboardInterrupt):  # a second one would not end them either
-            done[:] = np.iinfo(np.int64).max  # again and again: running spans write there too
-            if not wait(running, timeout=0.01).not_done:
-                return
+def _let_all_finish(num_running: int, ended: SimpleQueue[Outcome], done: NDArray[np.int64]) -> None:
+    """After an error: spans own the memory they write to until they return, and those that wait for
+    a span that never began would wait for ever."""
+    while num_running:
+        done[:] = np.iinfo(np.int64).max  # again and again: running spans write there too
+        if ended.empty():
+            time.sleep(0.001)
+        else:
+            ended.get()
+            num_running -= 1
 
 
 def split_evenly(item: Extension, threads: int, shape: Backbone) -> list[_Span]:
