@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from rfprm_runtime.artifact.manifest import Marker, Prompt, Template
+from rfprm_runtime.artifact.contents import ArtifactFiles
+from rfprm_runtime.artifact.manifest import TOKENIZER_NAME, Marker, Prompt, Template
 from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.errors import TokenizerMismatchError
 from rfprm_runtime.prompt.rendering import (
@@ -27,8 +28,6 @@ from rfprm_runtime.prompt.rendering import (
     render_steps,
 )
 from rfprm_runtime.types import Trajectory
-
-TOKENIZER_NAME = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,16 @@ class TrajectoryEncoder:
         self._prompt = prompt
 
     @classmethod
-    def load(cls, folder: Path, prompt: Prompt, *, vocab_size: int) -> TrajectoryEncoder:
-        """From ``tokenizer.json`` in ``folder``; raises :class:`TokenizerMismatchError`."""
-        path = folder / TOKENIZER_NAME
+    def load(
+        cls, folder: Path | ArtifactFiles, prompt: Prompt, *, vocab_size: int
+    ) -> TrajectoryEncoder:
+        """From ``tokenizer.json`` in ``folder``; raises :class:`TokenizerMismatchError`, and
+        :class:`ArtifactError` if the file cannot be read."""
+        files = folder if isinstance(folder, ArtifactFiles) else ArtifactFiles(folder)
+        path = files.folder / TOKENIZER_NAME
+        content = files.read(TOKENIZER_NAME).tobytes()
         try:
-            tokenizer = Tokenizer.from_file(str(path))
+            tokenizer = Tokenizer.from_buffer(content)
         except Exception as error:  # tokenizers raises bare Exception
             raise TokenizerMismatchError(
                 f"{path} cannot be read as a tokenizer ({error}); export the artifact again"

@@ -16,8 +16,9 @@ from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.panels import linear_names
 from rfprm_export.verify import rank_correlation
 from rfprm_runtime import Scorer
+from rfprm_runtime.artifact.contents import ArtifactFiles
 from rfprm_runtime.artifact.manifest import NATIVE_NAME, Parity, read_manifest
-from rfprm_runtime.backends.native.model_file import map_safetensors
+from rfprm_runtime.artifact.tensors import read_tensors
 from tiny_models import save_published_prm
 
 
@@ -263,7 +264,7 @@ def test_int8_is_chosen_for_each_linear_and_recorded(
     assert all((linear.difference or 0) > 0 for linear in manifest.products)
     bits = {linear.name: linear.bits for linear in manifest.products}
     assert set(bits.values()) == {8, 16}
-    tensors, _ = map_safetensors(tmp_path / "artifact" / NATIVE_NAME)
+    tensors, _ = read_tensors(ArtifactFiles(tmp_path / "artifact").read(NATIVE_NAME), tmp_path)
     assert {name: tensors[f"{name}.panels"].dtype.itemsize * 8 for name in bits} == bits
     assert manifest.parity is not None
     assert manifest.parity.mean_difference <= 1e-3

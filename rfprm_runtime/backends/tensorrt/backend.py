@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.artifact.contents import ArtifactFiles, ModelFile
 from rfprm_runtime.artifact.manifest import ONNX_NAME, EngineProfile, EngineRecord, Manifest
 from rfprm_runtime.backends.tensorrt.cuda import Cuda, CudaError
 from rfprm_runtime.backends.tensorrt.packages import EXTRAS, load_flavour, make_logger
@@ -36,7 +37,7 @@ class TensorRTBackend:
 
     def __init__(
         self,
-        path: Path,
+        file: Path | ModelFile,
         manifest: Manifest,
         *,
         device: int | None = None,
@@ -70,7 +71,8 @@ class TensorRTBackend:
         self._lanes: queue.LifoQueue[_Lane] = queue.LifoQueue()
         self._workers = ThreadPoolExecutor(num_streams, thread_name_prefix="rfprm-tensorrt")
         try:
-            self._engine = self._workers.submit(self._load, trt, path, record, num_streams).result()
+            plan = ModelFile.of(file)
+            self._engine = self._workers.submit(self._load, trt, plan, record, num_streams).result()
         except BaseException:
             self._workers.shutdown()
             raise
@@ -85,9 +87,9 @@ class TensorRTBackend:
             f"{num_streams} stream(s)"
         )
 
-    def _load(self, trt: Any, path: Path, record: EngineRecord, num_streams: int) -> Any:
+    def _load(self, trt: Any, file: ModelFile, record: EngineRecord, num_streams: int) -> Any:
         self._cuda.use()
-        engine = _load_engine(trt, self._logger, path, record)
+        engine = _load_engine(trt, self._logger, file, record)
         for _ in range(num_streams):
             context = self._kernels.create_context(engine)
             self._lanes.put(_Lane(context, self._cuda, self._logger))
@@ -330,24 +332,27 @@ def check_capability(record: EngineRecord, capability: str) -> None:
     )
 
 
-def _load_engine(trt: Any, logger: Any, path: Path, record: EngineRecord) -> Any:
+def _load_engine(trt: Any, logger: Any, file: ModelFile, record: EngineRecord) -> Any:
     runtime = trt.Runtime(logger)
     if record.version_compatible:
         # The plan brings the runtime it was built with.
         runtime.engine_host_code_allowed = True
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    engine = runtime.deserialize_cuda_engine(file.read())
     if engine is None:
         raise BackendError(
-            f"{record.flavour} cannot load {path}: {logger.last_errors}; build it again with "
+            f"{record.flavour} cannot load {file.path}: {logger.last_errors}; build it again with "
             "python export/to_trt.py"
         )
     if record.weights == "stripped":
-        _refit(trt, logger, engine, path.with_name(ONNX_NAME))
+        _refit(trt, logger, engine, file.files)
     return engine
 
 
-def _refit(trt: Any, logger: Any, engine: Any, graph: Path) -> None:
-    """Give a stripped plan the weights of ``graph``."""
+def _refit(trt: Any, logger: Any, engine: Any, files: ArtifactFiles) -> None:
+    """Give a stripped plan the weights of the graph beside it."""
+    graph = files.folder / ONNX_NAME
+    # TensorRT reads them by their paths, and keeps none open afterwards.
+    watched = [files.watch(name) for name in (ONNX_NAME, *files.data_of(ONNX_NAME))]
     refitter = trt.Refitter(engine, logger)
     if not (
         trt.OnnxParserRefitter(refitter, logger).refit_from_file(str(graph))
@@ -357,3 +362,5 @@ def _refit(trt: Any, logger: Any, engine: Any, graph: Path) -> None:
             f"the TensorRT engine does not take the weights of {graph}: {logger.last_errors}; "
             "build it again"
         )
+    for file in watched:
+        file.check()
