@@ -29,7 +29,7 @@ _DTYPES = {
 }
 
 
-class _MalformedError(ValueError):
+class _MalformedError(ArtifactError):
     """What is wrong with the header."""
 
 
@@ -47,7 +47,7 @@ def read_tensors(
         if not isinstance(metadata, dict):
             raise _MalformedError(f"__metadata__ is {type(metadata).__name__}, expected an object")
         return {name: _tensor(name, entry, data) for name, entry in header.items()}, metadata
-    except (ValueError, RecursionError) as error:
+    except (_MalformedError, ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{path} cannot be read as safetensors ({error}); export the artifact again"
         ) from None

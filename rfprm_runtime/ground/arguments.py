@@ -36,6 +36,13 @@ def check_finite(name: str, value: object, *, more: str = "") -> None:
         raise InvalidArgumentError(f"{name} is {shown(value)}, expected a finite number{more}")
 
 
+def check_not_negative(name: str, value: object, *, more: str = "") -> None:
+    """A finite number of at least 0."""
+    check_finite(name, value, more=f", 0 or more{more}")
+    if value < 0:  # type: ignore[operator]
+        raise InvalidArgumentError(f"{name} is {shown(value)}, expected 0 or more{more}")
+
+
 def check_positive(name: str, value: object, of: str) -> None:
     """A finite number above 0. ``of``: its unit, such as ``seconds``."""
     check_finite(name, value, more=f", more than 0 {of}")

@@ -306,3 +306,23 @@ def test_a_format_supports_its_precisions_only(
 ) -> None:
     with pytest.raises(ExportError, match="leave --format out"):
         export_artifact(published_prm, tmp_path / "a", format=format, precision=precision)
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.norm.weight", "score.0.bias"])
+def test_weights_that_are_not_finite_are_refused(
+    published_prm: Path, tmp_path: Path, name: str
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    checkpoint = shutil.copytree(published_prm, tmp_path / "checkpoint")
+    weights = load_file(checkpoint / "model.safetensors")
+    weights[name].reshape(-1)[1] = np.nan
+    save_file(weights, checkpoint / "model.safetensors")
+    with pytest.raises(ExportError, match=f"'{name}' holds numbers that are not finite"):
+        export_artifact(checkpoint, tmp_path / "artifact", precision="int16", verify=False)
+
+
+def test_a_shape_that_the_native_kernels_do_not_support_is_refused_at_once(tmp_path: Path) -> None:
+    save_published_prm(tmp_path / "checkpoint", "llama", head_dim=24)
+    with pytest.raises(ExportError, match=r"head_dim is 24, but the native kernels support"):
+        export_artifact(tmp_path / "checkpoint", tmp_path / "artifact", precision="int16")
