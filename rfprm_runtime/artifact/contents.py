@@ -80,6 +80,14 @@ class ArtifactFiles:
             return [name] if (self.folder / name).is_file() else []
         return [name for name in self.records if name != graph and name not in _NO_DATA]
 
+    def largest_data(self, graph: str) -> int:
+        """The size of the largest of :meth:`data_of` a graph; 0 if there is none."""
+        sizes = [0]
+        for name in self.data_of(graph):
+            with suppress(OSError):  # reading it will say what is wrong
+                sizes.append((self.folder / name).stat().st_size)
+        return max(sizes)
+
     def check_rest(self) -> None:
         """Compare the files that nobody has read with their records.
 

@@ -28,6 +28,8 @@ _PROVIDER_NAMES = {
     "tensorrt": "TensorrtExecutionProvider",
     "tensorrt_rtx": "NvTensorRTRTXExecutionProvider",
 }
+_MAX_BYTES_IN_MEMORY = 2**31 - 1
+"""ONNX Runtime takes larger tensors by the path of their file only."""
 _logger = logging.getLogger(__name__)
 _PLUGINS = {"NvTensorRTRTXExecutionProvider": "onnxruntime_ep_nv_tensorrt_rtx"}
 """Providers with packages of their own, which have to be registered once."""
@@ -63,8 +65,9 @@ class OnnxBackend:
         to use, by default all usable ones; ``threads_per_row`` of them (at most all) run one row.
         ``max_batch_tokens``: padded tokens of one batch on a GPU. ``map_weights``: let ONNX Runtime
         map the weights on a CPU, which takes half the memory while it loads, instead of reading
-        them first. The files must then stay as they are: a change is noticed before and after each
-        run, but truncating one during a run kills the process.
+        them first; it maps those of more than 2 GiB anyway. The files must then stay as they are: a
+        change is noticed before and after each run, but truncating one during a run kills the
+        process.
 
         Raises :class:`InvalidArgumentError` for an option of the wrong kind, and
         :class:`BackendError` if the provider is not available or the model does not load.
@@ -92,7 +95,9 @@ class OnnxBackend:
         )
         self.description = f"onnxruntime {ort.__version__}, {provider}, {threads} thread(s)"
         self._num_labels = manifest.head.num_labels
-        graph = _GraphFiles(ModelFile.of(model), by_path=map_weights or not on_cpu)
+        files = ModelFile.of(model)
+        is_large = files.files.largest_data(files.name) > _MAX_BYTES_IN_MEMORY
+        graph = _GraphFiles(files, by_path=map_weights or is_large or not on_cpu)
         self._session = _open_session(ort, graph, provider, options, per_row, manifest.precision)
         self._graph = graph.loaded()
         self._input_names = [item.name for item in self._session.get_inputs()]

@@ -17,6 +17,7 @@ from rfprm_runtime import ArtifactError, Scorer
 from rfprm_runtime.artifact import contents
 from rfprm_runtime.artifact.contents import ArtifactFiles
 from rfprm_runtime.artifact.manifest import FileRecord, read_manifest
+from rfprm_runtime.backends import onnx
 from rfprm_runtime.backends.native.library import available_variants
 
 _TRACE = ("1 + 1?", ["It is 2.", "So 2."])
@@ -157,6 +158,20 @@ def test_mapped_weights_that_change_while_they_load_are_refused(
     monkeypatch.setattr(contents, "check_digest", check_and_damage)
     with pytest.raises(ArtifactError, match="was changed while it was in use"):
         Scorer.load(artifact, map_weights=True)
+
+
+@pytest.mark.parametrize("artifact", [FORMATS["onnx"]], indirect=True)
+def test_weights_too_large_for_onnxruntimes_memory_are_mapped(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Scorer.load(artifact) as scorer:
+        before = scorer.score(*_TRACE)
+    monkeypatch.setattr(onnx, "_MAX_BYTES_IN_MEMORY", 100)
+    with Scorer.load(artifact) as scorer:
+        assert scorer.score(*_TRACE) == before
+        _overwrite(_weights(artifact))
+        with pytest.raises(ArtifactError, match="was changed while it was in use"):
+            scorer.score(*_TRACE)
 
 
 def test_a_file_that_grows_or_shrinks_while_it_is_read_is_refused(tmp_path: Path) -> None:

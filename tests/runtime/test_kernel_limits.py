@@ -163,6 +163,19 @@ def test_an_overflow_never_becomes_a_number(
     scorer.close()
 
 
+@pytest.mark.parametrize("kernels", available_variants())
+def test_the_largest_logit_wins_however_small_it_is(
+    manifest: Manifest, tmp_path: Path, kernels: str
+) -> None:
+    """All logits are below -1e30, which must not look like a key that is masked."""
+    weights = random_weights(manifest)
+    weights["model.layers.0.self_attn.q_proj.bias"] += np.float32(1e17)
+    weights["model.layers.0.self_attn.k_proj.bias"] -= np.float32(1e17)
+    expected = _open("torch", manifest, weights, tmp_path).run(_BATCH)
+    found = _open(kernels, manifest, weights, tmp_path).run(_BATCH)
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
 def _open(name: str, manifest: Manifest, weights: dict[str, np.ndarray], folder: Path) -> Any:
     if name not in ("torch", "packed"):
         path = write_native(folder / "model", manifest.backbone, manifest.head, weights)
