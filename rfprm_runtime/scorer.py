@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.artifact.integrity import check_files
+from rfprm_runtime.artifact.contents import ArtifactFiles
 from rfprm_runtime.artifact.manifest import Manifest, read_manifest
 from rfprm_runtime.backends.table import choose_backend, open_backend
 from rfprm_runtime.engine.backend import Backend
@@ -81,6 +81,7 @@ class Scorer:
         share_prefixes: bool = True,
         session_bytes: int = DEFAULT_SESSION_BYTES,
         check_integrity: bool = True,
+        sha256: str | None = None,
         **backend_options: Any,
     ) -> Scorer:
         """Open an artifact folder (``prm.json``, ``tokenizer.json``, a model).
@@ -96,7 +97,9 @@ class Scorer:
         :class:`~rfprm_runtime.engine.backend.CachingBackend`). ``session_bytes``: how much open
         sessions may keep between calls; beyond it the least recently used pasts are dropped, and
         computed again when their sessions continue. ``check_integrity=False`` skips the sha256
-        check of the files. ``backend_options`` go to the backend, ``num_threads=2`` for example;
+        check of the files. ``sha256``: the digest that ``prm.json`` must have, which ``rfprm info``
+        prints: it holds the digests of the other files, but none is kept of itself.
+        ``backend_options`` go to the backend, ``num_threads=2`` for example;
         its class documents them, and :func:`rfprm_runtime.backends.table.option_names` lists them.
 
         Raises :class:`~rfprm_runtime.errors.ArtifactError` (or a subclass) if the folder is
@@ -108,17 +111,17 @@ class Scorer:
         check_flag("check_integrity", check_integrity)
         check_is("artifact", artifact, (str, Path), "the folder of an artifact")
         folder = Path(artifact)
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder, sha256=sha256)
         name = choose_backend(manifest, backend, backend_options)
-        if check_integrity:
-            check_files(folder, manifest)
+        files = ArtifactFiles(folder, manifest.files if check_integrity else None)
         encoder = TrajectoryEncoder.load(
-            folder, manifest.prompt, vocab_size=manifest.backbone.vocab_size
+            files, manifest.prompt, vocab_size=manifest.backbone.vocab_size
         )
         was_requested = backend != "auto"
         opened = open_backend(
-            name, folder, manifest, mode=mode, was_requested=was_requested, **backend_options
+            name, files, manifest, mode=mode, was_requested=was_requested, **backend_options
         )
+        files.check_rest()
         scorer = cls(
             manifest,
             encoder,

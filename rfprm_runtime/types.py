@@ -129,7 +129,7 @@ class UnfinishedTrajectory(Trajectory):
 class TrajectoryScore(Validated):
     """A PRM's scores for one trajectory."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
     step_scores: Float32Array
     """float32 [T], one reward in [0, 1] for each thinking step."""

@@ -95,8 +95,8 @@ class SimulatedTensorRT:
             def __init__(self, logger: Any) -> None:
                 self.logger = logger
 
-            def deserialize_cuda_engine(self, plan: bytes) -> Any:
-                return _Engine(module, Path(plan.decode()), self.logger)
+            def deserialize_cuda_engine(self, plan: np.ndarray) -> Any:
+                return _Engine(module, Path(plan.tobytes().decode()), self.logger)
 
         class Refitter:
             def __init__(self, engine: Any, logger: Any) -> None:

@@ -14,12 +14,20 @@ import pytest
 
 from rfprm_runtime import InvalidArgumentError, ManifestError, RfprmError, Trajectory, split_steps
 from rfprm_runtime.artifact.manifest import Backbone, Manifest
-from rfprm_runtime.rewards.advantages import mixed_reward
+from rfprm_runtime.ground.endpoint import Endpoint
+from rfprm_runtime.rewards.advantages import (
+    group_advantages,
+    mixed_reward,
+    step_credits,
+    unit_reward,
+)
 from rfprm_runtime.rewards.micro_batcher import MicroBatcher
 from rfprm_runtime.scores.aggregation import aggregate_steps
 from rfprm_runtime.search import Budget
+from rfprm_runtime.search.completion_proposer import CompletionProposer
 from rfprm_runtime.selection.rule import Selection
 from rfprm_runtime.selection.settings import OutputOptions, RayWorkers, Scoring
+from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import ConfigError, DataError
 from rfprm_training.learning.config import DataConfig, OptimizerConfig
 from rfprm_training.rewarded import RewardedTrajectory
@@ -91,6 +99,7 @@ def test_no_decision_rests_on_the_text_of_an_error() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+_NAN = float("nan")
 _NETWORK: dict[str, Any] = {
     "hidden_size": 8,
     "num_layers": 1,
@@ -102,6 +111,10 @@ _NETWORK: dict[str, Any] = {
     "rms_norm_eps": 1e-5,
     "rope_theta": 1e4,
 }
+
+
+def _score(reward: float) -> TrajectoryScore:
+    return TrajectoryScore(step_scores=[0.5], trajectory_score=None, reward=reward, num_tokens=1)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +131,22 @@ _NETWORK: dict[str, Any] = {
         (lambda: Selection(top=0), InvalidArgumentError, r"top \(--top\) is 0"),
         (lambda: Scoring(shard_rows=0), InvalidArgumentError, "--shard-rows"),
         (lambda: OutputOptions("best"), InvalidArgumentError, "order is 'best'"),  # type: ignore[arg-type]
-        (lambda: RayWorkers(0), InvalidArgumentError, "got 0 workers"),
+        (lambda: RayWorkers(0), InvalidArgumentError, "count is 0, expected a whole number"),
+        (lambda: RayWorkers(1, 1, _NAN), InvalidArgumentError, "gpus_per_worker is nan"),
+        (lambda: MicroBatcher(None, max_wait_ms=_NAN), InvalidArgumentError, "max_wait_ms is nan"),  # type: ignore[arg-type]
+        (lambda: unit_reward([1.0], alpha=_NAN), InvalidArgumentError, "alpha is nan"),
+        (lambda: mixed_reward([1.0], [1.0], beta=_NAN), InvalidArgumentError, "beta is nan"),
+        (lambda: step_credits([1.0], "min", temperature=_NAN), InvalidArgumentError, "is nan"),
+        (lambda: group_advantages([1, 2], 2, epsilon=_NAN), InvalidArgumentError, "is nan"),
+        (lambda: group_advantages([1, 2], 2, clip=_NAN), InvalidArgumentError, "clip is nan"),
+        (lambda: group_advantages([0, 1e200], 2), InvalidArgumentError, "too large"),
+        (lambda: Budget(max_seconds=_NAN), InvalidArgumentError, "max_seconds is nan"),
+        (lambda: Selection(threshold=_NAN), InvalidArgumentError, "threshold"),
+        (lambda: Selection(share=_NAN), InvalidArgumentError, "share"),
+        (lambda: Endpoint("http://a", timeout=_NAN), InvalidArgumentError, "timeout is nan"),
+        (lambda: Endpoint("http://a", max_wait=_NAN), InvalidArgumentError, "max_wait is nan"),
+        (lambda: CompletionProposer("u", "m", temperature=_NAN), InvalidArgumentError, "is nan"),
+        (lambda: _score(_NAN), InvalidArgumentError, "reward: "),
         (lambda: Backbone(**_NETWORK), ManifestError, "num_heads 3 is not a multiple"),
         (lambda: Manifest.model_validate({"name": 3}), ManifestError, "name: .*; family: "),
         (lambda: DataConfig(num_constructed=-1), ConfigError, "gold: .*num_constructed: "),  # type: ignore[call-arg]

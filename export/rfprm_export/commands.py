@@ -50,6 +50,7 @@ def export(
 ) -> None:
     """Export a checkpoint to an artifact: merge, build the graph, verify, write."""
     from rfprm_export.artifact_writer import export_artifact
+    from rfprm_runtime.artifact.manifest import manifest_digest
     from rfprm_runtime.cli.printing import print_manifest
 
     console = Console(highlight=False)
@@ -67,7 +68,7 @@ def export(
             verify_traces=verify_traces,
             overwrite=overwrite,
         )
-    print_manifest(console, manifest)
+    print_manifest(console, manifest, manifest_digest(output))
     typer.echo(f"written: {output}")
 
 

@@ -18,7 +18,8 @@ from rfprm_export.panels import linear_names, write_native
 from rfprm_export.verify import Reference, scorer_over
 from rfprm_runtime.artifact.manifest import ProductRecord
 from rfprm_runtime.backends.native.backend import NativeBackend
-from rfprm_runtime.backends.native.model_file import NativeModel, linear_shapes
+from rfprm_runtime.backends.native.limits import linear_shapes
+from rfprm_runtime.backends.native.model_file import NativeModel
 from rfprm_runtime.scorer import Scorer
 
 

@@ -17,35 +17,25 @@ from numpy.typing import NDArray
 
 from rfprm_export import ExportError
 from rfprm_runtime.artifact.manifest import Backbone, Head
-from rfprm_runtime.backends.native.model_file import (
+from rfprm_runtime.backends.native.limits import (
     HALF_PANEL,
-    LAYOUT,
     LINEARS,
     PANEL,
+    check_shape,
+    input_limit,
     linear_shapes,
     padded_inner,
 )
+from rfprm_runtime.backends.native.model_file import LAYOUT
 
 MAX_WEIGHT = 2047
 """Weights of 16-bit linears have 12 bits, which leaves more of a sum's 32 bits to the inputs, whose
 range is wider."""
 MAX_8_BIT_WEIGHT = 127
-_SUM_LIMIT = 2.0**31 - 2.0**20
 _DTYPE_NAMES = {"int8": "I8", "int32": "I32", "int16": "I16", "float32": "F32", "float64": "F64"}
 _ALIGNMENT = 64
 
 Weights = Mapping[str, NDArray[np.float32]]
-
-
-def check_fits(shape: Backbone) -> None:
-    """Raises :class:`ExportError` if the kernels do not support a backbone of this shape."""
-    for name in ("hidden_size", "head_dim"):
-        size = getattr(shape, name)
-        if size % 16:
-            raise ExportError(
-                f"the model's {name} is {size}, but the native kernels support multiples of 16; "
-                "export with --precision fp32"
-            )
 
 
 def linear_names(shape: Backbone) -> list[str]:
@@ -59,9 +49,10 @@ def write_native(
     """Write the model to ``path``, under the names of
     :mod:`rfprm_runtime.backends.native.model_file`.
 
-    The linears in ``in_8_bits`` get 8 bits, the others 16.
+    The linears in ``in_8_bits`` get 8 bits, the others 16. Raises :class:`ExportError` for a shape
+    that the kernels do not support.
     """
-    check_fits(shape)
+    check_shape(shape, refusal=ExportError)
     tensors: dict[str, NDArray[Any]] = {}
     small: dict[str, NDArray[Any]] = {}
     limits = np.zeros((shape.num_layers, len(LINEARS)))
@@ -104,8 +95,8 @@ class LinearPanels:
     """[width / 64, depth / 2, 64, 2] of 16 bits, [width / 64, depth / 4, 64, 4] of 8."""
     scales: NDArray[np.float32]  # [width]
     limit: float
-    """The largest L2 norm of a row of quantised inputs for which no sum of products leaves 32 bits,
-    by Cauchy and Schwarz. Infinite for an 8-bit linear, whose sums always fit."""
+    """See :func:`~rfprm_runtime.backends.native.limits.input_limit`. Infinite for an 8-bit linear,
+    whose sums always fit."""
     sums: NDArray[np.int32] | None = None  # [width], the sum of each column's 8-bit weights
 
 
@@ -126,11 +117,9 @@ def linear_panels(
         fours = whole.astype(np.int8).reshape(width // PANEL, PANEL, depth // 4, 4)
         sums = whole.sum(axis=1).astype(np.int32)
         return LinearPanels(fours.transpose(0, 2, 1, 3), scales, np.inf, sums)
-    # Subtracts what rounding may add to a row of inputs: half a unit per entry.
-    longest = np.sqrt((whole.astype(np.float64) ** 2).sum(axis=1)).max()
-    limit = _SUM_LIMIT / max(longest, 1.0) - 0.5 * np.sqrt(depth)
+    longest = int((whole.astype(np.float64) ** 2).sum(axis=1).max())
     pairs = whole.astype(np.int16).reshape(width // PANEL, PANEL, depth // 2, 2)
-    return LinearPanels(pairs.transpose(0, 2, 1, 3), scales, float(limit))
+    return LinearPanels(pairs.transpose(0, 2, 1, 3), scales, input_limit(longest, depth))
 
 
 def most_rounded(shape: Backbone, weights: Weights, count: int = 3) -> list[str]:

@@ -20,13 +20,13 @@ from rfprm_runtime.artifact.manifest import (
     MANIFEST_NAME,
     ONNX_NAME,
     PLAN_NAME,
+    TOKENIZER_NAME,
     EngineRecord,
     Manifest,
     read_manifest,
 )
 from rfprm_runtime.artifact.onnx_file import check_external_data, external_files
 from rfprm_runtime.ground.whole_files import replacing_folder
-from rfprm_runtime.prompt.encoding import TOKENIZER_NAME
 
 CONFIG_NAME = "config.pbtxt"
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)

@@ -21,23 +21,41 @@ def check_files(folder: Path, manifest: Manifest, *, digests: bool = True) -> No
     Raises :class:`ArtifactError` naming the first file that is missing, truncated or modified.
     """
     for name, expected in manifest.files.items():
-        path = file_in(
-            folder, name, refusal=ArtifactError, way_out="export or copy the artifact again"
+        check_file(folder, name, expected, digest=digests)
+
+
+def check_file(folder: Path, name: str, expected: FileRecord, *, digest: bool = True) -> None:
+    """Compare one file with its record; without ``digest`` by size alone.
+
+    Raises :class:`ArtifactError` if it is missing, truncated or modified.
+    """
+    path = place_of(folder, name)
+    check_size(path, path.stat().st_size, expected)
+    if digest:
+        check_digest(path, sha256_of(path), expected)
+
+
+def place_of(folder: Path, name: str) -> Path:
+    """Where a file of an artifact is. Raises :class:`ArtifactError` if it is not in the folder."""
+    return file_in(folder, name, refusal=ArtifactError, way_out="export or copy the artifact again")
+
+
+def check_size(path: Path, num_bytes: int, expected: FileRecord) -> None:
+    """Raises :class:`ArtifactError` if a file of ``num_bytes`` is not the ``expected`` one."""
+    if num_bytes != expected.num_bytes:
+        raise ArtifactError(
+            f"{path} has {num_bytes} bytes, the manifest says {expected.num_bytes}: it was "
+            "truncated or replaced; export or copy the artifact again"
         )
-        num_bytes = path.stat().st_size
-        if num_bytes != expected.num_bytes:
-            raise ArtifactError(
-                f"{path} has {num_bytes} bytes, the manifest says {expected.num_bytes}: it was "
-                "truncated or replaced; export or copy the artifact again"
-            )
-        if not digests:
-            continue
-        digest = sha256_of(path)
-        if digest != expected.sha256:
-            raise ArtifactError(
-                f"{path} has sha256 {digest}, the manifest says {expected.sha256}: it was "
-                "modified; export or copy the artifact again"
-            )
+
+
+def check_digest(path: Path, digest: str, expected: FileRecord) -> None:
+    """Raises :class:`ArtifactError` if a file with ``digest`` is not the ``expected`` one."""
+    if digest != expected.sha256:
+        raise ArtifactError(
+            f"{path} has sha256 {digest}, the manifest says {expected.sha256}: it was "
+            "modified; export or copy the artifact again"
+        )
 
 
 def sha256_of(path: Path) -> str:

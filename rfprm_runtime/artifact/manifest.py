@@ -5,16 +5,18 @@ The manifest is data; differences between model families live here, not in subcl
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from rfprm_runtime.artifact.migrations import migrate
 from rfprm_runtime.errors import ArtifactError, ManifestError
+from rfprm_runtime.ground.arguments import check_sha256
 from rfprm_runtime.ground.names import FileName, file_in, holds_file
-from rfprm_runtime.ground.strict_json import read_json
+from rfprm_runtime.ground.strict_json import MAX_BYTES, parse_json
 from rfprm_runtime.ground.validated import Validated, one_line
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "w8a16", "int16", "int8"]
@@ -24,9 +26,20 @@ MANIFEST_NAME = "prm.json"
 ONNX_NAME = "model.onnx"
 NATIVE_NAME = "model.native.safetensors"
 PLAN_NAME = "model.plan"
+TORCH_NAME = "model.safetensors"
+TOKENIZER_NAME = "tokenizer.json"
+_AGAIN = "export the artifact again"
+
+
+# Far beyond every model; what is within them fits every type and product that it goes into.
+Size = Annotated[int, Field(gt=0, le=2**24)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _Record(Validated):
+    """No number of a manifest is NaN or infinite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
     refusal = ManifestError
 
     @classmethod
@@ -39,15 +52,16 @@ class _Record(Validated):
 class Backbone(_Record):
     """Shape of a Llama-style decoder (Llama, Qwen2, Qwen3, …)."""
 
-    hidden_size: int = Field(gt=0)
-    num_layers: int = Field(gt=0)
-    num_heads: int = Field(gt=0)
-    num_kv_heads: int = Field(gt=0)
-    head_dim: int = Field(gt=0, multiple_of=2)
-    intermediate_size: int = Field(gt=0)
-    vocab_size: int = Field(gt=0)
-    rms_norm_eps: float = Field(gt=0)
-    rope_theta: float = Field(gt=0)
+    hidden_size: Size
+    num_layers: Size
+    num_heads: Size
+    num_kv_heads: Size
+    head_dim: Size = Field(multiple_of=2)
+    intermediate_size: Size
+    vocab_size: Size
+    rms_norm_eps: float = Field(ge=1e-20, le=1)
+    """Large enough to stay above 0 in float32."""
+    rope_theta: float = Field(ge=1, le=1e15)
     qkv_bias: bool = False
     """Qwen2 has biases on the query, key and value projections."""
     output_bias: bool = False
@@ -71,7 +85,7 @@ class Head(_Record):
     kind: Literal["linear", "mlp_relu"]
     """``linear``: Linear(hidden, num_labels) ``score.*``. ``mlp_relu`` (Qwen2.5-Math-PRM):
     Linear(hidden, hidden) → ReLU → Linear(hidden, num_labels), ``score.0.*`` and ``score.2.*``."""
-    num_labels: int = Field(gt=0)
+    num_labels: Size
 
 
 class Template(_Record):
@@ -149,8 +163,8 @@ class Calibration(_Record):
     """Temperature scaling (Guo et al., arXiv 1706.04599) with a bias: a score with log-odds z
     becomes σ(z / temperature + bias). The order of scores does not change."""
 
-    temperature: float = Field(gt=0)
-    bias: float = 0.0
+    temperature: float = Field(ge=1e-6, le=1e6)
+    bias: float = Field(default=0.0, ge=-1e6, le=1e6)
     fitted_on: str = ""
     """What it was fitted on, and how much it helped there."""
 
@@ -166,7 +180,7 @@ class Readout(_Record):
 
 class FileRecord(_Record):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    num_bytes: int = Field(ge=0)
+    num_bytes: Count
 
 
 class ProductRecord(_Record):
@@ -189,13 +203,13 @@ class Parity(_Record):
     measured_on: str = ""
     """The backend whose scores were compared."""
     traces: str
-    num_trajectories: int
-    num_scores: int
+    num_trajectories: Count
+    num_scores: Count
     max_difference: float
     mean_difference: float
     spearman: float | None
     """Rank agreement of all scores; None if every score is the same."""
-    num_groups: int = 0
+    num_groups: Count = 0
     """Questions with four trajectories or more; the first four compete."""
     same_best_of_4: float | None = None
     """Share of those groups in which both give the highest reward to the same trajectory."""
@@ -204,9 +218,9 @@ class Parity(_Record):
 class Range(_Record):
     """The sizes of one dimension, and the one that a TensorRT engine is optimised for."""
 
-    min: int = Field(ge=1)
-    opt: int
-    max: int
+    min: Size
+    opt: Size
+    max: Size
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -247,14 +261,14 @@ class EngineRecord(_Record):
     profiles: tuple[EngineProfile, ...] = Field(min_length=1)
     graph_sha256: str
     """Of ``model.onnx``, which does not depend on the network's weights."""
-    model_positions: int | None = None
+    model_positions: Size | None = None
     """The model's positions; the profiles may cover fewer."""
     weights: Literal["inside", "stripped"] = "inside"
     """``stripped``: the plan has none and gets those of ``model.onnx`` when it is loaded."""
     build_seconds: float
-    peak_host_bytes: int | None
+    peak_host_bytes: Count | None
     """Of the whole process that built it."""
-    device_bytes: int | None = None
+    device_bytes: Count | None = None
     """What the largest profile takes besides the weights, if the builder says."""
     parity: Parity | None = None
     """Measured on the TensorRT engine itself; None if it was built without a GPU to run it."""
@@ -269,9 +283,9 @@ class Manifest(_Record):
     prompt: Prompt
     step_readout: Readout
     trajectory_readout: Readout | None = None
-    alpha: float = Field(default=1.0, ge=0)
+    alpha: float = Field(default=1.0, ge=0, le=1e6)
     """α of Eq. 11, the weight of the trajectory score in the reward."""
-    max_positions: int = Field(gt=0)
+    max_positions: Size
     precision: Precision = "fp32"
     products: tuple[ProductRecord, ...] = ()
     """With int8, fp8 and w8a16: every linear of the layers, and why it has its bits."""
@@ -297,6 +311,10 @@ class Manifest(_Record):
                 raise ManifestError(
                     f"{name} reads label {readout.positive} of a head with {labels}"
                 )
+            if readout is not None and readout.transform == "softmax" and labels == 1:
+                raise ManifestError(
+                    f"{name} is a softmax over a single label, which is always 1; use sigmoid"
+                )
         if (self.trajectory_readout is None) != (self.prompt.trajectory_marker is None):
             raise ManifestError(
                 "trajectory_readout and the prompt's trajectory_marker go together: give both or "
@@ -320,13 +338,15 @@ class Manifest(_Record):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read ``prm.json`` of an artifact folder.
+def read_manifest(folder: Path, *, sha256: str | None = None) -> Manifest:
+    """Read ``prm.json`` of an artifact folder. ``sha256``: the digest that it must have.
 
-    Raises :class:`ArtifactError` if the folder or the file is missing and :class:`ManifestError`
-    if the file is not a manifest, or one of a newer format.
+    Raises :class:`ArtifactError` if the folder or the file is missing or has another digest,
+    :class:`ManifestError` if the file is not a manifest, or one of a newer format, and
+    :class:`InvalidArgumentError` if ``sha256`` is not a digest.
     """
-    again = "export the artifact again"
+    if sha256 is not None:
+        check_sha256("sha256", sha256)
     if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
         raise ArtifactError(
             f"there is no artifact folder {str(folder)!r}; make one with "
@@ -339,9 +359,30 @@ def read_manifest(folder: Path) -> Manifest:
             else f" (it holds {_some_names(folder)})"
         )
         raise ArtifactError(f"{str(folder)!r} holds no {MANIFEST_NAME}{hint}")
-    path = file_in(folder, MANIFEST_NAME, refusal=ArtifactError, way_out=again)
-    content = read_json(path, refusal=ManifestError, way_out=again)
+    path, raw = _manifest_bytes(folder)
+    found = hashlib.sha256(raw).hexdigest()
+    if sha256 is not None and found != sha256.lower():
+        raise ArtifactError(
+            f"{path} has sha256 {found}, expected {sha256.lower()}: it is not the manifest you "
+            "pinned; get the artifact again, or pin the new digest if you trust it"
+        )
+    content = parse_json(raw, name=str(path), refusal=ManifestError, way_out=_AGAIN)
     return parse_manifest(content, origin=str(path))
+
+
+def manifest_digest(folder: Path) -> str:
+    """The sha256 of an artifact's ``prm.json``, as :func:`read_manifest` takes it."""
+    return hashlib.sha256(_manifest_bytes(folder)[1]).hexdigest()
+
+
+def _manifest_bytes(folder: Path) -> tuple[Path, bytes]:
+    """Where ``prm.json`` is, and its content up to one byte more than it may have."""
+    path = file_in(folder, MANIFEST_NAME, refusal=ArtifactError, way_out=_AGAIN)
+    try:
+        with path.open("rb") as file:
+            return path, file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); {_AGAIN}") from None
 
 
 def _some_names(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ Walks the messages of ``onnx.proto`` that can hold a tensor, and nothing else: a
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rfprm_runtime.artifact.manifest import Manifest
@@ -33,10 +33,15 @@ _COMPILED = b"EPContext"
 
 
 def check_external_data(path: Path, manifest: Manifest) -> None:
-    """Check that the graph names no other files than those of its artifact, which the manifest
-    lists with their sums. Raises :class:`ArtifactError`."""
-    for name in external_files(path):
-        if name not in manifest.files:
+    """:func:`check_listed` for the graph at ``path`` and the files of its manifest."""
+    check_listed(external_files(path), path, manifest.files)
+
+
+def check_listed(names: Collection[str], path: Path, records: Collection[str]) -> None:
+    """Check that a graph names no other files than those of its artifact, which ``records`` lists
+    (empty if there is no manifest). Raises :class:`ArtifactError`."""
+    for name in names:
+        if records and name not in records:
             raise ArtifactError(
                 f"{path} reads weights from {name!r}, which the manifest does not list; {_AGAIN}"
             )

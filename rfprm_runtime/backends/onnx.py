@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.artifact.contents import Content, ModelFile, WatchedFile
 from rfprm_runtime.artifact.manifest import GPU_PRECISIONS, Manifest
+from rfprm_runtime.artifact.onnx_file import check_listed, external_files, external_names
 from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.engine.rows import BackendLimits, TokenBatch
 from rfprm_runtime.errors import BackendError
-from rfprm_runtime.ground.arguments import check_is, check_whole
+from rfprm_runtime.ground.arguments import check_flag, check_is, check_whole
 from rfprm_runtime.ground.whole_imports import import_whole
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -28,6 +30,8 @@ _PROVIDER_NAMES = {
     "tensorrt": "TensorrtExecutionProvider",
     "tensorrt_rtx": "NvTensorRTRTXExecutionProvider",
 }
+_MAX_BYTES_IN_MEMORY = 2**31 - 1
+"""ONNX Runtime takes larger tensors by the path of their file only."""
 _logger = logging.getLogger(__name__)
 _PLUGINS = {"NvTensorRTRTXExecutionProvider": "onnxruntime_ep_nv_tensorrt_rtx"}
 """Providers with packages of their own, which have to be registered once."""
@@ -44,7 +48,7 @@ class OnnxBackend:
 
     def __init__(
         self,
-        model_path: Path,
+        model: Path | ModelFile,
         manifest: Manifest,
         *,
         provider: str | None = None,
@@ -52,6 +56,7 @@ class OnnxBackend:
         num_threads: int | None = None,
         threads_per_row: int = 1,
         max_batch_tokens: int = 16_384,
+        map_weights: bool = False,
     ) -> None:
         """
         ``provider``: ``cpu``, ``cuda``, ``tensorrt``, ``tensorrt_rtx`` or an ONNX Runtime provider
@@ -60,7 +65,11 @@ class OnnxBackend:
         ``provider_options``: passed on to ONNX Runtime, which documents them
         (``{"device_id": 1}``, ``{"trt_engine_cache_enable": True, …}``). ``num_threads``: CPU cores
         to use, by default all usable ones; ``threads_per_row`` of them (at most all) run one row.
-        ``max_batch_tokens``: padded tokens of one batch on a GPU.
+        ``max_batch_tokens``: padded tokens of one batch on a GPU. ``map_weights``: let ONNX Runtime
+        map the weights on a CPU, which takes half the memory while it loads, instead of reading
+        them first; it maps those of more than 2 GiB anyway. The files must then stay as they are: a
+        change is noticed before and after each run, but truncating one during a run kills the
+        process.
 
         Raises :class:`InvalidArgumentError` for an option of the wrong kind, and
         :class:`BackendError` if the provider is not available or the model does not load.
@@ -71,6 +80,7 @@ class OnnxBackend:
         check_is("provider_options", options, Mapping, "a mapping of names to values")
         check_whole("threads_per_row", threads_per_row)
         check_whole("max_batch_tokens", max_batch_tokens)
+        check_flag("map_weights", map_weights)
 
         if provider is None:
             provider = _default_provider(ort, manifest)
@@ -86,9 +96,11 @@ class OnnxBackend:
         )
         self.description = f"onnxruntime {ort.__version__}, {provider}, {threads} thread(s)"
         self._num_labels = manifest.head.num_labels
-        self._session = _open_session(
-            ort, model_path, provider, options, per_row, manifest.precision
-        )
+        files = ModelFile.of(model)
+        is_large = files.files.largest_data(files.name) > _MAX_BYTES_IN_MEMORY
+        graph = _GraphFiles(files, by_path=map_weights or is_large or not on_cpu)
+        self._session = _open_session(ort, graph, provider, options, per_row, manifest.precision)
+        self._graph = graph.loaded()
         self._input_names = [item.name for item in self._session.get_inputs()]
         if not on_cpu and "lengths" not in self._input_names:
             _logger.warning(
@@ -107,12 +119,14 @@ class OnnxBackend:
             "lengths": batch.lengths,
             "marker_positions": batch.marker_positions,
         }
+        self._graph.check_unchanged()
         try:
             outputs = session.run(["logits"], {name: feeds[name] for name in self._input_names})
         except Exception as error:  # onnxruntime's exceptions have no base class of their own
             raise BackendError(
                 f"onnxruntime failed on a batch of {batch.token_ids.shape} token ids: {error}"
             ) from error
+        self._graph.check_unchanged()
         logits: NDArray[np.float32] = outputs[0]
         expected = (len(batch.marker_positions), self._num_labels)
         if logits.shape != expected:
@@ -163,9 +177,53 @@ def _register_plugin(ort: Any, provider: str, package: str) -> None:
     _registered.add(provider)
 
 
+class _GraphFiles:
+    """A graph and its weights, as ONNX Runtime gets them: from memory or by their paths."""
+
+    def __init__(self, model: ModelFile, *, by_path: bool) -> None:
+        self.path = model.path
+        self._watched: list[WatchedFile] = []
+        self._graph: bytes | None = None
+        self._data: dict[str, Content] = {}
+        if by_path:
+            self._watched = [model.watch()]
+            data = external_files(model.path)
+        else:
+            self._graph = model.read().tobytes()
+            data = external_names(self._graph, model.path)
+        check_listed(data, model.path, model.files.records)
+        # ONNX Runtime opens whatever else a graph names, so this comes first.
+        if by_path:
+            self._watched += [model.files.watch(name) for name in sorted(data)]
+        else:
+            self._data = {name: model.files.read(name) for name in sorted(data)}
+
+    def source(self, options: Any) -> str | bytes:
+        """What a session is made of. ``options``: those of the session, which get the weights."""
+        if self._graph is None:
+            return str(self.path)
+        if self._data:
+            contents = list(self._data.values())
+            options.add_external_initializers_from_files_in_memory(
+                list(self._data), contents, [len(content) for content in contents]
+            )
+        return self._graph
+
+    def loaded(self) -> _GraphFiles:
+        """Itself, once ONNX Runtime has copied what it needs."""
+        self._graph, self._data = None, {}
+        self.check_unchanged()
+        return self
+
+    def check_unchanged(self) -> None:
+        """Raises :class:`ArtifactError` if a file that was loaded by its path was changed."""
+        for file in self._watched:
+            file.check()
+
+
 def _open_session(
     ort: Any,
-    model_path: Path,
+    graph: _GraphFiles,
     provider: str,
     provider_options: Mapping[str, Any],
     threads_per_row: int,
@@ -195,7 +253,7 @@ def _open_session(
         options.add_provider_for_devices(devices[:1], dict(provider_options))
         providers = []
     try:
-        session = ort.InferenceSession(str(model_path), options, providers=providers or None)
+        session = ort.InferenceSession(graph.source(options), options, providers=providers or None)
     except Exception as error:
         needs_gpu = provider == CPU_PROVIDER and precision in GPU_PRECISIONS
         way_out = (
@@ -203,7 +261,7 @@ def _open_session(
             "export the checkpoint for this machine, with --precision fp32"
         )
         raise BackendError(
-            f"onnxruntime cannot load {model_path}: {error}{way_out if needs_gpu else ''}"
+            f"onnxruntime cannot load {graph.path}: {error}{way_out if needs_gpu else ''}"
         ) from error
     if provider not in session.get_providers():
         raise BackendError(

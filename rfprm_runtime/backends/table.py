@@ -10,15 +10,14 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from rfprm_runtime.artifact.manifest import NATIVE_NAME, ONNX_NAME, PLAN_NAME, Manifest
+from rfprm_runtime.artifact.contents import ArtifactFiles
+from rfprm_runtime.artifact.manifest import NATIVE_NAME, ONNX_NAME, PLAN_NAME, TORCH_NAME, Manifest
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.errors import ArtifactError, BackendError, RfprmError
 from rfprm_runtime.ground.arguments import check_flag
-from rfprm_runtime.ground.names import file_in
 from rfprm_runtime.ground.whole_imports import import_whole
 from rfprm_runtime.types import Mode
 
@@ -34,9 +33,9 @@ class Kind:
     file: str | None = None
     """The model file of an artifact that it runs; None if it needs none."""
     open: Callable[..., Backend] | None = None
-    """Called as ``open(folder, manifest, mode=…, **options)``, if opening takes more than
-    ``implementation(folder / file, manifest, **options)``. Its keyword-only arguments, except the
-    mode, are options too."""
+    """Called as ``open(files, manifest, mode=…, **options)``, if opening takes more than
+    ``implementation(files.file(file), manifest, **options)``. Its keyword-only arguments, except
+    the mode, are options too."""
     way_out: str = ""
     """What to do if an artifact has no such model."""
     alone: str = ""
@@ -56,39 +55,42 @@ class Kind:
         return found
 
 
-def _open_onnx(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
+def _open_onnx(files: ArtifactFiles, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
     import_whole("rfprm_runtime.backends.onnx")
-    from rfprm_runtime.artifact.onnx_file import check_external_data
     from rfprm_runtime.backends.onnx import OnnxBackend
 
     if mode == "latency":  # the number of threads per row is fixed when the model is loaded
         options.setdefault("threads_per_row", usable_cores(options.get("num_threads")))
-    path = _model_path(folder, "onnx")
-    check_external_data(path, manifest)
-    return OnnxBackend(path, manifest, **options)
+    return OnnxBackend(files.file(ONNX_NAME), manifest, **options)
 
 
 def _open_torch(
-    folder: Path, manifest: Manifest, *, mode: Mode, packed: bool | None = None, **options: Any
+    files: ArtifactFiles,
+    manifest: Manifest,
+    *,
+    mode: Mode,
+    packed: bool | None = None,
+    **options: Any,
 ) -> Backend:
     from rfprm_runtime.backends.torch import TorchBackend, find_device
 
+    file = files.file(model_file("torch"))
     if packed is None:  # on a CPU one row at a time, so that its bits depend on no other
         packed = find_device(options.get("device")).type == "cuda"
     check_flag("packed", packed)
     if packed:
         from rfprm_runtime.backends.packed_torch import PackedTorchBackend
 
-        return PackedTorchBackend.load(_model_path(folder, "torch"), manifest, **options)
+        return PackedTorchBackend.load(file, manifest, **options)
     for name in sorted(options.keys() - _keywords(TorchBackend)):
         raise BackendError(
             f"backend 'torch' has option {name!r} only with packed=True; pass that too, or leave "
             f"{name} out"
         )
-    return TorchBackend.load(_model_path(folder, "torch"), manifest, **options)
+    return TorchBackend.load(file, manifest, **options)
 
 
-def _open_fake(folder: Path, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
+def _open_fake(files: ArtifactFiles, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
     from rfprm_runtime.backends.fake import FakeBackend
 
     return FakeBackend(manifest.head.num_labels, **options)
@@ -127,7 +129,7 @@ KINDS: dict[str, Kind] = {
         way_out="export it with --precision int16",
         check=_check_native,
         cores_option="num_threads",
-        same_scores=frozenset({"num_threads"}),
+        same_scores=frozenset({"num_threads", "map_weights"}),
     ),
     "onnx": Kind(
         "rfprm_runtime.backends.onnx:OnnxBackend",
@@ -136,11 +138,13 @@ KINDS: dict[str, Kind] = {
         way_out="export it with --format onnx, or build the TensorRT engine with --keep-graph",
         gpu_options={"provider": "cuda"},
         cores_option="num_threads",
-        same_scores=frozenset({"num_threads", "threads_per_row", "max_batch_tokens"}),
+        same_scores=frozenset(
+            {"num_threads", "threads_per_row", "max_batch_tokens", "map_weights"}
+        ),
     ),
     "torch": Kind(
         "rfprm_runtime.backends.packed_torch:PackedTorchBackend",
-        "model.safetensors",
+        TORCH_NAME,
         open=_open_torch,
         way_out="export it with --format torch",
         gpu_options={"device": "cuda"},
@@ -220,14 +224,14 @@ def _first_that_runs(available: list[str], manifest: Manifest, device: Any) -> s
 
 def open_backend(
     name: str,
-    folder: Path,
+    files: ArtifactFiles,
     manifest: Manifest,
     *,
     mode: Mode = "auto",
     was_requested: bool = True,
     **options: Any,
 ) -> Backend:
-    """Load the model of ``folder`` into the backend ``name`` (see :func:`choose_backend`).
+    """Load the model among ``files`` into the backend ``name`` (see :func:`choose_backend`).
 
     ``was_requested``: the caller named the backend, ``auto`` did not pick it. Raises
     :class:`BackendError` for an option that the backend does not have.
@@ -236,14 +240,8 @@ def open_backend(
         _check_options(name, options, was_requested)
     kind = KINDS[name]
     if kind.open is not None:
-        return kind.open(folder, manifest, mode=mode, **options)
-    return kind.implementing_class()(_model_path(folder, name), manifest, **options)
-
-
-def _model_path(folder: Path, name: str) -> Path:
-    return file_in(
-        folder, model_file(name), refusal=ArtifactError, way_out="export the artifact again"
-    )
+        return kind.open(files, manifest, mode=mode, **options)
+    return kind.implementing_class()(files.file(model_file(name)), manifest, **options)
 
 
 def _check_options(name: str, options: Mapping[str, Any], was_requested: bool) -> None:

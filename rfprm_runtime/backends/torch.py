@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.artifact.contents import ModelFile
 from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest
+from rfprm_runtime.artifact.tensors import check_finite_tensor, read_tensors
 from rfprm_runtime.backends.rotary import rotary_tables
 from rfprm_runtime.engine.rows import BackendLimits, TokenBatch
 from rfprm_runtime.errors import BackendError, InvalidArgumentError, MissingExtraError
@@ -31,6 +33,12 @@ except ImportError:
     raise MissingExtraError("torch", "train", "the torch backend") from None
 
 
+def inverse_root(squares: Tensor, eps: float) -> Tensor:
+    """1 / √(``squares`` + ``eps``), and NaN where a square overflowed: 0 would make a row of zeros,
+    which looks like any other."""
+    return torch.rsqrt(squares + eps) + 0 * squares
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) · weight over the last axis, in float32 whatever the type of ``x``."""
 
@@ -41,8 +49,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
-        scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * scaled.to(x.dtype)
+        squares = wide.pow(2).mean(-1, keepdim=True)
+        return self.weight * (wide * inverse_root(squares, self.eps)).to(x.dtype)
 
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -240,14 +248,18 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
-def build_network(shape: Backbone, head: Head, weights: Mapping[str, NDArray[Any]]) -> PRMNetwork:
-    """The network with ``weights`` (Hugging Face names) loaded, in float32, in eval mode.
+def build_network(
+    shape: Backbone, head: Head, weights: Mapping[str, NDArray[Any]], *, copy: bool = True
+) -> PRMNetwork:
+    """The network with ``weights`` (Hugging Face names) loaded, in float32, in eval mode; without
+    ``copy`` it keeps their memory.
 
     Raises :class:`BackendError` naming what is missing, unexpected or of another shape.
     """
     with torch.device("meta"):
         network = PRMNetwork(shape, head)
-    state = {name: torch.tensor(np.asarray(array)) for name, array in weights.items()}
+    take = torch.tensor if copy else torch.from_numpy
+    state = {name: take(np.asarray(array)) for name, array in weights.items()}
     try:
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
@@ -255,13 +267,17 @@ def build_network(shape: Backbone, head: Head, weights: Mapping[str, NDArray[Any
     return network.float().eval()
 
 
-def load_network(path: Path, manifest: Manifest) -> PRMNetwork:
-    """The network in an artifact's ``model.safetensors``. Raises like :func:`build_network`."""
-    try:
-        from safetensors.numpy import load_file
-    except ImportError:
-        raise MissingExtraError("safetensors", "train", "the torch backend") from None
-    return build_network(manifest.backbone, manifest.head, load_file(path))
+def load_network(file: Path | ModelFile, manifest: Manifest) -> PRMNetwork:
+    """The network in an artifact's ``model.safetensors``, in the memory it is read into.
+
+    Raises like :func:`build_network`, and :class:`ArtifactError` if the file cannot be read or
+    holds numbers that are not finite.
+    """
+    opened = ModelFile.of(file)
+    tensors, _ = read_tensors(opened.read(), opened.path)
+    for name, tensor in tensors.items():
+        check_finite_tensor(name, tensor, opened.path)
+    return build_network(manifest.backbone, manifest.head, tensors, copy=False)
 
 
 @contextmanager
@@ -309,9 +325,9 @@ class TorchBackend:
         self.description = describe(self._device, dtype)
 
     @classmethod
-    def load(cls, path: Path, manifest: Manifest, **options: Any) -> Self:
+    def load(cls, file: Path | ModelFile, manifest: Manifest, **options: Any) -> Self:
         """From the ``model.safetensors`` of an artifact; ``options`` are those of the class."""
-        return cls(load_network(path, manifest), **options)
+        return cls(load_network(file, manifest), **options)
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         if self._network is None:

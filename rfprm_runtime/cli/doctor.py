@@ -217,7 +217,7 @@ def requirements_of(extra: str, texts: Sequence[str]) -> list[Requirement]:
 
 def _artifacts(named: Iterable[Path], check_digests: bool) -> Iterator[Finding]:
     from rfprm_runtime.artifact.integrity import check_files
-    from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest
+    from rfprm_runtime.artifact.manifest import MANIFEST_NAME, manifest_digest, read_manifest
 
     usual = sorted(path.parent for path in Path("artifacts").glob(f"*/{MANIFEST_NAME}"))
     chosen = [Path(os.environ["RFPRM_ARTIFACT"])] if os.environ.get("RFPRM_ARTIFACT") else []
@@ -229,10 +229,11 @@ def _artifacts(named: Iterable[Path], check_digests: bool) -> Iterator[Finding]:
         try:
             manifest = read_manifest(folder)
             check_files(folder, manifest, digests=check_digests)
+            own = manifest_digest(folder)
         except ArtifactError as error:
             yield Finding("artifacts", str(folder), "broken", str(error))
             continue
         size = sum(file.num_bytes for file in manifest.files.values()) / 2**20
         verdict = "every sha256 matches" if check_digests else "all files present"
-        detail = f"{manifest.name}, {manifest.precision}, {size:,.0f} MiB, {verdict}"
+        detail = f"{manifest.name}, {manifest.precision}, {size:,.0f} MiB, {verdict}, sha256 {own}"
         yield Finding("artifacts", str(folder), "ok", detail)

@@ -34,6 +34,7 @@ try:
         ArtifactOption,
         BackendOption,
         BackendSettings,
+        DigestOption,
         OverflowOption,
         PrefixOption,
         QuestionField,
@@ -90,6 +91,7 @@ def score(
     thinking_field: ThinkingField = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Number of rows to read.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    sha256: DigestOption = None,
 ) -> None:
     """Score every trace in a file.
 
@@ -107,7 +109,7 @@ def score(
     options = read_backend_options(backend_option, threads)
     if backend == "fake":
         Console(stderr=True).print("backend 'fake' makes its scores up", style="yellow")
-    with Scorer.load(artifact, backend=backend, **options) as scorer:
+    with Scorer.load(artifact, backend=backend, sha256=sha256, **options) as scorer:
         summary = score_file(
             scorer,
             traces,
@@ -144,14 +146,14 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print prm.json unchanged.")] = False,
 ) -> None:
     """Print an artifact's manifest."""
-    from rfprm_runtime.artifact.manifest import read_manifest
+    from rfprm_runtime.artifact.manifest import manifest_digest, read_manifest
     from rfprm_runtime.cli.printing import print_manifest
 
     manifest = read_manifest(artifact)
     if as_json:
         typer.echo(manifest.to_json(), nl=False)
     else:
-        print_manifest(Console(highlight=False), manifest)
+        print_manifest(Console(highlight=False), manifest, manifest_digest(artifact))
 
 
 @app.command()

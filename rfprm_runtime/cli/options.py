@@ -37,6 +37,13 @@ OverflowOption = Annotated[
     Overflow,
     typer.Option(help="Traces too long for the model: report an error, or score in windows."),
 ]
+DigestOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sha256",
+        help="The sha256 that the artifact's prm.json must have, as rfprm info prints it.",
+    ),
+]
 PrefixOption = Annotated[str, typer.Option(help="Prefix for the names of the added fields.")]
 
 

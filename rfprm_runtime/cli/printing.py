@@ -34,9 +34,10 @@ def _tinted(score: float) -> str:
     return f"[{color}]{score:.3f}[/{color}]"
 
 
-def print_manifest(console: Console, manifest: Manifest) -> None:
-    """Print what people want to know about an artifact, in two columns."""
-    print_rows(console, _manifest_rows(manifest))
+def print_manifest(console: Console, manifest: Manifest, sha256: str) -> None:
+    """Print what people want to know about an artifact, in two columns. ``sha256``: that of its
+    ``prm.json``."""
+    print_rows(console, [*_manifest_rows(manifest), ("sha256 of prm.json", sha256)])
 
 
 def print_rows(console: Console, rows: Iterable[tuple[str, str]]) -> None:

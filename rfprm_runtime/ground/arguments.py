@@ -7,6 +7,7 @@ says what came and what was expected.
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Sized
 from numbers import Integral, Real
@@ -35,11 +36,26 @@ def check_finite(name: str, value: object, *, more: str = "") -> None:
         raise InvalidArgumentError(f"{name} is {shown(value)}, expected a finite number{more}")
 
 
+def check_not_negative(name: str, value: object, *, more: str = "") -> None:
+    """A finite number of at least 0."""
+    check_finite(name, value, more=f", 0 or more{more}")
+    if value < 0:  # type: ignore[operator]
+        raise InvalidArgumentError(f"{name} is {shown(value)}, expected 0 or more{more}")
+
+
 def check_positive(name: str, value: object, of: str) -> None:
     """A finite number above 0. ``of``: its unit, such as ``seconds``."""
     check_finite(name, value, more=f", more than 0 {of}")
     if value <= 0:  # type: ignore[operator]
         raise InvalidArgumentError(f"{name} is {shown(value)}, expected more than 0 {of}")
+
+
+def check_sha256(name: str, value: object) -> None:
+    """A sha256 sum, spelled as 64 hexadecimal digits."""
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise InvalidArgumentError(
+            f"{name} is {shown(value)}, expected a sha256 sum: 64 hexadecimal digits"
+        )
 
 
 def check_flag(name: str, value: object) -> None:

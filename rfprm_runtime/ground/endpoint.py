@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from rfprm_runtime.errors import MissingExtraError, RfprmError
+from rfprm_runtime.ground.arguments import check_not_negative, check_positive, check_whole
 
 try:
     import httpx
@@ -57,6 +58,10 @@ class Endpoint:
     ) -> None:
         """``timeout`` limits one attempt and ``max_wait`` the pause between two, in seconds;
         ``api_key_env`` names the environment variable with the key, if there is one."""
+        check_positive("timeout", timeout, "seconds")
+        check_not_negative("max_wait", max_wait)
+        check_whole("concurrency", concurrency)
+        check_whole("max_attempts", max_attempts)
         key = os.environ.get(api_key_env)
         self.base_url = base_url
         self._api_key_env = api_key_env

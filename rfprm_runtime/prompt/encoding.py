@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from rfprm_runtime.artifact.manifest import Marker, Prompt, Template
+from rfprm_runtime.artifact.contents import ArtifactFiles
+from rfprm_runtime.artifact.manifest import TOKENIZER_NAME, Marker, Prompt, Template
 from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.errors import InvalidTrajectoryError, TokenizerMismatchError
 from rfprm_runtime.ground.arguments import shown
-from rfprm_runtime.ground.names import file_in
 from rfprm_runtime.prompt.alphabet import Alphabet
 from rfprm_runtime.prompt.rendering import (
     MarkerSegment,
@@ -30,10 +30,9 @@ from rfprm_runtime.prompt.rendering import (
     render_opening,
     render_steps,
 )
-from rfprm_runtime.prompt.tokenizer_file import load_tokenizer, tokenizer_errors
+from rfprm_runtime.prompt.tokenizer_file import parse_tokenizer, tokenizer_errors
 from rfprm_runtime.types import Trajectory
 
-TOKENIZER_NAME = "tokenizer.json"
 _AGAIN = "export the artifact again"
 
 
@@ -74,10 +73,14 @@ class TrajectoryEncoder:
         self._prompt = prompt
 
     @classmethod
-    def load(cls, folder: Path, prompt: Prompt, *, vocab_size: int) -> TrajectoryEncoder:
-        """From ``tokenizer.json`` in ``folder``; raises :class:`TokenizerMismatchError`."""
-        path = file_in(folder, TOKENIZER_NAME, refusal=TokenizerMismatchError, way_out=_AGAIN)
-        tokenizer = load_tokenizer(path, refusal=TokenizerMismatchError, way_out=_AGAIN)
+    def load(
+        cls, folder: Path | ArtifactFiles, prompt: Prompt, *, vocab_size: int
+    ) -> TrajectoryEncoder:
+        """From ``tokenizer.json`` in ``folder``; raises :class:`TokenizerMismatchError`, and
+        :class:`ArtifactError` if the file cannot be read."""
+        files = folder if isinstance(folder, ArtifactFiles) else ArtifactFiles(folder)
+        content, name = files.read(TOKENIZER_NAME).tobytes(), str(files.folder / TOKENIZER_NAME)
+        tokenizer = parse_tokenizer(content, name, refusal=TokenizerMismatchError, way_out=_AGAIN)
         return cls(tokenizer, prompt, vocab_size=vocab_size)
 
     # Each of these raises InvalidTrajectoryError for a text with a character that the tokenizer

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.errors import InvalidArgumentError
-from rfprm_runtime.ground.arguments import check_choice, check_finite, check_whole
+from rfprm_runtime.ground.arguments import check_choice, check_not_negative, check_whole
 
 FloatArray = NDArray[np.float64]
 Rewards = Sequence[float | None] | NDArray[Any]
@@ -63,8 +63,7 @@ def unit_reward(process: Rewards | float | None, alpha: float) -> FloatArray:
     ``alpha`` comes from the PRM's manifest; it is 0 for a PRM without a trajectory readout.
     This scaling is ours: the paper mixes r̂ unscaled. Raises ``ValueError`` for a negative α.
     """
-    if alpha < 0.0:
-        raise InvalidArgumentError(f"alpha is {alpha}, expected 0 or more")
+    check_not_negative("alpha", alpha)
     return np.asarray(_as_floats(process, "process") / (1.0 + alpha), dtype=np.float64)
 
 
@@ -96,14 +95,12 @@ def group_advantages(
     """
     values = _one_dimensional(rewards)
     check_choice("scale", scale, get_args(Scale))
-    check_finite("epsilon", epsilon)
+    check_not_negative("epsilon", epsilon)
     check_whole("ddof", ddof, least=0)
     if clip is not None:
-        check_finite("clip", clip)
+        check_not_negative("clip", clip, more=", or None for no limit")
     if group_size is not None:
         check_whole("group_size", group_size)
-    if epsilon < 0.0 or (clip is not None and clip < 0.0):
-        raise InvalidArgumentError(f"epsilon is {epsilon} and clip {clip}, expected 0 or more")
     advantages = np.zeros_like(values)
     batch_spread = _spread(values, ddof)
     for members in _groups(len(values), group_size, group_ids):
@@ -153,9 +150,7 @@ def step_credits(
 
 def _weights_of_the_lowest(scores: FloatArray, temperature: float) -> FloatArray:
     """softmax(−scores / temperature), [T]."""
-    check_finite("temperature", temperature)
-    if temperature < 0.0:
-        raise InvalidArgumentError(f"temperature is {temperature}, expected 0 or more")
+    check_not_negative("temperature", temperature)
     above = scores - scores.min()
     if temperature == 0.0:
         return np.asarray(np.arange(len(scores)) == np.argmin(scores), dtype=np.float64)
@@ -197,7 +192,14 @@ def _centred(values: FloatArray) -> FloatArray:
 def _spread(values: FloatArray, ddof: int) -> float:
     """Standard deviation of the known values; 0 if there are too few."""
     known = values[~np.isnan(values)]
-    return float(known.std(ddof=ddof)) if len(known) > ddof else 0.0
+    with np.errstate(over="ignore"):
+        spread = float(known.std(ddof=ddof)) if len(known) > ddof else 0.0
+    if not np.isfinite(spread):  # dividing by it would make every advantage 0
+        raise InvalidArgumentError(
+            f"rewards from {known.min():g} to {known.max():g} are too large for their spread to be "
+            "computed; scale them down"
+        )
+    return spread
 
 
 def _one_dimensional(values: Rewards) -> FloatArray:

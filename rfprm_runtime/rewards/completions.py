@@ -25,6 +25,7 @@ from rfprm_runtime.errors import (
 from rfprm_runtime.ground.arguments import (
     check_choice,
     check_flag,
+    check_not_negative,
     check_one_for_each,
     check_positive,
     check_whole,
@@ -89,6 +90,8 @@ class RewardSettings:
         check_choice("overflow", self.overflow, get_args(Overflow))
         check_flag("unit_scale", self.unit_scale)
         check_positive("answer_timeout", self.answer_timeout, "seconds")
+        check_whole("max_batch", self.max_batch)
+        check_not_negative("max_wait_ms", self.max_wait_ms)
         if self.num_threads is not None:
             check_whole("num_threads", self.num_threads, more=", or None for all cores")
         if self.unit_scale and callable(self.process):

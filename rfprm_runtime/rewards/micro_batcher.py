@@ -17,10 +17,10 @@ from rfprm_runtime.engine.lifetime import Lifetime
 from rfprm_runtime.errors import (
     UNSCORABLE,
     BackendError,
-    InvalidArgumentError,
     InvalidTrajectoryError,
     RfprmError,
 )
+from rfprm_runtime.ground.arguments import check_not_negative, check_whole
 from rfprm_runtime.ground.workers import Workers
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
@@ -69,11 +69,8 @@ class MicroBatcher:
 
         Raises ``ValueError`` for a batch below 1 or a negative wait.
         """
-        if max_batch < 1 or max_wait_ms < 0:
-            raise InvalidArgumentError(
-                f"max_batch is {max_batch} and max_wait_ms {max_wait_ms}, expected at least 1 and "
-                "at least 0"
-            )
+        check_whole("max_batch", max_batch)
+        check_not_negative("max_wait_ms", max_wait_ms)
         self._scorer = scorer
         self._max_batch = max_batch
         self._max_wait = max_wait_ms / 1000.0

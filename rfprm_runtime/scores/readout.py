@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.artifact.manifest import Manifest, Readout
+from rfprm_runtime.errors import BackendError
 from rfprm_runtime.scores.aggregation import trajectory_reward
 from rfprm_runtime.types import TrajectoryScore
 
@@ -13,7 +14,21 @@ Float32Array = NDArray[np.float32]
 
 
 def read_scores(logits: Float32Array, readout: Readout) -> Float32Array:
-    """Scores float32 [num_markers] from ``logits`` float32 [num_markers, num_labels]."""
+    """Scores float32 [num_markers] from ``logits`` float32 [num_markers, num_labels].
+
+    Raises :class:`BackendError` for a score that is not a number.
+    """
+    scores = _scores_of(logits, readout)
+    if not np.isfinite(scores).all():
+        raise BackendError(
+            f"the readout {readout.transform!r} made {scores.tolist()} of the logits "
+            f"{logits.tolist()}, expected scores in [0, 1]; the manifest's readout is damaged: "
+            "export the model again"
+        )
+    return scores
+
+
+def _scores_of(logits: Float32Array, readout: Readout) -> Float32Array:
     if readout.calibration is not None:
         odds = log_odds(logits, readout)
         scale = np.float32(1 / readout.calibration.temperature)

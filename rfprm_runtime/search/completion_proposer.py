@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rfprm_runtime.ground.arguments import check_not_negative
 from rfprm_runtime.ground.endpoint import (
     Endpoint,
     EndpointError,
@@ -55,6 +56,7 @@ class CompletionProposer:
         If a server does not say whether it stopped at the separator (only vLLM and SGLang do), the
         end of a trace shows one request later, when nothing more comes.
         """
+        check_not_negative("temperature", temperature)
         self._base_url, self._endpoint_options = base_url, endpoint
         self._format = step_format or StepFormat()
         self._settings = {"model": model, "temperature": temperature, **(extra_body or {})}

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from rfprm_runtime.ground.arguments import check_not_negative
 from rfprm_runtime.search.proposals import Proposal, Request
 from rfprm_runtime.search.step_format import MAX_BLANK, StepFormat
 
@@ -33,6 +34,7 @@ class TransformersProposer:
         without adding special tokens to the prompt. ``generation``: further arguments of
         ``generate`` (``top_p``, ``min_p``, …). Draws follow torch's global seed. ``max_batch``:
         how many traces to continue at once. A step cut off at ``max_step_tokens`` is kept as is."""
+        check_not_negative("temperature", temperature)
         self._model, self._tokenizer = model, tokenizer
         self._format = step_format or StepFormat()
         self._max_step_tokens, self._max_response_tokens = max_step_tokens, max_response_tokens

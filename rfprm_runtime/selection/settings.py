@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rfprm_runtime.errors import InvalidArgumentError
-from rfprm_runtime.ground.arguments import check_choice, check_whole
+from rfprm_runtime.ground.arguments import check_choice, check_not_negative, check_whole
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.formats import Reading
@@ -57,11 +56,9 @@ class RayWorkers:
     gpus_per_worker: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.cpus_per_worker < 1 or self.gpus_per_worker < 0:
-            raise InvalidArgumentError(
-                f"got {self.count} workers with {self.cpus_per_worker} CPUs and "
-                f"{self.gpus_per_worker} GPUs each; expected at least 1 worker with 1 CPU"
-            )
+        check_whole("count", self.count)
+        check_whole("cpus_per_worker", self.cpus_per_worker)
+        check_not_negative("gpus_per_worker", self.gpus_per_worker)
 
 
 @dataclass(frozen=True)

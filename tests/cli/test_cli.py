@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -272,6 +273,19 @@ def test_the_score_command(tiny_artifact: Path, tmp_path: Path) -> None:
     assert "Traceback" not in found.stderr
     [row] = _rows(output)
     assert len(row["step_scores"]) == 2
+
+
+def test_a_pinned_artifact_is_scored_with_or_refused(tiny_artifact: Path, tmp_path: Path) -> None:
+    traces = tmp_path / "traces.jsonl"
+    traces.write_text(json.dumps(GOOD), encoding="utf-8")
+    pin = hashlib.sha256((tiny_artifact / "prm.json").read_bytes()).hexdigest()
+    assert pin in _rfprm("info", tiny_artifact).stdout
+    arguments = ("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
+    assert _rfprm(*arguments, "--sha256", pin).returncode == 0
+    failed = _rfprm(*arguments, "--sha256", "0" * 64)
+    assert failed.returncode == 1
+    assert pin in failed.stderr
+    assert "0" * 64 in failed.stderr
 
 
 def test_an_empty_file_gives_a_warning(tiny_artifact: Path, tmp_path: Path) -> None:

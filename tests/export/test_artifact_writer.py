@@ -16,8 +16,9 @@ from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.panels import linear_names
 from rfprm_export.verify import rank_correlation
 from rfprm_runtime import Scorer
+from rfprm_runtime.artifact.contents import ArtifactFiles
 from rfprm_runtime.artifact.manifest import NATIVE_NAME, Parity, read_manifest
-from rfprm_runtime.backends.native.model_file import map_safetensors
+from rfprm_runtime.artifact.tensors import read_tensors
 from tiny_models import save_published_prm
 
 
@@ -122,10 +123,10 @@ def test_a_nan_score_is_not_faithful() -> None:
         traces="t",
         num_trajectories=1,
         num_scores=1,
-        max_difference=float("nan"),
+        max_difference=0.0,
         mean_difference=0.0,
         spearman=None,
-    )
+    ).model_copy(update={"max_difference": float("nan")})
     with pytest.raises(ExportError, match="not faithful"):
         verify.check_parity(parity, "fp32", list)
     with pytest.raises(ExportError, match=r"Most is lost in layer 3 down\. Nothing was written"):
@@ -263,7 +264,7 @@ def test_int8_is_chosen_for_each_linear_and_recorded(
     assert all((linear.difference or 0) > 0 for linear in manifest.products)
     bits = {linear.name: linear.bits for linear in manifest.products}
     assert set(bits.values()) == {8, 16}
-    tensors, _ = map_safetensors(tmp_path / "artifact" / NATIVE_NAME)
+    tensors, _ = read_tensors(ArtifactFiles(tmp_path / "artifact").read(NATIVE_NAME), tmp_path)
     assert {name: tensors[f"{name}.panels"].dtype.itemsize * 8 for name in bits} == bits
     assert manifest.parity is not None
     assert manifest.parity.mean_difference <= 1e-3
@@ -305,3 +306,23 @@ def test_a_format_supports_its_precisions_only(
 ) -> None:
     with pytest.raises(ExportError, match="leave --format out"):
         export_artifact(published_prm, tmp_path / "a", format=format, precision=precision)
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.norm.weight", "score.0.bias"])
+def test_weights_that_are_not_finite_are_refused(
+    published_prm: Path, tmp_path: Path, name: str
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    checkpoint = shutil.copytree(published_prm, tmp_path / "checkpoint")
+    weights = load_file(checkpoint / "model.safetensors")
+    weights[name].reshape(-1)[1] = np.nan
+    save_file(weights, checkpoint / "model.safetensors")
+    with pytest.raises(ExportError, match=f"'{name}' holds numbers that are not finite"):
+        export_artifact(checkpoint, tmp_path / "artifact", precision="int16", verify=False)
+
+
+def test_a_shape_that_the_native_kernels_do_not_support_is_refused_at_once(tmp_path: Path) -> None:
+    save_published_prm(tmp_path / "checkpoint", "llama", head_dim=24)
+    with pytest.raises(ExportError, match=r"head_dim is 24, but the native kernels support"):
+        export_artifact(tmp_path / "checkpoint", tmp_path / "artifact", precision="int16")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from rfprm_export import ExportError
-from rfprm_export.panels import MAX_WEIGHT, check_fits, linear_panels, most_rounded
+from rfprm_export.panels import MAX_WEIGHT, linear_panels, most_rounded, write_native
 from tiny_models import byte_tokenizer, random_weights, tiny_manifest
 
 
@@ -22,10 +24,10 @@ def test_sums_of_the_worst_case_fit_32_bits() -> None:
     assert inputs * MAX_WEIGHT * depth > 2**30  # and use most of the bits
 
 
-def test_unsupported_shapes_are_refused() -> None:
-    shape = tiny_manifest(byte_tokenizer()).backbone
+def test_unsupported_shapes_are_refused(tmp_path: Path) -> None:
+    manifest = tiny_manifest(byte_tokenizer())
     with pytest.raises(ExportError, match=r"head_dim is 8.*--precision fp32"):
-        check_fits(shape)
+        write_native(tmp_path / "model", manifest.backbone, manifest.head, {})
 
 
 def test_the_layer_that_loses_most_by_rounding_is_named() -> None:

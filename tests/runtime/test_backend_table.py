@@ -12,6 +12,7 @@ import typer
 
 from rfprm_export.choices import ModelFormat
 from rfprm_runtime import ArtifactError, BackendError, Scorer
+from rfprm_runtime.artifact.contents import ArtifactFiles
 from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.artifact.manifest import read_manifest
 from rfprm_runtime.backends.table import KINDS, Kind, backend_names, choose_backend, option_names
@@ -111,7 +112,7 @@ def test_torch_says_which_options_need_packed_rows(tmp_path: Path) -> None:
     assert {"packed", "device", "dtype", "max_batch_tokens"} <= set(option_names("torch"))
     with pytest.raises(BackendError, match="'max_batch_tokens' only with packed=True"):
         KINDS["torch"].open(  # type: ignore[misc]
-            tmp_path, None, mode="auto", packed=False, max_batch_tokens=5
+            ArtifactFiles(tmp_path), None, mode="auto", packed=False, max_batch_tokens=5
         )
 
 

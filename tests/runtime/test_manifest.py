@@ -61,6 +61,58 @@ def test_an_inconsistent_manifest_is_refused(
         parse_manifest(content)
 
 
+_NOT_FINITE = (float("nan"), float("inf"), float("-inf"))
+_TOO_LARGE = (2**24 + 2, 2**63 - 1, 10**30)
+
+
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        (("alpha",), (*_NOT_FINITE, -1.0, 1e300, "nan")),
+        (("step_readout", "calibration", "bias"), (*_NOT_FINITE, 1e30, -1e30)),
+        (("step_readout", "calibration", "temperature"), (*_NOT_FINITE, 0, -1, 1e-300, 1e300)),
+        (("backbone", "rms_norm_eps"), (*_NOT_FINITE, 0, -1e-5, 1e-50, 1e30)),
+        (("backbone", "rope_theta"), (*_NOT_FINITE, 0, -1e4, 1e-300, 1e300)),
+        *((("backbone", name), (0, -16, *_TOO_LARGE)) for name in ("hidden_size", "head_dim")),
+        *((("backbone", name), (0, *_TOO_LARGE)) for name in ("num_layers", "vocab_size")),
+        (("head", "num_labels"), (0, *_TOO_LARGE)),
+        (("max_positions",), (0, *_TOO_LARGE)),
+        (("parity", "max_difference"), _NOT_FINITE),
+        (("parity", "num_scores"), (-1, 2**63)),
+    ],
+    ids=lambda given: ".".join(given) if isinstance(given[0], str) else None,
+)
+def test_a_number_no_model_has_is_refused(
+    content: dict[str, Any], path: tuple[str, ...], values: tuple[Any, ...]
+) -> None:
+    content["step_readout"]["calibration"] = {"temperature": 1.0, "bias": 0.0}
+    content["parity"] = {
+        "reference": "r",
+        "traces": "t",
+        "num_trajectories": 1,
+        "num_scores": 1,
+        "max_difference": 0.0,
+        "mean_difference": 0.0,
+        "spearman": None,
+    }
+    parse_manifest(content)
+    place: Any = content
+    for key in path[:-1]:
+        place = place[key]
+    for value in values:
+        place[path[-1]] = value
+        with pytest.raises(ManifestError, match=path[-1]):
+            parse_manifest(content)
+
+
+def test_a_softmax_over_one_label_is_refused(content: dict[str, Any]) -> None:
+    content["head"]["num_labels"] = 1
+    content["step_readout"] = {"transform": "softmax", "positive": 0}
+    content["trajectory_readout"] = {"transform": "sigmoid", "positive": 0}
+    with pytest.raises(ManifestError, match="softmax over a single label"):
+        parse_manifest(content)
+
+
 def test_a_missing_field_is_named(content: dict[str, Any]) -> None:
     del content["backbone"]["hidden_size"]
     with pytest.raises(ManifestError, match=r"backbone\.hidden_size: is missing"):

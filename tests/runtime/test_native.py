@@ -23,10 +23,12 @@ from rfprm_export.panels import (
 )
 from rfprm_export.verify import scorer_over
 from rfprm_runtime import BackendError, Scorer, Trajectory
+from rfprm_runtime.artifact.contents import ArtifactFiles
 from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest
+from rfprm_runtime.artifact.tensors import read_tensors
 from rfprm_runtime.backends.native.backend import NativeBackend, split_evenly
 from rfprm_runtime.backends.native.library import available_variants
-from rfprm_runtime.backends.native.model_file import NativeModel, map_safetensors
+from rfprm_runtime.backends.native.model_file import NativeModel
 from rfprm_runtime.backends.native.pages import Workspace
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.engine.rows import Extension, Past, TokenBatch
@@ -372,7 +374,8 @@ def test_a_file_of_another_model_is_refused(
 def test_the_native_file_is_plain_safetensors(model_file: tuple[Path, Manifest]) -> None:
     from safetensors.numpy import load_file
 
-    ours, metadata = map_safetensors(model_file[0])
+    path = model_file[0]
+    ours, metadata = read_tensors(ArtifactFiles(path.parent).read(path.name), path)
     theirs = load_file(model_file[0])
     assert metadata == {"layout": "rfprm-native-2"}
     assert ours.keys() == theirs.keys()

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_runtime.artifact.manifest import Calibration, Readout
+from rfprm_runtime.errors import BackendError
 from rfprm_runtime.scores.aggregation import trajectory_reward
 from rfprm_runtime.scores.readout import read_scores
 
@@ -52,6 +53,15 @@ def test_calibration_scales_the_log_odds(
     found = read_scores(logits, readout)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, exact, atol=2e-5)
+
+
+@pytest.mark.parametrize("bias", [np.nan, np.inf, -np.inf])
+def test_a_readout_that_was_not_checked_makes_no_scores(bias: float) -> None:
+    calibration = Calibration(temperature=1.0).model_copy(update={"bias": bias})
+    readout = Readout(transform="sigmoid", positive=0, calibration=calibration)
+    logits = np.array([[-np.float32(bias)]], dtype=np.float32)  # -inf + inf
+    with pytest.raises(BackendError, match="expected scores in"), np.errstate(invalid="ignore"):
+        read_scores(logits, readout)
 
 
 def test_calibration_of_several_labels_is_one_against_the_rest() -> None:

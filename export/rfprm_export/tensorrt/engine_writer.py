@@ -25,6 +25,7 @@ from rfprm_runtime.artifact.manifest import (
     MANIFEST_NAME,
     ONNX_NAME,
     PLAN_NAME,
+    TOKENIZER_NAME,
     EngineRecord,
     Manifest,
     read_manifest,
@@ -33,7 +34,6 @@ from rfprm_runtime.artifact.onnx_file import check_external_data
 from rfprm_runtime.backends.tensorrt.backend import check_usable
 from rfprm_runtime.errors import ArtifactError, RfprmError
 from rfprm_runtime.ground.whole_files import replacing_folder
-from rfprm_runtime.prompt.encoding import TOKENIZER_NAME
 from rfprm_runtime.scorer import Scorer
 
 GRAPH_NAMES = (ONNX_NAME, ONNX_NAME + ".data")

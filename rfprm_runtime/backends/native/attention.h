@@ -85,7 +85,7 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
     float shrinks[(TILE + LANES - 1) / LANES * LANES] = {0};
     for (int r = 0; r < rows; r++) {
         int64_t seen = row[r].position - first_key + 1; /* later keys are masked */
-        for (int64_t key = seen; key < PAGE; key++) weights[r][key] = -1e30f;
+        for (int64_t key = seen; key < PAGE; key++) weights[r][key] = -INFINITY;
         vec best = load(weights[r]);
         for (int key = LANES; key < PAGE; key += LANES) best = vmax(best, load(weights[r] + key));
         float before = *row[r].largest, now = max_lanes(best);

@@ -18,6 +18,7 @@ from queue import SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.artifact.contents import ModelFile
 from rfprm_runtime.artifact.manifest import Backbone, Manifest
 from rfprm_runtime.backends.native.library import Model, Segment, load_library
 from rfprm_runtime.backends.native.model_file import NativeModel
@@ -25,6 +26,7 @@ from rfprm_runtime.backends.native.pages import NativePast, PageAllocator, Works
 from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.engine.rows import BackendLimits, Extended, Extension, TokenBatch
 from rfprm_runtime.errors import BackendError
+from rfprm_runtime.ground.arguments import check_flag
 from rfprm_runtime.ground.running import Outcome, report, result_of, uninterrupted
 from rfprm_runtime.ground.workers import Workers
 
@@ -43,7 +45,7 @@ class _Span:
 
 
 class NativeBackend:
-    """Runs ``model.native.safetensors``. The weights are mapped, so processes share them.
+    """Runs ``model.native.safetensors``.
 
     A trace runs on one thread or is split over several, from its beginning or after a past, alone
     or in one pass with others; the bits are always the same.
@@ -51,24 +53,32 @@ class NativeBackend:
 
     def __init__(
         self,
-        path: Path,
+        file: Path | ModelFile,
         manifest: Manifest,
         *,
         num_threads: int | None = None,
         kernels: str | None = None,
+        map_weights: bool = False,
     ) -> None:
         """
         ``num_threads``: by default all usable cores. ``kernels``: ``avx512vnni``, ``avx2`` or
         ``generic``, by default the fastest that this processor runs. Scores of different kernels
-        agree to rounding, those of one are bit-identical.
+        agree to rounding, those of one are bit-identical. ``map_weights``: map the weights, so that
+        processes share their memory, instead of reading them into this one's. The file must then
+        stay as it is: a change is noticed before and after each pass, but truncating it during one
+        kills the process.
 
         Raises :class:`BackendError` if there are no kernels for this machine and
-        :class:`ArtifactError` if the file does not hold the manifest's model.
+        :class:`ArtifactError` if the file does not hold the manifest's model, or one that the
+        kernels do not support.
         """
+        check_flag("map_weights", map_weights)
         self._kernels, self._library = load_library(kernels)
         threads = usable_cores(num_threads)
         self._manifest = manifest
-        self._model: NativeModel | None = NativeModel(path, manifest)
+        self._model: NativeModel | None = NativeModel(
+            file, manifest, map_weights=map_weights, library=self._library
+        )
         self._pages = PageAllocator(
             int(self._library.rfprm_page_positions()),
             int(self._library.rfprm_page_bytes(self._model.structure)),
@@ -98,6 +108,7 @@ class NativeBackend:
         model = self._model
         if model is None:
             raise BackendError("the backend was closed; load the scorer again")
+        model.check_unchanged()
         items = [self._checked(item) for item in extensions]
         spans = split_evenly(items[0], threads if len(items) == 1 else 1, self._manifest.backbone)
         # A past has the keys of every layer, and threads that follow each other are a layer apart.
@@ -115,6 +126,7 @@ class NativeBackend:
         finally:
             work.trim()
             self._idle.append(work)
+        model.check_unchanged()
         ends = np.cumsum([len(item.marker_positions) for item in items])[:-1]
         return [Extended(*pair) for pair in zip(np.split(logits, ends), pasts, strict=True)]
 

@@ -1,4 +1,8 @@
-/* Powers of e and of 2, accurate enough for float32 weights and gates. */
+/* Powers of e and of 2, accurate enough for float32 weights and gates.
+ *
+ * NaN stays NaN. vmax returns its second argument when one is NaN, so the limit comes first; and a
+ * NaN that arithmetic makes ends in zeros, which shift out of `bits`. Weights, which could bring
+ * others, are finite: model_file.py checks that. */
 
 #pragma once
 
@@ -6,7 +10,7 @@
 
 /* e^x for x <= 0 (and a little above): 2^n times a polynomial, relative error below 2e-7. */
 INLINE vec exp_vec(vec x) {
-    x = vmax(x, splat(-87.0f));
+    x = vmax(splat(-87.0f), x);
     vec rounder = splat(12582912.0f); /* 1.5 * 2^23: a sum with it is rounded to an integer */
     vec shifted = fma_vec(x, splat(1.44269504f), rounder), n = shifted - rounder;
     vec r = fma_vec(n, splat(-0.693359375f), x);
@@ -23,7 +27,7 @@ INLINE vec exp_vec(vec x) {
 
 /* 2^x for x <= 0 (and a little above), relative error below 3e-7. */
 INLINE vec exp2_vec(vec x) {
-    x = vmax(x, splat(-120.0f));
+    x = vmax(splat(-120.0f), x);
     vec shifted = x + 12582912.0f, r = x - (shifted - 12582912.0f);
     vec p = fma_vec(r, splat(1.327647177e-3f), splat(9.675541333e-3f));
     p = fma_vec(p, r, splat(5.550713274e-2f));

@@ -7,13 +7,14 @@
  * depend on what shares the batch, where a prefix was split, or how many threads ran.
  *
  * Plain C with GCC/Clang vector extensions, compiled as one unit, once for each row of variants.py.
- * What differs between processors is in isa_*.h. Sizes are checked by the caller
- * (rfprm_runtime/backends/native). From the outside in:
+ * What differs between processors is in isa_*.h. What all of this assumes about sizes and numbers
+ * is in limits.py, which the caller checks when it loads a model. From the outside in:
  *
  *   kernels.c      the interface, and the walk through the layers
  *   network.h      the steps of a layer, the embedding, the head
  *   linear.h       integer inputs times panels of integer weights
  *   attention.h    queries times a page of keys and values
+ *   weights.h      what a caller asks about weights before they run
  *   rows.h         one row at a time: to integers, normalised, rotated
  *   scratch.h      the memory of a run;  threads.h: how threads wait for each other
  *   structures.h   what the caller hands over
@@ -28,6 +29,7 @@
 #include "scratch.h"
 #include "structures.h"
 #include "threads.h"
+#include "weights.h"
 
 int64_t rfprm_interface_version(void) { return INTERFACE_VERSION; }
 
@@ -41,6 +43,22 @@ int64_t rfprm_page_bytes(const Model *m) { return layer_bytes(m); }
 int64_t rfprm_scratch_bytes(const Model *m, int64_t num_tokens) {
     Scratch s;
     return lay_out(m, num_tokens, 0, &s);
+}
+
+/* What a caller has to know of a linear before it may run. With 16 bits: the largest sum of squares
+ * of a column's weights, which limits its inputs. With 8 bits: the number of columns whose `sums`
+ * are not those of their weights. */
+int64_t rfprm_examine(const Linear *linear) {
+    int64_t steps = linear->depth * linear->bits / 32, found = 0;
+    for (int64_t column = 0; column < linear->width; column += PANEL) {
+        const int32_t *panel = linear->panels + column * steps;
+        if (linear->bits == 16) {
+            found = most(found, longest_in_panel((const int16_t *)panel, steps));
+        } else {
+            found += wrong_sums_of_panel((const int8_t *)panel, steps, linear->sums + column);
+        }
+    }
+    return found;
 }
 
 /* Runs the tokens of each segment after the past that its pages hold; writes their keys and values

@@ -20,7 +20,7 @@ from rfprm_runtime.backends.native.variants import VARIANTS
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.ground.arguments import check_is
 
-INTERFACE_VERSION = 5
+INTERFACE_VERSION = 6
 
 
 class Linear(ctypes.Structure):
@@ -144,6 +144,8 @@ def open_library(path: Path) -> ctypes.CDLL:
     library.rfprm_page_bytes.argtypes = [POINTER(Model)]
     library.rfprm_scratch_bytes.restype = c_int64
     library.rfprm_scratch_bytes.argtypes = [POINTER(Model), c_int64]
+    library.rfprm_examine.restype = c_int64
+    library.rfprm_examine.argtypes = [POINTER(Linear)]
     library.rfprm_run.restype = None
     library.rfprm_run.argtypes = [
         POINTER(Model),

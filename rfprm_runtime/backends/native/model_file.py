@@ -1,13 +1,13 @@
-"""``model.native.safetensors``: the weights as the kernels read them, mapped, not copied.
+"""``model.native.safetensors``: the weights as the kernels read them, checked before they do.
 
 A safetensors file (8 bytes of header length, a JSON header, the tensors), so any tool can look
-inside. ``rfprm_export.panels`` writes the tensors; the metadata names their layout.
+inside. ``rfprm_export.panels`` writes the tensors; the metadata names their layout. What the
+kernels assume is in :mod:`~rfprm_runtime.backends.native.limits`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,48 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.artifact.manifest import Backbone, Manifest
-from rfprm_runtime.backends.native.library import Layer, Linear, Model
+from rfprm_runtime.artifact.contents import ModelFile, WatchedFile
+from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.artifact.tensors import check_finite_tensor, read_tensors
+from rfprm_runtime.backends.native.library import Layer, Linear, Model, load_library
+from rfprm_runtime.backends.native.limits import (
+    LINEARS,
+    PANEL,
+    check_fits,
+    check_input_limit,
+    linear_shapes,
+    padded_inner,
+)
 from rfprm_runtime.backends.rotary import rotary_tables
 from rfprm_runtime.errors import ArtifactError
 
 LAYOUT = "rfprm-native-2"
-LINEARS = ("qkv", "output", "gate_up", "down")
-PANEL = 64
-"""Output columns of a panel of weights."""
-HALF_PANEL = 32
-"""A panel of gate_up holds this many gate columns, then as many up columns."""
-_DTYPES = {"I8": np.int8, "I32": np.int32, "I16": np.int16, "F32": np.float32, "F64": np.float64}
 
 
 class NativeModel:
     """The structure that the kernels take, and the memory it points into."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        """Map ``path``; raises :class:`ArtifactError` if it does not hold this model."""
-        self._tensors, metadata = map_safetensors(path)
+    def __init__(
+        self,
+        file: Path | ModelFile,
+        manifest: Manifest,
+        *,
+        map_weights: bool = False,
+        library: ctypes.CDLL | None = None,
+    ) -> None:
+        """Read ``file`` into memory, or map it. ``library``: any variant of the kernels.
+
+        Raises :class:`ArtifactError` if it does not hold this model, or one that the kernels do not
+        support.
+        """
+        check_fits(manifest.backbone, manifest.max_positions)
+        self._library = library or load_library()[1]
+        opened = ModelFile.of(file)
+        path = opened.path
+        self._watched: WatchedFile | None = opened.watch() if map_weights else None
+        content = opened.read() if self._watched is None else self._watched.map()
+        content.flags.writeable = False
+        self._tensors, metadata = read_tensors(content, path)
         if metadata.get("layout") != LAYOUT:
             raise ArtifactError(
                 f"{path} has layout {metadata.get('layout')!r}, expected {LAYOUT!r}; export the "
@@ -42,6 +64,13 @@ class NativeModel:
             )
         self._path = path
         self.structure = self._build(manifest)
+        self.check_unchanged()
+
+    def check_unchanged(self) -> None:
+        """Raises :class:`ArtifactError` if the file is mapped and was changed. Costs microseconds;
+        nothing if it was read."""
+        if self._watched is not None:
+            self._watched.check()
 
     def _build(self, manifest: Manifest) -> Model:
         shape, head = manifest.backbone, manifest.head
@@ -110,7 +139,7 @@ class NativeModel:
             (width // PANEL, depth // count, PANEL, count),
             np.int8 if bits == 8 else np.int16,
         )
-        return Linear(
+        linear = Linear(
             depth=depth,
             width=width,
             bits=bits,
@@ -122,12 +151,25 @@ class NativeModel:
             else None,
             activation_limit=float(limit),
         )
+        self._check_weights(linear, f"{name} of {self._path}")
+        return linear
+
+    def _check_weights(self, linear: Linear, name: str) -> None:
+        found = int(self._library.rfprm_examine(ctypes.byref(linear)))
+        if linear.bits == 16:
+            check_input_limit(linear.activation_limit, found, linear.depth, name)
+        elif found:
+            raise ArtifactError(
+                f"{name} has {found} wrong sums of its columns' weights; export the model again"
+            )
 
     def _optional(self, name: str, *shape: int) -> int | None:
         return self._floats(name, *shape) if name in self._tensors else None
 
     def _floats(self, name: str, *shape: int) -> int:
-        return self._tensor(name, shape, np.float32).ctypes.data
+        tensor = self._tensor(name, shape, np.float32)
+        check_finite_tensor(name, tensor, self._path)
+        return tensor.ctypes.data
 
     def _tensor(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
         tensor = self._tensors.get(name)
@@ -138,47 +180,3 @@ class NativeModel:
                 "it belongs to another manifest: export the model again"
             )
         return tensor
-
-
-def linear_shapes(shape: Backbone) -> dict[str, tuple[int, int]]:
-    """Inputs and outputs, padded to whole panels, of a layer's four linears."""
-    queries = shape.num_heads * shape.head_dim
-    keys = shape.num_kv_heads * shape.head_dim
-    hidden, inner = shape.hidden_size, padded_inner(shape)
-    return {
-        "qkv": (hidden, round_up(queries + 2 * keys, PANEL)),
-        "output": (queries, round_up(hidden, PANEL)),
-        "gate_up": (hidden, 2 * inner),
-        "down": (inner, round_up(hidden, PANEL)),
-    }
-
-
-def padded_inner(shape: Backbone) -> int:
-    return round_up(shape.intermediate_size, HALF_PANEL)
-
-
-def round_up(number: int, step: int) -> int:
-    return -(-number // step) * step
-
-
-def map_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Tensors by name, as read-only views of the mapped file, and the metadata.
-
-    Raises :class:`ArtifactError` if the file is not what its header says.
-    """
-    try:
-        content = np.memmap(path, dtype=np.uint8, mode="r")
-        start = 8 + int(content[:8].view("<u8")[0])
-        header = json.loads(content[8:start].tobytes())
-        metadata = header.pop("__metadata__", {})
-        tensors = {}
-        for name, entry in header.items():
-            first, last = entry["data_offsets"]
-            tensor = content[start + first : start + last].view(_DTYPES[entry["dtype"]])
-            tensors[name] = tensor.reshape(entry["shape"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ArtifactError(
-            f"{path} cannot be read as safetensors ({type(error).__name__}: {error}); export the "
-            "artifact again"
-        ) from None
-    return tensors, metadata

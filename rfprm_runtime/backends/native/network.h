@@ -98,7 +98,7 @@ static void attend(const Model *m, const Scratch *s, int64_t offset, const Part 
             for (int64_t g = 0; g < group; g++, row++) {
                 float *running = s->running + (i * group + g) * (LANES + 1);
                 memset(running, 0, LANES * sizeof(float));
-                running[LANES] = -1e30f;
+                running[LANES] = -INFINITY; /* nothing finite is below it, whatever the logits */
                 int64_t head = kv * group + g;
                 row->query = s->queries + (chosen[i] * m->num_heads + head) * size;
                 row->unit = s->query_units[chosen[i] * m->num_heads + head];

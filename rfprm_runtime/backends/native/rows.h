@@ -54,7 +54,9 @@ static void rms_norm(const float *row, const float *weight, int64_t size, float 
         vec v = load(row + i);
         squares = fma_vec(v, v, squares);
     }
-    float scale = 1.0f / sqrtf(sum_lanes(squares) / (float)size + eps);
+    float total = sum_lanes(squares);
+    /* Of a sum that overflows the root's inverse is 0, which would make a row of plausible zeros. */
+    float scale = isfinite(total) ? 1.0f / sqrtf(total / (float)size + eps) : NAN;
     for (int64_t i = 0; i < size; i += LANES)
         store(out + i, load(row + i) * scale * load(weight + i));
 }

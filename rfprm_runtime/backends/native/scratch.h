@@ -6,6 +6,20 @@
 #include "attention.h"
 #include "structures.h"
 
+/* Between the parts of the scratch memory is nothing, except in a build that is watched for access
+ * out of bounds (scripts/sanitize_kernels.py): a gap that must not be touched. */
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define GAP 64
+static void fence(char *from, int64_t bytes, int64_t taken) {
+    __asan_unpoison_memory_region(from, (size_t)bytes);
+    __asan_poison_memory_region(from + bytes, (size_t)(taken - bytes));
+}
+#else
+#define GAP 0
+static void fence(char *from, int64_t bytes, int64_t taken) { (void)from, (void)bytes, (void)taken; }
+#endif
+
 #define MAX_ROWS 512 /* tokens that go through a layer at once */
 
 typedef struct {
@@ -35,7 +49,13 @@ static int64_t lay_out(const Model *m, int64_t num_tokens, char *base, Scratch *
     /* At the end the head's input goes there too. */
     s->wide_stride = round_up(most(most(qkv, round_up(m->inner, 32)), m->hidden), PANEL);
     int64_t deepest = most(most(m->hidden, query_size), m->inner), used = 0;
-#define TAKE(field, bytes) (s->field = (void *)(base + used), used += round_up(bytes, 64))
+#define TAKE(field, bytes)                                                                       \
+    do {                                                                                         \
+        int64_t taken = round_up(bytes, 64) + GAP;                                               \
+        s->field = (void *)(base + used);                                                        \
+        if (base) fence(base + used, bytes, taken);                                              \
+        used += taken;                                                                           \
+    } while (0)
     TAKE(hidden, num_tokens * s->hidden_stride * 4);
     TAKE(wide, rows * s->wide_stride * 4);
     TAKE(mixed, rows * query_size * 4);

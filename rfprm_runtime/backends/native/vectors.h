@@ -21,7 +21,7 @@ INLINE int32_t load_int32(const void *p) {
     memcpy(&x, p, sizeof x);
     return x;
 }
-INLINE vec vmax(vec a, vec b) {
+INLINE vec vmax(vec a, vec b) { /* b if either is NaN */
     ivec more = a > b;
     return (vec)((more & (ivec)a) | (~more & (ivec)b));
 }

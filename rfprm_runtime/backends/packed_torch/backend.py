@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rfprm_runtime.artifact.contents import ModelFile
 from rfprm_runtime.artifact.manifest import Backbone, Manifest
 from rfprm_runtime.backends.packed_torch.attention import (
     attend_at_once,
@@ -85,9 +86,9 @@ class PackedTorchBackend:
         self.description = f"{describe(self._device, dtype)}, packed"
 
     @classmethod
-    def load(cls, path: Path, manifest: Manifest, **options: Any) -> Self:
+    def load(cls, file: Path | ModelFile, manifest: Manifest, **options: Any) -> Self:
         """From the ``model.safetensors`` of an artifact; ``options`` are those of the class."""
-        return cls(load_network(path, manifest), **options)
+        return cls(load_network(file, manifest), **options)
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         length = batch.token_ids.shape[1]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from rfprm_runtime.backends.torch import rotate
+from rfprm_runtime.backends.torch import inverse_root, rotate
 
 
 class Operations(Protocol):
@@ -65,7 +65,7 @@ class PlainOperations:
 
 def _normalize(x: Tensor, eps: float) -> Tensor:
     wide = x.float()
-    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
+    return (wide * inverse_root(wide.pow(2).mean(-1, keepdim=True), eps)).to(x.dtype)
 
 
 def operations_for(device: torch.device) -> Operations:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.artifact.contents import ArtifactFiles, ModelFile
 from rfprm_runtime.artifact.manifest import ONNX_NAME, EngineProfile, EngineRecord, Manifest
-from rfprm_runtime.artifact.onnx_file import check_external_data
+from rfprm_runtime.artifact.onnx_file import check_external_data, external_files
 from rfprm_runtime.backends.tensorrt.cuda import Cuda, CudaError
 from rfprm_runtime.backends.tensorrt.packages import EXTRAS, load_flavour, make_logger
 from rfprm_runtime.engine.rows import BackendLimits, TokenBatch, split_batch
@@ -37,7 +38,7 @@ class TensorRTBackend:
 
     def __init__(
         self,
-        path: Path,
+        file: Path | ModelFile,
         manifest: Manifest,
         *,
         device: int | None = None,
@@ -58,6 +59,7 @@ class TensorRTBackend:
         :class:`MissingExtraError` without the package that built the TensorRT engine, and
         :class:`BackendError` without a GPU it was built for or if it does not load.
         """
+        plan = ModelFile.of(file)
         check_whole("num_streams", num_streams)
         if max_batch_tokens is not None:
             check_whole("max_batch_tokens", max_batch_tokens)
@@ -66,12 +68,12 @@ class TensorRTBackend:
         record = engine_record(manifest)
         if record.version_compatible and not allow_host_code:
             raise BackendError(
-                f"{path} is version-compatible: it brings code that would run on this machine. If "
-                "you trust whoever made it, pass allow_host_code=True (--backend-option "
+                f"{plan.path} is version-compatible: it brings code that would run on this machine."
+                " If you trust whoever made it, pass allow_host_code=True (--backend-option "
                 "allow_host_code=true); otherwise build the TensorRT engine here"
             )
         if record.weights == "stripped":
-            check_external_data(path.with_name(ONNX_NAME), manifest)
+            check_external_data(plan.files.folder / ONNX_NAME, manifest)
         trt, self._cuda = _usable(record, device)
         self._num_labels = manifest.head.num_labels
         self._profiles = record.profiles
@@ -83,7 +85,7 @@ class TensorRTBackend:
         self._lanes: queue.LifoQueue[_Lane] = queue.LifoQueue()
         self._workers = ThreadPoolExecutor(num_streams, thread_name_prefix="rfprm-tensorrt")
         try:
-            self._engine = self._workers.submit(self._load, trt, path, record, num_streams).result()
+            self._engine = self._workers.submit(self._load, trt, plan, record, num_streams).result()
         except BaseException:
             self._workers.shutdown()
             raise
@@ -98,9 +100,9 @@ class TensorRTBackend:
             f"{num_streams} stream(s)"
         )
 
-    def _load(self, trt: Any, path: Path, record: EngineRecord, num_streams: int) -> Any:
+    def _load(self, trt: Any, file: ModelFile, record: EngineRecord, num_streams: int) -> Any:
         self._cuda.use()
-        engine = _load_engine(trt, self._logger, path, record)
+        engine = _load_engine(trt, self._logger, file, record)
         for _ in range(num_streams):
             context = self._kernels.create_context(engine)
             self._lanes.put(_Lane(context, self._cuda, self._logger))
@@ -343,24 +345,27 @@ def check_capability(record: EngineRecord, capability: str) -> None:
     )
 
 
-def _load_engine(trt: Any, logger: Any, path: Path, record: EngineRecord) -> Any:
+def _load_engine(trt: Any, logger: Any, file: ModelFile, record: EngineRecord) -> Any:
     runtime = trt.Runtime(logger)
     if record.version_compatible:
         # The plan brings the runtime it was built with; the caller has allowed it.
         runtime.engine_host_code_allowed = True
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    engine = runtime.deserialize_cuda_engine(file.read())
     if engine is None:
         raise BackendError(
-            f"{record.flavour} cannot load {path}: {logger.last_errors}; build it again with "
+            f"{record.flavour} cannot load {file.path}: {logger.last_errors}; build it again with "
             "python export/to_trt.py"
         )
     if record.weights == "stripped":
-        _refit(trt, logger, engine, path.with_name(ONNX_NAME))
+        _refit(trt, logger, engine, file.files)
     return engine
 
 
-def _refit(trt: Any, logger: Any, engine: Any, graph: Path) -> None:
-    """Give a stripped plan the weights of ``graph``."""
+def _refit(trt: Any, logger: Any, engine: Any, files: ArtifactFiles) -> None:
+    """Give a stripped plan the weights of the graph beside it."""
+    graph = files.folder / ONNX_NAME
+    # TensorRT reads them by their paths, and keeps none open afterwards.
+    watched = [files.watch(name) for name in (ONNX_NAME, *external_files(graph))]
     refitter = trt.Refitter(engine, logger)
     if not (
         trt.OnnxParserRefitter(refitter, logger).refit_from_file(str(graph))
@@ -370,3 +375,5 @@ def _refit(trt: Any, logger: Any, engine: Any, graph: Path) -> None:
             f"the TensorRT engine does not take the weights of {graph}: {logger.last_errors}; "
             "build it again"
         )
+    for file in watched:
+        file.check()

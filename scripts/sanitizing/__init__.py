@@ -1,0 +1,1 @@
+"""What runs under the sanitizers: see scripts/sanitize_kernels.py."""
