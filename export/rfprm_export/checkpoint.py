@@ -18,7 +18,6 @@ from rfprm_export import ExportError
 from rfprm_export.base_model import Weights, read_base_model, read_safetensors
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
 from rfprm_runtime.artifact.families import FAMILIES, Family
-from rfprm_runtime.artifact.integrity import sha256_of
 from rfprm_runtime.artifact.manifest import (
     Backbone,
     Head,
@@ -26,6 +25,7 @@ from rfprm_runtime.artifact.manifest import (
     Prompt,
     Readout,
 )
+from rfprm_runtime.ground.content import sha256_of
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.prompt.encoding import with_template_ids
 

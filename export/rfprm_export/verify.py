@@ -22,6 +22,7 @@ from rfprm_export.choices import Precision
 from rfprm_runtime.artifact.manifest import Parity
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.ground.validated import Validated
+from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
@@ -142,10 +143,10 @@ def scorer_over(prm: LoadedPRM, backend: Backend) -> Scorer:
     return Scorer(prm.manifest, encoder, backend)
 
 
-def record_reference(checkpoint: Path) -> None:
+def record_reference(checkpoint: Path, *, base: Path | None = None) -> None:
     """Write the reference's scores of the shipped traces into a checkpoint, for exports without
-    torch."""
-    prm = load_prm(checkpoint)
+    torch. ``base`` is the base model, if it is not found by itself."""
+    prm = load_prm(checkpoint, base=base)
     for kind, path in _shipped_traces().items():
         reference, scores = score_by_reference(prm, read_trajectories(path))
         recorded = RecordedScores(
@@ -154,8 +155,17 @@ def record_reference(checkpoint: Path) -> None:
             checkpoint_sha256=checkpoint_digest(checkpoint),
             scores=scores,
         )
-        target = checkpoint / REFERENCE_NAMES[kind]
-        target.write_text(recorded.model_dump_json() + "\n", encoding="utf-8")
+        write_whole(checkpoint / REFERENCE_NAMES[kind], recorded.model_dump_json() + "\n")
+
+
+def has_reference(checkpoint: Path) -> bool:
+    """Whether :func:`record_reference` has ended for this state of the checkpoint."""
+    try:
+        for kind, path in _shipped_traces().items():
+            _read_recorded(checkpoint, path, REFERENCE_NAMES[kind])
+    except ExportError:
+        return False
+    return True
 
 
 def _read_recorded(checkpoint: Path, traces: Path, name: str) -> RecordedScores:

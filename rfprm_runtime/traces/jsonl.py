@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.errors import InvalidTrajectoryError, SourceError
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Place, Record
-from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard
+from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard, check_version
 
 _JSON_KINDS = {list: "array", str: "string", bool: "boolean", type(None): "null"}
 
@@ -84,6 +86,8 @@ class JsonlSource:
         self._num_bytes = path.stat().st_size
         self._num_bytes_read = 0
         self._fingerprint: dict[str, Any] | None = None
+        self._open: BinaryIO | None = None
+        self._then = self._now = (0, 0)  # size and time, at the start of reading and last seen
 
     def records(self, reading: Reading) -> Iterator[Record]:
         """Every line that is not blank, lazily."""
@@ -111,30 +115,42 @@ class JsonlSource:
         # Most lines contain none of them and need not be parsed; escapes may spell anything.
         names = [json.dumps(name, ensure_ascii=False).encode() for name in watched]
         marks = [rb"\u", rb"\/", *names]
-        starts, num_rows = [], 0
+        starts, digests, num_rows = [], [], 0
         for number, offset, line in self._lines():
             num_rows = number
             if (number - 1) % shard_rows == 0:
                 starts.append(offset)
+                digests.append(hashlib.sha256())
+            digests[-1].update(line)
             if on_names is not None and any(mark in line for mark in marks):
                 row = _parse(line)
                 if isinstance(row, dict):
                     on_names(f"row {number} of the input", list(row))
         shards = [
-            Shard(index, index * shard_rows, min(shard_rows, num_rows - index * shard_rows), start)
-            for index, start in enumerate(starts)
+            Shard(index, first, min(shard_rows, num_rows - first), offset, digest.hexdigest())
+            for index, (first, offset, digest) in enumerate(
+                zip(range(0, num_rows, shard_rows), starts, digests, strict=True)
+            )
         ]
         return Plan(shards, self.fingerprint())
 
     def read(self, shard: Shard, reading: Reading) -> Block:
-        records = {}
         with self._path.open("rb") as file:
             file.seek(shard.offset)
-            for row in range(shard.start, shard.start + shard.count):
-                line = file.readline()
-                if line.strip():
-                    records[row] = self._record(row + 1, line, reading)
+            lines = list(islice(file, shard.count))
+        check_version(self.name, shard, hashlib.sha256(b"".join(lines)).hexdigest())
+        rows = enumerate(lines, start=shard.start)
+        records = {row: self._record(row + 1, line, reading) for row, line in rows if line.strip()}
         return Block(shard, records)
+
+    def check_unchanged(self) -> None:
+        """Raises :class:`SourceError` if the file was written to since :meth:`records` began."""
+        if self._open is not None:
+            self._now = _state_of(self._open)
+        if self._now != self._then:
+            raise SourceError(
+                f"{self._path} changed while it was read; run it again when nothing writes to it"
+            )
 
     def count_rows(self) -> int:
         with self._path.open("rb") as file:
@@ -150,16 +166,26 @@ class JsonlSource:
         """The number (from 1), offset and content of each line."""
         digest, number, offset = hashlib.sha256(), 0, 0
         with self._path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                digest.update(line)
-                self._num_bytes_read = offset + len(line)
-                yield number, offset, line
-                offset += len(line)
+            # A file that is replaced by another name's is read to its end: this one stays open.
+            self._open, self._then = file, _state_of(file)
+            try:
+                for number, line in enumerate(file, start=1):
+                    digest.update(line)
+                    self._num_bytes_read = offset + len(line)
+                    yield number, offset, line
+                    offset += len(line)
+            finally:
+                self._open, self._now = None, _state_of(file)
         self._fingerprint = {
             "num_rows": number,
             "num_bytes": offset,
             "sha256": digest.hexdigest(),
         }
+
+
+def _state_of(file: BinaryIO) -> tuple[int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
 
 
 def _parse(line: bytes) -> dict[str, Any] | InvalidTrajectoryError:
