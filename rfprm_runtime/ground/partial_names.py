@@ -16,7 +16,7 @@ import socket
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-_KINDS = ("partial", "replaced", "finished", "spool")
+_KINDS = ("partial", "replaced", "removed", "spool")
 _NAME = re.compile(
     rf"\.(?P<name>.+)\.(?P<kind>{'|'.join(_KINDS)})-(?P<pid>\d{{1,12}})"
     r"(?:-(?P<start>\d{1,20})-(?P<host>[0-9a-f]{8})-\d+)?(?:-spool)?",

@@ -126,11 +126,19 @@ def replacing_files(folder: Path, *, last: str) -> Iterator[Path]:
 
     Whoever finds ``last`` in ``folder`` finds all of them. Raises like :func:`replacing_path`.
     """
-    with replacing_folder(beside(folder.resolve() / last, "finished")) as partial:
-        yield partial
-        _flush_folder(partial)
-        for path in sorted(partial.iterdir(), key=lambda path: path.name == last):
-            put_in_place(path, folder.resolve() / path.name)
+    folder = folder.resolve()
+    remove_leftovers(folder, last)
+    partial = beside(folder / last, "partial")
+    with told_what_to_do(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        try:
+            yield partial
+            _flush_folder(partial)
+            for path in sorted(partial.iterdir(), key=lambda path: path.name == last):
+                put_in_place(path, folder / path.name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
@@ -244,7 +252,7 @@ def _bring_back(path: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder at once: after a kill in between, :func:`remove_leftovers` ends the work."""
-    gone = beside(folder.resolve(), "finished")
+    gone = beside(folder.resolve(), "removed")
     folder.rename(gone)
     shutil.rmtree(gone)
 
