@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -61,12 +62,13 @@ class Commands:
         at: int | None = None,
         after: float | None = None,
         signal_number: int = signal.SIGKILL,
+        max_bytes: int | None = None,
     ) -> Ended:
         """Run ``rfprm ARGUMENTS`` in ``folder``; send the signal at operation ``at`` (from 1), or
-        after so many seconds."""
+        after so many seconds. ``max_bytes``: no file may grow beyond it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        request = [arguments, str(folder), at, after, int(signal_number)]
+        request = [arguments, str(folder), at, after, int(signal_number), max_bytes]
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Ended(*json.loads(self._process.stdout.readline()))
@@ -117,12 +119,19 @@ def _serve() -> None:
 
 
 def _answer(
-    arguments: list[str], folder: str, at: int | None, after: float | None, number: int
+    arguments: list[str],
+    folder: str,
+    at: int | None,
+    after: float | None,
+    number: int,
+    max_bytes: int | None,
 ) -> list[Any]:
     count, log = Path(folder) / ".num_operations", Path(folder) / ".stderr"
     count.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
+        if max_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
         _command(arguments, folder, at, number, count, log)
     timer = None
     if after is not None:

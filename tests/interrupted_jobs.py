@@ -12,13 +12,24 @@ from typing import Any
 from interrupted_commands import Job
 from tiny_models import byte_tokenizer, save_published_prm
 
-RUNTIME_MODULES = ("rfprm_runtime.cli.main", "rfprm_runtime.cli.score_file", "pyarrow.parquet")
+RUNTIME_MODULES = (
+    "rfprm_runtime.cli.main",
+    "rfprm_runtime.cli.score_file",
+    "rfprm_runtime.cli.view",
+    "rfprm_runtime.selection.pipeline",
+    "rfprm_export.commands",
+    "rfprm_export.tensorrt.command",
+    "rfprm_training.commands",
+    "rfprm_training.data_commands",
+    "rfprm_training.curation.pipeline",
+    "rfprm_training.labelling.label_file",
+    "datasketch",
+    "pyarrow.parquet",
+)
 TRAINING_MODULES = (
     *RUNTIME_MODULES,
     "rfprm_training.evaluation.calibrate",
     "rfprm_training.construction.sampling.line_sampler",
-    "rfprm_training.data_commands",
-    "rfprm_export.commands",
     "transformers.models.llama",
     "peft",
 )

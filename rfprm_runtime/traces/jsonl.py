@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError, SourceError
 from rfprm_runtime.traces.formats import Reading
@@ -86,8 +86,7 @@ class JsonlSource:
         self._num_bytes = path.stat().st_size
         self._num_bytes_read = 0
         self._fingerprint: dict[str, Any] | None = None
-        self._open: BinaryIO | None = None
-        self._then = self._now = (0, 0)  # size and time, at the start of reading and last seen
+        self._began_with: os.stat_result | None = None
 
     def records(self, reading: Reading) -> Iterator[Record]:
         """Every line that is not blank, lazily."""
@@ -145,9 +144,14 @@ class JsonlSource:
 
     def check_unchanged(self) -> None:
         """Raises :class:`SourceError` if the file was written to since :meth:`records` began."""
-        if self._open is not None:
-            self._now = _state_of(self._open)
-        if self._now != self._then:
+        try:
+            now = os.stat(self._path)
+        except FileNotFoundError:
+            return  # what is read stays open until it is read
+        then = self._began_with
+        if then is None or now.st_ino != then.st_ino:
+            return  # another file took its name; what is read is the old one
+        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
             raise SourceError(
                 f"{self._path} changed while it was read; run it again when nothing writes to it"
             )
@@ -166,26 +170,17 @@ class JsonlSource:
         """The number (from 1), offset and content of each line."""
         digest, number, offset = hashlib.sha256(), 0, 0
         with self._path.open("rb") as file:
-            # A file that is replaced by another name's is read to its end: this one stays open.
-            self._open, self._then = file, _state_of(file)
-            try:
-                for number, line in enumerate(file, start=1):
-                    digest.update(line)
-                    self._num_bytes_read = offset + len(line)
-                    yield number, offset, line
-                    offset += len(line)
-            finally:
-                self._open, self._now = None, _state_of(file)
+            self._began_with = os.fstat(file.fileno())
+            for number, line in enumerate(file, start=1):
+                digest.update(line)
+                self._num_bytes_read = offset + len(line)
+                yield number, offset, line
+                offset += len(line)
         self._fingerprint = {
             "num_rows": number,
             "num_bytes": offset,
             "sha256": digest.hexdigest(),
         }
-
-
-def _state_of(file: BinaryIO) -> tuple[int, int]:
-    found = os.fstat(file.fileno())
-    return found.st_size, found.st_mtime_ns
 
 
 def _parse(line: bytes) -> dict[str, Any] | InvalidTrajectoryError:

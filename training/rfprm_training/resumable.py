@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from rfprm_runtime.errors import OutputError
 from rfprm_runtime.ground.claims import claimed
 from rfprm_runtime.ground.made_from import MadeFrom
 from rfprm_runtime.ground.whole_files import (
@@ -32,12 +33,13 @@ class ResumableLines:
         either raises :class:`TrainingError`."""
         self.path = path
         self.errors_path = errors_path_of(path)
-        self._partial = path.with_name(path.name + ".partial")
-        self._key = MadeFrom(path.with_name(path.name + ".partial.json"))
+        self._partial, key_path = _beside(path)
+        self._key = MadeFrom(key_path)
         with ExitStack() as stack:
             stack.enter_context(claimed(path))
-            self._remove_leftovers()
-            check_free(path, overwrite=overwrite)
+            _tidy(path)
+            if path.exists() and not overwrite:
+                raise _taken(path)
             self._check_key(key, overwrite)
             self.num_lines = _keep_whole_lines(self._partial)
             self.num_errors = _keep_whole_lines(self.errors_path)
@@ -87,12 +89,6 @@ class ResumableLines:
         with self._claim, told_what_to_do(self.path):
             self._close_files()
 
-    def _remove_leftovers(self) -> None:
-        for path in (self.path, self._key.path):
-            remove_leftovers(path.parent, path.name)
-        if self.path.exists() and not self._partial.exists():
-            self._key.path.unlink(missing_ok=True)
-
     def _check_key(self, key: dict[str, Any], overwrite: bool) -> None:
         if self._key.is_recorded and self._partial.is_file():
             changed = self._key.changes(key)
@@ -114,7 +110,27 @@ class ResumableLines:
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raises :class:`TrainingError` if ``path`` exists and may not be replaced."""
     if path.exists() and not overwrite:
-        raise TrainingError(f"{path} exists; choose another name, or use --overwrite")
+        with suppress(OutputError), claimed(path):
+            _tidy(path)
+        raise _taken(path)
+
+
+def _taken(path: Path) -> TrainingError:
+    return TrainingError(f"{path} exists; choose another name, or use --overwrite")
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """The unfinished lines, and what they are made from."""
+    return path.with_name(path.name + ".partial"), path.with_name(path.name + ".partial.json")
+
+
+def _tidy(path: Path) -> None:
+    """Remove what a kill left of ``path``; unfinished lines are no such thing."""
+    lines, key = _beside(path)
+    for name in (path.name, key.name):
+        remove_leftovers(path.parent, name)
+    if path.exists() and not lines.exists():
+        key.unlink(missing_ok=True)
 
 
 def _keep_whole_lines(path: Path) -> int:

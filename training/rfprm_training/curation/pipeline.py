@@ -23,6 +23,7 @@ from rfprm_training.curation.config import CurationConfig
 from rfprm_training.curation.contamination import EvaluationQuestions
 from rfprm_training.curation.duplicates import NearDuplicates
 from rfprm_training.curation.filters import reason_to_drop
+from rfprm_training.resumable import check_free
 
 _EXAMPLES = 3
 
@@ -75,8 +76,7 @@ def curate(
     when it is whole, in the order of the sources. Raises :class:`TrainingError` if ``output``
     exists without ``overwrite``, or an evaluation set cannot be read.
     """
-    if output.exists() and not overwrite:
-        raise TrainingError(f"{output} exists; choose another name, or use --overwrite")
+    check_free(output, overwrite=overwrite)
     reads = [Path(source) for source in (*sources, *config.evaluation_sets)]
     for target in (output, _report_path(output)):
         check_target(target, reads=reads)
