@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,8 +127,9 @@ def _answer(
     number: int,
     max_bytes: int | None,
 ) -> list[Any]:
-    count, log = Path(folder) / ".num_operations", Path(folder) / ".stderr"
-    count.unlink(missing_ok=True)
+    # Not in the folder, which may be on a full disk.
+    place = Path(tempfile.gettempdir()) / f"rfprm-interrupted-{os.getpid()}"
+    count, log = place.with_suffix(".operations"), place.with_suffix(".stderr")
     child = os.fork()
     if child == 0:
         if max_bytes is not None:

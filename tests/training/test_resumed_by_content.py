@@ -23,7 +23,9 @@ from rfprm_training import TrainingError
 from rfprm_training.commands import train
 from rfprm_training.data_commands import sample
 from rfprm_training.evaluation.cross_validation import SCORES_NAME, cross_validate
-from rfprm_training.labelling.config import LabelConfig
+from rfprm_training.labelling.config import LabelConfig, StepRewardConfig
+from rfprm_training.labelling.expert.config import ExpertConfig
+from rfprm_training.labelling.expert.prompts import Prompt
 from rfprm_training.labelling.label_file import label_file
 from rfprm_training.learning import trainer as trainer_module
 from rfprm_training.learning.activations import _reserve
@@ -242,6 +244,25 @@ def test_labels_by_another_encoder_are_not_mixed(tmp_path: Path) -> None:
     encoder.content = "other"
     with pytest.raises(TrainingError, match="encoder was one, is other"):
         label_file(source, output, LabelConfig(), encoder=encoder)
+
+
+def test_labels_by_other_prompts_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = write_traces(tmp_path), tmp_path / "out.jsonl"
+    # The expert is there, but what asks it is not among the components.
+    config = LabelConfig(
+        steps=StepRewardConfig(components=("quality",)), expert=ExpertConfig(model="m")
+    )
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        label_file(source, output, config, on_progress=stop)
+    monkeypatch.setattr(Prompt, "content", "other")
+    with pytest.raises(TrainingError, match=r"prompts\.judge_steps\.\w+ was \w+, is other"):
+        label_file(source, output, config)
 
 
 def test_two_runs_cannot_label_into_one_file(tmp_path: Path) -> None:

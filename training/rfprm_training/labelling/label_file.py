@@ -26,6 +26,7 @@ from rfprm_training import TrainingError
 from rfprm_training.labelling.config import LabelConfig
 from rfprm_training.labelling.encoders import SentenceEncoder, SentenceTransformerEncoder
 from rfprm_training.labelling.expert.budget import BudgetSpentError, Usage
+from rfprm_training.labelling.expert.prompts import NAMES, load_prompt
 from rfprm_training.labelling.labeller import Labeller
 from rfprm_training.labelling.negatives import Negative, NegativePool, sample_steps
 from rfprm_training.resumable import ResumableLines, check_free
@@ -87,6 +88,7 @@ def label_file(
             "split": split,
             "config": what_labels_depend_on(config),
             "encoder": _content(encoder),
+            "prompts": _prompts(config),
         }
         with ResumableLines(output, key, overwrite=overwrite) as lines:
             pool = None
@@ -126,6 +128,12 @@ def _content(encoder: SentenceEncoder | None) -> str | None:
     if encoder is None:
         return None
     return getattr(encoder, "content", None) or encoder.name
+
+
+def _prompts(config: LabelConfig) -> dict[str, str]:
+    if config.expert is None:
+        return {}
+    return {prompt.id: prompt.content for prompt in map(load_prompt, NAMES)}
 
 
 def _traces(source: Source, reading: Reading) -> Iterator[Record]:
