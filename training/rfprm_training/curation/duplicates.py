@@ -37,16 +37,25 @@ class NearDuplicates:
         self._rows = rows_per_band(threshold, num_permutations)
         self._open = ExitStack()
         self._folder = self._open.enter_context(scratch_folder("rfprm-duplicates"))
-        self._index = sqlite3.connect(self._folder / "bands.sqlite")
-        self._open.callback(self._index.close)
-        self._index.execute("PRAGMA journal_mode=OFF")
-        self._index.execute("PRAGMA synchronous=OFF")
-        self._index.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
-        self._index.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, place TEXT, hash BLOB)")
-        self._index.execute(
+        try:
+            with told_what_to_do(self._folder / "bands.sqlite"):
+                self._index = self._new_index()
+        except BaseException:
+            self._open.close()
+            raise
+
+    def _new_index(self) -> sqlite3.Connection:
+        index = sqlite3.connect(self._folder / "bands.sqlite")
+        self._open.callback(index.close)
+        index.execute("PRAGMA journal_mode=OFF")
+        index.execute("PRAGMA synchronous=OFF")
+        index.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        index.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, place TEXT, hash BLOB)")
+        index.execute(
             "CREATE TABLE bands (band INTEGER, text INTEGER, PRIMARY KEY (band, text)) "
             "WITHOUT ROWID"
         )
+        return index
 
     def add(self, text: str, place: str, kind: str = "") -> str | None:
         """The place of an earlier, similar text of this ``kind``. If there is none, remembers this
