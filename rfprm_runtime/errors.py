@@ -112,6 +112,10 @@ class SourceError(RfprmError):
     """A file or data set of traces is missing or cannot be read."""
 
 
+class OutputError(RfprmError, OSError):
+    """An output cannot be written: the disk is full, its folder is gone, another run has it."""
+
+
 class MissingExtraError(RfprmError, ImportError):
     """A package that belongs to an optional extra is not installed."""
 

@@ -38,7 +38,7 @@ LAYERS = [
 # The same of rfprm_training: the steps of its work, and below them the nouns that they share.
 TRAINING_LAYERS = [
     "toml_config arithmetic example gsm8k",
-    "rewarded resumable",
+    "rewarded resumable base_content",
     "curation labelling",
     "construction",
     "learning",

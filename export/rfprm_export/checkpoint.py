@@ -20,7 +20,6 @@ from rfprm_export.base_model import read_base_model
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
 from rfprm_export.weights_files import Weights, read_safetensors
 from rfprm_runtime.artifact.families import FAMILIES, Family
-from rfprm_runtime.artifact.integrity import sha256_of
 from rfprm_runtime.artifact.manifest import (
     Backbone,
     Head,
@@ -30,6 +29,7 @@ from rfprm_runtime.artifact.manifest import (
 )
 from rfprm_runtime.artifact.network_tensors import check_tensors
 from rfprm_runtime.ground.arguments import shown
+from rfprm_runtime.ground.content import sha256_of
 from rfprm_runtime.ground.names import (
     FileName,
     PackageName,

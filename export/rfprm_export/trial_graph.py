@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.graph import write_graph
 from rfprm_export.verify import scorer_over
 from rfprm_runtime.engine.backend import Backend
+from rfprm_runtime.ground.whole_files import scratch_folder
 from rfprm_runtime.scorer import Scorer
 
 
@@ -21,8 +21,8 @@ def trial_scorer(
 ) -> Iterator[Scorer]:
     """A scorer of ``prm`` over a temporary graph of standard ops, which ``open_backend`` loads.
     ``options`` go to :func:`~rfprm_export.graph.write_graph`."""
-    with tempfile.TemporaryDirectory(prefix="rfprm-graph-") as folder:
-        path = Path(folder) / "model.onnx"
+    with scratch_folder("rfprm-graph") as folder:
+        path = folder / "model.onnx"
         write_graph(path, prm.manifest, prm.weights, attention="standard", **options)
         with scorer_over(prm, open_backend(path)) as scorer:
             yield scorer

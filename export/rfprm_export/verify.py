@@ -23,6 +23,7 @@ from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.ground.names import file_in, holds_file
 from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.validated import Validated
+from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
@@ -155,8 +156,17 @@ def record_reference(checkpoint: Path, *, base: Path | None = None) -> None:
             checkpoint_sha256=checkpoint_digest(checkpoint),
             scores=scores,
         )
-        target = checkpoint / REFERENCE_NAMES[kind]
-        target.write_text(recorded.model_dump_json() + "\n", encoding="utf-8")
+        write_whole(checkpoint / REFERENCE_NAMES[kind], recorded.model_dump_json() + "\n")
+
+
+def has_reference(checkpoint: Path) -> bool:
+    """Whether :func:`record_reference` has ended for this state of the checkpoint."""
+    try:
+        for kind, path in _shipped_traces().items():
+            _read_recorded(checkpoint, path, REFERENCE_NAMES[kind])
+    except ExportError:
+        return False
+    return True
 
 
 def _read_recorded(checkpoint: Path, traces: Path, name: str) -> RecordedScores:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from rfprm_runtime.artifact.manifest import FileRecord, Manifest
 from rfprm_runtime.errors import ArtifactError
+from rfprm_runtime.ground.content import sha256_of
 from rfprm_runtime.ground.names import file_in
 
 
@@ -56,14 +56,3 @@ def check_digest(path: Path, digest: str, expected: FileRecord) -> None:
             f"{path} has sha256 {digest}, the manifest says {expected.sha256}: it was "
             "modified; export or copy the artifact again"
         )
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, read piece by piece: models may be larger than memory."""
-    with path.open("rb") as file:
-        if hasattr(hashlib, "file_digest"):  # Python 3.11
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-        return digest.hexdigest()

@@ -14,6 +14,7 @@ from typing import IO, Literal
 
 from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
 from rfprm_runtime.ground.arguments import check_whole
+from rfprm_runtime.ground.claims import claimed
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.ground.progress import progress_bar
 from rfprm_runtime.ground.whole_files import check_target, errors_path_of, replacing
@@ -80,8 +81,8 @@ def score_file(
     rows to read, from the first.
 
     Raises :class:`RfprmError` if output and input are the same file, the input is missing or has
-    another format, or a row holds a value that JSON cannot; ``OSError`` if a file cannot be read or
-    written.
+    another format or changes during the run, a row holds a value that JSON cannot, or another run
+    is writing ``output``; ``OSError`` if a file cannot be read or written.
     """
     source = str(traces)
     if output.suffix.lower() in _OTHER_FORMATS:
@@ -99,7 +100,7 @@ def score_file(
         check_whole("limit", limit)
     with ExitStack() as stack:
         stream = stack.enter_context(closing(open_stream(source)))
-        output.parent.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(claimed(output))
         scored_file = stack.enter_context(replacing(output))
         errors_file = stack.enter_context(replacing(summary.errors_path))
         bar = stack.enter_context(closing(progress_bar(None, "traces", show=show_progress_bar)))
@@ -122,6 +123,7 @@ def score_file(
                 else:
                     bar.advance(1)
                     _record_failure(summary, errors_file, record.place, result)
+            stream.check_unchanged()
         bar.expect(num_read)
     if not summary.num_failed:
         summary.errors_path.unlink()

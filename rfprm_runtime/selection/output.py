@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.ground.partial_names import beside
 from rfprm_runtime.ground.whole_files import replacing_path
 from rfprm_runtime.selection.conversation import MESSAGES_FIELD, renamed_for_trl
 from rfprm_runtime.traces.added_fields import GENERATION, WINDOWED_FROM, first_taken
@@ -132,7 +133,7 @@ def write_parquet(
         if order is None:
             _write_groups(partial, tables, schema)
             return
-        spool = partial.with_name(partial.name + "-spool")
+        spool = beside(path.resolve(), "spool")
         try:
             _write_arrow(spool, tables, schema)
             _write_groups(partial, _in_order(spool, order), schema)

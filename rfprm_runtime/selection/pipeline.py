@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import glob
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,8 @@ from numpy.typing import NDArray
 
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.errors import RfprmError
-from rfprm_runtime.ground.whole_files import (
-    check_target,
-    errors_path_of,
-    remove_leftovers,
-    replacing,
-)
+from rfprm_runtime.ground.claims import claimed
+from rfprm_runtime.ground.whole_files import check_target, errors_path_of, replacing
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.aggregation import check_aggregation
 from rfprm_runtime.selection.chosen_rows import added_names, all_names, chosen_rows, name_check
@@ -93,7 +88,8 @@ def select_traces(
     source, output = str(source), Path(output)
     manifest, scoring = settle(scorer, scoring, workers)
     _check_before_scoring(selection, options, manifest)
-    with closing(open_source(source)) as opened:
+    with ExitStack() as stack:
+        opened = stack.enter_context(closing(open_source(source)))
         check_output(output, source, opened.schema)
         _check_targets(output, options.report, Path(source))
         plan = opened.plan(
@@ -101,28 +97,27 @@ def select_traces(
             watched=all_names(scoring, options),
             on_names=name_check(scoring, options),
         )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        for name in (output.name, errors_path_of(output).name):
-            remove_leftovers(output.parent, glob.escape(name))
         folder = options.work or output.with_name(output.name + ".work")
         work = WorkFolder(folder, provenance(plan, manifest, scoring))
-        with work.claimed():
-            run = _Run(opened, plan, work, output, selection, scoring, options)
-            grouping = _grouping(selection, options)
-            num_scored = score_missing(
-                scorer,
-                opened,
-                plan,
-                work,
-                scoring,
-                source,
-                workers,
-                show=show_progress_bar,
-                on_block=None if grouping is None else grouping.take,
-            )
-            summary = _select(run, grouping, source, manifest)
-            if not options.keep_work:
-                work.remove()
+        # The work folder first: it says which option lets two runs go on side by side.
+        stack.enter_context(work.claimed())
+        stack.enter_context(claimed(output))
+        run = _Run(opened, plan, work, output, selection, scoring, options)
+        grouping = _grouping(selection, options)
+        num_scored = score_missing(
+            scorer,
+            opened,
+            plan,
+            work,
+            scoring,
+            source,
+            workers,
+            show=show_progress_bar,
+            on_block=None if grouping is None else grouping.take,
+        )
+        summary = _select(run, grouping, source, manifest)
+        if not options.keep_work:
+            work.remove()
         summary.num_shards = len(plan.shards)
         summary.num_shards_reused = len(plan.shards) - num_scored
     return summary

@@ -16,6 +16,7 @@ from rfprm_runtime.backends.table import KINDS
 from rfprm_runtime.errors import BackendError, MissingExtraError, RfprmError
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.selection.scores import score_block
+from rfprm_runtime.selection.scoring import check_artifact
 from rfprm_runtime.selection.settings import RayWorkers, Scoring
 from rfprm_runtime.traces.shards import Shard
 from rfprm_runtime.traces.sources import open_source
@@ -43,8 +44,13 @@ def scoring_for_workers(scoring: Scoring, backend: str, workers: RayWorkers) -> 
 class ShardWorker:
     """One actor: holds the model and scores the shards it is sent."""
 
-    def __init__(self, artifact: str, source: str, scoring: Scoring) -> None:
+    def __init__(
+        self, artifact: str, source: str, scoring: Scoring, digest: str | None = None
+    ) -> None:
+        """``digest``: the :func:`~.scoring.digest_of` that the artifact must have."""
         self._scorer = Scorer.load(artifact, backend=scoring.backend, **scoring.backend_options)
+        if digest is not None:
+            check_artifact(self._scorer.manifest, digest)
         self._source = open_source(source)
         self._scoring = scoring
 
@@ -73,7 +79,12 @@ class ShardWorker:
 
 
 def score_on_ray(
-    artifact: str, source: str, scoring: Scoring, workers: RayWorkers, shards: Sequence[Shard]
+    artifact: str,
+    digest: str,
+    source: str,
+    scoring: Scoring,
+    workers: RayWorkers,
+    shards: Sequence[Shard],
 ) -> Iterator[tuple[Shard, bytes]]:
     """Each shard with the bytes of its scores, in the order they finish.
 
@@ -88,7 +99,7 @@ def score_on_ray(
         data.context.enable_progress_bars = False
         scored = data.map_batches(
             ShardWorker,
-            fn_constructor_args=(artifact, source, scoring),
+            fn_constructor_args=(artifact, source, scoring, digest),
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=workers.count),

@@ -11,7 +11,7 @@ from typing import Any
 
 from rfprm_runtime.artifact.manifest import Manifest, read_manifest
 from rfprm_runtime.backends.table import KINDS, choose_backend
-from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.errors import ArtifactError, RfprmError
 from rfprm_runtime.ground.progress import progress_bar
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.selection.scores import ShardScores, score_block
@@ -48,9 +48,23 @@ def settle(
     return manifest, scoring_for_workers(scoring, backend, workers)
 
 
+def digest_of(manifest: Manifest) -> str:
+    """Identifies an artifact by content: the manifest holds the sha256 of every file."""
+    return hashlib.sha256(manifest.to_json().encode()).hexdigest()
+
+
+def check_artifact(loaded: Manifest, expected: str) -> None:
+    """Raises :class:`ArtifactError` if it is no longer the artifact that the run began with."""
+    found = digest_of(loaded)
+    if found != expected:
+        raise ArtifactError(
+            f"the artifact {loaded.name!r} was replaced during the run (manifest_sha256 was "
+            f"{expected}, is {found}); restore it, or start again with the new one"
+        )
+
+
 def provenance(plan: Plan, manifest: Manifest, scoring: Scoring) -> dict[str, Any]:
     """Everything the scores depend on."""
-    digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
     # A scorer's backend may be one that is not in the table.
     same_scores = KINDS[scoring.backend].same_scores if scoring.backend in KINDS else ()
     options = {
@@ -60,7 +74,7 @@ def provenance(plan: Plan, manifest: Manifest, scoring: Scoring) -> dict[str, An
     }
     return {
         "input": plan.fingerprint,
-        "artifact": {"name": manifest.name, "manifest_sha256": digest},
+        "artifact": {"name": manifest.name, "manifest_sha256": digest_of(manifest)},
         "scoring": {
             "split": scoring.split,
             "overflow": scoring.overflow,
@@ -89,7 +103,9 @@ def score_missing(
     ``on_block`` is called with each shard scored in this process, and its scores."""
     missing = [shard for shard in plan.shards if not work.has(shard.index)]
     if missing:
-        scored = _score(scorer, opened, scoring, source, workers, missing, on_block)
+        scored = _score(
+            scorer, opened, scoring, source, workers, missing, on_block, work.artifact_digest
+        )
         total = sum(shard.count for shard in missing)
         with closing(progress_bar(total, "rows", show=show)) as bar, closing(scored):
             for shard, content in scored:
@@ -106,19 +122,23 @@ def _score(
     workers: RayWorkers | None,
     shards: Sequence[Shard],
     on_block: OnBlock | None,
+    artifact: str,
 ) -> Scored:
+    """``artifact``: its :func:`digest_of`, which what is loaded must have."""
     if isinstance(scorer, Scorer):
         yield from _score_here(scorer, opened, scoring, shards, on_block)
     elif workers is None:
         options = scoring.backend_options
         with Scorer.load(scorer, backend=scoring.backend, **options) as loaded:
+            check_artifact(loaded.manifest, artifact)
             yield from _score_here(loaded, opened, scoring, shards, on_block)
     else:
         from rfprm_runtime.selection.ray_workers import score_on_ray
 
         # Workers have other working directories.
         path = str(Path(source).absolute()) if Path(source).exists() else source
-        yield from score_on_ray(str(Path(scorer).absolute()), path, scoring, workers, shards)
+        folder = str(Path(scorer).absolute())
+        yield from score_on_ray(folder, artifact, path, scoring, workers, shards)
 
 
 def _score_here(

@@ -6,87 +6,71 @@ in progress.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import RfprmError
-from rfprm_runtime.ground.whole_files import remove_leftovers, replacing_path, write_whole
+from rfprm_runtime.ground.claims import claimed_folder
+from rfprm_runtime.ground.made_from import MadeFrom
+from rfprm_runtime.ground.whole_files import remove_folder, remove_leftovers, replacing_path
 from rfprm_runtime.selection.scores import ShardScores
-from rfprm_runtime.traces.provenance import differences
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT_VERSION = 1
+"""Rises when the code begins to give other scores."""
+_WAY_OUT = "wait for it, or choose another folder for this one with --work"
 
 
 class WorkFolder:
     """Scores of one input by one artifact with one set of settings."""
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        """Open or create ``path``; ``manifest`` says what the scores are computed from.
-
-        Raises :class:`RfprmError` if the folder holds scores of something else.
-        """
+        """``manifest`` says what the scores are computed from; nothing is read or written yet."""
         self.path = path
-        manifest = {"format_version": _FORMAT_VERSION, **manifest}
-        if (path / MANIFEST_NAME).is_file():
-            self._check(manifest)
-        elif path.exists() and not path.is_dir():
-            raise RfprmError(f"{path} is a file; choose a folder for the scores (--work)")
-        elif path.exists() and any(path.iterdir()):
-            raise RfprmError(
-                f"{path} holds other files and no scores; choose another folder (--work)"
-            )
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-            write_whole(path / MANIFEST_NAME, json.dumps(manifest, indent=2) + "\n")
-        remove_leftovers(path)
+        self._manifest = {"format_version": _FORMAT_VERSION, **manifest}
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Lock the folder for this run until the block ends or the process dies.
+        """Open or create the folder, and lock it until the block ends or the process dies.
 
-        Raises :class:`RfprmError` if another run holds it. On a system or file system without
-        locks, it claims nothing.
+        Raises :class:`RfprmError` if the folder holds scores of something else, or another run
+        has it.
         """
-        try:
-            import fcntl
-        except ImportError:  # Windows
+        if self.path.exists() and not self.path.is_dir():
+            raise RfprmError(f"{self.path} is a file; choose a folder for the scores (--work)")
+        self.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path.parent, self.path.name)
+        with claimed_folder(self.path, _WAY_OUT):
+            remove_leftovers(self.path)
+            self._check_or_record()
             yield
-            return
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RfprmError(
-                    f"another run is using {self.path}; wait for it, or choose another folder for "
-                    "this one with --work"
-                ) from None
-            except OSError:  # some network file systems
-                pass
-            yield
-        finally:
-            os.close(folder)
 
-    def _check(self, manifest: dict[str, Any]) -> None:
-        try:
-            found = json.loads((self.path / MANIFEST_NAME).read_text(encoding="utf-8"))
-        except ValueError as error:
+    def _check_or_record(self) -> None:
+        made_from = MadeFrom(self.path / MANIFEST_NAME)
+        if made_from.is_recorded:
+            self._check(made_from)
+        elif any(self.path.iterdir()):
             raise RfprmError(
-                f"{self.path / MANIFEST_NAME} is not JSON ({error}); remove the folder"
-            ) from None
-        found_differences = differences(found, manifest)
-        if found_differences:
+                f"{self.path} holds other files and no scores; choose another folder (--work)"
+            )
+        else:
+            made_from.record(self._manifest)
+
+    def _check(self, made_from: MadeFrom) -> None:
+        changed = made_from.changes(self._manifest)
+        if changed:
             raise RfprmError(
-                f"{self.path} holds scores of something else: {'; '.join(found_differences)}. "
+                f"{self.path} holds scores of something else: {'; '.join(changed)}. "
                 "Continue with the same input, artifact and settings, choose another --work "
                 "folder, or remove this one to score again"
             )
+
+    @property
+    def artifact_digest(self) -> str:
+        """Identifies the artifact that the scores come from."""
+        return str(self._manifest["artifact"]["manifest_sha256"])
 
     def has(self, index: int) -> bool:
         return self._file(index).is_file()
@@ -106,7 +90,7 @@ class WorkFolder:
             ) from None
 
     def remove(self) -> None:
-        shutil.rmtree(self.path)
+        remove_folder(self.path)
 
     def _file(self, index: int) -> Path:
         return self.path / f"shard-{index:06d}.npz"

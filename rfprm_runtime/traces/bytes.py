@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,7 +49,9 @@ class Bytes:
         self._raw = path.open("rb")
         unpack = _UNPACKERS.get(path.suffix.lower())
         self._file: Any = self._raw if unpack is None else unpack(self._raw)
-        self._num_bytes = path.stat().st_size
+        self.began_with = os.fstat(self._raw.fileno())
+        """The file as it was opened."""
+        self._num_bytes = self.began_with.st_size
         self.position = 0
         """Bytes read so far, unpacked."""
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.errors import InvalidTrajectoryError, SourceError
 from rfprm_runtime.ground.strict_json import MAX_DEPTH, is_deeper_than
 from rfprm_runtime.traces.bytes import Bytes
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Place, Record
-from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard
+from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard, check_version
 
 _JSON_KINDS = {list: "array", str: "string", bool: "boolean", type(None): "null"}
 
@@ -89,6 +90,7 @@ class JsonlSource:
         self._path = path
         self._share_read: float | None = None
         self._fingerprint: dict[str, Any] | None = None
+        self._began_with: os.stat_result | None = None
         self._shards: Bytes | None = None
 
     def records(self, reading: Reading) -> Iterator[Record]:
@@ -117,29 +119,46 @@ class JsonlSource:
         # Most lines contain none of them and need not be parsed; escapes may spell anything.
         names = [json.dumps(name, ensure_ascii=False).encode() for name in watched]
         marks = [rb"\u", rb"\/", *names]
-        starts, num_rows = [], 0
+        starts, digests, num_rows = [], [], 0
         for number, offset, line in self._lines():
             num_rows = number
             if (number - 1) % shard_rows == 0:
                 starts.append(offset)
+                digests.append(hashlib.sha256())
+            digests[-1].update(line)
             if on_names is not None and any(mark in line for mark in marks):
                 row = _parse(line)
                 if isinstance(row, dict):
                     on_names(f"row {number} of the input", list(row))
         shards = [
-            Shard(index, index * shard_rows, min(shard_rows, num_rows - index * shard_rows), start)
-            for index, start in enumerate(starts)
+            Shard(index, first, min(shard_rows, num_rows - first), offset, digest.hexdigest())
+            for index, (first, offset, digest) in enumerate(
+                zip(range(0, num_rows, shard_rows), starts, digests, strict=True)
+            )
         ]
         return Plan(shards, self.fingerprint())
 
     def read(self, shard: Shard, reading: Reading) -> Block:
         file = self._at(shard.offset)
-        records = {}
-        for row in range(shard.start, shard.start + shard.count):
-            line = file.readline()
-            if line.strip():
-                records[row] = self._record(row + 1, line, reading)
+        lines = [file.readline() for _ in range(shard.count)]
+        check_version(self.name, shard, hashlib.sha256(b"".join(lines)).hexdigest())
+        rows = enumerate(lines, start=shard.start)
+        records = {row: self._record(row + 1, line, reading) for row, line in rows if line.strip()}
         return Block(shard, records)
+
+    def check_unchanged(self) -> None:
+        """Raises :class:`SourceError` if the file was written to since :meth:`records` began."""
+        try:
+            now = os.stat(self._path)
+        except FileNotFoundError:
+            return  # what is read stays open until it is read
+        then = self._began_with
+        if then is None or now.st_ino != then.st_ino:
+            return  # another file took its name; what is read is the old one
+        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            raise SourceError(
+                f"{self._path} changed while it was read; run it again when nothing writes to it"
+            )
 
     def count_rows(self) -> int:
         return sum(1 for _, _, line in self._lines() if line.strip())
@@ -165,6 +184,7 @@ class JsonlSource:
         """The number (from 1), offset and content of each line."""
         digest, number = hashlib.sha256(), 0
         with closing(Bytes(self._path)) as file:
+            self._began_with = file.began_with
             while line := file.readline():
                 number += 1
                 digest.update(line)
@@ -194,6 +214,9 @@ class JsonlStream:
     def share_read(self) -> float | None:
         """None: its size is unknown."""
         return None
+
+    def check_unchanged(self) -> None:
+        """What was read cannot be read again."""
 
     def close(self) -> None:
         pass

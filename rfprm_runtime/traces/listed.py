@@ -16,7 +16,7 @@ from rfprm_runtime.errors import InvalidTrajectoryError, SourceError
 from rfprm_runtime.traces.bytes import Bytes, suffix_of
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Place, Record
-from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard, equal_shards
+from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard, check_version, equal_shards
 
 Row = dict[str, Any] | InvalidTrajectoryError
 
@@ -30,7 +30,7 @@ class ListedSource:
         self.name = name
         self._rows = rows
         self._num_read = 0
-        self._content = {
+        self._content: dict[str, Any] = {
             "num_rows": len(rows),
             "num_bytes": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -58,11 +58,16 @@ class ListedSource:
                 and not row.keys().isdisjoint(watched)
             ):
                 on_names(f"row {index + 1} of the input", list(row))
-        return Plan(equal_shards(len(self._rows), shard_rows), self.fingerprint())
+        shards = equal_shards(len(self._rows), shard_rows, self._content["sha256"])
+        return Plan(shards, self.fingerprint())
 
     def read(self, shard: Shard, reading: Reading) -> Block:
+        check_version(self.name, shard, self._content["sha256"])
         rows = range(shard.start, shard.start + shard.count)
         return Block(shard, {row: self._record(row, reading) for row in rows})
+
+    def check_unchanged(self) -> None:
+        """The rows are in memory."""
 
     def count_rows(self) -> int:
         return len(self._rows)

@@ -29,6 +29,7 @@ from rfprm_runtime.traces.tables import (
 )
 from rfprm_runtime.types import Trajectory
 
+_CHECK_RECORDS = 256
 JSONL_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
 
@@ -42,6 +43,10 @@ class Stream(Protocol):
 
     def share_read(self) -> float | None:
         """How much of it ``records`` has read so far, in (0, 1]; None if that is unknown."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raises :class:`SourceError` if it changed since ``records`` began to read it."""
         ...
 
     def close(self) -> None: ...
@@ -142,7 +147,11 @@ def check_source(source: str) -> None:
 def read_records(source: str, reading: Reading | None = None) -> Iterator[Record]:
     """Read ``source`` (see :func:`open_source`) lazily and in order, one record per row."""
     with closing(open_stream(source)) as stream:
-        yield from stream.records(reading or Reading())
+        for number, record in enumerate(stream.records(reading or Reading()), start=1):
+            if number % _CHECK_RECORDS == 0:
+                stream.check_unchanged()
+            yield record
+        stream.check_unchanged()
 
 
 def read_traces(source: str, reading: Reading | None = None) -> Iterator[Record]:

@@ -6,6 +6,8 @@ Reads in batches, never a whole table.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,14 @@ from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.errors import MissingExtraError, SourceError
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Place, Record
-from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard, equal_shards
+from rfprm_runtime.traces.shards import (
+    Block,
+    OnNames,
+    Plan,
+    Shard,
+    check_version,
+    equal_shards,
+)
 
 HUB_PREFIX = "hf://"
 _READ_ROWS = 256
@@ -48,7 +57,8 @@ class _Table:
         """Divide the table into shards. ``on_names`` is called once, with its columns."""
         if on_names is not None:
             on_names("the input", self.schema.names)
-        return Plan(equal_shards(self.num_rows, shard_rows), self.fingerprint())
+        shards = equal_shards(self.num_rows, shard_rows, self._version())
+        return Plan(shards, self.fingerprint())
 
     def count_rows(self) -> int:
         return self.num_rows
@@ -56,8 +66,14 @@ class _Table:
     def fingerprint(self) -> dict[str, Any]:
         raise NotImplementedError
 
+    def check_unchanged(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
+
+    def _version(self) -> str | None:
+        return None
 
     def _rows(self) -> Iterable[dict[str, Any]]:
         raise NotImplementedError
@@ -86,6 +102,7 @@ class ParquetSource(_Table):
         self._path = path
         self._file = _open_parquet(path)
         self.schema = self._file.schema_arrow
+        self._opened_as = self._version()
         metadata = self._file.metadata
         self.num_rows = metadata.num_rows
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -98,7 +115,21 @@ class ParquetSource(_Table):
         file = describe_file(self._path)
         return {"num_rows": self.num_rows, "num_bytes": file.num_bytes, "sha256": file.sha256}
 
+    def check_unchanged(self) -> None:
+        if self._version() != self._opened_as:
+            raise _changed(self._path)
+
+    def _version(self) -> str:
+        """A hash of the size and the footer, which says where every column is and what it spans."""
+        with self._path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 8))
+            length = int.from_bytes(file.read(4), "little") + 8
+            file.seek(max(0, size - length))
+            return hashlib.sha256(f"{size} ".encode() + file.read(length)).hexdigest()
+
     def read(self, shard: Shard, reading: Reading) -> Block:
+        check_version(self.name, shard, self._version())
         group = int(np.searchsorted(self._group_starts, shard.start, side="right")) - 1
         group_start = int(self._group_starts[group])
         if self._rest is None or not group_start <= self._position <= shard.start:
@@ -136,12 +167,17 @@ class ArrowSource(_Table):
         super().__init__()
         self.name = path.name
         self._path = path
+        self._opened_as = _size_and_time(path)
         self._table = _open_arrow(path)
         self.schema, self.num_rows = self._table.schema, self._table.num_rows
 
     def fingerprint(self) -> dict[str, Any]:
         file = describe_file(self._path)
         return {"num_rows": self.num_rows, "num_bytes": file.num_bytes, "sha256": file.sha256}
+
+    def check_unchanged(self) -> None:
+        if _size_and_time(self._path) != self._opened_as:
+            raise _changed(self._path)
 
     def read(self, shard: Shard, reading: Reading) -> Block:
         rows = self._table.slice(shard.start, shard.count)
@@ -214,8 +250,20 @@ class HubStream:
         """None: the size of a stream is unknown."""
         return None
 
+    def check_unchanged(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _changed(path: Path) -> SourceError:
+    return SourceError(f"{path} changed while it was read; run it again when nothing writes to it")
 
 
 def _open_parquet(path: Path) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rfprm_runtime.errors import InvalidArgumentError, RfprmError
 from rfprm_runtime.ground.arguments import check_whole
+from rfprm_runtime.ground.claims import claimed
 from rfprm_runtime.ground.whole_files import check_target, replacing
 from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.sources import count_rows
@@ -67,8 +68,7 @@ def view_files(
     if not traces:
         raise RfprmError(_why_nothing(gathered.names, summary))
     content = PageContent(gathered.names, traces, summary.bad_rows, summary.num_bad, summary.notes)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output) as file:
+    with claimed(output), replacing(output) as file:
         file.writelines(page_html(content))
     return summary
 

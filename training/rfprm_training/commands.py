@@ -32,12 +32,20 @@ def train(
 ) -> None:
     """Train a PRM; run it again to resume."""
     from rfprm_export.checkpoint import base_of_config
-    from rfprm_export.verify import record_reference
+    from rfprm_export.verify import has_reference, record_reference
     from rfprm_training.learning.config import read_config
+    from rfprm_training.learning.run_folder import FinishedRunError
     from rfprm_training.learning.trainer import Trainer
 
     folder = output or Path("runs") / read_config(config).name
-    trainer = Trainer(config, folder, cache=cache, device=device)
+    try:
+        trainer = Trainer(config, folder, cache=cache, device=device)
+    except FinishedRunError:
+        if has_reference(folder):
+            raise
+        record_reference(folder)  # a kill came between
+        typer.echo(f"checkpoint: {folder}")
+        return
     typer.echo(f"{len(trainer.examples)} trajectories, log in {folder / 'train_log.jsonl'}")
     trainer.run()
     if not trainer.is_main_process:
@@ -161,7 +169,6 @@ def calibrate(
     ] = False,
 ) -> None:
     """Calibrate a checkpoint's scores by temperature, where that helps; export it again after."""
-    from rfprm_export.verify import record_reference
     from rfprm_training.evaluation.calibrate import (
         collect_scores,
         fit_calibration,
@@ -192,7 +199,6 @@ def calibrate(
         typer.echo("nothing fitted: fewer than 100 labels, or scores that do not rise with them")
     if any(result.helps for result in found):
         write_calibration(checkpoint, found)
-        record_reference(checkpoint)
 
 
 def _evaluate_held_out(model: Path, config: Path | None) -> Evaluation:

@@ -101,21 +101,26 @@ def sample(
     """Sample next steps from a small model after right beginnings; run it again to resume."""
     from collections.abc import Sequence
 
-    from rfprm_training import check_extras
+    from rfprm_training import TrainingError, check_extras
 
     check_extras()
     import torch
     from rich.console import Console
 
+    from rfprm_training.base_content import base_content
     from rfprm_training.construction.sampling.line_sampler import LineSampler
     from rfprm_training.construction.sampling.next_steps import Sampler, SamplingConfig, sample_file
     from rfprm_training.gsm8k import read_gold_solutions
     from rfprm_training.toml_config import read_toml
 
+    check_target(output, reads=[gold, config])
     settings = read_toml(config, SamplingConfig, "sampling config")
+    content = base_content(settings.base, config.parent)
 
     def open_sampler(preamble: str) -> Sampler:
         model = LineSampler(settings.base, config.parent, preamble, device=device)
+        if base_content(settings.base, config.parent) != content:
+            raise TrainingError("the base model changed while it was loaded; run it again")
 
         def draw(texts: Sequence[str], seed: int) -> list[list[str]]:
             found = model.sample(
@@ -137,6 +142,7 @@ def sample(
             settings,
             open_sampler,
             source=gold.name,
+            model={"content": content, "device": torch.device(device).type},
             overwrite=overwrite,
             on_progress=lambda done, total: status.update(f"{done:,} of {total:,} beginnings"),
         )

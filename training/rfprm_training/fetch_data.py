@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfprm_runtime.artifact.integrity import sha256_of
+from rfprm_runtime.ground.content import sha256_of
 from rfprm_runtime.ground.whole_files import replacing_path
 from rfprm_training import DataError, TrainingError
 

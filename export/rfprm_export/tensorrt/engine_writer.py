@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from rfprm_runtime.artifact.manifest import (
 from rfprm_runtime.artifact.onnx_file import check_external_data
 from rfprm_runtime.backends.tensorrt.backend import check_usable
 from rfprm_runtime.errors import ArtifactError, RfprmError
-from rfprm_runtime.ground.whole_files import replacing_folder
+from rfprm_runtime.ground.whole_files import replacing_folder, scratch_folder
 from rfprm_runtime.scorer import Scorer
 
 GRAPH_NAMES = (ONNX_NAME, ONNX_NAME + ".data")
@@ -78,8 +77,8 @@ def graph_artifact(
             )
         yield source, manifest
         return
-    with tempfile.TemporaryDirectory(prefix="rfprm-engine-") as folder:
-        artifact = Path(folder) / "artifact"
+    with scratch_folder("rfprm-engine") as folder:
+        artifact = folder / "artifact"
         manifest = export_artifact(
             source,
             artifact,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
-import tempfile
-from pathlib import Path
+from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.ground.whole_files import scratch_folder, told_what_to_do
 
 _SHINGLE = 5
 _CACHE_KIB = 64 * 1024
@@ -35,16 +35,27 @@ class NearDuplicates:
         self._threshold = threshold
         self._empty = MinHash(num_perm=num_permutations, seed=seed)
         self._rows = rows_per_band(threshold, num_permutations)
-        self._folder = tempfile.TemporaryDirectory(prefix="rfprm-duplicates-")
-        self._index = sqlite3.connect(Path(self._folder.name) / "bands.sqlite")
-        self._index.execute("PRAGMA journal_mode=OFF")
-        self._index.execute("PRAGMA synchronous=OFF")
-        self._index.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
-        self._index.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, place TEXT, hash BLOB)")
-        self._index.execute(
+        self._open = ExitStack()
+        self._folder = self._open.enter_context(scratch_folder("rfprm-duplicates"))
+        try:
+            with told_what_to_do(self._folder / "bands.sqlite"):
+                self._index = self._new_index()
+        except BaseException:
+            self._open.close()
+            raise
+
+    def _new_index(self) -> sqlite3.Connection:
+        index = sqlite3.connect(self._folder / "bands.sqlite")
+        self._open.callback(index.close)
+        index.execute("PRAGMA journal_mode=OFF")
+        index.execute("PRAGMA synchronous=OFF")
+        index.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        index.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, place TEXT, hash BLOB)")
+        index.execute(
             "CREATE TABLE bands (band INTEGER, text INTEGER, PRIMARY KEY (band, text)) "
             "WITHOUT ROWID"
         )
+        return index
 
     def add(self, text: str, place: str, kind: str = "") -> str | None:
         """The place of an earlier, similar text of this ``kind``. If there is none, remembers this
@@ -52,8 +63,12 @@ class NearDuplicates:
         signature = self._signature(text)
         bands = _band_hashes(signature, self._rows, kind)
         earlier = self._most_alike(signature, bands)
-        if earlier is not None:
-            return earlier
+        if earlier is None:
+            with told_what_to_do(self._folder / "bands.sqlite"):
+                self._remember(signature, bands, place)
+        return earlier
+
+    def _remember(self, signature: NDArray[np.uint32], bands: list[int], place: str) -> None:
         cursor = self._index.execute(
             "INSERT INTO texts (place, hash) VALUES (?, ?)", (place, signature.tobytes())
         )
@@ -61,7 +76,6 @@ class NearDuplicates:
             "INSERT OR IGNORE INTO bands VALUES (?, ?)",
             [(band, cursor.lastrowid) for band in bands],
         )
-        return None
 
     def _signature(self, text: str) -> NDArray[np.uint32]:
         words = re.findall(r"\w+", text.lower())
@@ -89,8 +103,7 @@ class NearDuplicates:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._index.close()
-        self._folder.cleanup()
+        self._open.close()
 
 
 def rows_per_band(threshold: float, num_permutations: int) -> int:

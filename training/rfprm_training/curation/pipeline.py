@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.claims import claimed
 from rfprm_runtime.ground.parsing import SplitRule
-from rfprm_runtime.ground.whole_files import check_target, remove_leftovers, replacing, write_whole
+from rfprm_runtime.ground.whole_files import check_target, replacing, write_whole
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.jsonl import json_line
 from rfprm_runtime.traces.record import Record
@@ -22,6 +23,7 @@ from rfprm_training.curation.config import CurationConfig
 from rfprm_training.curation.contamination import EvaluationQuestions
 from rfprm_training.curation.duplicates import NearDuplicates
 from rfprm_training.curation.filters import reason_to_drop
+from rfprm_training.resumable import check_free
 
 _EXAMPLES = 3
 
@@ -74,13 +76,10 @@ def curate(
     when it is whole, in the order of the sources. Raises :class:`TrainingError` if ``output``
     exists without ``overwrite``, or an evaluation set cannot be read.
     """
-    if output.exists() and not overwrite:
-        raise TrainingError(f"{output} exists; choose another name, or use --overwrite")
+    check_free(output, overwrite=overwrite)
     reads = [Path(source) for source in (*sources, *config.evaluation_sets)]
     for target in (output, _report_path(output)):
         check_target(target, reads=reads)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(output.parent, output.name)
     report = CurationReport()
     evaluation = EvaluationQuestions(
         (question for source in config.evaluation_sets for question in _questions(source)),
@@ -88,6 +87,7 @@ def curate(
     )
     report.num_evaluation_questions = len(evaluation)
     with ExitStack() as stack:
+        stack.enter_context(claimed(output))
         duplicates = None
         if config.duplicates.threshold is not None:
             duplicates = stack.enter_context(

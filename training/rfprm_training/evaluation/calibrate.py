@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_export.checkpoint import CHECKPOINT_NAME, read_checkpoint
+from rfprm_export.checkpoint import (
+    CHECKPOINT_NAME,
+    HEADS_NAME,
+    find_base_model,
+    read_checkpoint,
+)
+from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
+from rfprm_export.verify import record_reference
 from rfprm_runtime.artifact.manifest import Calibration, Readout
-from rfprm_runtime.ground.whole_files import write_whole
+from rfprm_runtime.ground.claims import claimed_folder
+from rfprm_runtime.ground.whole_files import replacing_files
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.evaluation.cross_validation import read_out_of_fold
@@ -137,7 +146,10 @@ def _labelled(
 
 
 def write_calibration(folder: Path, results: Sequence[CalibrationResult]) -> None:
-    """Write the calibrations that help to ``checkpoint.json``."""
+    """Write the calibrations that help to ``checkpoint.json``, and the reference's new scores.
+
+    Either all of it is there afterwards, or after a kill the checkpoint is as it was.
+    """
     checkpoint = read_checkpoint(folder)
     changes: dict[str, Any] = {}
     for result in results:
@@ -146,7 +158,14 @@ def write_calibration(folder: Path, results: Sequence[CalibrationResult]) -> Non
         if readout is None or not result.helps:
             continue
         changes[name] = readout.model_copy(update={"calibration": result.fitted})
-    write_whole(folder / CHECKPOINT_NAME, checkpoint.model_copy(update=changes).to_json())
+    with claimed_folder(folder), replacing_files(folder, last=CHECKPOINT_NAME) as partial:
+        for name in (HEADS_NAME, ADAPTER_NAME, ADAPTER_CONFIG_NAME):
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, partial / name)
+        text = checkpoint.model_copy(update=changes).to_json()
+        (partial / CHECKPOINT_NAME).write_text(text, encoding="utf-8")
+        # Torch is installed here; it may not be where the checkpoint is exported.
+        record_reference(partial, base=find_base_model(checkpoint.base, folder))
 
 
 def refuse_calibrated(folder: Path) -> None:

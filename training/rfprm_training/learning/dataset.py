@@ -8,10 +8,8 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
 from rfprm_training.construction.config import ConstructionConfig
@@ -45,17 +43,6 @@ def build_examples(config: DataConfig | RewardedDataConfig, seed: int) -> list[E
     if isinstance(config, RewardedDataConfig):
         return rewarded_examples(config)
     return gsm8k_examples(config, seed)
-
-
-def hash_data_files(config: DataConfig | RewardedDataConfig) -> dict[str, str]:
-    """The sha256 of every file that examples are built from, by its path."""
-    if isinstance(config, RewardedDataConfig):
-        paths: list[Path | None] = [*config.train, *config.evaluation]
-    else:
-        paths = [config.gold, config.model_solutions, config.next_steps]
-    # Reading reports a missing file.
-    there = [path for path in paths if path is not None and path.is_file()]
-    return {str(path): describe_file(path).sha256 for path in there}
 
 
 def rewarded_examples(config: RewardedDataConfig) -> list[Example]:

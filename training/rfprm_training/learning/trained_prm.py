@@ -50,8 +50,9 @@ class TrainedPRM:
         if config.start_from is not None:  # fail now, not after an hour of computing activations
             _check_same_network(config.start_from, _describe(config, self.base))
         torch.manual_seed(config.seed)
-        dtype = compute_dtype(config.network, device)
-        self.network = _frozen_network(self.base, config).to(device=device, dtype=dtype)
+        self.dtype = compute_dtype(config.network, device)
+        """Of the frozen weights and the activations."""
+        self.network = _frozen_network(self.base, config).to(device=device, dtype=self.dtype)
 
     def add_trained_parts(self) -> None:
         """Add LoRA to the upper layers, or unfreeze them; unfreeze the heads and the final norm."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,22 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rfprm_export.checkpoint import CHECKPOINT_NAME
 from rfprm_runtime.backends.torch import Tree
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.arguments import shown
+from rfprm_runtime.ground.made_from import differences
+from rfprm_runtime.ground.whole_files import replacing_files
 from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
 from rfprm_training import TrainingError
 from rfprm_training.learning.activations import ActivationCache
 from rfprm_training.learning.batch_plan import BatchPlan
 from rfprm_training.learning.config import read_config
-from rfprm_training.learning.dataset import Example, build_examples, hash_data_files
+from rfprm_training.learning.dataset import Example, build_examples
 from rfprm_training.learning.losses import PARTS, Targets, joint_loss
 from rfprm_training.learning.model_card import write_model_card
 from rfprm_training.learning.run_folder import CONFIG_NAME, DATA_NAME, LOG_NAME, RunFolder
+from rfprm_training.learning.run_inputs import data_paths, inputs_of
 from rfprm_training.learning.trained_prm import TrainedPRM
 from rfprm_training.learning.trees import build_trees, pad_trees
 
@@ -96,15 +101,17 @@ class Trainer:
                 f"the device is {device!r}, but this machine has {self.device.type!r}"
             )
         self.folder = folder
+        self._config_folder = config_path.parent
+        self._inputs = self._inputs_now()
         self._run: RunFolder | None = None
         if self._accelerator.is_main_process:
-            self._run = RunFolder(folder, config_path, self.config)
+            self._run = RunFolder(folder, config_path, self.config, self._inputs)
         self._accelerator.wait_for_everyone()
         self.prm = TrainedPRM(self.config, config_path.parent, self.device)
-        self._data_files = hash_data_files(self.config.data)
-        if self._run is not None:
-            self._run.check_data(self._data_files)
         self.examples = build_examples(self.config.data, self.config.seed)
+        self._check_unchanged()
+        if self._run is not None:
+            self._run.record()
         rows = [_encoded(self.prm.encoder, example) for example in self.examples]
         self._lengths = [row.num_tokens for row in rows]
         groups = [example.group for example in self.examples]
@@ -122,9 +129,14 @@ class Trainer:
 
     def run(self, *, max_steps: int | None = None) -> Path:
         """Train to the end, or ``max_steps`` more steps; returns the checkpoint's folder."""
+        with nullcontext() if self._run is None else self._run.claimed():
+            return self._run_claimed(max_steps)
+
+    def _run_claimed(self, max_steps: int | None) -> Path:
         settings = self.config.optimizer
         cache = self._fill_cache()
         self.prm.add_trained_parts()
+        self._check_unchanged()
         optimizer = torch.optim.AdamW(self.prm.parameter_groups())
         model, optimizer = self._accelerator.prepare(_Logits(self.prm), optimizer)
         rates = [group["lr"] for group in optimizer.param_groups]
@@ -157,9 +169,22 @@ class Trainer:
         if self._best is not None:
             self._restore(self._best.parameters)
         if self._run is not None:
-            self.prm.save_checkpoint(self.folder)
             write_model_card(self.folder)
+            with replacing_files(self.folder, last=CHECKPOINT_NAME) as partial:
+                self.prm.save_checkpoint(partial)
         self._accelerator.wait_for_everyone()
+
+    def _inputs_now(self) -> dict[str, Any]:
+        machine = {"device": self.device.type, "processes": self._accelerator.num_processes}
+        return {**inputs_of(self.config, self._config_folder), "machine": machine}
+
+    def _check_unchanged(self) -> None:
+        changed = differences(self._inputs, self._inputs_now())
+        if changed:
+            raise TrainingError(
+                f"the files of this run changed while they were read: {'; '.join(changed)}; start "
+                "it again when nothing writes to them"
+            )
 
     def _train_step(
         self,
@@ -249,7 +274,8 @@ class Trainer:
         if network.first_trained_layer == 0 or (read_once and not self._cache_is_shared):
             return None
         layer = self.config.network.first_trained_layer
-        key = self.config.base.model_dump_json()
+        # By the weights themselves, and by what else the bits of their results depend on.
+        key = f"{self._inputs['base']} {self.prm.dtype} {self.device.type}"
         hidden_size = self.prm.network.shape.hidden_size
         cache = ActivationCache(self.cache_folder, self.trees, layer, hidden_size, key)
         with self._accelerator.main_process_first():
@@ -285,7 +311,9 @@ class Trainer:
 
     def _describe_data(self) -> dict[str, Any]:
         """What was trained on and what was held out, for the model card."""
-        described: dict[str, Any] = {"files": self._data_files}
+        paths = data_paths(self.config.data)
+        hashes = self._inputs["data"]
+        described: dict[str, Any] = {"files": {str(p): hashes[name] for name, p in paths.items()}}
         for name, held_out in (("trained", False), ("held_out", True)):
             some = [i for i, e in enumerate(self.examples) if e.held_out == held_out]
             described[name] = {
@@ -311,7 +339,7 @@ class Trainer:
 
     def _resume(self, optimizer: torch.optim.Optimizer) -> int:
         # Every process reads the same state; the main process has checked the folder.
-        run = self._run or RunFolder.for_reading(self.folder, self.config)
+        run = self._run or RunFolder.for_reading(self.folder, self._inputs)
         state = run.load_state(self.device)
         step = 0 if state is None else int(state["step"])
         if state is not None:

@@ -10,10 +10,10 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import Field
 
@@ -25,6 +25,9 @@ from rfprm_training.gsm8k import GoldSolution, read_rows, strip_notes
 from rfprm_training.labelling.verifier import grade_next_step
 from rfprm_training.resumable import ResumableLines
 from rfprm_training.toml_config import Section
+
+_FORMAT_VERSION = 1
+"""Rises when the code begins to draw other samples."""
 
 
 class SamplingConfig(Section):
@@ -89,6 +92,7 @@ def sample_file(
     open_sampler: Callable[[str], Sampler],
     *,
     source: str,
+    model: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
@@ -96,15 +100,23 @@ def sample_file(
     the number of lines.
 
     ``open_sampler`` gets the demonstrations. A stopped run resumes; a batch depends on nothing
-    before it. Without ``overwrite``, raises :class:`~rfprm_training.TrainingError` if ``output``
-    exists, or was started with other solutions or settings.
+    before it. ``source`` is what errors call the solutions, ``model`` what tells the sampler from
+    others: the hash of its weights, its device. Without ``overwrite``, raises
+    :class:`~rfprm_training.TrainingError` if ``output`` exists, or was started with other solutions
+    or settings, or from another model.
     """
     shown, rest = solutions[: config.num_demonstrations], solutions[config.num_demonstrations :]
     beginnings = draw_beginnings(rest, config)
+    if not beginnings:
+        raise TrainingError(
+            f"{source} has {len(solutions)} solutions, of which num_demonstrations takes "
+            f"{config.num_demonstrations}; none is left to sample from"
+        )
     key = {
-        "source": source,
+        "format_version": _FORMAT_VERSION,
         "texts_sha256": _digest([demonstrations(shown), *(b.text for b in beginnings)]),
-        **config.model_dump(mode="json"),
+        "model": dict(model or {}),
+        **config.model_dump(mode="json", exclude={"base"}),
     }
     with ResumableLines(output, key, overwrite=overwrite) as lines:
         first = lines.num_lines // config.batch_size * config.batch_size

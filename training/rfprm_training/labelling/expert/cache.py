@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rfprm_runtime.ground.whole_files import told_what_to_do
 from rfprm_training import TrainingError
 
 
@@ -52,11 +53,12 @@ class AnswerCache:
         return None if row is None else Answer(*row)
 
     def put(self, key: str, model: str, prompt: str, answer: Answer) -> None:
-        self._database.execute(
-            "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)",
-            (key, model, prompt, answer.text, answer.prompt_tokens, answer.answer_tokens),
-        )
-        self._database.commit()
+        with told_what_to_do(self.path):
+            self._database.execute(
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)",
+                (key, model, prompt, answer.text, answer.prompt_tokens, answer.answer_tokens),
+            )
+            self._database.commit()
 
     def __len__(self) -> int:
         (count,) = self._database.execute("SELECT COUNT(*) FROM answers").fetchone()

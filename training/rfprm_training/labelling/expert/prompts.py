@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from importlib.resources import files
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from rfprm_training import TrainingError
 
+NAMES = ("judge_steps", "extract_template", "answer_by_template")
 _FORMAT = re.compile(
     r"---\nversion: (?P<version>\S+)\n---\n# system\n(?P<system>.*?)\n+# user\n(?P<user>.*)", re.S
 )
@@ -26,6 +28,11 @@ class Prompt:
     @property
     def id(self) -> str:
         return f"{self.name}.{self.version}"
+
+    @property
+    def content(self) -> str:
+        """A hash of its text, which may change without its version."""
+        return hashlib.sha256(f"{self.system}\0{self.user}".encode()).hexdigest()[:16]
 
     def messages(self, **values: object) -> list[dict[str, str]]:
         """The chat messages with ``values`` filled in."""
