@@ -37,11 +37,11 @@ def check_external_data(path: Path, manifest: Manifest) -> None:
     check_listed(external_files(path), path, manifest.files)
 
 
-def check_listed(names: Collection[str], path: Path, records: Collection[str]) -> None:
-    """Check that a graph names no other files than those of its artifact, which ``records`` lists
-    (empty if there is no manifest). Raises :class:`ArtifactError`."""
+def check_listed(names: Collection[str], path: Path, records: Collection[str] | None) -> None:
+    """Check that a graph names no other files than those of its artifact, which ``records`` lists;
+    None if there is no manifest. Raises :class:`ArtifactError`."""
     for name in names:
-        if records and name not in records:
+        if records is not None and name not in records:
             raise ArtifactError(
                 f"{path} reads weights from {name!r}, which the manifest does not list; {_AGAIN}"
             )

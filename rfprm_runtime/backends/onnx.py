@@ -191,7 +191,7 @@ class _GraphFiles:
         else:
             self._graph = model.read().tobytes()
             data = external_names(self._graph, model.path)
-        check_listed(data, model.path, model.files.records)
+        check_listed(data, model.path, model.files.records or None)
         # ONNX Runtime opens whatever else a graph names, so this comes first.
         if by_path:
             self._watched += [model.files.watch(name) for name in sorted(data)]
