@@ -407,7 +407,7 @@ def test_an_unknown_backend_option_names_the_known_ones(
         "score", traces, "-o", output, "-a", tiny_artifact, "--backend-option", "streams=2"
     )
     assert found.returncode == 1
-    assert "has no option 'streams'; it takes ['max_batch_tokens', 'num_threads'" in found.stderr
+    assert "has no option 'streams'; it takes ['map_weights', 'max_batch_tokens'" in found.stderr
     assert not output.exists()
 
 

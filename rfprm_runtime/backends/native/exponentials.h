@@ -2,7 +2,8 @@
  *
  * NaN stays NaN. vmax returns its second argument when one is NaN, so the limit comes first; and a
  * NaN that arithmetic makes ends in zeros, which shift out of `bits`. Weights, which could bring
- * others, are finite: model_file.py checks that. */
+ * others, are finite: model_file.py checks that. Beside a NaN an exponent may be any, so it is added
+ * without a sign, which wraps. */
 
 #pragma once
 
@@ -21,8 +22,8 @@ INLINE vec exp_vec(vec x) {
     p = fma_vec(p, r, splat(1.6666665459e-1f));
     p = fma_vec(p, r, splat(5.0000001201e-1f));
     p = fma_vec(p, r * r, r) + 1.0f;
-    ivec bits = ((ivec)shifted - 0x4b400000) << 23;
-    return (vec)((ivec)p + bits);
+    uvec bits = ((uvec)shifted - 0x4b400000u) << 23;
+    return (vec)((uvec)p + bits);
 }
 
 /* 2^x for x <= 0 (and a little above), relative error below 3e-7. */
@@ -34,6 +35,6 @@ INLINE vec exp2_vec(vec x) {
     p = fma_vec(p, r, splat(2.402211972e-1f));
     p = fma_vec(p, r, splat(6.931469671e-1f));
     p = fma_vec(p, r, splat(1.000000072f));
-    ivec bits = ((ivec)shifted - 0x4b400000) << 23;
-    return (vec)((ivec)p + bits);
+    uvec bits = ((uvec)shifted - 0x4b400000u) << 23;
+    return (vec)((uvec)p + bits);
 }
