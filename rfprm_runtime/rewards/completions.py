@@ -142,7 +142,8 @@ def completion_rewards(
     place of those that cannot be read. ``outcomes`` [N] come from :func:`judge_answers` or
     elsewhere, None where unknown; without them the reward is the process reward alone. A completion
     without steps or with too many tokens gets an error in place of a reward; problems with
-    settings, files or the machine raise. Raises ``ValueError`` if the numbers of prompts, completions and outcomes differ.
+    settings, files or the machine raise. Raises ``ValueError`` if the numbers of prompts,
+    completions and outcomes differ.
     """
     count = len(completions)
     check_one_for_each("prompts", prompts, count, "completions")
