@@ -24,7 +24,8 @@ if TYPE_CHECKING:
         TokenizerMismatchError,
         TraceTooLongError,
     )
-    from rfprm_runtime.ground.parsing import merge_steps, parse_trace, split_steps
+    from rfprm_runtime.ground.parsing import merge_steps, split_steps
+    from rfprm_runtime.ground.thinking import parse_trace
     from rfprm_runtime.reranker import RankedCandidate, Ranking, Reranker
     from rfprm_runtime.scorer import Scorer
     from rfprm_runtime.session import Session
@@ -45,7 +46,7 @@ _HOMES = {
     "trajectory_from_record": "traces.formats",
     "Manifest": "artifact.manifest",
     "merge_steps": "ground.parsing",
-    "parse_trace": "ground.parsing",
+    "parse_trace": "ground.thinking",
     "split_steps": "ground.parsing",
     "RfprmError": "errors",
     "SourceError": "errors",

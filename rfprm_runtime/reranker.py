@@ -14,7 +14,8 @@ from rfprm_runtime.answers.checker import AnswerChecker
 from rfprm_runtime.answers.compare import final_answer, group_answers, need_algebra
 from rfprm_runtime.errors import InvalidArgumentError, InvalidTrajectoryError, RfprmError
 from rfprm_runtime.ground.arguments import check_choice, check_has, check_whole, shown
-from rfprm_runtime.ground.parsing import SplitRule, parse_trace
+from rfprm_runtime.ground.parsing import SplitRule
+from rfprm_runtime.ground.thinking import parse_trace
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.aggregation import Aggregation, aggregate, check_aggregation
 from rfprm_runtime.types import Float32Array, Overflow, Trajectory, TrajectoryScore

@@ -104,9 +104,17 @@ class Trajectory(Validated):
 
     @classmethod
     def from_text(
-        cls, question: str, text: str, *, split: SplitRule = "blank_lines", **fields: Any
+        cls,
+        question: str,
+        text: str,
+        *,
+        split: SplitRule = "blank_lines",
+        prompt: str = "",
+        **fields: Any,
     ) -> Trajectory:
         """Parse a model's output: recognise thinking tags, and split steps by ``split``.
+
+        ``prompt``: what the text continues, if it may end with the tag that opens a thought.
 
         If the text has no thinking (plain text, or an empty ``<think></think>``), its steps become
         the steps of the trajectory and the response is empty.
@@ -116,7 +124,7 @@ class Trajectory(Validated):
             raise InvalidTrajectoryError(
                 f"the trace text is {type(text).__name__}, expected a string"
             )
-        steps, response = split_trace(text, split)
+        steps, response = split_trace(text, split, prompt=prompt)
         return cls.build(question=question, steps=steps, response=response, **fields)
 
 

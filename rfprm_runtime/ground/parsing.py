@@ -1,14 +1,10 @@
-"""Splits a model's output into thinking, response and steps.
-
-Knows the tags that reasoning models use; knows nothing about scoring.
-"""
+"""Splits a model's output into steps, and merges them. Knows nothing about scoring."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,101 +12,32 @@ from numpy.typing import NDArray
 from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.ground.arguments import check_finite
 from rfprm_runtime.ground.assignment import Similarities, group_starts
+from rfprm_runtime.ground.blocks import parts_between
+from rfprm_runtime.ground.thinking import parse_trace
 
 SplitRule = Literal["blank_lines", "lines"]
-
-
-class ParsedTrace(NamedTuple):
-    """The two halves of a reasoning trace; either may be empty."""
-
-    thinking: str
-    response: str
-
-
-@dataclass(frozen=True)
-class ThinkingTags:
-    """How one family of models delimits its thinking, and its final answer if it does."""
-
-    open_thinking: str
-    close_thinking: str
-    open_response: str | None = None
-    close_response: str | None = None
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """Every tag of the style."""
-        names = (self.open_thinking, self.close_thinking, self.open_response, self.close_response)
-        return tuple(name for name in names if name is not None)
-
-
-# Tried in order; a text has the first style whose thinking tags it contains.
-THINKING_STYLES = (
-    ThinkingTags(
-        "<|begin_of_thought|>",
-        "<|end_of_thought|>",
-        "<|begin_of_solution|>",
-        "<|end_of_solution|>",
-    ),
-    ThinkingTags("<think>", "</think>", "<answer>", "</answer>"),
-    ThinkingTags("<thinking>", "</thinking>", "<answer>", "</answer>"),
-)
-
-
-def parse_trace(text: str) -> ParsedTrace:
-    """Separate thinking from response.
-
-    A closing tag without an opening one ends the thinking (chat templates often put the opening
-    tag into the prompt); an opening tag without a closing one means that generation was cut off,
-    so the rest is all thinking. If thinking and text alternate, everything up to the last closing
-    tag is thinking, and inner tags become blank lines. A text without tags is all response.
-    """
-    tags = style_of(text)
-    return ParsedTrace("", text) if tags is None else _parse_with(tags, text)
-
-
-def style_of(text: str) -> ThinkingTags | None:
-    """The style whose thinking tags ``text`` contains, None if it has none."""
-    for tags in THINKING_STYLES:
-        if tags.open_thinking in text or tags.close_thinking in text:
-            return tags
-    return None
-
-
-def _parse_with(tags: ThinkingTags, text: str) -> ParsedTrace:
-    thinking, closed, rest = text.rpartition(tags.close_thinking)
-    if not closed or tags.open_thinking in rest:
-        # Cut off in the middle of a thought. The text before that thought counts as thinking too:
-        # dropping it would be a silent loss.
-        thinking, rest = text, ""
-    for tag in (tags.open_thinking, tags.close_thinking):
-        thinking = thinking.replace(tag, "\n\n")
-    return ParsedTrace(thinking=thinking.strip(), response=_inside_response_tags(tags, rest))
-
-
-def _inside_response_tags(tags: ThinkingTags, text: str) -> str:
-    for tag in (tags.open_response, tags.close_response):
-        if tag is not None:
-            text = text.replace(tag, "\n\n")
-    return text.strip()
+_BLANK_LINES, _LINE_END = re.compile(r"\n\s*\n"), re.compile(r"\n")
 
 
 def split_steps(text: str, split: SplitRule = "blank_lines") -> list[str]:
     """Split a text into steps, at blank lines (the method's rule) or at line ends.
 
-    A line of only white space counts as blank; steps are stripped and never empty.
-    Raises ``ValueError`` for an unknown rule.
+    A line of only white space counts as blank; steps are stripped and never empty. Fenced code and
+    display math stay whole. Raises ``ValueError`` for an unknown rule.
     """
     if split not in ("blank_lines", "lines"):
         raise InvalidArgumentError(f"split is {split!r}, expected 'blank_lines' or 'lines'")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    separator = r"\n\s*\n" if split == "blank_lines" else r"\n"
-    return [step.strip() for step in re.split(separator, text) if step.strip()]
+    parts = parts_between(_BLANK_LINES if split == "blank_lines" else _LINE_END, text)
+    return [step for part in parts if (step := part.strip())]
 
 
-def split_trace(text: str, split: SplitRule = "blank_lines") -> tuple[list[str], list[str]]:
+def split_trace(
+    text: str, split: SplitRule = "blank_lines", *, prompt: str = ""
+) -> tuple[list[str], list[str]]:
     """The thinking steps and response steps of a model's output. Without any thinking, the steps
-    of the text are the thinking steps."""
-    trace = parse_trace(text)
+    of the text are the thinking steps. ``prompt``: what the text continues."""
+    trace = parse_trace(text, prompt=prompt)
     steps, response = split_steps(trace.thinking, split), split_steps(trace.response, split)
     return (steps, response) if steps else (response, [])
 

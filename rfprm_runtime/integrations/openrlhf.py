@@ -26,7 +26,7 @@ from rfprm_runtime.rewards.completions import (
     judge_answers,
     score_in_common,
 )
-from rfprm_runtime.traces.prompts import response_after
+from rfprm_runtime.traces.prompts import response_after, text_after
 
 logger = logging.getLogger(__name__)
 
@@ -121,13 +121,12 @@ def _rewards(
     )
 
 
-def _response(query: str, prompt: str) -> str:
-    """The response, or a blank one, which is never scored, if it cannot be told from the prompt."""
+def _response(query: str, prompt: str) -> str | InvalidTrajectoryError:
+    """The response, or why it cannot be told from the prompt."""
     try:
-        return response_after(query, prompt)
+        return text_after(prompt, response_after(query, prompt))
     except InvalidTrajectoryError as error:
-        logger.warning("%s", error)
-        return ""
+        return error
 
 
 def _tensor(values: Sequence[float]) -> Any:

@@ -23,7 +23,7 @@ from rfprm_runtime.rewards.completions import (
     judge_answers,
     shared_scorer,
 )
-from rfprm_runtime.traces.prompts import text_of_completion
+from rfprm_runtime.traces.prompts import text_after
 
 logger = logging.getLogger(__name__)
 RewardFunction = Callable[..., Any]
@@ -127,8 +127,9 @@ def _rewards(
 ) -> list[float | None]:
     shared_scorer(settings)  # load it before the clock starts
     started = time.perf_counter()
-    texts = [text_of_completion(completion) for completion in completions]
-    count = len(texts)
+    count = len(completions)
+    check_one_for_each("prompts", prompts, count, "completions")
+    texts = [text_after(p, completion) for p, completion in zip(prompts, completions, strict=True)]
     questions = _column(columns, question, "question", count) if question else prompts
     if isinstance(outcome, str):
         outcomes = judge_answers(texts, _column(columns, outcome, "outcome", count), settings)

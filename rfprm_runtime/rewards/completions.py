@@ -31,8 +31,9 @@ from rfprm_runtime.ground.arguments import (
     check_whole,
     is_nothing,
 )
-from rfprm_runtime.ground.parsing import SplitRule, parse_trace
+from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.ground.running import uninterrupted
+from rfprm_runtime.ground.thinking import parse_trace
 from rfprm_runtime.rewards.advantages import DEFAULT_BETA, mixed_reward, unit_reward
 from rfprm_runtime.rewards.micro_batcher import MicroBatcher
 from rfprm_runtime.scorer import Scorer
@@ -129,7 +130,7 @@ class CompletionReward:
 
 def completion_rewards(
     prompts: Sequence[Any],
-    completions: Sequence[str],
+    completions: Sequence[str | RfprmError],
     outcomes: Sequence[Outcome] | None,
     settings: RewardSettings,
     *,
@@ -137,10 +138,12 @@ def completion_rewards(
 ) -> list[CompletionReward]:
     """One reward per completion, in order.
 
-    ``outcomes`` [N] come from :func:`judge_answers` or elsewhere, None where unknown; without
-    them the reward is the process reward alone. A completion without steps or with too many tokens
-    gets an error in place of a reward; problems with settings, files or the machine raise. Raises
-    ``ValueError`` if the numbers of prompts, completions and outcomes differ.
+    ``completions`` [N] are texts (:func:`~rfprm_runtime.traces.prompts.text_after`), or errors in
+    place of those that cannot be read. ``outcomes`` [N] come from :func:`judge_answers` or
+    elsewhere, None where unknown; without them the reward is the process reward alone. A completion
+    without steps or with too many tokens gets an error in place of a reward; problems with
+    settings, files or the machine raise. Raises ``ValueError`` if the numbers of prompts,
+    completions and outcomes differ.
     """
     count = len(completions)
     check_one_for_each("prompts", prompts, count, "completions")
@@ -163,7 +166,11 @@ def _as_float(outcome: Outcome) -> Outcome:
     return None if outcome is None else float(outcome)
 
 
-def _trajectory(prompt: Any, text: str, settings: RewardSettings) -> Trajectory | RfprmError:
+def _trajectory(
+    prompt: Any, text: str | RfprmError, settings: RewardSettings
+) -> Trajectory | RfprmError:
+    if isinstance(text, RfprmError):
+        return text
     try:
         return Trajectory.from_text(question_of_prompt(prompt), text, split=settings.split)
     except InvalidTrajectoryError as error:
@@ -196,13 +203,14 @@ def _process_reward(score: TrajectoryScore, settings: RewardSettings) -> float:
 
 
 def judge_answers(
-    completions: Sequence[str], targets: Sequence[Any], settings: RewardSettings
+    completions: Sequence[str | RfprmError], targets: Sequence[Any], settings: RewardSettings
 ) -> list[Outcome]:
     """1 for each completion whose final answer means the same as its target, else 0.
 
     A completion that gives no answer, gives one that cannot be compared in time, or was cut off
-    while thinking, is wrong. The outcome is None if there is no target (:func:`is_answer`) or the
-    target itself cannot be read in time (:class:`~rfprm_runtime.answers.checker.AnswerChecker`).
+    while thinking, is wrong. The outcome is None if the completion cannot be read, there is no
+    target (:func:`is_answer`), or the target itself cannot be read in time
+    (:class:`~rfprm_runtime.answers.checker.AnswerChecker`).
     Raises :class:`MissingExtraError` if math-verify is not installed and ``ValueError`` if the
     numbers of completions and targets differ.
     """
@@ -222,8 +230,8 @@ def _checker(settings: RewardSettings) -> AnswerChecker:
     return AnswerChecker(timeout=settings.answer_timeout)
 
 
-def _judge(checker: AnswerChecker, text: str, target: Any) -> Outcome:
-    if not is_answer(target):
+def _judge(checker: AnswerChecker, text: str | RfprmError, target: Any) -> Outcome:
+    if isinstance(text, RfprmError) or not is_answer(target):
         return None
     # GSM8K's column holds a whole solution; a bare target is used as is.
     solution = str(target).strip()

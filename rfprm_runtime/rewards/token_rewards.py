@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.ground.arguments import check_choice, shown
-from rfprm_runtime.ground.parsing import style_of
+from rfprm_runtime.ground.thinking import style_of
 
 Placement = Literal["last", "spread"]
 """Where a step's reward goes: to its last token, or in equal parts to all of its tokens."""
@@ -89,7 +89,7 @@ class _Separators:
         tags = style_of(text)
         names = () if tags is None else tags.all
         one = "|".join([r"\s+", *map(re.escape, names)])
-        return cls(re.compile(f"(?:{one})*"), re.compile(one))
+        return cls(re.compile(f"(?:{one})*", re.I), re.compile(one, re.I))
 
     def skip(self, text: str, at: int, word: str) -> int:
         """The end of the separators from ``at`` on; a tag that ``word`` begins with is its own."""

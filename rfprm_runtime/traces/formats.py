@@ -12,7 +12,8 @@ from typing import Any, get_args
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.arguments import check_choice
-from rfprm_runtime.ground.parsing import SplitRule, parse_trace, split_steps, split_trace
+from rfprm_runtime.ground.parsing import SplitRule, split_steps, split_trace
+from rfprm_runtime.ground.thinking import parse_trace
 from rfprm_runtime.traces.candidates import (
     TRACE_FIELDS,
     candidates_of,
@@ -37,6 +38,7 @@ from rfprm_runtime.traces.names import (
 )
 from rfprm_runtime.traces.outputs import said_in
 from rfprm_runtime.traces.present import first_empty
+from rfprm_runtime.traces.prompts import opening_of
 from rfprm_runtime.traces.questions import read_question
 from rfprm_runtime.types import Trajectory
 
@@ -207,12 +209,14 @@ def _from_output(
     thinking, text = _halves(fields, reading.names, output)
     if (thinking is None and text is None) or (output is not None and output not in fields):
         raise _nothing_to_read(fields, row)
+    question, read_from = read_question(row, reading.names, text)
     said = Said("", "") if text is None else said_in(fields[text], text)
+    if not said.thinking and (asked := read_from["question"]) != text:
+        said = Said("", opening_of(fields.get(asked)) + said.text)
     if thinking is not None and not said.thinking and not parse_trace(said.text).thinking:
         said = Said(_thought_in(fields[thinking], thinking), said.text)
     else:  # the output brings its own
         thinking = None
-    question, read_from = read_question(row, reading.names, text)
     found = {"thinking": thinking, "text" if thinking is None else "response": text}
     read_from |= {part: path for part, path in found.items() if path is not None}
     return Parts(question, *_split(said, reading.split), read_from, written=said)

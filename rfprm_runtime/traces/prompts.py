@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.thinking import opening_in
 from rfprm_runtime.traces.chats import answer_in, last_question, turns_of
 from rfprm_runtime.traces.templates import question_in_rendered, without_end_tokens
 
@@ -27,6 +28,27 @@ def question_of_prompt(prompt: Any) -> str:
     if question is None:
         raise InvalidTrajectoryError("the prompt has no user message, so there is no question")
     return question
+
+
+def text_after(prompt: Any, completion: Any) -> str | InvalidTrajectoryError:
+    """The text of a completion, begun where its prompt ends: with the tag that opens a thought, if
+    the prompt ends with it. An error in its place if the completion cannot be read."""
+    try:
+        return opening_of(prompt) + text_of_completion(completion)
+    except InvalidTrajectoryError as error:
+        return error
+
+
+def opening_of(prompt: Any) -> str:
+    """The tag that a prompt, or the assistant's message that it ends with, opens a thought with;
+    empty if there is none."""
+    if isinstance(prompt, str):
+        return opening_in(prompt)
+    try:
+        turns = turns_of(prompt, "prompt")
+    except InvalidTrajectoryError:
+        return ""
+    return opening_in(turns[-1].text) if turns and turns[-1].role == "assistant" else ""
 
 
 def text_of_completion(completion: Any) -> str:

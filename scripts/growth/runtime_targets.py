@@ -13,7 +13,7 @@ from rfprm_runtime import Trajectory, TrajectoryScore, notebook, reranker
 from rfprm_runtime.answers import compare, reach, spelled_numbers
 from rfprm_runtime.engine.prefix import plan_prefixes
 from rfprm_runtime.errors import RfprmError
-from rfprm_runtime.ground import parsing
+from rfprm_runtime.ground import parsing, thinking
 from rfprm_runtime.prompt.encoding import EncodedTrajectory
 from rfprm_runtime.prompt.windowing import first_windowed_step, plan_windows
 from rfprm_runtime.rewards import completions
@@ -42,7 +42,8 @@ measure("reranker.text_of", reranker.text_of, trajectory)
 measure("is_answer", completions.is_answer)
 
 # Traces as text.
-measure_all(parsing, "parse_trace", "style_of", "split_steps", "split_trace")
+measure_all(parsing, "split_steps", "split_trace")
+measure_all(thinking, "parse_trace", "style_of")
 measure("split_steps(lines)", lambda t: parsing.split_steps(t, "lines"))
 measure("Trajectory.from_text", lambda t: Trajectory.from_text("q", t))
 measure("Trajectory.build(pieces)", lambda p: Trajectory.build(question="q", steps=p), pieces)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from rfprm_runtime.ground.parsing import THINKING_STYLES
+from rfprm_runtime.ground.thinking import THINKING_STYLES
 
 Shape = Callable[[int], str]
 """A text of about ``n`` characters."""
 
-_TAGS = tuple(
-    dict.fromkeys(
-        tag for style in THINKING_STYLES for tag in vars(style).values() if tag is not None
-    )
-)
+_TAGS = tuple(dict.fromkeys(tag for style in THINKING_STYLES for tag in style.all))
 _CHAT = (
     *("<|im_start|>user\n", "<|im_end|>", "<|start_header_id|>user<|end_header_id|>\n\n"),
     *("<|eot_id|>", "<start_of_turn>user\n", "<end_of_turn>", "<|user|>\n", "<|end|>", "[INST]"),

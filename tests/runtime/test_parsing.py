@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_runtime import InvalidTrajectoryError, Trajectory, merge_steps, parse_trace, split_steps
-from rfprm_runtime.ground.parsing import THINKING_STYLES
+from rfprm_runtime.ground.thinking import THINKING_STYLES
 from rfprm_runtime.traces.sources import read_records
 
 
@@ -43,7 +43,7 @@ def test_thinking_and_response_are_told_apart(text: str, thinking: str, response
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "word", "\n\n"]), max_size=8))
 def test_no_word_is_lost_and_no_tag_is_left(parts: list[str]) -> None:
-    trace = parse_trace(" ".join(parts))
+    trace = parse_trace("\n".join(parts))
     joined = f"{trace.thinking} {trace.response}"
     assert joined.count("word") == parts.count("word")
     assert "think>" not in joined
@@ -111,7 +111,7 @@ def test_merging_gives_one_group_a_response_step_and_keeps_the_text(
 def test_all_real_long_traces_parse(shared_data: Path) -> None:
     lines = list(read_records(str(shared_data / "long_cot_aime24.jsonl")))
     assert len(lines) == 30
-    tags = [tag for style in THINKING_STYLES for tag in vars(style).values() if tag]
+    tags = [tag for style in THINKING_STYLES for tag in style.all]
     for line in lines:
         assert isinstance(line.trajectory, Trajectory)
         text = line.fields["completion"]

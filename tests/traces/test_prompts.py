@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from rfprm_runtime import InvalidTrajectoryError
+from rfprm_runtime.traces.formats import trajectory_from_record
 from rfprm_runtime.traces.prompts import (
     question_of_prompt,
     response_after,
+    text_after,
     text_of_completion,
 )
 from rfprm_runtime.traces.templates import without_end_tokens
@@ -67,3 +69,25 @@ def test_a_response_is_what_follows_the_prompt() -> None:
     assert without_end_tokens("a <|im_end|> b</s>") == "a <|im_end|> b"
     with pytest.raises(InvalidTrajectoryError, match="not with its prompt 'What"):
         response_after("is 2? 4", "What is 2? ")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<think>\n",
+        [{"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>\n"}],
+    ],
+)
+def test_a_thought_that_the_prompt_opens_is_cut_off_without_a_closing_tag(prompt: Any) -> None:
+    assert text_after(prompt, "3 * 4 = 12") == "<think>3 * 4 = 12"
+    assert (
+        text_after(prompt, [{"role": "assistant", "content": "a</think>b"}]) == "<think>a</think>b"
+    )
+    row = trajectory_from_record({"prompt": prompt, "completion": "a\n\nb</think>c"})
+    assert (row.question, row.steps, row.response) == ("q", ("a", "b"), ("c",))
+
+
+def test_a_completion_that_cannot_be_read_becomes_an_error_in_its_place() -> None:
+    for completion in (None, 7, [7], [{"role": "assistant", "content": 7}]):
+        assert isinstance(text_after("q", completion), InvalidTrajectoryError)
+    assert text_after(None, "a") == "a"
