@@ -36,7 +36,8 @@ demo: $(VENV)/.export-ready
 dev: $(VENV)/.dev-ready
 
 test: lint types
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	  --no-loadscope-reorder
 
 wheel: | $(BIN)/python
 	$(PIP) $(WHEEL_TOOLS)

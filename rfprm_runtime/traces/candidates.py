@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.traces.chats import CHAT_FIELDS
+from rfprm_runtime.traces.chats import CHAT_FIELDS, last_question, turns_of
 from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.layouts import candidates_in, named, unwrapped
 from rfprm_runtime.traces.names import (
@@ -44,12 +44,23 @@ class Candidates:
             if is_list and len(value) == len(outputs):
                 self._of_one[name] = value
             elif name not in left_out:
-                self._of_all[name] = value
+                self._of_all[name] = value if is_list else _asked_only(name, value)
 
     def row(self, index: int) -> dict[str, Any]:
         """One of the outputs as a row of its own, under the same name."""
         own = {name: values[index] for name, values in self._of_one.items()}
         return {**self._of_all, **own, self.path: self.outputs[index]}
+
+
+def _asked_only(name: str, value: Any) -> Any:
+    """A chat cut to the question that it ends with: thousands of outputs may share a long one."""
+    if name not in CHAT_FIELDS or not isinstance(value, list):
+        return value
+    try:
+        question = last_question(turns_of(value))
+    except InvalidTrajectoryError:  # each of the traces will say so
+        return value
+    return value if question is None else [{"role": "user", "content": question}]
 
 
 def candidates_of(row: Mapping[str, Any], names: FieldNames) -> Candidates | None:

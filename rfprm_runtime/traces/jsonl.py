@@ -16,7 +16,7 @@ from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError, SourceError
 from rfprm_runtime.ground.strict_json import MAX_DEPTH, is_deeper_than
-from rfprm_runtime.traces.bytes import Bytes
+from rfprm_runtime.traces.bytes import PACKED_SUFFIXES, Bytes
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Place, Record
 from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard, check_version
@@ -91,6 +91,7 @@ class JsonlSource:
         self._share_read: float | None = None
         self._fingerprint: dict[str, Any] | None = None
         self._began_with: os.stat_result | None = None
+        self._is_packed = path.suffix.lower() in PACKED_SUFFIXES
         self._shards: Bytes | None = None
 
     def records(self, reading: Reading) -> Iterator[Record]:
@@ -139,12 +140,19 @@ class JsonlSource:
         return Plan(shards, self.fingerprint())
 
     def read(self, shard: Shard, reading: Reading) -> Block:
-        file = self._at(shard.offset)
-        lines = [file.readline() for _ in range(shard.count)]
+        lines = self._lines_of(shard)
         check_version(self.name, shard, hashlib.sha256(b"".join(lines)).hexdigest())
         rows = enumerate(lines, start=shard.start)
         records = {row: self._record(row + 1, line, reading) for row, line in rows if line.strip()}
         return Block(shard, records)
+
+    def _lines_of(self, shard: Shard) -> list[bytes]:
+        if not self._is_packed:
+            with closing(Bytes(self._path)) as file:
+                file.skip_to(shard.offset)
+                return [file.readline() for _ in range(shard.count)]
+        file = self._at(shard.offset)
+        return [file.readline() for _ in range(shard.count)]
 
     def check_unchanged(self) -> None:
         """Raises :class:`SourceError` if the file was written to since :meth:`records` began."""
@@ -169,7 +177,7 @@ class JsonlSource:
             self._shards = None
 
     def _at(self, offset: int) -> Bytes:
-        """The file at ``offset``. It stays open, since a packed one can only be read forwards."""
+        """A packed file at ``offset``. It stays open, since it can only be read forwards."""
         if self._shards is not None and self._shards.position > offset:
             self.close()
         if self._shards is None:

@@ -318,7 +318,7 @@ def test_weights_that_are_not_finite_are_refused(
     weights = load_file(checkpoint / "model.safetensors")
     weights[name].reshape(-1)[1] = np.nan
     save_file(weights, checkpoint / "model.safetensors")
-    with pytest.raises(ExportError, match=f"'{name}' holds numbers that are not finite"):
+    with pytest.raises(ExportError, match=f"'{name}' holds NaN or infinite numbers"):
         export_artifact(checkpoint, tmp_path / "artifact", precision="int16", verify=False)
 
 

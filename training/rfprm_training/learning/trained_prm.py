@@ -83,7 +83,7 @@ class TrainedPRM:
             scale = read_adapter_config(folder).lora_alpha
             if scale != self.config.network.lora_alpha:
                 raise TrainingError(
-                    f"start_from is {folder}, with lora_alpha {scale}, but this config has "
+                    f"start_from is {folder}, with lora_alpha {scale:g}, but this config has "
                     f"{self.config.network.lora_alpha}; use the same value"
                 )
         trained = {_stored_name(name): p for name, p in self.trained_parameters().items()}
