@@ -18,6 +18,8 @@ from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.ground.thinking import parse_trace
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.aggregation import Aggregation, aggregate, check_aggregation
+from rfprm_runtime.traces.prompts import question_of_prompt
+from rfprm_runtime.traces.tally import note_single_steps
 from rfprm_runtime.types import Float32Array, Overflow, Trajectory, TrajectoryScore
 
 Kind = TypeVar("Kind")
@@ -174,7 +176,9 @@ class Reranker:
         ]
         if on_error == "raise":
             _raise_first(questions, parsed)
-        answers = list(map(self._answers, candidates, parsed))
+        for group in parsed:
+            note_single_steps(group, self._split)
+        answers = list(map(self._answers, questions, candidates, parsed))
         if method != "best_of_n" and any(map(need_algebra, answers)):
             self._prepare_votes()  # before hours of scoring
         scores = iter(
@@ -211,7 +215,8 @@ class Reranker:
     def _trajectory(self, question: str, item: object) -> Trajectory | RfprmError:
         try:
             if isinstance(item, str):
-                return Trajectory.from_text(question, item, split=self._split)
+                asked = question_of_prompt(question)
+                return Trajectory.from_text(asked, item, split=self._split, prompt=question)
             if not isinstance(item, Trajectory):
                 raise InvalidTrajectoryError(
                     f"is {type(item).__name__}, expected a str or Trajectory"
@@ -226,12 +231,14 @@ class Reranker:
 
     def _answers(
         self,
+        question: str,
         given: Sequence[str | Trajectory],
         parsed: Sequence[Trajectory | RfprmError],
     ) -> list[str | None]:
+        texts = [text_of(item, prompt=question) for item in given]
         return [
-            self._extract_answer(text_of(item)) if isinstance(found, Trajectory) else None
-            for item, found in zip(given, parsed, strict=True)
+            self._extract_answer(text) if isinstance(found, Trajectory) else None
+            for text, found in zip(texts, parsed, strict=True)
         ]
 
     def _rank(
@@ -308,11 +315,13 @@ def count_votes(
     return tuple(sorted(votes, key=lambda vote: -vote.weight))
 
 
-def text_of(candidate: str | Trajectory) -> str:
+def text_of(candidate: object, *, prompt: str = "") -> str:
     """The text to search for an answer: the response, never a thought that was cut off; of a
-    trajectory without a response the steps."""
+    trajectory without a response the steps. ``prompt``: what a text continues."""
     if isinstance(candidate, str):
-        return parse_trace(candidate).response
+        return parse_trace(candidate, prompt=prompt).response
+    if not isinstance(candidate, Trajectory):
+        return ""  # it is an error, too
     return "\n\n".join(candidate.response or candidate.steps)
 
 

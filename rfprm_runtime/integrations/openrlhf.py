@@ -24,6 +24,7 @@ from rfprm_runtime.rewards.completions import (
     completion_rewards,
     is_answer,
     judge_answers,
+    say_once,
     score_in_common,
 )
 from rfprm_runtime.traces.prompts import response_after, text_after
@@ -109,6 +110,10 @@ def _rewards(
     labels: Sequence[Any],
 ) -> list[CompletionReward]:
     check_one_for_each("prompts", prompts, len(queries), "queries")
+    say_once(
+        "read question from 'prompts', text from 'queries' behind the prompt, "
+        f"right answer from {'labels' if outcome else None!r}"
+    )
     responses = [_response(query, prompt) for query, prompt in zip(queries, prompts, strict=True)]
     if outcome and not all(map(is_answer, labels)):
         raise InvalidArgumentError(

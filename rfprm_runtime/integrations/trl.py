@@ -21,6 +21,7 @@ from rfprm_runtime.rewards.completions import (
     RewardSettings,
     completion_rewards,
     judge_answers,
+    say_once,
     shared_scorer,
 )
 from rfprm_runtime.traces.prompts import text_after
@@ -131,6 +132,10 @@ def _rewards(
     check_one_for_each("prompts", prompts, count, "completions")
     texts = [text_after(p, completion) for p, completion in zip(prompts, completions, strict=True)]
     questions = _column(columns, question, "question", count) if question else prompts
+    say_once(
+        f"read question from {question or 'prompts'!r}, text from 'completions', "
+        f"right answer from {outcome!r}"
+    )
     if isinstance(outcome, str):
         outcomes = judge_answers(texts, _column(columns, outcome, "outcome", count), settings)
     rewards = completion_rewards(questions, texts, outcomes, settings)

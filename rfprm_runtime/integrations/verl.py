@@ -25,6 +25,7 @@ from rfprm_runtime.rewards.completions import (
     is_answer,
     judge_answers,
     once_per_process,
+    say_once,
     score_in_common,
 )
 
@@ -118,6 +119,10 @@ def compute_score_batch(
             raise InvalidArgumentError(
                 f"solution_str is {shown(text)}, expected the text of a completion"
             )
+    say_once(
+        f"read question from extra_info[{own['question_key']!r}], text from 'solution_str', "
+        f"right answer from {'ground_truth' if own['outcome'] else None!r}"
+    )
     questions = [_question(extra_info, own["question_key"]) for extra_info in extra_infos]
     outcomes = None
     if own["outcome"]:

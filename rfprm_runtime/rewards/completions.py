@@ -5,6 +5,7 @@ Knows scorers and answers, but no RL stack.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -39,8 +40,10 @@ from rfprm_runtime.rewards.micro_batcher import MicroBatcher
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.aggregation import Aggregation, aggregate, check_aggregation
 from rfprm_runtime.traces.prompts import question_of_prompt
+from rfprm_runtime.traces.tally import note_single_steps
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
+_logger = logging.getLogger(__name__)
 Outcome = float | None
 ScoreAll = Callable[[Sequence[Trajectory | RfprmError]], list[TrajectoryScore | RfprmError]]
 """A score or an error for each item; an error passed in is its own result."""
@@ -153,6 +156,7 @@ def completion_rewards(
         _trajectory(prompt, text, settings)
         for prompt, text in zip(prompts, completions, strict=True)
     ]
+    note_single_steps(trajectories, settings.split)
     beta = 1.0 if outcomes is None else settings.beta
     scores = (score_all or partial(_score_now, settings))(trajectories)
     return [
@@ -280,6 +284,11 @@ def _score_now(
     return shared_scorer(settings).score_batch(
         trajectories, overflow=settings.overflow, on_error="return"
     )
+
+
+def say_once(message: str) -> None:
+    """Log which fields completions are read from, once in a process."""
+    once_per_process(("said", message), lambda: _logger.info("%s", message))
 
 
 _opened: dict[tuple[Any, ...], Any] = {}

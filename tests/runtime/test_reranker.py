@@ -26,6 +26,7 @@ from rfprm_runtime.answers.checker import AnswerChecker
 from rfprm_runtime.answers.compare import group_answers, need_algebra
 from rfprm_runtime.reranker import count_votes
 from rfprm_runtime.scores.aggregation import aggregate, aggregate_steps
+from tiny_models import fake_scorer
 
 QUESTION = "What is 6 times 7?"
 CANDIDATES = [
@@ -316,3 +317,29 @@ def test_math_is_compared_by_meaning() -> None:
         assert checker.agree(r"\sqrt{8}", r"2\sqrt{2}") is True
         assert checker.agree(r"\sqrt{8}", "3") is False
         assert checker.agree(None, "3") is None
+
+
+CUT_OFF = "<think>3 + 4 = 7, so \\boxed{7}? No"
+
+
+def test_answers_are_read_from_responses_and_not_from_thoughts() -> None:
+    finished = "<think>3 + 4 = 7, so \\boxed{7}? No: 12.</think>\n\nThe answer is 12."
+    trajectory = Trajectory.from_text("3 * 4?", finished)
+    with fake_scorer() as scorer, Reranker(scorer) as reranker:
+        ranking = reranker.rank("3 * 4?", [CUT_OFF, finished, CUT_OFF + ".", trajectory])
+        votes = reranker.rank(
+            "3 * 4?", [CUT_OFF, finished, CUT_OFF + "."], method="majority_vote"
+        ).votes
+    answers = {item.index: item.answer for item in ranking}
+    assert answers == {0: None, 1: "12", 2: None, 3: "12"}
+    assert [vote.answer for vote in votes] == ["12"]
+
+
+def test_a_templated_prompt_is_taken_off_the_question() -> None:
+    prompt = "<|im_start|>user\n3 * 4?<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    with fake_scorer() as scorer, Reranker(scorer) as reranker:
+        cut_off, finished = reranker.rank(prompt, ["3 + 4 = 7", "12</think>It is 12."])
+    for item in (cut_off, finished):
+        assert item.trajectory is not None
+        assert item.trajectory.question == "3 * 4?"
+    assert {item.answer for item in (cut_off, finished)} == {None, "12"}
