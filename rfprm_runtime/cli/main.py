@@ -36,6 +36,7 @@ try:
         BackendSettings,
         DigestOption,
         OverflowOption,
+        OverwriteOption,
         PrefixOption,
         QuestionField,
         SplitOption,
@@ -92,6 +93,7 @@ def score(
     limit: Annotated[int | None, typer.Option(min=1, help="Number of rows to read.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     sha256: DigestOption = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Score every trace in a file.
 
@@ -101,11 +103,13 @@ def score(
     OUTPUT.errors.jsonl; the exit status is then 3.
     """
     from rfprm_runtime.cli.score_file import score_file
+    from rfprm_runtime.ground.whole_files import check_new
     from rfprm_runtime.scorer import Scorer
     from rfprm_runtime.traces.choosing import FieldNames
     from rfprm_runtime.traces.sources import check_source
 
     check_source(traces)
+    check_new(output, overwrite=overwrite)
     options = read_backend_options(backend_option, threads)
     if backend == "fake":
         Console(stderr=True).print("backend 'fake' makes its scores up", style="yellow")

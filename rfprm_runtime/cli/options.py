@@ -44,6 +44,7 @@ DigestOption = Annotated[
         help="The sha256 that the artifact's prm.json must have, as rfprm info prints it.",
     ),
 ]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")]
 PrefixOption = Annotated[str, typer.Option(help="Prefix for the names of the added fields.")]
 
 

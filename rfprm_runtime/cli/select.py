@@ -26,6 +26,7 @@ try:
         BackendOption,
         BackendSettings,
         OverflowOption,
+        OverwriteOption,
         PrefixOption,
         QuestionField,
         SplitOption,
@@ -95,18 +96,22 @@ def select(
     workers: Annotated[int | None, typer.Option(help="Number of Ray workers.")] = None,
     cpus_per_worker: Annotated[int, typer.Option(help="CPUs for each Ray worker.")] = 1,
     gpus_per_worker: Annotated[float, typer.Option(help="GPUs for each Ray worker.")] = 0.0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Score a set of traces and keep the best.
 
-    Run the same command again to resume after a stop. Rows that cannot be scored are listed with
+    Run the same command again to resume after a stop. Another rule on the same input needs no
+    model, but --overwrite for the same OUTPUT. Rows that cannot be scored are listed with
     their numbers in OUTPUT.errors.jsonl; the exit status is then 3.
     """
     from rfprm_runtime.errors import RfprmError
+    from rfprm_runtime.ground.whole_files import check_new
     from rfprm_runtime.selection.pipeline import select_traces
     from rfprm_runtime.selection.rule import Selection
     from rfprm_runtime.selection.settings import OutputOptions, RayWorkers, Scoring
     from rfprm_runtime.traces.choosing import FieldNames
 
+    check_new(output, overwrite=overwrite)
     rule = Selection.build(
         top=top,
         share=share,

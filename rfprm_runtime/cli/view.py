@@ -7,13 +7,20 @@ from typing import Annotated
 
 from rfprm_runtime.cli.terminal import EXIT_SOME_FAILED
 from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.ground.whole_files import check_new
 from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.view.view_files import DEFAULT_LIMIT, view_files
 
 try:
     import typer
 
-    from rfprm_runtime.cli.options import QuestionField, StepsField, TextField, ThinkingField
+    from rfprm_runtime.cli.options import (
+        OverwriteOption,
+        QuestionField,
+        StepsField,
+        TextField,
+        ThinkingField,
+    )
 except ImportError:
     raise MissingExtraError("typer", "cli", "rfprm view") from None
 
@@ -33,6 +40,7 @@ def view(
     text_field: TextField = None,
     steps_field: StepsField = None,
     thinking_field: ThinkingField = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Make an HTML page of scored traces.
 
@@ -41,6 +49,7 @@ def view(
     """
     from rich.console import Console
 
+    check_new(output, overwrite=overwrite)
     names = FieldNames(question_field, text_field, steps_field, thinking_field)
     summary = view_files(scored, output, prefix=prefix, limit=limit, names=names)
     console = Console(stderr=True, soft_wrap=True, highlight=False)

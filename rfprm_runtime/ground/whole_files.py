@@ -57,6 +57,12 @@ def check_place(path: Path) -> None:
         raise RfprmError(f"cannot create a file in {above}: permission denied; name another output")
 
 
+def check_new(path: Path, *, overwrite: bool) -> None:
+    """Raises :class:`OutputError` if ``path`` exists and may not be replaced."""
+    if path.is_file() and not overwrite:
+        raise OutputError(f"{path} exists; choose another name, or use --overwrite")
+
+
 def errors_path_of(output: Path) -> Path:
     """The file beside ``output`` that lists what failed, one line each."""
     return output.with_name(output.name + ".errors.jsonl")

@@ -498,3 +498,47 @@ def test_score_reads_the_same_formats_as_select(tmp_path: Path) -> None:
         "question from 'messages', text from 'messages'": 1,
         "question from 'question', text from 'generations'": 2,
     }
+
+
+def test_an_existing_output_is_replaced_only_when_asked_to(
+    tiny_artifact: Path, tmp_path: Path
+) -> None:
+    traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
+    for command, source in (("score", traces), ("select", traces), ("view", tmp_path / "s.jsonl")):
+        arguments: list[str | Path] = [command, source, "-o", output]
+        arguments += [] if command == "view" else ["-a", tiny_artifact]
+        arguments += ["--top", "1"] if command == "select" else []
+        output.write_text("mine", encoding="utf-8")
+        refused = _rfprm(*arguments)
+        assert refused.returncode == 1
+        assert refused.stderr == (
+            f"rfprm: {output} exists; choose another name, or use --overwrite\n"
+        )
+        assert output.read_text(encoding="utf-8") == "mine"
+        replaced = _rfprm(*arguments, "--overwrite")
+        assert replaced.returncode == 0, replaced.stderr
+        if command == "score":
+            output.rename(tmp_path / "s.jsonl")
+
+
+def test_score_is_quiet_limited_and_reads_standard_input(
+    tiny_artifact: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    rows = [{"problem": "q?", "model_output": "a\n\nb", "solution": "gold"}] * 3
+    command = [sys.executable, "-c", "from rfprm_runtime.cli.main import main; main()"]
+    arguments = ["score", "-", "-o", output, "-a", tiny_artifact, "--limit", "2"]
+    said = subprocess.run(
+        [*command, *arguments],
+        input="".join(json.dumps(row) + "\n" for row in rows),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    assert "read question from 'problem', text from 'model_output'" in said
+    assert len(_rows(output)) == 2
+    quiet = _rfprm(
+        "score", output, "-o", tmp_path / "again.jsonl", "-a", tiny_artifact, "--prefix", "p_", "-q"
+    )
+    assert (quiet.returncode, quiet.stderr, quiet.stdout) == (0, "", "")

@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from rfprm_runtime.cli.options import SplitOption
+from rfprm_runtime.cli.options import OverwriteOption, SplitOption
 from rfprm_runtime.cli.terminal import HUB_SPELLING
 from rfprm_runtime.ground.whole_files import check_target
 
 EXIT_STOPPED = 4
 """Labelling stopped at the budget; the same command resumes it."""
-
-OverwriteOption = Annotated[bool, typer.Option(help="Replace OUTPUT if it exists.")]
 
 
 def curate(
