@@ -8,43 +8,20 @@ from fractions import Fraction
 from heapq import merge
 from typing import NamedTuple
 
+from rfprm_runtime.answers.extraction import final_answer as final_answer
 from rfprm_runtime.answers.spelled_numbers import SIGNED_NUMBER, to_fraction
 
-_BOXED = re.compile(r"\\boxed\s*\{")
-_STATED = (
-    re.compile(r"####\s*(.+)"),
-    re.compile(r"(?:final answer|answer)\s*(?:is|:|=)\s*(?::\s*)?(.+?)(?:\.\s|\.?$)", re.I | re.M),
-    re.compile(r"^A:\s*(.+)$", re.M),
+# A single letter behind a number is a variable, unless it is the sign of a common unit.
+_WORD = r"(?!(?:or|and|to)\b)(?:[A-Za-z]{2,20}|[mgshlLKNJWV](?![A-Za-z]))(?:\^?\{?-?[1-3]\}?|[²³])?"
+_UNIT = rf"\\?%|°|{_WORD}(?:\s?/\s?{_WORD}|\s{_WORD}){{0,4}}"
+_PLAIN = re.compile(
+    rf"[$€£]?\s*({SIGNED_NUMBER.pattern})(?:[eE]([-+]?\d{{1,3}}))?\s*({_UNIT})?(?:\s+each)?\.?"
 )
-_PLAIN = re.compile(rf"[$€£]?\s*({SIGNED_NUMBER.pattern})\s*(%|[A-Za-z][A-Za-z ]{{0,30}})?\.?")
+_MIXED = re.compile(r"(-?)(\d{1,12})\s+(\d{1,12})/(\d{1,12})")
+_THIN_SPACE = re.compile(r"(?<=\d)(?:\\,|\\!|\{,\}|[\u2009\u202f\u00a0])(?=\d{3})")
+_OPTION = re.compile(r"\(?([A-J])\)?\s*(?:[:.)]\s*\S.*)?|\(([A-J])\).*", re.DOTALL)
 _LONGEST_NUMBER = 200
 """In characters; a longer text is never read as one number with its unit."""
-
-
-def final_answer(text: str) -> str | None:
-    r"""The answer that a text states: the last ``\boxed{…}``, ``#### …`` or ``The answer is …``, or
-    else its last number. None if it has no number either."""
-    boxed = _last_boxed(text)
-    if boxed:
-        return boxed
-    for pattern in _STATED:
-        matches = pattern.findall(text)
-        if matches and matches[-1].strip():
-            return str(matches[-1]).strip().rstrip(".").strip("*$ ") or None
-    numbers = SIGNED_NUMBER.findall(text)
-    return numbers[-1] if numbers else None
-
-
-def _last_boxed(text: str) -> str | None:
-    openings = list(_BOXED.finditer(text))
-    if not openings:
-        return None
-    start, depth = openings[-1].end(), 1
-    for index in range(start, len(text)):
-        depth += (text[index] == "{") - (text[index] == "}")
-        if depth == 0:
-            return text[start:index].strip()
-    return None  # cut off in the middle
 
 
 def answers_agree(
@@ -165,16 +142,27 @@ def _agree(
     first, second = answer.number, target.number
     if first is not None and second is not None:
         if first.value != second.value:
-            return False
+            return _is_share_of(first, second) or _is_share_of(second, first)
         # 12 minutes are not 12 hours, but they are right if the target is a bare 12.
         if not (first.unit and second.unit) or first.unit == second.unit:
             return True
     if answer.squeezed == target.squeezed:
         return True
+    option = _option(target.text) if len(target.squeezed) <= 3 else None
+    if option is not None and (given := _option(answer.text)) is not None:
+        return given == option
     if verify is None:
         return None
+    for one, other in ((answer, target), (target, answer)):
+        if other.number is not None and not _may_say(one.text):
+            return False
     found = verify(answer.text, target.text)
     return None if found is None else bool(found)  # numpy's True counts too
+
+
+def _is_share_of(percent: _Number, share: _Number) -> bool:
+    """40% is 0.4, as it is 40: a missing sign is no error."""
+    return percent.unit == "%" and not share.unit and percent.value == 100 * share.value
 
 
 class _Number(NamedTuple):
@@ -183,16 +171,57 @@ class _Number(NamedTuple):
 
 
 def _plain_number(text: str) -> _Number | None:
-    match = _PLAIN.fullmatch(text.strip()) if len(text) <= _LONGEST_NUMBER else None
-    value = to_fraction(match.group(1)) if match else None
-    if match is None or value is None:
+    if len(text) > _LONGEST_NUMBER:
         return None
-    return _Number(value, (match.group(2) or "").strip().lower().removesuffix("s"))
+    text = _THIN_SPACE.sub("", text.strip())
+    mixed = _MIXED.fullmatch(text)
+    if mixed is not None and int(mixed[4]):
+        value = int(mixed[2]) + Fraction(int(mixed[3]), int(mixed[4]))
+        return _Number(-value if mixed[1] else value, "")
+    match = _PLAIN.fullmatch(text)
+    number = to_fraction(match[1]) if match else None
+    if match is None or number is None:
+        return None
+    exponent = Fraction(10) ** int(match[2] or 0)
+    return _Number(number * exponent, _unit(match[3] or ""))
+
+
+def _unit(text: str) -> str:
+    return re.sub(r"[\s{}^\\]", "", text).lower().removesuffix("s")
+
+
+def _option(text: str) -> str | None:
+    """The letter of a multiple choice, alone or before its option."""
+    found = _OPTION.fullmatch(_squeezed_case(text))
+    return None if found is None else found[1] or found[2]
+
+
+_SEVERAL = re.compile(r"[\d}]\s*(?:\\text\{)?\s*(?:or|and)\b\s*\}?\s*[-$\\\d]")
+_BINDS = re.compile(r"\\(?:lim|sum|prod|int|max|min|sup|inf|angle|triangle|text|mathrm)\b")
+_VARIABLE = re.compile(r"(?<![A-Za-z\\])[A-Za-df-hj-zA-Z](?![A-Za-z])")
+
+
+def _may_say(answer: str) -> bool:
+    """Whether an answer can be read as one number: not two of them, and not an equation to
+    solve. ``x = 8`` and ``2 * 4 = 8`` say 8; ``2^x = 8`` and ``8 or 9`` do not."""
+    if _SEVERAL.search(answer):
+        return False
+    if answer.count("=") != 1 or "\\begin" in answer:
+        return True
+    left = answer.partition("=")[0]
+    if left.rstrip()[-1:] in "<>!\\" or _BINDS.search(left):
+        return True
+    calculates = any(map(str.isdigit, re.sub(r"_\{?\d+\}?", "", left))) or set(left) & set("|^+*/-")
+    return not (calculates and _VARIABLE.search(re.sub(r"\\[A-Za-z]+", "", left)))
 
 
 def _squeezed(text: str) -> str:
+    return _squeezed_case(text).lower()
+
+
+def _squeezed_case(text: str) -> str:
     """The text without what never matters: white space beside signs, dollar signs, LaTeX's text
     command, emphasis around the whole, a full stop at the end."""
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text.replace("$", "")).strip().strip("*")
     text = re.sub(r"\s+", " ", text.rstrip(". "))
-    return re.sub(r"(?<!\w) | (?!\w)", "", text).lower()
+    return re.sub(r"(?<!\w) | (?!\w)", "", text)

@@ -39,7 +39,7 @@ def test_spellings_of_one_answer_agree(answer: str, target: str) -> None:
     ("answer", "target"),
     [
         ("x=1.5", "x=15"),
-        ("1.5 m^2", "15 m^2"),
+        ("1.5 m^2 of it", "15 m^2 of it, say"),
         ("2*3", "23"),
         ("(a+b)c", "a+bc"),
         (r"\frac{1}{2}", r"\frac{12}"),
