@@ -30,7 +30,8 @@ from benchmarks.small_policy import question_text
 from rfprm_export.checkpoint import FolderBase
 from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime import Scorer
-from rfprm_runtime.answers.compare import answers_agree, final_answer
+from rfprm_runtime.answers.compare import answers_agree
+from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.reranker import count_votes
 from rfprm_runtime.scores.aggregation import aggregate
 from rfprm_runtime.search import (

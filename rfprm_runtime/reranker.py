@@ -11,7 +11,8 @@ from itertools import islice
 from typing import Literal, TypeVar, get_args, overload
 
 from rfprm_runtime.answers.checker import AnswerChecker
-from rfprm_runtime.answers.compare import final_answer, group_answers, need_algebra
+from rfprm_runtime.answers.compare import group_answers, need_algebra
+from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.errors import InvalidArgumentError, InvalidTrajectoryError, RfprmError
 from rfprm_runtime.ground.arguments import check_choice, check_has, check_whole, shown
 from rfprm_runtime.ground.parsing import SplitRule
@@ -112,7 +113,8 @@ class Reranker:
         overflow: Overflow = "error",
     ) -> None:
         r"""``extract_answer`` takes a candidate's text and returns its answer, by default the last
-        ``\boxed{…}``, ``#### …`` or "the answer is …", or else the last number.
+        ``\boxed{…}``, ``#### …`` or "the answer is …", or else the formula or the lone quantity
+        of the last sentence.
         ``same_answer`` says whether two answers are the same; by default numbers are compared by
         value and everything else by math-verify, for at most five seconds (extra ``math``; only
         needed for votes in which some answer is not a plain number).

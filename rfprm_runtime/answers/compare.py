@@ -1,4 +1,4 @@
-"""The final answer of a text, and whether two answers are the same."""
+"""Whether two answers are the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from fractions import Fraction
 from heapq import merge
 from typing import NamedTuple
 
-from rfprm_runtime.answers.extraction import final_answer as final_answer
 from rfprm_runtime.answers.spelled_numbers import SIGNED_NUMBER, to_fraction
 
 # A single letter behind a number is a variable, unless it is the sign of a common unit.

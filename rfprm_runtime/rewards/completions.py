@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from rfprm_runtime.answers.checker import AnswerChecker
-from rfprm_runtime.answers.compare import final_answer
+from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest
 from rfprm_runtime.errors import (
     InvalidArgumentError,

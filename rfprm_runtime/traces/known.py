@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from rfprm_runtime.answers.compare import final_answer
+from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.traces.layouts import named
 from rfprm_runtime.traces.names import ANSWER_FIELDS, OUTCOME_FIELDS
 from rfprm_runtime.types import Trajectory

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rfprm_runtime.answers.compare import answers_agree, final_answer
+from rfprm_runtime.answers.compare import answers_agree
+from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.answers.killable_worker import BoundedWorker
 from rfprm_runtime.traces.known import reference_answer
 from rfprm_runtime.types import Trajectory

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from rfprm_runtime.answers.compare import final_answer
+from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.answers.spelled_numbers import NUMBER, SIGNED_NUMBER, to_fraction
 from rfprm_training.arithmetic import evaluate
 from rfprm_training.labelling.verifier.equations import find_equations

@@ -147,13 +147,13 @@ def test_grades_give_reasons() -> None:
         (r"First \boxed{1}, then \boxed{2}", "2"),
         ("40 + 2\n#### 42", "42"),
         ("The answer is 42.", "42"),
-        ("**Final answer:** $3.50", "3.50"),
+        ("**Final answer:** $3.50", "$3.50"),
         ("So the answer is (B)", "(B)"),
-        ("She has 3 and then 1,200 left", "1,200"),
-        (r"cut off \boxed{12", "12"),
+        ("She has 3 and then 1,200 left", None),
+        (r"cut off \boxed{12", None),
     ],
 )
-def test_the_final_answer_is_the_one_a_text_states(text: str, answer: str) -> None:
+def test_the_final_answer_is_the_one_a_text_states(text: str, answer: str | None) -> None:
     assert final_answer(text) == answer
 
 

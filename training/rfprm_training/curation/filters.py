@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-from rfprm_runtime.answers.compare import final_answer
+from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.traces.known import reference_answer
 from rfprm_runtime.types import Trajectory

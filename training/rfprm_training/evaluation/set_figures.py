@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rfprm_runtime.answers.compare import final_answer
+from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.best_of_n import CurvePoint, best_of_n_curve

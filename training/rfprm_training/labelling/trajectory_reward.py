@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, field_validator
 
 from rfprm_runtime.answers.checker import AnswerChecker
-from rfprm_runtime.answers.compare import final_answer
+from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.types import Trajectory
 from rfprm_training.labelling.expert.client import ExpertClient, UnusableAnswerError
 from rfprm_training.labelling.expert.judge import numbered
