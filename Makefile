@@ -13,7 +13,8 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?=
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+# Not compiled while installing: of a gigabyte of packages little is imported.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 SHIPPED := smollm2-135m-gsm8k
 # The first run, in three parts, each of which continues the one before.
 CONSTRUCTED := smollm2-135m-constructed smollm2-135m-constructed-2 smollm2-135m-constructed-3

@@ -53,7 +53,7 @@ def test_grpo_trains_on_our_rewards_and_its_advantages_are_equation_12(
 
     from rfprm_runtime import RfprmError
     from rfprm_runtime.answers.compare import answers_agree
-from rfprm_runtime.answers.extraction import final_answer
+    from rfprm_runtime.answers.extraction import final_answer
 
     prompts = [[{"role": "user", "content": q}] if conversational else q for q in QUESTIONS]
     trainer = trl.GRPOTrainer(
