@@ -220,7 +220,8 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|[。！？]|\n")
 
 
 def _of_last_sentence(text: str) -> str | None:
-    text = text.split("<|im_", 1)[0].rstrip()
+    before, _, _ = text.rstrip().rpartition("<|im_")  # a turn that was begun, and not by the text
+    text = (before if before.strip() else text).rstrip()
     tail = text[-_LONGEST:]
     display = [found for found in _DISPLAY.finditer(tail) if not tail[found.end() :].strip(" .\n*")]
     if display:
