@@ -84,7 +84,13 @@ def commands(*modules: str) -> Iterator[Commands]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "OMP_NUM_THREADS": "1",
+            # Modules that Python compiles on the way would count as operations on files.
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
     ) as process:  # which ends when its stdin is closed
         yield Commands(process)
 
