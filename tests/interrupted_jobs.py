@@ -72,12 +72,26 @@ _LABEL = '[steps]\ncomponents = ["quality"]\n'
 _ARTIFACT = ("-a", "artifact")
 _FAKE = (*_ARTIFACT, "--backend", "fake")
 RUNTIME_JOBS = (
-    Job("score", ["score", "traces.jsonl", "-o", "scored.jsonl", *_FAKE], ["scored.jsonl"]),
+    Job(
+        "score",
+        ["score", "traces.jsonl", "-o", "scored.jsonl", "--overwrite", *_FAKE],
+        ["scored.jsonl"],
+    ),
     Job(
         "select",
         # Best first, and with bad rows: every kind of file is written.
         [
-            *("select", "traces.jsonl", "-o", "best.jsonl", "--top", "5", "--order", "rank"),
+            *(
+                "select",
+                "traces.jsonl",
+                "-o",
+                "best.jsonl",
+                "--overwrite",
+                "--top",
+                "5",
+                "--order",
+                "rank",
+            ),
             *("--shard-rows", "4", *_FAKE),
         ],
         ["best.jsonl", "best.jsonl.errors.jsonl", "best.jsonl.work"],
@@ -85,12 +99,22 @@ RUNTIME_JOBS = (
     Job(
         "select without its work",
         [
-            *("select", "traces.parquet", "-o", "best.parquet", "--top", "5", "--order", "rank"),
+            *(
+                "select",
+                "traces.parquet",
+                "-o",
+                "best.parquet",
+                "--overwrite",
+                "--top",
+                "5",
+                "--order",
+                "rank",
+            ),
             *("--shard-rows", "4", "--no-keep-work", *_FAKE),
         ],
         ["best.parquet", "best.parquet.work"],
     ),
-    Job("view", ["view", "already.jsonl", "-o", "page.html"], ["page.html"]),
+    Job("view", ["view", "already.jsonl", "-o", "page.html", "--overwrite"], ["page.html"]),
 )
 DATA_JOBS = (
     Job(

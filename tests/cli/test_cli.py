@@ -137,6 +137,7 @@ def test_the_command_scores_parquet_and_hub_data_sets(
 ) -> None:
     for source in same_rows[1:]:
         output = tmp_path / "out.jsonl"
+        output.unlink(missing_ok=True)
         done = _rfprm("score", source, "-o", output, "-a", tiny_artifact, "--threads", "1")
         assert done.returncode == 3, done.stderr
         assert "1 rows could not be scored" in done.stderr
@@ -282,7 +283,7 @@ def test_a_pinned_artifact_is_scored_with_or_refused(tiny_artifact: Path, tmp_pa
     assert pin in _rfprm("info", tiny_artifact).stdout
     arguments = ("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
     assert _rfprm(*arguments, "--sha256", pin).returncode == 0
-    failed = _rfprm(*arguments, "--sha256", "0" * 64)
+    failed = _rfprm(*arguments, "--overwrite", "--sha256", "0" * 64)
     assert failed.returncode == 1
     assert pin in failed.stderr
     assert "0" * 64 in failed.stderr

@@ -36,7 +36,8 @@ def test_the_command_keeps_the_best_and_reports_what_it_did(
     assert len(read_jsonl(output)) == 4
     assert report.is_file()
 
-    again = rfprm(*map(str, (*command, "--group-by", "source", "--top-per-group", 1)))
+    more = ("--overwrite", "--group-by", "source", "--top-per-group", 1)
+    again = rfprm(*map(str, (*command, *more)))
     assert "scores of 1 shards (1 of them from before)" in again.stderr
     assert len(read_jsonl(output)) == 3
 

@@ -166,11 +166,11 @@ def test_the_command_reports_rows_it_could_not_show(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     assert "1 trace →" in found.stderr
     assert "2 more rows are left out" in found.stderr
-    found = _rfprm("view", scored, "-o", tmp_path / "view.html")
+    found = _rfprm("view", scored, "-o", tmp_path / "view.html", "--overwrite")
     assert found.returncode == 3
     assert "row 2: reward is None, expected a number" in found.stderr
     assert "1 row cannot be shown; the page lists them" in found.stderr
-    found = _rfprm("view", tmp_path / "none.jsonl", "-o", tmp_path / "view.html")
+    found = _rfprm("view", tmp_path / "none.jsonl", "-o", tmp_path / "other.html")
     assert found.returncode == 1
     assert "there is no file" in found.stderr
 
