@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from rfprm_runtime import Trajectory, TrajectoryScore, notebook, reranker
-from rfprm_runtime.answers import compare, reach, spelled_numbers
+from rfprm_runtime.answers import compare, extraction, reach, spelled_numbers
 from rfprm_runtime.engine.prefix import plan_prefixes
 from rfprm_runtime.errors import RfprmError
-from rfprm_runtime.ground import parsing, thinking
+from rfprm_runtime.ground import made_from, parsing, thinking
 from rfprm_runtime.prompt.encoding import EncodedTrajectory
 from rfprm_runtime.prompt.windowing import first_windowed_step, plan_windows
 from rfprm_runtime.rewards import completions
@@ -21,7 +21,7 @@ from rfprm_runtime.search.proposals import Proposal
 from rfprm_runtime.search.step_format import StepFormat
 from rfprm_runtime.search.tree import SearchTree
 from rfprm_runtime.selection import conversation
-from rfprm_runtime.traces import chats, formats, jsonl, prompts, provenance, templates
+from rfprm_runtime.traces import chats, formats, jsonl, outputs, prompts, templates
 from rfprm_runtime.traces.record import Place, Record
 from rfprm_runtime.view import page, readings, scored_rows
 from scripts.growth.targets import clean, measure, measure_all, pieces, trajectory
@@ -30,7 +30,7 @@ from scripts.growth.targets import clean, measure, measure_all, pieces, trajecto
 token_rewards = importlib.import_module("rfprm_runtime.rewards.token_rewards")
 
 # Answers.
-measure_all(compare, "final_answer")
+measure_all(extraction, "final_answer")
 measure_all(spelled_numbers, "to_fraction")
 measure_all(reach, "is_in_reach")
 measure("answers_agree(text, 1)", lambda t: compare.answers_agree(t, "1"))
@@ -43,7 +43,8 @@ measure("is_answer", completions.is_answer)
 
 # Traces as text.
 measure_all(parsing, "split_steps", "split_trace")
-measure_all(thinking, "parse_trace", "style_of")
+measure_all(thinking, "opening_in", "parse_trace", "style_of")
+measure("parse_trace(prompt)", lambda t: thinking.parse_trace(t, prompt=t))
 measure("split_steps(lines)", lambda t: parsing.split_steps(t, "lines"))
 measure("Trajectory.from_text", lambda t: Trajectory.from_text("q", t))
 measure("Trajectory.build(pieces)", lambda p: Trajectory.build(question="q", steps=p), pieces)
@@ -121,7 +122,10 @@ measure("plan_prefixes(pieces)", plan_prefixes, _token_rows)
 
 # Prompts and messages.
 measure_all(prompts, "question_of_prompt", "text_of_completion")
-measure_all(templates, "question_in_rendered", "without_end_tokens")
+measure_all(prompts, "opening_of")
+measure("text_after", lambda t: prompts.text_after(t, t))
+measure_all(templates, "question_in_rendered", "turns_in", "without_end_tokens")
+measure("said_in", lambda t: outputs.said_in(t, "text"))
 measure("response_after", lambda t: prompts.response_after(t + t, t))
 
 
@@ -140,7 +144,6 @@ for _make in (_messages, _parts):
     measure(f"question_of_prompt({_name})", prompts.question_of_prompt, _make)
     measure(f"text_of_completion({_name})", prompts.text_of_completion, _make)
     measure(f"last_exchange({_name})", lambda m: chats.last_exchange(chats.turns_of(m)), _make)
-measure("exchange_of", lambda m: formats.exchange_of({"messages": m}), _messages)
 
 
 # Rows.
@@ -184,7 +187,7 @@ for _name, _ in _rows("a b"):
 measure("parse_object(the text)", lambda b: jsonl.parse_object(b), lambda t: bytes(_bytes_of(t)))
 measure(
     "differences",
-    lambda p: provenance.differences({str(i): x for i, x in enumerate(p)}, {"a": {"b": p}}),
+    lambda p: made_from.differences({str(i): x for i, x in enumerate(p)}, {"a": {"b": p}}),
     pieces,
 )
 

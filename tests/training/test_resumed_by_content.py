@@ -16,10 +16,14 @@ import typer
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
+from rfprm_export import ExportError
+from rfprm_export.checkpoint import FolderBase, find_base_model
 from rfprm_export.verify import REFERENCE_NAMES, has_reference
 from rfprm_runtime.errors import OutputError
 from rfprm_runtime.ground.claims import claimed_folder
+from rfprm_runtime.ground.content import content_of
 from rfprm_training import TrainingError
+from rfprm_training.base_content import base_content
 from rfprm_training.commands import train
 from rfprm_training.data_commands import sample
 from rfprm_training.evaluation.cross_validation import SCORES_NAME, cross_validate
@@ -273,3 +277,18 @@ def test_two_runs_cannot_label_into_one_file(tmp_path: Path) -> None:
 
     with pytest.raises(OutputError, match=r"another run is using .*out\.jsonl"):
         label_file(source, output, LabelConfig(), encoder=HashEncoder(), on_progress=another)
+
+
+def test_a_config_may_name_a_base_model_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the user's own words, unlike a checkpoint."""
+    monkeypatch.delenv("RFPRM_BASE_MODELS", raising=False)
+    base = tmp_path / "elsewhere"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    named = FolderBase(path=str(base))
+    (tmp_path / "configs").mkdir()
+    assert base_content(named, tmp_path / "configs") == content_of(base)
+    with pytest.raises(ExportError, match="RFPRM_BASE_MODELS"):
+        find_base_model(named, tmp_path / "configs")

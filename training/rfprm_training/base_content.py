@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rfprm_export.checkpoint import FolderBase, GgufBase, find_base_model
+from rfprm_export.checkpoint import FolderBase, GgufBase, base_of_config
 from rfprm_runtime.ground.content import content_of
 from rfprm_training import TrainingError
 
@@ -16,7 +16,7 @@ def base_content(base: GgufBase | FolderBase, folder: Path) -> str | None:
     Reading them costs a second for 0.5 to 2 GB, once per process. Raises :class:`TrainingError` if
     the config names another sha256, and :class:`~rfprm_export.ExportError` if the model is missing.
     """
-    path = find_base_model(base, folder)
+    path = base_of_config(base, folder)
     found = content_of(path)
     if isinstance(base, GgufBase) and found != base.sha256:
         raise TrainingError(

@@ -37,13 +37,15 @@ def train(
     from rfprm_training.learning.run_folder import FinishedRunError
     from rfprm_training.learning.trainer import Trainer
 
-    folder = output or Path("runs") / read_config(config).name
+    settings = read_config(config)
+    folder = output or Path("runs") / settings.name
+    base = base_of_config(settings.base, config.parent)
     try:
         trainer = Trainer(config, folder, cache=cache, device=device)
     except FinishedRunError:
         if has_reference(folder):
             raise
-        record_reference(folder)  # a kill came between
+        record_reference(folder, base=base)  # a kill came between
         typer.echo(f"checkpoint: {folder}")
         return
     typer.echo(f"{len(trainer.examples)} trajectories, log in {folder / 'train_log.jsonl'}")
@@ -51,7 +53,7 @@ def train(
     if not trainer.is_main_process:
         return
     # Torch is installed here; it may not be where the checkpoint is exported.
-    record_reference(folder, base=base_of_config(read_config(config).base, config.parent))
+    record_reference(folder, base=base)
     typer.echo(f"checkpoint: {folder}")
 
 
