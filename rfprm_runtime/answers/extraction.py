@@ -46,7 +46,7 @@ def _may_correct(answer: str) -> bool:
 # --- boxes -----------------------------------------------------------------------------------
 
 _BOX = re.compile(
-    r"\\(?:begin)?f?boxed\s*(?:(?P<open>\{)|(?P<bare>[^\s{}$\\]{1,40}))|\\fbox\s*(?P<f>\{)"
+    r"\\(?:begin)?f?boxed\s{0,9}(?:(?P<open>\{)|(?P<bare>[^\s{}$\\]{1,40}))|\\fbox\s{0,9}(?P<f>\{)"
 )
 _SPACE_BETWEEN_BOXES = re.compile(r"\\(?:q?quad|text|mathrm|[,;! ])|[\s{}$.\\]")
 _LISTS_BOXES = {",", ";", "and", "or", ",and", ",or", "&"}
@@ -122,10 +122,12 @@ _STATEMENT = re.compile(
     r"""
     (?:\b(?:final\s+)?answer|\bresult|\bréponse|\brespuesta|\bantwort|\brisposta|\bresposta
       |\bответ|答案|答|\bsolution\s+set)
-    (?:\s+to\s+[^.\n]{1,80}?)?
-    \s*\**\s*(?:\s(?:is|are|would\s+be|will\s+be|should\s+be|must\s+be|est|es|ist|è|é)\b|:|：|=|是|为)
-    \s*:?\s*\**
-    | ^\s*A\s*:\s*
+    (?:\s{1,4}to\s{1,4}[^.\n]{1,80}?)?
+    \s{0,4}\*{0,3}\s{0,4}
+    (?:\b(?:is|are|would\s{1,4}be|will\s{1,4}be|should\s{1,4}be|must\s{1,4}be|est|es|ist|è|é)\b
+      |:|：|=|是|为)
+    \s{0,4}:?\s{0,4}\*{0,3}
+    | ^[^\S\n]{0,20}A[^\S\n]{0,20}:[^\S\n]{0,20}
     """,
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
@@ -327,10 +329,11 @@ def _inside(found: re.Match[str]) -> str:
 def _without_frame(text: str) -> str:
     """``text`` without emphasis, quotes, dollar signs around the whole, and its full stop."""
     text = text.strip()
-    while True:
+    while len(text) <= _LONGEST:
         bare = text.strip().strip('*`"“”').rstrip(".,;:").strip()
         whole = _MATH.fullmatch(bare)
         bare = _inside(whole) if whole is not None else bare
         if bare == text:
             return text
         text = bare
+    return text
