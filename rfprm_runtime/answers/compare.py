@@ -19,6 +19,7 @@ _PLAIN = re.compile(
 _MIXED = re.compile(r"(-?)(\d{1,12})\s+(\d{1,12})/(\d{1,12})")
 _THIN_SPACE = re.compile(r"(?<=\d)(?:\\,|\\!|\{,\}|[\u2009\u202f\u00a0])(?=\d{3})")
 _OPTION = re.compile(r"\(?([A-J])\)?\s*(?:[:.)]\s*\S.*)?|\(([A-J])\).*", re.DOTALL)
+_LONGEST_LETTER = len("(A)")
 _LONGEST_NUMBER = 200
 """In characters; a longer text is never read as one number with its unit."""
 
@@ -89,6 +90,8 @@ class _FirstMembers:
 
     def _add(self, reading: _Reading, place: int) -> None:
         self._known.setdefault(reading.squeezed, place)
+        if reading.option is not None:
+            self._known.setdefault((reading.option, reading.is_letter), place)
         if reading.number is None:
             self._no_numbers.append(place)
         else:
@@ -102,12 +105,14 @@ class _FirstMembers:
         if self._verify is None:
             return known
         for place in self._undecided(reading):
-            if place == known or _agree(reading, self._readings[place], self._verify):
+            if known is not None and place >= known:
+                break
+            if _agree(reading, self._readings[place], self._verify):
                 return place
         return known
 
     def _undecided(self, reading: _Reading) -> Iterable[int]:
-        """In order; numbers of other values never agree."""
+        """In order; numbers of other values agree only as ``_same`` says."""
         if reading.number is None:
             return range(len(self._readings))
         return merge(self._by_value.get(reading.number.value, []), self._no_numbers)
@@ -115,10 +120,15 @@ class _FirstMembers:
 
 def _same(reading: _Reading) -> list[Hashable]:
     """What an answer may have in common with one that it agrees with."""
+    found: list[Hashable] = [reading.squeezed]
+    if reading.option is not None:
+        found.append((reading.option, True))
+        found += [(reading.option, False)] if reading.is_letter else []
     if reading.number is None:
-        return [reading.squeezed]
+        return found
     value, unit = reading.number
-    return [reading.squeezed, *([reading.number, _Number(value, "")] if unit else [value])]
+    found += [reading.number, _Number(value, "")] if unit else [value, _Number(100 * value, "%")]
+    return [*found, _Number(value / 100, "")] if unit == "%" else found
 
 
 class _Reading(NamedTuple):
@@ -127,10 +137,16 @@ class _Reading(NamedTuple):
     text: str
     squeezed: str
     number: _Number | None
+    option: str | None
+    """The letter of a multiple choice, alone or before what it stands for."""
+    is_letter: bool
 
     @classmethod
     def of(cls, text: str) -> _Reading:
-        return cls(text, _squeezed(text), _plain_number(text))
+        bare = _squeezed(text)
+        option = _option(bare)
+        is_letter = option is not None and len(bare) <= _LONGEST_LETTER
+        return cls(text, bare.lower(), _plain_number(text), option, is_letter)
 
 
 def _agree(
@@ -147,9 +163,8 @@ def _agree(
             return True
     if answer.squeezed == target.squeezed:
         return True
-    option = _option(target.text) if len(target.squeezed) <= 3 else None
-    if option is not None and (given := _option(answer.text)) is not None:
-        return given == option
+    if answer.option and target.option and (answer.is_letter or target.is_letter):
+        return answer.option == target.option
     if verify is None:
         return None
     for one, other in ((answer, target), (target, answer)):
@@ -189,9 +204,8 @@ def _unit(text: str) -> str:
     return re.sub(r"[\s{}^\\]", "", text).lower().removesuffix("s")
 
 
-def _option(text: str) -> str | None:
-    """The letter of a multiple choice, alone or before its option."""
-    found = _OPTION.fullmatch(_squeezed_case(text))
+def _option(bare: str) -> str | None:
+    found = _OPTION.fullmatch(bare)
     return None if found is None else found[1] or found[2]
 
 
@@ -215,10 +229,6 @@ def _may_say(answer: str) -> bool:
 
 
 def _squeezed(text: str) -> str:
-    return _squeezed_case(text).lower()
-
-
-def _squeezed_case(text: str) -> str:
     """The text without what never matters: white space beside signs, dollar signs, LaTeX's text
     command, emphasis around the whole, a full stop at the end."""
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text.replace("$", "")).strip().strip("*")

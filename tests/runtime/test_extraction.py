@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_runtime.answers import AnswerChecker
+from rfprm_runtime.answers import AnswerChecker, answers_agree, group_answers
 from rfprm_runtime.answers.extraction import final_answer
 
 SAID = [
@@ -115,3 +115,31 @@ PIECES = [
 def test_any_text_has_an_answer_or_none(pieces: list[str]) -> None:
     found = final_answer("".join(pieces))
     assert found is None or (found == found.strip() and found)
+
+
+ANSWERS = ["40%", "0.4", "40", "2/5", "E", "(E)", "(E) 12", "D", "(D) 12", "12", "12 cm", "x", "X"]
+
+
+@given(st.lists(st.sampled_from(ANSWERS), max_size=8))
+def test_groups_are_those_of_comparing_one_by_one(answers: list[str]) -> None:
+    """With and without algebra: it joins the first group whose first member it agrees with."""
+    for verify in (None, lambda one, other: {one, other} == {"2/5", "0.4"}):
+        expected: list[list[int]] = []
+        for index, answer in enumerate(answers):
+            joined = (
+                group
+                for group in expected
+                if answers[group[0]] == answer
+                or answers_agree(answer, answers[group[0]], verify=verify)
+            )
+            group = next(joined, None)
+            if group is None:
+                expected.append(group := [])
+            group.append(index)
+        assert group_answers(answers, verify=verify) == expected
+
+
+@pytest.mark.parametrize(("one", "other"), [("E", "(E) 12"), ("40%", "0.4"), ("E: yes", "(E)")])
+def test_letters_and_shares_agree_either_way(one: str, other: str) -> None:
+    assert answers_agree(one, other) is True
+    assert answers_agree(other, one) is True
