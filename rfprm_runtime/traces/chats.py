@@ -83,6 +83,13 @@ def answer_in(turns: Iterable[Turn]) -> Said:
     return Said(thinking, joined(turn.text for turn in said[last:]))
 
 
+def half_a_chat() -> InvalidTrajectoryError:
+    """Why a chat without a question or without an answer holds no trace."""
+    return InvalidTrajectoryError(
+        "the chat needs a text from a user and an answer from an assistant"
+    )
+
+
 def last_question(turns: Iterable[Turn]) -> str | None:
     """What the user said last, answered or not; None if the user said nothing."""
     asked = [turn.text for turn in turns if turn.role == "user"]

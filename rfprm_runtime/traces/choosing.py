@@ -73,9 +73,9 @@ def only_one(fields: Mapping[str, Any], names: Iterable[str], part: str) -> str 
     Raises :class:`InvalidTrajectoryError` if two of them could be the ``part``.
     """
     paths = [p for name in names if (p := named(fields, name)) and _may_be(part, fields[p])]
-    best = max(paths, key=lambda path: len(_text(fields[path])), default=None)
+    best = max(paths, key=lambda path: len(words_of(fields[path])), default=None)
     for path in paths:
-        if best is not None and _text(fields[path]) not in _text(fields[best]):
+        if best is not None and words_of(fields[path]) not in words_of(fields[best]):
             first, second = (p for p in paths if p in (path, best))
             raise ambiguous(first, second, part)
     return best
@@ -113,5 +113,6 @@ def models_halves(fields: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _text(value: Any) -> str:
+def words_of(value: Any) -> str:
+    """A text without what its white space looks like, for comparing; other values as they print."""
     return " ".join(value.split()) if isinstance(value, str) else repr(value)

@@ -19,13 +19,14 @@ from rfprm_runtime.traces.candidates import (
     candidates_of,
     several_outputs,
 )
-from rfprm_runtime.traces.chats import last_exchange, turns_of
+from rfprm_runtime.traces.chats import half_a_chat, last_exchange, turns_of
 from rfprm_runtime.traces.choosing import (
     FieldNames,
     ambiguous,
     first_present,
     models_halves,
     only_one,
+    words_of,
 )
 from rfprm_runtime.traces.content import Said
 from rfprm_runtime.traces.known import known_fields
@@ -190,7 +191,7 @@ def _from_steps(
 ) -> Parts:
     """Steps as a list; the response as a list, or as a text to split."""
     if listed.question is None:
-        question, read_from = read_question(row, reading.names)
+        question, read_from = read_question(row, fields, reading.names)
     else:
         question, read_from = listed.question, {"question": listed.read_from}
     read_from |= {"steps": listed.read_from}
@@ -209,7 +210,7 @@ def _from_output(
     thinking, text = _halves(fields, reading.names, output)
     if (thinking is None and text is None) or (output is not None and output not in fields):
         raise _nothing_to_read(fields, row)
-    question, read_from = read_question(row, reading.names, text)
+    question, read_from = read_question(row, fields, reading.names, text)
     said = Said("", "") if text is None else said_in(fields[text], text)
     if not said.thinking and (asked := read_from["question"]) != text:
         said = Said("", opening_of(fields.get(asked)) + said.text)
@@ -251,14 +252,10 @@ def _output(fields: dict[str, Any]) -> str | None:
     chat = _answered_chat(fields)
     if chat is None or path is None:
         return chat or path
-    in_chat, in_field = (_words(said_in(fields[name], name).text) for name in (chat, path))
+    in_chat, in_field = (words_of(said_in(fields[name], name).text) for name in (chat, path))
     if in_chat not in in_field and in_field not in in_chat:
         raise ambiguous(chat, path, "text")
     return chat if in_field in in_chat else path
-
-
-def _words(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _answered_chat(fields: dict[str, Any]) -> str | None:
@@ -295,9 +292,7 @@ def _nothing_to_read(fields: dict[str, Any], row: Mapping[str, Any]) -> InvalidT
     if empty is not None:
         return InvalidTrajectoryError(f"its {empty!r} is empty, so there is nothing to score")
     if chat_in(fields) is not None:
-        return InvalidTrajectoryError(
-            "the chat needs a text from a user and an answer from an assistant"
-        )
+        return half_a_chat()
     return InvalidTrajectoryError(
         "no steps and no text of a trace: expected a field 'steps', 'completion', 'response', "
         f"'messages' or another that docs/rows.md lists, got {sorted(fields)}; name another with "

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from rfprm_runtime.errors import InvalidTrajectoryError, SourceError
 from rfprm_runtime.traces.bytes import Bytes, suffix_of
 from rfprm_runtime.traces.formats import Reading
+from rfprm_runtime.traces.present import are_objects
 from rfprm_runtime.traces.record import Place, Record
 from rfprm_runtime.traces.shards import Block, OnNames, Plan, Shard, check_version, equal_shards
 
@@ -114,17 +115,13 @@ def _spans_lines(first: bytes) -> bool:
 
 def _rows_in(value: Any) -> list[Row] | None:
     if isinstance(value, dict):
-        lists = [item for item in value.values() if _are_objects(item)]
+        lists = [item for item in value.values() if are_objects(item)]
         value = lists[0] if len(lists) == 1 and len(value) == 1 else [value]
     if not isinstance(value, list):
         return None
     return [
         row if isinstance(row, dict) else _no_row(f"a JSON {type(row).__name__}") for row in value
     ]
-
-
-def _are_objects(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(x, Mapping) for x in value)
 
 
 def _no_row(came: str) -> InvalidTrajectoryError:

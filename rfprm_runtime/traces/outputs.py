@@ -13,6 +13,7 @@ from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.arguments import shown
 from rfprm_runtime.traces.chats import last_exchange, turns_of
 from rfprm_runtime.traces.content import TEXT_FIELDS, THOUGHT_FIELDS, Said, said_in_message
+from rfprm_runtime.traces.present import are_objects
 from rfprm_runtime.traces.templates import turns_in, without_end_tokens
 
 # Where an object of a server keeps its outputs, and where one of those keeps its message.
@@ -42,7 +43,7 @@ def is_output(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(
         _MESSAGE_FIELDS & value.keys()
         or any(isinstance(value.get(name), Mapping) for name in _INNER)
-        or any(_are_objects(value.get(name)) for name in _LISTS)
+        or any(are_objects(value.get(name)) for name in _LISTS)
     )
 
 
@@ -60,7 +61,7 @@ def _said_in_object(value: Mapping[str, Any], what: str) -> Said:
         if isinstance(value.get(name), Mapping):
             return _said_in_object(value[name], f"{what}.{name}")
     for name in _LISTS:
-        if _are_objects(value.get(name)):
+        if are_objects(value.get(name)):
             return _said_in_list(value[name], f"{what}.{name}")
     if not _MESSAGE_FIELDS & value.keys():
         raise InvalidTrajectoryError(
@@ -89,7 +90,3 @@ def _said_in_list(values: Sequence[Any], what: str) -> Said:
 
 def _is_message(item: Mapping[str, Any]) -> bool:
     return item.get("role") is not None or item.get("from") is not None
-
-
-def _are_objects(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(x, Mapping) for x in value)

@@ -28,6 +28,11 @@ def is_empty(value: Any) -> bool:
     return is_nothing(value)
 
 
+def are_objects(value: Any) -> bool:
+    """Whether it is a list of objects, with at least one."""
+    return isinstance(value, list) and bool(value) and all(isinstance(x, Mapping) for x in value)
+
+
 def first_empty(row: Mapping[str, Any], names: Collection[str]) -> str | None:
     """The first of some fields that the row has, with nothing in it."""
     return next((name for name in row if name in names and is_empty(_plain(row[name]))), None)

@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.traces.chats import Turn, last_exchange, last_question, turns_of
+from rfprm_runtime.traces.chats import Turn, half_a_chat, last_exchange, last_question, turns_of
 from rfprm_runtime.traces.choosing import FieldNames, only_one
-from rfprm_runtime.traces.layouts import chat_in, unwrapped
+from rfprm_runtime.traces.layouts import chat_in
 from rfprm_runtime.traces.names import QUESTION_FIELDS
-from rfprm_runtime.traces.present import first_empty
+from rfprm_runtime.traces.present import are_objects, first_empty
 from rfprm_runtime.traces.prompts import question_of_prompt
 from rfprm_runtime.traces.templates import turns_in
 
 
 def read_question(
-    row: Mapping[str, Any], names: FieldNames, text: str | None = None
+    row: Mapping[str, Any], fields: dict[str, Any], names: FieldNames, text: str | None = None
 ) -> tuple[Any, dict[str, str]]:
-    """The question, and the field it was read from. ``text``: the field of the output.
+    """The question, and the field it was read from. ``fields``: those of ``row``, unwrapped;
+    ``text``: the one that holds the output.
 
     Raises :class:`InvalidTrajectoryError` if there is none.
     """
-    fields = unwrapped(row)
     given = names.given("question", fields)
     if given is not None:
         return _asked(fields[given]), {"question": given}
@@ -60,8 +60,7 @@ def _turns(value: Any) -> list[Turn]:
     """The turns of a rendered chat, or of a list of messages."""
     if isinstance(value, str):
         return turns_in(value)
-    are_objects = isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
-    return turns_of(value) if are_objects else []
+    return turns_of(value) if are_objects(value) else []
 
 
 def _asked(value: Any) -> Any:
@@ -79,9 +78,7 @@ def _no_question(
             f"its {empty!r} is blank; a step can only be judged against a question"
         )
     if is_chat:
-        return InvalidTrajectoryError(
-            "the chat needs a text from a user and an answer from an assistant"
-        )
+        return half_a_chat()
     expected = " or ".join(repr(name) for name in QUESTION_FIELDS[0])
     return InvalidTrajectoryError(
         f"no question: expected a field {expected}, got {sorted(fields)}; name another with "

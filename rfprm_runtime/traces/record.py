@@ -22,6 +22,7 @@ from rfprm_runtime.traces.formats import (
     read_parts,
     read_trajectory,
 )
+from rfprm_runtime.traces.layouts import unwrapped
 from rfprm_runtime.traces.present import present
 from rfprm_runtime.traces.questions import read_question
 from rfprm_runtime.types import Trajectory
@@ -136,7 +137,7 @@ class Record:
         if self.error is not None:
             return self.error
         try:
-            question, _ = read_question(self.own, self.reading.names)
+            question, _ = read_question(self.own, unwrapped(self.own), self.reading.names)
         except InvalidTrajectoryError as error:
             return error
         is_text = isinstance(question, str) and bool(question.strip())
