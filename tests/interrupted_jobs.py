@@ -11,6 +11,7 @@ from typing import Any
 
 from interrupted_commands import Job
 from tiny_models import byte_tokenizer, save_published_prm
+from tiny_problems import gold_row, solutions_row
 
 RUNTIME_MODULES = (
     "rfprm_runtime.cli.main",
@@ -159,8 +160,8 @@ def prepare(folder: Path) -> None:
     _write_lines(folder / "traces.jsonl", [*_traces(18), {"question": "broken"}])
     _write_lines(folder / "already.jsonl", _scored(_traces(6)))
     _write_parquet(folder / "traces.parquet", list(_traces(18)))
-    _write_lines(folder / "gold.jsonl", map(_gold, range(12)))
-    _write_lines(folder / "solutions.jsonl", map(_solutions, range(4)))
+    _write_lines(folder / "gold.jsonl", map(gold_row, range(12)))
+    _write_lines(folder / "solutions.jsonl", map(solutions_row, range(4)))
     for name, text in (("train", _TRAIN), ("sample", _SAMPLE), ("label", _LABEL)):
         (folder / f"{name}.toml").write_text(text, encoding="utf-8")
     (folder / "published").mkdir()
@@ -210,28 +211,6 @@ def _scored(rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     for row in rows:
         scores = [0.5] * len(row["steps"])
         yield {**row, "step_scores": scores, "trajectory_score": 0.5, "reward": 1.0}
-
-
-def _gold(i: int) -> dict[str, str]:
-    trays, each, eaten = 3 + i, 12 + 5 * i, 7 + 2 * i
-    baked, left = trays * each, trays * each - eaten
-    return {
-        "question": f"A cook bakes {trays} trays of {each} rolls and eats {eaten}. How many left?",
-        "answer": f"He bakes {trays} * {each} = <<{trays}*{each}={baked}>>{baked} rolls.\n"
-        f"{baked} - {eaten} = <<{baked}-{eaten}={left}>>{left} are left.\n#### {left}",
-    }
-
-
-def _solutions(i: int) -> dict[str, Any]:
-    boxes = 2 + i
-    right = f"There are {boxes} * 4 = <<{boxes}*4={boxes * 4}>>{boxes * 4} pens.\nA: {boxes * 4}"
-    wrong = f"There are {boxes} + 4 = <<{boxes}+4={boxes + 4}>>{boxes + 4} pens.\nA: {boxes + 4}"
-    return {
-        "question": f"Mia has {boxes} boxes of 4 pens. How many pens has she?",
-        "ground_truth": right,
-        "small": {"solution": wrong, "is_correct": False},
-        "large": {"solution": right, "is_correct": True},
-    }
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from rfprm_training.gsm8k import GoldSolution
 from tiny_models import byte_tokenizer
+from tiny_problems import gold_row, solutions_row
 
 CONFIG = """
 name = "tiny"
@@ -71,36 +72,12 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``gold.jsonl`` and ``solutions.jsonl`` in GSM8K's formats, with generated sums."""
     folder = tmp_path_factory.mktemp("tiny-data")
-    gold = [_gold(index) for index in range(12)]
-    solutions = [_solutions(index) for index in range(6)]
+    gold = [gold_row(index) for index in range(12)]
+    solutions = [solutions_row(index) for index in range(6)]
     for name, rows in (("gold", gold), ("solutions", solutions)):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     return folder
-
-
-def _gold(index: int) -> dict[str, str]:
-    trays, per_tray, eaten = 3 + index, 12 + 5 * index, 7 + 2 * index
-    baked = trays * per_tray
-    left = baked - eaten
-    return {
-        "question": f"A cook bakes {trays} trays of {per_tray} rolls and eats {eaten}. "
-        "How many are left?",
-        "answer": f"The cook bakes {trays} * {per_tray} = <<{trays}*{per_tray}={baked}>>{baked} "
-        f"rolls.\n{baked} - {eaten} = <<{baked}-{eaten}={left}>>{left} are left.\n#### {left}",
-    }
-
-
-def _solutions(index: int) -> dict[str, object]:
-    boxes = 2 + index
-    right = f"There are {boxes} * 4 = <<{boxes}*4={boxes * 4}>>{boxes * 4} pens.\nA: {boxes * 4}"
-    wrong = f"There are {boxes} + 4 = <<{boxes}+4={boxes + 4}>>{boxes + 4} pens.\nA: {boxes + 4}"
-    return {
-        "question": f"Mia has {boxes} boxes of 4 pens. How many pens has she?",
-        "ground_truth": right,
-        "small": {"solution": wrong, "is_correct": False},
-        "large": {"solution": right, "is_correct": True},
-    }
 
 
 @pytest.fixture
