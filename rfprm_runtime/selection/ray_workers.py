@@ -139,7 +139,7 @@ def _connected(workers: RayWorkers) -> Iterator[Any]:
         return
     ray.init(log_to_driver=False, include_dashboard=False)
     try:
-        available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        available: dict[str, float] = ray.cluster_resources()
         _check_resources(workers, available)
         yield ray
     finally:
