@@ -37,9 +37,7 @@ extra says which. `rfprm doctor` lists what is installed.
 def declared_app() -> typer.Typer:
     """``rfprm`` with every command that pyproject.toml declares, for plain text."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    app = typer.Typer(name="rfprm", add_completion=False, rich_markup_mode=None)
-    app.registered_callback = cli.app.registered_callback
-    app.registered_commands = list(cli.app.registered_commands)
+    app = cli.own_commands()
     for name, place in project["entry-points"]["rfprm.commands"].items():
         module, _, function = place.partition(":")
         app.command(name)(getattr(import_module(module), function))
@@ -52,7 +50,7 @@ def help_of(app: typer.Typer, *command: str) -> str:
         app, [*command, "--help"], prog_name="rfprm", terminal_width=100, max_content_width=100
     )
     assert found.exit_code == 0, found.output
-    lines = found.output.replace("\\[", "[").splitlines()  # what Rich is kept from reading
+    lines = found.output.splitlines()
     return "\n".join(line.rstrip() for line in lines).strip()
 
 

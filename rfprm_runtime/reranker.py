@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, TypeVar, get_args, overload
+from typing import Literal, TypeAlias, TypeVar, get_args, overload
 
 from rfprm_runtime.answers.checker import AnswerChecker
 from rfprm_runtime.answers.compare import group_answers, need_algebra
@@ -20,10 +20,14 @@ from rfprm_runtime.ground.thinking import parse_trace
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.aggregation import Aggregation, aggregate, check_aggregation
 from rfprm_runtime.traces.prompts import question_of_prompt
+from rfprm_runtime.traces.questions import question_key
+from rfprm_runtime.traces.right import answer_text
 from rfprm_runtime.traces.tally import note_single_steps
 from rfprm_runtime.types import Float32Array, Overflow, Trajectory, TrajectoryScore
 
 Kind = TypeVar("Kind")
+Candidate: TypeAlias = str | Trajectory | InvalidTrajectoryError
+"""A model's output, a trajectory, or why there is none."""
 Method = Literal["best_of_n", "weighted_vote", "majority_vote"]
 """``best_of_n``: the highest score first. ``weighted_vote``: candidates with the same answer add up
 their scores, and the largest sum comes first (weighted Best-of-N, arXiv 2206.02336).
@@ -137,7 +141,7 @@ class Reranker:
     def rank(
         self,
         question: str,
-        candidates: Sequence[str | Trajectory],
+        candidates: Sequence[Candidate],
         *,
         top_k: int | None = None,
         method: Method = "best_of_n",
@@ -146,7 +150,8 @@ class Reranker:
         """Rank ``candidates``, a model's outputs or trajectories, and keep ``top_k`` of them.
 
         Ties keep their input order. A candidate that cannot be scored raises an error, or with
-        ``rank_last`` comes after all others and carries its ``error``.
+        ``rank_last`` comes after all others and carries its ``error``; so does an error given in a
+        candidate's place.
 
         Raises :class:`InvalidTrajectoryError` and :class:`TraceTooLongError` like
         :meth:`Scorer.score_batch`, ``ValueError`` if there are no candidates or ``top_k`` is below
@@ -159,7 +164,7 @@ class Reranker:
     def rank_many(
         self,
         questions: Sequence[str],
-        candidates: Sequence[Sequence[str | Trajectory]],
+        candidates: Sequence[Sequence[Candidate]],
         *,
         top_k: int | None = None,
         method: Method = "best_of_n",
@@ -219,11 +224,13 @@ class Reranker:
             if isinstance(item, str):
                 asked = question_of_prompt(question)
                 return Trajectory.from_text(asked, item, split=self._split, prompt=question)
+            if isinstance(item, RfprmError):
+                return item
             if not isinstance(item, Trajectory):
                 raise InvalidTrajectoryError(
                     f"is {type(item).__name__}, expected a str or Trajectory"
                 )
-            if item.question != question:
+            if question_key(item.question) != question_key(question):
                 raise InvalidTrajectoryError(
                     f"answers the question {item.question[:60]!r}, expected {question[:60]!r}"
                 )
@@ -234,7 +241,7 @@ class Reranker:
     def _answers(
         self,
         question: str,
-        given: Sequence[str | Trajectory],
+        given: Sequence[Candidate],
         parsed: Sequence[Trajectory | RfprmError],
     ) -> list[str | None]:
         texts = [text_of(item, prompt=question) for item in given]
@@ -324,7 +331,7 @@ def text_of(candidate: object, *, prompt: str = "") -> str:
         return parse_trace(candidate, prompt=prompt).response
     if not isinstance(candidate, Trajectory):
         return ""  # it is an error, too
-    return "\n\n".join(candidate.response or candidate.steps)
+    return answer_text(candidate)
 
 
 def _order(values: Sequence[float | None], votes: Sequence[Vote], *, by_value: bool) -> list[int]:

@@ -17,44 +17,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rfprm_runtime import __version__
-from rfprm_runtime.cli.terminal import (
-    DEFAULT_ARTIFACT,
-    EXIT_SOME_FAILED,
-    SOURCE_HELP,
-    read_backend_options,
-)
 from rfprm_runtime.errors import MissingExtraError, RfprmError
 
 try:
     import typer
     from rich.console import Console
-    from rich.markup import escape
 
-    from rfprm_runtime.cli.options import (
-        ArtifactOption,
-        BackendOption,
-        BackendSettings,
-        DigestOption,
-        OverflowOption,
-        OverwriteOption,
-        PrefixOption,
-        QuestionField,
-        SplitOption,
-        StepsField,
-        TextField,
-        ThinkingField,
-        ThreadsOption,
-    )
+    from rfprm_runtime.cli.rerank import rerank
+    from rfprm_runtime.cli.score import score
 except ImportError:
     raise SystemExit(f"rfprm: {MissingExtraError('typer', 'cli', 'the command line')}") from None
 
 
-app = typer.Typer(
-    name="rfprm",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+def _shell(**options: Any) -> typer.Typer:
+    # Rich's tables would cut the names of options in a terminal of 80 columns.
+    return typer.Typer(
+        rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, **options
+    )
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,7 +42,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def rfprm(
     version: Annotated[
         bool,
@@ -75,76 +53,6 @@ def rfprm(
     """Score reasoning traces with process reward models."""
 
 
-@app.command()
-def score(
-    traces: Annotated[str, typer.Argument(help=f"{SOURCE_HELP} - for standard input.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
-    artifact: ArtifactOption = DEFAULT_ARTIFACT,
-    backend: BackendOption = "auto",
-    threads: ThreadsOption = None,
-    backend_option: BackendSettings = None,
-    split: SplitOption = "blank_lines",
-    overflow: OverflowOption = "error",
-    prefix: PrefixOption = "",
-    question_field: QuestionField = None,
-    text_field: TextField = None,
-    steps_field: StepsField = None,
-    thinking_field: ThinkingField = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Number of rows to read.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-    sha256: DigestOption = None,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Score every trace in a file.
-
-    Every row keeps its fields and gets step_scores, trajectory_score and reward. A row holds a
-    question with steps or with a completion, or has another common format; a row of several outputs
-    is written once for each. Rows that cannot be scored are listed with their numbers in
-    OUTPUT.errors.jsonl; the exit status is then 3.
-    """
-    from rfprm_runtime.cli.score_file import score_file
-    from rfprm_runtime.ground.whole_files import check_new
-    from rfprm_runtime.scorer import Scorer
-    from rfprm_runtime.traces.choosing import FieldNames
-    from rfprm_runtime.traces.sources import check_source
-
-    check_source(traces)
-    check_new(output, overwrite=overwrite)
-    options = read_backend_options(backend_option, threads)
-    if backend == "fake":
-        Console(stderr=True).print("backend 'fake' makes its scores up", style="yellow")
-    with Scorer.load(artifact, backend=backend, sha256=sha256, **options) as scorer:
-        summary = score_file(
-            scorer,
-            traces,
-            output,
-            split=split,
-            overflow=overflow,
-            prefix=prefix,
-            names=FieldNames(question_field, text_field, steps_field, thinking_field),
-            limit=limit,
-            show_progress_bar=not quiet,
-        )
-    console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=quiet)
-    if not summary.num_scored + summary.num_failed:
-        console.print(f"{traces} is empty: it has no traces to score", markup=False, style="yellow")
-    for sentence in summary.tally.sentences():
-        console.print(sentence, markup=False)
-    console.print(f"{summary.num_scored} traces scored → {output}", markup=False)
-    console.quiet = False
-    for error in summary.first_errors:
-        console.print(error, markup=False, style="red")
-    if summary.num_failed > len(summary.first_errors):
-        console.print(f"and {summary.num_failed - len(summary.first_errors)} more", style="red")
-    if summary.num_failed:
-        console.print(
-            f"{summary.num_failed} {summary.unit}s could not be scored → {summary.errors_path}",
-            markup=False,
-        )
-        raise typer.Exit(EXIT_SOME_FAILED)
-
-
-@app.command()
 def info(
     artifact: Annotated[Path, typer.Argument(help="The PRM's artifact folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print prm.json unchanged.")] = False,
@@ -160,7 +68,6 @@ def info(
         print_manifest(Console(highlight=False), manifest, manifest_digest(artifact))
 
 
-@app.command()
 def doctor(
     artifacts: Annotated[
         list[Path] | None, typer.Argument(help="Artifact folders to check besides the usual ones.")
@@ -186,7 +93,18 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _add_commands_of_other_packages() -> None:
+def own_commands() -> typer.Typer:
+    """``rfprm`` with the commands of the runtime alone."""
+    app = _shell(name="rfprm", no_args_is_help=True)
+    app.callback()(rfprm)
+    for command in (score, rerank, info, doctor):
+        app.command()(command)
+    return app
+
+
+def all_commands() -> typer.Typer:
+    """``rfprm`` with the commands of the other packages too."""
+    app = own_commands()
     for entry in sorted(entry_points(group="rfprm.commands"), key=lambda entry: entry.name):
         try:
             command = entry.load()
@@ -199,6 +117,7 @@ def _add_commands_of_other_packages() -> None:
             app.command(entry.name, **_ACCEPTS_ANYTHING)(_command_that_raises(stale))
         else:
             app.command(entry.name)(command)
+    return app
 
 
 _ACCEPTS_ANYTHING: dict[str, Any] = {
@@ -217,21 +136,20 @@ def _command_that_raises(error: ImportError) -> Callable[..., None]:
         if isinstance(error, MissingExtraError)
         else str(error)
     )
-    command.__doc__ = f"(not available: {escape(extra)})"  # [train] is not markup
+    command.__doc__ = f"(not available: {extra})"
     return command
 
 
 def main() -> None:
     """Run the command line."""
-    _add_commands_of_other_packages()
-    _run(app)
+    _run(all_commands())
 
 
 def run_command(module: str, name: str) -> None:
     """Run one command by itself, as the scripts in ``export/`` and ``training/`` do."""
 
     def run() -> None:
-        single = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+        single = _shell()
         single.command()(getattr(import_module(module), name))
         single()
 

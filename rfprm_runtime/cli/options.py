@@ -45,6 +45,9 @@ DigestOption = Annotated[
     ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.")]
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Number of rows to read.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 PrefixOption = Annotated[str, typer.Option(help="Prefix for the names of the added fields.")]
 
 

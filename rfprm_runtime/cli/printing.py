@@ -12,6 +12,7 @@ from rich.table import Table
 
 from rfprm_runtime.artifact.manifest import EngineRecord, Manifest
 from rfprm_runtime.cli.doctor import Finding
+from rfprm_runtime.cli.scored_lines import FileSummary
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 
@@ -32,6 +33,29 @@ def print_score(console: Console, trajectory: Trajectory, score: TrajectoryScore
 def _tinted(score: float) -> str:
     color = "green" if score >= 2 / 3 else "yellow" if score >= 1 / 3 else "red"
     return f"[{color}]{score:.3f}[/{color}]"
+
+
+def print_file_summary(
+    summary: FileSummary, source: str, said: Iterable[str], *, backend: str, quiet: bool
+) -> None:
+    """Print to stderr what was read, ``said``, and what failed; if ``quiet`` only the last."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=quiet)
+    if backend == "fake":
+        console.print("backend 'fake' makes its scores up", style="yellow")
+    if not summary.num_scored + summary.num_failed:
+        console.print(f"{source} is empty: it has no traces to score", markup=False, style="yellow")
+    for sentence in (*summary.tally.sentences(), *said):
+        console.print(sentence, markup=False)
+    console.quiet = False
+    for error in summary.first_errors:
+        console.print(error, markup=False, style="red")
+    if summary.num_failed > len(summary.first_errors):
+        console.print(f"and {summary.num_failed - len(summary.first_errors)} more", style="red")
+    if summary.num_failed:
+        console.print(
+            f"{summary.num_failed} {summary.unit}s could not be scored → {summary.errors_path}",
+            markup=False,
+        )
 
 
 def print_manifest(console: Console, manifest: Manifest, sha256: str) -> None:

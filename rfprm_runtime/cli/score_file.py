@@ -6,53 +6,24 @@ The output appears whole or not at all, and every row keeps its fields.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import IO, Literal
 
-from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
+from rfprm_runtime.cli.scored_lines import FileSummary, check_outputs, scored_lines
 from rfprm_runtime.ground.arguments import check_whole
-from rfprm_runtime.ground.claims import claimed
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.ground.progress import progress_bar
-from rfprm_runtime.ground.whole_files import check_target, errors_path_of, replacing
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.traces.added_fields import (
-    GENERATION,
-    SCORE_FIELDS,
-    WINDOWED_FROM,
-    first_taken,
-    prefixed,
-    values_of,
-)
+from rfprm_runtime.traces.added_fields import SCORE_FIELDS, WINDOWED_FROM, values_of
 from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.formats import Reading
-from rfprm_runtime.traces.jsonl import json_line
-from rfprm_runtime.traces.record import Place, Record
+from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.sources import open_stream
-from rfprm_runtime.traces.tally import Tally
-from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
+from rfprm_runtime.types import Overflow, TrajectoryScore
 
 # Enough traces at once to keep every core busy and to balance long and short ones.
 _CHUNK_TRACES = 256
-_OTHER_FORMATS = (".parquet", ".arrow", ".csv", ".tsv")
-_MAX_FIRST_ERRORS = 10
-
-
-@dataclass
-class FileSummary:
-    """What became of the rows of a source."""
-
-    errors_path: Path
-    num_scored: int = 0
-    num_failed: int = 0
-    first_errors: list[str] = field(default_factory=list)
-    unit: Literal["line", "row"] = "line"
-    """What to call a row of the source."""
-    tally: Tally = field(default_factory=Tally)
-    """Which fields the scored traces were read from."""
 
 
 def score_file(
@@ -85,25 +56,16 @@ def score_file(
     is writing ``output``; ``OSError`` if a file cannot be read or written.
     """
     source = str(traces)
-    if output.suffix.lower() in _OTHER_FORMATS:
-        raise RfprmError(
-            f"the output is {output.name}, but rfprm score writes JSONL: name it "
-            f"{output.with_suffix('.jsonl').name}, or let rfprm select write Parquet"
-        )
-    check_target(output, reads=[Path(source)])
-    summary = FileSummary(errors_path=errors_path_of(output))
-    check_target(summary.errors_path, reads=[Path(source)])
-    values = (*SCORE_FIELDS, WINDOWED_FROM) if overflow == "window" else SCORE_FIELDS
-    added = prefixed(values, prefix)
+    check_outputs(source, output, "rfprm score")
+    added = (*SCORE_FIELDS, WINDOWED_FROM) if overflow == "window" else SCORE_FIELDS
     reading = Reading(split, with_outcome=False, names=names or FieldNames())
     if limit is not None:
         check_whole("limit", limit)
-    with ExitStack() as stack:
-        stream = stack.enter_context(closing(open_stream(source)))
-        stack.enter_context(claimed(output))
-        scored_file = stack.enter_context(replacing(output))
-        errors_file = stack.enter_context(replacing(summary.errors_path))
-        bar = stack.enter_context(closing(progress_bar(None, "traces", show=show_progress_bar)))
+    with (
+        closing(open_stream(source)) as stream,
+        scored_lines(output, added, prefix) as lines,
+        closing(progress_bar(None, "traces", show=show_progress_bar)) as bar,
+    ):
         num_read = 0
         for records in _chunks(islice(stream.records(reading), limit)):
             num_read += len(records)
@@ -111,63 +73,21 @@ def score_file(
             share = stream.share_read() if limit is None else None
             bar.expect(None if share is None else round(num_read / share))
             results = scorer.score_batch(
-                [_to_score(record, added.values(), prefix) for record in records],
+                list(map(lines.to_score, records)),
                 overflow=overflow,
                 on_error="return",
                 on_scored=bar.advance,
             )
             for record, result in zip(records, results, strict=True):
                 if isinstance(result, TrajectoryScore):
-                    scored_file.write(_line(record, result, added, prefix))
-                    _record_success(summary, record)
+                    lines.write(record, values_of(result))
+                    lines.count(record)
                 else:
                     bar.advance(1)
-                    _record_failure(summary, errors_file, record.place, result)
-            stream.check_unchanged()
+                    lines.fail(record, result)
+        stream.check_unchanged()
         bar.expect(num_read)
-    if not summary.num_failed:
-        summary.errors_path.unlink()
-    return summary
-
-
-def _to_score(
-    record: Record, added: Iterable[str], prefix: str
-) -> Trajectory | InvalidTrajectoryError:
-    """The trace to score, or an error if the scores would overwrite a field of the row."""
-    names = added if record.place.generation is None else [*added, prefix + GENERATION]
-    taken = first_taken(record.fields, names)
-    if taken is None or isinstance(record.trajectory, InvalidTrajectoryError):
-        return record.trajectory
-    return InvalidTrajectoryError(f"already has the field {taken!r}; choose a --prefix")
-
-
-def _line(record: Record, score: TrajectoryScore, added: dict[str, str], prefix: str) -> str:
-    values = values_of(score)
-    scores = {added[name]: values[name] for name in added}
-    if record.place.generation is not None:
-        scores[prefix + GENERATION] = record.place.generation
-    try:
-        return json_line({**record.fields, **scores})
-    except TypeError as error:
-        raise RfprmError(
-            f"{record.place} cannot be written as JSON: {error}; rfprm select can write Parquet, "
-            "which keeps such values"
-        ) from None
-
-
-def _record_success(summary: FileSummary, record: Record) -> None:
-    summary.num_scored += 1
-    if isinstance(record.trajectory, Trajectory):
-        summary.tally.count(record, record.trajectory)
-
-
-def _record_failure(summary: FileSummary, file: IO[str], place: Place, error: RfprmError) -> None:
-    which = {} if place.generation is None else {GENERATION: place.generation}
-    file.write(json_line({place.unit: place.number, **which, "error": str(error)}))
-    summary.unit = place.unit
-    summary.num_failed += 1
-    if len(summary.first_errors) < _MAX_FIRST_ERRORS:
-        summary.first_errors.append(f"{place.in_source}: {error}")
+    return lines.summary
 
 
 def _chunks(rows: Iterable[Record]) -> Iterator[list[Record]]:

@@ -10,8 +10,7 @@ from typing import Any
 from rfprm_runtime.errors import RfprmError
 
 DEFAULT_ARTIFACT = Path("artifacts/smollm2-135m-gsm8k")
-HUB_SPELLING = r"hf://NAME\[@CONFIG][:SPLIT]"
-"""As spelled in help texts, where an unescaped bracket would start markup."""
+HUB_SPELLING = "hf://NAME[@CONFIG][:SPLIT]"
 EXIT_SOME_FAILED = 3
 """Exit status if some lines or rows could not be used, but the others were."""
 

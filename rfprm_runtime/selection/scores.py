@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.selection.settings import Scoring
+from rfprm_runtime.traces.questions import question_key
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.shards import Block
 from rfprm_runtime.traces.tally import Tally
@@ -155,6 +156,5 @@ def _as_arrays(scored: list[_Scored]) -> ShardScores:
 
 
 def _hash(question: str) -> int:
-    """A hash of the question; questions that differ only in white space are the same."""
-    digest = hashlib.blake2b(" ".join(question.split()).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(question_key(question).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")

@@ -14,6 +14,8 @@ WINDOWED_FROM = "windowed_from"
 """What they add with ``overflow="window"``."""
 SELECTION_FIELDS = ("selection_score", "rank")
 """What ``rfprm select`` adds to those."""
+RANKING_FIELDS = ("final_answer", "votes", "selection_score", "rank")
+"""What ``rfprm rerank`` adds to those; ``votes`` only after a vote."""
 GENERATION = "generation"
 """What it adds if a row holds several generations."""
 

@@ -26,14 +26,13 @@ def known_fields(
     """
     own, kept = fields.get("source"), fields.get("metadata")
     metadata = dict(kept) if isinstance(kept, dict) else {}
-    names = ANSWER_FIELDS if answer_field is None else (answer_field,)
-    answer = _answer(fields, names)
+    answer = reference_of(fields, answer_field)
     if answer is not None:
         metadata.setdefault("answer", answer)
     if labels is not None:
         metadata.setdefault("step_labels", labels)
     return {
-        "outcome": _outcome(fields),
+        "outcome": outcome_of(fields),
         "source": own if isinstance(own, str) else source,
         "metadata": metadata,
     }
@@ -45,8 +44,9 @@ def reference_answer(trajectory: Trajectory) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _answer(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
-    for name in names:
+def reference_of(fields: Mapping[str, Any], answer_field: str | None = None) -> str | None:
+    """The right answer, if the row gives it. ``answer_field``: its field, if a caller named it."""
+    for name in ANSWER_FIELDS if answer_field is None else (answer_field,):
         path = named(fields, name)
         value = None if path is None else fields[path]
         if isinstance(value, list) and len(value) == 1:
@@ -65,7 +65,8 @@ def _answer(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     return None
 
 
-def _outcome(fields: Mapping[str, Any]) -> bool | float | None:
+def outcome_of(fields: Mapping[str, Any]) -> bool | float | None:
+    """Whether, or how far, the trace is right, if the row says so."""
     for name in OUTCOME_FIELDS:
         value = fields.get(name)
         if isinstance(value, str):

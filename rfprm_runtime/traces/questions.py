@@ -41,6 +41,11 @@ def read_question(
     return _question_elsewhere(fields, text, row)
 
 
+def question_key(question: str) -> str:
+    """The same for questions that differ only in white space."""
+    return " ".join(question.split())
+
+
 def _question_elsewhere(
     fields: dict[str, Any], text: str | None, row: Mapping[str, Any]
 ) -> tuple[str, dict[str, str]]:

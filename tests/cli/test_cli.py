@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,23 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from rfprm_runtime import RfprmError
 from rfprm_runtime.cli import main as cli
 from rfprm_runtime.cli.score_file import score_file
 from rfprm_runtime.cli.terminal import read_backend_options
+from run_rfprm import rfprm
 from tiny_models import fake_scorer
-
-
-def _rfprm(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from rfprm_runtime.cli.main import main; main()"]
-    return subprocess.run(
-        [*command, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **environment},
-    )
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -138,7 +129,7 @@ def test_the_command_scores_parquet_and_hub_data_sets(
     for source in same_rows[1:]:
         output = tmp_path / "out.jsonl"
         output.unlink(missing_ok=True)
-        done = _rfprm("score", source, "-o", output, "-a", tiny_artifact, "--threads", "1")
+        done = rfprm("score", source, "-o", output, "-a", tiny_artifact, "--threads", "1")
         assert done.returncode == 3, done.stderr
         assert "1 rows could not be scored" in done.stderr
         assert len(_rows(output)) == 299
@@ -257,7 +248,7 @@ def test_an_output_of_another_format_is_refused_before_anything_is_written(
 def test_made_up_scores_are_said_to_be(tiny_artifact: Path, tmp_path: Path) -> None:
     traces = tmp_path / "in.jsonl"
     traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
-    found = _rfprm(
+    found = rfprm(
         *("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact, "--backend", "fake")
     )
     assert found.returncode == 0
@@ -267,7 +258,7 @@ def test_made_up_scores_are_said_to_be(tiny_artifact: Path, tmp_path: Path) -> N
 def test_the_score_command(tiny_artifact: Path, tmp_path: Path) -> None:
     traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     traces.write_text(json.dumps(GOOD) + "\nnot json\n", encoding="utf-8")
-    found = _rfprm("score", traces, "-o", output, "-a", tiny_artifact, "--threads", "1")
+    found = rfprm("score", traces, "-o", output, "-a", tiny_artifact, "--threads", "1")
     assert found.returncode == 3
     assert "1 traces scored" in found.stderr
     assert "line 2: not JSON" in found.stderr
@@ -280,10 +271,10 @@ def test_a_pinned_artifact_is_scored_with_or_refused(tiny_artifact: Path, tmp_pa
     traces = tmp_path / "traces.jsonl"
     traces.write_text(json.dumps(GOOD), encoding="utf-8")
     pin = hashlib.sha256((tiny_artifact / "prm.json").read_bytes()).hexdigest()
-    assert pin in _rfprm("info", tiny_artifact).stdout
+    assert pin in rfprm("info", tiny_artifact).stdout
     arguments = ("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
-    assert _rfprm(*arguments, "--sha256", pin).returncode == 0
-    failed = _rfprm(*arguments, "--overwrite", "--sha256", "0" * 64)
+    assert rfprm(*arguments, "--sha256", pin).returncode == 0
+    failed = rfprm(*arguments, "--overwrite", "--sha256", "0" * 64)
     assert failed.returncode == 1
     assert pin in failed.stderr
     assert "0" * 64 in failed.stderr
@@ -292,13 +283,13 @@ def test_a_pinned_artifact_is_scored_with_or_refused(tiny_artifact: Path, tmp_pa
 def test_an_empty_file_gives_a_warning(tiny_artifact: Path, tmp_path: Path) -> None:
     traces = tmp_path / "in.jsonl"
     traces.write_text("\n")
-    found = _rfprm("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
+    found = rfprm("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
     assert found.returncode == 0
     assert f"{traces} is empty" in found.stderr
 
 
 def test_info_prints_the_manifest(tiny_artifact: Path) -> None:
-    found = _rfprm("info", tiny_artifact)
+    found = rfprm("info", tiny_artifact)
     assert found.returncode == 0
     assert "qwen2.5-math-prm" in found.stdout
     lines = found.stdout.splitlines()  # one per label, however narrow a terminal would be
@@ -306,7 +297,7 @@ def test_info_prints_the_manifest(tiny_artifact: Path) -> None:
     assert parity.startswith("parity ")
     assert " scores of " in parity
     assert len(parity) > 80
-    as_json = _rfprm("info", tiny_artifact, "--json")
+    as_json = rfprm("info", tiny_artifact, "--json")
     assert as_json.stdout == (tiny_artifact / "prm.json").read_text()
 
 
@@ -319,17 +310,26 @@ def test_info_prints_the_manifest(tiny_artifact: Path) -> None:
     ],
 )
 def test_errors_are_one_line_and_status_1(arguments: list[str], message: str) -> None:
-    found = _rfprm(*arguments)
+    found = rfprm(*arguments)
     assert found.returncode == 1
     assert message in found.stderr
     assert found.stderr.count("\n") == 1
 
 
 def test_help_lists_the_commands_of_all_packages() -> None:
-    found = _rfprm("--help")
+    found = rfprm("--help")
     assert found.returncode == 0
     for command in ("score", "info", "demo", "export", "train", "evaluate"):
         assert f" {command} " in found.stdout
+
+
+def test_help_fits_a_terminal_of_80_columns_and_never_cuts_the_name_of_an_option() -> None:
+    commands = re.findall(r"^  ([a-z][a-z0-9-]+)  ", rfprm("--help").stdout, re.MULTILINE)
+    assert len(commands) > 15
+    for command in commands:
+        shown = rfprm(command, "--help", columns=80).stdout
+        assert max(map(len, shown.splitlines())) <= 80, command
+        assert not re.findall(r"--[\w-]*…", shown), command
 
 
 def test_help_says_how_to_install_a_missing_command(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_help_says_how_to_install_a_missing_command(tmp_path: Path) -> None:
 
 def test_help_shows_how_to_name_a_hub_data_set() -> None:
     for command in ("select", "curate"):
-        assert "hf://NAME[@CONFIG][:SPLIT]" in _rfprm(command, "--help").stdout
+        assert "hf://NAME[@CONFIG][:SPLIT]" in rfprm(command, "--help").stdout
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_an_unknown_backend_option_names_the_known_ones(
 ) -> None:
     traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
-    found = _rfprm(
+    found = rfprm(
         "score", traces, "-o", output, "-a", tiny_artifact, "--backend-option", "streams=2"
     )
     assert found.returncode == 1
@@ -413,18 +413,14 @@ def test_an_unknown_backend_option_names_the_known_ones(
 
 
 def test_a_command_of_another_version_says_so_when_called(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Other commands still work. An editable install lists the commands it was installed with."""
     stale = EntryPoint("gone", "rfprm_runtime.cli.main:no_such_command", "rfprm.commands")
     monkeypatch.setattr(cli, "entry_points", lambda group: [stale])
-    monkeypatch.setattr(cli, "app", typer.Typer())
-    cli.app.command("other")(lambda: None)
-    monkeypatch.setattr(sys, "argv", ["rfprm", "gone", "--anything"])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    assert "no_such_command" in str(caught.value.code)
-    assert "install rfprm_runtime again" in str(caught.value.code)
+    failed = rfprm("gone", "--anything")
+    assert "no_such_command" in failed.stderr
+    assert "install rfprm_runtime again" in failed.stderr
 
 
 def test_a_terminated_job_leaves_no_partial_file(tiny_artifact: Path, tmp_path: Path) -> None:
@@ -458,14 +454,14 @@ def test_a_closed_stderr_does_not_lose_the_scores(tiny_artifact: Path, tmp_path:
 def test_the_errors_file_does_not_overwrite_the_input(tiny_artifact: Path, tmp_path: Path) -> None:
     traces = tmp_path / "out.jsonl.errors.jsonl"
     traces.write_text(json.dumps(GOOD) + "\n", encoding="utf-8")
-    failed = _rfprm("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
+    failed = rfprm("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
     assert failed.returncode == 1
     assert "is the input itself" in failed.stderr
     assert json.loads(traces.read_text()) == GOOD
 
 
 def test_an_ascii_terminal_gets_escapes(tiny_artifact: Path) -> None:
-    found = _rfprm("info", tiny_artifact, PYTHONIOENCODING="ascii")
+    found = rfprm("info", tiny_artifact, encoding="ascii")
     assert found.returncode == 0
     assert "\\u03b1" in found.stdout or found.stdout.isascii()
 
@@ -473,7 +469,7 @@ def test_an_ascii_terminal_gets_escapes(tiny_artifact: Path) -> None:
 def test_bad_lines_beyond_the_listed_ones_are_counted(tiny_artifact: Path, tmp_path: Path) -> None:
     traces = tmp_path / "in.jsonl"
     traces.write_text("null\n" * 13, encoding="utf-8")
-    found = _rfprm("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
+    found = rfprm("score", traces, "-o", tmp_path / "out.jsonl", "-a", tiny_artifact)
     assert found.returncode == 3
     assert "a JSON null, expected an object" in found.stderr
     assert "and 3 more" in found.stderr
@@ -511,13 +507,13 @@ def test_an_existing_output_is_replaced_only_when_asked_to(
         arguments += [] if command == "view" else ["-a", tiny_artifact]
         arguments += ["--top", "1"] if command == "select" else []
         output.write_text("mine", encoding="utf-8")
-        refused = _rfprm(*arguments)
+        refused = rfprm(*arguments)
         assert refused.returncode == 1
         assert refused.stderr == (
             f"rfprm: {output} exists; choose another name, or use --overwrite\n"
         )
         assert output.read_text(encoding="utf-8") == "mine"
-        replaced = _rfprm(*arguments, "--overwrite")
+        replaced = rfprm(*arguments, "--overwrite")
         assert replaced.returncode == 0, replaced.stderr
         if command == "score":
             output.rename(tmp_path / "s.jsonl")
@@ -528,18 +524,11 @@ def test_score_is_quiet_limited_and_reads_standard_input(
 ) -> None:
     output = tmp_path / "out.jsonl"
     rows = [{"problem": "q?", "model_output": "a\n\nb", "solution": "gold"}] * 3
-    command = [sys.executable, "-c", "from rfprm_runtime.cli.main import main; main()"]
     arguments = ["score", "-", "-o", output, "-a", tiny_artifact, "--limit", "2"]
-    said = subprocess.run(
-        [*command, *arguments],
-        input="".join(json.dumps(row) + "\n" for row in rows),
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stderr
+    said = rfprm(*arguments, stdin="".join(json.dumps(row) + "\n" for row in rows)).stderr
     assert "read question from 'problem', text from 'model_output'" in said
     assert len(_rows(output)) == 2
-    quiet = _rfprm(
+    quiet = rfprm(
         "score", output, "-o", tmp_path / "again.jsonl", "-a", tiny_artifact, "--prefix", "p_", "-q"
     )
     assert (quiet.returncode, quiet.stderr, quiet.stdout) == (0, "", "")

@@ -33,7 +33,7 @@ def _by_name(findings: list[Finding], area: str) -> dict[str, Finding]:
 
 
 def _rfprm(*arguments: str | Path) -> Any:
-    return CliRunner().invoke(cli.app, list(map(str, arguments)))
+    return CliRunner().invoke(cli.own_commands(), list(map(str, arguments)))
 
 
 @pytest.fixture

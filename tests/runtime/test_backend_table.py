@@ -123,7 +123,7 @@ def test_export_writes_formats_that_a_backend_runs() -> None:
 def test_the_command_line_lists_the_backends(tmp_path: Path) -> None:
     from rfprm_runtime.cli import main as cli
 
-    command = typer.main.get_command(cli.app)
+    command = typer.main.get_command(cli.own_commands())
     score: Any = command.commands["score"]  # type: ignore[attr-defined]
     [option] = [item for item in score.params if item.name == "backend"]
     assert option.help == "auto, tensorrt, native, onnx or torch."

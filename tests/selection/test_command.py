@@ -1,25 +1,9 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from run_rfprm import rfprm
 from selection.selection_helpers import read_jsonl, traces, write_jsonl
-
-
-def rfprm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from rfprm_runtime.cli.main import main; main()",
-            *map(str, arguments),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
 
 
 def test_the_command_keeps_the_best_and_reports_what_it_did(

@@ -3,9 +3,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from rfprm_runtime.ground.tint import HIGH, LOW
 from rfprm_runtime.view import view_files as module
 from rfprm_runtime.view.page import FOLDER
 from rfprm_runtime.view.view_files import view_files
+from run_rfprm import rfprm
 from view.scored_files import HOSTILE_STEPS, hostile_row, row, write_rows
 
 
@@ -162,24 +160,14 @@ def test_page_and_notebook_have_the_same_colours() -> None:
 def test_the_command_reports_rows_it_could_not_show(tmp_path: Path) -> None:
     rows = [row(), row(reward=None), row()]
     scored = write_rows(tmp_path / "scored.jsonl", rows)
-    found = _rfprm("view", scored, "-o", tmp_path / "view.html", "--limit", 1)
+    found = rfprm("view", scored, "-o", tmp_path / "view.html", "--limit", 1)
     assert found.returncode == 0, found.stderr
     assert "1 trace →" in found.stderr
     assert "2 more rows are left out" in found.stderr
-    found = _rfprm("view", scored, "-o", tmp_path / "view.html", "--overwrite")
+    found = rfprm("view", scored, "-o", tmp_path / "view.html", "--overwrite")
     assert found.returncode == 3
     assert "row 2: reward is None, expected a number" in found.stderr
     assert "1 row cannot be shown; the page lists them" in found.stderr
-    found = _rfprm("view", tmp_path / "none.jsonl", "-o", tmp_path / "other.html")
+    found = rfprm("view", tmp_path / "none.jsonl", "-o", tmp_path / "other.html")
     assert found.returncode == 1
     assert "there is no file" in found.stderr
-
-
-def _rfprm(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from rfprm_runtime.cli.main import main; main()"]
-    return subprocess.run(
-        [*command, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
