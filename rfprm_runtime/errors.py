@@ -8,6 +8,7 @@ nothing else. Errors that used to be ``ValueError`` still are.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -116,6 +117,28 @@ class OutputError(RfprmError, OSError):
     """An output cannot be written: the disk is full, its folder is gone, another run has it."""
 
 
+def install_command(extra: str = "", *, upgrade: bool = False) -> str:
+    """The command that adds ``extra`` to this installation: from where it was installed, since no
+    index need have it (direct_url.json, PEP 610)."""
+    # Here, because every import of the runtime imports this module.
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    pip, wanted = "pip install --upgrade" if upgrade else "pip install", f"[{extra}]" * bool(extra)
+    try:
+        origin = json.loads(distribution("rfprm_runtime").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        origin = {}
+    url, vcs = origin.get("url", ""), origin.get("vcs_info")
+    if url.startswith("file:"):
+        option = "--editable " if origin.get("dir_info", {}).get("editable") else ""
+        return f"{pip} {option}'{url2pathname(urlsplit(url).path)}{wanted}'"
+    if vcs is not None:
+        url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
+    return f"{pip} 'rfprm_runtime{wanted}{f' @ {url}' if url else ''}'"
+
+
 class MissingExtraError(RfprmError, ImportError):
     """A package that belongs to an optional extra is not installed."""
 
@@ -123,7 +146,7 @@ class MissingExtraError(RfprmError, ImportError):
         self.package, self.extra, self.purpose = package, extra, purpose
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed; "
-            f"run: pip install 'rfprm_runtime[{extra}]'"
+            f"run: {install_command(extra)}"
         )
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:

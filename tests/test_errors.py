@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import json
 import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -14,6 +15,7 @@ import pytest
 
 from rfprm_runtime import InvalidArgumentError, ManifestError, RfprmError, Trajectory, split_steps
 from rfprm_runtime.artifact.manifest import Backbone, Manifest
+from rfprm_runtime.errors import MissingExtraError, install_command
 from rfprm_runtime.ground.endpoint import Endpoint
 from rfprm_runtime.rewards.advantages import (
     group_advantages,
@@ -186,3 +188,36 @@ def test_a_nested_field_is_named_by_its_whole_path() -> None:
     content = {"backbone": {**_NETWORK, "num_layers": "three"}}
     with pytest.raises(ManifestError, match=r"backbone\.num_layers: expected a valid integer"):
         Manifest.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install 'rfprm_runtime[math]'"),
+        ({"url": "file:///a%20b", "dir_info": {}}, "pip install '/a b[math]'"),
+        (
+            {"url": "file:///src", "dir_info": {"editable": True}},
+            "pip install --editable '/src[math]'",
+        ),
+        (
+            {"url": "file:///w/rfprm_runtime-1-py3-none-any.whl", "archive_info": {}},
+            "pip install '/w/rfprm_runtime-1-py3-none-any.whl[math]'",
+        ),
+        (
+            {"url": "https://host/x.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+            "pip install 'rfprm_runtime[math] @ git+https://host/x.git@abc'",
+        ),
+        ({"url": "https://host/x.whl"}, "pip install 'rfprm_runtime[math] @ https://host/x.whl'"),
+    ],
+)
+def test_an_extra_is_installed_from_where_the_package_came(
+    monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | None, command: str
+) -> None:
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            assert name == "direct_url.json"
+            return None if origin is None else json.dumps(origin)
+
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Installed())
+    assert install_command("math") == command
+    assert str(MissingExtraError("math-verify", "math", "comparing")).endswith(f"run: {command}")

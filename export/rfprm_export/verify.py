@@ -20,6 +20,7 @@ from rfprm_export.checkpoint import LoadedPRM, checkpoint_digest, load_prm
 from rfprm_export.choices import Precision
 from rfprm_runtime.artifact.manifest import Parity
 from rfprm_runtime.engine.backend import Backend
+from rfprm_runtime.errors import install_command
 from rfprm_runtime.ground.names import file_in, holds_file
 from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.validated import Validated
@@ -172,7 +173,7 @@ def has_reference(checkpoint: Path) -> bool:
 def _read_recorded(checkpoint: Path, traces: Path, name: str) -> RecordedScores:
     path = checkpoint / name
     way_out = (
-        "; install torch (pip install 'rfprm_runtime[train]') to run the reference network, or "
+        f"; install torch ({install_command('train')}) to run the reference network, or "
         "skip verification with --no-verify, at your own risk"
     )
     if not holds_file(checkpoint, name):

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from rfprm_runtime import __version__
-from rfprm_runtime.errors import ArtifactError, BackendError, MissingExtraError, RfprmError
+from rfprm_runtime.errors import (
+    ArtifactError,
+    BackendError,
+    MissingExtraError,
+    RfprmError,
+    install_command,
+)
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -187,9 +193,8 @@ def _extra(extra: str, requirements: list[Requirement]) -> Finding:
     name = extra or "(base)"
     if not missing and not broken:
         return Finding("extras", name, "ok", ", ".join(item.name for item in requirements))
-    wanted = f"{DISTRIBUTION}[{extra}]" if extra else DISTRIBUTION
     problems = [*broken, *([f"{', '.join(missing)} missing"] if missing else [])]
-    detail = f"{'; '.join(problems)}; run: pip install --upgrade '{wanted}'"
+    detail = f"{'; '.join(problems)}; run: {install_command(extra, upgrade=True)}"
     return Finding("extras", name, "broken" if broken else "missing", detail)
 
 

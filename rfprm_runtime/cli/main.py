@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rfprm_runtime import __version__
-from rfprm_runtime.errors import MissingExtraError, RfprmError
+from rfprm_runtime.errors import MissingExtraError, RfprmError, install_command
 
 try:
     import typer
@@ -131,11 +131,7 @@ def _command_that_raises(error: ImportError) -> Callable[..., None]:
     def command(arguments: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> None:
         raise error if isinstance(error, RfprmError) else RfprmError(str(error))
 
-    extra = (
-        f"pip install 'rfprm_runtime[{error.extra}]'"
-        if isinstance(error, MissingExtraError)
-        else str(error)
-    )
+    extra = install_command(error.extra) if isinstance(error, MissingExtraError) else str(error)
     command.__doc__ = f"(not available: {extra})"
     return command
 

@@ -50,6 +50,7 @@ LEFT_OUT = {
     "rfprm_runtime.traces.outputs": "by said_in and trajectory_from_record",
     "rfprm_runtime.traces.present": "by trajectory_from_record",
     "rfprm_runtime.traces.questions": "by trajectory_from_record",
+    "rfprm_runtime.traces.right": "by text_of, final_answer and answers_agree",
     "rfprm_runtime.traces.shards": "hashes",
     "rfprm_runtime.traces.tally": "counts; is_one_step_of_lines is split_steps",
     "rfprm_runtime.view.plots": "matplotlib draws numbers; text is a title",

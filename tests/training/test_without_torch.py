@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rfprm_runtime.errors import install_command
+
 # Hidden packages are hidden from find_spec too, as if they were never installed.
 HIDDEN = ("torch", "peft", "transformers", "accelerate", "safetensors", "gguf", "onnx")
 WITHOUT = f"""
@@ -55,6 +57,6 @@ def test_commands_that_need_torch_say_how_to_get_it(tmp_path: Path) -> None:
         failed = rfprm(*arguments)
         assert failed.returncode == 1
         assert failed.stderr.count("\n") == 1
-        assert "pip install 'rfprm_runtime[train]'" in failed.stderr
+        assert install_command("train") in failed.stderr
     imported = rfprm(code="import rfprm_training.learning.trainer\n")
     assert "MissingExtraError: training needs the package 'torch'" in imported.stderr
