@@ -166,6 +166,11 @@ def _print(
     for outcome, count in summary.outcomes.items():
         if outcome != "chosen":
             say(f"  {count:,} {outcome}")
+    if summary.right_scored is not None:
+        say(
+            f"right, of those whose rows know it: {summary.right_scored} scored traces, "
+            f"{summary.right_chosen} chosen ones"
+        )
     if keep_work:
         say(
             f"scores of {summary.num_shards} shards ({summary.num_shards_reused} of them from "

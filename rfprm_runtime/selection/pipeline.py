@@ -16,6 +16,7 @@ from rfprm_runtime.ground.whole_files import check_target, errors_path_of, repla
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.aggregation import check_aggregation
 from rfprm_runtime.selection.chosen_rows import added_names, all_names, chosen_rows, name_check
+from rfprm_runtime.selection.of_traces import GroupReader, Groups, RightReader
 from rfprm_runtime.selection.output import (
     check_output,
     rows_of,
@@ -25,19 +26,15 @@ from rfprm_runtime.selection.output import (
     write_parquet,
 )
 from rfprm_runtime.selection.rule import OUTCOMES, Choice, Selection, choose
-from rfprm_runtime.selection.score_table import (
-    GroupReader,
-    Groups,
-    ScoreTable,
-    read_score_table,
-)
+from rfprm_runtime.selection.score_table import ScoreTable, read_score_table
 from rfprm_runtime.selection.scores import NO_GENERATION, ShardScores
 from rfprm_runtime.selection.scoring import provenance, score_missing, settle
 from rfprm_runtime.selection.settings import OutputOptions, RayWorkers, Scoring
-from rfprm_runtime.selection.summary import SelectionSummary
+from rfprm_runtime.selection.summary import RightShare, SelectionSummary
 from rfprm_runtime.selection.work_folder import WorkFolder
 from rfprm_runtime.traces.jsonl import json_line
-from rfprm_runtime.traces.shards import Plan, Shard
+from rfprm_runtime.traces.right import comparing
+from rfprm_runtime.traces.shards import Block, Plan, Shard
 from rfprm_runtime.traces.sources import Source, open_source
 
 _MAX_FIRST_ERRORS = 10
@@ -103,7 +100,7 @@ def select_traces(
         stack.enter_context(work.claimed())
         stack.enter_context(claimed(output))
         run = _Run(opened, plan, work, output, selection, scoring, options)
-        grouping = _grouping(selection, options)
+        readers = _readers(run, stack)
         num_scored = score_missing(
             scorer,
             opened,
@@ -113,9 +110,9 @@ def select_traces(
             source,
             workers,
             show=show_progress_bar,
-            on_block=None if grouping is None else grouping.take,
+            on_block=readers.take,
         )
-        summary = _select(run, grouping, source, manifest)
+        summary = _select(run, readers, source, manifest)
         if not options.keep_work:
             work.remove()
         summary.num_shards = len(plan.shards)
@@ -143,18 +140,32 @@ def _check_before_scoring(rule: Selection, options: OutputOptions, manifest: Man
         check_extras()
 
 
-def _grouping(rule: Selection, options: OutputOptions) -> GroupReader | None:
-    """The reader of the rule's groups or, without any, of the report's."""
-    if rule.group_by is not None:
-        return GroupReader(rule.group_by)
-    return None if options.report is None else GroupReader("source")
+@dataclass(frozen=True)
+class _Readers:
+    """What is read about every trace besides its score."""
+
+    groups: GroupReader | None
+    """Of the rule or, if it has none, of the report."""
+    right: RightReader | None
+    """Of the report."""
+
+    def take(self, block: Block, scores: ShardScores) -> None:
+        for reader in (self.groups, self.right):
+            if reader is not None:
+                reader.take(block, scores)
 
 
-def _select(
-    run: _Run, grouping: GroupReader | None, source: str, manifest: Manifest
-) -> SelectionSummary:
+def _readers(run: _Run, stack: ExitStack) -> _Readers:
+    reading, group_by = run.scoring.reading, run.rule.group_by
+    if run.options.report is None:
+        return _Readers(None if group_by is None else GroupReader(group_by, reading), None)
+    agree = stack.enter_context(comparing())
+    return _Readers(GroupReader(group_by or "source", reading), RightReader(agree, reading))
+
+
+def _select(run: _Run, readers: _Readers, source: str, manifest: Manifest) -> SelectionSummary:
     table = read_score_table(map(run.scores, run.plan.shards), run.rule.score)
-    groups = None if grouping is None else _groups(run, grouping, table)
+    groups = None if readers.groups is None else _groups(run, readers.groups, table)
     codes = None if groups is None else groups.code
     choice = choose(run.rule, table.score, table.num_tokens, table.question, codes)
     _write(run, table, choice)
@@ -165,6 +176,11 @@ def _select(
     summary.outcomes = {
         name: int(n) for name, n in zip(OUTCOMES, counts, strict=True) if n or name == "chosen"
     }
+    if readers.right is not None:
+        verdicts = readers.right.read(run.source, run.plan.shards, table)
+        if not np.isnan(verdicts).all():
+            summary.right_scored = RightShare.of(verdicts)
+            summary.right_chosen = RightShare.of(verdicts[choice.chosen])
     if run.options.report is not None:
         from rfprm_runtime.selection.report_page import ReportInput, write_report
 

@@ -16,8 +16,9 @@ from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.selection.charts import histograms, length_against_score
+from rfprm_runtime.selection.of_traces import Groups
 from rfprm_runtime.selection.rule import OUTCOMES, Choice, Selection, length_line
-from rfprm_runtime.selection.score_table import Groups, ScoreTable
+from rfprm_runtime.selection.score_table import ScoreTable
 from rfprm_runtime.selection.scores import ShardScores, trace_of
 from rfprm_runtime.selection.settings import Scoring
 from rfprm_runtime.selection.summary import SelectionSummary

@@ -73,5 +73,5 @@ def test_impossible_plots_are_refused() -> None:
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"rfprm_runtime\[plots\]"):
+    with pytest.raises(MissingExtraError, match=r"\[plots\]"):
         plot_steps(_score(0.5))
