@@ -72,7 +72,7 @@ def _generations(n: int) -> Callable[[], object]:
         pytest.param(lambda n: lambda: group_answers([f"x{i}" for i in range(n)]), 200, id="words"),
         pytest.param(lambda n: lambda: group_answers(_units(n)), 150, id="units"),
         pytest.param(_wide_tree, 200, id="a tree of many beginnings"),
-        pytest.param(_generations, 50, id="a row of many generations"),
+        pytest.param(_generations, 20, id="a row of many generations"),
     ],
 )
 def test_operations_grow_with_the_text(prepare: Prepare, size: int) -> None:

@@ -95,7 +95,7 @@ def expert(url: str, chat_model: Path, folder: Path) -> ExpertConfig:
         base_url=url,
         model=str(chat_model),
         cache=folder / "cache.sqlite",
-        max_answer_tokens=48,
+        max_answer_tokens=24,
         max_repairs=1,
         concurrency=2,
     )
@@ -120,11 +120,8 @@ def test_labelling_with_a_model_too_small_to_judge_finishes_and_reports_it(
     server_url: str, chat_model: Path, tmp_path: Path
 ) -> None:
     source, out = tmp_path / "traces.jsonl", tmp_path / "out.jsonl"
-    rows = [
-        {"question": f"{i} + 2?", "steps": [f"{i} + 2 = {i + 2}", "Done."], "answer": str(i + 2)}
-        for i in range(2)
-    ]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    row = {"question": "3 + 2?", "steps": ["3 + 2 = 5", "Done."], "answer": "5"}
+    source.write_text(json.dumps(row) + "\n")
     config = LabelConfig.model_validate(
         {
             "steps": {"components": ["quality"], "quality": "llm"},
@@ -134,14 +131,14 @@ def test_labelling_with_a_model_too_small_to_judge_finishes_and_reports_it(
     )
     summary = label_file(str(source), out, config)
     labelled = list(read_rewarded(out))
-    assert (summary.num_labelled, summary.stopped, len(labelled)) == (2, None, 2)
+    assert (summary.num_labelled, summary.stopped, len(labelled)) == (1, None, 1)
     for row in labelled:  # either an answer was used, or an error says why not
         judged = None not in row.components["quality"]
         assert judged != any(error.startswith("quality: ") for error in row.errors)
         rewarded = row.trajectory_reward is not None
         assert rewarded != any(error.startswith("trajectory reward") for error in row.errors)
     asked = summary.usage["expert"]
-    assert 4 <= asked.requests - asked.retries <= 8  # a busy machine makes it retry
+    assert 2 <= asked.requests - asked.retries <= 4  # a busy machine makes it retry
     assert asked.answer_tokens > 0
 
 

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from rfprm_export import verify
+from rfprm_export.checkpoint import LoadedPRM, load_prm
 from rfprm_export.shipped import SHIPPED_NAME, ensure_artifact, shipped_checkpoint
 from rfprm_runtime import Scorer
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest
 from rfprm_runtime.backends.native.library import available_variants
 from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
+from rfprm_runtime.types import TrajectoryScore
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,30 +74,39 @@ def test_the_shipped_prm_is_built_once(artifact: Path) -> None:
     assert (artifact / MANIFEST_NAME).stat().st_mtime_ns == before
 
 
-@needs_base_model
-def test_the_recorded_scores_are_the_reference_networks(artifact: Path) -> None:
-    """Live torch against the artifact, on real long and short traces where they are there."""
-    from rfprm_export.checkpoint import load_prm
+@pytest.fixture(scope="module")
+def network() -> LoadedPRM:
+    return load_prm(shipped_checkpoint())
 
-    trajectories, tolerance = read_trajectories(example_traces_path()), _tolerance(artifact)
-    prm = load_prm(shipped_checkpoint())
-    _, reference = verify.score_by_reference(prm, trajectories)
+
+@pytest.fixture(scope="module")
+def example_reference(network: LoadedPRM) -> list[TrajectoryScore]:
+    """The scores of the example traces by torch, here and now."""
+    return verify.score_by_reference(network, read_trajectories(example_traces_path()))[1]
+
+
+@needs_base_model
+def test_the_recorded_scores_are_the_reference_networks(
+    artifact: Path, example_reference: list[TrajectoryScore]
+) -> None:
+    tolerance = _tolerance(artifact)
     with Scorer.load(artifact) as scorer:
-        scores = scorer.score_batch(trajectories)
-    for ours, theirs in zip(scores, reference, strict=True):
+        scores = scorer.score_batch(read_trajectories(example_traces_path()))
+    for ours, theirs in zip(scores, example_reference, strict=True):
         np.testing.assert_allclose(ours.step_scores, theirs.step_scores, atol=tolerance)
         assert ours.trajectory_score == pytest.approx(theirs.trajectory_score, abs=tolerance)
 
 
 @needs_base_model
-def test_real_traces_score_alike_in_both_networks(artifact: Path, shared_data: Path) -> None:
-    from rfprm_export.checkpoint import load_prm
+def test_real_traces_score_alike_in_both_networks(
+    artifact: Path, network: LoadedPRM, shared_data: Path
+) -> None:
     from rfprm_training.gsm8k import read_model_solutions
 
     trajectories = read_model_solutions(shared_data / "gsm8k_model_solutions.jsonl")[::300]
     long = read_trajectories(shared_data / "long_cot_aime24.jsonl")[7]  # about 1,400 tokens
     trajectories.append(long)
-    _, reference = verify.score_by_reference(load_prm(shipped_checkpoint()), trajectories)
+    _, reference = verify.score_by_reference(network, trajectories)
     with Scorer.load(artifact) as scorer:
         scores = scorer.score_batch(trajectories)
     differences = [

@@ -287,7 +287,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
         return most
 
     peak(50)  # imports and caches
-    small, large = peak(200), peak(2000)
+    small, large = peak(100), peak(800)
     assert large < small + 200_000
 
 

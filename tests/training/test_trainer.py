@@ -4,10 +4,8 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -110,46 +108,6 @@ def test_a_log_line_cut_off_by_a_kill_does_not_stop_the_next_run(
         file.write('{"step": 3, "of"')
     Trainer(write_config(), folder, device="cpu").run()
     assert_same_result(folder, finished_run)
-
-
-@pytest.mark.slow
-def test_a_killed_process_resumes_to_the_same_result(
-    write_config: WriteConfig, tmp_path: Path
-) -> None:
-    config = write_config(("num_epochs = 2", "num_epochs = 300"))
-    folder = tmp_path / "killed"
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from rfprm_training.learning.trainer import Trainer\n"
-        "Trainer(Path(sys.argv[1]), Path(sys.argv[2]), device='cpu').run()"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, "-c", code, config, folder], env=environment)
-    try:
-        wait_for(folder / "state.pt", process)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert not (folder / "checkpoint.json").exists()
-    target = torch.load(folder / "state.pt", weights_only=True)["step"] + 20
-    resumed, uninterrupted = Trainer(config, folder, device="cpu"), tmp_path / "uninterrupted"
-    resumed.run(max_steps=20)
-    Trainer(config, uninterrupted, device="cpu").run(max_steps=target)
-    states = [
-        torch.load(place / "state.pt", weights_only=True)["parameters"]
-        for place in (folder, uninterrupted)
-    ]
-    for name in states[0]:
-        torch.testing.assert_close(states[0][name], states[1][name], rtol=0, atol=0)
-    assert read_log(folder) == read_log(uninterrupted)
-
-
-def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, "the run ended before it saved anything"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_the_loss_falls(write_config: WriteConfig, tmp_path: Path) -> None:
