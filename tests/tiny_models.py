@@ -20,6 +20,18 @@ from rfprm_runtime.scorer import Scorer
 QWEN_TOKENS = ("<|im_start|>", "<|im_end|>", "<|quad_start|>", "<|quad_end|>")
 SPECIAL_TOKENS = (*QWEN_TOKENS[:2], "<repo_name>", "<reponame>", "<extra_0>", *QWEN_TOKENS[2:])
 
+SCALED: dict[str, dict[str, Any]] = {
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+}
+"""Scalings of the rotary embedding, as a ``config.json`` spells them."""
+
 
 def byte_tokenizer(special: tuple[str, ...] = SPECIAL_TOKENS) -> Tokenizer:
     """Byte-level, one id a byte, with a few merges and the special tokens of the families."""

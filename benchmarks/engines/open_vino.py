@@ -64,7 +64,7 @@ def convert(folder: Path, target: Path) -> None:
     class Logits(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            tables = rotary_tables(manifest.max_positions, shape.head_dim, shape.rope_theta)
+            tables = rotary_tables(manifest.max_positions, shape)
             self.network = network
             self.register_buffer("cos", torch.from_numpy(tables[0]))
             self.register_buffer("sin", torch.from_numpy(tables[1]))

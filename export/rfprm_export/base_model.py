@@ -16,10 +16,10 @@ from tokenizers import Tokenizer
 
 from rfprm_export import ExportError
 from rfprm_export.gguf_reader import read_gguf
+from rfprm_export.rope_config import read_rope, rope_fields
 from rfprm_export.weights_files import Weights, read_safetensors_folder
 from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.errors import ManifestError
-from rfprm_runtime.ground.arguments import shown
 from rfprm_runtime.ground.names import file_in, holds_file
 from rfprm_runtime.ground.strict_json import read_json_object
 from rfprm_runtime.ground.validated import Validated
@@ -100,6 +100,7 @@ class _ModelConfig(Validated):
     rope_theta: float | None = None
     rope_parameters: dict[str, Any] | None = None
     rope_scaling: dict[str, Any] | None = None
+    partial_rotary_factor: float = 1.0
     attention_bias: bool | None = None
     mlp_bias: bool | None = None
     dtype: DType | None = None
@@ -138,6 +139,7 @@ def _check_kind(config: Mapping[str, Any]) -> None:
 
 def _backbone(config: _ModelConfig) -> Backbone:
     heads, bias = config.num_attention_heads, bool(config.attention_bias)
+    theta, scaling = read_rope(config.model_dump(), config.max_position_embeddings)
     try:
         return Backbone(
             hidden_size=config.hidden_size,
@@ -148,7 +150,8 @@ def _backbone(config: _ModelConfig) -> Backbone:
             intermediate_size=config.intermediate_size,
             vocab_size=config.vocab_size,
             rms_norm_eps=config.rms_norm_eps,
-            rope_theta=_rope_theta(config),
+            rope_theta=theta,
+            rope_scaling=scaling,
             qkv_bias=bias or config.model_type == "qwen2",
             output_bias=bias,
             mlp_bias=bool(config.mlp_bias),
@@ -169,25 +172,6 @@ def config_fields(shape: Backbone) -> dict[str, Any]:
         "num_key_value_heads": shape.num_kv_heads,
         "vocab_size": shape.vocab_size,
         "rms_norm_eps": shape.rms_norm_eps,
-        "rope_theta": shape.rope_theta,
+        **rope_fields(shape),
         "hidden_act": "silu",
     }
-
-
-def _rope_theta(config: _ModelConfig) -> float:
-    """transformers 5 writes ``rope_parameters``, older ones ``rope_theta`` and ``rope_scaling``."""
-    rope = config.rope_parameters or config.rope_scaling or {}
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind != "default":
-        raise ExportError(
-            f"the model scales its rotary embedding by {kind!r}, the graph builder supports only "
-            "the default"
-        )
-    theta = rope.get("rope_theta", config.rope_theta)
-    if theta is None:
-        raise ExportError(
-            "config.json has no rope_theta, neither at the top nor in rope_parameters"
-        )
-    if not isinstance(theta, (int, float)):
-        raise ExportError(f"config.json has the rope_theta {shown(theta)}, expected a number")
-    return float(theta)

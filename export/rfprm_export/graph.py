@@ -118,7 +118,7 @@ class NetworkGraph:
         self.watched: dict[str, str] = {}
         """Linear → the output with the largest magnitude of its inputs."""
         self._watch = watched
-        cos, sin = rotary_tables(max_positions, backbone.head_dim, backbone.rope_theta)
+        cos, sin = rotary_tables(max_positions, backbone)
         self.cos, self.sin = builder.weight("rotary.cos", cos), builder.weight("rotary.sin", sin)
         self._prepare_positions()
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from rfprm_runtime.artifact.migrations import migrate
+from rfprm_runtime.artifact.rope_scaling import RopeScaling, YarnScaling
 from rfprm_runtime.errors import ArtifactError, ManifestError
 from rfprm_runtime.ground.arguments import check_sha256
 from rfprm_runtime.ground.names import FileName, file_in, holds_file
@@ -62,6 +63,7 @@ class Backbone(_Record):
     rms_norm_eps: float = Field(ge=1e-20, le=1)
     """Large enough to stay above 0 in float32."""
     rope_theta: float = Field(ge=1, le=1e15)
+    rope_scaling: RopeScaling | None = None
     qkv_bias: bool = False
     """Qwen2 has biases on the query, key and value projections."""
     output_bias: bool = False
@@ -75,6 +77,10 @@ class Backbone(_Record):
         if self.num_heads % self.num_kv_heads:
             raise ManifestError(
                 f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
+            )
+        if isinstance(self.rope_scaling, YarnScaling) and self.rope_theta <= 1:
+            raise ManifestError(
+                "rope_theta is 1, expected more for YaRN, which takes its logarithm"
             )
         return self
 

@@ -223,7 +223,7 @@ class PRMNetwork(nn.Module):
 
     def _rotary(self, hidden: Tensor, tree: Tree | None) -> tuple[Tensor, Tensor]:
         length = hidden.shape[1]  # no sequence is longer than the row
-        tables = rotary_tables(length, self.shape.head_dim, self.shape.rope_theta)
+        tables = rotary_tables(length, self.shape)
         cos, sin = (torch.from_numpy(table).to(hidden) for table in tables)
         if tree is None:
             return cos, sin

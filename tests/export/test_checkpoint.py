@@ -16,6 +16,8 @@ from rfprm_export.base_model import backbone_from_config, config_fields
 from rfprm_export.checkpoint import GgufBase, _check_base, find_base_model, load_prm
 from rfprm_export.lora import merge_lora
 from rfprm_export.weights_files import read_safetensors
+from rfprm_runtime.backends.rotary import rotary_tables
+from tiny_models import SCALED
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -27,6 +29,28 @@ LLAMA: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
     "rope_theta": 10_000.0,
 }
+LLAMA3 = SCALED["llama3"]
+SCALINGS: dict[str, dict[str, Any]] = {
+    "linear": {"type": "linear", "factor": 3.0},
+    "llama3": LLAMA3,
+    "yarn": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 96},
+    "yarn with its settings": {
+        "rope_type": "yarn",
+        "factor": 2.5,
+        "beta_fast": 12,
+        "beta_slow": 2,
+        "attention_factor": 0.8,
+        "truncate": False,
+        "original_max_position_embeddings": 200,
+    },
+    "yarn of DeepSeek": {
+        "rope_type": "yarn",
+        "factor": 40.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 0.7,
+        "original_max_position_embeddings": 128,
+    },
+}
 
 
 @pytest.mark.parametrize(
@@ -35,14 +59,41 @@ LLAMA: dict[str, Any] = {
         ({"model_type": "gpt2"}, "model_type is 'gpt2'"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"use_sliding_window": True}, "sliding attention window"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "scales its rotary.*'llama3'"),
-        ({"rope_scaling": {"type": "linear"}}, "'linear'"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, "scales .*'longrope'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "supports linear, llama3 and yarn"),
+        ({"rope_scaling": {"type": "linear"}}, "has no factor"),
+        ({"rope_scaling": {"type": "linear", "factor": "2"}}, "the factor '2', expected a number"),
+        ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "wrongly: factor"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "has no low_freq_factor"),
+        ({"rope_scaling": {**LLAMA3, "low_freq_factor": 4.0}}, "expected less than high_freq"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "beta_fast": 1}}, "beta_slow is 1"),
+        ({"partial_rotary_factor": 0.5}, "only a part of each head"),
         ({"rope_theta": None}, "has no rope_theta"),
     ],
 )
 def test_unsupported_backbones_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ExportError, match=message):
         backbone_from_config({**LLAMA, **changes})
+
+
+@pytest.mark.parametrize("head_dim", [8, 64])
+@pytest.mark.parametrize("scaling", SCALINGS.values(), ids=SCALINGS)
+def test_scaled_rotary_tables_are_those_of_transformers(
+    scaling: dict[str, Any], head_dim: int
+) -> None:
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    config = {**LLAMA, "head_dim": head_dim, "max_position_embeddings": 512}
+    shape = backbone_from_config({**config, "rope_scaling": scaling})
+    ours = rotary_tables(512, shape)
+    embedding = LlamaRotaryEmbedding(LlamaConfig(**config, rope_scaling=dict(scaling)))
+    positions = torch.arange(512)[None]
+    theirs = embedding(torch.zeros(1, 512, 1), positions)
+    plain = rotary_tables(512, shape.model_copy(update={"rope_scaling": None}))
+    for table, other, unscaled in zip(ours, theirs, plain, strict=True):
+        np.testing.assert_allclose(table, other[0, :, : head_dim // 2], atol=1e-4)
+        assert not np.allclose(table, unscaled, atol=1e-2)
 
 
 def test_old_and_new_configs_mean_the_same() -> None:
@@ -54,8 +105,9 @@ def test_old_and_new_configs_mean_the_same() -> None:
     assert old.head_dim == 8
 
 
-def test_the_fields_of_a_shape_are_read_back_as_that_shape() -> None:
-    shape = backbone_from_config({**LLAMA, "num_key_value_heads": 2})
+@pytest.mark.parametrize("scaling", [None, *SCALINGS.values()], ids=["none", *SCALINGS])
+def test_the_fields_of_a_shape_are_read_back_as_that_shape(scaling: dict[str, Any] | None) -> None:
+    shape = backbone_from_config({**LLAMA, "num_key_value_heads": 2, "rope_scaling": scaling})
     assert backbone_from_config({"model_type": "llama", **config_fields(shape)}) == shape
 
 

@@ -16,7 +16,7 @@ from rfprm_export.graph import write_graph
 from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.engine.rows import TokenBatch
-from tiny_models import save_published_prm
+from tiny_models import SCALED, save_published_prm
 
 BACKBONES = {
     "llama": {"kind": "llama", "num_heads": 4, "num_kv_heads": 4},
@@ -24,6 +24,8 @@ BACKBONES = {
     "llama-biases": {"kind": "llama", "attention_bias": True, "mlp_bias": True},
     "qwen2": {"kind": "qwen2", "num_heads": 4, "num_kv_heads": 1},
     "qwen3": {"kind": "qwen3", "num_heads": 4, "num_kv_heads": 2},
+    "llama-3.1": {"kind": "llama", "rope_scaling": SCALED["llama3"]},
+    "qwen2-yarn": {"kind": "qwen2", "rope_scaling": SCALED["yarn"]},
 }
 
 

@@ -19,6 +19,7 @@ from rfprm_runtime.artifact.contents import ArtifactFiles
 from rfprm_runtime.artifact.manifest import FileRecord, read_manifest
 from rfprm_runtime.backends import onnx
 from rfprm_runtime.backends.native.library import available_variants
+from tiny_models import byte_tokenizer, tiny_manifest
 
 _TRACE = ("1 + 1?", ["It is 2.", "So 2."])
 FORMATS = {
@@ -230,8 +231,9 @@ def test_a_pinned_manifest_must_be_that_one(tiny_artifact: Path, tmp_path: Path)
 def test_rotary_tables_of_many_positions_are_those_of_few() -> None:
     from rfprm_runtime.backends import rotary
 
-    many = rotary.rotary_tables(2 * rotary._AT_ONCE + 3, 32, 1e4)
-    few = rotary.rotary_tables(100, 32, 1e4)
+    shape = tiny_manifest(byte_tokenizer()).backbone
+    many = rotary.rotary_tables(2 * rotary._AT_ONCE + 3, shape)
+    few = rotary.rotary_tables(100, shape)
     for long, short in zip(many, few, strict=True):
         assert long.dtype == np.float32
         assert (long[:100] == short).all()

@@ -73,6 +73,9 @@ _TOO_LARGE = (2**24 + 2, 2**63 - 1, 10**30)
         (("step_readout", "calibration", "temperature"), (*_NOT_FINITE, 0, -1, 1e-300, 1e300)),
         (("backbone", "rms_norm_eps"), (*_NOT_FINITE, 0, -1e-5, 1e-50, 1e30)),
         (("backbone", "rope_theta"), (*_NOT_FINITE, 0, -1e4, 1e-300, 1e300)),
+        (("backbone", "rope_scaling", "factor"), (*_NOT_FINITE, 0, 0.5, -8.0, 1e300)),
+        (("backbone", "rope_scaling", "original_max_positions"), (0, -1, *_TOO_LARGE)),
+        (("backbone", "rope_scaling", "attention_factor"), (*_NOT_FINITE, 0, -1.0, 1e30)),
         *((("backbone", name), (0, -16, *_TOO_LARGE)) for name in ("hidden_size", "head_dim")),
         *((("backbone", name), (0, *_TOO_LARGE)) for name in ("num_layers", "vocab_size")),
         (("head", "num_labels"), (0, *_TOO_LARGE)),
@@ -86,6 +89,12 @@ def test_a_number_no_model_has_is_refused(
     content: dict[str, Any], path: tuple[str, ...], values: tuple[Any, ...]
 ) -> None:
     content["step_readout"]["calibration"] = {"temperature": 1.0, "bias": 0.0}
+    content["backbone"]["rope_scaling"] = {
+        "kind": "yarn",
+        "factor": 4.0,
+        "original_max_positions": 64,
+        "attention_factor": 1.1,
+    }
     content["parity"] = {
         "reference": "r",
         "traces": "t",

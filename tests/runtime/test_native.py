@@ -34,7 +34,7 @@ from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.engine.rows import Extension, Past, TokenBatch
 from rfprm_runtime.errors import ArtifactError
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
-from tiny_models import byte_tokenizer, random_weights, save_published_prm, tiny_manifest
+from tiny_models import SCALED, byte_tokenizer, random_weights, save_published_prm, tiny_manifest
 
 pytestmark = pytest.mark.skipif(
     not available_variants(), reason="the package was built without a C compiler"
@@ -47,6 +47,8 @@ BACKBONES = {
     "qwen2": {"kind": "qwen2", "num_heads": 4, "num_kv_heads": 1},
     "qwen2-heads-of-128": {"kind": "qwen2", "num_heads": 7, "num_kv_heads": 1, "head_dim": 128},
     "qwen3": {"kind": "qwen3", "num_heads": 4, "num_kv_heads": 2},
+    "llama-3.1": {"kind": "llama", "rope_scaling": SCALED["llama3"]},
+    "qwen2-yarn": {"kind": "qwen2", "rope_scaling": SCALED["yarn"]},
 }
 
 

@@ -93,9 +93,7 @@ class NativeModel:
                 layer.query_norm = self._floats(f"{name}.query_norm", shape.head_dim)
                 layer.key_norm = self._floats(f"{name}.key_norm", shape.head_dim)
         self._layers = layers
-        self._cos, self._sin = rotary_tables(
-            manifest.max_positions, shape.head_dim, shape.rope_theta
-        )
+        self._cos, self._sin = rotary_tables(manifest.max_positions, shape)
         deep = head.kind == "mlp_relu"
         size = shape.hidden_size
         embedding = self._tensor("embedding", (shape.vocab_size, size), np.int16)

@@ -192,7 +192,7 @@ class _RotaryTables:
         with self._lock:
             if len(self._tables[-1][0]) < longest:
                 room = 1 << (longest - 1).bit_length()
-                cos, sin = rotary_tables(room, self._shape.head_dim, self._shape.rope_theta)
+                cos, sin = rotary_tables(room, self._shape)
                 on_device = (
                     torch.from_numpy(cos).to(self._device),
                     torch.from_numpy(sin).to(self._device),
