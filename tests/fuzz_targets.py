@@ -25,7 +25,8 @@ from rfprm_export.checkpoint import find_base_model, load_prm, read_checkpoint
 from rfprm_export.gguf_reader import read_gguf
 from rfprm_export.graph import write_graph
 from rfprm_export.lora import merge_lora
-from rfprm_export.weights_files import INDEX_NAME, read_safetensors, read_safetensors_folder
+from rfprm_export.stored_weights import StoredWeights
+from rfprm_export.weights_files import INDEX_NAME, open_safetensors, read_safetensors_folder
 from rfprm_runtime import RfprmError, Scorer, Trajectory
 from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.artifact.manifest import Manifest
@@ -188,11 +189,12 @@ def _gguf_tensors() -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 def _load_checkpoint(folder: Path) -> None:
     find_base_model(read_checkpoint(folder).base, folder)
-    load_prm(folder)
+    dict(load_prm(folder).weights)
 
 
 def _merge(folder: Path) -> None:
-    merge_lora({"model.layers.0.mlp.up_proj.weight": np.zeros((24, 16), np.float32)}, folder)
+    base = {"model.layers.0.mlp.up_proj.weight": np.zeros((24, 16), np.float32)}
+    dict(merge_lora(StoredWeights.of(base), folder))
 
 
 def _score(folder: Path) -> None:
@@ -230,11 +232,11 @@ def _write_json(path: Path, content: Any) -> None:
 
 TARGETS = {
     "safetensors": Target(
-        "x.safetensors", _prepare_tensors, lambda at: list(read_safetensors(at / "x.safetensors"))
+        "x.safetensors", _prepare_tensors, lambda at: dict(open_safetensors(at / "x.safetensors"))
     ),
-    "gguf": Target("model.gguf", _prepare_gguf, lambda at: read_gguf(at / "model.gguf")),
-    "index": Target(INDEX_NAME, _prepare_model, read_safetensors_folder),
-    "config": Target("config.json", _prepare_model, read_base_model),
+    "gguf": Target("model.gguf", _prepare_gguf, lambda at: dict(read_gguf(at / "model.gguf")[1])),
+    "index": Target(INDEX_NAME, _prepare_model, lambda at: dict(read_safetensors_folder(at))),
+    "config": Target("config.json", _prepare_model, lambda at: dict(read_base_model(at).weights)),
     "adapter": Target("adapter_config.json", _prepare_adapter, _merge),
     "adapter-weights": Target("adapter_model.safetensors", _prepare_adapter, _merge),
     "checkpoint": Target("checkpoint.json", _prepare_checkpoint, _load_checkpoint),

@@ -25,7 +25,8 @@ from rfprm_export.emulation import emulating_scorer
 from rfprm_export.float_types import FloatType, float_type_of
 from rfprm_export.gpu_linears import choose_gpu_linears
 from rfprm_export.graph import choose_attention, write_graph
-from rfprm_export.panels import most_rounded, write_native
+from rfprm_export.native_file import write_native
+from rfprm_export.panels import most_rounded
 from rfprm_export.quantization import Quantization
 from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
 from rfprm_runtime.artifact.integrity import describe_file
@@ -183,7 +184,7 @@ def _write_files(
     else:
         from safetensors.numpy import save_file
 
-        save_file(prm.weights, path)
+        save_file(dict(prm.weights), path)
         files.append(path)
     manifest = manifest.model_copy(
         update={

@@ -1,4 +1,4 @@
-"""Reads weights, shape and tokenizer of a base model with numpy, from GGUF or Hugging Face files.
+"""Opens a base model with numpy: shape, tokenizer and weights, from GGUF or Hugging Face files.
 
 Tensors keep Hugging Face's names and [out, in] layout, in float32. Knows no PRMs.
 """
@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 from rfprm_export import ExportError
 from rfprm_export.gguf_reader import read_gguf
 from rfprm_export.rope_config import read_rope, rope_fields
-from rfprm_export.weights_files import Weights, read_safetensors_folder
+from rfprm_export.stored_weights import StoredWeights
+from rfprm_export.weights_files import read_safetensors_folder
 from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.errors import ManifestError
 from rfprm_runtime.ground.names import file_in, holds_file
@@ -36,7 +37,8 @@ class BaseModel:
     """A decoder with its tokenizer, before it becomes a PRM."""
 
     backbone: Backbone
-    weights: Weights
+    weights: StoredWeights
+    """Read when they are asked for, as float32."""
     tokenizer: Tokenizer
     max_positions: int
     architectures: tuple[str, ...] = ()

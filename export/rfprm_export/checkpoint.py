@@ -18,7 +18,8 @@ from tokenizers import AddedToken, Tokenizer
 from rfprm_export import ExportError
 from rfprm_export.base_model import read_base_model
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
-from rfprm_export.weights_files import Weights, read_safetensors
+from rfprm_export.stored_weights import Stored, StoredWeights, Weights
+from rfprm_export.weights_files import open_safetensors
 from rfprm_runtime.artifact.families import FAMILIES, Family
 from rfprm_runtime.artifact.manifest import (
     Backbone,
@@ -95,7 +96,8 @@ class Checkpoint(_Record):
 
 @dataclass(frozen=True)
 class LoadedPRM:
-    """A whole PRM in memory: the manifest of its future artifact, weights and tokenizer."""
+    """A whole PRM: the manifest of its future artifact, its weights, which may still be in their
+    files, and its tokenizer."""
 
     manifest: Manifest
     weights: Weights
@@ -188,10 +190,10 @@ def _load_checkpoint(folder: Path, base: Path | None) -> LoadedPRM:
     backbone = _kept_layers(model.backbone, checkpoint.num_layers)
     weights = _only_used(model.weights, backbone)
     if holds_file(folder, ADAPTER_NAME) or holds_file(folder, ADAPTER_CONFIG_NAME):
-        merge_lora(weights, folder)
+        weights = merge_lora(weights, folder)
     heads = file_in(folder, HEADS_NAME, refusal=ExportError, way_out=_AGAIN)
-    weights.update(read_safetensors(heads))
-    check_tensors(weights, backbone, checkpoint.head, refusal=ExportError)
+    weights = weights.including(open_safetensors(heads).stored)
+    check_tensors(weights.stored, backbone, checkpoint.head, refusal=ExportError)
     manifest = Manifest(
         name=checkpoint.name,
         family=checkpoint.family,
@@ -204,7 +206,7 @@ def _load_checkpoint(folder: Path, base: Path | None) -> LoadedPRM:
         max_positions=min(checkpoint.max_positions, model.max_positions),
         source={**checkpoint.source, "checkpoint_sha256": checkpoint_digest(folder)},
     )
-    return LoadedPRM(manifest, weights, model.tokenizer)
+    return LoadedPRM(manifest, weights.kept_if_small(), model.tokenizer)
 
 
 def checkpoint_digest(folder: Path) -> str:
@@ -248,10 +250,11 @@ def _load_published(folder: Path, family_name: str | None) -> LoadedPRM:
     )
     weights = _only_used(model.weights, model.backbone)
     _check_head(weights, manifest)
-    if family.head.kind == "linear":  # sequence classifiers have a head without a bias
-        weights.setdefault("score.bias", np.zeros(family.head.num_labels, dtype=np.float32))
-    check_tensors(weights, model.backbone, family.head, refusal=ExportError)
-    return LoadedPRM(manifest, weights, model.tokenizer)
+    if family.head.kind == "linear" and "score.bias" not in weights:  # sequence classifiers
+        no_bias = Stored.of(np.zeros(family.head.num_labels, dtype=np.float32))
+        weights = weights.including({"score.bias": no_bias})
+    check_tensors(weights.stored, model.backbone, family.head, refusal=ExportError)
+    return LoadedPRM(manifest, weights.kept_if_small(), model.tokenizer)
 
 
 def _find_family(name: str | None, architectures: tuple[str, ...]) -> tuple[str, Family]:
@@ -304,7 +307,7 @@ _DERIVED = re.compile(r".*\.rotary_emb\.inv_freq")
 """Tables that older checkpoints hold, which follow from the config."""
 
 
-def _only_used(weights: Weights, backbone: Backbone) -> Weights:
+def _only_used(weights: StoredWeights, backbone: Backbone) -> StoredWeights:
     """The weights without the language-model head and the layers that are cut off."""
 
     def is_used(name: str) -> bool:
@@ -313,13 +316,13 @@ def _only_used(weights: Weights, backbone: Backbone) -> Weights:
             return False
         return name.startswith(("model.", "score.")) and not _DERIVED.fullmatch(name)
 
-    return {name: array for name, array in weights.items() if is_used(name)}
+    return weights.only(is_used)
 
 
-def _check_head(weights: Weights, manifest: Manifest) -> None:
+def _check_head(weights: StoredWeights, manifest: Manifest) -> None:
     """Check the head's shape: a language-model head would give numbers that look like scores."""
     last = "score.2.weight" if manifest.head.kind == "mlp_relu" else "score.weight"
-    found = weights[last].shape if last in weights else None
+    found = weights.stored[last].shape if last in weights else None
     expected = (manifest.head.num_labels, manifest.backbone.hidden_size)
     if found != expected:
         raise ExportError(

@@ -14,7 +14,8 @@ import numpy as np
 
 from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.linear_choice import differences_alone, most_allowed, none_allowed
-from rfprm_export.panels import linear_names, write_native
+from rfprm_export.native_file import write_native
+from rfprm_export.panels import linear_names
 from rfprm_export.verify import Reference, scorer_over
 from rfprm_runtime.artifact.manifest import ProductRecord
 from rfprm_runtime.backends.native.backend import NativeBackend

@@ -12,7 +12,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from rfprm_export import ExportError
 from rfprm_export.gguf_file import GgufTensor, open_gguf
-from rfprm_export.weights_files import Weights, as_float32
+from rfprm_export.stored_weights import Stored, StoredWeights
+from rfprm_export.weights_files import as_float32
 from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.ground.arguments import shown
@@ -68,7 +69,7 @@ class _Fields:
         return value
 
 
-def read_gguf(path: Path) -> tuple[Backbone, Weights, Tokenizer, int]:
+def read_gguf(path: Path) -> tuple[Backbone, StoredWeights, Tokenizer, int]:
     """Shape, weights, tokenizer and number of positions. Raises :class:`ExportError`."""
     file = open_gguf(path)
     fields = _Fields(path, file.fields)
@@ -86,7 +87,9 @@ def read_gguf(path: Path) -> tuple[Backbone, Weights, Tokenizer, int]:
         )
     try:
         backbone = _backbone(fields)
-        weights = {_hugging_face_name(t.name): _dequantise(t, backbone) for t in file.tensors}
+        weights = StoredWeights(
+            {_hugging_face_name(t.name): _stored(t, backbone, path) for t in file.tensors}
+        )
     except RfprmError as error:
         raise ExportError(f"{path} cannot be read as a model: {error}") from None
     return backbone, weights, _tokenizer(fields, path), fields.whole("llama.context_length")
@@ -121,6 +124,16 @@ def _hugging_face_name(name: str) -> str:
     raise ExportError(
         f"a Llama model has no tensor {name!r}; give the Hugging Face folder of the model instead"
     )
+
+
+def _stored(tensor: GgufTensor, backbone: Backbone, path: Path) -> Stored:
+    def read() -> NDArray[np.float32]:
+        try:
+            return _dequantise(tensor, backbone)
+        except RfprmError as error:
+            raise ExportError(f"{path} cannot be read as a model: {error}") from None
+
+    return Stored(tensor.shape, read)
 
 
 def _dequantise(tensor: GgufTensor, backbone: Backbone) -> NDArray[np.float32]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
 from rfprm_export import ExportError
-from rfprm_export.weights_files import Weights, as_float32, read_safetensors
+from rfprm_export.stored_weights import Stored, StoredWeights
+from rfprm_export.weights_files import as_float32, open_safetensors
 from rfprm_runtime.ground.names import file_in
 from rfprm_runtime.ground.strict_json import read_json_object
 from rfprm_runtime.ground.validated import Validated
@@ -63,14 +64,14 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         raise ExportError(f"{path} is not a valid adapter: {error}; {again}") from None
 
 
-def merge_lora(weights: Weights, folder: Path) -> None:
-    """Add a PEFT LoRA adapter to ``weights`` in place: W + scale · B @ A.
+def merge_lora(weights: StoredWeights, folder: Path) -> StoredWeights:
+    """``weights`` with a PEFT LoRA adapter: W + scale · B @ A, computed when W is read.
 
     Raises :class:`ExportError` for another kind of adapter, or one that does not fit the weights.
     """
     config = read_adapter_config(folder)
     path = file_in(folder, ADAPTER_NAME, refusal=ExportError, way_out="save the adapter again")
-    tensors = dict(read_safetensors(path))
+    tensors, merged = open_safetensors(path).kept_if_small(), {}
     for name in sorted(tensors):
         module, _, rest = name.removeprefix("base_model.model.").partition(".lora_")
         if rest not in ("A.weight", "B.weight") or f"{module}.weight" not in weights:
@@ -78,12 +79,17 @@ def merge_lora(weights: Weights, folder: Path) -> None:
         if rest == "B.weight" and name.replace(".lora_B.", ".lora_A.") not in tensors:
             raise ExportError(f"adapter tensor {name!r} has no matching lora_A")
         if rest == "A.weight":
-            low, high = tensors[name], tensors.get(name.replace(".lora_A.", ".lora_B."))
-            if high is None:
+            other = name.replace(".lora_A.", ".lora_B.")
+            if other not in tensors:
                 raise ExportError(f"adapter tensor {name!r} has no matching lora_B")
-            weight = weights[f"{module}.weight"]
+            weight, high, low = (
+                weights.stored[f"{module}.weight"],
+                tensors.stored[other],
+                tensors.stored[name],
+            )
             _check_shapes(name, weight.shape, high.shape, low.shape, config.r)
-            weights[f"{module}.weight"] = _add_low_rank(name, weight, low, high, config.scale)
+            merged[f"{module}.weight"] = _merged(name, weight, low, high, config.scale)
+    return weights.including(merged)
 
 
 def _check_shapes(name: str, weight: Shape, high: Shape, low: Shape, rank: int) -> None:
@@ -93,6 +99,12 @@ def _check_shapes(name: str, weight: Shape, high: Shape, low: Shape, rank: int) 
             f"adapter tensor {name!r} has shape {low} and its lora_B {high}, but with rank {rank} "
             f"the weight of shape {weight} needs {(rank, *weight[1:])} and {(*weight[:1], rank)}"
         )
+
+
+def _merged(name: str, weight: Stored, low: Stored, high: Stored, scale: float) -> Stored:
+    return Stored(
+        weight.shape, lambda: _add_low_rank(name, weight.read(), low.read(), high.read(), scale)
+    )
 
 
 def _add_low_rank(

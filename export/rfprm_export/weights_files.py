@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,16 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from rfprm_export import ExportError
+from rfprm_export.stored_weights import Stored, StoredWeights
 from rfprm_runtime.ground.names import file_in, holds_file
 from rfprm_runtime.ground.strict_json import read_json_object
 
-Weights = dict[str, NDArray[np.float32]]
 INDEX_NAME = "model.safetensors.index.json"
 _AGAIN = "download the model again"
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-def read_safetensors_folder(folder: Path) -> Weights:
+def read_safetensors_folder(folder: Path) -> StoredWeights:
     """Every tensor of the folder's ``*.safetensors``: those of its index, if it has one.
 
     Raises :class:`ExportError` if there are none, if the index names anything but files of the
@@ -34,31 +36,59 @@ def read_safetensors_folder(folder: Path) -> Weights:
             f"{folder} holds no .safetensors file; convert older .bin weights with "
             "model.save_pretrained(…)"
         )
-    weights: Weights = {}
+    found: dict[str, Stored] = {}
     for name in names:
         path = file_in(folder, name, refusal=ExportError, way_out=_AGAIN)
-        for tensor, array in read_safetensors(path):
-            if tensor in weights:
+        for tensor, stored in open_safetensors(path).stored.items():
+            if tensor in found:
                 raise ExportError(f"{path} holds {tensor!r}, and so does another file; {_AGAIN}")
-            weights[tensor] = array
-    if missing := sorted((index or {}).keys() - weights.keys()):
+            found[tensor] = stored
+    if missing := sorted((index or {}).keys() - found.keys()):
         raise ExportError(
             f"{folder / INDEX_NAME} lists {missing[0]!r}, which no file has; {_AGAIN}"
         )
-    return weights
+    return StoredWeights(found)
 
 
-def read_safetensors(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Every tensor of one file, in float32. Raises :class:`ExportError` if it is damaged, or holds
-    numbers that are not floats or not finite."""
+def open_safetensors(path: Path) -> StoredWeights:
+    """Every tensor of one file, to be read as float32. Only its header is read now.
+
+    Raises :class:`ExportError`, now or when a tensor is read, if the file is damaged, was changed
+    since, or holds numbers that are not floats or not finite.
+    """
+    version = _version_of(path)
+
+    def reader(name: str) -> Callable[[], NDArray[np.float32]]:
+        def read() -> NDArray[np.float32]:
+            if _version_of(path) != version:
+                raise ExportError(f"{path} was changed while it was read; start again")
+            with _opened(path) as file:  # anew, so that no page of it stays in memory
+                return as_float32(file.get_tensor(name), name)
+
+        return read
+
+    with _opened(path) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (a safe_open is not a mapping)
+    return StoredWeights({name: Stored(shape, reader(name)) for name, shape in shapes.items()})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(str(path), framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (a safe_open is not a mapping)
-                yield name, as_float32(file.get_tensor(name), name)
+            yield file
     except ExportError as error:
         raise error.at(str(path)) from None
     except Exception as error:  # safetensors raises its own error, OSError or a bare Exception
         raise ExportError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _version_of(path: Path) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read as safetensors: {error}") from None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def as_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:
@@ -66,7 +96,7 @@ def as_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:
     if array.dtype.name not in _FLOATS:
         raise ExportError(f"{name!r} is of type {array.dtype}, expected one of {_FLOATS}")
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-        floats = np.asarray(array).astype(np.float32)
+        floats = np.asarray(array).astype(np.float32, copy=False)
         # The sum is finite if every number is; it takes no memory.
         total = floats.sum(dtype=np.float64)
     if not np.isfinite(total) and not np.isfinite(floats).all():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rfprm_export import panels
+from rfprm_export import native_file, panels
 from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest, parse_manifest
 
 UNSUPPORTED = (
@@ -78,7 +78,7 @@ def write_model(path: Path, manifest: Manifest, rng: Random, *, size: float) -> 
     names = panels.linear_names(shape)
     in_8_bits = [name for name in names if rng.random() < rng.choice((0.0, 0.5, 1.0))]
     weights = dict(_weights(shape, head, rng, size))
-    return panels.write_native(path, shape, head, weights, in_8_bits=in_8_bits)
+    return native_file.write_native(path, shape, head, weights, in_8_bits=in_8_bits)
 
 
 def _weights(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rfprm_export.panels import write_native
+from rfprm_export.native_file import write_native
 from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME, NATIVE_NAME, Backbone, Head
 from rfprm_runtime.prompt.encoding import TOKENIZER_NAME

@@ -15,7 +15,8 @@ from rfprm_export import ExportError
 from rfprm_export.base_model import backbone_from_config, config_fields
 from rfprm_export.checkpoint import GgufBase, _check_base, find_base_model, load_prm
 from rfprm_export.lora import merge_lora
-from rfprm_export.weights_files import read_safetensors
+from rfprm_export.stored_weights import StoredWeights
+from rfprm_export.weights_files import open_safetensors
 from rfprm_runtime.backends.rotary import rotary_tables
 from tiny_models import SCALED
 
@@ -118,7 +119,7 @@ def test_bfloat16_and_float16_weights_are_read_exactly(tmp_path: Path) -> None:
     save_torch(
         {"b": values.bfloat16(), "h": values.half(), "f": values}, tmp_path / "x.safetensors"
     )
-    found = dict(read_safetensors(tmp_path / "x.safetensors"))
+    found = dict(open_safetensors(tmp_path / "x.safetensors"))
     for name, dtype in (("b", torch.bfloat16), ("h", torch.float16), ("f", torch.float32)):
         assert found[name].dtype == np.float32
         assert found[name].tolist() == values.to(dtype).float().tolist()
@@ -130,7 +131,9 @@ def test_merging_lora_equals_pefts_merge(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**{**LLAMA, "model_type": "llama"}))
-    weights = {name: x.detach().numpy().copy() for name, x in model.state_dict().items()}
+    weights = StoredWeights.of(
+        {n: x.detach().numpy().copy() for n, x in model.state_dict().items()}
+    )
     lora = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], use_rslora=True)
     adapted = get_peft_model(model, lora)
     with torch.no_grad():
@@ -138,7 +141,7 @@ def test_merging_lora_equals_pefts_merge(tmp_path: Path) -> None:
             if "lora_" in name:
                 parameter.normal_()
     adapted.save_pretrained(tmp_path)
-    merge_lora(weights, tmp_path)
+    weights = merge_lora(weights, tmp_path)
     merged = adapted.merge_and_unload().state_dict()
     for name, array in weights.items():
         np.testing.assert_allclose(array, merged[name].numpy(), atol=1e-5, err_msg=name)
@@ -162,7 +165,10 @@ def test_adapters_of_another_kind_are_refused(
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, **changes}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(ExportError, match=message):
-        merge_lora({}, tmp_path)
+        merge_lora(StoredWeights({}), tmp_path)
+
+
+_UP_PROJ = StoredWeights.of({"model.layers.0.mlp.up_proj.weight": np.zeros((4, 4), np.float32)})
 
 
 def test_an_adapter_for_another_base_is_refused(tmp_path: Path) -> None:
@@ -171,7 +177,7 @@ def test_an_adapter_for_another_base_is_refused(tmp_path: Path) -> None:
     name = "base_model.model.model.layers.9.mlp.up_proj.lora_A.weight"
     save_file({name: np.zeros((2, 4), np.float32)}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ExportError, match=r"layers\.9.*does not belong"):
-        merge_lora({"model.layers.0.mlp.up_proj.weight": np.zeros((4, 4), np.float32)}, tmp_path)
+        merge_lora(_UP_PROJ, tmp_path)
 
 
 @pytest.mark.parametrize("half", ["A", "B"])
@@ -182,7 +188,7 @@ def test_half_an_adapter_is_refused(half: str, tmp_path: Path) -> None:
     shape = (2, 4) if half == "A" else (4, 2)
     save_file({name: np.zeros(shape, np.float32)}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ExportError, match=r"has no matching lora_."):
-        merge_lora({"model.layers.0.mlp.up_proj.weight": np.zeros((4, 4), np.float32)}, tmp_path)
+        merge_lora(_UP_PROJ, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +249,7 @@ def test_damaged_safetensors_are_refused(tmp_path: Path, content: bytes) -> None
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(ExportError, match="cannot be read as safetensors"):
-        list(read_safetensors(path))
+        dict(open_safetensors(path))
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:

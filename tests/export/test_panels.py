@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rfprm_export import ExportError
-from rfprm_export.panels import MAX_WEIGHT, linear_panels, most_rounded, write_native
+from rfprm_export.native_file import write_native
+from rfprm_export.panels import MAX_WEIGHT, linear_panels, most_rounded
 from tiny_models import byte_tokenizer, random_weights, tiny_manifest
 
 

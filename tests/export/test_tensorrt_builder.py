@@ -269,7 +269,7 @@ def test_weights_beyond_fp16_are_refused(tmp_path: Path) -> None:
     save_published_prm(tmp_path, "qwen2")
     prm = load_prm(tmp_path)
     name = "model.layers.1.mlp.down_proj.weight"
-    prm.weights[name] = prm.weights[name] * np.float32(1e7)
+    prm = replace(prm, weights={**prm.weights, name: prm.weights[name] * np.float32(1e7)})
     with pytest.raises(
         ExportError, match=r"layers\.1\.mlp\.down_proj.*but fp16 ends at 6\.55e\+04"
     ):

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rfprm_export.panels import linear_names, write_aligned, write_native
+from rfprm_export.aligned_file import in_memory, write_aligned
+from rfprm_export.native_file import write_native
+from rfprm_export.panels import linear_names
 from rfprm_runtime.artifact.contents import ArtifactFiles
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.artifact.tensors import read_tensors
@@ -55,7 +57,7 @@ def _changed(path: Path, target: Path, name: str, value: float, at: int = 0) -> 
     tensors, metadata = read_tensors(ArtifactFiles(path.parent).read(path.name), path)
     tensors[name] = tensors[name].copy()
     tensors[name].reshape(-1)[at] = value
-    write_aligned(target / "changed", tensors, metadata)
+    write_aligned(target / "changed", in_memory(tensors), metadata)
     return target / "changed"
 
 

@@ -24,7 +24,8 @@ from rfprm_export.checkpoint import (
     read_checkpoint,
 )
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, read_adapter_config
-from rfprm_export.weights_files import Weights, read_safetensors
+from rfprm_export.stored_weights import Array
+from rfprm_export.weights_files import open_safetensors
 from rfprm_runtime.artifact.families import FAMILIES
 from rfprm_runtime.backends.torch import PRMNetwork, Tree, build_network
 from rfprm_runtime.ground.names import file_in, holds_file
@@ -162,9 +163,9 @@ class TrainedPRM:
         )
 
 
-def _read_weights(folder: Path, name: str) -> Weights:
+def _read_weights(folder: Path, name: str) -> dict[str, Array]:
     path = file_in(folder, name, refusal=TrainingError, way_out="train that run again")
-    return dict(read_safetensors(path))
+    return dict(open_safetensors(path))
 
 
 def _check_same_network(folder: Path, mine: Checkpoint) -> None:
@@ -229,8 +230,8 @@ def _frozen_network(base: BaseModel, config: TrainingConfig) -> PRMNetwork:
     shape = base.backbone.model_copy(update={"num_layers": num_layers})
     head = FAMILIES[config.family].head
     weights = {
-        name: array
-        for name, array in base.weights.items()
+        name: base.weights[name]
+        for name in base.weights
         if name.startswith("model.")
         and not (name.startswith("model.layers.") and int(name.split(".")[2]) >= num_layers)
     }
