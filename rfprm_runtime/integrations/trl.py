@@ -15,6 +15,12 @@ from typing import Any
 
 from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.ground.arguments import check_flag, check_one_for_each, shown
+from rfprm_runtime.integrations.trl_sums import (
+    guard_trainers,
+    is_marked,
+    mark,
+    summed_reward,
+)
 from rfprm_runtime.rewards.completions import (
     CompletionReward,
     Outcome,
@@ -26,8 +32,10 @@ from rfprm_runtime.rewards.completions import (
 )
 from rfprm_runtime.traces.prompts import text_after
 
+__all__ = ["process_reward", "summed_reward"]
 logger = logging.getLogger(__name__)
 RewardFunction = Callable[..., Any]
+_DEFAULT_NAME = "process_reward"
 
 
 def process_reward(
@@ -35,6 +43,7 @@ def process_reward(
     *,
     outcome: str | RewardFunction | None = None,
     question: str | None = None,
+    name: str | None = None,
     asynchronous: bool = False,
     **settings: Any,
 ) -> RewardFunction:
@@ -47,16 +56,22 @@ def process_reward(
     last thing the user says in the prompt. ``settings``: the other fields of
     :class:`~rfprm_runtime.rewards.completions.RewardSettings`.
 
-    TRL logs the function as ``process_reward_function`` (``…_async`` if ``asynchronous``). It can
-    be pickled, and loads the PRM on its first call in a process. A completion that cannot be scored
-    gets the reward None, which has no effect on training, and logs a warning. Metrics:
-    ``process_reward/process``, ``…/outcome``, ``…/num_steps`` (means), ``…/unscorable`` (share) and
-    ``…/seconds``. Columns in the completions table: ``process`` and ``outcome``.
+    ``name``: what TRL logs it as (``rewards/NAME/mean``), and what its metrics and columns begin
+    with; required of all but one if a trainer has several. By default TRL logs
+    ``process_reward_function`` (``…_async`` if ``asynchronous``), and metrics begin with
+    ``process_reward``: ``process_reward/process``, ``…/outcome``, ``…/num_steps`` (means),
+    ``…/unscorable`` (share) and ``…/seconds``. The completions table gets the columns ``process``
+    and ``outcome``, or ``NAME/process`` and ``NAME/outcome``.
+
+    A completion that cannot be scored gets the reward None and logs a warning. It has no effect on
+    training: its advantage is 0, whatever other functions say of it (:mod:`.trl_sums` changes the
+    sum of TRL's GRPOTrainer and RLOOTrainer so). It can be pickled, and loads the PRM on its first
+    call in a process.
 
     Raises ``ValueError`` for a setting that is unknown, invalid or in conflict with another, and
     :class:`ArtifactError` if the folder holds no artifact.
     """
-    own = ("outcome", "question", "asynchronous")
+    own = ("outcome", "question", "name", "asynchronous")
     chosen = RewardSettings.build(str(artifact or ""), settings, adapters_own=own)
     if not (outcome is None or isinstance(outcome, str) or callable(outcome)):
         raise InvalidArgumentError(
@@ -67,23 +82,49 @@ def process_reward(
         raise InvalidArgumentError(
             f"question is {shown(question)}, expected the name of a column, or None"
         )
+    if not (name is None or (isinstance(name, str) and name.strip())):
+        raise InvalidArgumentError(f"name is {shown(name)}, expected a name for metrics, or None")
     check_flag("asynchronous", asynchronous)
     if inspect.iscoroutinefunction(outcome) and not asynchronous:
         raise InvalidArgumentError(
             "the outcome is an async function; pass asynchronous=True to await it"
         )
-    # Bound by position, because a column of the data set may have any name.
+    guard_trainers()
     function: Any = process_reward_function_async if asynchronous else process_reward_function
-    bound: Any = partial(function, chosen, outcome, question)
+    if name is not None:
+        function = (_NamedAsync if asynchronous else _Named)(name)
+    # Bound by position, because a column of the data set may have any name.
+    bound: Any = partial(function, chosen, outcome, question, name or _DEFAULT_NAME)
     # TRL looks inside a partial for its function's name; other code does not.
     bound.__name__ = function.__name__
+    mark(bound)
     return bound  # type: ignore[no-any-return]
+
+
+class _Named:
+    """:func:`process_reward_function` under another name: a function that pickles has its own."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, *settings: Any, **columns: Any) -> list[float | None]:
+        return process_reward_function(*settings, **columns)
+
+
+class _NamedAsync(_Named):
+    """:func:`process_reward_function_async` under another name."""
+
+    async def __call__(  # type: ignore[override]
+        self, *settings: Any, **columns: Any
+    ) -> list[float | None]:
+        return await process_reward_function_async(*settings, **columns)
 
 
 def process_reward_function(
     settings: RewardSettings,
     outcome: str | RewardFunction | None,
     question: str | None,
+    name: str,
     /,
     *,
     prompts: Sequence[Any],
@@ -94,13 +135,14 @@ def process_reward_function(
     outcomes = None
     if callable(outcome):
         outcomes = outcome(prompts=prompts, completions=completions, **columns)
-    return _rewards(settings, outcome, question, outcomes, prompts, completions, columns)
+    return _rewards(settings, outcome, question, name, outcomes, prompts, completions, columns)
 
 
 async def process_reward_function_async(
     settings: RewardSettings,
     outcome: str | RewardFunction | None,
     question: str | None,
+    name: str,
     /,
     *,
     prompts: Sequence[Any],
@@ -113,7 +155,7 @@ async def process_reward_function_async(
         outcomes = outcome(prompts=prompts, completions=completions, **columns)
         outcomes = await outcomes if inspect.isawaitable(outcomes) else outcomes
     return await asyncio.to_thread(
-        _rewards, settings, outcome, question, outcomes, prompts, completions, columns
+        _rewards, settings, outcome, question, name, outcomes, prompts, completions, columns
     )
 
 
@@ -121,11 +163,13 @@ def _rewards(
     settings: RewardSettings,
     outcome: str | RewardFunction | None,
     question: str | None,
+    name: str,
     outcomes: Sequence[Outcome] | None,
     prompts: Sequence[Any],
     completions: Sequence[Any],
     columns: dict[str, Any],
 ) -> list[float | None]:
+    _check_trainer(columns.get("log_metric"), name)
     shared_scorer(settings)  # load it before the clock starts
     started = time.perf_counter()
     count = len(completions)
@@ -139,7 +183,7 @@ def _rewards(
     if isinstance(outcome, str):
         outcomes = judge_answers(texts, _column(columns, outcome, "outcome", count), settings)
     rewards = completion_rewards(questions, texts, outcomes, settings)
-    _report(rewards, columns, time.perf_counter() - started)
+    _report(rewards, columns, name, time.perf_counter() - started)
     return [reward.reward for reward in rewards]
 
 
@@ -156,7 +200,27 @@ def _column(columns: dict[str, Any], name: str, setting: str, count: int) -> Seq
     return values
 
 
-def _report(rewards: Sequence[CompletionReward], columns: dict[str, Any], seconds: float) -> None:
+def _check_trainer(log_metric: Any, name: str) -> None:
+    """Refuse two process rewards of one name in the trainer that calls, and guard its sum."""
+    trainer = getattr(log_metric, "__self__", None)
+    functions = [f for f in getattr(trainer, "reward_funcs", ()) if is_marked(f)]
+    names = [getattr(function, "args", (None,) * 4)[3] for function in functions]
+    if names.count(name) > 1:
+        raise InvalidArgumentError(
+            f"{names.count(name)} reward functions of this trainer are called {name!r}, so that "
+            "their metrics would be mixed up; tell them apart: process_reward(…, name='…')"
+        )
+    # The functions called earlier in this batch are out of reach by now.
+    if guard_trainers() and len(getattr(trainer, "reward_funcs", ())) > 1:
+        logger.warning(
+            "process_reward was called before TRL was imported, so in this batch a completion "
+            "that cannot be scored counts as 0 beside the other reward functions; import trl first"
+        )
+
+
+def _report(
+    rewards: Sequence[CompletionReward], columns: dict[str, Any], name: str, seconds: float
+) -> None:
     """Warn of completions without a reward, and pass metrics to TRL if it takes them."""
     errors = [reward.error for reward in rewards if reward.error is not None]
     if errors:
@@ -168,11 +232,12 @@ def _report(rewards: Sequence[CompletionReward], columns: dict[str, Any], second
         )
     log_metric, log_extra = columns.get("log_metric"), columns.get("log_extra")
     if log_metric is not None:
-        for name, value in _metrics(rewards, seconds).items():
-            log_metric(f"process_reward/{name}", value)
+        for metric, value in _metrics(rewards, seconds).items():
+            log_metric(f"{name}/{metric}", value)
     if log_extra is not None:
-        log_extra("process", [reward.process for reward in rewards])
-        log_extra("outcome", [reward.outcome for reward in rewards])
+        prefix = "" if name == _DEFAULT_NAME else f"{name}/"
+        log_extra(f"{prefix}process", [reward.process for reward in rewards])
+        log_extra(f"{prefix}outcome", [reward.outcome for reward in rewards])
 
 
 def _metrics(rewards: Sequence[CompletionReward], seconds: float) -> dict[str, float]:

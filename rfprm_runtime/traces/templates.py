@@ -26,7 +26,8 @@ _HEADERS = re.compile(
 _ROLES = {"INST": "user", "/INST": "assistant", "SYSTEM_PROMPT": "system"}
 _LLAMA2_SYSTEM = re.compile(r"<<SYS>>.*?<</SYS>>", re.DOTALL)
 # `[INST]` is what people write, too: it opens a chat only where the text begins with it.
-_BEGINS_LIKE_MISTRAL = re.compile(r"\s*(?:<s>)?\s*\[(?:INST|SYSTEM_PROMPT)\]")
+# White space twice in a row would take quadratic time.
+_BEGINS_LIKE_MISTRAL = re.compile(r"\s*(?:<s>\s*)?\[(?:INST|SYSTEM_PROMPT)\]")
 
 _END_TOKENS = (
     "</s>", "<eos>", "<pad>", "<unk>", "<end_of_turn>", "[PAD]", "[EOS]", "[/INST]",

@@ -1,0 +1,175 @@
+"""What an unknown reward is worth where TRL adds up several reward functions: nothing.
+
+TRL's sum skips what is unknown, which counts it as 0: a completion that the PRM cannot score would
+be ranked by the other functions alone, and may come out ahead of those it can score. Knows TRL's
+trainers and reward functions; knows no PRM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rfprm_runtime.errors import InvalidArgumentError
+from rfprm_runtime.ground.arguments import (
+    check_finite,
+    check_flag,
+    check_one_for_each,
+    shown,
+)
+
+_logger = logging.getLogger(__name__)
+RewardFunction = Callable[..., Any]
+_MARK = "unknown_excludes_completion"
+_TRAINERS = ("GRPOTrainer", "RLOOTrainer")
+_METHOD = "_calculate_rewards"
+
+
+def mark(function: Any) -> None:
+    """Make a completion for which ``function`` returns None unknown in every sum of a trainer."""
+    setattr(function, _MARK, True)
+
+
+def is_marked(function: Any) -> bool:
+    return bool(getattr(function, _MARK, False))
+
+
+def guard_trainers() -> bool:
+    """Have TRL's trainers exclude what a marked function does not know; False if they already do,
+    or if TRL has not been imported.
+
+    A reward function learns nothing about the others, so this is done where a trainer has the
+    rewards of all of them. Trainers without marked functions work as before.
+    """
+    changed = [_guard(trainer) for trainer in map(_trainer_named, _TRAINERS) if trainer is not None]
+    return any(changed)
+
+
+def _trainer_named(name: str) -> Any:
+    try:
+        return getattr(sys.modules.get("trl"), name, None)  # TRL imports it now
+    except (ImportError, RuntimeError):  # it cannot be used either
+        return None
+
+
+def _guard(trainer: Any) -> bool:
+    calculate = getattr(trainer, _METHOD, None)
+    if calculate is None or is_marked(calculate):
+        return False
+
+    @functools.wraps(calculate)
+    def calculate_rewards(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return without_unknown(
+            calculate(self, *args, **kwargs), self.reward_funcs, self.reward_weights
+        )
+
+    mark(calculate_rewards)
+    setattr(trainer, _METHOD, calculate_rewards)
+    return True
+
+
+def without_unknown(rewards: Any, functions: Sequence[Any], weights: Any) -> Any:
+    """``rewards`` [N, F] (a tensor or an array), with NaN throughout the rows in which a marked
+    function of weight other than 0 has NaN."""
+    decisive = [
+        index
+        for index, function in enumerate(functions)
+        if is_marked(function) and float(weights[index]) != 0.0
+    ]
+    if decisive:
+        found = rewards[:, decisive]
+        rewards[(found != found).any(1)] = math.nan
+    return rewards
+
+
+def summed_reward(
+    functions: Sequence[RewardFunction],
+    *,
+    weights: Sequence[float] | None = None,
+    asynchronous: bool = False,
+) -> RewardFunction:
+    """One reward function: the weighted sum of several, None where any of them gives None or NaN.
+
+    For trainers that add up rewards out of reach, such as TRL's AsyncGRPO, whose rewards are
+    computed in another process. ``weights`` [F], by default 1 each. ``asynchronous``: an async
+    function, required if any of ``functions`` is async. It can be pickled if they can.
+
+    Metrics: the mean of each function, as ``summed_reward/NAME``. Raises ``ValueError`` for no
+    functions, anything that is no function, weights that do not fit, and an async function without
+    ``asynchronous``.
+    """
+    if not functions or not all(map(callable, functions)):
+        came = [shown(function) for function in functions if not callable(function)]
+        raise InvalidArgumentError(f"functions holds {came or 'none'}, expected reward functions")
+    check_flag("asynchronous", asynchronous)
+    chosen = [1.0] * len(functions) if weights is None else list(weights)
+    check_one_for_each("weights", chosen, len(functions), "functions")
+    for weight in chosen:
+        check_finite("a weight", weight)
+    if not asynchronous and any(map(is_async, functions)):
+        raise InvalidArgumentError(
+            "one of the functions is async; pass asynchronous=True to await it"
+        )
+    function = summed_reward_function_async if asynchronous else summed_reward_function
+    return functools.partial(function, tuple(functions), tuple(chosen))
+
+
+def summed_reward_function(
+    functions: Sequence[RewardFunction], weights: Sequence[float], /, **columns: Any
+) -> list[float | None]:
+    """The sum for each completion, as TRL calls for it."""
+    return _sum(functions, weights, [function(**columns) for function in functions], columns)
+
+
+async def summed_reward_function_async(
+    functions: Sequence[RewardFunction], weights: Sequence[float], /, **columns: Any
+) -> list[float | None]:
+    """The same; async functions run concurrently."""
+    found = await asyncio.gather(*(_awaited(function, columns) for function in functions))
+    return _sum(functions, weights, found, columns)
+
+
+async def _awaited(function: RewardFunction, columns: dict[str, Any]) -> Any:
+    found = function(**columns)
+    return await found if inspect.isawaitable(found) else found
+
+
+def _sum(
+    functions: Sequence[RewardFunction],
+    weights: Sequence[float],
+    found: Sequence[Sequence[float | None]],
+    columns: dict[str, Any],
+) -> list[float | None]:
+    count = len(columns["completions"])
+    total = [0.0] * count
+    for function, weight, rewards in zip(functions, weights, found, strict=True):
+        name = name_of(function)
+        check_one_for_each(f"rewards of {name}", rewards, count, "completions")
+        numbers = [math.nan if reward is None else float(reward) for reward in rewards]
+        known = [number for number in numbers if not math.isnan(number)]
+        if known and "log_metric" in columns:
+            columns["log_metric"](f"summed_reward/{name}", sum(known) / len(known))
+        total = [so_far + weight * number for so_far, number in zip(total, numbers, strict=True)]
+    return [None if math.isnan(number) else number for number in total]
+
+
+def name_of(function: Any) -> str:
+    """The name under which TRL logs a function."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling it gives something to await, as TRL decides it."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004
+    )
