@@ -15,9 +15,10 @@ from typing import Any
 
 from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.ground.arguments import check_flag, check_one_for_each, shown
+from rfprm_runtime.integrations.trl_sampling import Oversampling
 from rfprm_runtime.integrations.trl_sums import (
+    check_names,
     guard_trainers,
-    is_marked,
     mark,
     summed_reward,
 )
@@ -32,7 +33,7 @@ from rfprm_runtime.rewards.completions import (
 )
 from rfprm_runtime.traces.prompts import text_after
 
-__all__ = ["process_reward", "summed_reward"]
+__all__ = ["Oversampling", "process_reward", "summed_reward"]
 logger = logging.getLogger(__name__)
 RewardFunction = Callable[..., Any]
 _DEFAULT_NAME = "process_reward"
@@ -89,35 +90,14 @@ def process_reward(
         raise InvalidArgumentError(
             "the outcome is an async function; pass asynchronous=True to await it"
         )
-    guard_trainers()
-    function: Any = process_reward_function_async if asynchronous else process_reward_function
-    if name is not None:
-        function = (_NamedAsync if asynchronous else _Named)(name)
+    kind = _AsyncFunction if asynchronous else _Function
+    function = kind(name or kind.function.__name__)
     # Bound by position, because a column of the data set may have any name.
     bound: Any = partial(function, chosen, outcome, question, name or _DEFAULT_NAME)
     # TRL looks inside a partial for its function's name; other code does not.
-    bound.__name__ = function.__name__
-    mark(bound)
+    bound.__name__ = name or kind.function.__name__
+    mark(bound, name or _DEFAULT_NAME)
     return bound  # type: ignore[no-any-return]
-
-
-class _Named:
-    """:func:`process_reward_function` under another name: a function that pickles has its own."""
-
-    def __init__(self, name: str) -> None:
-        self.__name__ = name
-
-    def __call__(self, *settings: Any, **columns: Any) -> list[float | None]:
-        return process_reward_function(*settings, **columns)
-
-
-class _NamedAsync(_Named):
-    """:func:`process_reward_function_async` under another name."""
-
-    async def __call__(  # type: ignore[override]
-        self, *settings: Any, **columns: Any
-    ) -> list[float | None]:
-        return await process_reward_function_async(*settings, **columns)
 
 
 def process_reward_function(
@@ -159,6 +139,38 @@ async def process_reward_function_async(
     )
 
 
+class _Function:
+    """:func:`process_reward_function` under a name of its own. It pickles, unlike a closure."""
+
+    function = staticmethod(process_reward_function)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def __name__(self) -> str:
+        # A trainer asks for it when it is made: the first that we hear of a trainer, and early
+        # enough to guard the sums of its first batch.
+        guard_trainers()
+        return self._name
+
+    def __call__(self, *settings: Any, **columns: Any) -> Any:
+        return self.function(*settings, **columns)
+
+
+class _AsyncFunction(_Function):
+    """The same of :func:`process_reward_function_async`."""
+
+    function = staticmethod(process_reward_function_async)  # type: ignore[assignment]
+    # With these ``inspect.iscoroutinefunction`` takes an object for a function and looks into it.
+    __code__ = process_reward_function_async.__code__
+    __defaults__ = process_reward_function_async.__defaults__
+    __kwdefaults__ = process_reward_function_async.__kwdefaults__
+
+    async def __call__(self, *settings: Any, **columns: Any) -> Any:
+        return await self.function(*settings, **columns)
+
+
 def _rewards(
     settings: RewardSettings,
     outcome: str | RewardFunction | None,
@@ -169,7 +181,7 @@ def _rewards(
     completions: Sequence[Any],
     columns: dict[str, Any],
 ) -> list[float | None]:
-    _check_trainer(columns.get("log_metric"), name)
+    _check_trainer(columns.get("log_metric"))
     shared_scorer(settings)  # load it before the clock starts
     started = time.perf_counter()
     count = len(completions)
@@ -200,21 +212,16 @@ def _column(columns: dict[str, Any], name: str, setting: str, count: int) -> Seq
     return values
 
 
-def _check_trainer(log_metric: Any, name: str) -> None:
+def _check_trainer(log_metric: Any) -> None:
     """Refuse two process rewards of one name in the trainer that calls, and guard its sum."""
-    trainer = getattr(log_metric, "__self__", None)
-    functions = [f for f in getattr(trainer, "reward_funcs", ()) if is_marked(f)]
-    names = [getattr(function, "args", (None,) * 4)[3] for function in functions]
-    if names.count(name) > 1:
-        raise InvalidArgumentError(
-            f"{names.count(name)} reward functions of this trainer are called {name!r}, so that "
-            "their metrics would be mixed up; tell them apart: process_reward(…, name='…')"
-        )
+    functions = getattr(getattr(log_metric, "__self__", None), "reward_funcs", ())
+    check_names(functions)
     # The functions called earlier in this batch are out of reach by now.
-    if guard_trainers() and len(getattr(trainer, "reward_funcs", ())) > 1:
+    if guard_trainers() and len(functions) > 1:
         logger.warning(
-            "process_reward was called before TRL was imported, so in this batch a completion "
-            "that cannot be scored counts as 0 beside the other reward functions; import trl first"
+            "this trainer never asked for the name of its reward function, so in this batch a "
+            "completion that cannot be scored counts as 0 beside the other functions; pass them as "
+            "one: summed_reward([…])"
         )
 
 

@@ -27,17 +27,36 @@ from rfprm_runtime.ground.arguments import (
 _logger = logging.getLogger(__name__)
 RewardFunction = Callable[..., Any]
 _MARK = "unknown_excludes_completion"
+_GUARDED = "excludes_unknown"
 _TRAINERS = ("GRPOTrainer", "RLOOTrainer")
 _METHOD = "_calculate_rewards"
 
 
-def mark(function: Any) -> None:
-    """Make a completion for which ``function`` returns None unknown in every sum of a trainer."""
-    setattr(function, _MARK, True)
+def mark(function: Any, metric_name: str) -> None:
+    """Make a completion for which ``function`` returns None unknown in every sum of a trainer.
+    ``metric_name``: what the names of its metrics begin with."""
+    setattr(function, _MARK, metric_name)
 
 
 def is_marked(function: Any) -> bool:
-    return bool(getattr(function, _MARK, False))
+    return hasattr(function, _MARK)
+
+
+def take_marks(function: Any, other: Any) -> None:
+    """Treat ``function`` as ``other`` is treated."""
+    if is_marked(other):
+        setattr(function, _MARK, getattr(other, _MARK))
+
+
+def check_names(functions: Sequence[Any]) -> None:
+    """Refuse two process rewards of one name, whose metrics a trainer would mix up."""
+    names = [getattr(function, _MARK) for function in functions if is_marked(function)]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidArgumentError(
+                f"{names.count(name)} reward functions are called {name!r}, so that their metrics "
+                "would be mixed up; tell them apart: process_reward(…, name='…')"
+            )
 
 
 def guard_trainers() -> bool:
@@ -60,7 +79,7 @@ def _trainer_named(name: str) -> Any:
 
 def _guard(trainer: Any) -> bool:
     calculate = getattr(trainer, _METHOD, None)
-    if calculate is None or is_marked(calculate):
+    if calculate is None or hasattr(calculate, _GUARDED):
         return False
 
     @functools.wraps(calculate)
@@ -69,7 +88,7 @@ def _guard(trainer: Any) -> bool:
             calculate(self, *args, **kwargs), self.reward_funcs, self.reward_weights
         )
 
-    mark(calculate_rewards)
+    setattr(calculate_rewards, _GUARDED, True)
     setattr(trainer, _METHOD, calculate_rewards)
     return True
 
