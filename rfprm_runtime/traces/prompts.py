@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.arguments import shown
 from rfprm_runtime.ground.thinking import opening_in
 from rfprm_runtime.traces.chats import answer_in, last_question, turns_of
 from rfprm_runtime.traces.templates import question_in_rendered, without_end_tokens
@@ -66,8 +67,12 @@ def text_of_completion(completion: Any) -> str:
 def response_after(query: str, prompt: str) -> str:
     """What follows ``prompt`` in ``query``, without trailing end tokens.
 
-    Raises :class:`InvalidTrajectoryError` if the query does not begin with the prompt.
+    Raises :class:`InvalidTrajectoryError` if the query does not begin with the prompt, or one of
+    them is no text.
     """
+    for name, text in (("query", query), ("prompt", prompt)):
+        if not isinstance(text, str):
+            raise InvalidTrajectoryError(f"the {name} is {shown(text)}, expected a text")
     if not query.startswith(prompt):
         raise InvalidTrajectoryError(
             f"the query begins with {query[:40]!r}, not with its prompt {prompt[:40]!r}, so prompt "
