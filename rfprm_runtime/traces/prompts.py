@@ -53,14 +53,18 @@ def opening_of(prompt: Any) -> str:
 
 
 def text_of_completion(completion: Any) -> str:
-    """The text of a completion: a string, or what the assistant says in a list of chat messages.
+    """The text of a completion: a string, a chat message, or what the assistant says in a list of
+    them. Tools' answers, calls of tools and images are no text.
 
     Reasoning that a message keeps in a field or a part of its own comes first, in thinking tags.
     Raises :class:`InvalidTrajectoryError` for anything else.
     """
     if isinstance(completion, str):
         return completion
-    thinking, text = answer_in(turns_of(completion, "completion"))
+    messages = (
+        [{"role": "assistant", **completion}] if isinstance(completion, Mapping) else completion
+    )
+    thinking, text = answer_in(turns_of(messages, "completion"))
     return "\n\n".join(part for part in (thinking and f"<think>{thinking}</think>", text) if part)
 
 
