@@ -9,17 +9,18 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.ground.arguments import check_flag, check_one_for_each, shown
 from rfprm_runtime.integrations.trl_sampling import Oversampling
 from rfprm_runtime.integrations.trl_sums import (
+    RewardFunction,
+    bound,
+    check_name,
     check_names,
     guard_trainers,
-    mark,
     summed_reward,
 )
 from rfprm_runtime.rewards.completions import (
@@ -35,7 +36,6 @@ from rfprm_runtime.traces.prompts import text_after
 
 __all__ = ["Oversampling", "process_reward", "summed_reward"]
 logger = logging.getLogger(__name__)
-RewardFunction = Callable[..., Any]
 _DEFAULT_NAME = "process_reward"
 
 
@@ -83,21 +83,21 @@ def process_reward(
         raise InvalidArgumentError(
             f"question is {shown(question)}, expected the name of a column, or None"
         )
-    if not (name is None or (isinstance(name, str) and name.strip())):
-        raise InvalidArgumentError(f"name is {shown(name)}, expected a name for metrics, or None")
+    if name is not None:
+        check_name(name)
     check_flag("asynchronous", asynchronous)
     if inspect.iscoroutinefunction(outcome) and not asynchronous:
         raise InvalidArgumentError(
             "the outcome is an async function; pass asynchronous=True to await it"
         )
-    kind = _AsyncFunction if asynchronous else _Function
-    function = kind(name or kind.function.__name__)
+    function: Any = process_reward_function_async if asynchronous else process_reward_function
     # Bound by position, because a column of the data set may have any name.
-    bound: Any = partial(function, chosen, outcome, question, name or _DEFAULT_NAME)
-    # TRL looks inside a partial for its function's name; other code does not.
-    bound.__name__ = name or kind.function.__name__
-    mark(bound, name or _DEFAULT_NAME)
-    return bound  # type: ignore[no-any-return]
+    return bound(
+        function,
+        (chosen, outcome, question, name or _DEFAULT_NAME),
+        name=name or function.__name__,
+        metric_name=name or _DEFAULT_NAME,
+    )
 
 
 def process_reward_function(
@@ -137,38 +137,6 @@ async def process_reward_function_async(
     return await asyncio.to_thread(
         _rewards, settings, outcome, question, name, outcomes, prompts, completions, columns
     )
-
-
-class _Function:
-    """:func:`process_reward_function` under a name of its own. It pickles, unlike a closure."""
-
-    function = staticmethod(process_reward_function)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    @property
-    def __name__(self) -> str:
-        # A trainer asks for it when it is made: the first that we hear of a trainer, and early
-        # enough to guard the sums of its first batch.
-        guard_trainers()
-        return self._name
-
-    def __call__(self, *settings: Any, **columns: Any) -> Any:
-        return self.function(*settings, **columns)
-
-
-class _AsyncFunction(_Function):
-    """The same of :func:`process_reward_function_async`."""
-
-    function = staticmethod(process_reward_function_async)  # type: ignore[assignment]
-    # With these ``inspect.iscoroutinefunction`` takes an object for a function and looks into it.
-    __code__ = process_reward_function_async.__code__
-    __defaults__ = process_reward_function_async.__defaults__
-    __kwdefaults__ = process_reward_function_async.__kwdefaults__
-
-    async def __call__(self, *settings: Any, **columns: Any) -> Any:
-        return await self.function(*settings, **columns)
 
 
 def _rewards(

@@ -32,10 +32,50 @@ _TRAINERS = ("GRPOTrainer", "RLOOTrainer")
 _METHOD = "_calculate_rewards"
 
 
-def mark(function: Any, metric_name: str) -> None:
-    """Make a completion for which ``function`` returns None unknown in every sum of a trainer.
-    ``metric_name``: what the names of its metrics begin with."""
-    setattr(function, _MARK, metric_name)
+class _Named:
+    """A function under a name of its own. It pickles, unlike a closure."""
+
+    def __init__(self, function: RewardFunction, name: str) -> None:
+        self._function, self._name = function, name
+
+    @property
+    def __name__(self) -> str:
+        # A trainer asks for it when it is made: the first that we hear of a trainer, and early
+        # enough to guard the sums of its first batch.
+        guard_trainers()
+        return self._name
+
+    def __call__(self, *arguments: Any, **columns: Any) -> Any:
+        return self._function(*arguments, **columns)
+
+
+class _NamedAsync(_Named):
+    async def __call__(self, *arguments: Any, **columns: Any) -> Any:
+        return await self._function(*arguments, **columns)
+
+    # With these ``inspect.iscoroutinefunction`` takes an object for a function and looks into it.
+    __code__ = __call__.__code__
+    __defaults__ = None
+    __kwdefaults__ = None
+
+
+def bound(
+    function: RewardFunction, arguments: tuple[Any, ...], *, name: str, metric_name: str
+) -> RewardFunction:
+    """``function`` with its first ``arguments``, which TRL logs as ``name``. A completion for which
+    it returns None is unknown in every sum of a trainer. ``metric_name``: what the names of its
+    metrics begin with."""
+    kind = _NamedAsync if inspect.iscoroutinefunction(function) else _Named
+    found: Any = functools.partial(kind(function, name), *arguments)
+    # TRL looks inside a partial for its function's name; other code does not.
+    found.__name__ = name
+    setattr(found, _MARK, metric_name)
+    return found  # type: ignore[no-any-return]
+
+
+def check_name(name: object) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise InvalidArgumentError(f"name is {shown(name)}, expected a name for metrics")
 
 
 def is_marked(function: Any) -> bool:
@@ -55,7 +95,7 @@ def check_names(functions: Sequence[Any]) -> None:
         if names.count(name) > 1:
             raise InvalidArgumentError(
                 f"{names.count(name)} reward functions are called {name!r}, so that their metrics "
-                "would be mixed up; tell them apart: process_reward(…, name='…')"
+                "would be mixed up; tell them apart, as in process_reward(…, name='…')"
             )
 
 
@@ -90,6 +130,9 @@ def _guard(trainer: Any) -> bool:
 
     setattr(calculate_rewards, _GUARDED, True)
     setattr(trainer, _METHOD, calculate_rewards)
+    _logger.info(
+        "%s now leaves completions without a process reward out of its sums", trainer.__name__
+    )
     return True
 
 
@@ -111,6 +154,7 @@ def summed_reward(
     functions: Sequence[RewardFunction],
     *,
     weights: Sequence[float] | None = None,
+    name: str = "summed_reward",
     asynchronous: bool = False,
 ) -> RewardFunction:
     """One reward function: the weighted sum of several, None where any of them gives None or NaN.
@@ -119,13 +163,15 @@ def summed_reward(
     computed in another process. ``weights`` [F], by default 1 each. ``asynchronous``: an async
     function, required if any of ``functions`` is async. It can be pickled if they can.
 
-    Metrics: the mean of each function, as ``summed_reward/NAME``. Raises ``ValueError`` for no
-    functions, anything that is no function, weights that do not fit, and an async function without
-    ``asynchronous``.
+    TRL logs it as ``name``, and the mean of each function as ``NAME/FUNCTION``. Raises
+    ``ValueError`` for no functions, anything that is no function, weights that do not fit, and an
+    async function without ``asynchronous``.
     """
     if not functions or not all(map(callable, functions)):
         came = [shown(function) for function in functions if not callable(function)]
         raise InvalidArgumentError(f"functions holds {came or 'none'}, expected reward functions")
+    check_name(name)
+    check_names(functions)
     check_flag("asynchronous", asynchronous)
     chosen = [1.0] * len(functions) if weights is None else list(weights)
     check_one_for_each("weights", chosen, len(functions), "functions")
@@ -136,22 +182,24 @@ def summed_reward(
             "one of the functions is async; pass asynchronous=True to await it"
         )
     function = summed_reward_function_async if asynchronous else summed_reward_function
-    return functools.partial(function, tuple(functions), tuple(chosen))
+    arguments = (tuple(functions), tuple(chosen), name)
+    return bound(function, arguments, name=name, metric_name=name)
 
 
 def summed_reward_function(
-    functions: Sequence[RewardFunction], weights: Sequence[float], /, **columns: Any
+    functions: Sequence[RewardFunction], weights: Sequence[float], name: str, /, **columns: Any
 ) -> list[float | None]:
     """The sum for each completion, as TRL calls for it."""
-    return _sum(functions, weights, [function(**columns) for function in functions], columns)
+    found = [function(**columns) for function in functions]
+    return _sum(functions, weights, name, found, columns)
 
 
 async def summed_reward_function_async(
-    functions: Sequence[RewardFunction], weights: Sequence[float], /, **columns: Any
+    functions: Sequence[RewardFunction], weights: Sequence[float], name: str, /, **columns: Any
 ) -> list[float | None]:
     """The same; async functions run concurrently."""
     found = await asyncio.gather(*(_awaited(function, columns) for function in functions))
-    return _sum(functions, weights, found, columns)
+    return _sum(functions, weights, name, found, columns)
 
 
 async def _awaited(function: RewardFunction, columns: dict[str, Any]) -> Any:
@@ -162,18 +210,19 @@ async def _awaited(function: RewardFunction, columns: dict[str, Any]) -> Any:
 def _sum(
     functions: Sequence[RewardFunction],
     weights: Sequence[float],
+    name: str,
     found: Sequence[Sequence[float | None]],
     columns: dict[str, Any],
 ) -> list[float | None]:
     count = len(columns["completions"])
     total = [0.0] * count
     for function, weight, rewards in zip(functions, weights, found, strict=True):
-        name = name_of(function)
-        check_one_for_each(f"rewards of {name}", rewards, count, "completions")
+        part = name_of(function)
+        check_one_for_each(f"rewards of {part}", rewards, count, "completions")
         numbers = [math.nan if reward is None else float(reward) for reward in rewards]
         known = [number for number in numbers if not math.isnan(number)]
         if known and "log_metric" in columns:
-            columns["log_metric"](f"summed_reward/{name}", sum(known) / len(known))
+            columns["log_metric"](f"{name}/{part}", sum(known) / len(known))
         total = [so_far + weight * number for so_far, number in zip(total, numbers, strict=True)]
     return [None if math.isnan(number) else number for number in total]
 

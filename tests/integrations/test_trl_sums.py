@@ -71,6 +71,12 @@ def test_a_completion_without_a_process_reward_is_unknown_to_all_functions(
     assert np.isnan(rewards).tolist() == [[False] * 2, [True] * 2, [False] * 2]
 
 
+def test_a_sum_of_rewards_beside_others_is_unknown_to_them_too(trainer_class: Any) -> None:
+    summed = summed_reward([ones, every_other])
+    rewards = trainer_class([ones, summed], [1.0, 1.0])._calculate_rewards(INPUTS)
+    assert np.isnan(rewards).tolist() == [[False] * 2, [True] * 2, [False] * 2]
+
+
 def test_a_process_reward_of_weight_0_excludes_nothing(artifact: str, trainer_class: Any) -> None:
     process = process_reward(artifact, backend="fake")
     rewards = trainer_class([ones, process], [1.0, 0.0])._calculate_rewards(INPUTS)
@@ -123,7 +129,7 @@ def test_a_summed_reward_is_none_where_any_part_is() -> None:
     function = pickle.loads(pickle.dumps(summed_reward([ones, every_other], weights=[0.5, 2.0])))
     assert function(**INPUTS, log_metric=metrics.__setitem__) == [2.5, None, 2.5]
     assert metrics == {"summed_reward/ones": 1.0, "summed_reward/every_other": 1.0}
-    assert name_of(function) == "summed_reward_function"
+    assert name_of(function) == "summed_reward"
 
 
 def test_a_summed_reward_may_be_async() -> None:
@@ -140,6 +146,7 @@ def test_a_summed_reward_may_be_async() -> None:
         ([ones], {"weights": [1.0, 2.0]}, "weights: got 2 values for 1 functions"),
         ([ones], {"weights": [NAN]}, "a weight is nan, expected a finite number"),
         ([ones, twos], {}, "pass asynchronous=True"),
+        ([ones], {"name": ""}, "name is '', expected a name"),
     ],
 )
 def test_a_sum_that_cannot_be_is_refused(functions: Any, options: Any, message: str) -> None:
