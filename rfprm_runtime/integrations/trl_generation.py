@@ -58,19 +58,28 @@ def check_generates(trainer: Any) -> None:
         )
 
 
-def sample(prompts: list[Any], trainer: Any, *, rounds: int = 1) -> Samples:
-    """``rounds`` times a completion for each of ``prompts`` [N]: [rounds * N], round by round, so
-    that no more are sampled at a time than without oversampling."""
-    prompt_ids, images, fields = trainer._tokenize_prompts(prompts)
+def sample(
+    prompts: list[Any], trainer: Any, *, times: int = 1, max_samples: int | None = None
+) -> Samples:
+    """``times`` completions for each of ``prompts`` [N]: [times * N], all prompts in turn.
+    ``max_samples``: how many at a time, at least N; None for all."""
     is_training = trainer.model.training
     size = trainer.num_generations if is_training else trainer.num_generations_eval
-    ids: list[list[int]] = []
-    logprobs: list[Any] | None = []
-    for _ in range(rounds):
-        found, found_logprobs = trainer._generate_single_turn(prompt_ids, images, fields, size)
-        ids += found
-        logprobs = None if found_logprobs is None or logprobs is None else logprobs + found_logprobs
-    return Samples(prompts * rounds, list(prompt_ids) * rounds, ids, logprobs)
+    at_once = times if max_samples is None else max(1, max_samples // len(prompts))
+    parts = []
+    for done in range(0, times, at_once):
+        repeated = prompts * min(at_once, times - done)
+        prompt_ids, images, fields = trainer._tokenize_prompts(repeated)
+        ids, logprobs = trainer._generate_single_turn(prompt_ids, images, fields, size)
+        parts.append(Samples(repeated, list(prompt_ids), ids, logprobs))
+    return Samples(
+        [prompt for part in parts for prompt in part.prompts],
+        [ids for part in parts for ids in part.prompt_ids],
+        [ids for part in parts for ids in part.completion_ids],
+        None
+        if any(part.logprobs is None for part in parts)
+        else [found for part in parts for found in part.logprobs or ()],
+    )
 
 
 def completions_of(samples: Samples, trainer: Any) -> list[Any]:

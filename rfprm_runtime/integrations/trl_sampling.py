@@ -57,10 +57,11 @@ class Oversampling:
         sampling = Oversampling(process_reward("artifacts/…", outcome="answer"), times=4)
         GRPOTrainer(…, rollout_func=sampling.rollout, reward_funcs=sampling.rewards)
 
-    For each question ``times * num_generations`` completions are sampled, ``num_generations`` at a
-    time, and scored once. :func:`~rfprm_runtime.rewards.down_sample` keeps ``num_generations`` of
-    them, which TRL trains on; it computes their advantages from the kept ones alone. Evaluation
-    samples as usual.
+    For each question ``times * num_generations`` completions are sampled and scored once.
+    :func:`~rfprm_runtime.rewards.down_sample` keeps ``num_generations`` of them, which TRL trains
+    on; it computes their advantages from the kept ones alone. Evaluation samples as usual.
+    ``max_samples``: how many completions are sampled at a time, if memory is short; never fewer
+    than the trainer asks for.
 
     The sum of ``rewards``, weighted by the trainer's ``reward_weights``, decides. ``keep`` and
     ``right_share``: see :func:`~rfprm_runtime.rewards.down_sample`. ``balanced`` takes outcomes
@@ -82,6 +83,7 @@ class Oversampling:
         times: int,
         keep: Keep = "max_variance",
         right_share: float = 0.5,
+        max_samples: int | None = None,
     ) -> None:
         functions = [rewards] if callable(rewards) else list(rewards)
         for function in functions:
@@ -91,7 +93,9 @@ class Oversampling:
                 )
         check_whole("times", times)
         check_choice("keep", keep, get_args(Keep))
-        self._functions, self._times = functions, times
+        if max_samples is not None:
+            check_whole("max_samples", max_samples)
+        self._functions, self._times, self._max_samples = functions, times, max_samples
         self._keep, self._right_share = keep, right_share
         self._rows = RowsByPrompt()
         self._kept_ids: list[list[int]] = []
@@ -108,9 +112,9 @@ class Oversampling:
         if not trainer.model.training:
             return sample(prompts, trainer).as_rollout()
         groups = list(groups_of(prompts, trainer.num_generations))
-        by_round = sample(prompts, trainer, rounds=self._times)
+        in_turn = sample(prompts, trainer, times=self._times, max_samples=self._max_samples)
         turns = range(self._times)
-        by_group = by_round.take([t * len(prompts) + i for g in groups for t in turns for i in g])
+        by_group = in_turn.take([t * len(prompts) + i for g in groups for t in turns for i in g])
         scored = self._score(by_group, trainer)
         total = _total(scored, self.rewards, trainer)
         kept = self._choose(total, _outcomes(scored), [len(group) for group in groups])

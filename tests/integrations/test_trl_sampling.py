@@ -49,11 +49,13 @@ class Trainer(SimpleNamespace):
         }
         super().__init__(**{**fields, **changes})
         self._next = itertools.count()
+        self.num_sampled: list[int] = []
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
         return [[len(prompts)]] * len(prompts), None, {}
 
     def _generate_single_turn(self, ids: list[Any], *_: Any) -> Any:
+        self.num_sampled.append(len(ids))
         found = [[ord(x) for x in str(next(self._next))] for _ in ids]
         return found, [[-float(len(x))] for x in found] if self.with_logprobs else None
 
@@ -76,13 +78,17 @@ def _prompts() -> list[str]:
 
 
 def test_each_question_keeps_its_own_best_samples() -> None:
-    """Rounds give 0 1 | 2 3, then 4 5 | 6 7, then 8 9 | 10 11."""
+    """The questions get 0 1 | 2 3, then 4 5 | 6 7, then 8 9 | 10 11."""
     top = Oversampling(worth, times=3, keep="top").rollout(_prompts(), Trainer())
     assert _texts(top) == ["8", "9", "10", "11"]
     varied = Oversampling(worth, times=3).rollout(_prompts(), Trainer(with_logprobs=True))
     assert _texts(varied) == ["0", "9", "2", "11"]
     assert varied["logprobs"] == [[-1.0], [-1.0], [-1.0], [-2.0]]
-    assert top["prompt_ids"] == [[4]] * 4
+    assert top["prompt_ids"] == [[12]] * 4
+    in_parts = Oversampling(worth, times=3, keep="top", max_samples=9)
+    found = in_parts.rollout(_prompts(), trainer := Trainer())
+    assert _texts(found) == _texts(top)
+    assert trainer.num_sampled == [8, 4]
     assert top["logprobs"] is None
 
 
