@@ -3,6 +3,7 @@
     make demo                                    # writes the artifact
     python examples/grpo_trl.py --steps 24       # about ten minutes on two cores
     python examples/grpo_trl.py --tiny           # a random policy, two steps, seconds
+    python examples/grpo_trl.py --oversample 4   # sample 4 times as many, update on a choice
 
 Saves the reward curve (reward.png, run.json). Then checks on the completions TRL logged that the
 rewards are those of the scorer and that TRL's advantages are Eq. 12.
@@ -32,7 +33,7 @@ from rfprm_export.base_model import BaseModel, read_base_model
 from rfprm_export.checkpoint import find_base_model, read_checkpoint
 from rfprm_runtime import RfprmError, Scorer, Trajectory
 from rfprm_runtime.answers import answers_agree, final_answer
-from rfprm_runtime.integrations.trl import process_reward
+from rfprm_runtime.integrations.trl import Oversampling, process_reward
 from rfprm_runtime.rewards import DEFAULT_BETA, group_advantages, mixed_reward
 from rfprm_training.construction.sampling.line_sampler import language_model
 
@@ -96,7 +97,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("-o", "--output", type=Path, default=output, help="folder to write")
     add("--steps", type=int, default=24, help="training steps")
     add("--prompts", type=int, default=2, help="questions per step")
-    add("--generations", type=int, default=4, help="completions per question")
+    add("--generations", type=int, default=4, help="completions per question to update on")
+    add("--oversample", type=int, default=1, help="times as many completions to choose from")
+    add("--keep", default="max_variance", help="how to choose: max_variance, top or balanced")
     add("--max-tokens", type=int, default=64, help="limit of a completion")
     add("--temperature", type=float, default=0.7, help="of sampling")
     add("--learning-rate", type=float, default=1e-4, help="of AdamW")
@@ -119,9 +122,11 @@ def _trainer(options: argparse.Namespace) -> GRPOTrainer:
         question="question",
         split="lines",
     )
+    sampling = Oversampling(reward, times=options.oversample, keep=options.keep)
     return GRPOTrainer(
         model=_random_policy(base, options.seed) if options.tiny else language_model(base),
-        reward_funcs=reward,
+        reward_funcs=sampling.rewards,
+        rollout_func=sampling.rollout if options.oversample > 1 else None,
         args=_training(options),
         train_dataset=Dataset.from_list([_row(question, answer) for question, answer in PROBLEMS]),
         processing_class=_tokenizer(base),
@@ -196,6 +201,8 @@ def _curve(log_history: list[dict[str, Any]], options: argparse.Namespace) -> di
         "scoring_seconds": "process_reward/seconds",
         "step_seconds": "step_time",
         "num_tokens": "completions/mean_length",
+        "spread_sampled": "oversampling/spread_sampled",
+        "spread_kept": "oversampling/spread_kept",
     }
     steps = [entry for entry in log_history if "reward" in entry]
     curve = {name: [entry.get(key) for entry in steps] for name, key in names.items()}

@@ -88,7 +88,8 @@ def check_one_for_each(name: str, values: Sized, count: int, of: str) -> None:
 def is_nothing(value: object) -> bool:
     """Whether it is None, NaN, or pandas' NA or NaT, as tables spell a missing value."""
     if isinstance(value, Real):
-        return math.isnan(value)
+        # A whole number is none of them, and may be too large for a float.
+        return not isinstance(value, Integral) and math.isnan(value)
     return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 

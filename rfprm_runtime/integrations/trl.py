@@ -9,12 +9,20 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.ground.arguments import check_flag, check_one_for_each, shown
+from rfprm_runtime.integrations.trl_sampling import Oversampling
+from rfprm_runtime.integrations.trl_sums import (
+    RewardFunction,
+    bound,
+    check_name,
+    check_names,
+    guard_trainers,
+    summed_reward,
+)
 from rfprm_runtime.rewards.completions import (
     CompletionReward,
     Outcome,
@@ -26,8 +34,9 @@ from rfprm_runtime.rewards.completions import (
 )
 from rfprm_runtime.traces.prompts import text_after
 
+__all__ = ["Oversampling", "process_reward", "summed_reward"]
 logger = logging.getLogger(__name__)
-RewardFunction = Callable[..., Any]
+_DEFAULT_NAME = "process_reward"
 
 
 def process_reward(
@@ -35,6 +44,7 @@ def process_reward(
     *,
     outcome: str | RewardFunction | None = None,
     question: str | None = None,
+    name: str | None = None,
     asynchronous: bool = False,
     **settings: Any,
 ) -> RewardFunction:
@@ -47,16 +57,22 @@ def process_reward(
     last thing the user says in the prompt. ``settings``: the other fields of
     :class:`~rfprm_runtime.rewards.completions.RewardSettings`.
 
-    TRL logs the function as ``process_reward_function`` (``…_async`` if ``asynchronous``). It can
-    be pickled, and loads the PRM on its first call in a process. A completion that cannot be scored
-    gets the reward None, which has no effect on training, and logs a warning. Metrics:
-    ``process_reward/process``, ``…/outcome``, ``…/num_steps`` (means), ``…/unscorable`` (share) and
-    ``…/seconds``. Columns in the completions table: ``process`` and ``outcome``.
+    ``name``: what TRL logs it as (``rewards/NAME/mean``), and what its metrics and columns begin
+    with; required of all but one if a trainer has several. By default TRL logs
+    ``process_reward_function`` (``…_async`` if ``asynchronous``), and metrics begin with
+    ``process_reward``: ``process_reward/process``, ``…/outcome``, ``…/num_steps`` (means),
+    ``…/unscorable`` (share) and ``…/seconds``. The completions table gets the columns ``process``
+    and ``outcome``, or ``NAME/process`` and ``NAME/outcome``.
+
+    A completion that cannot be scored gets the reward None and logs a warning. It has no effect on
+    training: its advantage is 0, whatever other functions say of it (:mod:`.trl_sums` changes the
+    sum of TRL's GRPOTrainer and RLOOTrainer so). It can be pickled, and loads the PRM on its first
+    call in a process.
 
     Raises ``ValueError`` for a setting that is unknown, invalid or in conflict with another, and
     :class:`ArtifactError` if the folder holds no artifact.
     """
-    own = ("outcome", "question", "asynchronous")
+    own = ("outcome", "question", "name", "asynchronous")
     chosen = RewardSettings.build(str(artifact or ""), settings, adapters_own=own)
     if not (outcome is None or isinstance(outcome, str) or callable(outcome)):
         raise InvalidArgumentError(
@@ -67,23 +83,28 @@ def process_reward(
         raise InvalidArgumentError(
             f"question is {shown(question)}, expected the name of a column, or None"
         )
+    if name is not None:
+        check_name(name)
     check_flag("asynchronous", asynchronous)
     if inspect.iscoroutinefunction(outcome) and not asynchronous:
         raise InvalidArgumentError(
             "the outcome is an async function; pass asynchronous=True to await it"
         )
-    # Bound by position, because a column of the data set may have any name.
     function: Any = process_reward_function_async if asynchronous else process_reward_function
-    bound: Any = partial(function, chosen, outcome, question)
-    # TRL looks inside a partial for its function's name; other code does not.
-    bound.__name__ = function.__name__
-    return bound  # type: ignore[no-any-return]
+    # Bound by position, because a column of the data set may have any name.
+    return bound(
+        function,
+        (chosen, outcome, question, name or _DEFAULT_NAME),
+        name=name or function.__name__,
+        metric_name=name or _DEFAULT_NAME,
+    )
 
 
 def process_reward_function(
     settings: RewardSettings,
     outcome: str | RewardFunction | None,
     question: str | None,
+    name: str,
     /,
     *,
     prompts: Sequence[Any],
@@ -94,13 +115,14 @@ def process_reward_function(
     outcomes = None
     if callable(outcome):
         outcomes = outcome(prompts=prompts, completions=completions, **columns)
-    return _rewards(settings, outcome, question, outcomes, prompts, completions, columns)
+    return _rewards(settings, outcome, question, name, outcomes, prompts, completions, columns)
 
 
 async def process_reward_function_async(
     settings: RewardSettings,
     outcome: str | RewardFunction | None,
     question: str | None,
+    name: str,
     /,
     *,
     prompts: Sequence[Any],
@@ -113,7 +135,7 @@ async def process_reward_function_async(
         outcomes = outcome(prompts=prompts, completions=completions, **columns)
         outcomes = await outcomes if inspect.isawaitable(outcomes) else outcomes
     return await asyncio.to_thread(
-        _rewards, settings, outcome, question, outcomes, prompts, completions, columns
+        _rewards, settings, outcome, question, name, outcomes, prompts, completions, columns
     )
 
 
@@ -121,11 +143,13 @@ def _rewards(
     settings: RewardSettings,
     outcome: str | RewardFunction | None,
     question: str | None,
+    name: str,
     outcomes: Sequence[Outcome] | None,
     prompts: Sequence[Any],
     completions: Sequence[Any],
     columns: dict[str, Any],
 ) -> list[float | None]:
+    _check_trainer(columns.get("log_metric"))
     shared_scorer(settings)  # load it before the clock starts
     started = time.perf_counter()
     count = len(completions)
@@ -139,7 +163,7 @@ def _rewards(
     if isinstance(outcome, str):
         outcomes = judge_answers(texts, _column(columns, outcome, "outcome", count), settings)
     rewards = completion_rewards(questions, texts, outcomes, settings)
-    _report(rewards, columns, time.perf_counter() - started)
+    _report(rewards, columns, name, time.perf_counter() - started)
     return [reward.reward for reward in rewards]
 
 
@@ -156,7 +180,22 @@ def _column(columns: dict[str, Any], name: str, setting: str, count: int) -> Seq
     return values
 
 
-def _report(rewards: Sequence[CompletionReward], columns: dict[str, Any], seconds: float) -> None:
+def _check_trainer(log_metric: Any) -> None:
+    """Refuse two process rewards of one name in the trainer that calls, and guard its sum."""
+    functions = getattr(getattr(log_metric, "__self__", None), "reward_funcs", ())
+    check_names(functions)
+    # The functions called earlier in this batch are out of reach by now.
+    if guard_trainers() and len(functions) > 1:
+        logger.warning(
+            "this trainer never asked for the name of its reward function, so in this batch a "
+            "completion that cannot be scored counts as 0 beside the other functions; pass them as "
+            "one: summed_reward([…])"
+        )
+
+
+def _report(
+    rewards: Sequence[CompletionReward], columns: dict[str, Any], name: str, seconds: float
+) -> None:
     """Warn of completions without a reward, and pass metrics to TRL if it takes them."""
     errors = [reward.error for reward in rewards if reward.error is not None]
     if errors:
@@ -168,11 +207,12 @@ def _report(rewards: Sequence[CompletionReward], columns: dict[str, Any], second
         )
     log_metric, log_extra = columns.get("log_metric"), columns.get("log_extra")
     if log_metric is not None:
-        for name, value in _metrics(rewards, seconds).items():
-            log_metric(f"process_reward/{name}", value)
+        for metric, value in _metrics(rewards, seconds).items():
+            log_metric(f"{name}/{metric}", value)
     if log_extra is not None:
-        log_extra("process", [reward.process for reward in rewards])
-        log_extra("outcome", [reward.outcome for reward in rewards])
+        prefix = "" if name == _DEFAULT_NAME else f"{name}/"
+        log_extra(f"{prefix}process", [reward.process for reward in rewards])
+        log_extra(f"{prefix}outcome", [reward.outcome for reward in rewards])
 
 
 def _metrics(rewards: Sequence[CompletionReward], seconds: float) -> dict[str, float]:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rfprm_runtime.errors import InvalidArgumentError
-from rfprm_runtime.ground.arguments import check_finite, check_flag, check_one_for_each, shown
+from rfprm_runtime.ground.arguments import check_finite, check_flag, check_one_for_each
 from rfprm_runtime.ground.running import Outcome, report
 from rfprm_runtime.ground.workers import Workers
 from rfprm_runtime.rewards.completions import (
@@ -28,6 +28,7 @@ from rfprm_runtime.rewards.completions import (
     say_once,
     score_in_common,
 )
+from rfprm_runtime.traces.prompts import text_after
 
 logger = logging.getLogger(__name__)
 ARTIFACT_VARIABLE = "RFPRM_ARTIFACT"
@@ -114,11 +115,7 @@ def compute_score_batch(
         ("extra_infos", extra_infos),
     ):
         check_one_for_each(name, values, count, "solution_strs")
-    for text in solution_strs:
-        if not isinstance(text, str):
-            raise InvalidArgumentError(
-                f"solution_str is {shown(text)}, expected the text of a completion"
-            )
+    texts = [text_after("", solution) for solution in solution_strs]
     say_once(
         f"read question from extra_info[{own['question_key']!r}], text from 'solution_str', "
         f"right answer from {'ground_truth' if own['outcome'] else None!r}"
@@ -127,9 +124,9 @@ def compute_score_batch(
     outcomes = None
     if own["outcome"]:
         _check_ground_truths(ground_truths, data_sources)
-        outcomes = judge_answers(solution_strs, ground_truths, settings)
+        outcomes = judge_answers(texts, ground_truths, settings)
     rewards = completion_rewards(
-        questions, solution_strs, outcomes, settings, score_all=partial(score_in_common, settings)
+        questions, texts, outcomes, settings, score_all=partial(score_in_common, settings)
     )
     return [_as_verl_result(reward, own) for reward in rewards]
 

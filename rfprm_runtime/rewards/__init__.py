@@ -9,10 +9,12 @@ from rfprm_runtime.rewards.advantages import (
     mixed_reward,
     step_credits,
 )
+from rfprm_runtime.rewards.down_sampling import down_sample
 from rfprm_runtime.rewards.token_rewards import step_token_spans, token_offsets, token_rewards
 
 __all__ = [
     "DEFAULT_BETA",
+    "down_sample",
     "group_advantages",
     "mixed_reward",
     "step_credits",

@@ -93,7 +93,7 @@ def group_advantages(
     Raises ``ValueError`` for an unknown scale, groups that do not fit the rewards, a negative ε or
     ``clip``, or an infinite reward.
     """
-    values = _one_dimensional(rewards)
+    values = one_reward_each(rewards)
     check_choice("scale", scale, get_args(Scale))
     check_not_negative("epsilon", epsilon)
     check_whole("ddof", ddof, least=0)
@@ -134,7 +134,7 @@ def step_credits(
     PURE's experiments. Raises ``ValueError`` for no steps, an unknown score, an unknown form or a
     negative temperature.
     """
-    scores = _one_dimensional(step_scores)
+    scores = one_reward_each(step_scores)
     check_choice("form", form, get_args(CreditForm))
     if len(scores) == 0 or np.isnan(scores).any():
         raise InvalidArgumentError(
@@ -202,7 +202,7 @@ def _spread(values: FloatArray, ddof: int) -> float:
     return spread
 
 
-def _one_dimensional(values: Rewards) -> FloatArray:
+def one_reward_each(values: Rewards) -> FloatArray:
     array = _as_floats(values, "rewards")
     if array.ndim != 1:
         raise InvalidArgumentError(

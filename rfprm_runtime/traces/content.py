@@ -84,7 +84,7 @@ def _parts(content: Any) -> Sequence[Any]:
 
 def _said_in_part(part: Any, what: str) -> Said:
     if isinstance(part, str) or is_nothing(part):
-        return Said("", part or "")
+        return Said("", part if isinstance(part, str) else "")
     if not isinstance(part, Mapping):
         raise _unreadable(part, what)
     kind = str(part.get("type") or "").lower().removeprefix("input_")
@@ -106,7 +106,7 @@ def _said_in_part(part: Any, what: str) -> Said:
 def _plain(value: Any, what: str) -> str:
     """A text, or a list of parts that each have one."""
     if isinstance(value, str) or is_nothing(value):
-        return value or ""
+        return value if isinstance(value, str) else ""
     if value == []:  # a summary of nothing
         return ""
     found = [part.get("text") if isinstance(part, Mapping) else part for part in _parts(value)]

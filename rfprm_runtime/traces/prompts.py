@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.arguments import shown
 from rfprm_runtime.ground.thinking import opening_in
 from rfprm_runtime.traces.chats import answer_in, last_question, turns_of
 from rfprm_runtime.traces.templates import question_in_rendered, without_end_tokens
@@ -52,22 +53,30 @@ def opening_of(prompt: Any) -> str:
 
 
 def text_of_completion(completion: Any) -> str:
-    """The text of a completion: a string, or what the assistant says in a list of chat messages.
+    """The text of a completion: a string, a chat message, or what the assistant says in a list of
+    them. Tools' answers, calls of tools and images are no text.
 
     Reasoning that a message keeps in a field or a part of its own comes first, in thinking tags.
     Raises :class:`InvalidTrajectoryError` for anything else.
     """
     if isinstance(completion, str):
         return completion
-    thinking, text = answer_in(turns_of(completion, "completion"))
+    messages = (
+        [{"role": "assistant", **completion}] if isinstance(completion, Mapping) else completion
+    )
+    thinking, text = answer_in(turns_of(messages, "completion"))
     return "\n\n".join(part for part in (thinking and f"<think>{thinking}</think>", text) if part)
 
 
 def response_after(query: str, prompt: str) -> str:
     """What follows ``prompt`` in ``query``, without trailing end tokens.
 
-    Raises :class:`InvalidTrajectoryError` if the query does not begin with the prompt.
+    Raises :class:`InvalidTrajectoryError` if the query does not begin with the prompt, or one of
+    them is no text.
     """
+    for name, text in (("query", query), ("prompt", prompt)):
+        if not isinstance(text, str):
+            raise InvalidTrajectoryError(f"the {name} is {shown(text)}, expected a text")
     if not query.startswith(prompt):
         raise InvalidTrajectoryError(
             f"the query begins with {query[:40]!r}, not with its prompt {prompt[:40]!r}, so prompt "

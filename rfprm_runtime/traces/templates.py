@@ -26,6 +26,7 @@ _HEADERS = re.compile(
 _ROLES = {"INST": "user", "/INST": "assistant", "SYSTEM_PROMPT": "system"}
 _LLAMA2_SYSTEM = re.compile(r"<<SYS>>.*?<</SYS>>", re.DOTALL)
 # `[INST]` is what people write, too: it opens a chat only where the text begins with it.
+# White space twice in a row would take quadratic time.
 _BEGINS_LIKE_MISTRAL = re.compile(r"\s*(?:<s>\s*)?\[(?:INST|SYSTEM_PROMPT)\]")
 
 _END_TOKENS = (

@@ -63,7 +63,7 @@ def test_the_adapter_itself_works_as_a_reward_file(
     assert found["scores"].tolist() == [1.0]
 
 
-@pytest.mark.parametrize("query", [_query(""), f"…{QUESTION}\n{RIGHT}"])
+@pytest.mark.parametrize("query", [_query(""), f"…{QUESTION}\n{RIGHT}", None, [RIGHT]])
 def test_an_unscorable_response_gets_the_unscorable_reward(
     artifact: str, query: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -240,3 +240,49 @@ def test_a_training_script_exits_cleanly_after_comparing_answers(artifact: str) 
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT
     )
     assert (found.returncode, found.stdout, found.stderr) == (0, "[1.0]\n", "")
+
+
+_CALL = {"type": "function", "function": {"name": "times", "arguments": {"a": 6, "b": 7}}}
+_IMAGE = {"type": "image", "image": object()}
+
+
+@pytest.mark.parametrize(
+    ("completion", "text"),
+    [
+        ({"role": "assistant", "content": RIGHT}, RIGHT),
+        ([{"role": "assistant", "content": [_IMAGE, {"type": "text", "text": RIGHT}]}], RIGHT),
+        (
+            [
+                {"role": "assistant", "content": "6 * 7 = 42.", "tool_calls": [_CALL]},
+                {"role": "tool", "name": "times", "content": [_IMAGE]},
+                {"role": "assistant", "content": "The answer is 42."},
+            ],
+            RIGHT,
+        ),
+        (
+            [
+                {"role": "assistant", "reasoning_content": "I multiply.", "tool_calls": [_CALL]},
+                {"role": "tool", "name": "times", "content": "42"},
+                {"role": "assistant", "content": "The answer is 42.", "thinking": "So 42."},
+            ],
+            "<think>I multiply.\n\nSo 42.</think>The answer is 42.",
+        ),
+        ([{"role": "assistant", "content": "", "reasoning_content": "6 * 7"}], "<think>6 * 7"),
+        ([{"role": "assistant", "content": None, "tool_calls": [_CALL]}], None),
+        ([{"role": "assistant", "tool_calls": [_CALL]}, {"role": "tool", "content": "42"}], None),
+        ([{}], None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_what_the_assistant_writes_is_read(
+    make: Any, expected: Any, completion: Any, text: str | None
+) -> None:
+    prompt = [
+        {"role": "system", "content": [{"type": "text", "text": "Think."}]},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": [_IMAGE, {"type": "text", "text": QUESTION}]},
+    ]
+    [reward] = _call(make(), prompts=[prompt], completions=[completion])
+    assert reward == (None if text is None else expected(QUESTION, text))

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rfprm_runtime.integrations.trl import process_reward
-from rfprm_runtime.rewards.advantages import group_advantages, mixed_reward
+from rfprm_runtime.integrations.trl import Oversampling, process_reward
+from rfprm_runtime.rewards import down_sample, group_advantages, mixed_reward
 
 # The warnings of TRL and its dependencies are not ours to fix.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -36,78 +36,180 @@ def _policy(vocabulary_size: int) -> Any:
     return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary_size, **sizes, **heads))
 
 
-@pytest.mark.parametrize(
-    ("asynchronous", "conversational"), [(False, False), (True, True)], ids=["sync", "async"]
-)
-def test_grpo_trains_on_our_rewards_and_its_advantages_are_equation_12(
-    asynchronous: bool,
-    conversational: bool,
-    artifact: str,
-    expected: Any,
-    policy_tokenizer: Any,
-    tmp_path: Path,
-) -> None:
+def _trainer(rewards: Any, tokenizer: Any, folder: Path, prompts: list[Any], **options: Any) -> Any:
     trl = pytest.importorskip("trl")
-    pandas = pytest.importorskip("pandas")
     from datasets import Dataset
 
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": 2,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 6,
+        "logging_steps": 1,
+        "log_completions": True,
+        "num_completions_to_print": 0,
+        "report_to": "none",
+        "save_strategy": "no",
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "seed": 0,
+    }
+    return trl.GRPOTrainer(
+        model=_policy(len(tokenizer)),
+        reward_funcs=rewards,
+        args=trl.GRPOConfig(**settings, reward_weights=options.pop("reward_weights", None)),
+        train_dataset=Dataset.from_list(
+            [{"prompt": p, "answer": a} for p, a in zip(prompts, ANSWERS, strict=True)]
+        ),
+        processing_class=tokenizer,
+        **options,
+    )
+
+
+def _tables(folder: Path) -> list[Any]:
+    pandas = pytest.importorskip("pandas")
+    tables = [pandas.read_parquet(path) for path in sorted(folder.glob("completions/*.parquet"))]
+    assert [len(table) for table in tables] == [8, 8]
+    return tables
+
+
+def _logged(trainer: Any) -> list[dict[str, float]]:
+    entries = [entry for entry in trainer.state.log_history if "reward" in entry]
+    assert all(math.isfinite(entry["grad_norm"]) for entry in entries)
+    return entries
+
+
+def test_grpo_trains_on_our_rewards_and_its_advantages_are_equation_12(
+    artifact: str, expected: Any, policy_tokenizer: Any, tmp_path: Path
+) -> None:
+    """Two process rewards of different settings, one of them async; prompts are messages."""
     from rfprm_runtime import RfprmError
     from rfprm_runtime.answers.compare import answers_agree
     from rfprm_runtime.answers.extraction import final_answer
 
-    prompts = [[{"role": "user", "content": q}] if conversational else q for q in QUESTIONS]
-    trainer = trl.GRPOTrainer(
-        model=_policy(len(policy_tokenizer)),
-        reward_funcs=process_reward(
-            artifact, backend="fake", outcome="answer", asynchronous=asynchronous
-        ),
-        args=trl.GRPOConfig(
-            output_dir=str(tmp_path),
-            max_steps=2,
-            per_device_train_batch_size=8,
-            num_generations=4,
-            max_completion_length=6,
-            logging_steps=1,
-            log_completions=True,
-            num_completions_to_print=0,
-            report_to="none",
-            save_strategy="no",
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            seed=0,
-        ),
-        train_dataset=Dataset.from_list(
-            [{"prompt": p, "answer": a} for p, a in zip(prompts, ANSWERS, strict=True)]
-        ),
-        processing_class=policy_tokenizer,
-    )
+    rewards = [
+        process_reward(artifact, backend="fake", outcome="answer"),
+        process_reward(artifact, backend="fake", name="alone", asynchronous=True),
+    ]
+    prompts = [[{"role": "user", "content": q}] for q in QUESTIONS]
+    trainer = _trainer(rewards, policy_tokenizer, tmp_path, prompts, reward_weights=[1.0, 0.5])
     trainer.train()
 
-    tables = [pandas.read_parquet(path) for path in sorted(tmp_path.glob("completions/*.parquet"))]
-    assert [len(table) for table in tables] == [8, 8]
-    name = "process_reward_function" + "_async" * asynchronous
-    for table in tables:
-        wanted = []
+    tables, logged = _tables(tmp_path), _logged(trainer)
+    for table, entry in zip(tables, logged, strict=True):
+        mixed, alone = [], []
         for prompt, completion in zip(table["prompt"], table["completion"], strict=True):
-            question = prompt[-1]["content"] if conversational else prompt
-            text = completion[-1]["content"] if conversational else completion
+            question, text = prompt[-1]["content"], completion[-1]["content"]
             target = ANSWERS[QUESTIONS.index(question)]
             right = answers_agree(final_answer(text), target) is True
             try:
-                wanted.append(0.25 * right + 0.75 * expected(question, text))
+                alone.append(expected(question, text))
             except RfprmError:
-                wanted.append(math.nan)
-        np.testing.assert_allclose(table[name], wanted, rtol=1e-6)
-        advantages = group_advantages(wanted, 4)
+                alone.append(math.nan)
+            mixed.append(0.25 * right + 0.75 * alone[-1])
+        np.testing.assert_allclose(table["process_reward_function"], mixed, rtol=1e-6)
+        np.testing.assert_allclose(table["alone"], alone, rtol=1e-6)
+        np.testing.assert_allclose(table["alone/process"], alone, rtol=1e-6)
+        total = np.array(mixed) + 0.5 * np.array(alone)
+        advantages = group_advantages(total, 4)
         np.testing.assert_allclose(table["advantage"], advantages, rtol=1e-3, atol=1e-3)
         assert np.abs(advantages).max() > 0.1
-    logged = [entry for entry in trainer.state.log_history if "reward" in entry]
-    assert [entry["reward"] for entry in logged] == pytest.approx(
-        [np.nanmean(t[name]) for t in tables]
+        assert entry["reward"] == pytest.approx(np.nanmean(total))
+        assert entry["rewards/alone/mean"] == pytest.approx(np.nanmean(alone))
+        assert entry["process_reward/process"] == pytest.approx(entry["alone/process"])
+        assert entry["alone/seconds"] > 0
+
+
+def test_a_completion_without_a_process_reward_gains_nothing_from_other_rewards(
+    artifact: str, expected: Any, policy_tokenizer: Any, tmp_path: Path
+) -> None:
+    texts = ["\n", RIGHT, WRONG, "Who knows?"] * 2
+
+    def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
+        ids = [policy_tokenizer.encode(f"{text}<|im_end|>") for text in texts]
+        return {
+            "prompt_ids": [policy_tokenizer.encode(prompt) for prompt in prompts],
+            "completion_ids": ids,
+            "logprobs": None,
+        }
+
+    def short(completions: list[str], **_: Any) -> list[float]:
+        return [1.0 if len(text) < 2 else 0.2 for text in completions]
+
+    process = process_reward(artifact, backend="fake")
+    trainer = _trainer(
+        [short, process],
+        policy_tokenizer,
+        tmp_path,
+        QUESTIONS,
+        rollout_func=rollout,
+        reward_weights=[0.3, 0.7],
     )
-    assert all(math.isfinite(entry["grad_norm"]) for entry in logged)
-    assert {"process_reward/process", "process_reward/seconds"} <= set(logged[0])
+    known = [[expected(q, text) for text in texts[1:4]] for q in QUESTIONS]
+    total = [[None, *(0.06 + 0.7 * reward for reward in rewards)] for rewards in known]
+    inputs = [{"prompt": q, "answer": a} for q, a in zip(QUESTIONS, ANSWERS, strict=True)]
+
+    def advantages() -> np.ndarray:
+        return trainer._generate_and_score_completions([x for x in inputs for _ in range(4)])[
+            "advantages"
+        ].numpy()
+
+    for scale in ("group", "batch", "none"):
+        trainer.scale_rewards = scale
+        wanted = group_advantages([*total[0], *total[1]], 4, scale=scale)
+        np.testing.assert_allclose(advantages(), wanted, rtol=1e-3, atol=1e-3)
+        assert wanted[0] == wanted[4] == 0
+    trainer.multi_objective_aggregation = "normalize_then_sum"
+    found = advantages()
+    assert found[0] == found[4] == 0
+    assert np.sign(found[1:4]) == pytest.approx(np.sign(group_advantages(known[0], 3)))
+
+    # What TRL does with a function that is not ours: the completion nobody scored wins.
+    trainer.multi_objective_aggregation, trainer.scale_rewards = "sum_then_normalize", "group"
+    trainer.reward_funcs[1] = lambda **columns: process(**columns)
+    trainer.reward_weights[1] = 0.1
+    assert advantages()[0] > 1
+
+
+def test_grpo_trains_on_the_best_choice_of_many_completions(
+    artifact: str, expected: Any, policy_tokenizer: Any, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+
+    def dots(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+        assert set(answer) == set(ANSWERS)
+        seen.extend(completions)
+        return [0.01 * text.count(".") for text in completions]
+
+    sampling = Oversampling(
+        [process_reward(artifact, backend="fake"), dots], times=3, keep="max_variance"
+    )
+    trainer = _trainer(
+        sampling.rewards, policy_tokenizer, tmp_path, QUESTIONS, rollout_func=sampling.rollout
+    )
+    trainer.train()
+
+    assert len(seen) == 2 * 3 * 8  # each completion was scored once
+    tables = _tables(tmp_path)
+    for step, (table, entry) in enumerate(zip(tables, _logged(trainer), strict=True)):
+        wanted = []
+        for group in range(2):
+            texts = seen[24 * step + 12 * group : 24 * step + 12 * (group + 1)]
+            question = table["prompt"][4 * group]
+            totals = np.array([expected(question, x) + 0.01 * x.count(".") for x in texts])
+            kept = down_sample(totals, 4)
+            assert list(table["completion"][4 * group : 4 * group + 4]) == [texts[i] for i in kept]
+            wanted += [totals[i] for i in kept]
+        np.testing.assert_allclose(
+            table["process_reward_function"] + table["dots"], wanted, rtol=1e-5
+        )
+        np.testing.assert_allclose(
+            table["advantage"], group_advantages(wanted, 4), rtol=1e-3, atol=1e-3
+        )
+        assert entry["oversampling/reward_kept"] == pytest.approx(entry["reward"])
+        assert entry["oversampling/spread_kept"] > entry["oversampling/spread_sampled"]
 
 
 @pytest.fixture

@@ -93,7 +93,6 @@ def test_an_unscorable_sample_has_the_same_keys(
         ({"ground_truth": ""}, "no ground truth"),
         ({"ground_truth": float("nan")}, "no ground truth"),
         ({"artifact": ""}, "RFPRM_ARTIFACT"),
-        ({"solution_str": None}, "solution_str is None, expected the text of a completion"),
         ({"outcome": "no"}, "outcome is 'no', expected True or False"),
         ({"unscorable": float("nan")}, "unscorable is nan, expected a finite number"),
         ({"bta": 0.5}, r"unknown setting 'bta', expected some of \['artifact', 'question_key', "),
@@ -112,6 +111,12 @@ def test_missing_or_invalid_arguments_stop_the_run(
     }
     with pytest.raises(ValueError, match=message):
         compute_score(**sample)
+
+
+@pytest.mark.parametrize("solution", [None, 3, ["42"], {"role": "assistant"}])
+def test_a_solution_that_is_no_text_is_unscorable(kwargs: dict[str, Any], solution: Any) -> None:
+    found = compute_score("x", solution, "42", INFO, **kwargs, unscorable=-1.0)
+    assert (found["score"], found["scored"], found["acc"]) == (-1.0, 0.0, 0.0)
 
 
 def test_a_batch_needs_one_of_each_per_sample(kwargs: dict[str, Any]) -> None:

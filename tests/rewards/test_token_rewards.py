@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rfprm_runtime import Trajectory
+from rfprm_runtime import InvalidTrajectoryError, Trajectory
 from rfprm_runtime.rewards.token_rewards import (
     find_steps,
     step_token_spans,
@@ -99,6 +99,33 @@ def test_offsets_of_sampled_tokens_match_the_tokenizer(steps: list[str], style: 
     text, offsets = token_offsets(encoding.ids, _decode)
     assert text == written
     assert offsets == encoding.offsets
+
+
+@pytest.mark.parametrize("split", ["blank_lines", "lines"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "<think>\n数字 🙂.\n\nSo é.\n</think>\n\n<answer>42</answer>",
+        "[THINK]one\n\ntwo[/THINK]a\nb",
+        "A <think> is a tag.\n\n\\[ x\n\n= 1 \\]\n\n- p\n- q",
+    ],
+)
+def test_tokens_line_up_wherever_a_completion_is_cut_off(written: str, split: Any) -> None:
+    ids = byte_tokenizer().encode(written).ids
+    num_scored = 0
+    for length in range(1, len(ids) + 1):
+        text, offsets = token_offsets(ids[:length], _decode)
+        try:
+            trajectory = Trajectory.from_text("q", text, split=split)
+        except InvalidTrajectoryError:  # nothing but a tag so far
+            continue
+        spans = step_token_spans(text, [*trajectory.steps, *trajectory.response], offsets)
+        assert spans[-1][1] <= length
+        assert text[offsets[spans[-1][0]][0] :].startswith(
+            (*trajectory.steps, *trajectory.response)[-1].split()[0]
+        )
+        num_scored += 1
+    assert num_scored > len(ids) / 2
 
 
 def test_sampled_tokens_that_encoding_would_not_give_get_offsets() -> None:
