@@ -62,6 +62,18 @@ def read_base_model(path: Path) -> BaseModel:
     return _read_folder(path)
 
 
+def architectures_of(path: Path) -> tuple[str, ...]:
+    """What the ``config.json`` of a folder says that the model is, without a look at its weights;
+    nothing for a GGUF file, or a folder that :func:`read_base_model` refuses."""
+    if not (os.path.isdir(path) and holds_file(path, CONFIG_NAME)):
+        return ()
+    place = file_in(path, CONFIG_NAME, refusal=ExportError, way_out=_AGAIN)
+    found = read_json_object(place, refusal=ExportError, way_out=_AGAIN).get("architectures")
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        return ()
+    return tuple(found)
+
+
 def _read_folder(folder: Path) -> BaseModel:
     config = _read_config(file_in(folder, CONFIG_NAME, refusal=ExportError, way_out=_AGAIN))
     if not holds_file(folder, TOKENIZER_NAME):

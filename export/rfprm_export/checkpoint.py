@@ -16,11 +16,12 @@ from pydantic import Field
 from tokenizers import AddedToken, Tokenizer
 
 from rfprm_export import ExportError
-from rfprm_export.base_model import read_base_model
+from rfprm_export.base_model import architectures_of, read_base_model
+from rfprm_export.family_choice import choose_family
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
 from rfprm_export.stored_weights import Stored, StoredWeights, Weights
 from rfprm_export.weights_files import open_safetensors
-from rfprm_runtime.artifact.families import FAMILIES, Family
+from rfprm_runtime.artifact.families import Family
 from rfprm_runtime.artifact.manifest import (
     Backbone,
     Head,
@@ -232,8 +233,10 @@ def _check_base(path: Path, base: GgufBase) -> None:
 
 
 def _load_published(folder: Path, family_name: str | None) -> LoadedPRM:
+    name, family = choose_family(
+        family_name, folder.resolve().name, architectures_of(folder)
+    )  # before the model is opened
     model = read_base_model(folder)
-    name, family = _find_family(family_name, model.architectures)
     _mark_special(model.tokenizer, family)
     manifest = Manifest(
         name=folder.resolve().name,
@@ -249,26 +252,12 @@ def _load_published(folder: Path, family_name: str | None) -> LoadedPRM:
         source={"folder": folder.resolve().name},
     )
     weights = _only_used(model.weights, model.backbone)
-    _check_head(weights, manifest)
+    _check_head(model.weights, manifest)
     if family.head.kind == "linear" and "score.bias" not in weights:  # sequence classifiers
         no_bias = Stored.of(np.zeros(family.head.num_labels, dtype=np.float32))
         weights = weights.including({"score.bias": no_bias})
     check_tensors(weights.stored, model.backbone, family.head, refusal=ExportError)
     return LoadedPRM(manifest, weights.kept_if_small(), model.tokenizer)
-
-
-def _find_family(name: str | None, architectures: tuple[str, ...]) -> tuple[str, Family]:
-    if name is not None:
-        if name not in FAMILIES:
-            raise ExportError(f"family is {name!r}, expected one of {sorted(FAMILIES)}")
-        return name, FAMILIES[name]
-    for known, family in FAMILIES.items():
-        if set(architectures) & set(family.architectures):
-            return known, family
-    raise ExportError(
-        f"the architectures {list(architectures)} do not tell the PRM's format; give it with "
-        f"--family, one of {sorted(FAMILIES)}"
-    )
 
 
 def _token_ids(tokenizer: Tokenizer, family: Family, name: str) -> dict[str, int]:
@@ -327,8 +316,18 @@ def _check_head(weights: StoredWeights, manifest: Manifest) -> None:
     if found != expected:
         raise ExportError(
             f"family {manifest.family!r} needs {last} of shape {expected}, but the model has "
-            f"{found}; check that it is a PRM of that family"
+            f"{found}{_other_heads(weights)}; check that it is a PRM of that family"
         )
+
+
+def _other_heads(weights: StoredWeights) -> str:
+    """The tensors that may be a head of another kind, in words."""
+    found = [
+        f"{name} {weights.stored[name].shape}"
+        for name in sorted(weights)
+        if not name.startswith(("model.", "lm_head."))
+    ]
+    return f" (beside {', '.join(found[:4])})" if found else ""
 
 
 def weights_digest(weights: Mapping[str, NDArray[np.float32]]) -> str:

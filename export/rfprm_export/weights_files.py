@@ -33,8 +33,9 @@ def read_safetensors_folder(folder: Path) -> StoredWeights:
     names = sorted(_found(folder) if index is None else set(index.values()))
     if not names:
         raise ExportError(
-            f"{folder} holds no .safetensors file; convert older .bin weights with "
-            "model.save_pretrained(…)"
+            f"{folder} holds no .safetensors file; pickled weights (.bin, .pt) are not read. "
+            "Convert the tensors themselves, with safetensors.torch.save_file: AutoModel would drop a head "
+            "that it does not know"
         )
     found: dict[str, Stored] = {}
     for name in names:

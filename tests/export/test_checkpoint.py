@@ -17,6 +17,7 @@ from rfprm_export.checkpoint import GgufBase, _check_base, find_base_model, load
 from rfprm_export.lora import merge_lora
 from rfprm_export.stored_weights import StoredWeights
 from rfprm_export.weights_files import open_safetensors
+from rfprm_runtime.artifact.families import FAMILIES
 from rfprm_runtime.backends.rotary import rotary_tables
 from tiny_models import SCALED
 
@@ -196,7 +197,11 @@ def test_half_an_adapter_is_refused(half: str, tmp_path: Path) -> None:
     [
         ("config.json", "{not", "is not JSON"),
         ("config.json", "[]", "is not a JSON object"),
-        ("config.json", '{"model_type": "llama"}', "num_attention_heads: is missing"),
+        (
+            "config.json",
+            '{"model_type": "llama", "architectures": ["Qwen2ForProcessRewardModel"]}',
+            "num_attention_heads: is missing",
+        ),
         ("tokenizer.json", "{}", "cannot be read as a tokenizer"),
     ],
 )
@@ -221,13 +226,87 @@ def test_a_language_model_is_not_taken_for_a_prm(published_prm: Path, tmp_path: 
 def test_an_unknown_format_asks_for_the_family(published_prm: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(published_prm, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    config["architectures"] = ["LlamaForCausalLM"]
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ExportError, match="give it with --family"):
-        load_prm(folder)
-    assert load_prm(folder, family="qwen2.5-math-prm").manifest.family == "qwen2.5-math-prm"
+    for untold in (["Qwen2Model"], None):
+        config["architectures"] = untold
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ExportError, match="give it with --family"):
+            load_prm(folder)
+        assert load_prm(folder, family="qwen2.5-math-prm").manifest.family == "qwen2.5-math-prm"
     with pytest.raises(ExportError, match="expected one of"):
         load_prm(folder, family="unheard-of")
+
+
+@pytest.mark.parametrize("family", [None, *FAMILIES])
+@pytest.mark.parametrize(
+    ("architecture", "said"),
+    [
+        ("Qwen2ForTokenClassification", "as TRL trains PRMs.* separator"),
+        ("Qwen3ForSequenceClassification", "one number for a whole sequence"),
+        ("LlamaForSequenceClassification", "one number for a whole sequence"),
+        ("Qwen2ForRewardModel", "a head of its own"),
+        ("Qwen2ForPrmModel", "value head of its own"),
+        ("Qwen2ForCausalLM", "a language model"),
+        ("SomethingElse", "not a known kind of PRM"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_whatever_the_family_says(
+    published_prm: Path, tmp_path: Path, architecture: str, said: str, family: str | None
+) -> None:
+    """Before its weights are opened: these are damaged."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = json.loads((published_prm / "config.json").read_text())
+    config["architectures"] = [architecture]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ExportError, match=f"the model is a {architecture}, .*{said}"):
+        load_prm(folder, family=family)
+
+
+def test_a_family_that_contradicts_the_architecture_is_refused(published_prm: Path) -> None:
+    with pytest.raises(ExportError, match="which --family rfprm-qwen contradicts"):
+        load_prm(published_prm, family="rfprm-qwen")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("GenPRM-7B", "a generative PRM, which writes its verdict as text"),
+        ("RM-R1-DeepSeek-Distilled-Qwen-7B", "a generative reward model, which writes"),
+        ("ReasonFlux-PRM-Qwen-2.5-7B", "a policy that was trained with the PRM's help"),
+    ],
+)
+def test_models_that_only_look_like_prms_are_refused_by_name(
+    published_prm: Path, tmp_path: Path, name: str, said: str
+) -> None:
+    folder = shutil.copytree(published_prm, tmp_path / name)
+    for family in (None, "qwen2.5-math-prm"):
+        with pytest.raises(ExportError, match=f"{name} is {said}"):
+            load_prm(folder, family=family)
+
+
+def test_a_head_under_another_name_is_named(published_prm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(published_prm, tmp_path / "model")
+    state = load_file(folder / "model.safetensors")
+    state = {n: x for n, x in state.items() if not n.startswith("score.")}
+    state["v_head.summary.weight"] = np.zeros((1, 64), np.float32)
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(ExportError, match=r"has None \(beside v_head.summary.weight \(1, 64\)\)"):
+        load_prm(folder)
+
+
+def test_weights_are_read_when_they_are_used_and_a_change_in_between_is_noticed(
+    published_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rfprm_export.stored_weights._KEPT_BYTES", 0)
+    folder = shutil.copytree(published_prm, tmp_path / "model")
+    weights = load_prm(folder).weights
+    before = weights["model.norm.weight"]
+    state = load_file(folder / "model.safetensors")
+    state["model.norm.weight"] = before + 1
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(ExportError, match="was changed while it was read"):
+        weights["model.norm.weight"]
 
 
 def test_a_missing_base_model_says_how_to_get_it(tmp_path: Path) -> None:
