@@ -34,8 +34,8 @@ def read_safetensors_folder(folder: Path) -> StoredWeights:
     if not names:
         raise ExportError(
             f"{folder} holds no .safetensors file; pickled weights (.bin, .pt) are not read. "
-            "Convert the tensors themselves, with safetensors.torch.save_file: AutoModel would drop "
-            "a head that it does not know"
+            "Convert the tensors themselves, with safetensors.torch.save_file: AutoModel drops "
+            "heads that it does not know"
         )
     found: dict[str, Stored] = {}
     for name in names:
