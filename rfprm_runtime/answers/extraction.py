@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from rfprm_runtime.answers.spelled_numbers import SIGNED_NUMBER
+from rfprm_runtime.ground.thinking import parse_trace
 
 _LONGEST = 2_000
 """In characters: a longer statement is no answer."""
 _MOST_STATEMENTS = 8
+
+
+_THOUGHT = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)
 
 
 class _Said(NamedTuple):
@@ -31,11 +35,17 @@ def final_answer(text: str) -> str | None:
     quantity, of the last sentence. One number of several, or a number in a formula, is no answer: a
     policy would be rewarded for the bound of ``x > 5``.
     """
+    text = _said_aloud(text)
     said = max((*_boxes(text), *_tags(text), *_hashes(text)), default=None)
     stated = max(_statements(text), default=None)
     if stated is not None and (said is None or (stated > said and _may_correct(stated.answer))):
         return _without_exclamation(_without_frame(stated.answer))
     return _without_frame(said.answer) if said is not None else _of_last_sentence(text)
+
+
+def _said_aloud(text: str) -> str:
+    """What follows the thoughts; a text without thoughts is all said."""
+    return parse_trace(text).response if _THOUGHT.search(text) else text
 
 
 def _may_correct(answer: str) -> bool:
@@ -150,7 +160,8 @@ _AFTERTHOUGHT = re.compile(
     re.IGNORECASE,
 )
 _COPULA = re.compile(
-    r"\s(?:is|are|equals|est|es|ist)\s(?!\s*(?:not|the|a|an|at|in)\b)", re.IGNORECASE
+    r"\s(?:is|are|equals|est|es|ist)\s(?!\s*(?:not|the|a|an|at|in)\b)|应该是|等于|是|为(?!什么)",
+    re.IGNORECASE,
 )
 
 
@@ -193,8 +204,8 @@ def _core(content: str) -> str:
     """What is said, without the words around it."""
     content = _without_frame(content)
     after = list(_COPULA.finditer(content))
-    if after and not _is_quantity(content) and len(content.split()) > 2:
-        content = content[after[-1].end() :]
+    if after and not _is_quantity(content) and (len(content.split()) > 2 or not content.isascii()):
+        content = content[after[-1].end() :].strip()
     content = _FILLER.sub("", content, count=1) if _FILLER.match(content) else content
     content = _without_frame(_AFTERTHOUGHT.sub("", content))
     formulas = list(_MATH.finditer(content))
@@ -218,7 +229,10 @@ _QUANTITY = re.compile(
     rf"(?:[$€£¥]\s?)?{SIGNED_NUMBER.pattern}(?:\s\d+/\d+|/\d+)?\s?(?:%|\\%|°|[$€£¥])?"
 )
 _PART_OF_FORMULA = set("^_*/+<>≤≥≠±×÷·|()[]{}\\")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|[。！？]|\n")
+_SENTENCE = re.compile(
+    r"(?<=[.!?])\s+|[。！？।۔]|\n|(?<=\$\$)\s+(?=[A-Z])"
+    r"|(?<=[^,;:])\s+(?=(?:Therefore|Thus|Hence|Consequently|因此|所以|इसलिए)\b)"
+)
 
 
 def _of_last_sentence(text: str) -> str | None:
@@ -235,9 +249,22 @@ def _of_last_sentence(text: str) -> str | None:
     if whole is not None:
         return _without_frame(_inside(whole))
     sentence = _without_exclamation(_without_frame(sentences[-1]))
-    if len(sentences) == 1 and len(text) <= 200 and _is_expression(sentence):
+    if len(sentences) == 1 and len(text) <= 200 and _is_all_answer(text, sentence):
         return sentence
+    emphasised = _EMPHASISED.search(sentences[-1])
+    if emphasised is not None and _is_quantity(_without_unit(emphasised[1])):
+        return emphasised[1].strip()
     return _of_sentence(sentence)
+
+
+def _is_all_answer(text: str, sentence: str) -> bool:
+    """Whether a short text is nothing but an answer, with what is true of it: ``$x^2$ for $x > 0$``."""
+    return _is_expression(sentence) or _MATH.match(text.strip()) is not None
+
+
+def _without_unit(text: str) -> str:
+    """A quantity and one word behind it: the quantity."""
+    return re.sub(r"(?<=\d)\s?[^\W\d_]{1,20}$", "", text.strip())
 
 
 def _of_sentence(sentence: str) -> str | None:
@@ -256,13 +283,17 @@ def _of_sentence(sentence: str) -> str | None:
 
 def _lone_quantity(sentence: str) -> str | None:
     left, equals, right = sentence.rpartition("=")
-    if equals and _is_computed(left):
+    quantities = list(_QUANTITY.finditer(right))
+    if quantities and _is_said_at_last(right, quantities[-1]):
+        left, equals, sentence = "", "", right
+    elif equals and _is_computed(left):
         sentence = right
     quantities = list(_QUANTITY.finditer(sentence))
     if not quantities:
         return None
     found = quantities[-1]
-    if len(quantities) > 1 and not _is_said_at_last(sentence, found):
+    is_lone = len({quantity[0].strip() for quantity in quantities}) == 1
+    if not is_lone and not _is_said_at_last(sentence, found):
         return None
     before, after = sentence[: found.start()].rstrip()[-1:], sentence[found.end() :].lstrip()[:1]
     if {before, after} & _PART_OF_FORMULA or (equals and not _is_computed(left)):
@@ -282,8 +313,9 @@ _NO_VALUE = re.compile(
     r"|n['’]t)\s*\**\s*[#$€£¥]?$",
     re.IGNORECASE,
 )
+_EMPHASISED = re.compile(r"\*\*([^*\d]{0,3}\d[^*]{0,40})\*\*[^\d*]{0,20}$")
 _SAYS = re.compile(
-    r"(?:\b(?:is|are|equals|be|was|est|es|ist|è|é)(?:\s+(?:de|of|about|only|exactly))?|[:：是为为]|هو|هي|[一共]有)"
+    r"(?:(?:\b(?:is|are|equals|be|was|est|es|ist|è|é)|\bit['’]s)(?:\s+(?:de|of|about|only|exactly))?|[:：是为为]|هو|هي|[一共]有)"
     r"\s*\**\s*[$€£¥]?$",
     re.IGNORECASE,
 )
