@@ -11,8 +11,8 @@ from itertools import islice
 from typing import Literal, TypeVar, get_args, overload
 
 from rfprm_runtime.answers.checker import AnswerChecker
-from rfprm_runtime.answers.compare import group_answers, need_algebra
 from rfprm_runtime.answers.extraction import final_answer
+from rfprm_runtime.answers.grouping import group_answers, need_algebra
 from rfprm_runtime.errors import InvalidArgumentError, InvalidTrajectoryError, RfprmError
 from rfprm_runtime.ground.arguments import check_choice, check_has, check_whole, shown
 from rfprm_runtime.ground.parsing import SplitRule

@@ -15,18 +15,122 @@ from rfprm_runtime.answers.quantities import is_near
 from rfprm_runtime.answers.words import is_word
 
 _READ = frozenset(
-    r"frac sqrt cdot pi infty pm mp le ge ne in cup cap emptyset mathbb text circ sin cos tan cot sec csc "
-    r"arcsin arccos arctan sinh cosh tanh log ln lg exp lim to sum prod int iint oint binom dbinom tbinom "
-    r"begin end lfloor rfloor lceil rceil alpha beta gamma delta epsilon varepsilon zeta eta theta iota "
-    r"kappa lambda mu nu xi rho sigma tau phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi "
-    r"Omega overline hbar ell partial prime det max min gcd lcm mod bmod setminus land lor approx hline "
-    r"cfrac left right dots ldots cdots vec nabla Re Im".split()
+    [
+        r"frac",
+        r"sqrt",
+        r"cdot",
+        r"pi",
+        r"infty",
+        r"pm",
+        r"mp",
+        r"le",
+        r"ge",
+        r"ne",
+        r"in",
+        r"cup",
+        r"cap",
+        r"emptyset",
+        r"mathbb",
+        r"text",
+        r"circ",
+        r"sin",
+        r"cos",
+        r"tan",
+        r"cot",
+        r"sec",
+        r"csc",
+        r"arcsin",
+        r"arccos",
+        r"arctan",
+        r"sinh",
+        r"cosh",
+        r"tanh",
+        r"log",
+        r"ln",
+        r"lg",
+        r"exp",
+        r"lim",
+        r"to",
+        r"sum",
+        r"prod",
+        r"int",
+        r"iint",
+        r"oint",
+        r"binom",
+        r"dbinom",
+        r"tbinom",
+        r"begin",
+        r"end",
+        r"lfloor",
+        r"rfloor",
+        r"lceil",
+        r"rceil",
+        r"alpha",
+        r"beta",
+        r"gamma",
+        r"delta",
+        r"epsilon",
+        r"varepsilon",
+        r"zeta",
+        r"eta",
+        r"theta",
+        r"iota",
+        r"kappa",
+        r"lambda",
+        r"mu",
+        r"nu",
+        r"xi",
+        r"rho",
+        r"sigma",
+        r"tau",
+        r"phi",
+        r"chi",
+        r"psi",
+        r"omega",
+        r"Gamma",
+        r"Delta",
+        r"Theta",
+        r"Lambda",
+        r"Xi",
+        r"Pi",
+        r"Sigma",
+        r"Phi",
+        r"Psi",
+        r"Omega",
+        r"overline",
+        r"hbar",
+        r"ell",
+        r"partial",
+        r"prime",
+        r"det",
+        r"max",
+        r"min",
+        r"gcd",
+        r"lcm",
+        r"mod",
+        r"bmod",
+        r"setminus",
+        r"land",
+        r"lor",
+        r"approx",
+        r"hline",
+        r"cfrac",
+        r"left",
+        r"right",
+        r"dots",
+        r"ldots",
+        r"cdots",
+        r"vec",
+        r"nabla",
+        r"Re",
+        r"Im",
+    ]
 )
 _FUNCTIONS = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|sqrt|exp|arcsin|arccos|arctan)\b")
 _WORDS = re.compile(r"[A-Za-z]{2,}")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|(?<![A-Za-z\\])[a-z])\s?\^\{\\circ\}")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
-_I = re.compile(r"(?<![A-Za-z\\{])i(?![A-Za-z])")
+_I = re.compile(r"(?<![A-Za-z\\])(?<!_\{)(?<!_)i(?![A-Za-z])")
 _RELATIVE_GAP = "1e-12"
 _GAP = 1e-15
 _NUM_POINTS, _LEAST_POINTS, _MOST_SYMBOLS = 16, 6, 8
@@ -57,8 +161,6 @@ def prepared(text: str) -> str:
 
 def same_formula(one: str, other: str) -> bool:
     """Whether two tidy texts are the same formula. Symmetric: math-verify is asked both ways."""
-    if not (can_read(one) and can_read(other)):
-        return False
     is_complex = bool(_I.search(one) or _I.search(other))
     first, second = _parsed(prepared(one), is_complex), _parsed(prepared(other), is_complex)
     if first is None or second is None:
@@ -184,6 +286,8 @@ def _same_number(one: Any, other: Any) -> bool:
         return first is not None and second is not None and is_near(first, second)
     if one == other:
         return True
+    if one.is_finite is False or other.is_finite is False:
+        return False
     size = max(abs(one).evalf(15), abs(other).evalf(15))
     gap = abs(one - other).evalf(15)
     return bool(gap <= Float(_RELATIVE_GAP) * size)

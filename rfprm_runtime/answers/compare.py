@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+from rfprm_runtime.answers.algebra import can_read
 from rfprm_runtime.answers.groups import Group, group, parted, without_parentheses
 from rfprm_runtime.answers.names import Named, computed, is_equation, named, same_name, variables
 from rfprm_runtime.answers.quantities import Quantity, read_quantity, same_quantity
@@ -21,7 +22,7 @@ from rfprm_runtime.answers.words import is_prose, same_words
 
 Verify = Callable[[str, str], object]
 _OPTION = re.compile(
-    r"(?:(?:option|choice|answer)\s?)?"
+    r"(?:(?i:option|choice|answer)\s?)?"
     r"(?:\(\s?(?P<a>[A-J])\s?\)|(?P<b>[A-J])(?:\s?\)|(?=[:.]\s|\s?$)))"
     r"(?![+\-*/^_=(\\|,])[:.)]?(?P<rest>\s?.*)",
     re.DOTALL,
@@ -66,9 +67,14 @@ class Reading(NamedTuple):
     is_in_reach: bool = True
 
     @property
+    def option_letter(self) -> str:
+        """Of a choice, also where nothing but a letter, perhaps a small one, was said."""
+        return self.option or (self.text.upper() if len(self.text) == 1 else "")
+
+    @property
     def is_simple(self) -> bool:
         """Whether no algebra is needed to compare it."""
-        return self.quantity is not None or bool(self.option) or self.is_prose
+        return self.quantity is not None or bool(self.option) or self.is_prose or not self.text
 
 
 @lru_cache(maxsize=4_096)
@@ -83,9 +89,7 @@ def read(text: str) -> Reading:
     option = (found["a"] or found["b"]) if found else ""
     rest = found["rest"].strip(" .:)") if found else ""
     quantity = read_quantity(spelled)
-    return Reading(
-        spelled, shown, quantity, option, rest, quantity is None and is_prose(spelled)
-    )
+    return Reading(spelled, shown, quantity, option, rest, quantity is None and is_prose(spelled))
 
 
 def compare(
@@ -119,9 +123,7 @@ def compare(
 
 def _same_option(one: Reading, other: Reading) -> bool | None:
     """By the letter, and by the text if both have one; ``c`` is C."""
-    letters = [
-        side.option or (side.text.upper() if len(side.text) == 1 else "") for side in (one, other)
-    ]
+    letters = [side.option_letter for side in (one, other)]
     if not all(letters):
         return None
     both_say = one.option_text and other.option_text
@@ -170,6 +172,10 @@ class _Parts(NamedTuple):
             return False
         if first[1] != second[1] or first[1] != Unit(()):
             return self._compare(first[0], second[0])
+        if not (can_read(one) and can_read(other)):
+            return same_words(
+                words_shown(one).replace(" ", ""), words_shown(other).replace(" ", "")
+            )
         if self.formulas is None:
             return None
         found = self.formulas(one, other)
@@ -222,7 +228,12 @@ def _names_fit(one: Named, other: Named) -> bool:
 
 def _is_relation_of(one: Named, other: str) -> bool:
     """Whether both are equations: ``x = y + 2`` is ``x - y = 2``, though it has a name."""
-    return bool(one.name) and bool(variables(one.value)) and not named(other).name and is_equation(other)
+    return (
+        bool(one.name)
+        and bool(variables(one.value))
+        and not named(other).name
+        and is_equation(other)
+    )
 
 
 def _are_named_on_one_side(one: tuple[str, ...], other: tuple[str, ...]) -> bool:

@@ -52,9 +52,7 @@ class Group(NamedTuple):
         brackets = {(self.opening, self.closing), (other.opening, other.closing)}
         if any(closing == _VECTOR for _, closing in brackets):
             return brackets <= {("(", _VECTOR), ("(", ")"), ("[", "]")}
-        return len(brackets) == 1 or (
-            len(self.items) > 2 and brackets == {("(", ")"), ("[", "]")}
-        )
+        return len(brackets) == 1 or (len(self.items) > 2 and brackets == {("(", ")"), ("[", "]")})
 
 
 def group(text: str) -> Group | None:

@@ -49,8 +49,7 @@ class Named(NamedTuple):
 def named(text: str) -> Named:
     r"""``x = 5``, ``5 = x``, ``x \in [1, 2]``, ``answer 5``: the name and the value. What is no
     assignment, such as an equation to solve, has no name."""
-    label = _LABEL.match(text)
-    text = text[label.end() :].strip() if label else text
+    text = _without_label(text)
     text = _exact_side(text)
     sides = [side.strip() for side in split(text, _EQUALS)]
     is_list = len(sides) > 2 and len(items(text)) > 1
@@ -63,6 +62,12 @@ def named(text: str) -> Named:
     if member is not None and _NAME.fullmatch(text[: member.start()].strip()):
         return Named(text[: member.start()].strip(), text[member.end() :].strip())
     return Named("", text)
+
+
+def _without_label(text: str) -> str:
+    bare = re.sub(r"^\\text\s?\{([^{}]*)\}", r"\1 ", text)
+    label = _LABEL.match(bare)
+    return bare[label.end() :].strip() if label else text
 
 
 def same_name(one: Named, other: Named) -> bool:

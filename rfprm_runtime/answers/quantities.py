@@ -1,5 +1,7 @@
-r"""Numbers with their units, read exactly: ``1,200``, ``$3.50``, ``1\frac{1}{2}``, ``1.5 \cdot 10^3``,
-``40%``, ``204_5``, ``0.\overline{3}``, ``twelve``, ``12 cm^2``, ``3rd``.
+r"""Numbers with their units, read exactly.
+
+``1,200``, ``$3.50``, ``1\frac{1}{2}``, ``1.5 \cdot 10^3``, ``40%``, ``204_5``, ``0.\overline{3}``,
+``twelve``, ``12 cm^2``, ``3rd``.
 
 Reads tidy text (:mod:`~rfprm_runtime.answers.spelling`) that is one number and nothing else.
 """
@@ -13,7 +15,7 @@ from typing import Literal, NamedTuple
 from rfprm_runtime.answers.rules import AnswerRules
 from rfprm_runtime.answers.spelled_numbers import SPELLED, to_fraction
 from rfprm_runtime.answers.spelling import words_shown
-from rfprm_runtime.answers.units import Unit, number_words, read_unit
+from rfprm_runtime.answers.units import Unit, multiplier, number_words, read_unit
 
 LONGEST = 200
 """In characters; a longer text is never read as one number with its unit."""
@@ -32,20 +34,23 @@ _FRACTION = re.compile(
     r"|(?P<over>\d{1,30}(?:\.\d{1,30})?)\s?/\s?(?P<under>\d{1,30}(?:\.\d{1,30})?))"
 )
 _DECIMAL = re.compile(
-    rf"(?P<number>{_DIGITS}|0,\d{{1,20}}(?![\d,]))(?:[eE](?P<e>[-+]?\d{{1,3}}))?"
+    rf"(?P<number>\d{{1,3}}(?:\s\d{{3}})+(?!\d)(?:\.\d+)?|{_DIGITS}|0,\d{{1,20}}(?![\d,]))(?:[eE](?P<e>[-+]?\d{{1,3}}))?"
     r"(?:\s?(?:\\cdot|[xX*])\s?10\s?\^\s?(?:\{\s?(?P<ten>[-+]?\d{1,3})\s?\}|(?P<t>\d)))?"
 )
 _POWER_OF_TEN = re.compile(r"10\s?\^\s?(?:\{\s?(?P<ten>[-+]?\d{1,3})\s?\}|(?P<t>\d{1,3}))")
 _BASE = re.compile(
     r"(?P<digits>[0-9A-F]{1,60})\s?(?:_\s?\{?\s?(?:\\text\s?\{)?(?P<base>\d{1,2}|two|three|four|five"
-    r"|six|seven|eight|nine|ten|twelve|sixteen)\s?\}{0,2}|\s?\(?(?:in )?base[ -]?(?P<named>\d{1,2})\)?)"
+    r"|six|seven|eight|nine|ten|twelve|sixteen)\s?\}{0,2}"
+    r"|\s?\(?(?:in )?base[ -]?(?P<named>\d{1,2})\)?)"
 )
 _REPEATING = re.compile(
     r"(?P<whole>\d{1,15})?\.(?P<fixed>\d{0,30})(?:\\overline\s?\{(?P<over>\d{1,30})\}|\\overline\s?(?P<o>\d)"
     r"|\\(?:dot|bar)\s?\{(?P<dot>\d)\}|\((?P<round>\d{1,30})\)"
     r"|(?P<last>\d)\s?(?:\(?repeating\)?|recurring))"
 )
-_ENDLESS = re.compile(r"(?P<whole>\d{1,15})?\.(?P<fixed>\d{0,30}?)(?P<digit>\d)(?P=digit){2,}(?:\\[lc]?dots|\.{3}|…)")
+_ENDLESS = re.compile(
+    r"(?P<whole>\d{1,15})?\.(?P<fixed>\d{0,30}?)(?P<digit>\d)(?P=digit){2,}(?:\\[lc]?dots|\.{3}|…)"
+)
 _SIGN = re.compile(r"([-+])\s?")
 _CURRENCY = re.compile(r"(US\$|USD|[¤$€£¥₹]|Rs\.?|R\$)\s?")
 _BASES = {
@@ -176,13 +181,14 @@ def _decimal(text: str) -> _Found | None:
     kind: Literal["exact", "decimal", "computed"] = "exact"
     if is_decimal:
         kind = "computed" if is_computed else "decimal"
-    digits = spelled if found[0] == found["number"] else ""
-    return Quantity(number * Fraction(10) ** exponent, _NO_UNIT, kind, 0, digits), text[found.end() :]
+    factor, rest = multiplier(text[found.end() :])
+    digits = spelled if found[0] == found["number"] and factor == 1 else ""
+    return Quantity(number * factor * Fraction(10) ** exponent, _NO_UNIT, kind, 0, digits), rest
 
 
 def _with_point(number: str) -> str:
     """``0,5`` has a decimal comma: no group of thousands begins with 0."""
-    return number.replace(",", ".") if re.match(r"0,\d", number) else number
+    return number.replace(",", ".") if re.match(r"0,\d", number) else number.replace(" ", "")
 
 
 def _power_of_ten(text: str) -> _Found | None:

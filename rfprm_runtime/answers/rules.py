@@ -1,4 +1,4 @@
-"""What graders disagree about by convention, as settings. The defaults are this library's choice."""
+"""What graders disagree about by convention, as settings; the defaults are our choice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AnswerRules:
     """How far a number may be from the right one, relative to it. At 0 numbers are compared
     exactly, except that six right decimals stand for what they round (0.333333 for 1/3)."""
     boxes: BoxRule = "list"
-    r"""``list``: boxes with nothing but a comma or *and* between them are one answer. ``last``: only
+    """``list``: boxes with nothing but a comma or *and* between them are one answer. ``last``: only
     the last box counts."""
     format: FormatRule = "any"
     r"""``any``: an answer may stand in a plain sentence. ``marked``: it needs a mark (a box,

@@ -1,4 +1,4 @@
-r"""One spelling for what is written in many: Unicode and LaTeX that look alike become the same text.
+r"""One spelling for what is written in many: Unicode and LaTeX that look alike become one text.
 
 Knows signs; knows no values. What it changes never changes what an answer means. Linear time.
 """
@@ -51,13 +51,20 @@ _SHAPES = (
     (re.compile(r"\\(?:lbrack|rbrack)(?![A-Za-z])"), lambda m: "[" if m[0][1] == "l" else "]"),
     (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
     (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
-    (re.compile(r"\\bmod(?![A-Za-z])"), r"\\bmod "),
+    (re.compile(r"\\langle(?![A-Za-z])\s?"), "("),
+    (re.compile(r"\s?\\rangle(?![A-Za-z])"), ")"),
+    (re.compile(r"\\mathbb\s?([A-Z])(?![A-Za-z])"), r"\\mathbb{\1}"),
+    (re.compile(r"(?<![A-Za-z\\])pi(?![A-Za-z])"), r"\\pi "),
+    (re.compile(r"(?<![A-Za-z\\])infinity(?![A-Za-z])"), r"\\infty "),
+    (re.compile(r"\{?\s?(\w{1,9})\s?\\choose\s?(\w{1,9})\s?\}?"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?<=\d)\s?:\s?(?=\d)"), ":"),
     (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|\\degrees?(?![A-Za-z])"), r"^{\\circ}"),
     (re.compile(r"\\varphi(?![A-Za-z])"), r"\\phi "),
     (re.compile(r"\\([%#&])"), r"\1"),
-    (re.compile(r"\*\*"), "^"),
+    (re.compile(r"(?<=[\w)}])\s?\*\*\s?(?=[\w({\-])"), "^"),
     (re.compile(r"\\math(?:bf|rm|it|sf|tt)\s?\{"), r"\\text{"),
-    (re.compile(r"\\(?:text(?:bf|rm|it|sf|tt|normal|up)|mbox|hbox|operatorname\*?)\s?\{"), r"\\text{"),
+    (re.compile(r"\\text(?:bf|rm|it|sf|tt|normal|up)\s?\{"), r"\\text{"),
+    (re.compile(r"\\(?:mbox|hbox|operatorname\*?)\s?\{"), r"\\text{"),
     (re.compile(r"\\text\{\s?([ei])\s?\}"), r" \1 "),
     (re.compile(r"\{\\rm\s([^{}]*)\}"), r"\\text{\1}"),
 )  # fmt: skip
@@ -76,7 +83,8 @@ _MATRIX = re.compile(r"\\begin\s?\{")
 def tidy(text: str) -> str:
     r"""``text`` in one spelling, without what is around the whole: ``\dfrac{1}{2}``, ``$\frac12$``
     and ``**\(\frac{1}{2}\)**`` differ no more, nor do ``−5`` and ``-5``."""
-    text = _without_wrapping(_one_unicode(text).replace("\\$", DOLLAR))
+    text = _one_unicode(text).replace("\\$", DOLLAR).replace("...", "\\ldots ")
+    text = _without_wrapping(text)
     if not _MATRIX.search(text):  # there a doubled backslash ends a row
         text = _DOUBLED.sub(lambda _: "\\", text)
     for shape, plain in _SHAPES:

@@ -19,35 +19,33 @@ _MEASURES = {
     "euro": "euro eur €", "£": "£ gbp", "yen": "¥ yen", "rupee": "₹ rs rs. rupee inr", "real": "r$",
     "%": "% percent percentage pct", "hz": "hz hertz", "n": "newton", "j": "j joule",
     "w": "w watt", "v": "v volt", "k": "k kelvin", "rad": "rad radian", "degree": "degree deg",
-    "celsius": "celsius °c", "fahrenheit": "fahrenheit °f", "am": "am a.m. a.m", "pm": "pm p.m. p.m",
-    "unit": "unit",
+    "celsius": "celsius °c", "fahrenheit": "fahrenheit °f", "am": "am a.m. a.m",
+    "pm": "pm p.m. p.m", "unit": "unit",
 }  # fmt: skip
 _NAMES = {alias: name for name, aliases in _MEASURES.items() for alias in aliases.split()}
 _SIGNS = frozenset("sgmhlLJWVNK")
 """Units of one letter, which may be variables."""
-_FILLERS = frozenset(
-    "a an the of in each only exactly total altogether about approximately more left remaining long "
-    "wide tall high old away ways different possible whole extra per_each is are has have had".split()
+_FILLER_WORDS = (
+    "a an the of in each only exactly total altogether about approximately more left remaining "
+    "long wide tall high old away ways different possible whole extra is are has have had"
 )
-_NEVER = frozenset(
-    "or and to not than least most times over under below above between plus minus if when where for "
-    "unless except dozen hundred thousand million billion trillion half halves third thirds quarter "
-    "quarters tenth tenths percentages points point squared cubed root factorial mod modulo base "
-    "remainder negative into by from until through off r".split()
+_FILLERS = frozenset(_FILLER_WORDS.split())
+_OTHER_VALUES = (
+    "or and to not than least most times over under below above between plus minus if when where "
+    "for unless except dozen hundred thousand million billion trillion half halves third thirds "
+    "quarter quarters tenth tenths percentages points point squared cubed root factorial mod "
+    "modulo base remainder negative into by from until through off r"
 )
+_NEVER = frozenset(_OTHER_VALUES.split())
 """Words that make another value of the number before them, or a part of it."""
 _LARGE = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_SMALL = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-        "fifteen sixteen seventeen eighteen nineteen".split()
-    )
-} | {
-    word: 10 * value
-    for value, word in enumerate(
-        "twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2
-    )
+_UP_TO_NINETEEN = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_SMALL = {word: value for value, word in enumerate(_UP_TO_NINETEEN.split())} | {
+    word: 10 * value for value, word in enumerate(_TENS.split(), start=2)
 }
 _ORDINALS = {
     "first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
@@ -109,7 +107,8 @@ def without_unit(text: str) -> tuple[str, Unit]:
     if found is None:
         return text, Unit(())
     if found["degree"]:
-        return found["formula"].strip(), Unit(("degree",))
+        is_angle = not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", text)
+        return (found["formula"].strip(), Unit(("degree",))) if is_angle else (text, Unit(()))
     words = found["text"] or found["words"]
     unit = read_unit(f"{words}{found['power'] or ''}")
     is_known = unit is not None and (found["text"] or _measures(set(unit.words)))
@@ -163,16 +162,28 @@ def _is_sign(word: str) -> bool:
 def _singular(word: str) -> str:
     if word in _NAMES:
         return _NAMES[word]
-    for ending, instead in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("s", "")):
+    for ending, instead in (
+        ("ies", "y"),
+        ("ches", "ch"),
+        ("shes", "sh"),
+        ("sses", "ss"),
+        ("s", ""),
+    ):
         if len(word) > len(ending) + 1 and word.endswith(ending) and not word.endswith("ss"):
             word = word.removesuffix(ending) + instead
             break
     return _NAMES.get(word, word)
 
 
+def multiplier(text: str) -> tuple[int, str]:
+    """``million`` and its kin behind a number: the factor, and what is left."""
+    found = re.match(r"\s?(thousand|million|billion|trillion)(?![A-Za-z])", text)
+    return (_LARGE[found[1]], text[found.end() :]) if found else (1, text)
+
+
 def number_words(text: str) -> tuple[int, str] | None:
     """The value of the number words (``twenty-one``, ``三``) that begin a text, and the rest."""
-    if text and text[0] in _CHINESE or text[:1] == "十":
+    if (text and text[0] in _CHINESE) or text[:1] == "十":
         found = re.match("[零〇一二两三四五六七八九十百]{1,5}", text)
         value = _chinese(found[0]) if found else None
         return None if found is None or value is None else (value, text[found.end() :])

@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 
 _WORD = re.compile(r"[^\W\d_]+")
-_MATHEMATICAL = re.compile(r"[\d=^_+<>|/*]|\\(?!text\b)[A-Za-z]|(?<![A-Za-z])[a-z](?![A-Za-z'])(?!\s[A-Za-z]{2})")
+_MATHEMATICAL = re.compile(
+    r"[\d=^_+<>|/*]|\\(?!text\b)[A-Za-z]|(?<![A-Za-z])[a-z](?![A-Za-z'])(?!\s[A-Za-z]{2})"
+)
 _ARTICLE = re.compile(r"^(?:the|a|an)\s")
 
 
 def is_prose(text: str) -> bool:
-    """Whether a tidy text is words and no mathematics: ``odd``, ``Marc Bulger``, ``\\text{yes}``."""
+    """Whether a tidy text is words and no mathematics: ``odd``, ``Marc Bulger``."""
     bare = re.sub(r"\\text\s?\{([^{}]*)\}", r"\1 ", text)
     if _MATHEMATICAL.search(bare):
         return False
-    return "\\text" in text or any(
-        not word.isascii() or is_word(word) for word in _WORD.findall(bare)
-    ) or not any(map(str.isalnum, bare))
+    return (
+        "\\text" in text
+        or any(not word.isascii() or is_word(word) for word in _WORD.findall(bare))
+        or not any(map(str.isalnum, bare))
+    )
 
 
 def is_word(letters: str) -> bool:
-    """Whether letters side by side are a word (``odd``, ``ABC``) and no product (``xy``, ``abc``)."""
+    """Whether letters side by side are a word (``odd``) and no product (``xy``, ``abc``)."""
     if len(letters) <= 2:
         return len(letters) == 2 and (
             letters.isupper() or letters.lower() in {"no", "on", "if", "up", "ok"}
@@ -31,9 +35,10 @@ def is_word(letters: str) -> bool:
 
 def same_words(one: str, other: str) -> bool:
     """Whether two texts are the same but for capitals, punctuation and a leading article."""
-    return _folded(one) == _folded(other)
+    return folded(one) == folded(other)
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """A text without what :func:`same_words` disregards."""
     kept = re.sub(r"[\s\"'`*.,;:!?()_-]+", " ", text.casefold()).strip()
     return _ARTICLE.sub("", kept) or text.strip()

@@ -23,7 +23,7 @@ from rfprm_runtime import (
     TrajectoryScore,
 )
 from rfprm_runtime.answers.checker import AnswerChecker
-from rfprm_runtime.answers.compare import group_answers, need_algebra
+from rfprm_runtime.answers.grouping import group_answers, need_algebra
 from rfprm_runtime.reranker import count_votes
 from rfprm_runtime.scores.aggregation import aggregate, aggregate_steps
 from tiny_models import fake_scorer
