@@ -28,16 +28,20 @@ def group_answers(
     answers: Sequence[str | None],
     *,
     verify: Verify | None = None,
+    same: Verify | None = None,
     rules: AnswerRules = DEFAULT_RULES,
 ) -> list[list[int]]:
     """Groups of indices of answers that mean the same, in the order of their first members.
+
+    ``verify`` decides what comparing numbers, options, words and lists leaves open; ``same``
+    decides everything but equal texts.
 
     Equality of answers is no perfect equivalence: 12 agrees with 12 hours and with 12 minutes. So
     the distinct answers join groups in an order of their own, those that say most first, and the
     groups do not depend on the order of ``answers``. None is in no group.
     """
     distinct = {answer for answer in answers if answer is not None}
-    found = _Groups(verify, rules)
+    found = _Groups(verify, same, rules)
     places = {answer: found.place_of(answer) for answer in sorted(distinct, key=_says_most)}
     groups: dict[int, list[int]] = {}
     for index, answer in enumerate(answers):
@@ -65,8 +69,9 @@ class _Groups:
     """The first member of each group, found by what decides whether an answer agrees with it: only
     formulas are compared with one after the other."""
 
-    def __init__(self, verify: Verify | None, rules: AnswerRules) -> None:
+    def __init__(self, verify: Verify | None, same: Verify | None, rules: AnswerRules) -> None:
         self._verify = verify
+        self._same = same
         self._rules = rules
         self._firsts: list[str] = []
         self._by_key: dict[Hashable, list[int]] = {}
@@ -75,8 +80,7 @@ class _Groups:
         """The place of the first group whose first member agrees; without one, a new place."""
         reading = read(answer)
         for place in self._candidates(reading):
-            first = self._firsts[place]
-            if answers_agree(answer, first, verify=self._verify, rules=self._rules):
+            if self._agree(answer, self._firsts[place]):
                 return place
         self._firsts.append(answer)
         place = len(self._firsts) - 1
@@ -84,13 +88,18 @@ class _Groups:
             self._by_key.setdefault(key, []).append(place)
         return place
 
+    def _agree(self, answer: str, first: str) -> bool:
+        if self._same is not None:
+            return bool(self._same(answer, first))
+        return bool(answers_agree(answer, first, verify=self._verify, rules=self._rules))
+
     def _candidates(self, reading: Reading) -> Iterable[int]:
         """In order, and with ``verify`` everything that it could find to be the same."""
-        if self._rules.tolerance or (self._verify is not None and not reading.is_simple):
+        is_open = self._verify is not None and not reading.is_simple
+        if self._same is not None or self._rules.tolerance or is_open:
             return range(len(self._firsts))
         keys = _sought(reading) - {_FORMULA}
-        if self._verify is not None:
-            keys.add(_FORMULA)
+        keys |= set() if self._verify is None else {_FORMULA}
         return merge(*(self._by_key.get(key, []) for key in keys))
 
 
@@ -110,7 +119,9 @@ def _keys(reading: Reading) -> set[Hashable]:
         keys.add(folded(reading.shown))
     if reading.option_letter:
         keys.add(("option", reading.option_letter))
-    if not reading.is_simple or reading.option_text:
+    if reading.option_text:
+        keys |= _keys(read(reading.option_text))
+    if not reading.is_simple:
         keys.add(_FORMULA)
     return keys
 
@@ -118,6 +129,8 @@ def _keys(reading: Reading) -> set[Hashable]:
 def _sought(reading: Reading) -> set[Hashable]:
     """Where the answers are found that an answer may agree with."""
     quantity = reading.quantity
+    if quantity is None and reading.option_text:
+        return _keys(reading) | _sought(read(reading.option_text))
     if quantity is None or quantity.base:
         return _keys(reading)
     # A percentage agrees with its share.

@@ -34,5 +34,14 @@ class AnswerRules:
         check_choice("format", self.format, get_args(FormatRule))
         check_not_negative("tolerance", self.tolerance)
 
+    def told(self) -> tuple[str, float]:
+        """What a comparison in another process must know, as JSON values."""
+        return self.percent, self.tolerance
+
+    @classmethod
+    def of(cls, percent: PercentRule, tolerance: float) -> AnswerRules:
+        """From :meth:`told`."""
+        return cls(percent=percent, tolerance=tolerance)
+
 
 DEFAULT_RULES = AnswerRules()

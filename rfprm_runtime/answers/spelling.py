@@ -68,6 +68,10 @@ _SHAPES = (
     (re.compile(r"\\text\{\s?([ei])\s?\}"), r" \1 "),
     (re.compile(r"\{\\rm\s([^{}]*)\}"), r"\\text{\1}"),
 )  # fmt: skip
+_SPACE_BESIDE_SIGNS = re.compile(
+    r" (?=[+\-*/=<>^_|)}\]])|(?<=[+*/=<>^_|({\[\-]) |(?<=[A-Za-z]) (?=[({,])"
+)
+"""Not behind a comma: ``32, 349`` are two numbers."""
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z()\[\]{}])")
 _EMPHASIS = '*`"_ \t\n'
 _WRAPPED = re.compile(
@@ -91,7 +95,7 @@ def tidy(text: str) -> str:
         text = shape.sub(plain, text)
     text = _ROOT_OF_GROUP.sub(r"\\sqrt{\1}", text)
     text = re.sub(r"\s+", " ", _without_wrapping(text))
-    return re.sub(r"(?<=[A-Za-z]) (?=[_^{}()+\-=,])|(?<=[({\[]) | (?=[)}\]])", "", text).strip()
+    return _SPACE_BESIDE_SIGNS.sub("", text).strip()
 
 
 def words_shown(text: str) -> str:

@@ -94,7 +94,7 @@ class SearchResult:
         if same_answer is not None or not need_algebra(answers):
             return count_votes(answers, weights, same_answer=same_answer)
         with AnswerChecker() as checker:
-            return count_votes(answers, weights, same_answer=checker.agree)
+            return count_votes(answers, weights, verify=checker.agree)
 
 
 @dataclass

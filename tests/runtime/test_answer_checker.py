@@ -19,7 +19,9 @@ class _Algebra:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, float | None]] = []
 
-    def __call__(self, answer: str, target: str, *, seconds: float | None = None) -> bool | None:
+    def __call__(
+        self, answer: str, target: str, *told: object, seconds: float | None = None
+    ) -> bool | None:
         self.asked.append((answer, target, seconds))
         return None if "slow" in answer + target else answer[0] == target[0]
 
@@ -36,7 +38,7 @@ def algebra(checker: AnswerChecker) -> _Algebra:
 
 @pytest.fixture
 def checker(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnswerChecker]:
-    monkeypatch.setattr("rfprm_runtime.answers.checker.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("rfprm_runtime.answers.patience.time.monotonic", lambda: 0.0)
     with AnswerChecker(timeout=5.0) as found:
         yield found
 
@@ -81,7 +83,7 @@ def test_patience_grows_again(
 ) -> None:
     for index in range(4):
         checker.agree(f"slow {index}", "y")
-    monkeypatch.setattr("rfprm_runtime.answers.checker.time.monotonic", lambda: 60.0)
+    monkeypatch.setattr("rfprm_runtime.answers.patience.time.monotonic", lambda: 60.0)
     checker.agree("a", "b")
     assert algebra.asked[-1][2] == pytest.approx(3.0)
 
