@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from rfprm_runtime.answers.bounds import BOUNDS, DENIES, MAKES_ANOTHER
 from rfprm_runtime.answers.frames import (
@@ -18,6 +19,8 @@ from rfprm_runtime.answers.spelled_numbers import SIGNED_NUMBER
 _QUANTITY = re.compile(
     rf"(?:[$€£¥]\s?)?{SIGNED_NUMBER.pattern}(?:\s\d+/\d+|/\d+)?\s?(?:%|\\%|°|[$€£¥])?"
 )
+_LONGEST_OPTION = 200
+_OPTION = re.compile(r"(?<!\w)(?:\([A-J]\)|[A-J][.:)])\s")
 _LETTER = re.compile(
     r"(?:\b(?:is|choose|pick|select)|['’]s)\s(?:option\s|choice\s)?\(?([A-J])\)?[.!]?$"
 )
@@ -43,6 +46,8 @@ def of_last_sentence(text: str) -> str | None:
     display = [found for found in DISPLAY.finditer(tail) if not tail[found.end() :].strip(" .\n*")]
     if display:
         return inside(display[-1])
+    if "\n" not in text and _is_one_option(text):
+        return text
     sentences = [part for part in _SENTENCE.split(tail) if part and part.strip(" .*")]
     if not sentences:
         return None
@@ -66,6 +71,15 @@ def _is_all_answer(text: str, sentence: str) -> bool:
     return _is_expression(sentence) or MATH.match(text.strip()) is not None
 
 
+def _is_one_option(text: str) -> bool:
+    """``A. 12``, and no list of the options."""
+    return (
+        len(text) <= _LONGEST_OPTION
+        and len(_OPTION.findall(text)) == 1
+        and (_OPTION.match(text) is not None)
+    )
+
+
 def _without_unit(text: str) -> str:
     """A quantity and one word behind it: the quantity."""
     return re.sub(r"(?<=\d)\s?[^\W\d_]{1,20}$", "", text.strip())
@@ -79,10 +93,22 @@ def _of_sentence(sentence: str) -> str | None:
         around = MATH.sub(" ", sentence)
         behind = sentence[last.end() :].strip(" .,!;:*")
         ends_it = not any(map(str.isdigit, behind))
+        if len(formulas) > 1 and _SAYS.search(sentence[: formulas[0].start()]) and not behind:
+            listed = _listed(sentence, formulas)
+            if listed is not None:
+                return listed
         is_lone = len(formulas) == 1 and not any(map(str.isdigit, around))
         is_named = _SAYS.search(sentence[: last.start()]) is not None
         return inside(last) if is_lone or (is_named and ends_it) else None
     return lone_quantity(sentence)
+
+
+def _listed(sentence: str, formulas: list[re.Match[str]]) -> str | None:
+    """Formulas with nothing but commas and *and* between them, as a list."""
+    gaps = [sentence[one.end() : other.start()].strip() for one, other in pairwise(formulas)]
+    if not set(gaps) <= {",", "and", "or", ", and", ", or", "和", "、", "et", "und", "y", "e"}:
+        return None
+    return ", ".join(map(inside, formulas))
 
 
 def lone_quantity(sentence: str) -> str | None:

@@ -12,7 +12,7 @@ from rfprm_runtime.answers.frames import LONGEST, Said
 from rfprm_runtime.answers.rules import BoxRule
 
 _BOX = re.compile(
-    r"\\(?:begin)?f?boxed\s{0,9}(?:(?P<open>\{)|(?P<bare>[^\s{}$\\]{1,40}))|\\fbox\s{0,9}(?P<f>\{)"
+    r"\\(?:begin)?f?boxed\s{0,9}(?:(?P<open>\{)|(?P<bare>[^\s{}$\\]{1,40}))|\\f(?:rame)?box\s{0,9}(?P<f>\{)"
 )
 _SPACE_BETWEEN_BOXES = re.compile(r"\\(?:q?quad|text|mathrm|[,;! ])|[\s{}$.\\]")
 _LISTS_BOXES = {",", ";", "and", "or", ",and", ",or", "&"}
@@ -23,7 +23,7 @@ def boxes(text: str, rule: BoxRule) -> Iterator[Said]:
     them."""
     group: list[str] = []
     start = end = 0
-    closing = _closing_braces(text) if "boxed" in text or "fbox" in text else {}
+    closing = _closing_braces(text) if "box" in text else {}
     for found in _BOX.finditer(text):
         if found.start() < end:  # a box in a box
             continue
