@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from rfprm_runtime.answers.quantities import is_near
-from rfprm_runtime.answers.words import is_word
+from rfprm_runtime.answers.words import is_no_product
 
 _READ = frozenset(
     [
@@ -128,6 +128,10 @@ _READ = frozenset(
 )
 _FUNCTIONS = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|sqrt|exp|arcsin|arccos|arctan)\b")
 _WORDS = re.compile(r"[A-Za-z]{2,}")
+_UNREAD = re.compile(r"\d\s?_|[^\x00-\x7f]|:|\$|#|&&|[\"?@']|\^\s?\{?\s?T(?![A-Za-z])")
+_MISREAD = re.compile(
+    r"\\frac\s?\d{3}|\\sqrt\s?\d{2}|\\frac\s?\{(?:d|\\partial)\s?[A-Za-z]\}|\\l(?:and|or)(?![A-Za-z])"
+)
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|(?<![A-Za-z\\])[a-z])\s?\^\{\\circ\}")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _I = re.compile(r"(?<![A-Za-z\\])(?<!_\{)(?<!_)i(?![A-Za-z])")
@@ -144,9 +148,9 @@ def can_read(text: str) -> bool:
         return False
     bare = re.sub(r"\\(?:begin|end)\s?\{\w+\}(?:\{[clr|]+\})?|\\[A-Za-z]+", " ", text)
     bare = _FUNCTIONS.sub(" ", bare)
-    if re.search(r"\d\s?_|[^\x00-\x7f]|:|\$|#|&&|[\"?@]", bare):
+    if _UNREAD.search(bare) or _MISREAD.search(text):
         return False
-    return all(len(word) <= 4 and not is_word(word) for word in _WORDS.findall(bare))
+    return not any(map(is_no_product, _WORDS.findall(bare)))
 
 
 def prepared(text: str) -> str:

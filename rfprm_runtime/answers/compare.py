@@ -18,7 +18,7 @@ from rfprm_runtime.answers.reach import is_in_reach
 from rfprm_runtime.answers.rules import DEFAULT_RULES, AnswerRules
 from rfprm_runtime.answers.spelling import tidy, words_shown
 from rfprm_runtime.answers.units import Unit, without_unit
-from rfprm_runtime.answers.words import is_prose, same_words
+from rfprm_runtime.answers.words import is_prose, same_signs, same_words
 
 Verify = Callable[[str, str], object]
 _OPTION = re.compile(
@@ -173,9 +173,7 @@ class _Parts(NamedTuple):
         if first[1] != second[1] or first[1] != Unit(()):
             return self._compare(first[0], second[0])
         if not (can_read(one) and can_read(other)):
-            return same_words(
-                words_shown(one).replace(" ", ""), words_shown(other).replace(" ", "")
-            )
+            return same_signs(words_shown(one), words_shown(other))
         if self.formulas is None:
             return None
         found = self.formulas(one, other)

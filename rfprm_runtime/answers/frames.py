@@ -42,7 +42,14 @@ def without_frame(text: str) -> str:
     """``text`` without emphasis, quotes, dollar signs around the whole, and its full stop."""
     text = text.strip()
     while len(text) <= LONGEST:
-        bare = text.strip().strip('*`"“”').rstrip(".,;:").strip()
+        bare = (
+            text.strip()
+            .strip('*`"“”')
+            .removeprefix('\\"')
+            .removesuffix("\\")
+            .rstrip(".,;:")
+            .strip()
+        )
         whole = MATH.fullmatch(bare)
         bare = inside(whole) if whole is not None else bare
         if bare == text:

@@ -36,6 +36,8 @@ class Group(NamedTuple):
     opening: str
     closing: str
     items: tuple[str, ...]
+    joiner: str = ""
+    """What stands between inequalities or statements: ``and`` or ``or``; empty for a comma."""
 
     @property
     def is_ordered(self) -> bool:
@@ -44,6 +46,8 @@ class Group(NamedTuple):
     def may_be(self, other: Group) -> bool:
         """Whether the brackets leave open that both are the same. An interval is known by its
         brackets; a longer list is a list in round and in square ones."""
+        if self.joiner and other.joiner and self.joiner != other.joiner:
+            return False
         if not self.opening or not other.opening:
             bracketed = self if self.opening else other
             return bracketed.opening != "[" or len(bracketed.items) > 2
@@ -68,7 +72,7 @@ def group(text: str) -> Group | None:
         inner, opening, closing = inner[1:-1], inner[0], inner[-1]
     values = items(inner)
     if len(values) > 1 or opening == "\\{":
-        return Group(opening, closing, values)
+        return Group(opening, closing, values, _joiner(inner))
     if not opening or (opening, closing) == ("(", ")"):
         both = _both_signs(inner)
         return None if both is None else Group("", "", both)
@@ -116,6 +120,17 @@ def items(text: str) -> tuple[str, ...]:
         if 1 < len(found) <= _MOST_ITEMS:
             return tuple(item for item in found if item)
     return (text.strip(),) if text.strip() else ()
+
+
+def _joiner(text: str) -> str:
+    """Of values ``and`` and ``or`` say the same, of inequalities and statements they do not."""
+    logical = re.search(r"\\(land|wedge|lor|vee)(?![A-Za-z])", text)
+    if logical is not None:
+        return "and" if logical[1] in ("land", "wedge") else "or"
+    if not re.search(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])", text):
+        return ""
+    found = re.search(r"(?<![A-Za-z\\])(and|or)(?![a-z])", text)
+    return found[1] if found else ""
 
 
 def _vector(text: str) -> Group | None:

@@ -58,6 +58,9 @@ def named(text: str) -> Named:
             return Named(sides[0], sides[-1])
         if len(sides) == 2 and _NAME.fullmatch(sides[1]):
             return Named(sides[1], sides[0])
+    passes_a_name = len(sides) > 2 and any(_NAME.fullmatch(side) for side in sides[1:-1])
+    if passes_a_name and all(sides) and not is_list and not variables(sides[-1]):
+        return Named("", sides[-1])
     member = _MEMBER.search(text)
     if member is not None and _NAME.fullmatch(text[: member.start()].strip()):
         return Named(text[: member.start()].strip(), text[member.end() :].strip())

@@ -7,6 +7,7 @@ out of it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Rational, Real
 from typing import Any
@@ -22,6 +23,8 @@ _FIELDS = (
 )  # fmt: skip
 _MARKED = AnswerRules(format="marked")
 _DEEPEST = 4
+_OPENED = re.compile(r"^[\s$]*\\+f?boxed\s?\{")
+"""A box that was cut off by whoever copied the reference."""
 
 
 def acceptable_answers(reference: Any) -> list[str]:
@@ -58,7 +61,7 @@ def _answers(reference: Any, depth: int) -> Iterator[str]:
 
 def _of_text(text: str) -> str:
     is_solution = "####" in text or "\\boxed" in text or "\\fbox" in text
-    return (final_answer(text, _MARKED) or text) if is_solution else text
+    return (final_answer(text, _MARKED) or _OPENED.sub("", text)) if is_solution else text
 
 
 def _of_mapping(reference: Mapping[Any, Any], depth: int) -> Iterator[str]:

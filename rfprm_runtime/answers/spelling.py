@@ -73,7 +73,7 @@ _SPACE_BESIDE_SIGNS = re.compile(
 )
 """Not behind a comma: ``32, 349`` are two numbers."""
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z()\[\]{}])")
-_EMPHASIS = '*`"_ \t\n'
+_EMPHASIS = "*`_ \t\n"
 _WRAPPED = re.compile(
     r"\\\((.*)\\\)|\\\[(.*)\\\]|\$\$(.*)\$\$|\$([^$]*)\$"
     r"|\\(?:begin)?f?boxed\s?\{(.*)\}|\\fbox\s?\{(.*)\}|\{(.*)\}|\\text\{([^{}]*)\}",
@@ -128,6 +128,7 @@ def _without_wrapping(text: str) -> str:
     """Without emphasis, quotes, dollars, boxes and braces around the whole, and the full stop."""
     for _ in range(12):
         bare = _TAIL.sub("", text.strip()).strip(_EMPHASIS)
+        bare = bare[1:-1] if len(bare) > 2 and bare[0] == bare[-1] == '"' else bare
         found = _WRAPPED.fullmatch(bare)
         inner = next((g for g in found.groups() if g is not None), "") if found else bare
         bare = inner if _is_whole(inner) else bare

@@ -26,7 +26,7 @@ _NAMES = {alias: name for name, aliases in _MEASURES.items() for alias in aliase
 _SIGNS = frozenset("sgmhlLJWVNK")
 """Units of one letter, which may be variables."""
 _FILLER_WORDS = (
-    "a an the of in each only exactly total altogether about approximately more left remaining "
+    "a an the of each only exactly total altogether about approximately more left remaining "
     "long wide tall high old away ways different possible whole extra is are has have had"
 )
 _FILLERS = frozenset(_FILLER_WORDS.split())
@@ -34,7 +34,7 @@ _OTHER_VALUES = (
     "or and to not than least most times over under below above between plus minus if when where "
     "for unless except dozen hundred thousand million billion trillion half halves third thirds "
     "quarter quarters tenth tenths percentages points point squared cubed root factorial mod "
-    "modulo base remainder negative into by from until through off r"
+    "modulo base remainder less fewer negative into by from until through off r"
 )
 _NEVER = frozenset(_OTHER_VALUES.split())
 """Words that make another value of the number before them, or a part of it."""
@@ -54,6 +54,7 @@ _ORDINALS = {
 _CHINESE = {sign: value for value, sign in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0}
 _WORD = re.compile(r"[A-Za-z]+(?:['.-][A-Za-z]+)*\.?|[%°¢$¤€£¥₹]|[^\W\d_]+")
 _ORDINAL = re.compile(r"(?:st|nd|rd|th|(?:\^\s?\{?\s?(?:st|nd|rd|th)\s?\}?))(?![A-Za-z])\.?")
+_ALTOGETHER = re.compile(r"(?:^|\s)in (?:total|all|sum)$")
 _POWER = re.compile(r"\s?\^\s?\{?\s?(-?[1-3])\s?\}?")
 _MOST_WORDS = 6
 _BEHIND_FORMULA = re.compile(
@@ -116,6 +117,7 @@ def without_unit(text: str) -> tuple[str, Unit]:
 
 
 def _unit_words(text: str, is_attached: bool) -> list[str] | None:
+    text = _ALTOGETHER.sub("", text)
     words: list[str] = []
     at, joined, factor = 0, "", ""
     while at < len(text):

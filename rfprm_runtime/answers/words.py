@@ -24,18 +24,36 @@ def is_prose(text: str) -> bool:
 
 
 def is_word(letters: str) -> bool:
-    """Whether letters side by side are a word (``odd``) and no product (``xy``, ``abc``)."""
+    """Whether letters side by side, and nothing else, are a word (``odd``, ``act``, ``ABC``) and no
+    product (``xy``, ``xyz``)."""
+    return is_no_product(letters) or (
+        len(letters) > 2 and bool(set(letters.lower()) & set("aeiou"))
+    )
+
+
+def is_no_product(letters: str) -> bool:
+    """Whether letters side by side in a formula cannot be factors, as ``abc`` can."""
     if len(letters) <= 2:
         return len(letters) == 2 and (
             letters.isupper() or letters.lower() in {"no", "on", "if", "up", "ok"}
         )
-    has_vowel = any(letter in "eiouAEIOU" for letter in letters)
+    has_vowel = bool(set(letters.lower()) & set("eiou"))
     return has_vowel or len(set(letters)) < len(letters) or letters.isupper() or len(letters) > 4
 
 
 def same_words(one: str, other: str) -> bool:
     """Whether two texts are the same but for capitals, punctuation and a leading article."""
     return folded(one) == folded(other)
+
+
+def same_signs(one: str, other: str) -> bool:
+    """Whether two texts are the same but for spaces, capitals of words, and stops in ``p.m.``."""
+    return _signs(one) == _signs(other)
+
+
+def _signs(text: str) -> str:
+    text = re.sub(r"(?<=[A-Za-z])\.(?=[A-Za-z]|\s?$)|\s", "", text)
+    return re.sub(r"(?<!\\)\b[A-Za-z]{2,}", lambda word: word[0].lower(), text)
 
 
 def folded(text: str) -> str:
