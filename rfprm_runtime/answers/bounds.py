@@ -15,7 +15,7 @@ _BOUND_WORDS = (
     r"step|equation|case|part|line|number|problem|question|theorem|lemma|figure|table|page|chapter|section"
     r"|exercise|example|method|option|rule|formula|corollary|proposition|definition|base",
     # an operand
-    r"mod|modulo|versus|(?:divisible|divided|multiplied|times)\s+by|times|plus|minus|divides|to\s+the"
+    r"mod|modulo|versus|(?:divisible|divided|multiplied|times)\s+by|times|plus|minus|divides|to\s+the|as"
     r"|(?:half|third|quarter|twice|double|triple|square|cube|root|multiples?|factors?|divisors?|digits?"
     r"|remainder|percent|percentage|fraction|power|%|out|sum|product)\s+of",
     # bounds in German, Dutch, French, Spanish, Italian, Portuguese and Russian
@@ -38,7 +38,7 @@ BOUNDS = re.compile(
 MAKES_ANOTHER = re.compile(
     r"\s*(?:[^\W\d_]{1,20}\s)?(?:or\s+(?:more|less|fewer|so)\b"
     r"|(?:more|less|fewer|greater|larger|smaller|higher)\s+than\b"
-    r"|times\b|plus\b|minus\b|divided\b|multiplied\b|squared|cubed|factorial|choose\b|mod\b"
+    r"|times\b|sure\b|certain\b|confident\b|plus\b|minus\b|divided\b|multiplied\b|squared|cubed|factorial|choose\b|mod\b"
     r"|of\s+(?:every|each|\d)|to\s+the\b|percent\s+of\b"
     r"|(?:is|are|was)(?:\s+not\b|n['’]t\b|\s+(?:wrong|incorrect|too|impossible)\b)|cannot|can['’]t"
     r"|oder\s+mehr|ou\s+(?:plus|moins)\b|o\s+más|fois\b|veces\b|mal\b|倍|以上|以下|或更多)",
@@ -46,7 +46,15 @@ MAKES_ANOTHER = re.compile(
 )
 """At the beginning of what stands behind the number."""
 DENIES = re.compile(
-    r"\b(?:not|never|cannot|neither|nor|nicht|keine?|pas|jamais|nunca|não|нет|не|niet)\b|n['’]t\b"
+    r"\b(?:not|no|never|cannot|neither|nor|fails?|impossible|unless|without|nicht|keine?|pas|jamais|nunca|não|нет|не|niet)\b|n['’]t\b"
     r"|\bno\s+(?:es|son|era)\b|\bnon\s+è\b|不是|并非|没有|ليس|नहीं",
     re.IGNORECASE,
 )
+
+SUPPOSES = re.compile(
+    r"\b(?:if|whether|suppos\w+|assum\w+|let|perhaps|maybe|might|could|may|doubt\w*|guess\w*|imagine"
+    r"|wrong|incorrect|false|wenn|falls|angenommen|vielleicht|si|supposons|peut-être|supongamos|quizás"
+    r"|se|forse|talvez|если|возможно)\b|如果|假设|假如|也许|可能|错误|यदि|إذا",
+    re.IGNORECASE,
+)
+"""Before a number or an answer, in its sentence."""

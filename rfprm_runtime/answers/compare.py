@@ -145,7 +145,9 @@ class _Parts(NamedTuple):
     def same(self, one: Reading, other: Reading) -> bool | None:
         first, second = named(one.text), named(other.text)
         if not _names_fit(first, second):
-            return False
+            if not (variables(first.value) and variables(second.value)):
+                return False
+            return self._same_values(one.text, other.text)  # x = 2y is y = x/2
         if _is_relation_of(first, other.text) or _is_relation_of(second, one.text):
             return self._same_values(one.text, other.text)
         values = without_parentheses(first.value), without_parentheses(second.value)
@@ -154,9 +156,18 @@ class _Parts(NamedTuple):
         groups = group(one.text), group(other.text)
         if groups[0] is not None and groups[1] is not None:
             return self._same_groups(groups[0], groups[1])
+        if groups != (None, None) and (one.quantity or other.quantity) is not None:
+            return self._same_as_single(one, other, groups[0] or groups[1])
         if one.is_prose or other.is_prose:
             return False
         return self._same_values(one.text, other.text)
+
+    def _same_as_single(self, one: Reading, other: Reading, found: Group | None) -> bool | None:
+        """A list is no number, unless it is a set of one."""
+        if found is None or len(found.items) != 1:
+            return False
+        number = one if one.quantity is not None else other
+        return self._compare(number.text, found.items[0])
 
     def _same_values(self, one: str, other: str) -> bool | None:
         sides = computed(one), computed(other)

@@ -35,7 +35,7 @@ WAIT_FACTOR = 2.0
 """How much longer a call may take by the clock: on a busy machine it waits for a core."""
 _GRACE_SECONDS = 10.0
 """How much longer still the parent waits, on a machine too busy to kill on time."""
-_MOST_BYTES = 4 * 2**30
+_MOST_BYTES = 2 * 2**30
 """Of address space, for a worker."""
 
 

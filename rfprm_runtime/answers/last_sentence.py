@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from rfprm_runtime.answers.bounds import BOUNDS, DENIES, MAKES_ANOTHER
+from rfprm_runtime.answers.bounds import BOUNDS, DENIES, MAKES_ANOTHER, SUPPOSES
 from rfprm_runtime.answers.frames import (
     DISPLAY,
     LONGEST,
@@ -17,7 +17,7 @@ from rfprm_runtime.answers.frames import (
 from rfprm_runtime.answers.spelled_numbers import SIGNED_NUMBER
 
 _QUANTITY = re.compile(
-    rf"(?:[$€£¥]\s?)?{SIGNED_NUMBER.pattern}(?:\s\d+/\d+|/\d+)?\s?(?:%|\\%|°|[$€£¥])?"
+    rf"(?:[$€£¥]\s?)?(?:{SIGNED_NUMBER.pattern}(?:\s?[¼-¾⅐-⅞])?|-?[¼-¾⅐-⅞])(?:\s\d+/\d+|/\d+)?\s?(?:%|\\%|°|[$€£¥])?"
 )
 _LONGEST_OPTION = 200
 _OPTION = re.compile(r"(?<!\w)(?:\([A-J]\)|[A-J][.:)])\s")
@@ -30,9 +30,10 @@ _SAYS = re.compile(
     r"\s*\**\s*[$€£¥]?$",
     re.IGNORECASE,
 )
+_CLAUSE = 60
 _NEAR = 40
 """In characters: how far before a number the words that bound it may begin."""
-_PART_OF_FORMULA = set("^_*/+<>≤≥≠±×÷·|()[]{}\\")
+_PART_OF_FORMULA = set("^_*/+<>≤≥≠±×÷·|()[]{}\\!~≈≡∈–−½√∛∜π∞‰′″∕⁄²³¹⁰⁴⁵⁶⁷⁸⁹⁻ⁿ₀₁₂₃₄₅₆₇₈₉")
 _SENTENCE = re.compile(
     r"(?<=[.!?])\s+|[。！？।۔]|\n|(?<=\$\$)\s+(?=[A-Z])"
     r"|(?<=[^,;:])\s+(?=(?:Therefore|Thus|Hence|Consequently|因此|所以|इसलिए)\b)"
@@ -40,6 +41,8 @@ _SENTENCE = re.compile(
 
 
 def of_last_sentence(text: str) -> str | None:
+    """The formula or the lone quantity that a text ends with, or the text if it is an answer."""
+    text = text.replace("−", "-")
     before, _, _ = text.rstrip().rpartition("<|im_")  # a turn that was begun, and not by the text
     text = (before if before.strip() else text).rstrip()
     tail = text[-LONGEST:]
@@ -49,7 +52,7 @@ def of_last_sentence(text: str) -> str | None:
     if "\n" not in text and _is_one_option(text):
         return text
     sentences = [part for part in _SENTENCE.split(tail) if part and part.strip(" .*")]
-    if not sentences:
+    if not sentences or sentences[-1].rstrip(' "*').endswith(("?", "？")):
         return None
     whole = MATH.fullmatch(sentences[-1].strip().strip("*").rstrip(".,;: "))
     if whole is not None:
@@ -61,7 +64,7 @@ def of_last_sentence(text: str) -> str | None:
     if emphasised is not None and is_quantity(_without_unit(emphasised[1])):
         return emphasised[1].strip()
     letter = _LETTER.search(sentence)
-    if letter is not None and not DENIES.search(sentence):
+    if letter is not None and not DENIES.search(sentence, sentence.rfind(",") + 1):
         return letter[1]
     return _of_sentence(sentence)
 
@@ -115,6 +118,8 @@ def lone_quantity(sentence: str) -> str | None:
     """The only quantity of a sentence, or the one that it ends with after *is*. None if the
     sentence bounds it, denies it, counts by it, or has it in a formula."""
     left, equals, right = sentence.rpartition("=")
+    if SUPPOSES.search(left[-_CLAUSE:]) or DENIES.search(left[-_CLAUSE:]):
+        return None
     quantities = list(_QUANTITY.finditer(right))
     if quantities and _is_said_at_last(right, quantities[-1]):
         left, equals, sentence = "", "", right
@@ -142,7 +147,7 @@ def _is_no_value(sentence: str, found: re.Match[str], since: int) -> bool:
         return True
     if MAKES_ANOTHER.match(after) or BOUNDS.search(before[-_NEAR:]):
         return True
-    return DENIES.search(before, since) is not None
+    return bool(DENIES.search(before, since) or SUPPOSES.search(before, since))
 
 
 def _is_said_at_last(sentence: str, found: re.Match[str]) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from rfprm_runtime.answers.bounds import SUPPOSES
 from rfprm_runtime.answers.frames import DISPLAY, LONGEST, MATH, Said, inside, without_frame
 from rfprm_runtime.answers.last_sentence import is_quantity, lone_quantity
 from rfprm_runtime.answers.units import number_words
 
 _MOST_STATEMENTS = 8
+_SENTENCE_BEFORE = 120
 _LONGEST_PHRASE = 3
 """In words; what is longer is a sentence, in which one quantity may be the answer."""
 _STATEMENT = re.compile(
@@ -78,16 +80,23 @@ def _stated(text: str, at: int) -> str | None:
     block = DISPLAY.match(rest.lstrip())
     if block is not None:
         return inside(block)
-    line = _first_sentence(rest.lstrip(" \t*"))
+    line = _first_sentence(rest.lstrip(" \t*:："))
     if not line.strip(" *`$"):  # it stands on a line of its own
         line = _first_sentence(rest.lstrip().partition("\n")[0])
-    if _DENIED.match(line):
+    if _DENIED.match(line) or _is_supposed(text, at, line):
         return None
     content = _core(line)
     is_named = text[:at].rstrip(" *")[-1:] in ":：="
     if not content or (not is_named and _NO_ANSWER.match(content)):
         return None
     return content
+
+
+def _is_supposed(text: str, at: int, line: str) -> bool:
+    """Whether the sentence asks, doubts or supposes that this is the answer."""
+    before = re.split(r"[.!?\n。！？]", text[max(0, at - _SENTENCE_BEFORE) : at])[-1]
+    end = text.find(line, at) + len(line)
+    return SUPPOSES.search(before) is not None or text[end : end + 1] in ("?", "？")
 
 
 def _in_words_too(content: str) -> str:

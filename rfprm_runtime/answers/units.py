@@ -33,8 +33,9 @@ _FILLERS = frozenset(_FILLER_WORDS.split())
 _OTHER_VALUES = (
     "or and to not than least most times over under below above between plus minus if when where "
     "for unless except dozen hundred thousand million billion trillion half halves third thirds "
-    "quarter quarters tenth tenths percentages points point squared cubed root factorial mod "
-    "modulo base remainder less fewer negative into by from until through off r"
+    "quarter quarters tenth tenths fourths fifths sixths sevenths eighths ninths percentages "
+    "points point squared cubed root factorial mod modulo base remainder less fewer negative into "
+    "by from until through off r"
 )
 _NEVER = frozenset(_OTHER_VALUES.split())
 """Words that make another value of the number before them, or a part of it."""
