@@ -130,7 +130,7 @@ _FUNCTIONS = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|sqrt|exp|arcsin|ar
 _WORDS = re.compile(r"[A-Za-z]{2,}")
 _UNREAD = re.compile(r"\d\s?_|[^\x00-\x7f]|:|\$|#|&&|[\"?@']|\^\s?\{?\s?T(?![A-Za-z])")
 _MISREAD = re.compile(
-    r"\d\s+\d|\\frac\s?\d{3}|\\sqrt\s?\d{2}|\\frac\s?\{(?:d|\\partial)\s?[A-Za-z]\}|\\l(?:and|or)(?![A-Za-z])"
+    r"(?<![\^_\d.])\d+\s+\d|\\frac\s?\d{3}|\\sqrt\s?\d{2}|\\frac\s?\{(?:d|\\partial)\s?[A-Za-z]\}|\\l(?:and|or)(?![A-Za-z])"
 )
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|(?<![A-Za-z\\])[a-z])\s?\^\{\\circ\}")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")

@@ -163,11 +163,11 @@ class _Parts(NamedTuple):
         return self._same_values(one.text, other.text)
 
     def _same_as_single(self, one: Reading, other: Reading, found: Group | None) -> bool | None:
-        """A list is no number, unless it is a set of one."""
-        if found is None or len(found.items) != 1:
-            return False
+        """A list is no number, unless all it lists is that number: ``1.5 or 3/2``."""
         number = one if one.quantity is not None else other
-        return self._compare(number.text, found.items[0])
+        if found is None or found.is_ordered or not found.items:
+            return False
+        return _all(self._compare(item, number.text) for item in found.items)
 
     def _same_values(self, one: str, other: str) -> bool | None:
         sides = computed(one), computed(other)

@@ -52,7 +52,7 @@ def same_signs(one: str, other: str) -> bool:
 
 
 def _signs(text: str) -> str:
-    text = re.sub(r"(?<=[A-Za-z])\.(?=[A-Za-z]|\s?$)|\s", "", text)
+    text = re.sub(r"(?<=[A-Za-z])\.(?=[A-Za-z]|\s?$)|(?<!\d)\s|\s(?!\d)", "", text)
     return re.sub(r"(?<!\\)\b[A-Za-z]{2,}", lambda word: word[0].lower(), text)
 
 
