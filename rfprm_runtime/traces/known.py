@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from rfprm_runtime.answers.extraction import final_answer
+from rfprm_runtime.answers.rules import AnswerRules
 from rfprm_runtime.traces.layouts import named
 from rfprm_runtime.traces.names import ANSWER_FIELDS, OUTCOME_FIELDS
 from rfprm_runtime.types import Trajectory
 
+_MARKED = AnswerRules(format="marked")
+_LONG = 80
+"""In characters: a longer text may be a solution that says what its answer is."""
 _TRUTH = {"true": True, "false": False, "correct": True, "incorrect": False}
 
 
@@ -57,12 +61,17 @@ def _answer(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
             # Tables keep a column of whole numbers with gaps as floats.
             return str(int(value)) if value == int(value) else repr(value)
         if isinstance(value, str) and value.strip():
-            # A whole solution ends with the answer; a short text is the answer.
-            is_solution = len(value) > 80 or "####" in value or "\\boxed" in value
-            if name == "solution" and not is_solution:
-                continue
-            return final_answer(value) if is_solution else value.strip()
+            marked = _marked_answer(value)
+            if marked is None and name == "solution":
+                continue  # work without an answer
+            return marked or value.strip()
     return None
+
+
+def _marked_answer(value: str) -> str | None:
+    """The answer that a whole solution marks. What marks none is taken as it stands."""
+    is_whole = len(value) > _LONG or "####" in value or "\\boxed" in value
+    return final_answer(value, _MARKED) if is_whole else None
 
 
 def _outcome(fields: Mapping[str, Any]) -> bool | float | None:

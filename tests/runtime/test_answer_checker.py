@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from rfprm_runtime.answers import AnswerChecker
 from rfprm_runtime.answers.killable_worker import BoundedWorker
 from rfprm_runtime.answers.reach import is_in_reach
+from rfprm_runtime.answers.worker_pool import WorkerPool
 
 
 class _Algebra:
@@ -27,6 +29,11 @@ class _Algebra:
         return None if "z" in answer + target else answer[0] == target[0]
 
     def close(self) -> None:
+        pass
+
+    size = 2
+
+    def start(self, count: int) -> None:
         pass
 
 
@@ -162,3 +169,53 @@ def test_a_short_time_is_enough_for_the_first_comparison() -> None:
         assert checker.agree("x+1", "1+x") is True
         assert checker.agree("((((((((((((x+1))))))))))))", "1+x") in (True, False)  # never None
         assert checker.agree("x+2", "2+x") is True
+
+
+def test_a_batch_compares_each_pair(checker: AnswerChecker, algebra: _Algebra) -> None:
+    found = checker.agree_all(
+        ["12", "a+1", None, "b+1", "9^{9^{9}}", "x"], ["12.0", "a+2", "5", "c+1", "x", "9^{9^{9}}"]
+    )
+    assert found.agree == [True, True, None, False, False, None]
+    assert found.num_undecided == 0
+    with pytest.raises(ValueError, match="targets"):
+        checker.agree_all(["1"], [])
+    with pytest.raises(ValueError, match="budget"):
+        checker.agree_all(["1"], ["1"], budget=0)
+
+
+def test_undecided_comparisons_are_wrong_and_counted(
+    checker: AnswerChecker, algebra: _Algebra
+) -> None:
+    found = checker.agree_all(["z+1", "a+1", "z+1", "z+2"], ["y+1", "a+2", "y+1", "y+1"])
+    assert found.agree == [False, True, False, False]
+    assert found.num_undecided == checker.num_undecided == 3
+    asked = [(answer, seconds) for answer, _, seconds in algebra.asked]
+    # Nobody gets a second before everybody had a tenth.
+    first, later = asked[:3], asked[3:]
+    assert sorted(first) == [("a+1", 0.1), ("z+1", 0.1), ("z+2", 0.1)]
+    assert {seconds for _, seconds in later} == {1.0, 5.0}
+    checker.agree_all(["z+1"], ["y+1"])
+    assert len(algebra.asked) == len(asked)  # what had its whole time is not tried again
+
+
+def test_after_the_budget_nothing_is_compared(
+    checker: AnswerChecker, algebra: _Algebra, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 1_000, 4))
+    monkeypatch.setattr("rfprm_runtime.answers.checker.time.monotonic", lambda: float(next(clock)))
+    algebra.size = 1
+    found = checker.agree_all(["a+1", "b+1", "c+1"], ["a+2", "b+2", "c+2"], budget=6.0)
+    assert found == ([True, False, False], 2)
+    assert algebra.asked == [("a+1", "a+2", 0.1)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="without fork the child starts again")
+def test_a_hanging_call_keeps_nobody_else() -> None:
+    pool = WorkerPool("bounded_helper:slowly", timeout=60, size=2)
+    pool.start(2)
+    hangs = threading.Thread(target=pool, args=("late", 60), kwargs={"seconds": 1.0})
+    hangs.start()
+    assert [pool(text) for text in "abc"] == ["a", "b", "c"]
+    assert hangs.is_alive()
+    pool.close()
+    hangs.join()
