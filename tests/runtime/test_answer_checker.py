@@ -190,12 +190,18 @@ def test_undecided_comparisons_are_wrong_and_counted(
     assert found.agree == [False, True, False, False]
     assert found.num_undecided == checker.num_undecided == 3
     asked = [(answer, seconds) for answer, _, seconds in algebra.asked]
-    # Nobody gets a second before everybody had a tenth.
+    # Nobody gets more before everybody had a quarter of a second.
     first, later = asked[:3], asked[3:]
-    assert sorted(first) == [("a+1", 0.1), ("z+1", 0.1), ("z+2", 0.1)]
+    assert sorted(first) == [("a+1", 0.25), ("z+1", 0.25), ("z+2", 0.25)]
     assert {seconds for _, seconds in later} == {1.0, 5.0}
     checker.agree_all(["z+1"], ["y+1"])
     assert len(algebra.asked) == len(asked)  # what had its whole time is not tried again
+
+
+def test_light_comparisons_come_first(checker: AnswerChecker, algebra: _Algebra) -> None:
+    algebra.size = 1
+    checker.agree_all([r"\int_0^1 a", "b+c+d", "b+c"], ["a", "b", "b"])
+    assert [answer for answer, *_ in algebra.asked] == ["b+c", "b+c+d", r"\int_0^1 a"]
 
 
 def test_after_the_budget_nothing_is_compared(
@@ -206,7 +212,7 @@ def test_after_the_budget_nothing_is_compared(
     algebra.size = 1
     found = checker.agree_all(["a+1", "b+1", "c+1"], ["a+2", "b+2", "c+2"], budget=6.0)
     assert found == ([True, False, False], 2)
-    assert algebra.asked == [("a+1", "a+2", 0.1)]
+    assert algebra.asked == [("a+1", "a+2", 0.25)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="without fork the child starts again")
