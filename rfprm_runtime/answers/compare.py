@@ -11,14 +11,21 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from rfprm_runtime.answers.algebra import can_read
-from rfprm_runtime.answers.groups import Group, group, parted, without_parentheses
-from rfprm_runtime.answers.names import Named, computed, is_equation, named, same_name, variables
-from rfprm_runtime.answers.quantities import Quantity, read_quantity, same_quantity
+from rfprm_runtime.answers.meaning.groups import Group, group, parted, without_parentheses
+from rfprm_runtime.answers.meaning.names import (
+    Named,
+    computed,
+    is_equation,
+    named,
+    same_name,
+    variables,
+)
+from rfprm_runtime.answers.meaning.quantities import Quantity, read_quantity, same_quantity
+from rfprm_runtime.answers.meaning.spelling import tidy, words_shown
+from rfprm_runtime.answers.meaning.units import Unit, without_unit
+from rfprm_runtime.answers.meaning.words import is_prose, same_signs, same_words
 from rfprm_runtime.answers.reach import is_in_reach
 from rfprm_runtime.answers.rules import DEFAULT_RULES, AnswerRules
-from rfprm_runtime.answers.spelling import tidy, words_shown
-from rfprm_runtime.answers.units import Unit, without_unit
-from rfprm_runtime.answers.words import is_prose, same_signs, same_words
 
 Verify = Callable[[str, str], object]
 _OPTION = re.compile(

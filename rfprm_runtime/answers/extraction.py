@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 
-from rfprm_runtime.answers.frames import without_exclamation, without_frame
-from rfprm_runtime.answers.last_sentence import of_last_sentence
-from rfprm_runtime.answers.marks import boxes, hashes, tags
+from rfprm_runtime.answers.finding.frames import without_exclamation, without_frame
+from rfprm_runtime.answers.finding.last_sentence import of_last_sentence
+from rfprm_runtime.answers.finding.marks import boxes, hashes, tags
+from rfprm_runtime.answers.finding.statements import statements
 from rfprm_runtime.answers.rules import DEFAULT_RULES, AnswerRules
-from rfprm_runtime.answers.statements import statements
 from rfprm_runtime.ground.thinking import parse_trace
 
 _THOUGHT = re.compile(r"</?think(?:ing)?>", re.IGNORECASE)

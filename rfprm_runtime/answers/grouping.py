@@ -11,8 +11,8 @@ from heapq import merge
 from math import floor
 
 from rfprm_runtime.answers.compare import Reading, Verify, answers_agree, read
+from rfprm_runtime.answers.meaning.words import folded
 from rfprm_runtime.answers.rules import DEFAULT_RULES, AnswerRules
-from rfprm_runtime.answers.words import folded
 
 _BUCKETS = 10**6
 """Numbers that may agree lie in the same bucket of this many to 1, or in neighbours."""

@@ -1,6 +1,6 @@
 r"""Names and what they are: ``x = 5`` says 5, ``2^x = 8`` says nothing, ``3 * 4 = 12`` says 12.
 
-Reads tidy text (:mod:`~rfprm_runtime.answers.spelling`); knows no values.
+Reads tidy text (:mod:`~rfprm_runtime.answers.meaning.spelling`); knows no values.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from rfprm_runtime.answers.groups import items, split
+from rfprm_runtime.answers.meaning.groups import items, split
 
 _LABEL = re.compile(
     r"(?:(?:the |my )?(?:final |correct |right )?(?:answer|solution|result|value|reply)s?"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from rfprm_runtime.answers.bounds import SUPPOSES
-from rfprm_runtime.answers.frames import DISPLAY, LONGEST, MATH, Said, inside, without_frame
-from rfprm_runtime.answers.last_sentence import is_quantity, lone_quantity
-from rfprm_runtime.answers.units import number_words
+from rfprm_runtime.answers.finding.bounds import SUPPOSES
+from rfprm_runtime.answers.finding.frames import DISPLAY, LONGEST, MATH, Said, inside, without_frame
+from rfprm_runtime.answers.finding.last_sentence import is_quantity, lone_quantity
+from rfprm_runtime.answers.meaning.units import number_words
 
 _MOST_STATEMENTS = 8
 _SENTENCE_BEFORE = 120

@@ -3,7 +3,7 @@ r"""Numbers with their units, read exactly.
 ``1,200``, ``$3.50``, ``1\frac{1}{2}``, ``1.5 \cdot 10^3``, ``40%``, ``204_5``, ``0.\overline{3}``,
 ``twelve``, ``12 cm^2``, ``3rd``.
 
-Reads tidy text (:mod:`~rfprm_runtime.answers.spelling`) that is one number and nothing else.
+Reads tidy text (:mod:`~rfprm_runtime.answers.meaning.spelling`) that is one number, nothing else.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import re
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
+from rfprm_runtime.answers.meaning.spelling import words_shown
+from rfprm_runtime.answers.meaning.units import Unit, multiplier, number_words, read_unit
 from rfprm_runtime.answers.rules import AnswerRules
 from rfprm_runtime.answers.spelled_numbers import SPELLED, to_fraction
-from rfprm_runtime.answers.spelling import words_shown
-from rfprm_runtime.answers.units import Unit, multiplier, number_words, read_unit
 
 LONGEST = 200
 """In characters; a longer text is never read as one number with its unit."""

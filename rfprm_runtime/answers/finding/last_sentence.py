@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from rfprm_runtime.answers.bounds import BOUNDS, DENIES, MAKES_ANOTHER, SUPPOSES
-from rfprm_runtime.answers.frames import (
+from rfprm_runtime.answers.finding.bounds import BOUNDS, DENIES, MAKES_ANOTHER, SUPPOSES
+from rfprm_runtime.answers.finding.frames import (
     DISPLAY,
     LONGEST,
     MATH,

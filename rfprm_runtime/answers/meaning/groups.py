@@ -1,6 +1,6 @@
 r"""Lists, tuples, intervals and sets: what an answer of several values is made of.
 
-Reads tidy text (:mod:`~rfprm_runtime.answers.spelling`); knows no values.
+Reads tidy text (:mod:`~rfprm_runtime.answers.meaning.spelling`); knows no values.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from rfprm_runtime.answers.frames import LONGEST, Said
+from rfprm_runtime.answers.finding.frames import LONGEST, Said
 from rfprm_runtime.answers.rules import BoxRule
 
 _BOX = re.compile(
