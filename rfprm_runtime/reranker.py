@@ -11,8 +11,8 @@ from itertools import islice
 from typing import Literal, TypeAlias, TypeVar, get_args, overload
 
 from rfprm_runtime.answers.checker import AnswerChecker
-from rfprm_runtime.answers.compare import group_answers, need_algebra
 from rfprm_runtime.answers.extraction import final_answer
+from rfprm_runtime.answers.grouping import group_answers, need_algebra
 from rfprm_runtime.errors import InvalidArgumentError, InvalidTrajectoryError, RfprmError
 from rfprm_runtime.ground.arguments import check_choice, check_has, check_whole, shown
 from rfprm_runtime.ground.parsing import SplitRule
@@ -119,9 +119,9 @@ class Reranker:
         r"""``extract_answer`` takes a candidate's text and returns its answer, by default the last
         ``\boxed{…}``, ``#### …`` or "the answer is …", or else the formula or the lone quantity
         of the last sentence.
-        ``same_answer`` says whether two answers are the same; by default numbers are compared by
-        value and everything else by math-verify, for at most five seconds (extra ``math``; only
-        needed for votes in which some answer is not a plain number).
+        ``same_answer`` says whether two answers are the same; by default numbers, options and
+        words are compared as such and formulas by math-verify, for at most five seconds (extra
+        ``math``; only needed for votes in which some answer is a formula or a list).
         ``split`` and ``overflow`` are those of :meth:`Trajectory.from_text` and
         :meth:`Scorer.score_batch`.
 
@@ -286,9 +286,9 @@ class Reranker:
     def _count(
         self, answers: Sequence[str | None], values: Sequence[float | None], method: Method
     ) -> tuple[Vote, ...]:
-        same = self._same_answer or (self._checker.agree if self._checker is not None else None)
+        verify = self._checker.agree if self._checker is not None else None
         weights = [1.0 if method == "majority_vote" else (value or 0.0) for value in values]
-        return count_votes(answers, weights, same_answer=same)
+        return count_votes(answers, weights, same_answer=self._same_answer, verify=verify)
 
 
 def _place(question: str, index: int) -> str:
@@ -313,13 +313,15 @@ def count_votes(
     weights: Sequence[float],
     *,
     same_answer: Callable[[str, str], bool | None] | None = None,
+    verify: Callable[[str, str], bool | None] | None = None,
 ) -> tuple[Vote, ...]:
     """Answers with the summed weights of their candidates, heaviest first; ties go to the answer
-    given first. None casts no vote. Without ``same_answer`` only numbers of the same value and
-    equal texts are the same. Pure except for ``same_answer``."""
+    given first. None casts no vote. ``same_answer`` decides which answers are the same; without it
+    numbers, options and words are compared, and ``verify`` decides what that leaves open. Which
+    answers are grouped does not depend on their order. Pure except for the functions."""
     votes = [
         Vote(str(answers[group[0]]), sum(weights[i] for i in group), tuple(group))
-        for group in group_answers(answers, verify=same_answer)
+        for group in group_answers(answers, verify=verify, same=same_answer)
     ]
     return tuple(sorted(votes, key=lambda vote: -vote.weight))
 

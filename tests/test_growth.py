@@ -13,7 +13,7 @@ import pytest
 
 from growth import check_linear
 from rfprm_runtime import Trajectory, merge_steps
-from rfprm_runtime.answers.compare import group_answers
+from rfprm_runtime.answers.grouping import group_answers
 from rfprm_runtime.answers.spelled_numbers import to_fraction
 from rfprm_runtime.rewards.token_rewards import find_steps, token_offsets
 from rfprm_runtime.search.tree import SearchTree

@@ -1,236 +1,258 @@
-"""Whether two answers are the same."""
+"""Whether two answers are the same: as numbers with units, options, words, lists, and mathematics.
+
+Takes a function for formulas; without one it decides what needs no algebra.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from fractions import Fraction
-from heapq import merge
+from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
-from rfprm_runtime.answers.spelled_numbers import SIGNED_NUMBER, to_fraction
-
-# A single letter behind a number is a variable, unless it is the sign of a common unit.
-_WORD = r"(?!(?:or|and|to)\b)(?:[A-Za-z]{2,20}|[mgshlLKNJWV](?![A-Za-z]))(?:\^?\{?-?[1-3]\}?|[²³])?"
-_UNIT = rf"\\?%|°|{_WORD}(?:\s?/\s?{_WORD}|\s{_WORD}){{0,4}}"
-_PLAIN = re.compile(
-    rf"[$€£]?\s*({SIGNED_NUMBER.pattern})(?:[eE]([-+]?\d{{1,3}}))?\s*({_UNIT})?(?:\s+each)?\.?"
+from rfprm_runtime.answers.algebra import can_read
+from rfprm_runtime.answers.meaning.groups import Group, group, parted, without_parentheses
+from rfprm_runtime.answers.meaning.names import (
+    Named,
+    computed,
+    is_equation,
+    named,
+    same_name,
+    variables,
 )
-_MIXED = re.compile(r"(-?)(\d{1,12})\s+(\d{1,12})/(\d{1,12})")
-_THIN_SPACE = re.compile(r"(?<=\d)(?:\\,|\\!|\{,\}|[\u2009\u202f\u00a0])(?=\d{3})")
-_OPTION = re.compile(r"\(?([A-J])\)?\s*(?:[:.)]\s*\S.*)?|\(([A-J])\).*", re.DOTALL)
-_LONGEST_LETTER = len("(A)")
-_LONGEST_NUMBER = 200
-"""In characters; a longer text is never read as one number with its unit."""
+from rfprm_runtime.answers.meaning.quantities import Quantity, read_quantity, same_quantity
+from rfprm_runtime.answers.meaning.spelling import tidy, words_shown
+from rfprm_runtime.answers.meaning.units import Unit, without_unit
+from rfprm_runtime.answers.meaning.words import is_prose, same_signs, same_words
+from rfprm_runtime.answers.reach import is_in_reach
+from rfprm_runtime.answers.rules import DEFAULT_RULES, AnswerRules
+
+Verify = Callable[[str, str], object]
+_OPTION = re.compile(
+    r"(?:(?i:option|choice|answer)\s?)?"
+    r"(?:\(\s?(?P<a>[A-J])\s?\)|(?P<b>[A-J])(?:\s?\)|(?=[:.]\s|\s?$)))"
+    r"(?![+\-*/^_=(\\|,])[:.)]?(?P<rest>\s?.*)",
+    re.DOTALL,
+)
+_DEEPEST = 6
 
 
 def answers_agree(
-    answer: str | None, target: str | None, *, verify: Callable[[str, str], object] | None = None
+    answer: str | None,
+    target: str | None,
+    *,
+    verify: Verify | None = None,
+    rules: AnswerRules = DEFAULT_RULES,
 ) -> bool | None:
-    """Whether two answers mean the same; None if that cannot be decided.
+    """Whether two answers mean the same; None if one is missing or it cannot be decided.
 
-    Numbers are compared by value and texts by spelling; ``verify(answer, target)`` decides the
-    rest.
+    Numbers are compared by value with their units, options by letter, words by spelling, lists item
+    by item; ``verify(answer, target)`` decides what that leaves open, such as formulas. It does not
+    matter which comes first.
     """
-    return _agree(_Reading.of(answer or ""), _Reading.of(target or ""), verify)
-
-
-def need_algebra(answers: Sequence[str | None]) -> bool:
-    """Whether comparing ``answers`` takes more than comparing numbers and spellings."""
-    spellings = {answer for answer in answers if answer is not None}
-    return len(spellings) > 1 and any(_plain_number(answer) is None for answer in spellings)
-
-
-def group_answers(
-    answers: Sequence[str | None], *, verify: Callable[[str, str], object] | None = None
-) -> list[list[int]]:
-    """Groups of indices of answers that mean the same, in the order of their first members.
-
-    An answer joins the first group whose first member it agrees with, so the grouping depends on
-    the order alone. None is in no group.
-    """
-    groups: list[list[int]] = []
-    by_text: dict[str, list[int]] = {}
-    firsts = _FirstMembers(verify)
-    for index, answer in enumerate(answers):
-        if answer is None:
-            continue
-        if answer not in by_text:
-            place = firsts.place_of(answer)
-            if place == len(groups):
-                groups.append([])
-            by_text[answer] = groups[place]
-        by_text[answer].append(index)
-    return groups
-
-
-class _FirstMembers:
-    """The first members of groups, found by what decides whether an answer agrees with them. Only
-    ``verify`` is asked about one after the other."""
-
-    def __init__(self, verify: Callable[[str, str], object] | None) -> None:
-        self._verify = verify
-        self._readings: list[_Reading] = []
-        self._known: dict[Hashable, int] = {}
-        """The first place of each spelling, value, and value with unit."""
-        self._by_value: dict[Fraction, list[int]] = {}
-        self._no_numbers: list[int] = []
-
-    def place_of(self, answer: str) -> int:
-        """The place of the first member that agrees; without one, the answer itself is added."""
-        reading = _Reading.of(answer)
-        found = self._find(reading) if answer else None
-        if found is not None:
-            return found
-        place = len(self._readings)
-        self._readings.append(reading)
-        if answer:
-            self._add(reading, place)
-        return place
-
-    def _add(self, reading: _Reading, place: int) -> None:
-        self._known.setdefault(reading.squeezed, place)
-        if reading.option is not None:
-            self._known.setdefault((reading.option, reading.is_letter), place)
-        if reading.number is None:
-            self._no_numbers.append(place)
-        else:
-            self._known.setdefault(reading.number.value, place)
-            self._known.setdefault(reading.number, place)
-            self._by_value.setdefault(reading.number.value, []).append(place)
-
-    def _find(self, reading: _Reading) -> int | None:
-        places = [self._known[key] for key in _same(reading) if key in self._known]
-        known = min(places, default=None)
-        if self._verify is None:
-            return known
-        for place in self._undecided(reading):
-            if known is not None and place >= known:
-                break
-            if _agree(reading, self._readings[place], self._verify):
-                return place
-        return known
-
-    def _undecided(self, reading: _Reading) -> Iterable[int]:
-        """In order; numbers of other values agree only as ``_same`` says."""
-        if reading.number is None:
-            return range(len(self._readings))
-        return merge(self._by_value.get(reading.number.value, []), self._no_numbers)
-
-
-def _same(reading: _Reading) -> list[Hashable]:
-    """What an answer may have in common with one that it agrees with."""
-    found: list[Hashable] = [reading.squeezed]
-    if reading.option is not None:
-        found.append((reading.option, True))
-        found += [(reading.option, False)] if reading.is_letter else []
-    if reading.number is None:
+    if not answer or not target:
+        return None
+    found = compare(read(answer), read(target), None, rules)
+    if found is not None or verify is None:
         return found
-    value, unit = reading.number
-    found += [reading.number, _Number(value, "")] if unit else [value, _Number(100 * value, "%")]
-    return [*found, _Number(value / 100, "")] if unit == "%" else found
+    verdict = verify(answer, target)
+    return None if verdict is None else bool(verdict)  # numpy's True counts too
 
 
-class _Reading(NamedTuple):
-    """What comparing an answer needs, read once."""
+class Reading(NamedTuple):
+    """What comparing an answer needs."""
 
     text: str
-    squeezed: str
-    number: _Number | None
-    option: str | None
+    """Tidy."""
+    shown: str
+    """With the words of LaTeX's text command shown."""
+    quantity: Quantity | None = None
+    option: str = ""
     """The letter of a multiple choice, alone or before what it stands for."""
-    is_letter: bool
+    option_text: str = ""
+    is_prose: bool = False
+    is_in_reach: bool = True
 
-    @classmethod
-    def of(cls, text: str) -> _Reading:
-        bare = _squeezed(text)
-        option = _option(bare)
-        is_letter = option is not None and len(bare) <= _LONGEST_LETTER
-        return cls(text, bare.lower(), _plain_number(text), option, is_letter)
+    @property
+    def option_letter(self) -> str:
+        """Of a choice, also where nothing but a letter, perhaps a small one, was said."""
+        return self.option or (self.text.upper() if len(self.text) == 1 else "")
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether no algebra is needed to compare it."""
+        return self.quantity is not None or bool(self.option) or self.is_prose or not self.text
 
 
-def _agree(
-    answer: _Reading, target: _Reading, verify: Callable[[str, str], object] | None
+@lru_cache(maxsize=4_096)
+def read(text: str) -> Reading:
+    """An answer, read once. Takes linear time."""
+    if not is_in_reach(text):
+        squeezed = " ".join(text.split())
+        return Reading(squeezed, squeezed, is_in_reach=False)
+    spelled = tidy(text)
+    shown = words_shown(spelled)
+    found = _OPTION.fullmatch(shown)
+    option = (found["a"] or found["b"]) if found else ""
+    rest = found["rest"].strip(" .:)") if found else ""
+    quantity = read_quantity(spelled)
+    return Reading(spelled, shown, quantity, option, rest, quantity is None and is_prose(spelled))
+
+
+def compare(
+    one: Reading,
+    other: Reading,
+    formulas: Verify | None = None,
+    rules: AnswerRules = DEFAULT_RULES,
+    depth: int = 0,
 ) -> bool | None:
-    if not answer.text or not target.text:
-        return None
-    first, second = answer.number, target.number
-    if first is not None and second is not None:
-        if first.value != second.value:
-            return _is_share_of(first, second) or _is_share_of(second, first)
-        # 12 minutes are not 12 hours, but they are right if the target is a bare 12.
-        if not (first.unit and second.unit) or first.unit == second.unit:
-            return True
-    if answer.squeezed == target.squeezed:
+    """Whether two readings mean the same; None if ``formulas`` is needed and missing. Symmetric if
+    ``formulas`` is."""
+    if one.text == other.text and one.text:
         return True
-    if answer.option and target.option and (answer.is_letter or target.is_letter):
-        return answer.option == target.option
-    if verify is None:
+    if not (one.is_in_reach and other.is_in_reach):
         return None
-    for one, other in ((answer, target), (target, answer)):
-        if other.number is not None and not _may_say(one.text):
-            return False
-    found = verify(answer.text, target.text)
-    return None if found is None else bool(found)  # numpy's True counts too
-
-
-def _is_share_of(percent: _Number, share: _Number) -> bool:
-    """40% is 0.4, as it is 40: a missing sign is no error."""
-    return percent.unit == "%" and not share.unit and percent.value == 100 * share.value
-
-
-class _Number(NamedTuple):
-    value: Fraction
-    unit: str
-
-
-def _plain_number(text: str) -> _Number | None:
-    if len(text) > _LONGEST_NUMBER:
-        return None
-    text = _THIN_SPACE.sub("", text.strip())
-    mixed = _MIXED.fullmatch(text)
-    if mixed is not None and int(mixed[4]):
-        value = int(mixed[2]) + Fraction(int(mixed[3]), int(mixed[4]))
-        return _Number(-value if mixed[1] else value, "")
-    match = _PLAIN.fullmatch(text)
-    number = to_fraction(match[1]) if match else None
-    if match is None or number is None:
-        return None
-    exponent = Fraction(10) ** int(match[2] or 0)
-    return _Number(number * exponent, _unit(match[3] or ""))
-
-
-def _unit(text: str) -> str:
-    return re.sub(r"[\s{}^\\]", "", text).lower().removesuffix("s")
-
-
-def _option(bare: str) -> str | None:
-    found = _OPTION.fullmatch(bare)
-    return None if found is None else found[1] or found[2]
-
-
-_SEVERAL = re.compile(r"[\d}]\s*(?:\\text\{)?\s*(?:or|and)\b\s*\}?\s*[-$\\\d]")
-_BINDS = re.compile(r"\\(?:lim|sum|prod|int|max|min|sup|inf|angle|triangle|text|mathrm)\b")
-_VARIABLE = re.compile(r"(?<![A-Za-z\\])[A-Za-df-hj-zA-Z](?![A-Za-z])")
-
-
-def _may_say(answer: str) -> bool:
-    """Whether an answer can be read as one number: not two of them, and not an equation to
-    solve. ``x = 8`` and ``2 * 4 = 8`` say 8; ``2^x = 8`` and ``8 or 9`` do not."""
-    if _SEVERAL.search(answer):
+    if depth > _DEEPEST:
         return False
-    if answer.count("=") != 1 or "\\begin" in answer:
-        return True
-    left = answer.partition("=")[0]
-    if left.rstrip()[-1:] in "<>!\\" or _BINDS.search(left):
-        return True
-    calculates = any(map(str.isdigit, re.sub(r"_\{?\d+\}?", "", left))) or set(left) & set("|^+*/-")
-    return not (calculates and _VARIABLE.search(re.sub(r"\\[A-Za-z]+", "", left)))
+    if one.quantity is not None and other.quantity is not None:
+        return same_quantity(one.quantity, other.quantity, rules)
+    if one.option or other.option:
+        found = _same_option(one, other)
+        if found is not None:
+            return found
+        for bare, lettered in ((one, other), (other, one)):
+            if lettered.option_text and not bare.option:
+                return compare(bare, read(lettered.option_text), formulas, rules, depth + 1)
+    if one.is_prose and other.is_prose:
+        return same_words(one.shown, other.shown)
+    return _Parts(formulas, rules, depth + 1).same(one, other)
 
 
-def _squeezed(text: str) -> str:
-    """The text without what never matters: white space beside signs, dollar signs, LaTeX's text
-    command, emphasis around the whole, a full stop at the end."""
-    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text.replace("$", "")).strip().strip("*")
-    text = re.sub(r"\s+", " ", text.rstrip(". "))
-    return re.sub(r"(?<!\w) | (?!\w)", "", text)
+def _same_option(one: Reading, other: Reading) -> bool | None:
+    """By the letter, and by the text if both have one; ``c`` is C."""
+    letters = [side.option_letter for side in (one, other)]
+    if not all(letters):
+        return None
+    both_say = one.option_text and other.option_text
+    return letters[0] == letters[1] and (
+        not both_say or same_words(one.option_text, other.option_text)
+    )
+
+
+class _Parts(NamedTuple):
+    """Compares what is in names, lists, chains and units."""
+
+    formulas: Verify | None
+    rules: AnswerRules
+    depth: int
+
+    def _compare(self, one: str, other: str) -> bool | None:
+        return compare(read(one), read(other), self.formulas, self.rules, self.depth)
+
+    def same(self, one: Reading, other: Reading) -> bool | None:
+        first, second = named(one.text), named(other.text)
+        if not _names_fit(first, second):
+            if not (variables(first.value) and variables(second.value)):
+                return False
+            return self._same_values(one.text, other.text)  # x = 2y is y = x/2
+        if _is_relation_of(first, other.text) or _is_relation_of(second, one.text):
+            return self._same_values(one.text, other.text)
+        values = without_parentheses(first.value), without_parentheses(second.value)
+        if values != (one.text, other.text):
+            return self._compare(*values)
+        groups = group(one.text), group(other.text)
+        if groups[0] is not None and groups[1] is not None:
+            return self._same_groups(groups[0], groups[1])
+        if groups != (None, None) and (one.quantity or other.quantity) is not None:
+            return self._same_as_single(one, other, groups[0] or groups[1])
+        if one.is_prose or other.is_prose:
+            return False
+        return self._same_values(one.text, other.text)
+
+    def _same_as_single(self, one: Reading, other: Reading, found: Group | None) -> bool | None:
+        """A list is no number, unless all it lists is that number: ``1.5 or 3/2``."""
+        number = one if one.quantity is not None else other
+        if found is None or found.is_ordered or not found.items:
+            return False
+        return _all(self._compare(item, number.text) for item in found.items)
+
+    def _same_values(self, one: str, other: str) -> bool | None:
+        sides = computed(one), computed(other)
+        if sides != (None, None):
+            # A chain such as 3 * 4 = 12 says what it comes to.
+            return self._compare(
+                one if sides[0] is None else sides[0], other if sides[1] is None else sides[1]
+            )
+        if is_equation(one) != is_equation(other):
+            return False  # an equation to solve is not its right side
+        first, second = without_unit(one), without_unit(other)
+        if not first[1].fits(second[1]):
+            return False
+        if first[1] != second[1] or first[1] != Unit(()):
+            return self._compare(first[0], second[0])
+        if not (can_read(one) and can_read(other)):
+            return same_signs(words_shown(one), words_shown(other))
+        if self.formulas is None:
+            return None
+        found = self.formulas(one, other)
+        return None if found is None else bool(found)
+
+    def _same_groups(self, one: Group, other: Group) -> bool | None:
+        if not one.may_be(other):
+            return False
+        is_ordered = one.is_ordered or other.is_ordered
+        found = self._same_items(one.items, other.items, is_ordered)
+        if found is not True and not is_ordered:
+            flat = parted(one), parted(other)
+            if flat != (one.items, other.items):
+                return self._same_items(*flat, is_ordered)
+        return found
+
+    def _same_items(
+        self, one: tuple[str, ...], other: tuple[str, ...], is_ordered: bool
+    ) -> bool | None:
+        if len(one) != len(other):
+            return False
+        if is_ordered or _are_named_on_one_side(one, other):
+            return _all(self._compare(a, b) for a, b in zip(one, other, strict=True))
+        return self._same_in_any_order(one, other)
+
+    def _same_in_any_order(self, one: tuple[str, ...], other: tuple[str, ...]) -> bool | None:
+        """Each item takes the first that agrees; what is left open leaves the whole open."""
+        left, is_open = list(other), False
+        for item in one:
+            verdicts = [self._compare(item, candidate) for candidate in left]
+            if True in verdicts:
+                left.pop(verdicts.index(True))
+            elif None in verdicts:
+                is_open = True
+            else:
+                return False
+        return None if is_open else True
+
+
+def _all(verdicts: object) -> bool | None:
+    found = list(verdicts)  # type: ignore[call-overload]
+    if False in found:
+        return False
+    return None if None in found else True
+
+
+def _names_fit(one: Named, other: Named) -> bool:
+    return not one.name or not other.name or same_name(one, other)
+
+
+def _is_relation_of(one: Named, other: str) -> bool:
+    """Whether both are equations: ``x = y + 2`` is ``x - y = 2``, though it has a name."""
+    return (
+        bool(one.name)
+        and bool(variables(one.value))
+        and not named(other).name
+        and is_equation(other)
+    )
+
+
+def _are_named_on_one_side(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """``x = 1, y = 2`` against ``1, 2``: the order says which is which."""
+    names = [{named(item).name for item in side} for side in (one, other)]
+    return ("" in names[0]) != ("" in names[1]) and max(map(len, names)) > 1

@@ -35,7 +35,7 @@ WAIT_FACTOR = 2.0
 """How much longer a call may take by the clock: on a busy machine it waits for a core."""
 _GRACE_SECONDS = 10.0
 """How much longer still the parent waits, on a machine too busy to kill on time."""
-_MOST_BYTES = 4 * 2**30
+_MOST_BYTES = 2 * 2**30
 """Of address space, for a worker."""
 
 
@@ -54,7 +54,7 @@ def _search_path() -> str:
     return os.pathsep.join(place or os.getcwd() for place in sys.path)
 
 
-class _Request:
+class Request:
     """A call. ``seconds`` are the CPU time that it may take."""
 
     def __init__(self, seconds: float, arguments: tuple[Any, ...]) -> None:
@@ -85,16 +85,30 @@ class BoundedWorker:
         self._finish: (
             weakref.finalize[[subprocess.Popen[str], threading.Thread, int], Any] | None
         ) = None
-        self._lines: queue.SimpleQueue[str | _Request] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[str | Request] = queue.SimpleQueue()
         self.num_timeouts = 0
 
     def __call__(self, *arguments: Any, seconds: float | None = None) -> Any:
         """The function's result; None if it raised or ran out of time, which is ``seconds``, by
         default ``timeout``."""
-        request = _Request(self.timeout if seconds is None else seconds, arguments)
-        return uninterrupted(lambda: self._ask(request), lambda: self._give_up(request))
+        request = self.request(*arguments, seconds=seconds)
+        return uninterrupted(lambda: self.ask(request), lambda: self.give_up(request))
 
-    def _give_up(self, request: _Request) -> None:
+    def request(self, *arguments: Any, seconds: float | None = None) -> Request:
+        """A call for :meth:`ask`."""
+        return Request(self.timeout if seconds is None else seconds, arguments)
+
+    def start(self) -> None:
+        """Start the child, if it does not run, and wait until it is warm."""
+        request = self.request()
+        uninterrupted(lambda: self._start(request), lambda: self.give_up(request))
+
+    def _start(self, request: Request) -> None:
+        with self._lock():
+            if not request.is_given_up:
+                self._ensure_started(request)
+
+    def give_up(self, request: Request) -> None:
         """After Ctrl-C nobody reads what the child still answers."""
         request.is_given_up = True
         self._lines.put(request)
@@ -102,7 +116,8 @@ class BoundedWorker:
     def _lock(self) -> threading.Lock:
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
-    def _ask(self, request: _Request) -> Any:
+    def ask(self, request: Request) -> Any:
+        """What :meth:`__call__` returns, for a thread that signals do not reach."""
         with self._lock():
             if request.is_given_up:
                 return None
@@ -123,7 +138,7 @@ class BoundedWorker:
             self._end()
             return None
 
-    def _next_line(self, request: _Request, timeout: float) -> str:
+    def _next_line(self, request: Request, timeout: float) -> str:
         """What the child says; empty if it has ended or nobody wants the answer any more."""
         while True:
             found = self._lines.get(timeout=timeout)
@@ -145,7 +160,7 @@ class BoundedWorker:
         if self._finish is not None:
             self._finish()  # does nothing the second time
 
-    def _ensure_started(self, request: _Request) -> IO[str]:
+    def _ensure_started(self, request: Request) -> IO[str]:
         if self._owner != os.getpid():
             # After a fork: the child process belongs to the parent, and its pipes are in use there.
             self._process = self._finish = None
@@ -173,7 +188,7 @@ class BoundedWorker:
         assert self._process.stdin is not None
         return self._process.stdin
 
-    def _await_start(self, request: _Request) -> None:
+    def _await_start(self, request: Request) -> None:
         """Wait for the child's imports, which count towards no call's time."""
         try:
             if self._next_line(request, _START_SECONDS) == _READY + "\n":
@@ -201,7 +216,7 @@ def _end_process(process: subprocess.Popen[str], reader: threading.Thread, owner
         reader.join(_END_SECONDS)
 
 
-def _forward(pipe: IO[str], lines: queue.SimpleQueue[str | _Request]) -> None:
+def _forward(pipe: IO[str], lines: queue.SimpleQueue[str | Request]) -> None:
     """Pass lines on as they come; an empty one means that the process has ended.
 
     Nothing else touches the pipe: closing it during a read would wait for the reader.

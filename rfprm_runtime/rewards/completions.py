@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from rfprm_runtime.answers.checker import AnswerChecker
-from rfprm_runtime.answers.extraction import final_answer
+from rfprm_runtime.answers.references import acceptable_answers
+from rfprm_runtime.answers.rules import AnswerRules, BoxRule, FormatRule, PercentRule
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest
 from rfprm_runtime.errors import (
     InvalidArgumentError,
@@ -30,13 +31,13 @@ from rfprm_runtime.ground.arguments import (
     check_one_for_each,
     check_positive,
     check_whole,
-    is_nothing,
 )
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.ground.running import uninterrupted
-from rfprm_runtime.ground.thinking import parse_trace
 from rfprm_runtime.rewards.advantages import DEFAULT_BETA, mixed_reward, unit_reward
 from rfprm_runtime.rewards.micro_batcher import MicroBatcher
+from rfprm_runtime.rewards.outcomes import Outcome as Outcome
+from rfprm_runtime.rewards.outcomes import judge_completions
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.aggregation import Aggregation, aggregate, check_aggregation
 from rfprm_runtime.traces.prompts import question_of_prompt
@@ -44,7 +45,6 @@ from rfprm_runtime.traces.tally import note_single_steps
 from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
 
 _logger = logging.getLogger(__name__)
-Outcome = float | None
 ScoreAll = Callable[[Sequence[Trajectory | RfprmError]], list[TrajectoryScore | RfprmError]]
 """A score or an error for each item; an error passed in is its own result."""
 Opened = TypeVar("Opened")
@@ -72,6 +72,13 @@ class RewardSettings:
     """Cores each process scores with; None for all of them."""
     answer_timeout: float = 5.0
     """Seconds one comparison of answers may take."""
+    answer_budget: float = 5.0
+    """Seconds all comparisons of one call may take together; what is undecided then is wrong."""
+    answer_format: FormatRule = "any"
+    answer_boxes: BoxRule = "list"
+    answer_percent: PercentRule = "either"
+    answer_tolerance: float = 0.0
+    """The last four are those of :class:`~rfprm_runtime.answers.rules.AnswerRules`."""
     max_batch: int = 64
     max_wait_ms: float = 5.0
     """The last two are for stacks that ask for one completion per call."""
@@ -94,6 +101,8 @@ class RewardSettings:
         check_choice("overflow", self.overflow, get_args(Overflow))
         check_flag("unit_scale", self.unit_scale)
         check_positive("answer_timeout", self.answer_timeout, "seconds")
+        check_positive("answer_budget", self.answer_budget, "seconds")
+        _ = self.answer_rules  # checks them
         check_whole("max_batch", self.max_batch)
         check_not_negative("max_wait_ms", self.max_wait_ms)
         if self.num_threads is not None:
@@ -103,6 +112,16 @@ class RewardSettings:
                 "unit_scale only knows the range of named aggregations; have the function return "
                 "a number in [0, 1] and leave unit_scale out"
             )
+
+    @property
+    def answer_rules(self) -> AnswerRules:
+        """How answers are found and compared."""
+        return AnswerRules(
+            percent=self.answer_percent,
+            tolerance=self.answer_tolerance,
+            boxes=self.answer_boxes,
+            format=self.answer_format,
+        )
 
     @classmethod
     def build(
@@ -190,8 +209,8 @@ def _reward(
     mixed = float(mixed_reward(outcome, process, beta))
     if math.isnan(mixed):
         error = InvalidTrajectoryError(
-            "could not tell whether the answer is right: there is no target, or reading it takes "
-            f"longer than {settings.answer_timeout} s"
+            "could not tell whether the answer is right: there is no target, or it is too long or "
+            "too large to compare"
         )
         return CompletionReward(None, process, outcome, score, error)
     return CompletionReward(mixed, process, outcome, score)
@@ -211,41 +230,28 @@ def judge_answers(
 ) -> list[Outcome]:
     """1 for each completion whose final answer means the same as its target, else 0.
 
-    A completion that gives no answer, gives one that cannot be compared in time, or was cut off
-    while thinking, is wrong. The outcome is None if the completion cannot be read, there is no
-    target (:func:`is_answer`), or the target itself cannot be read in time
-    (:class:`~rfprm_runtime.answers.checker.AnswerChecker`).
+    A target may be text, a number, a solution, or a list or mapping of acceptable answers
+    (:func:`~rfprm_runtime.answers.references.acceptable_answers`). A completion that gives no
+    answer, gives one that is not compared within the call's ``answer_budget``, or was cut off while
+    thinking, is wrong. The outcome is None if the completion cannot be read, there is no target
+    (:func:`is_answer`), or the target is too long or too large to compare.
     Raises :class:`MissingExtraError` if math-verify is not installed and ``ValueError`` if the
     numbers of completions and targets differ.
     """
     check_one_for_each("right answers", targets, len(completions), "completions")
-    checker = once_per_process(("answers", settings.answer_timeout), lambda: _checker(settings))
-    return [
-        _judge(checker, text, target) for text, target in zip(completions, targets, strict=True)
-    ]
+    rules = settings.answer_rules
+    checker = once_per_process(
+        ("answers", settings.answer_timeout, rules),
+        lambda: AnswerChecker(timeout=settings.answer_timeout, rules=rules),
+    )
+    return judge_completions(
+        completions, targets, checker, rules=rules, budget=settings.answer_budget
+    )
 
 
 def is_answer(target: Any) -> bool:
     """Whether there is an answer to compare with: not None, NaN or blank."""
-    return not is_nothing(target) and bool(str(target).strip())
-
-
-def _checker(settings: RewardSettings) -> AnswerChecker:
-    return AnswerChecker(timeout=settings.answer_timeout)
-
-
-def _judge(checker: AnswerChecker, text: str | RfprmError, target: Any) -> Outcome:
-    if isinstance(text, RfprmError) or not is_answer(target):
-        return None
-    # GSM8K's column holds a whole solution; a bare target is used as is.
-    solution = str(target).strip()
-    is_whole = "####" in solution or "\\boxed" in solution
-    expected = final_answer(solution) if is_whole else solution
-    given = final_answer(parse_trace(text).response)
-    if given is None:
-        return 0.0
-    agree = checker.agree(given, expected)
-    return None if agree is None else float(agree)
+    return bool(acceptable_answers(target))
 
 
 def shared_scorer(settings: RewardSettings) -> Scorer:

@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from rfprm_runtime.answers.checker import AnswerChecker
-from rfprm_runtime.answers.compare import need_algebra
 from rfprm_runtime.answers.extraction import final_answer
+from rfprm_runtime.answers.grouping import need_algebra
 from rfprm_runtime.errors import UNSCORABLE, InvalidArgumentError, InvalidOperationError, RfprmError
 from rfprm_runtime.ground.arguments import check_choice, check_finite, check_has
 from rfprm_runtime.reranker import Vote, count_votes, text_of
@@ -94,7 +94,7 @@ class SearchResult:
         if same_answer is not None or not need_algebra(answers):
             return count_votes(answers, weights, same_answer=same_answer)
         with AnswerChecker() as checker:
-            return count_votes(answers, weights, same_answer=checker.agree)
+            return count_votes(answers, weights, verify=checker.agree)
 
 
 @dataclass

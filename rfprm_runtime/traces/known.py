@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from rfprm_runtime.answers.extraction import final_answer
+from rfprm_runtime.answers.references import acceptable_answers
+from rfprm_runtime.answers.rules import AnswerRules
+from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.traces.layouts import named
 from rfprm_runtime.traces.names import ANSWER_FIELDS, OUTCOME_FIELDS
 from rfprm_runtime.types import Trajectory
 
+_MARKED = AnswerRules(format="marked")
+_LONG = 80
+"""In characters: a longer text may be a solution that says what its answer is."""
 _TRUTH = {"true": True, "false": False, "correct": True, "incorrect": False}
 
 
@@ -26,9 +31,9 @@ def known_fields(
     """
     own, kept = fields.get("source"), fields.get("metadata")
     metadata = dict(kept) if isinstance(kept, dict) else {}
-    answer = reference_of(fields, answer_field)
-    if answer is not None:
-        metadata.setdefault("answer", answer)
+    answers = references_of(fields, answer_field)
+    if len(answers) == 1:
+        metadata.setdefault("answer", answers[0])
     if labels is not None:
         metadata.setdefault("step_labels", labels)
     return {
@@ -44,25 +49,38 @@ def reference_answer(trajectory: Trajectory) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def reference_of(fields: Mapping[str, Any], answer_field: str | None = None) -> str | None:
-    """The right answer, if the row gives it. ``answer_field``: its field, if a caller named it."""
+def references_of(fields: Mapping[str, Any], answer_field: str | None = None) -> list[str]:
+    """The answers that are right, of the first field that gives any. ``answer_field``: that field,
+    if a caller named it."""
     for name in ANSWER_FIELDS if answer_field is None else (answer_field,):
         path = named(fields, name)
         value = None if path is None else fields[path]
-        if isinstance(value, list) and len(value) == 1:
-            value = value[0]
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if not math.isfinite(value):
-                continue
-            # Tables keep a column of whole numbers with gaps as floats.
-            return str(int(value)) if value == int(value) else repr(value)
-        if isinstance(value, str) and value.strip():
-            # A whole solution ends with the answer; a short text is the answer.
-            is_solution = len(value) > 80 or "####" in value or "\\boxed" in value
-            if name == "solution" and not is_solution:
-                continue
-            return final_answer(value) if is_solution else value.strip()
-    return None
+        if isinstance(value, str):
+            found = _answers_of_text(value, is_work=name == "solution")
+        else:
+            found = _acceptable(value)
+        if found:
+            return found
+    return []
+
+
+def _acceptable(value: Any) -> list[str]:
+    if isinstance(value, bool):  # a verdict, not an answer
+        return []
+    try:
+        return acceptable_answers(value)
+    except InvalidArgumentError:
+        return []
+
+
+def _answers_of_text(value: str, *, is_work: bool) -> list[str]:
+    """What a whole solution marks as its answer. What marks none is taken as it stands, unless it
+    is work without an answer."""
+    is_whole = len(value) > _LONG or "####" in value or "\\boxed" in value
+    marked = final_answer(value, _MARKED) if is_whole else None
+    if marked is not None:
+        return [marked]
+    return [] if is_work or not value.strip() else [value.strip()]
 
 
 def outcome_of(fields: Mapping[str, Any]) -> bool | float | None:

@@ -10,7 +10,7 @@ from rfprm_runtime.answers.checker import AnswerChecker
 from rfprm_runtime.answers.compare import answers_agree
 from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.errors import MissingExtraError
-from rfprm_runtime.traces.known import outcome_of, reference_of
+from rfprm_runtime.traces.known import outcome_of, references_of
 from rfprm_runtime.traces.layouts import unwrapped
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.types import Trajectory
@@ -34,7 +34,8 @@ def comparing() -> Iterator[Agree]:
 
 
 def is_right(record: Record, trajectory: Trajectory, agree: Agree) -> bool | None:
-    """Whether the trace is right: by the outcome in its row, or else by the reference answer there.
+    """Whether the trace is right: by the outcome in its row, or else by the reference answers
+    there, of which each is right.
 
     None if the row knows neither, or the answers cannot be compared. A trace that states no answer
     is wrong.
@@ -43,11 +44,14 @@ def is_right(record: Record, trajectory: Trajectory, agree: Agree) -> bool | Non
     outcome = outcome_of(fields)
     if outcome is not None:
         return outcome >= RIGHT_FROM
-    reference = reference_of(fields, record.reading.names.given("answer", fields))
-    if reference is None:
+    references = references_of(fields, record.reading.names.given("answer", fields))
+    if not references:
         return None
     stated = final_answer(answer_text(trajectory))
-    return False if stated is None else agree(stated, reference)
+    if stated is None:
+        return False
+    verdicts = [agree(stated, reference) for reference in references]
+    return True if True in verdicts else None if None in verdicts else False
 
 
 def answer_text(trajectory: Trajectory) -> str:

@@ -87,6 +87,11 @@ LEFT_OUT = {
     # Comparing answers has a budget; models have costs of their own.
     "rfprm_runtime.answers.checker": "comparing answers, within its budget",
     "rfprm_runtime.answers.killable_worker": "comparing answers, within its budget",
+    "rfprm_runtime.answers.worker_pool": "comparing answers, within its budget",
+    "rfprm_runtime.answers.algebra": "comparing answers, within its budget",
+    "rfprm_runtime.answers.meaning": "answers of at most 2,000 characters, by answers_agree",
+    "rfprm_runtime.answers.finding": "by final_answer",
+    "rfprm_runtime.rewards.outcomes": "as final_answer, and comparing answers within its budget",
     "rfprm_runtime.integrations": "as text_of_completion, question_of_prompt, and the scorer",
     "rfprm_runtime.prompt": "pieces of one text each, joined once; tokenizers are not ours",
     "rfprm_runtime.reranker": "as final_answer and count_votes, and the scorer",

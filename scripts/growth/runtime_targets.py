@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from rfprm_runtime import Trajectory, TrajectoryScore, notebook, reranker
-from rfprm_runtime.answers import compare, extraction, reach, spelled_numbers
+from rfprm_runtime.answers import (
+    compare,
+    extraction,
+    grouping,
+    reach,
+    references,
+    spelled_numbers,
+)
 from rfprm_runtime.engine.prefix import plan_prefixes
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.ground import made_from, parsing, thinking
@@ -35,8 +42,9 @@ measure_all(spelled_numbers, "to_fraction")
 measure_all(reach, "is_in_reach")
 measure("answers_agree(text, 1)", lambda t: compare.answers_agree(t, "1"))
 measure("answers_agree(text, text!)", lambda t: compare.answers_agree(t, t + "!"))
-measure("need_algebra(pieces)", compare.need_algebra, pieces)
-measure("group_answers(pieces)", compare.group_answers, pieces)
+measure("need_algebra(pieces)", grouping.need_algebra, pieces)
+measure("group_answers(pieces)", grouping.group_answers, pieces)
+measure("acceptable_answers", references.acceptable_answers)
 measure("count_votes(pieces)", lambda p: reranker.count_votes(p, [1.0] * len(p)), pieces)
 measure("reranker.text_of", reranker.text_of, trajectory)
 measure("is_answer", completions.is_answer)

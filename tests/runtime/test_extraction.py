@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfprm_runtime.answers import AnswerChecker, answers_agree, group_answers
+from rfprm_runtime.answers import AnswerChecker, AnswerRules
 from rfprm_runtime.answers.extraction import final_answer
 
 SAID = [
@@ -60,31 +60,24 @@ SAID = [
     ("The answer is 40%.", "0.4"),
     ("the value is 1000", "1e3"),
 ]
-NOT_SAID = [
-    # a bound, or a part of a formula
-    ("so $x > 5$", "5"), ("so x > 5", "5"), ("that is x <= 7", "7"), ("2.5 < x", "2.5"),
-    ("5 ≤ n", "5"), ("x ≠ 5", "5"), ("p = 0.05 < 0.1", "0.1"), ("x is at least 5", "5"),
-    ("no more than 5", "5"), ("more than 5 apples", "5"), ("at most 5", "5"),
-    ("The answer is x > 5", "5"), ("The answer is $x \\ge 2$", "2"), ("The answer is not 12", "12"),
-    ("so the fraction is 3/4", "4"), ("so $\\frac{3}{4}$", "4"), ("The answer is 3/4", "4"),
-    ("so a/2", "2"), ("1/2 + 1/3", "3"), ("we get 3 * 4", "4"), ("It costs 5 times 3", "3"),
-    ("the interval is [2, 5]", "5"), ("the interval is $(2, 5)$", "5"), ("the point (3, 4)", "4"),
-    ("x ∈ {1,2,3}", "3"), ("It is 10^3", "3"), ("The final answer is 2^5", "5"), ("a_{5}", "5"),
-    ("x_1", "1"), ("152_8", "8"), ("sqrt(2)", "2"), ("$\\sqrt{2}$", "2"), ("\\sqrt{2}", "2"),
-    ("log_2 x", "2"), ("f(3) is even", "3"), ("P(3)", "3"), ("3 + 4i", "4"), ("-x + 5", "5"),
-    ("10 - 3", "3"), ("±3", "3"), ("$\\pm 3$", "3"), ("y = 2x + 3", "3"), ("Answer: 3x", "3"),
-    ("The answer is 5x", "5"), ("n ≡ 3 (mod 5)", "3"), ("mod 7", "7"), ("The ratio is 2:3", "3"),
-    # an equation to solve
-    ("we get 3x = 12", "12"), ("so x^2 = 9", "9"), ("so $2^x = 8$", "8"), ("|x| = 4", "4"),
-    ("So 4 = x + 1", "4"),
-    # one of several, or of another thing
-    ("The answer is 12 or 13", "12"), ("The answer is 12 or 13", "13"), ("The answer is 1, 2", "2"),
-    ("x = 3 or x = 4", "4"), ("$x=3$, $y=4$", "4"), ("we have a = 3, b = 4", "4"),
-    ("it is between 3 and 5", "5"), ("so the answer is between 3 and 5", "5"),
-    ("roughly 3 to 5 of 7", "7"), ("so 7 divides 21", "21"), ("(A) 3 (B) 4", "4"), ("Step 3", "3"),
-    ("See equation (4)", "4"), ("12:30", "30"), ("A1", "1"), ("#### Step 3: multiply", "3"),
-    ("I stop here after 3 of 10 steps", "10"), ("so \\boxed{5", "5"),
-]  # fmt: skip
+IN_OTHER_WORDS = [
+    ("The answer is B because A is wrong.", "B"),
+    ("<answer>The answer is 42.</answer>", "42"),
+    ("इसलिए, उत्तर है 42।", "42"),
+    ("الإجابة هي ٤٢", "42"),
+    ("La respuesta final es **42**.", "42"),
+    ("Die Antwort lautet 42.", "42"),
+    ("Réponse finale : 42 euros", "42"),
+    ("答えは42です。", "42"),
+    ("The solutions are x = 1 and x = 2.", "1, 2"),
+    ("The answer is $x^2+1$, where $x>0$.", "x^2+1"),
+    ("The answer is 42 (forty-two).", "42"),
+    ("So the answer is 42</s>", "42"),
+    ("A. 42", "A"),
+    ("(B) is correct.", "B"),
+    ("$\\frac{1}{2}$ is the answer.", "0.5"),
+    ("<think>so \\boxed{41}</think>It is 42.", "42"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +93,29 @@ def test_the_last_thing_said_is_the_answer(checker: AnswerChecker, text: str, an
     assert checker.agree(final_answer(text), answer) is True, final_answer(text)
 
 
-@pytest.mark.parametrize(("text", "answer"), NOT_SAID)
-def test_what_is_not_said_is_not_rewarded(checker: AnswerChecker, text: str, answer: str) -> None:
-    assert not checker.agree(final_answer(text), answer), final_answer(text)
+@pytest.mark.parametrize(("text", "answer"), IN_OTHER_WORDS)
+def test_an_answer_may_be_said_in_other_words(
+    checker: AnswerChecker, text: str, answer: str
+) -> None:
+    assert checker.agree(final_answer(text), answer) is True, final_answer(text)
+
+
+@pytest.mark.parametrize(
+    ("rules", "text", "answer"),
+    [
+        (AnswerRules(boxes="last"), "\\boxed{1} and \\boxed{2}", "2"),
+        (AnswerRules(boxes="list"), "\\boxed{1} and \\boxed{2}", "1, 2"),
+        (AnswerRules(format="boxed"), "The answer is 5.", None),
+        (AnswerRules(format="boxed"), "\\boxed{4}. The answer is 5.", "4"),
+        (AnswerRules(format="marked"), "The answer is 5.", "5"),
+        (AnswerRules(format="marked"), "She has 5 apples.", None),
+        (AnswerRules(format="any"), "She has 5 apples.", "5"),
+    ],
+)
+def test_conventions_of_place_are_settings(
+    rules: AnswerRules, text: str, answer: str | None
+) -> None:
+    assert final_answer(text, rules) == answer
 
 
 PIECES = [
@@ -115,31 +128,3 @@ PIECES = [
 def test_any_text_has_an_answer_or_none(pieces: list[str]) -> None:
     found = final_answer("".join(pieces))
     assert found is None or (found == found.strip() and found)
-
-
-ANSWERS = ["40%", "0.4", "40", "2/5", "E", "(E)", "(E) 12", "D", "(D) 12", "12", "12 cm", "x", "X"]
-
-
-@given(st.lists(st.sampled_from(ANSWERS), max_size=8))
-def test_groups_are_those_of_comparing_one_by_one(answers: list[str]) -> None:
-    """With and without algebra: it joins the first group whose first member it agrees with."""
-    for verify in (None, lambda one, other: {one, other} == {"2/5", "0.4"}):
-        expected: list[list[int]] = []
-        for index, answer in enumerate(answers):
-            joined = (
-                group
-                for group in expected
-                if answers[group[0]] == answer
-                or answers_agree(answer, answers[group[0]], verify=verify)
-            )
-            group = next(joined, None)
-            if group is None:
-                expected.append(group := [])
-            group.append(index)
-        assert group_answers(answers, verify=verify) == expected
-
-
-@pytest.mark.parametrize(("one", "other"), [("E", "(E) 12"), ("40%", "0.4"), ("E: yes", "(E)")])
-def test_letters_and_shares_agree_either_way(one: str, other: str) -> None:
-    assert answers_agree(one, other) is True
-    assert answers_agree(other, one) is True

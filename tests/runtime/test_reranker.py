@@ -23,7 +23,7 @@ from rfprm_runtime import (
     TrajectoryScore,
 )
 from rfprm_runtime.answers.checker import AnswerChecker
-from rfprm_runtime.answers.compare import group_answers, need_algebra
+from rfprm_runtime.answers.grouping import group_answers, need_algebra
 from rfprm_runtime.reranker import count_votes
 from rfprm_runtime.scores.aggregation import aggregate, aggregate_steps
 from tiny_models import fake_scorer
@@ -249,7 +249,7 @@ def test_votes_of_equal_weight_go_to_the_answer_given_first() -> None:
 
 def test_numbers_are_the_same_by_value() -> None:
     answers = ["1,000", "1000.0", "$1000", "1001", None, "1000 apples"]
-    assert group_answers(answers) == [[0, 1, 2, 5], [3]]
+    assert group_answers(answers) == [[0, 1, 2], [3], [5]]
 
 
 def test_without_math_verify_a_vote_says_what_to_install(

@@ -1,0 +1,1 @@
+"""Where a text says its answer: marks, statements, the last sentence."""
