@@ -30,6 +30,7 @@ from rfprm_runtime.rewards.completions import (
     completion_rewards,
     judge_answers,
     say_once,
+    shared_checker,
     shared_scorer,
 )
 from rfprm_runtime.traces.prompts import text_after
@@ -160,10 +161,14 @@ def _rewards(
         f"read question from {question or 'prompts'!r}, text from 'completions', "
         f"right answer from {outcome!r}"
     )
+    undecided = 0
     if isinstance(outcome, str):
+        checker = shared_checker(settings)
+        undecided -= checker.num_undecided
         outcomes = judge_answers(texts, _column(columns, outcome, "outcome", count), settings)
+        undecided += checker.num_undecided
     rewards = completion_rewards(questions, texts, outcomes, settings)
-    _report(rewards, columns, name, time.perf_counter() - started)
+    _report(rewards, columns, name, time.perf_counter() - started, undecided)
     return [reward.reward for reward in rewards]
 
 
@@ -194,7 +199,11 @@ def _check_trainer(log_metric: Any) -> None:
 
 
 def _report(
-    rewards: Sequence[CompletionReward], columns: dict[str, Any], name: str, seconds: float
+    rewards: Sequence[CompletionReward],
+    columns: dict[str, Any],
+    name: str,
+    seconds: float,
+    undecided: int,
 ) -> None:
     """Warn of completions without a reward, and pass metrics to TRL if it takes them."""
     errors = [reward.error for reward in rewards if reward.error is not None]
@@ -207,7 +216,7 @@ def _report(
         )
     log_metric, log_extra = columns.get("log_metric"), columns.get("log_extra")
     if log_metric is not None:
-        for metric, value in _metrics(rewards, seconds).items():
+        for metric, value in _metrics(rewards, seconds, undecided).items():
             log_metric(f"{name}/{metric}", value)
     if log_extra is not None:
         prefix = "" if name == _DEFAULT_NAME else f"{name}/"
@@ -215,12 +224,15 @@ def _report(
         log_extra(f"{prefix}outcome", [reward.outcome for reward in rewards])
 
 
-def _metrics(rewards: Sequence[CompletionReward], seconds: float) -> dict[str, float]:
+def _metrics(
+    rewards: Sequence[CompletionReward], seconds: float, undecided: int
+) -> dict[str, float]:
     values: dict[str, list[float]] = {
         "process": [x.process for x in rewards if x.process is not None],
         "outcome": [x.outcome for x in rewards if x.outcome is not None],
         "num_steps": [len(x.score.step_scores) for x in rewards if x.score is not None],
         "unscorable": [x.reward is None for x in rewards],
         "seconds": [seconds],
+        "undecided": [undecided],
     }
     return {name: sum(found) / len(found) for name, found in values.items() if found}

@@ -239,19 +239,28 @@ def judge_answers(
     numbers of completions and targets differ.
     """
     check_one_for_each("right answers", targets, len(completions), "completions")
-    rules = settings.answer_rules
-    checker = once_per_process(
-        ("answers", settings.answer_timeout, rules),
-        lambda: AnswerChecker(timeout=settings.answer_timeout, rules=rules),
-    )
     return judge_completions(
-        completions, targets, checker, rules=rules, budget=settings.answer_budget
+        completions,
+        targets,
+        shared_checker(settings),
+        rules=settings.answer_rules,
+        budget=settings.answer_budget,
     )
 
 
 def is_answer(target: Any) -> bool:
     """Whether there is an answer to compare with: not None, NaN or blank."""
     return bool(acceptable_answers(target))
+
+
+def shared_checker(settings: RewardSettings) -> AnswerChecker:
+    """This process's comparisons of answers for these settings, with the count of those that the
+    time did not suffice for. Raises :class:`MissingExtraError` without math-verify."""
+    rules = settings.answer_rules
+    return once_per_process(
+        ("answers", settings.answer_timeout, rules),
+        lambda: AnswerChecker(timeout=settings.answer_timeout, rules=rules),
+    )
 
 
 def shared_scorer(settings: RewardSettings) -> Scorer:

@@ -29,6 +29,7 @@ from rfprm_runtime.search.step_format import StepFormat
 from rfprm_runtime.search.tree import SearchTree
 from rfprm_runtime.selection import conversation
 from rfprm_runtime.traces import chats, formats, jsonl, outputs, prompts, templates
+from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.record import Place, Record
 from rfprm_runtime.view import page, readings, scored_rows
 from scripts.growth.targets import clean, measure, measure_all, pieces, trajectory
@@ -237,7 +238,7 @@ def _page(text: str) -> page.PageContent:
 
 measure("scored_trace(steps)", scored_rows.scored_trace, _scored_row)
 measure("scored_trace(text)", scored_rows.scored_trace, _scored_text)
-measure("read_trace", lambda t: readings.read_trace({"question": "q", "text": t}, -1))
+measure("read_trace", lambda t: readings.read_trace({"question": "q", "text": t}, -1, FieldNames()))
 measure("without_repeats", lambda row: readings.without_repeats(row, row["question"]), _scored_row)
 measure("page_html", lambda content: sum(map(len, page.page_html(content))), _page)
 measure("show(trajectory)", lambda x: notebook.show(x, _score(x))._repr_html_(), trajectory)

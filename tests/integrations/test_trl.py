@@ -97,6 +97,24 @@ def test_the_question_may_be_a_column_of_its_own(make: Any, expected: Any) -> No
     assert _call(make(question="q"), **columns)[0] == expected(QUESTION, RIGHT)
 
 
+def test_comparisons_that_the_budget_leaves_undecided_are_wrong_and_counted(
+    artifact: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics: dict[str, float] = {}
+    function = process_reward(
+        artifact, outcome="answer", backend="fake", answer_budget=1e-6, beta=0.0
+    )
+    found = function(
+        prompts=["q?"] * 2,
+        completions=[r"So it is \boxed{\sin(x)^2 + \cos(x)^2 + y}.", "The answer is 3."],
+        answer=["1 + y", "3"],
+        log_metric=metrics.__setitem__,
+    )
+    assert found == [0.0, 1.0]
+    assert metrics["process_reward/undecided"] == 1
+    assert "1 of 2 comparisons of answers were undecided" in caplog.text
+
+
 def test_unscorable_completions_are_warned_of_and_counted(
     make: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
