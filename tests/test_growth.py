@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from growth import check_linear
-from rfprm_runtime import Trajectory, merge_steps
+from rfprm_runtime import RfprmError, Trajectory, merge_steps
 from rfprm_runtime.answers.grouping import group_answers
 from rfprm_runtime.answers.spelled_numbers import to_fraction
 from rfprm_runtime.rewards.token_rewards import find_steps, token_offsets
 from rfprm_runtime.search.tree import SearchTree
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Place, Record
+from scripts.growth import runtime_targets, training_targets  # noqa: F401  (they fill the table)
+from scripts.growth.targets import TARGETS
 
 Prepare = Callable[[int], Callable[[], object]]
 
@@ -57,6 +60,16 @@ def _generations(n: int) -> Callable[[], object]:
     row = {"messages": turn * n, "generations": ["It is 2."] * n}
     record = Record.of_row(Place("f", "line", 1), row, Reading())
     return lambda: [one.trajectory for one in record.each()]
+
+
+def test_every_function_that_the_script_measures_can_still_be_called() -> None:
+    """What it measures refuses some texts, and nothing else goes wrong."""
+    for name, target in TARGETS.items():
+        with suppress(RfprmError, ValueError, ArithmeticError, LookupError):
+            try:
+                target("We add 2 and 3.\n\nThe answer is 5.")()
+            except TypeError as error:
+                pytest.fail(f"{name}: {error}")
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,10 @@ class StoredWeights(Weights):
     """A mapping whose values are read anew, each time. Iterating over names, ``len`` and ``in``
     read nothing."""
 
-    def __init__(self, stored: Mapping[str, Stored]) -> None:
+    def __init__(self, stored: Mapping[str, Stored], *, are_kept: bool = False) -> None:
         self.stored = dict(stored)
+        self.are_kept = are_kept
+        """Whether a tensor that was read stays in memory."""
 
     @classmethod
     def of(cls, arrays: Weights) -> StoredWeights:
@@ -76,4 +78,5 @@ class StoredWeights(Weights):
         """The same, each read once and kept in memory, if they take less than a GiB together."""
         if 4 * sum(math.prod(one.shape) for one in self.stored.values()) > _KEPT_BYTES:
             return self
-        return StoredWeights({n: Stored(s.shape, cache(s.read)) for n, s in self.stored.items()})
+        kept = {n: Stored(one.shape, cache(one.read)) for n, one in self.stored.items()}
+        return StoredWeights(kept, are_kept=True)

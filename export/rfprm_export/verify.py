@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, checkpoint_digest, load_prm
 from rfprm_export.choices import Precision
+from rfprm_export.layered_reference import LayeredReference
+from rfprm_export.stored_weights import StoredWeights
 from rfprm_runtime.artifact.manifest import Parity
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.errors import install_command
@@ -126,10 +128,18 @@ def _recorded(
 def score_by_reference(
     prm: LoadedPRM, trajectories: Sequence[Trajectory]
 ) -> tuple[str, list[TrajectoryScore]]:
-    """The description and the scores of the torch network, in float32 on a CPU."""
+    """The description and the scores of the torch network, in float32 on a CPU; if the weights are
+    not kept in memory, a layer at a time."""
+    shape, head = prm.manifest.backbone, prm.manifest.head
+    if isinstance(prm.weights, StoredWeights) and not prm.weights.are_kept:
+        reference = LayeredReference(shape, head, prm.weights)
+        with scorer_over(prm, reference) as scorer:
+            scorer.score_batch(trajectories, overflow="window")
+            reference.compute()
+            return scorer.backend_description, scorer.score_batch(trajectories, overflow="window")
     from rfprm_runtime.backends.torch import TorchBackend, build_network
 
-    network = build_network(prm.manifest.backbone, prm.manifest.head, prm.weights)
+    network = build_network(shape, head, prm.weights)
     with scorer_over(prm, TorchBackend(network, device="cpu")) as scorer:
         return scorer.backend_description, scorer.score_batch(trajectories, overflow="window")
 

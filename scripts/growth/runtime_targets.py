@@ -245,8 +245,11 @@ measure("show(trajectory)", lambda x: notebook.show(x, _score(x))._repr_html_(),
 measure("score_html", notebook.score_html, lambda t: _score(trajectory(t)))
 measure(
     "messages_of",
-    lambda given: conversation.messages_of(given[0], given[1], row=given[0]),
-    lambda t: (_scored_row(t), trajectory(t)),
+    lambda given: conversation.messages_of(*given),
+    lambda t: (
+        Record.of_row(Place("f", "line", 1), _scored_row(t), formats.Reading()),
+        trajectory(t),
+    ),
 )
 measure("renamed_for_trl", conversation.renamed_for_trl, pieces)
 
