@@ -48,7 +48,12 @@ TRAINING_LAYERS = [
 ]
 
 # Who may import what is heavy, or belongs to an extra.
-MAY_IMPORT_TORCH = ("backends/torch.py", "backends/packed_torch/", "integrations/openrlhf.py")
+MAY_IMPORT_TORCH = (
+    "backends/torch.py",
+    "backends/layered_torch.py",
+    "backends/packed_torch/",
+    "integrations/openrlhf.py",
+)
 NOT_IN_RUNTIME = {"transformers", "onnx", "gguf", "peft", "trl", "verl", "openrlhf"}
 NOT_IN_EXPORT = {"torch", "transformers", "peft"}
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, checkpoint_digest, load_prm
 from rfprm_export.choices import Precision
-from rfprm_export.layered_reference import LayeredReference
 from rfprm_export.stored_weights import StoredWeights
 from rfprm_runtime.artifact.manifest import Parity
 from rfprm_runtime.engine.backend import Backend
@@ -132,7 +131,9 @@ def score_by_reference(
     not kept in memory, a layer at a time."""
     shape, head = prm.manifest.backbone, prm.manifest.head
     if isinstance(prm.weights, StoredWeights) and not prm.weights.are_kept:
-        reference = LayeredReference(shape, head, prm.weights)
+        from rfprm_runtime.backends.layered_torch import LayeredTorch
+
+        reference = LayeredTorch(shape, head, prm.weights)
         with scorer_over(prm, reference) as scorer:
             scorer.score_batch(trajectories, overflow="window")
             reference.compute()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from rfprm_runtime import __version__
-from rfprm_runtime.errors import MissingExtraError, RfprmError, install_command
+from rfprm_runtime.errors import MissingExtraError, RfprmError
 
 try:
     import typer
@@ -126,13 +126,17 @@ _ACCEPTS_ANYTHING: dict[str, Any] = {
 
 
 def _command_that_raises(error: ImportError) -> Callable[..., None]:
-    """A command that cannot be imported: it says why when called, and in the help."""
+    """A command that cannot be imported: it says why, and the way out, when it is called."""
 
     def command(arguments: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> None:
         raise error if isinstance(error, RfprmError) else RfprmError(str(error))
 
-    extra = install_command(error.extra) if isinstance(error, MissingExtraError) else str(error)
-    command.__doc__ = f"(not available: {extra})"
+    # In the list of commands there is no room for more.
+    command.__doc__ = (
+        f"(needs the extra {error.extra})"
+        if isinstance(error, MissingExtraError)
+        else "(cannot be loaded)"
+    )
     return command
 
 

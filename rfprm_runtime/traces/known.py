@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,8 +66,8 @@ def references_of(fields: Mapping[str, Any], answer_field: str | None = None) ->
 
 
 def _acceptable(value: Any) -> list[str]:
-    if isinstance(value, bool):  # a verdict, not an answer
-        return []
+    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        return []  # a verdict, or a gap; neither is an answer
     try:
         return acceptable_answers(value)
     except InvalidArgumentError:

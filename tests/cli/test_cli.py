@@ -345,13 +345,12 @@ def test_help_says_how_to_install_a_missing_command(tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "from rfprm_runtime.cli.main import main; main()"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code, "--help"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
+    found, called = (
+        subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        for arguments in (["--help"], ["train", "--anything"])
     )
-    assert install_command("train") in " ".join(found.stdout.split())
+    assert "(needs the extra train)" in found.stdout
+    assert install_command("train") in called.stderr
 
 
 def test_help_shows_how_to_name_a_hub_data_set() -> None:

@@ -67,7 +67,7 @@ def test_native_and_reference_agree(name: str, tmp_path: Path) -> None:
     save_published_prm(tmp_path, max_positions=1024, **BACKBONES[name])
     prm = load_prm(tmp_path)
     manifest = prm.manifest
-    path = tmp_path / "model.safetensors"
+    path = tmp_path / "native.safetensors"
     write_native(path, manifest.backbone, manifest.head, prm.weights)
     network = build_network(manifest.backbone, manifest.head, _rounded(prm.weights))
     rng = np.random.default_rng(0)
@@ -90,7 +90,7 @@ def test_8_bit_linears_agree_with_the_reference(name: str, tmp_path: Path) -> No
     save_published_prm(tmp_path, **BACKBONES[name])
     prm = load_prm(tmp_path)
     manifest = prm.manifest
-    path = tmp_path / "model.safetensors"
+    path = tmp_path / "native.safetensors"
     names = linear_names(manifest.backbone)
     write_native(path, manifest.backbone, manifest.head, prm.weights, in_8_bits=names)
     network = build_network(

@@ -1,4 +1,4 @@
-"""The reference network a layer at a time, for models larger than the memory. Needs torch.
+"""The reference network a layer at a time, for models larger than the memory.
 
 It is asked twice: the first time it only takes down the batches, then it runs all of them through
 one layer after another, and the second time it answers.
@@ -6,20 +6,20 @@ one layer after another, and the second time it answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from rfprm_export import ExportError
-from rfprm_export.stored_weights import Weights
 from rfprm_runtime.artifact.manifest import Backbone, Head
+from rfprm_runtime.backends.rotary import rotary_tables
+from rfprm_runtime.backends.torch import DecoderLayer, PRMNetwork, describe
 from rfprm_runtime.engine.rows import BackendLimits, TokenBatch
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from rfprm_runtime.errors import BackendError
 
 _Key = tuple[tuple[int, ...], bytes, bytes]
 
@@ -33,16 +33,15 @@ class _Row:
     """[batch, length, hidden_size]; after the last layer the marker rows alone."""
 
 
-class LayeredReference:
+class LayeredTorch:
     """A backend that answers only what it was asked before :meth:`compute`."""
 
     limits = BackendLimits()
 
-    def __init__(self, shape: Backbone, head: Head, weights: Weights) -> None:
-        import torch
-
-        from rfprm_runtime.backends.torch import describe
-
+    def __init__(
+        self, shape: Backbone, head: Head, weights: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        """``weights``: by Hugging Face's names, each asked for once, in the order of use."""
         self.description = f"{describe(torch.device('cpu'), 'float32')}, a layer at a time"
         self._shape, self._head, self._weights = shape, head, weights
         self._asked: dict[_Key, TokenBatch] = {}
@@ -53,7 +52,7 @@ class LayeredReference:
         if key in self._answers:
             return self._answers[key]
         if self._answers:
-            raise ExportError(
+            raise BackendError(
                 "the reference network was asked for another batch than before; export again"
             )
         self._asked[key] = batch
@@ -61,8 +60,6 @@ class LayeredReference:
 
     def compute(self) -> None:
         """Run what was asked: the weights of one layer in memory, the activations of all rows."""
-        import torch
-
         with torch.inference_mode():
             rows = self._embedded()
             for index in range(self._shape.num_layers):
@@ -76,19 +73,12 @@ class LayeredReference:
         self._answers.clear()
 
     def _embedded(self) -> list[_Row]:
-        import torch
-
         table = self._weights["model.embed_tokens.weight"]
         return [
             _Row(batch, torch.from_numpy(table[batch.token_ids])) for batch in self._asked.values()
         ]
 
     def _run_layer(self, index: int, rows: Sequence[_Row]) -> None:
-        import torch
-
-        from rfprm_runtime.backends.rotary import rotary_tables
-        from rfprm_runtime.backends.torch import DecoderLayer
-
         with torch.device("meta"):
             empty = DecoderLayer(self._shape)
         layer = self._filled(empty, f"model.layers.{index}.")
@@ -102,10 +92,6 @@ class LayeredReference:
             row.hidden = layer.feed_forward(row.hidden)
 
     def _logits(self, rows: Sequence[_Row]) -> Iterator[NDArray[np.float32]]:
-        import torch
-
-        from rfprm_runtime.backends.torch import PRMNetwork
-
         with torch.device("meta"):
             empty = PRMNetwork(self._shape.model_copy(update={"num_layers": 1}), self._head)
         norm = self._filled(empty.model.norm, "model.norm.")
@@ -116,8 +102,6 @@ class LayeredReference:
 
     def _filled(self, module: nn.Module, prefix: str) -> Any:
         """``module`` with its weights in the places of the empty ones."""
-        import torch
-
         names = [name.removeprefix(prefix) for name in self._weights if name.startswith(prefix)]
         state = {name: torch.from_numpy(self._weights[prefix + name]) for name in names}
         module.load_state_dict(state, strict=True, assign=True)
