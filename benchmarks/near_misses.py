@@ -388,6 +388,10 @@ SENTENCES = {
         3个苹果和4个梨。 | 4
     """,
     "no answer": r"""
+        For n = 5 we get a contradiction. | 5
+        When x = 3 this fails. | 3
+        At t = 4 the slope is flat. | 4
+        so x^2 + 3^2 = 25 | 25
         so \boxed{5 | 5
         so \boxed{\frac{1}{2} | 1/2
         so $\boxed{x = 5$ | 5

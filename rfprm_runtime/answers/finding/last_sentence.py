@@ -30,6 +30,11 @@ _SAYS = re.compile(
     r"\s*\**\s*[$€£¥]?$",
     re.IGNORECASE,
 )
+_NAMES_A_CASE = re.compile(
+    r"\b(?:for|when|at|with|where|für|bei|pour|quand|para|cuando|per)\s+[^\W\d_]\s*$", re.IGNORECASE
+)
+"""Before an equals sign: what follows may hold for this case only."""
+_POWERS = re.compile(r"(?:^|[^\W\d_]{2,}[:,]?\s)\s*[(]?\d[\d\s().,^*/+-]*$")
 _CLAUSE = 60
 _NEAR = 40
 """In characters: how far before a number the words that bound it may begin."""
@@ -121,6 +126,8 @@ def lone_quantity(sentence: str) -> str | None:
     if SUPPOSES.search(left[-_CLAUSE:]) or DENIES.search(left[-_CLAUSE:]):
         return None
     quantities = list(_QUANTITY.finditer(right))
+    if _NAMES_A_CASE.search(left[-_CLAUSE:]) and not _ends_with(right, quantities):
+        return None
     if quantities and _is_said_at_last(right, quantities[-1]):
         left, equals, sentence = "", "", right
     elif equals and _is_computed(left):
@@ -134,6 +141,11 @@ def lone_quantity(sentence: str) -> str | None:
         return None
     since = quantities[-2].end() if len(quantities) > 1 else 0
     return None if _is_no_value(sentence, found, since) else found[0].strip()
+
+
+def _ends_with(text: str, quantities: list[re.Match[str]]) -> bool:
+    """Whether a text ends with its only quantity, and perhaps a unit."""
+    return len(quantities) == 1 and len(text[quantities[0].end() :].split()) <= 1
 
 
 def _is_no_value(sentence: str, found: re.Match[str], since: int) -> bool:
@@ -159,12 +171,14 @@ def _is_said_at_last(sentence: str, found: re.Match[str]) -> bool:
 
 def _is_computed(left: str) -> bool:
     """Whether what stands before an equals sign is arithmetic, or a name, and no equation."""
-    if any(sign in left for sign in "^<>≤≥≠\\|") or re.search(r"\b(?:or|and)\b", left):
+    if any(sign in left for sign in "<>≤≥≠\\|") or re.search(r"\b(?:or|and)\b", left):
         return False
     left = re.sub(r"(?<=\d)\s*[xX]\s*(?=\d)", "*", left)  # times
     left = re.split(r"[.;:!?](?=\s)|=", left)[-1]
     letters = re.findall(r"[^\W\d_]+", left)
     has_numbers = any(map(str.isdigit, left))
+    if "^" in left:  # 2^10 is a number, 2^x is none yet
+        return _POWERS.search(left) is not None
     return not (has_numbers and any(len(word) == 1 for word in letters))
 
 
