@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -25,8 +26,10 @@ from rfprm_export.checkpoint import find_base_model, load_prm, read_checkpoint
 from rfprm_export.gguf_reader import read_gguf
 from rfprm_export.graph import write_graph
 from rfprm_export.lora import merge_lora
+from rfprm_export.pickled_weights import open_pickled
 from rfprm_export.stored_weights import StoredWeights
-from rfprm_export.weights_files import INDEX_NAME, open_safetensors, read_safetensors_folder
+from rfprm_export.weights_files import open_safetensors
+from rfprm_export.weights_folder import INDEX_NAME, open_weights
 from rfprm_runtime import RfprmError, Scorer, Trajectory
 from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.artifact.manifest import Manifest
@@ -78,6 +81,26 @@ def _base_weights() -> Weights:
 def _prepare_tensors(folder: Path) -> None:
     tensors: dict[str, Any] = {"a": np.ones((3, 2), np.float32), "b": np.zeros(4, np.float16)}
     save_file(tensors, folder / "x.safetensors", metadata={"format": "pt"})
+
+
+PICKLED = (
+    b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01X\x01\x00\x00\x00aq\x02ctorch._utils\n"
+    b"_rebuild_tensor_v2\nq\x03((X\x07\x00\x00\x00storageq\x04ctorch\nFloatStorage\nq\x05"
+    b"X\x01\x00\x00\x000q\x06X\x03\x00\x00\x00cpuq\x07K\x06tq\x08QK\x00K\x03K\x02\x86q\tK\x02"
+    b"K\x01\x86q\n\x89h\x00)Rq\x0btq\x0cRq\rs."
+)
+"""What ``torch.save({"a": torch.zeros(3, 2)})`` writes, without the numbers."""
+
+
+def write_pickled(path: Path, pickled: bytes = PICKLED, **more: bytes) -> Path:
+    """A file of ``torch.save`` with the storage ``0`` of six float32; ``more`` members of it."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/byteorder", "little")
+        archive.writestr("archive/data/0", np.arange(6, dtype=np.float32).tobytes())
+        for name, content in more.items():
+            archive.writestr(f"archive/{name}", content)
+    return path
 
 
 def _prepare_model(folder: Path) -> None:
@@ -234,8 +257,13 @@ TARGETS = {
     "safetensors": Target(
         "x.safetensors", _prepare_tensors, lambda at: dict(open_safetensors(at / "x.safetensors"))
     ),
+    "pickle": Target(
+        "pytorch_model.bin",
+        lambda at: write_pickled(at / "pytorch_model.bin"),
+        lambda at: dict(open_pickled(at / "pytorch_model.bin")),
+    ),
     "gguf": Target("model.gguf", _prepare_gguf, lambda at: dict(read_gguf(at / "model.gguf")[1])),
-    "index": Target(INDEX_NAME, _prepare_model, lambda at: dict(read_safetensors_folder(at))),
+    "index": Target(INDEX_NAME, _prepare_model, lambda at: dict(open_weights(at))),
     "config": Target("config.json", _prepare_model, lambda at: dict(read_base_model(at).weights)),
     "adapter": Target("adapter_config.json", _prepare_adapter, _merge),
     "adapter-weights": Target("adapter_model.safetensors", _prepare_adapter, _merge),

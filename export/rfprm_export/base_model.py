@@ -18,7 +18,7 @@ from rfprm_export import ExportError
 from rfprm_export.gguf_reader import read_gguf
 from rfprm_export.rope_config import read_rope, rope_fields
 from rfprm_export.stored_weights import StoredWeights
-from rfprm_export.weights_files import read_safetensors_folder
+from rfprm_export.weights_folder import open_weights
 from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.errors import ManifestError
 from rfprm_runtime.ground.names import file_in, holds_file
@@ -47,8 +47,8 @@ class BaseModel:
 
 
 def read_base_model(path: Path) -> BaseModel:
-    """Read a ``.gguf`` file or a Hugging Face folder (``config.json``, ``*.safetensors``,
-    ``tokenizer.json``).
+    """Read a ``.gguf`` file or a Hugging Face folder (``config.json``, ``*.safetensors`` or
+    ``pytorch_model*.bin``, ``tokenizer.json``).
 
     Raises :class:`ExportError` if a file is missing, unreadable or of an unsupported architecture.
     """
@@ -84,7 +84,7 @@ def _read_folder(folder: Path) -> BaseModel:
     tokenizer = file_in(folder, TOKENIZER_NAME, refusal=ExportError, way_out=_AGAIN)
     return BaseModel(
         backbone=_backbone(config),
-        weights=read_safetensors_folder(folder),
+        weights=open_weights(folder),
         tokenizer=load_tokenizer(tokenizer, refusal=ExportError, way_out=_AGAIN),
         max_positions=config.max_position_embeddings,
         architectures=config.architectures or (),

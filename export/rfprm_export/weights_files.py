@@ -1,4 +1,4 @@
-"""Reads ``*.safetensors``, alone or in shards, as float32. Knows no models."""
+"""Reads a ``*.safetensors`` file as float32. Knows no models."""
 
 from __future__ import annotations
 
@@ -15,40 +15,9 @@ from safetensors import safe_open
 
 from rfprm_export import ExportError
 from rfprm_export.stored_weights import Stored, StoredWeights
-from rfprm_runtime.ground.names import file_in, holds_file
-from rfprm_runtime.ground.strict_json import read_json_object
 
-INDEX_NAME = "model.safetensors.index.json"
 _AGAIN = "download the model again"
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
-
-
-def read_safetensors_folder(folder: Path) -> StoredWeights:
-    """Every tensor of the folder's ``*.safetensors``: those of its index, if it has one.
-
-    Raises :class:`ExportError` if there are none, if the index names anything but files of the
-    folder, and for a tensor that is missing, there twice, or damaged.
-    """
-    index = _read_index(folder) if holds_file(folder, INDEX_NAME) else None
-    names = sorted(_found(folder) if index is None else set(index.values()))
-    if not names:
-        raise ExportError(
-            f"{folder} holds no .safetensors file; pickled weights (.bin, .pt) are not read. "
-            "Convert the tensors themselves, with safetensors.torch.save_file: AutoModel drops "
-            "heads that it does not know"
-        )
-    found: dict[str, Stored] = {}
-    for name in names:
-        path = file_in(folder, name, refusal=ExportError, way_out=_AGAIN)
-        for tensor, stored in open_safetensors(path).stored.items():
-            if tensor in found:
-                raise ExportError(f"{path} holds {tensor!r}, and so does another file; {_AGAIN}")
-            found[tensor] = stored
-    if missing := sorted((index or {}).keys() - found.keys()):
-        raise ExportError(
-            f"{folder / INDEX_NAME} lists {missing[0]!r}, which no file has; {_AGAIN}"
-        )
-    return StoredWeights(found)
 
 
 def open_safetensors(path: Path) -> StoredWeights:
@@ -57,11 +26,11 @@ def open_safetensors(path: Path) -> StoredWeights:
     Raises :class:`ExportError`, now or when a tensor is read, if the file is damaged, was changed
     since, or holds numbers that are not floats or not finite.
     """
-    version = _version_of(path)
+    version = version_of(path)
 
     def reader(name: str) -> Callable[[], NDArray[np.float32]]:
         def read() -> NDArray[np.float32]:
-            if _version_of(path) != version:
+            if version_of(path) != version:
                 raise ExportError(f"{path} was changed while it was read; start again")
             with _opened(path) as file:  # anew, so that no page of it stays in memory
                 return as_float32(file.get_tensor(name), name)
@@ -84,11 +53,12 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ExportError(f"{path} cannot be read as safetensors: {error}") from error
 
 
-def _version_of(path: Path) -> tuple[int, ...]:
+def version_of(path: Path) -> tuple[int, ...]:
+    """What differs once a file was changed. Raises :class:`ExportError` if it is not there."""
     try:
         found = os.stat(path)
     except OSError as error:
-        raise ExportError(f"{path} cannot be read as safetensors: {error}") from None
+        raise ExportError(f"{path} cannot be read: {error}") from None
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
@@ -103,20 +73,3 @@ def as_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:
     if not np.isfinite(total) and not np.isfinite(floats).all():
         raise ExportError(f"{name!r} holds NaN or infinite numbers; {_AGAIN}")
     return floats
-
-
-def _read_index(folder: Path) -> dict[str, str]:
-    path = file_in(folder, INDEX_NAME, refusal=ExportError, way_out=_AGAIN)
-    index = read_json_object(path, refusal=ExportError, way_out=_AGAIN).get("weight_map")
-    if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
-        raise ExportError(f"{path} has no weight_map from tensors to files; {_AGAIN}")
-    if other := [name for name in index.values() if not name.endswith(".safetensors")]:
-        raise ExportError(f"{path} names {other[0][:80]!r}, expected .safetensors files; {_AGAIN}")
-    return index
-
-
-def _found(folder: Path) -> list[str]:
-    try:
-        return [path.name for path in folder.iterdir() if path.suffix == ".safetensors"]
-    except OSError as error:
-        raise ExportError(f"{folder} cannot be listed: {error}") from None

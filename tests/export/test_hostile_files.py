@@ -23,7 +23,7 @@ from rfprm_export import ExportError
 from rfprm_export.base_model import backbone_from_config
 from rfprm_export.checkpoint import BASES_VARIABLE, FolderBase, GgufBase, find_base_model
 from rfprm_export.gguf_file import open_gguf
-from rfprm_export.weights_files import INDEX_NAME, read_safetensors_folder
+from rfprm_export.weights_folder import INDEX_NAME, open_weights
 from rfprm_runtime import ArtifactError, InvalidArgumentError, RfprmError, Scorer
 from rfprm_runtime.artifact.manifest import Head
 from rfprm_runtime.ground.names import find_package
@@ -146,19 +146,19 @@ def test_an_index_names_files_of_its_folder_only(name: str, tmp_path: Path) -> N
     save_file({"a": np.ones(1, np.float32)}, tmp_path / "w.safetensors")
     (folder / INDEX_NAME).write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(ExportError):
-        read_safetensors_folder(folder)
+        open_weights(folder)
 
 
 def test_an_index_and_its_shards_must_agree(tmp_path: Path) -> None:
     save_file({"a": np.ones(1, np.float32)}, tmp_path / "1.safetensors")
     (tmp_path / INDEX_NAME).write_text('{"weight_map": {"b": "1.safetensors"}}')
     with pytest.raises(ExportError, match="lists 'b', which no file has"):
-        read_safetensors_folder(tmp_path)
+        open_weights(tmp_path)
     save_file({"a": np.ones(1, np.float32)}, tmp_path / "2.safetensors")
     index = {"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}
     (tmp_path / INDEX_NAME).write_text(json.dumps(index))
     with pytest.raises(ExportError, match="holds 'a', and so does another file"):
-        read_safetensors_folder(tmp_path)
+        open_weights(tmp_path)
 
 
 @pytest.fixture
