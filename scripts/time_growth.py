@@ -3,8 +3,8 @@
     python scripts/time_growth.py [--quick] [--only PART] [--skip N] [--shape PART]
 
 Each function of ``scripts/growth/targets.py`` gets each shape of ``scripts/growth/shapes.py`` at
-10,000 and at 40,000 characters. The exponent is log(time ratio) / log 4: 1 for linear growth, 2 for
-quadratic. It fails above 1.3; calls of less than 50 ms are too short to judge. It also fails for a
+10,000 and at 40,000 characters (``--quick``: half of that). The exponent is log(time ratio) / log 4:
+1 for linear growth, 2 for quadratic. It fails above 1.3; calls of less than 50 ms are too short to judge. It also fails for a
 public function that takes text and is neither measured nor left out with a reason
 (``scripts/growth/coverage.py``).
 """
@@ -30,7 +30,7 @@ from scripts.growth.shapes import Shape, shapes  # noqa: E402
 from scripts.growth.targets import TARGETS, Call  # noqa: E402
 
 Target = Callable[[str], Call]
-SMALL, LARGE = 10_000, 40_000
+LARGE = 40_000
 MAX_EXPONENT = 1.3
 FLOOR = 0.05
 """Seconds of CPU time below which a call is not judged."""
@@ -47,6 +47,7 @@ def main() -> int:
     signal.signal(signal.SIGVTALRM, _stop)
     gc.freeze()
     gc.disable()  # it would run now and then, in somebody's time
+    size = LARGE // 2 if options.quick else LARGE
     named = [item for item in TARGETS.items() if options.only.lower() in item[0].lower()]
     found = dict(named[options.skip :])
     wanted = [
@@ -58,14 +59,16 @@ def main() -> int:
     forgotten = not_measured()
     for place in forgotten:
         print(f"{place} takes text: measure it, or say in coverage.py why not")
-    failed = [name for name, target in found.items() if not _passes(name, target, wanted)]
+    failed = [name for name, target in found.items() if not _passes(name, target, wanted, size)]
     print(f"{len(failed)} of {len(found)} functions grow faster than n^{MAX_EXPONENT}")
     return bool(failed or forgotten)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--quick", action="store_true", help="a third of the shapes")
+    parser.add_argument(
+        "--quick", action="store_true", help="a third of the shapes, half of the length"
+    )
     parser.add_argument("--only", default="", help="functions whose name has this part")
     parser.add_argument(
         "--skip", type=int, default=0, help="functions to leave out, to go on after a stop"
@@ -74,22 +77,21 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _passes(name: str, target: Target, wanted: list[tuple[str, Shape]]) -> bool:
+def _passes(name: str, target: Target, wanted: list[tuple[str, Shape]], size: int) -> bool:
     """Measure one function on every shape, and print its worst growth and longest time."""
     gc.collect()
     slowest, worst, failures = 0.0, 0.0, []
     for shape_name, shape in wanted:
         try:
-            seconds = _seconds(target, shape(LARGE))
+            seconds = _seconds(target, shape(size))
             slowest = max(slowest, seconds)
             if seconds < FLOOR:
                 continue
-            exponent = _exponent(target, shape, seconds)
+            exponent = _exponent(target, shape, size, seconds)
             for _ in range(2):  # something else may have been running
                 if exponent > MAX_EXPONENT:
-                    exponent = min(
-                        exponent, _exponent(target, shape, _seconds(target, shape(LARGE)))
-                    )
+                    again = _seconds(target, shape(size))
+                    exponent = min(exponent, _exponent(target, shape, size, again))
         except NotFinishedError:
             exponent, seconds = math.inf, LIMIT
         worst = max(worst, exponent)
@@ -103,9 +105,10 @@ def _passes(name: str, target: Target, wanted: list[tuple[str, Shape]]) -> bool:
     return not failures
 
 
-def _exponent(target: Target, shape: Shape, large: float) -> float:
-    small = _seconds(target, shape(SMALL))
-    return math.log(large / max(small, 1e-6)) / math.log(LARGE / SMALL)
+def _exponent(target: Target, shape: Shape, size: int, seconds: float) -> float:
+    """Of the growth from a quarter of ``size``."""
+    shorter = _seconds(target, shape(size // 4))
+    return math.log(seconds / max(shorter, 1e-6)) / math.log(4)
 
 
 def _seconds(target: Target, text: str) -> float:
