@@ -3,10 +3,10 @@
     python scripts/time_growth.py [--quick] [--only PART] [--skip N] [--shape PART]
 
 Each function of ``scripts/growth/targets.py`` gets each shape of ``scripts/growth/shapes.py`` at
-10,000 and at 40,000 characters (``--quick``: half of that). The exponent is log(time ratio) / log 4:
-1 for linear growth, 2 for quadratic. It fails above 1.3; calls of less than 50 ms are too short to judge. It also fails for a
-public function that takes text and is neither measured nor left out with a reason
-(``scripts/growth/coverage.py``).
+10,000 and at 40,000 characters (``--quick``: half of that). The exponent is log(time ratio) / log
+4: 1 for linear growth, 2 for quadratic. It fails above 1.3; calls of less than 50 ms are too short
+to judge. It also fails for a public function that takes text and is neither measured nor left out
+with a reason (``scripts/growth/coverage.py``).
 """
 
 from __future__ import annotations
