@@ -168,8 +168,9 @@ def graded_examples(row: NextSteps, solution: GoldSolution, group: str) -> Itera
     """A trajectory for each different sampled step that the verifier can grade; its label as a
     whole is unknown. Steps of the solution itself are skipped."""
     reference = [strip_notes(step) for step in solution.steps]
+    own = set(reference)
     for step in dict.fromkeys(text.strip() for text in row.sampled):
-        if not step or step in reference:
+        if not step or step in own:
             continue
         grade = grade_next_step(row.question, step, before=row.steps, references=[reference])
         if not math.isnan(grade.grade):
