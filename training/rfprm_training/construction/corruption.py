@@ -26,8 +26,8 @@ from rfprm_training.construction.propagation import (
 )
 from rfprm_training.gsm8k import GoldSolution, strip_notes
 
-_MOST_PLACES = 64
-"""To try for each kind of error; each try reads the whole solution."""
+_MOST_PLACES, _MOST_STEPS = 64, 8_000
+"""To try for each kind of error, and steps to read for that: each try reads the whole solution."""
 _SWAPPED = {"+": "-", "-": "+", "*": "/", "/": "*"}
 
 
@@ -46,7 +46,8 @@ def corrupt(
     for kind in _weighted_order(kind_weights, rng):
         places = list(range(len(solution.steps)))
         rng.shuffle(places)
-        for place in places[:_MOST_PLACES]:
+        most = max(1, min(_MOST_PLACES, _MOST_STEPS // max(1, len(places))))
+        for place in places[:most]:
             corrupted = CORRUPTIONS[kind](solution, place, rng)
             if corrupted is not None:
                 return replace(corrupted, kind=kind)
