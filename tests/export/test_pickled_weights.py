@@ -91,7 +91,7 @@ class _Calls:
         {"a": _Calls(__import__, "antigravity")},
         np.zeros(3),
     ],
-    ids=lambda attack: str(getattr(attack, "_reduced", type(attack)))[:40],
+    ids=["os", "eval", "getattr", "np", "pickle", "torch", "Path", "import", "array"],
 )
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_a_pickle_calls_nothing(
