@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import LoadedPRM, load_prm, weights_digest
@@ -37,7 +34,6 @@ from rfprm_runtime.artifact.manifest import (
     Manifest,
     ProductRecord,
 )
-from rfprm_runtime.artifact.tensors import is_finite
 from rfprm_runtime.backends.native.limits import check_fits
 from rfprm_runtime.backends.table import model_file
 from rfprm_runtime.ground.whole_files import replacing_folder
@@ -66,7 +62,6 @@ def export_artifact(
     check_output(output, overwrite, reads=[checkpoint])
     format = _choose_format(format, precision)
     prm = load_prm(checkpoint, family=family, base=base)
-    _check_weights(prm.weights)
     if format == "native":
         check_fits(prm.manifest.backbone, prm.manifest.max_positions, refusal=ExportError)
     chosen = choose_attention(prm.manifest.backbone, attention, precision)
@@ -130,15 +125,6 @@ def check_output(output: Path, overwrite: bool, *, reads: Iterable[Path] = ()) -
     for source in reads:
         if place in (source.resolve(), *source.resolve().parents):
             raise ExportError(f"{output} is or holds the input {source}; choose another output")
-
-
-def _check_weights(weights: Mapping[str, NDArray[np.float32]]) -> None:
-    for name, array in weights.items():
-        if not is_finite(array):
-            raise ExportError(
-                f"the weight {name!r} holds numbers that are not finite; the checkpoint is "
-                "damaged, train or download it again"
-            )
 
 
 def _choose_format(requested: ModelFormat | None, precision: Precision) -> ModelFormat:

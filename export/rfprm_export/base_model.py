@@ -41,7 +41,6 @@ class BaseModel:
     """Read when they are asked for, as float32."""
     tokenizer: Tokenizer
     max_positions: int
-    architectures: tuple[str, ...] = ()
     dtype: DType = "float32"
     """What its config says that the weights are stored in; here they are float32."""
 
@@ -87,7 +86,6 @@ def _read_folder(folder: Path) -> BaseModel:
         weights=open_weights(folder),
         tokenizer=load_tokenizer(tokenizer, refusal=ExportError, way_out=_AGAIN),
         max_positions=config.max_position_embeddings,
-        architectures=config.architectures or (),
         dtype=config.dtype or config.torch_dtype or "float32",
     )
 
