@@ -79,7 +79,7 @@ class Workloads:
             size = self._encoder.encode(Trajectory(question=question, steps=(step,))).num_tokens
             while True:
                 step = next(pool)[1]
-                size += self._encoder.encode_steps([step]).num_tokens
+                size += self._encoder.encode_steps(question, [step]).num_tokens
                 if size > num_tokens:
                     break
                 steps.append(step)
@@ -153,7 +153,8 @@ class Workloads:
         return _fields(self._encoder.encode(trace), trace.question, trace.steps, trace.response)
 
     def _prefix_row(self, question: str, steps: tuple[str, ...]) -> dict[str, Any]:
-        opening, rest = self._encoder.encode_opening(question), self._encoder.encode_steps(steps)
+        opening = self._encoder.encode_opening(question)
+        rest = self._encoder.encode_steps(question, steps)
         ids = np.concatenate([opening.token_ids, rest.token_ids])
         row = TokenRow(ids, rest.marker_positions + opening.num_tokens)
         return {**_fields(row, question, steps, ()), "is_whole": False}

@@ -32,7 +32,7 @@ from rfprm_runtime.ground.arguments import check_choice, check_flag, check_is, c
 from rfprm_runtime.ground.progress import ProgressBar, progress_bar
 from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
 from rfprm_runtime.prompt.windowing import check_length, first_windowed_step, plan_windows
-from rfprm_runtime.scores.readout import assemble_score, read_scores
+from rfprm_runtime.scores.readout import assemble_score, read_step_scores
 from rfprm_runtime.session import Session, SessionHost
 from rfprm_runtime.traces.items import Scorable, trajectory_of
 from rfprm_runtime.types import Float32Array, Mode, OnError, Overflow, Trajectory, TrajectoryScore
@@ -260,12 +260,12 @@ class Scorer:
         ]
 
     def _read_out(self, item: _Prepared, logits: NDArray[np.float32]) -> TrajectoryScore:
-        """``logits`` [num_steps (+ 1), num_labels]: of the steps, then of the trajectory."""
-        num_steps = item.row.num_steps
+        """``logits`` [num_markers, num_labels]: of the steps, then of the trajectory."""
+        num_markers = item.row.num_step_markers
         return assemble_score(
             self.manifest,
-            read_scores(logits[:num_steps], self.manifest.step_readout),
-            logits[num_steps:],
+            read_step_scores(logits[:num_markers], self.manifest),
+            logits[num_markers:],
             num_tokens=item.row.num_tokens,
             windowed_from=item.windowed_from,
         )

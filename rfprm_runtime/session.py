@@ -26,7 +26,7 @@ from rfprm_runtime.ground.arguments import check_choice, check_is, check_one_for
 from rfprm_runtime.ground.running import check_can_be_asked, is_running, uninterrupted
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.prompt.windowing import check_length
-from rfprm_runtime.scores.readout import assemble_score, read_scores
+from rfprm_runtime.scores.readout import assemble_score, read_step_scores
 from rfprm_runtime.types import (
     Float32Array,
     OnError,
@@ -208,7 +208,7 @@ class SessionHost:
 
     def _extend(self, turns: list[_Turn]) -> list[Float32Array]:
         results = self._run(turns, keep=True)
-        scores = [read_scores(r.logits, self._manifest.step_readout) for r in results]
+        scores = [read_step_scores(result.logits, self._manifest) for result in results]
         is_done: list[bool] = []
         for turn, own in zip(turns, scores, strict=True):
             before = turn.session._written
@@ -288,7 +288,8 @@ class SessionHost:
 
     def _read_steps(self, session: Session, given: Sequence[str]) -> _Texts:
         steps = UnfinishedTrajectory.build(question=session.question, steps=given).steps
-        return steps, self._encoder.encode_steps(steps)
+        after = len(session.steps)
+        return steps, self._encoder.encode_steps(session.question, steps, after=after)
 
     def _read_response(self, session: Session, given: Sequence[str]) -> _Texts:
         if not session.steps:

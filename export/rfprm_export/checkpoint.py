@@ -26,10 +26,10 @@ from rfprm_runtime.artifact.manifest import (
     Backbone,
     Head,
     Manifest,
-    Prompt,
     Readout,
 )
 from rfprm_runtime.artifact.network_tensors import check_tensors
+from rfprm_runtime.artifact.prompt_format import Prompt
 from rfprm_runtime.ground.arguments import shown
 from rfprm_runtime.ground.content import sha256_of
 from rfprm_runtime.ground.names import (
@@ -84,7 +84,7 @@ class Checkpoint(_Record):
     """Number of layers of the base to keep; None keeps all."""
     head: Head
     prompt: Prompt
-    step_readout: Readout
+    step_readout: Readout | None = None
     trajectory_readout: Readout | None = None
     alpha: float = 1.0
     max_positions: int

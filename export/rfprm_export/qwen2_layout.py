@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
@@ -19,7 +20,7 @@ from rfprm_export import ExportError
 from rfprm_export.base_model import config_fields
 from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.stored_weights import Weights
-from rfprm_runtime.artifact.manifest import Backbone, Manifest
+from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest, Readout
 from rfprm_runtime.ground.whole_files import replacing_folder
 
 ARCHITECTURE = "Qwen2ForProcessRewardModel"
@@ -37,7 +38,7 @@ def write_qwen2_layout(prm: LoadedPRM, folder: Path) -> None:
         raise ExportError(f"{folder} already exists; choose another folder or remove it")
     weights = {name: x for name, x in prm.weights.items() if not name.startswith("score.")}
     weights.update(two_class_head(prm.weights, manifest))
-    tokenizer = _with_step_token(prm.tokenizer, manifest.prompt.step_marker.token)
+    tokenizer = _with_step_token(prm.tokenizer, _step_token(manifest))
     with replacing_folder(folder) as partial:
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
         _write_json(partial / "config.json", _config(manifest))
@@ -51,19 +52,15 @@ def two_class_head(weights: Weights, manifest: Manifest) -> Weights:
     """The step readout as an equivalent Linear → ReLU → Linear with two classes.
 
     A score σ(z) with z = w·x + b becomes the logits (0, ReLU(z) − ReLU(−z)) = (0, z), whose
-    softmax is σ(z). A head that already has this form is kept.
+    softmax is σ(z). A head that already has this form is kept. Raises :class:`ExportError` for a
+    readout that is no such σ(z).
     """
-    readout, head = manifest.step_readout, manifest.head
-    as_it_is = readout.positive == 1 and readout.calibration is None
-    if head.kind == "mlp_relu" and readout.transform == "softmax" and as_it_is:
+    readout, head = _step_readout(manifest), manifest.head
+    own = Readout(transform="softmax", positive=1)
+    if head == Head(kind="mlp_relu", num_labels=2) and readout == own:
         return {name: x for name, x in weights.items() if name.startswith("score.")}
-    if head.kind != "linear" or readout.transform != "sigmoid":
-        raise ExportError(
-            f"the layout of {ARCHITECTURE} cannot hold a {head.kind} head read by "
-            f"{readout.transform}, expected a linear one read by sigmoid"
-        )
     size = manifest.backbone.hidden_size
-    row, bias = weights["score.weight"][readout.positive], weights["score.bias"][readout.positive]
+    row, bias = _log_odds_row(weights, readout, head)
     if readout.calibration is not None:
         row, bias = row / readout.calibration.temperature, bias / readout.calibration.temperature
         bias += readout.calibration.bias
@@ -78,6 +75,33 @@ def two_class_head(weights: Weights, manifest: Manifest) -> Weights:
         "score.2.weight": second,
         "score.2.bias": np.zeros(2, np.float32),
     }
+
+
+def _step_readout(manifest: Manifest) -> Readout:
+    if manifest.step_readout is None:
+        raise ExportError(
+            f"{manifest.name} gives one number for a whole sequence, and the layout of "
+            f"{ARCHITECTURE} holds scores of steps; serve it as the sequence classifier it is"
+        )
+    return manifest.step_readout
+
+
+def _log_odds_row(
+    weights: Weights, readout: Readout, head: Head
+) -> tuple[NDArray[np.float32], np.float32]:
+    """w and b of the log-odds z = w·x + b of a step, before calibration."""
+    is_probability = readout.scale == 1 and readout.offset == 0
+    if head.kind == "linear" and is_probability and len(readout.labels) == 1:
+        rows, biases, [label] = weights["score.weight"], weights["score.bias"], readout.labels
+        if readout.transform == "sigmoid":
+            return rows[label], biases[label]
+        if readout.transform == "softmax" and head.num_labels == 2:
+            return rows[label] - rows[1 - label], biases[label] - biases[1 - label]
+    raise ExportError(
+        f"the layout of {ARCHITECTURE} cannot hold a {head.kind} head of {head.num_labels} labels "
+        f"read by {readout.transform}{'' if is_probability else ' and scaled'}, expected a linear "
+        "one read by sigmoid, or by softmax over two labels"
+    )
 
 
 def _check_backbone(shape: Backbone) -> None:
@@ -101,6 +125,16 @@ def _config(manifest: Manifest) -> dict[str, Any]:
         "num_labels": 2,
         "torch_dtype": "float32",
     }
+
+
+def _step_token(manifest: Manifest) -> str:
+    marker = manifest.prompt.step_marker
+    if marker is None or marker.ids is not None or not marker.token:
+        raise ExportError(
+            f"the layout of {ARCHITECTURE} marks steps by one special token, which the prompt of "
+            f"{manifest.name} does not have"
+        )
+    return marker.token
 
 
 def _with_step_token(tokenizer: Tokenizer, token: str) -> Tokenizer:

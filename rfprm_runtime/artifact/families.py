@@ -6,15 +6,15 @@ marker: what follows it cannot change a causal model's scores.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rfprm_runtime.artifact.manifest import (
-    Head,
+from rfprm_runtime.artifact.manifest import Head, Readout
+from rfprm_runtime.artifact.prompt_format import (
     Marker,
     Piece,
     Prompt,
     Question,
-    Readout,
     Response,
     Steps,
     Template,
@@ -27,32 +27,40 @@ class Family:
     """What all models of one format share."""
 
     pieces: tuple[Piece, ...]
-    step_marker_token: str
     head: Head
-    step_readout: Readout
+    step_marker_token: str | None = None
+    """The text of the step marker: a special token, or with ``text_markers`` any text."""
+    step_readout: Readout | None = None
     trajectory_marker_token: str | None = None
     trajectory_readout: Readout | None = None
+    text_markers: bool = False
+    strips: bool = False
+    """:attr:`Prompt.strips`."""
     architectures: tuple[str, ...] = ()
     """Names in a Hugging Face ``config.json`` that only this family has."""
 
-    def prompt(self, token_ids: dict[str, int]) -> Prompt:
-        """The family's prompt for a tokenizer's ``token_ids`` (token → id)."""
+    def prompt(self, token_ids: Mapping[str, int | tuple[int, ...]]) -> Prompt:
+        """The family's prompt for the ids of its markers (text → id, or the ids of all tokens)."""
+
+        def marker(token: str | None) -> Marker | None:
+            if not token:
+                return None if token is None else Marker(token="")
+            found = token_ids[token]
+            if isinstance(found, int):
+                return Marker(token=token, id=found)
+            return Marker(token=token, id=found[-1], ids=found)
+
         return Prompt(
             pieces=self.pieces,
-            step_marker=Marker(token=self.step_marker_token, id=token_ids[self.step_marker_token]),
-            trajectory_marker=(
-                None
-                if self.trajectory_marker_token is None
-                else Marker(
-                    token=self.trajectory_marker_token, id=token_ids[self.trajectory_marker_token]
-                )
-            ),
+            step_marker=marker(self.step_marker_token),
+            trajectory_marker=marker(self.trajectory_marker_token),
+            strips=self.strips,
         )
 
     @property
     def marker_tokens(self) -> list[str]:
         tokens = (self.step_marker_token, self.trajectory_marker_token)
-        return [token for token in tokens if token is not None]
+        return [token for token in tokens if token]
 
 
 _QWEN_QUESTION: tuple[Piece, ...] = (

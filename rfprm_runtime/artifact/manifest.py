@@ -10,15 +10,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from rfprm_runtime.artifact.migrations import migrate
+from rfprm_runtime.artifact.prompt_format import Prompt
+from rfprm_runtime.artifact.record import Count, Record, Size
 from rfprm_runtime.artifact.rope_scaling import RopeScaling, YarnScaling
 from rfprm_runtime.errors import ArtifactError, ManifestError
 from rfprm_runtime.ground.arguments import check_sha256
 from rfprm_runtime.ground.names import FileName, file_in, holds_file
 from rfprm_runtime.ground.strict_json import MAX_BYTES, parse_json
-from rfprm_runtime.ground.validated import Validated, one_line
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "w8a16", "int16", "int8"]
 GPU_PRECISIONS = ("fp16", "bf16", "fp8", "w8a16")
@@ -32,25 +33,7 @@ TOKENIZER_NAME = "tokenizer.json"
 _AGAIN = "export the artifact again"
 
 
-# Far beyond every model; what is within them fits every type and product that it goes into.
-Size = Annotated[int, Field(gt=0, le=2**24)]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class _Record(Validated):
-    """No number of a manifest is NaN or infinite."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-    refusal = ManifestError
-
-    @classmethod
-    def _refuse(cls, error: ValidationError) -> ManifestError:
-        unknown = any(problem["type"] == "extra_forbidden" for problem in error.errors())
-        hint = "; if a later rfprm_runtime wrote it, upgrade this one" if unknown else ""
-        return ManifestError(one_line(error) + hint)
-
-
-class Backbone(_Record):
+class Backbone(Record):
     """Shape of a Llama-style decoder (Llama, Qwen2, Qwen3, …)."""
 
     hidden_size: Size
@@ -85,7 +68,7 @@ class Backbone(_Record):
         return self
 
 
-class Head(_Record):
+class Head(Record):
     """The network read at marker rows, after the final norm."""
 
     kind: Literal["linear", "mlp_relu"]
@@ -94,78 +77,7 @@ class Head(_Record):
     num_labels: Size
 
 
-class Template(_Record):
-    """Fixed text of the prompt, with its special tokens. ``ids`` are filled in at export."""
-
-    kind: Literal["template"] = "template"
-    text: str
-    ids: tuple[int, ...] | None = None
-
-
-class Question(_Record):
-    kind: Literal["question"] = "question"
-
-
-class Steps(_Record):
-    """Each thinking step, followed by the step marker."""
-
-    kind: Literal["steps"] = "steps"
-
-
-class Response(_Record):
-    """The steps of the final response, joined by ``separator``; nothing if there are none."""
-
-    kind: Literal["response"] = "response"
-    separator: str = "\n"
-
-
-class TrajectoryMarker(_Record):
-    kind: Literal["trajectory_marker"] = "trajectory_marker"
-
-
-Piece = Annotated[
-    Template | Question | Steps | Response | TrajectoryMarker, Field(discriminator="kind")
-]
-
-
-class Marker(_Record):
-    """The token at whose position a score is read."""
-
-    token: str
-    id: int = Field(ge=0)
-
-
-class Prompt(_Record):
-    """The order of the pieces of an encoded trajectory."""
-
-    pieces: tuple[Piece, ...]
-    step_marker: Marker
-    trajectory_marker: Marker | None = None
-
-    @model_validator(mode="after")
-    def _has_what_it_needs(self) -> Prompt:
-        kinds = [piece.kind for piece in self.pieces]
-        for kind in ("question", "steps"):
-            if kinds.count(kind) != 1:
-                raise ManifestError(
-                    f"the prompt has {kinds.count(kind)} '{kind}' pieces, expected 1"
-                )
-        after = [kinds.index(kind) for kind in ("response", "trajectory_marker") if kind in kinds]
-        if not kinds.index("question") < kinds.index("steps") < min(after, default=len(kinds)):
-            raise ManifestError(
-                f"the pieces of the prompt are {kinds}, expected the question before the steps, "
-                "the response and the trajectory_marker after them: a score can only rest on what "
-                "comes before its marker"
-            )
-        if kinds.count("trajectory_marker") != (self.trajectory_marker is not None):
-            raise ManifestError(
-                "the prompt must hold one 'trajectory_marker' piece exactly when it names the "
-                "trajectory marker's token"
-            )
-        return self
-
-
-class Calibration(_Record):
+class Calibration(Record):
     """Temperature scaling (Guo et al., arXiv 1706.04599) with a bias: a score with log-odds z
     becomes σ(z / temperature + bias). The order of scores does not change."""
 
@@ -175,21 +87,53 @@ class Calibration(_Record):
     """What it was fitted on, and how much it helped there."""
 
 
-class Readout(_Record):
-    """How the logits of one marker row become a score in [0, 1]."""
+class Readout(Record):
+    """How the logits of one marker row become a score."""
 
-    transform: Literal["sigmoid", "softmax"]
-    positive: int = Field(ge=0)
-    """The label whose probability is the score; with ``sigmoid`` only that column is read."""
+    transform: Literal["sigmoid", "softmax", "none"]
+    """``none``: the score is the logit itself, without bounds, as reward models give it."""
+    positive: Annotated[int, Field(ge=0)] | tuple[Annotated[int, Field(ge=0)], ...]
+    """The label whose probability is the score, or with ``softmax`` several whose probabilities are
+    added; with the other transforms only that column is read."""
+    scale: float = Field(default=1.0, ge=-1e6, le=1e6)
+    offset: float = Field(default=0.0, ge=-1e6, le=1e6)
+    """The score is ``scale`` · p + ``offset``: p(right) − p(wrong) of two labels is 2 p − 1."""
     calibration: Calibration | None = None
 
+    @model_validator(mode="after")
+    def _is_a_reading(self) -> Readout:
+        if isinstance(self.positive, tuple):
+            if self.transform != "softmax" or len(set(self.positive)) != len(self.positive):
+                raise ManifestError(
+                    f"positive is {list(self.positive)} with the transform {self.transform!r}; "
+                    "several labels, each once, can be read with softmax only"
+                )
+            if not self.positive:
+                raise ManifestError("positive is an empty list, expected a label")
+        if self.scale == 0:
+            raise ManifestError("scale is 0, which makes all scores alike")
+        return self
 
-class FileRecord(_Record):
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The columns whose probabilities are added."""
+        return self.positive if isinstance(self.positive, tuple) else (self.positive,)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The lowest and the highest score there can be; None if there are no bounds."""
+        if self.transform == "none" and self.calibration is None:
+            return None
+        ends = (self.offset, self.scale + self.offset)
+        return min(ends), max(ends)
+
+
+class FileRecord(Record):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     num_bytes: Count
 
 
-class ProductRecord(_Record):
+class ProductRecord(Record):
     """How many bits the weights and inputs of one linear have."""
 
     name: str
@@ -201,7 +145,7 @@ class ProductRecord(_Record):
     others have 16; None if all of them could have 8."""
 
 
-class Parity(_Record):
+class Parity(Record):
     """How far the exported model is from the reference network, measured at export."""
 
     reference: str
@@ -221,7 +165,7 @@ class Parity(_Record):
     """Share of those groups in which both give the highest reward to the same trajectory."""
 
 
-class Range(_Record):
+class Range(Record):
     """The sizes of one dimension, and the one that a TensorRT engine is optimised for."""
 
     min: Size
@@ -238,7 +182,7 @@ class Range(_Record):
         return self.min <= size <= self.max
 
 
-class EngineProfile(_Record):
+class EngineProfile(Record):
     """Shapes that a TensorRT engine takes: ``token_ids`` [batch, length], ``marker_positions``
     [num_markers]."""
 
@@ -253,7 +197,7 @@ class EngineProfile(_Record):
 EngineFlavour = Literal["tensorrt", "tensorrt_rtx"]
 
 
-class EngineRecord(_Record):
+class EngineRecord(Record):
     """How ``model.plan`` was built, and what it therefore runs on."""
 
     flavour: EngineFlavour
@@ -280,14 +224,15 @@ class EngineRecord(_Record):
     """Measured on the TensorRT engine itself; None if it was built without a GPU to run it."""
 
 
-class Manifest(_Record):
+class Manifest(Record):
     format_version: Literal[1] = 1
     name: str
     family: str
     backbone: Backbone
     head: Head
     prompt: Prompt
-    step_readout: Readout
+    step_readout: Readout | None = None
+    """None for a reward model that gives one number for a whole sequence."""
     trajectory_readout: Readout | None = None
     alpha: float = Field(default=1.0, ge=0, le=1e6)
     """α of Eq. 11, the weight of the trajectory score in the reward."""
@@ -308,31 +253,34 @@ class Manifest(_Record):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Manifest:
-        labels = self.head.num_labels
-        for name, readout in (
-            ("step_readout", self.step_readout),
-            ("trajectory_readout", self.trajectory_readout),
-        ):
-            if readout is not None and readout.positive >= labels:
+        for name in ("step", "trajectory"):
+            readout = getattr(self, f"{name}_readout")
+            if (readout is None) != (getattr(self.prompt, f"{name}_marker") is None):
                 raise ManifestError(
-                    f"{name} reads label {readout.positive} of a head with {labels}"
+                    f"{name}_readout and the prompt's {name}_marker go together: give both or "
+                    "neither"
                 )
-            if readout is not None and readout.transform == "softmax" and labels == 1:
-                raise ManifestError(
-                    f"{name} is a softmax over a single label, which is always 1; use sigmoid"
-                )
-        if (self.trajectory_readout is None) != (self.prompt.trajectory_marker is None):
-            raise ManifestError(
-                "trajectory_readout and the prompt's trajectory_marker go together: give both or "
-                "neither"
-            )
-        for marker in (self.prompt.step_marker, self.prompt.trajectory_marker):
-            if marker is not None and marker.id >= self.backbone.vocab_size:
-                raise ManifestError(
-                    f"marker {marker.token!r} has id {marker.id}, but the vocabulary ends at "
-                    f"{self.backbone.vocab_size - 1}"
-                )
+            if readout is not None:
+                _check_labels(f"{name}_readout", readout, self.head.num_labels)
+        for marker in self.prompt.markers:
+            for index in marker.all_ids:
+                if index >= self.backbone.vocab_size:
+                    raise ManifestError(
+                        f"marker {marker.token!r} has id {index}, but the vocabulary ends at "
+                        f"{self.backbone.vocab_size - 1}"
+                    )
         return self
+
+    @property
+    def reward_bounds(self) -> tuple[float, float] | None:
+        """The lowest and the highest reward there can be (Eq. 11); None if there are no bounds."""
+        step, whole = self.step_readout, self.trajectory_readout
+        if whole is None:
+            return None if step is None else step.bounds
+        if step is None or step.bounds is None or whole.bounds is None:
+            return whole.bounds if step is None else None
+        (low, high), (low_whole, high_whole) = step.bounds, whole.bounds
+        return low + self.alpha * low_whole, high + self.alpha * high_whole
 
     @property
     def positions_beyond_engine(self) -> int | None:
@@ -342,6 +290,17 @@ class Manifest(_Record):
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
+
+
+def _check_labels(name: str, readout: Readout, num_labels: int) -> None:
+    if max(readout.labels) >= num_labels:
+        raise ManifestError(f"{name} reads label {max(readout.labels)} of a head with {num_labels}")
+    if readout.transform == "softmax" and len(readout.labels) == num_labels:
+        raise ManifestError(
+            f"{name} is a softmax over a single label, which is always 1; use sigmoid"
+            if num_labels == 1
+            else f"{name} adds the probabilities of all {num_labels} labels, which is always 1"
+        )
 
 
 def read_manifest(folder: Path, *, sha256: str | None = None) -> Manifest:

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from rfprm_runtime.artifact.manifest import EngineRecord, Manifest
+from rfprm_runtime.artifact.prompt_format import Marker
 from rfprm_runtime.cli.doctor import Finding
 from rfprm_runtime.cli.scored_lines import FileSummary
 from rfprm_runtime.types import Trajectory, TrajectoryScore
@@ -147,6 +148,17 @@ def _precision(manifest: Manifest) -> str:
     )
 
 
+def _marker(marker: Marker) -> str:
+    if not marker.token:
+        return "none: the score is read at the last token before"
+    several = f", the last of {len(marker.all_ids)}" if len(marker.all_ids) > 1 else ""
+    # A marker may be line ends and blanks.
+    shown = (
+        marker.token if marker.token.isprintable() and marker.token.strip() else repr(marker.token)
+    )
+    return f"{shown} (id {marker.id}{several})"
+
+
 def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
     shape, prompt, parity = manifest.backbone, manifest.prompt, manifest.parity
     markers = [("step marker", prompt.step_marker), ("trajectory marker", prompt.trajectory_marker)]
@@ -161,7 +173,7 @@ def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("max positions", f"{manifest.max_positions} tokens"),
         ("precision", _precision(manifest)),
         ("head", f"{manifest.head.kind}, {manifest.head.num_labels} labels"),
-        *((name, f"{marker.token} (id {marker.id})") for name, marker in markers if marker),
+        *((name, _marker(marker)) for name, marker in markers if marker),
         ("α (Eq. 11)", str(manifest.alpha)),
         *((f"file {name}", f"{file.num_bytes:,} bytes") for name, file in manifest.files.items()),
         *((key.replace("_", " "), str(value)) for key, value in manifest.source.items()),

@@ -1,11 +1,12 @@
 """Encodes segments into token ids and marker positions.
 
-Each segment is encoded on its own, so marker positions are known by construction: no text is ever
-searched for a marker, and no text can forge one.
+Markers are put between texts that were encoded without them, so their positions are known by
+construction: no text is ever searched for a marker, and no text can forge one.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from rfprm_runtime.artifact.contents import ArtifactFiles
-from rfprm_runtime.artifact.manifest import TOKENIZER_NAME, Marker, Prompt, Template
+from rfprm_runtime.artifact.manifest import TOKENIZER_NAME
+from rfprm_runtime.artifact.prompt_format import Marker, Piece, Prompt, Response, Steps, Template
 from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.errors import InvalidTrajectoryError, TokenizerMismatchError
 from rfprm_runtime.ground.arguments import shown
 from rfprm_runtime.prompt.alphabet import Alphabet
 from rfprm_runtime.prompt.rendering import (
-    MarkerSegment,
     Segment,
     UserText,
     render,
@@ -30,6 +31,7 @@ from rfprm_runtime.prompt.rendering import (
     render_opening,
     render_steps,
 )
+from rfprm_runtime.prompt.runs import Cutter, Fixed, Run
 from rfprm_runtime.prompt.tokenizer_file import parse_tokenizer, tokenizer_errors
 from rfprm_runtime.types import Trajectory
 
@@ -38,9 +40,11 @@ _AGAIN = "export the artifact again"
 
 @dataclass(frozen=True)
 class EncodedTrajectory(TokenRow):
-    """A whole trajectory. Its markers are those of the steps, then the trajectory's if any."""
+    """A whole trajectory. Its markers are those of the steps if the prompt has any, then the
+    trajectory's if it has one."""
 
     step_bounds: NDArray[np.int64]  # [num_steps + 1], where each step begins and the last ends
+    num_step_markers: int
 
     @property
     def num_steps(self) -> int:
@@ -65,12 +69,14 @@ class TrajectoryEncoder:
             tokenizer.no_padding()
             tokenizer.no_truncation()
             _check_fits(tokenizer, prompt, vocab_size)
+            self._cutter = Cutter(prompt, tokenizer)
             # From here on a special token spelled in user text is plain text.
             tokenizer.encode_special_tokens = True
             _check_markers_cannot_be_forged(tokenizer, prompt)
             self._alphabet = Alphabet(tokenizer)
         self._tokenizer, self._vocab_size = tokenizer, vocab_size
         self._prompt = prompt
+        self._steps_join_opening = self._cutter.cut(render_opening("?", prompt))[1]
 
     @classmethod
     def load(
@@ -89,23 +95,34 @@ class TrajectoryEncoder:
     def encode(self, trajectory: Trajectory) -> EncodedTrajectory:
         return self._encode_segments(render(trajectory, self._prompt))
 
-    # The parts of an unfinished trajectory. Segments are encoded on their own, so the parts,
-    # joined, are the ids of the whole trajectory.
+    # The parts of an unfinished trajectory. The parts, joined, are the ids of the whole one, if the
+    # prompt has step markers, at which texts end.
 
     def encode_opening(self, question: str) -> TokenRow:
-        """The tokens before the first step; they have no markers."""
-        return self._encode_segments(render_opening(question, self._prompt))
+        """The tokens before the first step; they have no markers. If the prompt encodes its last
+        text and the first step as one string, they belong to the first step."""
+        items, is_open = self._cutter.cut(render_opening(question, self._prompt))
+        return self._encode_items(items[:-1] if is_open else items)
 
-    def encode_steps(self, steps: Sequence[str]) -> TokenRow:
-        return self._encode_segments(render_steps(steps, self._prompt))
+    def encode_steps(self, question: str, steps: Sequence[str], *, after: int = 0) -> TokenRow:
+        """The tokens of ``steps``, of which ``after`` others came before."""
+        segments = list(render_steps(steps, self._prompt, after=after))
+        if after or not self._steps_join_opening:
+            return self._encode_segments(segments)
+        num_opening = self.encode_opening(question).num_tokens
+        whole = self._encode_segments([*render_opening(question, self._prompt), *segments])
+        markers = whole.marker_positions - num_opening
+        return TokenRow(whole.token_ids[num_opening:], markers)
 
     def encode_closing(self, response: Sequence[str]) -> TokenRow:
         """The tokens after the last step, with the trajectory's marker if the prompt has one."""
         return self._encode_segments(render_closing(response, self._prompt))
 
     def _encode_segments(self, segments: Iterable[Segment]) -> EncodedTrajectory:
-        segments = list(segments)
-        row = join_segments(segments, self._encode_texts(segments))
+        return self._encode_items(self._cutter.cut(segments)[0])
+
+    def _encode_items(self, items: list[Run | Fixed]) -> EncodedTrajectory:
+        row = _joined(items, self._encode_runs([item for item in items if isinstance(item, Run)]))
         # A vocabulary may have holes, so its size says nothing about its largest id.
         if row.token_ids.max(initial=0) >= self._vocab_size:
             raise TokenizerMismatchError(
@@ -114,19 +131,23 @@ class TrajectoryEncoder:
             )
         return row
 
-    def _encode_texts(self, segments: list[Segment]) -> list[list[int]]:
-        given = [segment for segment in segments if isinstance(segment, UserText)]
-        texts = [segment.text for segment in given]
+    def _encode_runs(self, runs: list[Run]) -> list[Encoding]:
+        texts = [run.text for run in runs]
+        encode = (
+            self._tokenizer.encode_batch
+            if any(run.has_inner_bounds for run in runs)
+            else self._tokenizer.encode_batch_fast  # without the place of each token
+        )
         with _running_the_tokenizer():
             if self._alphabet.first_lost("".join(texts)) is not None:
-                raise self._lost_character(given)
-            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        ids = [encoding.ids for encoding in encodings]
-        if not all(ids):
-            raise InvalidTrajectoryError(
-                f"{_named(given[ids.index([])])} encodes to no tokens: the model would not see it"
-            )
-        return ids
+                raise self._lost_character([text for run in runs for text in run.texts])
+            encodings: list[Encoding] = encode(texts, add_special_tokens=False)
+        for run, encoding in zip(runs, encodings, strict=True):
+            if not encoding.ids and run.texts:
+                raise InvalidTrajectoryError(
+                    f"{_named(run.texts[0])} encodes to no tokens: the model would not see it"
+                )
+        return encodings
 
     def _lost_character(self, given: list[UserText]) -> InvalidTrajectoryError:
         found = ((segment, self._alphabet.first_lost(segment.text)) for segment in given)
@@ -139,29 +160,41 @@ class TrajectoryEncoder:
         )
 
 
-def join_segments(segments: list[Segment], text_ids: list[list[int]]) -> EncodedTrajectory:
-    """Concatenate the ids of the segments and note where each marker and step lands."""
+def _joined(items: list[Run | Fixed], encodings: list[Encoding]) -> EncodedTrajectory:
+    """Concatenate the ids of the items and note where each marker and step lands."""
     token_ids: list[int] = []
     marker_positions: list[int] = []
-    step_bounds: list[int] = []
-    texts = iter(text_ids)
-    for segment in segments:
-        if isinstance(segment, MarkerSegment):
-            marker_positions.append(len(token_ids))
-            token_ids.append(segment.marker.id)
-            if segment.step is not None:
-                step_bounds.append(len(token_ids))
-        elif isinstance(segment, Template):
-            token_ids.extend(segment.ids or ())
-        else:
-            if segment.step == 0:
-                step_bounds.append(len(token_ids))
-            token_ids.extend(next(texts))
+    step_begins: list[int] = []
+    steps_end, num_step_markers = 0, 0
+    encoded = iter(encodings)
+    for item in items:
+        num_before = len(token_ids)
+        if isinstance(item, Run):
+            encoding = next(encoded)
+            token_ids.extend(encoding.ids)
+            step_begins += [num_before + _token_at(encoding, place) for place in item.begins]
+            if item.end is not None:
+                steps_end = num_before + _token_at(encoding, item.end)
+            continue
+        token_ids.extend(item.ids)
+        if item.marker is not None:
+            marker_positions.append(len(token_ids) - 1)
+            if item.step is not None:
+                num_step_markers, steps_end = num_step_markers + 1, len(token_ids)
     return EncodedTrajectory(
         token_ids=np.array(token_ids, dtype=np.int64),
         marker_positions=np.array(marker_positions, dtype=np.int64),
-        step_bounds=np.array(step_bounds, dtype=np.int64),
+        step_bounds=np.array([*step_begins, steps_end] if step_begins else [], dtype=np.int64),
+        num_step_markers=num_step_markers,
     )
+
+
+def _token_at(encoding: Encoding, place: int) -> int:
+    """The index of the token that holds the character ``place``, or the number of tokens."""
+    if place == 0:
+        return 0
+    offsets = encoding.offsets
+    return bisect_right(offsets, place, key=lambda offset: offset[1]) if offsets else 0
 
 
 def _named(segment: UserText) -> str:
@@ -177,13 +210,17 @@ def _running_the_tokenizer() -> AbstractContextManager[None]:
 
 def with_template_ids(prompt: Prompt, tokenizer: Tokenizer) -> Prompt:
     """The prompt with the ids of its templates filled in; done once, at export."""
-    pieces = tuple(
-        piece.model_copy(update={"ids": tuple(_template_ids(tokenizer, piece))})
-        if isinstance(piece, Template)
-        else piece
-        for piece in prompt.pieces
-    )
-    return prompt.model_copy(update={"pieces": pieces})
+
+    def filled(piece: Piece) -> Piece:
+        if isinstance(piece, Template):
+            return piece.model_copy(update={"ids": tuple(_template_ids(tokenizer, piece))})
+        if isinstance(piece, Steps) and piece.between is not None:
+            return piece.model_copy(update={"between": filled(piece.between)})
+        if isinstance(piece, Response) and piece.before is not None:
+            return piece.model_copy(update={"before": filled(piece.before)})
+        return piece
+
+    return prompt.model_copy(update={"pieces": tuple(map(filled, prompt.pieces))})
 
 
 def _template_ids(tokenizer: Tokenizer, template: Template) -> list[int]:
@@ -198,36 +235,45 @@ def _check_fits(tokenizer: Tokenizer, prompt: Prompt, vocab_size: int) -> None:
             f"the tokenizer has {num_ids} ids, but the model's vocabulary has {vocab_size}; "
             "it belongs to another model"
         )
-    for marker in _markers(prompt):
-        found = tokenizer.token_to_id(marker.token)
-        if found != marker.id:
+    for marker in prompt.markers:
+        found = _marker_ids(tokenizer, marker)
+        if found != marker.all_ids:
+            declared = _ids_in_words(marker.all_ids)
             raise TokenizerMismatchError(
-                f"the manifest declares marker {marker.token!r} with id {marker.id}, but the "
-                f"tokenizer gives it {'no id' if found is None else f'id {found}'}; use the "
-                "tokenizer of the same artifact or export again"
+                f"the manifest declares marker {marker.token!r} with {declared}, but the tokenizer "
+                f"gives it {_ids_in_words(found)}; use the tokenizer of the same artifact or "
+                "export again"
             )
-    for piece in prompt.pieces:
-        if isinstance(piece, Template):
-            found_ids = tuple(_template_ids(tokenizer, piece))
-            if piece.ids != found_ids:
-                raise TokenizerMismatchError(
-                    f"the manifest declares template {piece.text!r} as ids {piece.ids}, but the "
-                    f"tokenizer encodes it to {found_ids}; use the tokenizer of the same "
-                    "artifact or export again"
-                )
+    for template in prompt.templates():
+        found = tuple(_template_ids(tokenizer, template))
+        if template.ids != found:
+            raise TokenizerMismatchError(
+                f"the manifest declares template {template.text!r} as ids {template.ids}, but the "
+                f"tokenizer encodes it to {found}; use the tokenizer of the same artifact or "
+                "export again"
+            )
+
+
+def _marker_ids(tokenizer: Tokenizer, marker: Marker) -> tuple[int, ...]:
+    if marker.ids is not None:
+        return tuple(tokenizer.encode(marker.token, add_special_tokens=False).ids)
+    found = tokenizer.token_to_id(marker.token)
+    return () if found is None else (found,)
+
+
+def _ids_in_words(ids: tuple[int, ...]) -> str:
+    return "no id" if not ids else f"id {ids[0]}" if len(ids) == 1 else f"ids {list(ids)}"
 
 
 def _check_markers_cannot_be_forged(tokenizer: Tokenizer, prompt: Prompt) -> None:
     """User text must not be able to spell a marker that is a special token."""
-    for marker in _markers(prompt):
+    added = tokenizer.get_added_tokens_decoder()
+    for marker in prompt.markers:
         ids = tokenizer.encode(f"a{marker.token}b", add_special_tokens=False).ids
-        if marker.id in ids and marker.id in tokenizer.get_added_tokens_decoder():
-            raise TokenizerMismatchError(
-                f"marker {marker.token!r} spelled out in a step encodes to the marker's own id "
-                f"{marker.id}; mark it as special in {TOKENIZER_NAME} and export again"
-            )
-
-
-def _markers(prompt: Prompt) -> list[Marker]:
-    markers = (prompt.step_marker, prompt.trajectory_marker)
-    return [marker for marker in markers if marker is not None]
+        for index in set(marker.all_ids) & set(ids):
+            if index in added:
+                raise TokenizerMismatchError(
+                    f"marker {marker.token!r} spelled out in a step encodes to the id {index} of "
+                    f"{added[index].content!r} itself; mark it as special in {TOKENIZER_NAME} and "
+                    "export again"
+                )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rfprm_runtime.artifact.manifest import Marker, Prompt, Response, Template
+from rfprm_runtime.artifact.prompt_format import Marker, Prompt, Response, Steps, Template
 from rfprm_runtime.types import Trajectory
 
 
@@ -33,7 +33,7 @@ Segment = Template | UserText | MarkerSegment
 
 
 def render(trajectory: Trajectory, prompt: Prompt) -> list[Segment]:
-    """The segments of one trajectory, with a step marker after each step."""
+    """The segments of one trajectory, with a step marker after each step if the prompt has one."""
     return [
         *render_opening(trajectory.question, prompt),
         *render_steps(trajectory.steps, prompt),
@@ -50,10 +50,16 @@ def render_opening(question: str, prompt: Prompt) -> Iterator[Segment]:
             yield UserText(question)
 
 
-def render_steps(steps: Sequence[str], prompt: Prompt) -> Iterator[Segment]:
-    for index, step in enumerate(steps):
-        yield UserText(step, index)
-        yield MarkerSegment(prompt.step_marker, index)
+def render_steps(steps: Sequence[str], prompt: Prompt, *, after: int = 0) -> Iterator[Segment]:
+    """The segments of ``steps``, of which ``after`` others came before."""
+    piece = prompt.pieces[_index_of_steps(prompt)]
+    assert isinstance(piece, Steps)
+    for index, step in enumerate(steps, after):
+        if index and piece.between is not None:
+            yield piece.between
+        yield UserText(_labelled(step, piece.label, index), index)
+        if prompt.step_marker is not None:
+            yield MarkerSegment(prompt.step_marker, index)
 
 
 def render_closing(response: Sequence[str], prompt: Prompt) -> Iterator[Segment]:
@@ -63,9 +69,16 @@ def render_closing(response: Sequence[str], prompt: Prompt) -> Iterator[Segment]
             yield piece
         elif isinstance(piece, Response):
             if response:
+                if piece.before is not None:
+                    yield piece.before
                 yield UserText(piece.separator.join(response))
         elif prompt.trajectory_marker is not None:
             yield MarkerSegment(prompt.trajectory_marker, None)
+
+
+def _labelled(step: str, label: str, index: int) -> str:
+    written = label.replace("{n}", str(index + 1))
+    return step if step.startswith(written) else written + step
 
 
 def _index_of_steps(prompt: Prompt) -> int:

@@ -27,7 +27,7 @@ def plan_windows(
     A trace that fits is one row. For a longer one, the first row holds as many steps as fit. Each
     further row repeats the question and enough preceding steps to fill up to half of the remaining
     positions, then continues with new steps. The last row holds as many of the last steps as fit
-    before the response and the trajectory marker.
+    before the response and the trajectory marker; it is the only one where steps have no markers.
 
     Raises :class:`TraceTooLongError` (with ``engine_of``) if the question with a single step, or
     with the response, does not fit.
@@ -41,7 +41,7 @@ def plan_windows(
         needed = row.num_prefix_tokens + longest
         raise TraceTooLongError(needed, max_positions, windowed=True, engine_of=engine_of)
     windows, num_scored = [], 0
-    while num_scored < row.num_steps:
+    while num_scored < row.num_step_markers:
         start = _first_step_within(row, num_scored, room // 2) if num_scored else 0
         # A long step may leave less than half of the room for preceding steps.
         while row.step_bounds[num_scored + 1] - row.step_bounds[start] > room:
@@ -86,5 +86,5 @@ def _last_window(row: EncodedTrajectory, room: int) -> TokenRow:
     prefix = row.num_prefix_tokens
     begin = row.step_bounds[_first_step_within(row, row.num_steps, room)]
     tokens = (row.token_ids[:prefix], row.token_ids[begin:])
-    markers = row.marker_positions[row.num_steps :] - begin + prefix
+    markers = row.marker_positions[row.num_step_markers :] - begin + prefix
     return TokenRow(np.concatenate(tokens), markers)

@@ -27,11 +27,16 @@ _OR_A_FUNCTION = " or a function"
 def trajectory_reward(
     step_scores: NDArray[np.float32], trajectory_score: float | None, alpha: float
 ) -> float:
-    """Eq. 11: r̂ = mean_t r̂_t + α · r̂_final, in [0, 1 + α].
+    """Eq. 11: r̂ = mean_t r̂_t + α · r̂_final, within :attr:`Manifest.reward_bounds`: [0, 1 + α]
+    if both are probabilities.
 
-    ``step_scores`` float32 [T] with T >= 1. Without a trajectory readout (``trajectory_score`` is
-    None) the reward is the mean of the step scores alone, in [0, 1].
+    ``step_scores`` float32 [T]. Without a trajectory readout (``trajectory_score`` is None) the
+    reward is the mean of the step scores alone; for a reward model of whole sequences (T = 0) it is
+    the trajectory score alone, without α.
     """
+    if not len(step_scores):
+        assert trajectory_score is not None
+        return trajectory_score
     # float64 sums make the mean independent of how numpy splits a float32 reduction.
     mean = float(np.mean(step_scores, dtype=np.float64))
     return mean if trajectory_score is None else mean + alpha * trajectory_score

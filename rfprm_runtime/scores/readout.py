@@ -1,4 +1,4 @@
-"""Turns the logits at marker rows into scores in [0, 1]. Knows no tokens and no text."""
+"""Turns the logits at marker rows into scores. Knows no tokens and no text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ Float32Array = NDArray[np.float32]
 
 
 def read_scores(logits: Float32Array, readout: Readout) -> Float32Array:
-    """Scores float32 [num_markers] from ``logits`` float32 [num_markers, num_labels].
+    """Scores float32 [num_markers], within :attr:`Readout.bounds`, from ``logits`` float32
+    [num_markers, num_labels].
 
     Raises :class:`BackendError` for a score that is not a number.
     """
@@ -22,20 +23,38 @@ def read_scores(logits: Float32Array, readout: Readout) -> Float32Array:
     if not np.isfinite(scores).all():
         raise BackendError(
             f"the readout {readout.transform!r} made {scores.tolist()} of the logits "
-            f"{logits.tolist()}, expected scores in [0, 1]; the manifest's readout is damaged: "
+            f"{logits.tolist()}, expected finite scores; the manifest's readout is damaged: "
             "export the model again"
         )
     return scores
 
 
 def _scores_of(logits: Float32Array, readout: Readout) -> Float32Array:
+    scores = _unscaled(logits, readout)
+    if readout.scale == 1 and readout.offset == 0:
+        return scores
+    return scores * np.float32(readout.scale) + np.float32(readout.offset)
+
+
+def _unscaled(logits: Float32Array, readout: Readout) -> Float32Array:
     if readout.calibration is not None:
         odds = log_odds(logits, readout)
         scale = np.float32(1 / readout.calibration.temperature)
         return sigmoid(odds * scale + np.float32(readout.calibration.bias))
-    if readout.transform == "sigmoid":
-        return sigmoid(logits[:, readout.positive])
-    return softmax(logits)[:, readout.positive]
+    labels = list(readout.labels)
+    if readout.transform == "softmax":
+        # One label is not summed: a sum may round.
+        chosen = softmax(logits)[:, labels]
+        return chosen[:, 0] if len(labels) == 1 else chosen.sum(axis=1)
+    own = logits[:, labels[0]]
+    return sigmoid(own) if readout.transform == "sigmoid" else own
+
+
+def read_step_scores(logits: Float32Array, manifest: Manifest) -> Float32Array:
+    """The scores of steps, float32 [num_steps]; [0] for a reward model that has no step readout."""
+    if manifest.step_readout is None:
+        return np.zeros(0, np.float32)
+    return read_scores(logits, manifest.step_readout)
 
 
 def assemble_score(
@@ -50,24 +69,34 @@ def assemble_score(
     are not read if the PRM has none."""
     readout = manifest.trajectory_readout
     trajectory_score = None if readout is None else float(read_scores(closing_logits, readout)[0])
+    judged = step_scores if manifest.step_readout is not None else step_scores[:0]
     return TrajectoryScore(
         step_scores=step_scores,
         trajectory_score=trajectory_score,
-        reward=trajectory_reward(step_scores, trajectory_score, manifest.alpha),
+        reward=trajectory_reward(judged, trajectory_score, manifest.alpha),
         num_tokens=num_tokens,
         windowed_from=windowed_from,
     )
 
 
 def log_odds(logits: Float32Array, readout: Readout) -> Float32Array:
-    """log p / (1 − p) of each score before calibration, float32 [num_markers]."""
-    positive = logits[:, readout.positive]
-    if readout.transform == "sigmoid":
-        return positive
-    others = np.delete(logits, readout.positive, axis=1)
-    largest = others.max(axis=1)
-    rest = np.log(np.exp(others - largest[:, None]).sum(axis=1))
-    result: Float32Array = (positive - largest - rest).astype(np.float32, copy=False)
+    """log p / (1 − p) of each score before calibration, float32 [num_markers]; with the transform
+    ``none`` the score itself."""
+    labels = list(readout.labels)
+    if readout.transform != "softmax":
+        own: Float32Array = logits[:, labels[0]]
+        return own
+    others = _log_sum(np.delete(logits, labels, axis=1))
+    result: Float32Array = (_log_sum(logits[:, labels]) - others).astype(np.float32, copy=False)
+    return result
+
+
+def _log_sum(logits: Float32Array) -> Float32Array:
+    """log Σ exp over the last axis."""
+    largest: Float32Array = logits.max(axis=1)
+    if logits.shape[1] == 1:
+        return largest
+    result: Float32Array = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
     return result
 
 

@@ -118,7 +118,8 @@ measure("step_token_spans", lambda given: token_rewards.step_token_spans(*given)
 def _encoded(text: str) -> EncodedTrajectory:
     """Tokens are characters, steps are pieces."""
     bounds = np.cumsum([8, *(len(piece) + 1 for piece in pieces(text))])
-    return EncodedTrajectory(np.zeros(int(bounds[-1]), np.int64), bounds[1:] - 1, bounds)
+    ids, num_steps = np.zeros(int(bounds[-1]), np.int64), len(bounds) - 1
+    return EncodedTrajectory(ids, bounds[1:] - 1, bounds, num_steps)
 
 
 def _token_rows(text: str) -> list[Any]:

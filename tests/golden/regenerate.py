@@ -44,7 +44,8 @@ def golden(family: str) -> dict[str, Any]:
 def _describe(segment: Segment) -> list[Any]:
     if hasattr(segment, "model_dump"):
         return ["template", segment.text]
-    return [type(segment).__name__, *json.loads(json.dumps(asdict(segment), default=dict)).values()]
+    fields = json.dumps(asdict(segment), default=lambda x: x.model_dump(exclude_none=True))
+    return [type(segment).__name__, *json.loads(fields).values()]
 
 
 def write_all() -> None:

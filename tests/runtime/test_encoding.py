@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, models
 
 from rfprm_runtime import TokenizerMismatchError, Trajectory
 from rfprm_runtime.artifact.families import FAMILIES
-from rfprm_runtime.artifact.manifest import Marker
+from rfprm_runtime.artifact.prompt_format import Marker
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from tiny_models import SPECIAL_TOKENS, byte_tokenizer, tiny_manifest
 

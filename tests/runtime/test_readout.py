@@ -60,7 +60,7 @@ def test_a_readout_that_was_not_checked_makes_no_scores(bias: float) -> None:
     calibration = Calibration(temperature=1.0).model_copy(update={"bias": bias})
     readout = Readout(transform="sigmoid", positive=0, calibration=calibration)
     logits = np.array([[-np.float32(bias)]], dtype=np.float32)  # -inf + inf
-    with pytest.raises(BackendError, match="expected scores in"), np.errstate(invalid="ignore"):
+    with pytest.raises(BackendError, match="expected finite scores"), np.errstate(invalid="ignore"):
         read_scores(logits, readout)
 
 

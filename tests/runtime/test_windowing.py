@@ -16,7 +16,7 @@ def _row(num_prefix: int, step_lengths: list[int], num_suffix: int) -> EncodedTr
     bounds = num_prefix + np.concatenate([[0], np.cumsum(step_lengths)])
     total = int(bounds[-1]) + num_suffix
     markers = [*(bounds[1:] - 1), *([total - 1] if num_suffix else [])]
-    return EncodedTrajectory(np.arange(total), np.array(markers), bounds)
+    return EncodedTrajectory(np.arange(total), np.array(markers), bounds, len(step_lengths))
 
 
 @given(
