@@ -24,12 +24,14 @@ from rfprm_runtime.engine.engine import DEFAULT_PAST_BYTES, Engine
 from rfprm_runtime.engine.rows import Extension, TokenRow
 from rfprm_runtime.errors import (
     UNSCORABLE,
+    InvalidArgumentError,
     RfprmError,
     around_errors,
     raise_first,
 )
 from rfprm_runtime.ground.arguments import check_choice, check_flag, check_is, check_whole
 from rfprm_runtime.ground.progress import ProgressBar, progress_bar
+from rfprm_runtime.prefix_session import PrefixSessionHost
 from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
 from rfprm_runtime.prompt.windowing import check_length, first_windowed_step, plan_windows
 from rfprm_runtime.scores.readout import assemble_score, read_step_scores
@@ -45,7 +47,9 @@ class _Prepared:
     """An encoded trajectory, and the rows it becomes to fit the model."""
 
     row: EncodedTrajectory
-    windows: list[TokenRow]
+    rows: list[TokenRow]
+    """Of the prefixes if they are scored, then the windows of the whole."""
+    num_prefixes: int
     windowed_from: int | None
 
 
@@ -61,14 +65,18 @@ class Scorer:
         mode: Mode = "auto",
         share_prefixes: bool = True,
         session_bytes: int = DEFAULT_SESSION_BYTES,
+        score_prefixes: bool = False,
     ) -> None:
-        _check_settings(mode, share_prefixes, session_bytes)
+        _check_settings(mode, share_prefixes, session_bytes, score_prefixes)
+        _check_prefixes(score_prefixes, manifest)
         self.manifest = manifest
         self._encoder = encoder
         self._engine = Engine(
             backend, mode, share_prefixes=share_prefixes, past_bytes=session_bytes
         )
-        self._sessions = SessionHost(manifest, encoder, self._engine)
+        self._score_prefixes = score_prefixes
+        host = PrefixSessionHost if score_prefixes else SessionHost
+        self._sessions = host(manifest, encoder, self._engine)
         self._loaded_as: tuple[str, dict[str, Any]] = (type(backend).__name__, {})
 
     @classmethod
@@ -80,6 +88,7 @@ class Scorer:
         mode: Mode = "auto",
         share_prefixes: bool = True,
         session_bytes: int = DEFAULT_SESSION_BYTES,
+        score_prefixes: bool = False,
         check_integrity: bool = True,
         sha256: str | None = None,
         **backend_options: Any,
@@ -96,7 +105,9 @@ class Scorer:
         share only once, if the backend can continue from a past (a
         :class:`~rfprm_runtime.engine.backend.CachingBackend`). ``session_bytes``: how much open
         sessions may keep between calls; beyond it the least recently used pasts are dropped, and
-        computed again when their sessions continue. ``check_integrity=False`` skips the sha256
+        computed again when their sessions continue. ``score_prefixes``: for a reward model that
+        gives one number for a whole sequence, make step scores too: each is the score of the trace
+        as if it ended with that step. ``check_integrity=False`` skips the sha256
         check of the files. ``sha256``: the digest that ``prm.json`` must have, which ``rfprm info``
         prints: it holds the digests of the other files, but none is kept of itself.
         ``backend_options`` go to the backend, ``num_threads=2`` for example;
@@ -107,11 +118,12 @@ class Scorer:
         :class:`~rfprm_runtime.errors.InvalidArgumentError` for a setting that cannot be used, and
         :class:`~rfprm_runtime.errors.BackendError` if the backend cannot run the model.
         """
-        _check_settings(mode, share_prefixes, session_bytes)
+        _check_settings(mode, share_prefixes, session_bytes, score_prefixes)
         check_flag("check_integrity", check_integrity)
         check_is("artifact", artifact, (str, Path), "the folder of an artifact")
         folder = Path(artifact)
         manifest = read_manifest(folder, sha256=sha256)
+        _check_prefixes(score_prefixes, manifest)
         name = choose_backend(manifest, backend, backend_options)
         files = ArtifactFiles(folder, manifest.files if check_integrity else None)
         encoder = TrajectoryEncoder.load(
@@ -129,6 +141,7 @@ class Scorer:
             mode=mode,
             share_prefixes=share_prefixes,
             session_bytes=session_bytes,
+            score_prefixes=score_prefixes,
         )
         scorer._loaded_as = (name, backend_options)
         return scorer
@@ -216,7 +229,7 @@ class Scorer:
         prepared = [self._prepare(item, overflow) for item in trajectories]
         if raise_errors:
             raise_first(prepared, "item")
-        rows = [row for item in prepared if isinstance(item, _Prepared) for row in item.windows]
+        rows = [row for item in prepared if isinstance(item, _Prepared) for row in item.rows]
         total = sum(row.num_tokens for row in rows)
         with closing(progress_bar(total, "tokens", show=show_progress_bar)) as bar:
             return around_errors(prepared, lambda items: self._score_all(items, bar, on_scored))
@@ -232,9 +245,19 @@ class Scorer:
             if overflow != "window":
                 check_length(row.num_tokens, limit, engine_of=engine_of)
             windows = plan_windows(row, limit, engine_of=engine_of)
-            return _Prepared(row, windows, first_windowed_step(row, limit))
+            prefixes = self._prefix_rows(trajectory) if self._score_prefixes else []
+            windowed_from = first_windowed_step(row, limit)
+            return _Prepared(row, [*prefixes, *windows], len(prefixes), windowed_from)
         except UNSCORABLE as error:
             return error
+
+    def _prefix_rows(self, trajectory: Trajectory) -> list[TokenRow]:
+        """The trace after each step, as if it ended there; if it is too long, its last window."""
+        rows = []
+        for end in range(1, len(trajectory.steps) + 1):
+            prefix = Trajectory(question=trajectory.question, steps=trajectory.steps[:end])
+            rows += plan_windows(self._encoder.encode(prefix), self.manifest.max_positions)
+        return rows
 
     def _score_all(
         self,
@@ -242,9 +265,9 @@ class Scorer:
         bar: ProgressBar,
         on_scored: Callable[[int], object] | None,
     ) -> list[TrajectoryScore]:
-        rows = [row for item in items for row in item.windows]
-        owners = [owner for owner, item in enumerate(items) for _ in item.windows]
-        num_left = [len(item.windows) for item in items]
+        rows = [row for item in items for row in item.rows]
+        owners = [owner for owner, item in enumerate(items) for _ in item.rows]
+        num_left = [len(item.rows) for item in items]
 
         def on_row_done(index: int) -> None:
             bar.advance(rows[index].num_tokens)
@@ -255,17 +278,17 @@ class Scorer:
         extensions = [Extension(row.token_ids, row.marker_positions) for row in rows]
         done = iter(self._engine.run(extensions, on_row_done))
         return [
-            self._read_out(item, np.concatenate([next(done).logits for _ in item.windows]))
+            self._read_out(item, np.concatenate([next(done).logits for _ in item.rows]))
             for item in items
         ]
 
     def _read_out(self, item: _Prepared, logits: NDArray[np.float32]) -> TrajectoryScore:
-        """``logits`` [num_markers, num_labels]: of the steps, then of the trajectory."""
-        num_markers = item.row.num_step_markers
+        """``logits`` [num_markers, num_labels]: of steps or prefixes, then of the trajectory."""
+        num_steps = item.num_prefixes or item.row.num_step_markers
         return assemble_score(
             self.manifest,
-            read_step_scores(logits[:num_markers], self.manifest),
-            logits[num_markers:],
+            read_step_scores(logits[:num_steps], self.manifest),
+            logits[num_steps:],
             num_tokens=item.row.num_tokens,
             windowed_from=item.windowed_from,
         )
@@ -275,9 +298,11 @@ class Scorer:
 
         Scores equal those without a session: to the bit on ``native``, to the rounding of their
         precision on other backends. A backend that keeps no pasts runs the whole trace again in
-        each call. Raises :class:`InvalidTrajectoryError` for a blank question and
-        :class:`TraceTooLongError` for one that does not fit.
+        each call. Raises :class:`InvalidTrajectoryError` for a blank question,
+        :class:`TraceTooLongError` for one that does not fit, and :class:`InvalidArgumentError` for
+        a reward model of whole sequences that was loaded without ``score_prefixes``.
         """
+        check_has_step_scores(self)
         return self._sessions.open(question)
 
     @overload
@@ -359,6 +384,11 @@ class Scorer:
         return self._engine.num_past_bytes()
 
     @property
+    def has_step_scores(self) -> bool:
+        """False for a reward model of whole sequences, unless it scores prefixes."""
+        return self.manifest.step_readout is not None or self._score_prefixes
+
+    @property
     def backend_name(self) -> str:
         """``native``, ``onnx``, … if :meth:`load` opened the backend; otherwise its class."""
         return self._loaded_as[0]
@@ -387,8 +417,29 @@ class Scorer:
         self.close()
 
 
-def _check_settings(mode: Any, share_prefixes: Any, session_bytes: Any) -> None:
+def check_has_step_scores(scorer: Scorer) -> None:
+    """Raises :class:`InvalidArgumentError` if ``scorer`` gives no step scores."""
+    if not scorer.has_step_scores:
+        raise InvalidArgumentError(
+            f"{scorer.manifest.name!r} is a reward model that gives one number for a whole "
+            "sequence, and no step scores; load it with score_prefixes=True to score the trace "
+            "after each step"
+        )
+
+
+def _check_settings(
+    mode: Any, share_prefixes: Any, session_bytes: Any, score_prefixes: Any
+) -> None:
     """Check settings before a model is loaded. Raises :class:`InvalidArgumentError`."""
     check_choice("mode", mode, get_args(Mode))
     check_flag("share_prefixes", share_prefixes)
     check_whole("session_bytes", session_bytes, least=0)
+    check_flag("score_prefixes", score_prefixes)
+
+
+def _check_prefixes(score_prefixes: bool, manifest: Manifest) -> None:
+    if score_prefixes and manifest.step_readout is not None:
+        raise InvalidArgumentError(
+            f"score_prefixes is for reward models that give one number for a whole sequence; "
+            f"{manifest.name!r} has step scores of its own, so leave it out"
+        )

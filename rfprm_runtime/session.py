@@ -35,7 +35,7 @@ from rfprm_runtime.types import (
     UnfinishedTrajectory,
 )
 
-_NO_MARKERS = np.zeros(0, np.int64)
+NO_MARKERS = np.zeros(0, np.int64)
 _logger = logging.getLogger(__name__)
 
 
@@ -49,7 +49,7 @@ class _Written:
 
 
 @dataclass(frozen=True, eq=False)
-class _Versions:
+class Versions:
     """A session's content before and after a call. The sessions of the call share ``is_done``,
     which is empty until all of them are extended: an interrupt finds all extended or none."""
 
@@ -59,7 +59,7 @@ class _Versions:
 
 
 @dataclass(frozen=True, eq=False)
-class _KeptPast:
+class KeptPast:
     """A past and the tokens it is of. Those may be more than a session has, or others: an interrupt
     can come between a pass and the session that it extends."""
 
@@ -92,7 +92,7 @@ class Session:
         self._key = host.new_key()
         self._closed = False
         self._calls: list[FrameType] = []  # that use it; the first that still runs has it
-        self._versions = _Versions(written, written, [])
+        self._versions = Versions(written, written, [])
         self.question = question
         weakref.finalize(self, host.forget, self._key).atexit = False
 
@@ -159,18 +159,18 @@ class Session:
 
 
 @dataclass(frozen=True)
-class _Turn:
+class Turn:
     """A session and what one call adds to it."""
 
     session: Session
     texts: tuple[str, ...]
     row: TokenRow
-    """The session's tokens, then the new ones; only the new ones have markers."""
+    """All tokens, with the markers of what is new."""
 
 
-_Texts = tuple[tuple[str, ...], TokenRow]
-"""Checked steps, or a checked response, and their tokens."""
-_Read = Callable[[Session, Sequence[str]], _Texts]
+Texts = tuple[tuple[str, ...], TokenRow]
+"""Checked steps, or a checked response, and the session's tokens with theirs."""
+_Read = Callable[[Session, Sequence[str]], Texts]
 
 
 class SessionHost:
@@ -206,13 +206,13 @@ class SessionHost:
             turns = self._turns(sessions, steps, refusals, self._read_steps, on_error)
             return around_errors(turns, self._extend)
 
-    def _extend(self, turns: list[_Turn]) -> list[Float32Array]:
+    def _extend(self, turns: list[Turn]) -> list[Float32Array]:
         results = self._run(turns, keep=True)
         scores = [read_step_scores(result.logits, self._manifest) for result in results]
         is_done: list[bool] = []
         for turn, own in zip(turns, scores, strict=True):
             before = turn.session._written
-            turn.session._versions = _Versions(before, _grown(turn, own), is_done)
+            turn.session._versions = Versions(before, grown(turn, own), is_done)
         is_done.append(True)
         return scores
 
@@ -227,7 +227,7 @@ class SessionHost:
             turns = self._turns(sessions, responses, refusals, self._read_response, on_error)
             return around_errors(turns, self._score)
 
-    def _score(self, turns: list[_Turn]) -> list[TrajectoryScore]:
+    def _score(self, turns: list[Turn]) -> list[TrajectoryScore]:
         closing = [np.zeros((0, self._manifest.head.num_labels), np.float32)] * len(turns)
         if self._manifest.trajectory_readout is not None:
             closing = [result.logits for result in self._run(turns, keep=False)]
@@ -245,9 +245,9 @@ class SessionHost:
         with self._engine.call(), _Claims(self, [session]) as [refusal]:
             if refusal is not None:
                 raise refusal
-            if self._engine.keeps_pasts and self._past_of(session) is None:
-                row = TokenRow(session._written.token_ids, _NO_MARKERS)
-                self._run([_Turn(session, (), row)], keep=True)
+            row = TokenRow(self._worth_keeping(session._written.token_ids), NO_MARKERS)
+            if self._engine.keeps_pasts and row.num_tokens and self._past_of(session) is None:
+                self._run([Turn(session, (), row)], keep=True)
             fork = Session(self, session.question, session._written)
             kept = self._past_of(session)
             if kept is not None:
@@ -261,7 +261,7 @@ class SessionHost:
         refusals: Sequence[BackendError | None],
         read: _Read,
         on_error: OnError,
-    ) -> list[_Turn | RfprmError]:
+    ) -> list[Turn | RfprmError]:
         """``read`` what each session was given. An error stands in for a session that cannot take
         part."""
         turns = [
@@ -274,34 +274,44 @@ class SessionHost:
 
     def _turn(
         self, session: Session, given: Sequence[str] | RfprmError, read: _Read
-    ) -> _Turn | RfprmError:
+    ) -> Turn | RfprmError:
         if isinstance(given, RfprmError):
             return given
-        before = session._written.token_ids
         try:
-            texts, new = read(session, given)
-            self._check_length(len(before) + new.num_tokens)
+            texts, row = read(session, given)
+            self._check_length(row.num_tokens)
         except UNSCORABLE as error:
             return error
-        ids = np.concatenate([before, new.token_ids])
-        return _Turn(session, texts, TokenRow(ids, new.marker_positions + len(before)))
+        return Turn(session, texts, row)
 
-    def _read_steps(self, session: Session, given: Sequence[str]) -> _Texts:
-        steps = UnfinishedTrajectory.build(question=session.question, steps=given).steps
+    def _read_steps(self, session: Session, given: Sequence[str]) -> Texts:
+        steps = self._checked_steps(session, given)
         after = len(session.steps)
-        return steps, self._encoder.encode_steps(session.question, steps, after=after)
+        return steps, _longer(
+            session, self._encoder.encode_steps(session.question, steps, after=after)
+        )
 
-    def _read_response(self, session: Session, given: Sequence[str]) -> _Texts:
+    def _read_response(self, session: Session, given: Sequence[str]) -> Texts:
+        response = self._checked_response(session, given)
+        return response, _longer(session, self._encoder.encode_closing(response))
+
+    def _checked_steps(self, session: Session, given: Sequence[str]) -> tuple[str, ...]:
+        return UnfinishedTrajectory.build(question=session.question, steps=given).steps
+
+    def _checked_response(self, session: Session, given: Sequence[str]) -> tuple[str, ...]:
         if not session.steps:
             Trajectory.build(question=session.question, steps=())  # raises the usual error
-        response = UnfinishedTrajectory.build(question=session.question, response=given).response
-        return response, self._encoder.encode_closing(response)
+        return UnfinishedTrajectory.build(question=session.question, response=given).response
+
+    def _worth_keeping(self, token_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The part that a longer session will begin with too."""
+        return token_ids
 
     def _check_length(self, num_tokens: int) -> None:
         manifest = self._manifest
         check_length(num_tokens, manifest.max_positions, engine_of=manifest.positions_beyond_engine)
 
-    def _run(self, turns: Sequence[_Turn], *, keep: bool) -> list[Extended]:
+    def _run(self, turns: Sequence[Turn], *, keep: bool) -> list[Extended]:
         """Run the part of each row that no past covers; logits of all markers, in order."""
         items = []
         for turn in turns:
@@ -313,17 +323,17 @@ class SessionHost:
 
         def on_kept(index: int, past: Past) -> None:
             turn = turns[index]
-            self._keep(turn.session, _KeptPast(past, turn.row.token_ids))
+            self._keep(turn.session, KeptPast(past, turn.row.token_ids))
 
         return self._engine.run(items, on_kept=on_kept)
 
-    def _past_of(self, session: Session) -> _KeptPast | None:
+    def _past_of(self, session: Session) -> KeptPast | None:
         kept = self._engine.pasts.get(session._key)
-        if isinstance(kept, _KeptPast) and kept.begins(session._written):
+        if isinstance(kept, KeptPast) and kept.begins(session._written):
             return kept
         return None
 
-    def _keep(self, session: Session, kept: _KeptPast) -> None:
+    def _keep(self, session: Session, kept: KeptPast) -> None:
         """Keep the past of ``session``, which lives until then: a finalizer that came first would
         leave the past behind."""
         if not self._engine.keep(session._key, kept) and not self._warned:
@@ -381,7 +391,14 @@ def _give_up(session: Session, call: FrameType) -> None:
         session._calls.remove(call)
 
 
-def _grown(turn: _Turn, scores: Float32Array) -> _Written:
+def _longer(session: Session, new: TokenRow) -> TokenRow:
+    """The session's tokens, then the new ones; only the new ones have markers."""
+    before = session._written.token_ids
+    ids = np.concatenate([before, new.token_ids])
+    return TokenRow(ids, new.marker_positions + len(before))
+
+
+def grown(turn: Turn, scores: Float32Array) -> _Written:
     before = turn.session._written
     step_scores = np.concatenate([before.step_scores, scores])
     step_scores.flags.writeable = False  # forks share the array

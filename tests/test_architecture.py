@@ -29,7 +29,7 @@ LAYERS = [
     "engine",
     "prompt scores answers",
     "backends traces",
-    "session",
+    "session prefix_session",
     "scorer",
     "reranker rewards search view",
     "selection integrations",

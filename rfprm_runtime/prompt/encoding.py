@@ -98,6 +98,11 @@ class TrajectoryEncoder:
     # The parts of an unfinished trajectory. The parts, joined, are the ids of the whole one, if the
     # prompt has step markers, at which texts end.
 
+    def encode_unfinished(self, question: str, steps: Sequence[str]) -> TokenRow:
+        """The tokens of the question and the steps so far, without what closes the trajectory."""
+        opening, so_far = render_opening(question, self._prompt), render_steps(steps, self._prompt)
+        return self._encode_segments([*opening, *so_far])
+
     def encode_opening(self, question: str) -> TokenRow:
         """The tokens before the first step; they have no markers. If the prompt encodes its last
         text and the first step as one string, they belong to the first step."""

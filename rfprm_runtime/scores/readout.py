@@ -51,10 +51,11 @@ def _unscaled(logits: Float32Array, readout: Readout) -> Float32Array:
 
 
 def read_step_scores(logits: Float32Array, manifest: Manifest) -> Float32Array:
-    """The scores of steps, float32 [num_steps]; [0] for a reward model that has no step readout."""
-    if manifest.step_readout is None:
-        return np.zeros(0, np.float32)
-    return read_scores(logits, manifest.step_readout)
+    """The scores of steps, float32 [num_steps]; of a reward model without a step readout those of
+    prefixes, each read as a whole sequence is."""
+    readout = manifest.step_readout or manifest.trajectory_readout
+    assert readout is not None  # a manifest has one of them
+    return read_scores(logits, readout)
 
 
 def assemble_score(
