@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmarks.engines import ENGINES
 from rfprm_export.base_model import config_fields
-from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.checkpoint import load_prm
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.shipped import ensure_artifact, shipped_checkpoint
 
 WORK = Path("artifacts/benchmarks")

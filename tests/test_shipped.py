@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from rfprm_export import verify
-from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.checkpoint import load_prm
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.shipped import SHIPPED_NAME, ensure_artifact, shipped_checkpoint
 from rfprm_runtime import Scorer
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest

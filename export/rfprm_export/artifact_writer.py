@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rfprm_export import ExportError
-from rfprm_export.checkpoint import LoadedPRM, load_prm, weights_digest
+from rfprm_export.checkpoint import load_prm, weights_digest
 from rfprm_export.choices import (
     NATIVE_PRECISIONS,
     QUANTIZED_PRECISIONS,
@@ -22,6 +22,7 @@ from rfprm_export.emulation import emulating_scorer
 from rfprm_export.float_types import FloatType, float_type_of
 from rfprm_export.gpu_linears import choose_gpu_linears
 from rfprm_export.graph import choose_attention, write_graph
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.native_file import write_native
 from rfprm_export.panels import most_rounded
 from rfprm_export.quantization import Quantization

@@ -64,13 +64,19 @@ def read_base_model(path: Path) -> BaseModel:
 def architectures_of(path: Path) -> tuple[str, ...]:
     """What the ``config.json`` of a folder says that the model is, without a look at its weights;
     nothing for a GGUF file, or a folder that :func:`read_base_model` refuses."""
-    if not (os.path.isdir(path) and holds_file(path, CONFIG_NAME)):
-        return ()
-    place = file_in(path, CONFIG_NAME, refusal=ExportError, way_out=_AGAIN)
-    found = read_json_object(place, refusal=ExportError, way_out=_AGAIN).get("architectures")
+    found = read_config(path).get("architectures")
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         return ()
     return tuple(found)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The ``config.json`` of a folder as it is; empty if there is none. Raises
+    :class:`ExportError`."""
+    if not (os.path.isdir(path) and holds_file(path, CONFIG_NAME)):
+        return {}
+    place = file_in(path, CONFIG_NAME, refusal=ExportError, way_out=_AGAIN)
+    return read_json_object(place, refusal=ExportError, way_out=_AGAIN)
 
 
 def _read_folder(folder: Path) -> BaseModel:
@@ -85,7 +91,7 @@ def _read_folder(folder: Path) -> BaseModel:
         backbone=_backbone(config),
         weights=open_weights(folder),
         tokenizer=load_tokenizer(tokenizer, refusal=ExportError, way_out=_AGAIN),
-        max_positions=config.max_position_embeddings,
+        max_positions=_positions(config),
         dtype=config.dtype or config.torch_dtype or "float32",
     )
 
@@ -100,6 +106,7 @@ class _ModelConfig(Validated):
     architectures: tuple[str, ...] | None = Field(default=None, strict=False)
     hidden_act: str = "silu"
     use_sliding_window: bool | None = None
+    sliding_window: int | None = Field(default=None, gt=0)
     hidden_size: int = Field(gt=0)
     num_hidden_layers: int
     num_attention_heads: int = Field(gt=0)
@@ -136,17 +143,23 @@ def backbone_from_config(config: Mapping[str, Any]) -> Backbone:
 
 def _check_kind(config: Mapping[str, Any]) -> None:
     kind = config.get("model_type")
-    if kind not in ("llama", "qwen2", "qwen3"):
+    if kind not in ("llama", "mistral", "qwen2", "qwen3"):
         raise ExportError(
-            f"model_type is {kind!r}, the graph builder supports llama, qwen2 and qwen3"
+            f"model_type is {kind!r}, the graph builder supports llama, mistral, qwen2 and qwen3"
         )
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
         raise ExportError(f"hidden_act is {activation!r}, the graph builder supports silu")
-    if config.get("use_sliding_window"):
-        raise ExportError(
-            "the model uses a sliding attention window, which the graph builder does not support"
-        )
+
+
+def _positions(config: _ModelConfig) -> int:
+    """As many as every token sees all tokens before it: within a sliding window attention is the
+    ordinary one. Mistral has a window unless it is null, Qwen if it says that it uses it."""
+    uses = config.use_sliding_window
+    has_window = config.model_type == "mistral" if uses is None else uses
+    if not has_window or config.sliding_window is None:
+        return config.max_position_embeddings
+    return min(config.max_position_embeddings, config.sliding_window)
 
 
 def _backbone(config: _ModelConfig) -> Backbone:

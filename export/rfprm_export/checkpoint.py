@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from tokenizers import AddedToken, Tokenizer
 
 from rfprm_export import ExportError
-from rfprm_export.base_model import architectures_of, read_base_model
+from rfprm_export.base_model import architectures_of, read_base_model, read_config
 from rfprm_export.family_choice import choose_family
+from rfprm_export.loaded_prm import LoadedPRM, only_used
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
-from rfprm_export.stored_weights import Stored, StoredWeights, Weights
+from rfprm_export.preset import ReadingOptions
+from rfprm_export.published import published_prm
 from rfprm_export.weights_files import open_safetensors
-from rfprm_runtime.artifact.families import Family
 from rfprm_runtime.artifact.manifest import (
     Backbone,
     Head,
@@ -95,30 +93,30 @@ class Checkpoint(_Record):
         return self.model_dump_json(indent=2) + "\n"
 
 
-@dataclass(frozen=True)
-class LoadedPRM:
-    """A whole PRM: the manifest of its future artifact, its weights, which may still be in their
-    files, and its tokenizer."""
-
-    manifest: Manifest
-    weights: Weights
-    tokenizer: Tokenizer
-
-
-def load_prm(path: Path, *, family: str | None = None, base: Path | None = None) -> LoadedPRM:
+def load_prm(
+    path: Path,
+    *,
+    family: str | None = None,
+    base: Path | None = None,
+    step_separator: str | None = None,
+    system_prompt: str | None = None,
+    chat_template: Path | None = None,
+) -> LoadedPRM:
     """Read a training checkpoint, or a published PRM as a Hugging Face folder.
 
-    ``family`` is the format of a published PRM, if its ``config.json`` does not tell. ``base`` is
-    the base model of a checkpoint, if it is not found by itself.
+    ``family`` is the format of a published PRM, if its ``config.json`` does not tell; the other
+    texts are what :class:`ReadingOptions` says. ``base`` is the base model of a checkpoint, if it
+    is not found by itself.
     Raises :class:`ExportError`, also for an option that does not apply.
     """
+    options = ReadingOptions(family, step_separator, system_prompt, chat_template)
     if not os.path.exists(path):  # Path.exists raises for some names
         raise ExportError(f"there is no checkpoint {str(path)!r}")
     if holds_file(path, CHECKPOINT_NAME):
-        if family is not None:
+        if options != ReadingOptions():
             raise ExportError(
                 f"{path} is a training checkpoint, whose {CHECKPOINT_NAME} gives the format; leave "
-                "--family out"
+                f"{options.flags()} out"
             )
         return _load_checkpoint(path, base)
     if base is not None:
@@ -126,7 +124,7 @@ def load_prm(path: Path, *, family: str | None = None, base: Path | None = None)
             f"{path} holds no {CHECKPOINT_NAME}, so it is read as a whole PRM, which needs no "
             "--base; leave it out, or give a training checkpoint"
         )
-    return _load_published(path, family)
+    return _load_published(path, options)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -189,7 +187,7 @@ def _load_checkpoint(folder: Path, base: Path | None) -> LoadedPRM:
         _check_base(base_path, checkpoint.base)
     model = read_base_model(base_path)
     backbone = _kept_layers(model.backbone, checkpoint.num_layers)
-    weights = _only_used(model.weights, backbone)
+    weights = only_used(model.weights, backbone)
     if holds_file(folder, ADAPTER_NAME) or holds_file(folder, ADAPTER_CONFIG_NAME):
         weights = merge_lora(weights, folder)
     heads = file_in(folder, HEADS_NAME, refusal=ExportError, way_out=_AGAIN)
@@ -232,52 +230,25 @@ def _check_base(path: Path, base: GgufBase) -> None:
         )
 
 
-def _load_published(folder: Path, family_name: str | None) -> LoadedPRM:
-    name, family = choose_family(
-        family_name, folder.resolve().name, architectures_of(folder)
+def _load_published(folder: Path, options: ReadingOptions) -> LoadedPRM:
+    name = folder.resolve().name
+    family, preset = choose_family(
+        options.family, name, architectures_of(folder), _names_in(folder)
     )  # before the model is opened
-    model = read_base_model(folder)
-    _mark_special(model.tokenizer, family)
-    manifest = Manifest(
-        name=folder.resolve().name,
-        family=name,
-        backbone=model.backbone,
-        head=family.head,
-        prompt=with_template_ids(
-            family.prompt(_token_ids(model.tokenizer, family, name)), model.tokenizer
-        ),
-        step_readout=family.step_readout,
-        trajectory_readout=family.trajectory_readout,
-        max_positions=model.max_positions,
-        source={"folder": folder.resolve().name},
+    return published_prm(
+        read_base_model(folder),
+        preset,
+        family_name=family,
+        name=name,
+        folder=folder,
+        config=read_config(folder),
+        options=options,
+        source={"folder": name},
     )
-    weights = _only_used(model.weights, model.backbone)
-    _check_head(model.weights, manifest)
-    if family.head.kind == "linear" and "score.bias" not in weights:  # sequence classifiers
-        no_bias = Stored.of(np.zeros(family.head.num_labels, dtype=np.float32))
-        weights = weights.including({"score.bias": no_bias})
-    check_tensors(weights.stored, model.backbone, family.head, refusal=ExportError)
-    return LoadedPRM(manifest, weights.kept_if_small(), model.tokenizer)
 
 
-def _token_ids(tokenizer: Tokenizer, family: Family, name: str) -> dict[str, int]:
-    ids = {token: tokenizer.token_to_id(token) for token in family.marker_tokens}
-    missing = [token for token, index in ids.items() if index is None]
-    if missing:
-        raise ExportError(
-            f"family {name!r} marks scores with {missing}, which the tokenizer does not have; "
-            "check --family, and that the tokenizer is the PRM's own"
-        )
-    return {token: index for token, index in ids.items() if index is not None}
-
-
-def _mark_special(tokenizer: Tokenizer, family: Family) -> None:
-    """Make markers that are added tokens special, or user text could contain them."""
-    for token in tokenizer.get_added_tokens_decoder().values():
-        if token.content in family.marker_tokens and not token.special:
-            tokenizer.add_special_tokens(
-                [AddedToken(token.content, special=True, normalized=False)]
-            )
+def _names_in(folder: Path) -> frozenset[str]:
+    return frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
 
 
 def _kept_layers(backbone: Backbone, num_layers: int | None) -> Backbone:
@@ -289,45 +260,6 @@ def _kept_layers(backbone: Backbone, num_layers: int | None) -> Backbone:
             "give the right base with --base"
         )
     return backbone.model_copy(update={"num_layers": num_layers})
-
-
-_LAYER = re.compile(r"model\.layers\.([0-9]{1,9})\.")
-_DERIVED = re.compile(r".*\.rotary_emb\.inv_freq")
-"""Tables that older checkpoints hold, which follow from the config."""
-
-
-def _only_used(weights: StoredWeights, backbone: Backbone) -> StoredWeights:
-    """The weights without the language-model head and the layers that are cut off."""
-
-    def is_used(name: str) -> bool:
-        layer = _LAYER.match(name)
-        if layer is not None and int(layer.group(1)) >= backbone.num_layers:
-            return False
-        return name.startswith(("model.", "score.")) and not _DERIVED.fullmatch(name)
-
-    return weights.only(is_used)
-
-
-def _check_head(weights: StoredWeights, manifest: Manifest) -> None:
-    """Check the head's shape: a language-model head would give numbers that look like scores."""
-    last = "score.2.weight" if manifest.head.kind == "mlp_relu" else "score.weight"
-    found = weights.stored[last].shape if last in weights else None
-    expected = (manifest.head.num_labels, manifest.backbone.hidden_size)
-    if found != expected:
-        raise ExportError(
-            f"family {manifest.family!r} needs {last} of shape {expected}, but the model has "
-            f"{found}{_other_heads(weights)}; check that it is a PRM of that family"
-        )
-
-
-def _other_heads(weights: StoredWeights) -> str:
-    """The tensors that may be a head of another kind, in words."""
-    found = [
-        f"{name} {weights.stored[name].shape}"
-        for name in sorted(weights)
-        if not name.startswith(("model.", "lm_head."))
-    ]
-    return f" (beside {', '.join(found[:4])})" if found else ""
 
 
 def weights_digest(weights: Mapping[str, NDArray[np.float32]]) -> str:

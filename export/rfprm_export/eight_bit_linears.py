@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.linear_choice import differences_alone, most_allowed, none_allowed
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.native_file import write_native
 from rfprm_export.panels import linear_names
 from rfprm_export.verify import Reference, scorer_over

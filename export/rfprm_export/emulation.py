@@ -10,8 +10,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.float_types import FloatType
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.quantization import Quantization
 from rfprm_export.trial_graph import trial_scorer
 from rfprm_runtime.backends.onnx import OnnxBackend

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from rfprm_export import ExportError
-from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.choices import Precision
 from rfprm_export.emulation import emulating_scorer
 from rfprm_export.float_types import FloatType
 from rfprm_export.largest_inputs import largest_inputs
 from rfprm_export.linear_choice import differences_alone, most_allowed, none_allowed
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.quantization import Quantization
 from rfprm_export.verify import STRICT_GATE, Reference, gate_failures, measure_parity
 from rfprm_runtime.artifact.manifest import Backbone, ProductRecord

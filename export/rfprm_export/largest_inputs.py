@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export import ExportError
-from rfprm_export.checkpoint import LoadedPRM
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.trial_graph import trial_scorer
 from rfprm_runtime.engine.rows import BackendLimits, TokenBatch
 from rfprm_runtime.types import Trajectory

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from rfprm_export import ExportError
 from rfprm_export.base_model import config_fields
-from rfprm_export.checkpoint import LoadedPRM
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.stored_weights import Weights
 from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest, Readout
 from rfprm_runtime.ground.whole_files import replacing_folder

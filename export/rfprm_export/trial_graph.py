@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.graph import write_graph
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.verify import scorer_over
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.ground.whole_files import scratch_folder

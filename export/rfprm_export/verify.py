@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export import ExportError
-from rfprm_export.checkpoint import LoadedPRM, checkpoint_digest, load_prm
+from rfprm_export.checkpoint import checkpoint_digest, load_prm
 from rfprm_export.choices import Precision
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.stored_weights import StoredWeights
 from rfprm_runtime.artifact.manifest import Parity
 from rfprm_runtime.engine.backend import Backend
@@ -26,7 +27,6 @@ from rfprm_runtime.ground.names import file_in, holds_file
 from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.ground.whole_files import write_whole
-from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
 from rfprm_runtime.types import Trajectory, TrajectoryScore
@@ -147,13 +147,7 @@ def score_by_reference(
 
 def scorer_over(prm: LoadedPRM, backend: Backend) -> Scorer:
     """A scorer for a model that is not an artifact yet."""
-    encoder = TrajectoryEncoder(
-        # A copy, because the encoder changes its tokenizer.
-        type(prm.tokenizer).from_str(prm.tokenizer.to_str()),
-        prm.manifest.prompt,
-        vocab_size=prm.manifest.backbone.vocab_size,
-    )
-    return Scorer(prm.manifest, encoder, backend)
+    return Scorer(prm.manifest, prm.encoder(), backend)
 
 
 def record_reference(checkpoint: Path, *, base: Path | None = None) -> None:

@@ -63,7 +63,7 @@ class Family:
         return [token for token in tokens if token]
 
 
-_QWEN_QUESTION: tuple[Piece, ...] = (
+QWEN_QUESTION: tuple[Piece, ...] = (
     Template(
         text="<|im_start|>system\nPlease reason step by step, and put your final answer "
         "within \\boxed{}.<|im_end|>\n<|im_start|>user\n"
@@ -95,7 +95,7 @@ FAMILIES: dict[str, Family] = {
     # read as in that layout.
     "rfprm-qwen": Family(
         pieces=(
-            *_QWEN_QUESTION,
+            *QWEN_QUESTION,
             Steps(),
             Response(separator="\n"),
             TrajectoryMarker(),
@@ -109,7 +109,7 @@ FAMILIES: dict[str, Family] = {
     # Qwen2.5-Math-PRM-7B and -72B, ReasonFlux-PRM-7B. The system prompt is the one of Qwen's
     # snippet, and the chat template's default, which ReasonFlux's snippet relies on.
     "qwen2.5-math-prm": Family(
-        pieces=(*_QWEN_QUESTION, Steps()),
+        pieces=(*QWEN_QUESTION, Steps()),
         step_marker_token="<extra_0>",
         head=Head(kind="mlp_relu", num_labels=2),
         step_readout=Readout(transform="softmax", positive=1),

@@ -27,22 +27,37 @@ class Run:
     """The characters at which steps begin, in order."""
     end: int | None = None
     """The character after the last step that ends here."""
+    own: tuple[int, int] | None = None
+    """Where the first of the texts begins and the last one ends."""
 
     def add(self, segment: UserText) -> None:
-        if segment.step is not None:
-            self.begins.append(len(self.text))
+        begin = len(self.text)
         self.text += segment.text
         self.texts.append(segment)
+        self.own = (begin if self.own is None else self.own[0], len(self.text))
         if segment.step is not None:
+            self.begins.append(begin)
             self.end = len(self.text)
 
     def stripped(self) -> Run:
-        """Without the white space around it."""
-        begin = len(self.text) - len(self.text.lstrip())
-        text = self.text.strip()
-        begins = [max(0, place - begin) for place in self.begins]
-        end = None if self.end is None else min(self.end - begin, len(text))
-        return Run(text, self.texts, begins, end)
+        """Without the white space around its texts; what the template has around them stays."""
+        if self.own is None:
+            return self
+        begin, end = self.own
+        inner = self.text[begin:end].strip()
+        num_dropped = len(self.text[begin:end]) - len(self.text[begin:end].lstrip())
+        last = begin + len(inner)
+
+        def moved(place: int) -> int:
+            return min(max(begin, place - num_dropped), last)
+
+        return Run(
+            self.text[:begin] + inner + self.text[end:],
+            self.texts,
+            [moved(place) for place in self.begins],
+            None if self.end is None else moved(self.end),
+            (begin, last),
+        )
 
     @property
     def has_inner_bounds(self) -> bool:

@@ -15,9 +15,9 @@ from rfprm_export import ExportError
 from rfprm_export.base_model import backbone_from_config, config_fields
 from rfprm_export.checkpoint import GgufBase, _check_base, find_base_model, load_prm
 from rfprm_export.lora import merge_lora
+from rfprm_export.presets import PRESETS
 from rfprm_export.stored_weights import StoredWeights
 from rfprm_export.weights_files import open_safetensors
-from rfprm_runtime.artifact.families import FAMILIES
 from rfprm_runtime.backends.rotary import rotary_tables
 from tiny_models import SCALED
 
@@ -229,37 +229,45 @@ def test_an_unknown_format_asks_for_the_family(published_prm: Path, tmp_path: Pa
     for untold in (["Qwen2Model"], None):
         config["architectures"] = untold
         (folder / "config.json").write_text(json.dumps(config))
-        with pytest.raises(ExportError, match="give it with --family"):
+        with pytest.raises(ExportError, match="say which PRM it is with --family"):
             load_prm(folder)
         assert load_prm(folder, family="qwen2.5-math-prm").manifest.family == "qwen2.5-math-prm"
     with pytest.raises(ExportError, match="expected one of"):
         load_prm(folder, family="unheard-of")
 
 
-@pytest.mark.parametrize("family", [None, *FAMILIES])
+@pytest.mark.parametrize("family", [None, *PRESETS])
 @pytest.mark.parametrize(
     ("architecture", "said"),
     [
-        ("Qwen2ForTokenClassification", "as TRL trains PRMs.* separator"),
+        ("Qwen2ForTokenClassification", "a token classifier, as TRL trains PRMs"),
         ("Qwen3ForSequenceClassification", "one number for a whole sequence"),
         ("LlamaForSequenceClassification", "one number for a whole sequence"),
         ("Qwen2ForRewardModel", "a head of its own"),
-        ("Qwen2ForPrmModel", "value head of its own"),
+        ("InternLM2ForRewardModel", "a head of its own"),
+        ("Qwen2ForPrmModel", "a value head"),
         ("Qwen2ForCausalLM", "a language model"),
         ("SomethingElse", "not a known kind of PRM"),
     ],
 )
-def test_a_model_of_another_kind_is_refused_whatever_the_family_says(
+def test_a_family_is_only_what_the_architecture_can_be(
     published_prm: Path, tmp_path: Path, architecture: str, said: str, family: str | None
 ) -> None:
-    """Before its weights are opened: these are damaged."""
+    """Decided before the weights are opened: these are damaged."""
     folder = tmp_path / "model"
     folder.mkdir()
     config = json.loads((published_prm / "config.json").read_text())
     config["architectures"] = [architecture]
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_bytes((published_prm / "tokenizer.json").read_bytes())
     (folder / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(ExportError, match=f"the model is a {architecture}, .*{said}"):
+    preset = PRESETS.get(family or "")
+    if preset is None:
+        is_taken = any(preset.owns((architecture,)) for preset in PRESETS.values())
+    else:
+        is_taken = preset.fits((architecture,))
+    expected = "cannot be read as safetensors" if is_taken else f"is a {architecture}, .*{said}"
+    with pytest.raises(ExportError, match=expected):
         load_prm(folder, family=family)
 
 
@@ -274,6 +282,7 @@ def test_a_family_that_contradicts_the_architecture_is_refused(published_prm: Pa
         ("GenPRM-7B", "a generative PRM, which writes its verdict as text"),
         ("RM-R1-DeepSeek-Distilled-Qwen-7B", "a generative reward model, which writes"),
         ("ReasonFlux-PRM-Qwen-2.5-7B", "a policy that was trained with the PRM's help"),
+        ("EurusPRM-Stage2", "an implicit PRM: .* two language models"),
     ],
 )
 def test_models_that_only_look_like_prms_are_refused_by_name(

@@ -14,11 +14,12 @@ import torch
 
 from rfprm_export import ExportError, artifact_writer, gpu_linears, linear_choice, verify
 from rfprm_export.artifact_writer import export_artifact
-from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.checkpoint import load_prm
 from rfprm_export.emulation import emulating_scorer
 from rfprm_export.gpu_linears import choose_gpu_linears, layer_linears
 from rfprm_export.graph import write_graph
 from rfprm_export.largest_inputs import largest_inputs
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.quantization import Quantization, quantize_weight
 from rfprm_export.verify import Reference, score_by_reference, scorer_over
 from rfprm_runtime.artifact.manifest import read_manifest

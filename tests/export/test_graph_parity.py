@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.checkpoint import load_prm
 from rfprm_export.choices import AttentionOp
 from rfprm_export.float_types import FloatType
 from rfprm_export.graph import write_graph
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.engine.rows import TokenBatch

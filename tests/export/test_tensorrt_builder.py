@@ -12,9 +12,10 @@ import onnx
 import pytest
 
 from rfprm_export import ExportError
-from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.checkpoint import load_prm
 from rfprm_export.float_types import FloatType
 from rfprm_export.graph import write_graph
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.quantization import Quantization
 from rfprm_export.shipped import shipped_checkpoint
 from rfprm_export.tensorrt.builder import BuildOptions, EngineBuilder, prepared_graph

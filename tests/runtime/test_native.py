@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rfprm_export import ExportError
-from rfprm_export.checkpoint import LoadedPRM, load_prm
+from rfprm_export.checkpoint import load_prm
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.native_file import write_native
 from rfprm_export.panels import MAX_8_BIT_WEIGHT, MAX_WEIGHT, linear_names, linear_panels
 from rfprm_export.verify import scorer_over

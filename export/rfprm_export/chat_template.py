@@ -1,0 +1,184 @@
+"""What a model's chat template writes around a question and an answer.
+
+The template is a program of the checkpoint's, in Jinja. It is run in Jinja's sandbox, in a process
+of its own with little time and memory, and only the fixed text that it writes is kept: the artifact
+has no program in it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rfprm_export import ExportError
+from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.ground.names import file_in, holds_file
+from rfprm_runtime.ground.strict_json import read_json_object
+
+TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
+TEMPLATE_NAMES = ("chat_template.jinja", "chat_template.json")
+_AGAIN = "download the model again, or give the template with --chat-template"
+_SECONDS = 30.0
+_MOST_CHARACTERS = 2**20
+
+# Texts that no template writes itself and none takes for anything special.
+_QUESTION, _ANSWER = "What is q7u3s9?", "It is a5n8w2."
+_OTHER = ("Let x = 1.\n\nWhat is “2x” + {y}?", "Step 1: x = 1.\n\nStep 2: 2x = 2, so $\\boxed{2}$.")
+_CHILD = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from rfprm_export.chat_rendering import serve
+serve()
+"""
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """The fixed texts of a chat of one question and one answer."""
+
+    opening: str
+    """Before the question."""
+    middle: str
+    """Between the question and the answer."""
+    closing: str
+    """After the answer."""
+    strips: bool
+    """Whether white space around question and answer is dropped."""
+
+    def fill(self, question: str, answer: str) -> str:
+        if self.strips:
+            question, answer = question.strip(), answer.strip()
+        return self.opening + question + self.middle + answer + self.closing
+
+
+def chat_format(template: str, config: Mapping[str, Any], system: str | None) -> ChatFormat:
+    """What ``template`` writes. ``config``: of the tokenizer, for the tokens that it names;
+    ``system``: the chat's system prompt, if it has one.
+
+    Raises :class:`ExportError` for a template that fails, or that is more than fixed text around
+    question and answer, and :class:`MissingExtraError` without jinja2.
+    """
+    spaced = (f" \n{_QUESTION}\n ", f" \n{_ANSWER}\n ")
+    chats = [_chat(system, *texts) for texts in ((_QUESTION, _ANSWER), _OTHER, spaced)]
+    first, other, with_space = _rendered(template, chats, special_tokens(config))
+    begin, end = first.find(_QUESTION), first.find(_ANSWER)
+    if min(begin, end) < 0 or begin > end or first.count(_QUESTION) + first.count(_ANSWER) != 2:
+        raise ExportError(
+            "the chat template does not write the question and then the answer, each once; "
+            "give one that does with --chat-template"
+        )
+    middle = first[begin + len(_QUESTION) : end]
+    plain = ChatFormat(first[:begin], middle, first[end + len(_ANSWER) :], strips=False)
+    found = ChatFormat(plain.opening, plain.middle, plain.closing, strips=True)
+    if with_space != found.fill(*spaced):
+        found = plain
+    if other != found.fill(*_OTHER):
+        raise ExportError(
+            "the chat template changes the texts that it is given, so that they cannot be scored "
+            "step by step; give one that leaves them as they are with --chat-template"
+        )
+    return found
+
+
+def read_chat_template(folder: Path, given: Path | None) -> str:
+    """The template in ``given``, or of the model in ``folder``. Raises :class:`ExportError`."""
+    if given is not None:
+        return _read_text(given)
+    for name in TEMPLATE_NAMES:
+        if holds_file(folder, name):
+            path = file_in(folder, name, refusal=ExportError, way_out=_AGAIN)
+            if name.endswith(".jinja"):
+                return _read_text(path)
+            found = read_json_object(path, refusal=ExportError, way_out=_AGAIN).get("chat_template")
+            if isinstance(found, str):
+                return found
+    found = _default(read_tokenizer_config(folder).get("chat_template"))
+    if found is None:
+        raise ExportError(
+            f"{folder} has no chat template, so nothing tells how the model was given question and "
+            "answer; give the template that it was trained with by --chat-template FILE (Jinja)"
+        )
+    return found
+
+
+def read_tokenizer_config(folder: Path) -> dict[str, Any]:
+    """``tokenizer_config.json``; empty if there is none. Raises :class:`ExportError`."""
+    if not holds_file(folder, TOKENIZER_CONFIG_NAME):
+        return {}
+    path = file_in(folder, TOKENIZER_CONFIG_NAME, refusal=ExportError, way_out=_AGAIN)
+    return read_json_object(path, refusal=ExportError, way_out=_AGAIN)
+
+
+def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """``bos_token``, ``eos_token``, … as a tokenizer's config names them."""
+    found = {}
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        token = config.get(name)
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            found[name] = token
+    return found
+
+
+def _default(template: Any) -> str | None:
+    """One template, or a list of named ones."""
+    if isinstance(template, list):
+        named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        if len(content) > _MOST_CHARACTERS:
+            raise ExportError(f"{path} has {len(content)} bytes, too many for a chat template")
+        return content.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"the chat template {path} cannot be read: {error}") from None
+
+
+def _chat(system: str | None, question: str, answer: str) -> list[Message]:
+    before = [] if system is None else [{"role": "system", "content": system}]
+    return [
+        *before,
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
+
+
+def _rendered(
+    template: str, chats: Sequence[Sequence[Message]], tokens: Mapping[str, str]
+) -> list[str]:
+    if find_spec("jinja2") is None:
+        raise MissingExtraError("jinja2", "export", "running the model's chat template")
+    request = json.dumps({"template": template, "chats": chats, "tokens": tokens})
+    # The working directory is no place to find modules in: it may be the model's folder.
+    search_path = json.dumps([place for place in sys.path if place])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD, search_path],
+            input=request.encode(),
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        answer = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError):
+        raise ExportError(
+            "the chat template does not end, or takes too much memory; give another with "
+            "--chat-template"
+        ) from None
+    if "error" in answer:
+        raise ExportError(
+            f"the chat template fails: {answer['error']}; give another with --chat-template"
+        )
+    texts: list[str] = answer["texts"]
+    return texts

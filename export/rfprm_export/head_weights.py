@@ -1,0 +1,115 @@
+"""Finds a published model's head, wherever it is stored, and gives it the runtime's names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from rfprm_export import ExportError
+from rfprm_export.pickled_weights import open_pickled
+from rfprm_export.preset import HeadSource, RenamedHead, TokenRows
+from rfprm_export.stored_weights import Array, Stored, StoredWeights
+from rfprm_runtime.artifact.manifest import Head
+from rfprm_runtime.ground.names import file_in
+
+_AGAIN = "download the model again"
+_OUTPUT, _INPUT = "lm_head.weight", "model.embed_tokens.weight"
+
+
+def with_head(
+    weights: StoredWeights,
+    source: HeadSource,
+    head: Head,
+    *,
+    folder: Path,
+    tokenizer: Tokenizer,
+    family: str,
+    hidden_size: int,
+) -> StoredWeights:
+    """``weights`` with the head under ``score.*``. A linear head without a bias gets one of 0.
+
+    Raises :class:`ExportError` if the head is not there, or has another shape: the head of a
+    language model would give numbers that look like scores.
+    """
+    if isinstance(source, TokenRows):
+        return _of_tokens(weights, source, tokenizer, family)
+    if isinstance(source, RenamedHead):
+        weights = _renamed(weights, source, folder)
+    _check_shape(weights, head, family, hidden_size)
+    if head.kind == "linear" and "score.bias" not in weights:
+        weights = weights.including({"score.bias": _zeros(head.num_labels)})
+    return weights
+
+
+def _renamed(weights: StoredWeights, source: RenamedHead, folder: Path) -> StoredWeights:
+    if source.file is not None:
+        path = file_in(folder, source.file, refusal=ExportError, way_out=_AGAIN)
+        beside = open_pickled(path).stored
+        found = {f"{source.prefix}.{name}": one for name, one in beside.items()}
+        weights = weights.including(found)
+    names = {f"{source.prefix}.{part}": f"score.{part}" for part in ("weight", "bias")}
+    return weights.including({names[n]: weights.stored[n] for n in names if n in weights})
+
+
+def _of_tokens(
+    weights: StoredWeights, source: TokenRows, tokenizer: Tokenizer, family: str
+) -> StoredWeights:
+    if own := [name for name in weights if name.startswith("score.")]:
+        raise ExportError(
+            f"family {family!r} reads the language-model head, but the model has a head of its own "
+            f"({own[0]}); check that it is a PRM of that family"
+        )
+    ids = [_token_id(tokenizer, text, source, family) for text in source.tokens]
+    name = _OUTPUT if _OUTPUT in weights else _INPUT  # tied: one matrix is both
+    if name not in weights:
+        raise ExportError(f"the weights lack {_OUTPUT} and {_INPUT}; {_AGAIN}")
+    stored = weights.stored[name]
+    if len(stored.shape) != 2 or max(ids) >= stored.shape[0]:
+        raise ExportError(
+            f"family {family!r} reads rows {ids} of {name}, which has shape {stored.shape}; the "
+            "tokenizer belongs to another model"
+        )
+
+    def rows() -> Array:
+        return np.ascontiguousarray(stored.read()[ids])
+
+    shape = (len(ids), stored.shape[1])
+    return weights.including({"score.weight": Stored(shape, rows), "score.bias": _zeros(len(ids))})
+
+
+def _token_id(tokenizer: Tokenizer, text: str, source: TokenRows, family: str) -> int:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    if not ids or (len(ids) > 1 and not source.first_of_several):
+        raise ExportError(
+            f"family {family!r} reads the probability of {text!r}, which the tokenizer makes into "
+            f"{len(ids)} tokens, expected one; check --family, and that the tokenizer is the PRM's "
+            "own"
+        )
+    return ids[0]
+
+
+def _check_shape(weights: StoredWeights, head: Head, family: str, hidden_size: int) -> None:
+    last = "score.2.weight" if head.kind == "mlp_relu" else "score.weight"
+    found = weights.stored[last].shape if last in weights else None
+    expected = (head.num_labels, hidden_size)
+    if found != expected:
+        raise ExportError(
+            f"family {family!r} needs {last} of shape {expected}, but the model has "
+            f"{found}{_other_heads(weights)}; check that it is a PRM of that family"
+        )
+
+
+def _other_heads(weights: StoredWeights) -> str:
+    """The tensors that may be a head of another kind, in words."""
+    found = [
+        f"{name} {weights.stored[name].shape}"
+        for name in sorted(weights)
+        if not name.startswith(("model.", "lm_head."))
+    ]
+    return f" (beside {', '.join(found[:4])})" if found else ""
+
+
+def _zeros(size: int) -> Stored:
+    return Stored.of(np.zeros(size, dtype=np.float32))
