@@ -94,7 +94,7 @@ def save_model(
     import transformers
 
     kind = class_name.partition("For")[0].removesuffix("Model")
-    is_llama = kind == "Llama"
+    is_llama = kind in ("Llama", "Mistral")
     torch.manual_seed(zlib.crc32(repr((class_name, sorted(config))).encode()))
     settings = getattr(transformers, f"{kind}Config")(
         vocab_size=tokenizer.get_vocab_size(),
@@ -106,7 +106,7 @@ def save_model(
         head_dim=8,
         max_position_embeddings=1024,
         bos_token_id=0 if is_llama else None,
-        **{"pad_token_id": None, **({"rope_scaling": SCALED["llama3"]} if is_llama else {})},
+        **{"pad_token_id": None, **({"rope_scaling": SCALED["llama3"]} if kind == "Llama" else {})},
         **config,
     )
     model = getattr(transformers, class_name)(settings).float().eval()

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from rfprm_export import ExportError
-from rfprm_export.base_model import backbone_from_config, config_fields
+from rfprm_export.base_model import backbone_from_config, config_fields, read_base_model
 from rfprm_export.checkpoint import GgufBase, _check_base, find_base_model, load_prm
 from rfprm_export.lora import merge_lora
 from rfprm_export.presets import PRESETS
@@ -60,7 +60,6 @@ SCALINGS: dict[str, dict[str, Any]] = {
     [
         ({"model_type": "gpt2"}, "model_type is 'gpt2'"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
-        ({"use_sliding_window": True}, "sliding attention window"),
         ({"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, "scales .*'longrope'"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "supports linear, llama3 and yarn"),
         ({"rope_scaling": {"type": "linear"}}, "has no factor"),
@@ -302,6 +301,26 @@ def test_a_head_under_another_name_is_named(published_prm: Path, tmp_path: Path)
     save_file(state, folder / "model.safetensors")
     with pytest.raises(ExportError, match=r"has None \(beside v_head.summary.weight \(1, 64\)\)"):
         load_prm(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "positions"),
+    [
+        ({"model_type": "mistral", "sliding_window": 32}, 32),
+        ({"model_type": "mistral", "sliding_window": None}, 256),
+        ({"model_type": "mistral", "sliding_window": 1000}, 256),
+        ({"model_type": "mistral", "sliding_window": 32, "use_sliding_window": False}, 256),
+        ({"sliding_window": 32}, 256),
+        ({"sliding_window": 32, "use_sliding_window": True}, 32),
+    ],
+)
+def test_positions_end_where_a_sliding_window_would_hide_tokens(
+    published_prm: Path, tmp_path: Path, changes: dict[str, Any], positions: int
+) -> None:
+    folder = shutil.copytree(published_prm, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    assert read_base_model(folder).max_positions == positions
 
 
 def test_weights_are_read_when_they_are_used_and_a_change_in_between_is_noticed(

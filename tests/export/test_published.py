@@ -118,8 +118,8 @@ def test_fover(tmp_path: Path, kind: str) -> None:
     task = (
         "** Problem **\n{problem}\n\n** Task **\nYour task is to evaluate the accuracy of each "
         "step in the provided solution to the above question. For each step, respond with "
-        '"correct" if the reasoning is logically valid and mathematically sound, or if the step is a general '
-        "statement or transition that does not contain reasoning. Respond with "
+        '"correct" if the reasoning is logically valid and mathematically sound, or if the step '
+        "is a general statement or transition that does not contain reasoning. Respond with "
         '"incorrect" if the step includes any errors or flawed logic.\n\n** Sotluion **\n{step}'
     )
     turns = [task.format(problem=QUESTION, step=STEPS[0]), *STEPS[1:]]
@@ -271,11 +271,11 @@ def test_reasonflux_1_5b(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("separator", ["\n", "\n\n", " \n\n\n\n", "<extra_0>", " ок"])
-@pytest.mark.parametrize("kind", ["Qwen2", "Llama"])
+@pytest.mark.parametrize("kind", ["Qwen2", "Llama", "Mistral"])
 def test_token_classifiers(tmp_path: Path, kind: str, separator: str) -> None:
     """As TRL's trainer encodes: bos, the question and the steps, each step with its separator."""
     folder = tmp_path / "model"
-    own = llama_tokenizer() if kind == "Llama" else qwen_tokenizer()
+    own = qwen_tokenizer() if kind == "Qwen2" else llama_tokenizer()
     model = save_model(folder, f"{kind}ForTokenClassification", own, num_labels=2)
     tokenizer = fast_tokenizer(folder)
     ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
