@@ -319,6 +319,7 @@ def test_positions_end_where_a_sliding_window_would_hide_tokens(
 ) -> None:
     folder = shutil.copytree(published_prm, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
+    config.pop("use_sliding_window", None)
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
     assert read_base_model(folder).max_positions == positions
 
