@@ -31,7 +31,8 @@ LLAMA_SPECIAL = (
 QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<extra_0>")
 _TEXT = (
     "What is 3 + 4? Step 1: start at 3.\n\nStep 2: go on by 4.\n\nSo the answer is 7. It is "
-    "correct. incorrect user assistant system\n\n + - ки \n\n\n\nx \n\n\n\n\ny.\n\n"
+    "correct.\nassistant\nassistant\nuser\nsystem\ncorrect\nincorrect assistant user\n\n + - ки"
+    " \n\n\n\nx \n\n\n\n\ny.\n\n"
 )
 
 LLAMA_CHAT = (
@@ -69,7 +70,7 @@ def _trained(split: str, special: tuple[str, ...]) -> str:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=420,
+        vocab_size=440,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         special_tokens=[AddedToken(token, special=True) for token in special],
         show_progress=False,

@@ -31,8 +31,8 @@ _MOST_CHARACTERS = 2**20
 _QUESTION, _ANSWER = "What is q7u3s9?", "It is a5n8w2."
 _OTHER = ("Let x = 1.\n\nWhat is “2x” + {y}?", "Step 1: x = 1.\n\nStep 2: 2x = 2, so $\\boxed{2}$.")
 _CHILD = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
+import sys
+sys.path[:] = sys.argv[1:]
 from rfprm_export.chat_rendering import serve
 serve()
 """
@@ -161,10 +161,10 @@ def _rendered(
         raise MissingExtraError("jinja2", "export", "running the model's chat template")
     request = json.dumps({"template": template, "chats": chats, "tokens": tokens})
     # The working directory is no place to find modules in: it may be the model's folder.
-    search_path = json.dumps([place for place in sys.path if place])
+    search_path = [place for place in sys.path if place]
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CHILD, search_path],
+            [sys.executable, "-c", _CHILD, *search_path],
             input=request.encode(),
             capture_output=True,
             timeout=_SECONDS,
