@@ -55,13 +55,14 @@ class Comparison:
 
 
 _APPLES = (
-    "Jane has 12 apples. She gives 4 apples to her friend Mark, then buys 1 more apple, and finally "
-    "splits all her apples equally among herself and her 2 siblings. How many apples does each "
-    "person get?"
+    "Jane has 12 apples. She gives 4 apples to her friend Mark, then buys 1 more apple, and "
+    "finally splits all her apples equally among herself and her 2 siblings. How many apples does "
+    "each person get?"
 )
 _APPLES_BEGIN = (
-    "1. Jane starts with 12 apples and gives 4 to Mark. 12 - 4 = 8. Jane now has 8 apples.\n2. Jane "
-    "buys 1 more apple. 8 + 1 = 9. Jane now has 9 apples.\n3. Jane splits the 9 apples equally among "
+    "1. Jane starts with 12 apples and gives 4 to Mark. 12 - 4 = 8. Jane now has 8 apples.\n2. "
+    "Jane buys 1 more apple. 8 + 1 = 9. Jane now has 9 apples.\n3. Jane splits the 9 apples "
+    "equally among "
 )
 
 PUBLISHED_SCORES = (
