@@ -7,7 +7,7 @@ import pytest
 
 from rfprm_runtime.answers.spelled_numbers import to_fraction
 from rfprm_training import TrainingError
-from rfprm_training.arithmetic import evaluate, format_number
+from rfprm_training.arithmetic import evaluate, evaluate_from_left_to_right, format_number
 from rfprm_training.construction.corruption import (
     CORRUPTIONS,
     corrupt,
@@ -228,3 +228,21 @@ def test_a_unit_slip_takes_another_constant() -> None:
     found = _all("unit_slip", MIXED, 1)
     assert "In cents that is 480 * 1000 = 480000." in found
     assert not _all("unit_slip", SOLUTION, 0)  # its numbers are the question's
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [("2 + 3 * 4", 20), ("8 / 4 / 2", 1), ("7", 7), ("1 / 0", None), ("3 * -2", None), ("", None)],
+)
+def test_operations_in_the_order_of_writing(expression: str, value: int | None) -> None:
+    assert evaluate_from_left_to_right(expression) == value
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+@pytest.mark.parametrize(
+    "note", ["1 1/2 " * 800, "1/97*" * 900 + "1", "9" * 2400 + "*" + "9" * 2400]
+)
+def test_notes_with_values_that_cannot_be_written_out(kind: str, note: str) -> None:
+    """Python refuses to print integers of more than 4,300 digits."""
+    steps = (f"{note} = <<{note}=2>>2", "so <<2+1=3>>3")
+    corrupt(GoldSolution(note, steps, "3"), random.Random(0), {kind: 1.0})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -18,21 +19,44 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
 }
 
 
+_SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 _LONGEST_EXPRESSION = 5_000
+_MOST_BITS = 10_000
+"""Of a value. Beyond about 14,000, Python does not write it out."""
 _LONGEST_NUMBER = 30
 """In characters; a longer number is not one that people misread."""
 
 
 def evaluate(expression: str) -> Fraction | None:
-    """The exact value of an expression; None if it is not plain + − × ÷ on numbers, or has more
-    than 5,000 characters."""
+    """The exact value of an expression; None if it is not plain + − × ÷ on numbers, has more than
+    5,000 characters, or a value of more than 3,000 digits."""
     if len(expression) > _LONGEST_EXPRESSION:
         return None
     try:
         tree = ast.parse(expression.replace(",", "").strip(), mode="eval")
-        return _evaluate_node(tree.body)
+        return _not_too_large(_evaluate_node(tree.body))
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
         return None
+
+
+def evaluate_from_left_to_right(expression: str) -> Fraction | None:
+    """The value of ``a ∘ b ∘ c`` without brackets if no operation takes precedence; None where
+    :func:`evaluate` gives it."""
+    if len(expression) > _LONGEST_EXPRESSION:
+        return None
+    first, *rest = re.split(r"([+\-*/])", expression.replace(" ", ""))
+    value = evaluate(first)
+    for sign, text in zip(rest[::2], rest[1::2], strict=False):
+        operand = evaluate(text)
+        if value is None or operand is None or (sign == "/" and not operand):
+            return None
+        value = _not_too_large(_SIGNS[sign](value, operand))
+    return value
+
+
+def _not_too_large(value: Fraction) -> Fraction | None:
+    largest = max(value.numerator.bit_length(), value.denominator.bit_length())
+    return value if largest <= _MOST_BITS else None
 
 
 def _evaluate_node(node: ast.expr) -> Fraction:

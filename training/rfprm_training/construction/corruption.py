@@ -14,7 +14,13 @@ from fractions import Fraction
 
 from rfprm_runtime.answers.spelled_numbers import NUMBER, to_fraction
 from rfprm_training import TrainingError
-from rfprm_training.arithmetic import evaluate, format_number, misreadings, near_misses
+from rfprm_training.arithmetic import (
+    evaluate,
+    evaluate_from_left_to_right,
+    format_number,
+    misreadings,
+    near_misses,
+)
 from rfprm_training.construction.propagation import (
     NOTE,
     CorruptedSolution,
@@ -190,7 +196,7 @@ def wrong_order(solution: GoldSolution, place: int, rng: random.Random) -> Corru
         return None
     right = evaluate(note.group(1))
     plain = note.group(1).replace("(", "").replace(")", "")
-    values = {evaluate(plain), _from_left_to_right(plain)} - {right, None}
+    values = {evaluate(plain), evaluate_from_left_to_right(plain)} - {right, None}
     if not values:
         return None
     value = rng.choice(sorted(value for value in values if value is not None))
@@ -250,15 +256,3 @@ def _numbers_before(solution: GoldSolution, place: int) -> set[Fraction]:
     text = " ".join((solution.question, *map(strip_notes, solution.steps[:place])))
     values = (to_fraction(match.group()) for match in NUMBER.finditer(text))
     return {value for value in values if value}
-
-
-def _from_left_to_right(expression: str) -> Fraction | None:
-    """The value of ``a ∘ b ∘ c`` without brackets if no operation takes precedence."""
-    parts = re.split(r"([+\-*/])", expression.replace(" ", ""))
-    value = parts[0]
-    for sign, operand in zip(parts[1::2], parts[2::2], strict=False):
-        result = evaluate(f"({value}){sign}{operand}")
-        if result is None:
-            return None
-        value = f"{result.numerator}/{result.denominator}"
-    return evaluate(value)
