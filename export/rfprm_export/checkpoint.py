@@ -16,9 +16,12 @@ from pydantic import Field
 from tokenizers import AddedToken, Tokenizer
 
 from rfprm_export import ExportError
-from rfprm_export.base_model import architectures_of, read_base_model
+from rfprm_export.base_model import read_base_model
 from rfprm_export.family_choice import choose_family
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
+from rfprm_export.opened_model import fetch_whole, open_model
+from rfprm_export.source import CHECKPOINT_NAME as CHECKPOINT_NAME
+from rfprm_export.source import Place, Source, open_source
 from rfprm_export.stored_weights import Stored, StoredWeights, Weights
 from rfprm_export.weights_files import open_safetensors
 from rfprm_runtime.artifact.families import Family
@@ -45,11 +48,18 @@ from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.prompt.encoding import with_template_ids
 
-CHECKPOINT_NAME = "checkpoint.json"
 HEADS_NAME = "heads.safetensors"
 BASES_VARIABLE = "RFPRM_BASE_MODELS"
 """Environment variable: folders under which checkpoints may name base models, as in PATH."""
 _AGAIN = "save the checkpoint again"
+_CHECKPOINT_FILES = (
+    ADAPTER_CONFIG_NAME,
+    ADAPTER_NAME,
+    HEADS_NAME,
+    "reference_scores.json",
+    "gate_scores.json",
+)
+"""What is read of a checkpoint that is on the Hub."""
 
 
 class _Record(Validated):
@@ -105,28 +115,25 @@ class LoadedPRM:
     tokenizer: Tokenizer
 
 
-def load_prm(path: Path, *, family: str | None = None, base: Path | None = None) -> LoadedPRM:
-    """Read a training checkpoint, or a published PRM as a Hugging Face folder.
+def load_prm(
+    path: Place | Source, *, family: str | None = None, base: Place | None = None
+) -> LoadedPRM:
+    """Read a training checkpoint, or a published PRM: a Hugging Face folder or a repository of the
+    Hub, as a whole model or as a LoRA adapter.
 
     ``family`` is the format of a published PRM, if its ``config.json`` does not tell. ``base`` is
-    the base model of a checkpoint, if it is not found by itself.
+    the base model of a checkpoint or an adapter, if it is not found by itself.
     Raises :class:`ExportError`, also for an option that does not apply.
     """
-    if not os.path.exists(path):  # Path.exists raises for some names
-        raise ExportError(f"there is no checkpoint {str(path)!r}")
-    if holds_file(path, CHECKPOINT_NAME):
-        if family is not None:
-            raise ExportError(
-                f"{path} is a training checkpoint, whose {CHECKPOINT_NAME} gives the format; leave "
-                "--family out"
-            )
-        return _load_checkpoint(path, base)
-    if base is not None:
+    source = open_source(path)
+    if source.kind != "checkpoint":
+        return _load_published(source, family, base)
+    if family is not None:
         raise ExportError(
-            f"{path} holds no {CHECKPOINT_NAME}, so it is read as a whole PRM, which needs no "
-            "--base; leave it out, or give a training checkpoint"
+            f"{source.path} is a training checkpoint, whose {CHECKPOINT_NAME} gives the format; "
+            "leave --family out"
         )
-    return _load_published(path, family)
+    return _load_checkpoint(source, base)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -182,9 +189,11 @@ def _trusted_folder(path: str, folder: Path) -> Path:
     )
 
 
-def _load_checkpoint(folder: Path, base: Path | None) -> LoadedPRM:
+def _load_checkpoint(opened: Source, base: Place | None) -> LoadedPRM:
+    folder = opened.path
     checkpoint = read_checkpoint(folder)
-    base_path = base or find_base_model(checkpoint.base, folder)
+    base_path = find_base_model(checkpoint.base, folder) if base is None else _fetched(base)
+    opened.fetch(_CHECKPOINT_FILES)
     if isinstance(checkpoint.base, GgufBase):
         _check_base(base_path, checkpoint.base)
     model = read_base_model(base_path)
@@ -205,9 +214,21 @@ def _load_checkpoint(folder: Path, base: Path | None) -> LoadedPRM:
         trajectory_readout=checkpoint.trajectory_readout,
         alpha=checkpoint.alpha,
         max_positions=min(checkpoint.max_positions, model.max_positions),
-        source={**checkpoint.source, "checkpoint_sha256": checkpoint_digest(folder)},
+        source={
+            **checkpoint.source,
+            **({} if opened.repository is None else opened.record),
+            "checkpoint_sha256": checkpoint_digest(folder),
+        },
     )
     return LoadedPRM(manifest, weights.kept_if_small(), model.tokenizer)
+
+
+def _fetched(base: Place) -> Path:
+    """The base model that a user names, which may be one of the Hub."""
+    source = open_source(base)
+    if source.kind == "model":
+        fetch_whole(source)
+    return source.path
 
 
 def checkpoint_digest(folder: Path) -> str:
@@ -232,14 +253,13 @@ def _check_base(path: Path, base: GgufBase) -> None:
         )
 
 
-def _load_published(folder: Path, family_name: str | None) -> LoadedPRM:
-    name, family = choose_family(
-        family_name, folder.resolve().name, architectures_of(folder)
-    )  # before the model is opened
-    model = read_base_model(folder)
+def _load_published(source: Source, family_name: str | None, base: Place | None) -> LoadedPRM:
+    opened = open_model(source, base)
+    name, family = choose_family(family_name, source.name, opened.architectures)
+    model = opened.read()  # and not before
     _mark_special(model.tokenizer, family)
     manifest = Manifest(
-        name=folder.resolve().name,
+        name=source.name,
         family=name,
         backbone=model.backbone,
         head=family.head,
@@ -249,7 +269,7 @@ def _load_published(folder: Path, family_name: str | None) -> LoadedPRM:
         step_readout=family.step_readout,
         trajectory_readout=family.trajectory_readout,
         max_positions=model.max_positions,
-        source={"folder": folder.resolve().name},
+        source=opened.record,
     )
     weights = _only_used(model.weights, model.backbone)
     _check_head(model.weights, manifest)
