@@ -18,6 +18,7 @@ from rfprm_export.base_model import CONFIG_NAME, TOKENIZER_NAME
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAMES
 from rfprm_export.weights_folder import chosen_weights, weights_named_by
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME
+from rfprm_runtime.hub.artifacts import download_artifact
 from rfprm_runtime.hub.ids import EXPECTED, HubId, hint_for_missing, place_of_model, snapshot_id
 from rfprm_runtime.hub.repository import Repository, open_repository
 
@@ -77,6 +78,16 @@ def open_source(place: Place | Source) -> Source:
         return place
     found = place if isinstance(place, HubId) else place_of_model(place)
     return _of_hub(found) if isinstance(found, HubId) else _of_path(found)
+
+
+def artifact_or_source(place: Place) -> Path | Source:
+    """For commands that take both: the folder of an artifact, fetched if it is on the Hub, or else
+    a :class:`Source`. Raises like :func:`open_source`, and :class:`ArtifactError`."""
+    found = place if isinstance(place, HubId) else place_of_model(place)
+    if isinstance(found, Path):
+        return found if os.path.isfile(found / MANIFEST_NAME) else open_source(found)
+    names = open_repository(found, refusal=ExportError).file_names
+    return download_artifact(str(found)) if MANIFEST_NAME in names else open_source(found)
 
 
 def _of_path(path: Path) -> Source:
