@@ -173,6 +173,8 @@ def _whole_tensors(tensors: StoredWeights, weights: StoredWeights) -> dict[str, 
                 f"adapter tensor {name!r} has shape {stored.shape}, but the base model's is "
                 f"{expected}; give the right base with --base"
             )
+        if inner in found:
+            raise ExportError(f"the adapter holds {inner!r} twice, by two names; {_AGAIN}")
         found[inner] = stored
     return found
 

@@ -31,6 +31,8 @@ _HEADS = {
     "SEQ_CLS": "ForSequenceClassification",
 }
 
+_WHAT = {"adapter": "an adapter", "checkpoint": "a training checkpoint"}
+
 
 @dataclass(frozen=True)
 class OpenedModel:
@@ -83,8 +85,8 @@ def _open_adapter(source: Source, base: Place | None) -> OpenedModel:
     under = open_source(_base_of(source, config) if base is None else base)
     if under.kind not in ("model", "gguf"):
         raise ExportError(
-            f"the base model {under.path} is a {under.kind}, expected a whole model; give it with "
-            "--base"
+            f"the base model {under.path} is itself {_WHAT[under.kind]}, expected a whole model; "
+            "give it with --base"
         )
     return OpenedModel(
         source,
