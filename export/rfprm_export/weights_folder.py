@@ -86,7 +86,7 @@ def chosen_weights(names: Collection[str], place: str) -> Choice:
             return Choice(kind, tuple(found))
     raise ExportError(
         f"{place} holds no weights: expected {' or '.join(kind.pattern for kind in _KINDS)}"
-        f"{_weights_below(names)}; {_AGAIN}"
+        f"{_weights_below(names)}"
     )
 
 

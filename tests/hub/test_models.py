@@ -155,9 +155,8 @@ def test_what_a_place_holds_is_told_by_names(
 
 def test_a_missing_path_says_what_was_expected(hub: HubServer) -> None:
     for text, hint in (("absent", ""), ("runs/mine", "; if you mean .* write hf://runs/mine")):
-        with pytest.raises(
-            ExportError, match=f"no checkpoint '{text}'; .*org/name@revision.*{hint}"
-        ):
+        said = f"no checkpoint '{text}'; .*org/name@revision.*{hint}"
+        with pytest.raises(ExportError, match=said):
             load_prm(text)
     assert hub.requests == []
 
