@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,17 @@ VerifyOption = Annotated[
     bool, typer.Option(help="Compare with the reference network first; write only if faithful.")
 ]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an existing artifact.")]
+
+
+def _busy(console: Console, text: str, *places: str | None) -> AbstractContextManager[object]:
+    """Show that something is being done; where a place is on the Hub, leave the terminal to the
+    progress bars of huggingface_hub."""
+    from rfprm_runtime.hub.ids import HubId, place_of_model
+
+    if any(isinstance(place_of_model(place), HubId) for place in places if place is not None):
+        console.print(text, markup=False)
+        return nullcontext()
+    return console.status(text)
 
 
 def export(
@@ -55,7 +67,7 @@ def export(
 
     console = Console(highlight=False)
     minutes = ", which takes minutes: every linear layer is measured" if precision == "int8" else ""
-    with console.status(f"exporting in {precision}{minutes}"):
+    with _busy(console, f"exporting in {precision}{minutes}", checkpoint, base):
         manifest = export_artifact(
             checkpoint,
             output,
