@@ -16,7 +16,7 @@ from typing import Literal
 from rfprm_export import ExportError
 from rfprm_export.base_model import CONFIG_NAME, TOKENIZER_NAME
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAMES
-from rfprm_export.weights_folder import chosen_weights, weights_named_by
+from rfprm_export.weights_folder import chosen_weights, holds_weights, weights_named_by
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME
 from rfprm_runtime.hub.artifacts import download_artifact
 from rfprm_runtime.hub.ids import EXPECTED, HubId, hint_for_missing, place_of_model, snapshot_id
@@ -55,7 +55,10 @@ class Source:
             self.repository.fetch(name for name in names if name in self.file_names)
 
     def fetch_tokenizer(self) -> None:
+        """The tokenizer, if there is one."""
         has_fast = TOKENIZER_NAME in self.file_names
+        if self.repository is not None and self.kind == "model":
+            self.repository.check_is_cached(TOKENIZER_NAME, is_here=has_fast)
         self.fetch(_TOKENIZER_NAMES if has_fast else (*_TOKENIZER_NAMES, *_SLOW_TOKENIZER_NAMES))
 
     def fetch_weights(self) -> None:
@@ -63,7 +66,9 @@ class Source:
         one format, no optimizer states, no code."""
         if self.repository is None:
             return
-        choice = chosen_weights(self.file_names, str(self.repository.asked))
+        is_here = holds_weights(self.file_names)
+        self.repository.check_is_cached("the weights", is_here=is_here)
+        choice = chosen_weights(self.file_names, f"the repository {self.repository.asked}")
         self.fetch([choice.kind.index] if choice.has_index else ())
         self.repository.fetch(weights_named_by(choice, self.path))
 

@@ -90,6 +90,11 @@ def chosen_weights(names: Collection[str], place: str) -> Choice:
     )
 
 
+def holds_weights(names: Collection[str]) -> bool:
+    """Whether any of the files ``names`` are weights, of one whole set or not."""
+    return any(_is_weights(name, kind) for kind in _KINDS for name in names)
+
+
 def weights_named_by(choice: Choice, folder: Path) -> list[str]:
     """The files of a choice; an index is read in ``folder``. Raises :class:`ExportError`."""
     if not choice.has_index:

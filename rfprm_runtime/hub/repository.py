@@ -84,12 +84,17 @@ class Repository:
             self._fetch(check_file_name(name, refusal=self.refusal))
         return self.folder
 
+    def check_is_cached(self, what: str, *, is_here: bool) -> None:
+        """Raises ``refusal`` if ``what`` is not here and may not be fetched: offline nobody knows
+        whether the repository has it."""
+        if self.settings.is_offline and not is_here:
+            raise self.refusal(not_cached(self.asked, self.settings.cache, what))
+
     def _fetch(self, name: str) -> None:
         from huggingface_hub import hf_hub_download
 
+        self.check_is_cached(name, is_here=name in self.file_names)
         if name not in self.file_names:
-            if self.settings.is_offline:
-                raise self.refusal(not_cached(self.asked, self.settings.cache, name))
             raise self.refusal(f"the model {self.asked} holds no file {name!r} at {self.commit}")
         found = self._asked(
             lambda: hf_hub_download(

@@ -54,6 +54,20 @@ def test_a_folder_of_the_cache_is_known_by_its_repository(
     assert load_prm(open_source("org/Tiny-PRM").path).manifest == first
 
 
+@pytest.mark.parametrize("gone", ["tokenizer.json", "model.safetensors"])
+def test_offline_says_what_the_cache_lacks(
+    hub: HubServer, published_prm: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    hub.repos["org/x"] = Repo.of(published_prm)
+    load_prm("org/x")
+    (open_source("org/x").path / gone).unlink()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(
+        ExportError, match=r"(tokenizer\.json|weights) of the model org/x is not in"
+    ):
+        load_prm("org/x")
+
+
 def test_of_shards_those_of_the_index_are_fetched(hub: HubServer, published_prm: Path) -> None:
     weights = load_file(published_prm / "model.safetensors")
     repo = Repo.of(published_prm, extra=PICKLES)
