@@ -34,6 +34,11 @@ class _Settings:
     cache: Path
     is_offline: bool
 
+    @property
+    def shown_endpoint(self) -> str:
+        """For messages: an address may hold a user and a password."""
+        return re.sub(r"//[^/]*@", "//", self.endpoint)
+
     @classmethod
     def now(cls) -> _Settings:
         """huggingface_hub reads the environment when it is imported, which may have been long ago
@@ -108,7 +113,7 @@ class Repository:
         )
         if Path(found).parent.name != self.commit:
             raise self.refusal(
-                f"the Hub at {self.settings.endpoint} gave {name} of another commit than "
+                f"the Hub at {self.settings.shown_endpoint} gave {name} of another commit than "
                 f"{self.commit}; check HF_ENDPOINT"
             )
         self._remember()
@@ -154,7 +159,7 @@ def open_repository(hub_id: HubId, *, refusal: type[RfprmError]) -> Repository:
     commit = info.sha or ""
     if not _COMMIT.fullmatch(commit):
         raise refusal(
-            f"the Hub at {settings.endpoint} answered {shown(commit)} for the commit of {hub_id}; "
+            f"the Hub at {settings.shown_endpoint} answered {shown(commit)} for the commit of {hub_id}; "
             "check HF_ENDPOINT"
         )
     names = frozenset(file.rfilename for file in info.siblings or ())
@@ -191,5 +196,5 @@ def _asked(
     try:
         return call()
     except Exception as error:  # of huggingface_hub, its HTTP library, or the system
-        sentence = sentence_for(error, hub_id, endpoint=settings.endpoint, cache=settings.cache)
+        sentence = sentence_for(error, hub_id, endpoint=settings.shown_endpoint, cache=settings.cache)
     raise refusal(sentence)

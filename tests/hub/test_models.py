@@ -62,9 +62,7 @@ def test_offline_says_what_the_cache_lacks(
     load_prm("org/x")
     (open_source("org/x").path / gone).unlink()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(
-        ExportError, match=r"(tokenizer\.json|weights) of the model org/x is not in"
-    ):
+    with pytest.raises(ExportError, match=r"(tokenizer\.json|weights) of the model org/x"):
         load_prm("org/x")
 
 

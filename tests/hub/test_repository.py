@@ -151,8 +151,9 @@ def test_an_unknown_revision_is_named(hub: HubServer) -> None:
 def test_an_unreachable_hub_names_the_way_out(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://me:secret@127.0.0.1:9/")
     said = refusal_of()
+    assert "secret" not in said
     assert "the Hub at http://127.0.0.1:9 cannot be reached (Connect" in said
     assert "HF_HUB_OFFLINE=1 to use what is in the cache" in said
 
