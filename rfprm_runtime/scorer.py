@@ -29,8 +29,9 @@ from rfprm_runtime.errors import (
     around_errors,
     raise_first,
 )
-from rfprm_runtime.ground.arguments import check_choice, check_flag, check_is, check_whole
+from rfprm_runtime.ground.arguments import check_choice, check_flag, check_whole
 from rfprm_runtime.ground.progress import ProgressBar, progress_bar
+from rfprm_runtime.hub.artifacts import find_artifact
 from rfprm_runtime.prefix_session import PrefixSessionHost
 from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
 from rfprm_runtime.prompt.windowing import check_length, first_windowed_step, plan_windows
@@ -95,6 +96,9 @@ class Scorer:
     ) -> Scorer:
         """Open an artifact folder (``prm.json``, ``tokenizer.json``, a model).
 
+        ``artifact``: the folder; or, as a text, ``org/name`` or ``org/name@revision``: an artifact
+        of the Hub, which is fetched into the Hub's cache (:mod:`rfprm_runtime.hub.artifacts`).
+
         ``backend``: ``auto`` picks one that the artifact has a model for and this machine can run
         (:attr:`backend_description` says which); any other name in
         :data:`rfprm_runtime.backends.table.KINDS` is used or an error is raised. ``mode``:
@@ -120,8 +124,7 @@ class Scorer:
         """
         _check_settings(mode, share_prefixes, session_bytes, score_prefixes)
         check_flag("check_integrity", check_integrity)
-        check_is("artifact", artifact, (str, Path), "the folder of an artifact")
-        folder = Path(artifact)
+        folder = find_artifact(artifact, sha256=sha256)
         manifest = read_manifest(folder, sha256=sha256)
         _check_prefixes(score_prefixes, manifest)
         name = choose_backend(manifest, backend, backend_options)

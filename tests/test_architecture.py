@@ -26,7 +26,7 @@ LAYERS = [
     "ground",
     "types notebook",
     "artifact",
-    "engine",
+    "hub engine",
     "prompt scores answers",
     "backends traces",
     "session prefix_session",

@@ -26,6 +26,7 @@ from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.native_file import write_native
 from rfprm_export.panels import most_rounded
 from rfprm_export.quantization import Quantization
+from rfprm_export.source import Place, Source, open_source
 from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
 from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.artifact.manifest import (
@@ -42,14 +43,14 @@ from rfprm_runtime.scorer import Scorer
 
 
 def export_artifact(
-    checkpoint: Path,
+    checkpoint: Place | Source,
     output: Path,
     *,
     format: ModelFormat | None = None,
     precision: Precision = "fp32",
     attention: AttentionChoice = "auto",
     family: str | None = None,
-    base: Path | None = None,
+    base: Place | None = None,
     verify: bool = True,
     verify_traces: Path | None = None,
     overwrite: bool = False,
@@ -60,26 +61,17 @@ def export_artifact(
     end. So a killed export leaves no partial artifact, and an old one can be used until then.
     Raises :class:`ExportError`.
     """
-    check_output(output, overwrite, reads=[checkpoint])
+    check_output(output, overwrite)
     format = _choose_format(format, precision)
-    prm = load_prm(checkpoint, family=family, base=base)
+    _check_options(format, precision, attention, verify, verify_traces)
+    # Only now is anything read, or fetched.
+    source = open_source(checkpoint)
+    check_output(output, overwrite, reads=[source.path])
+    prm = load_prm(source, family=family, base=base)
     if format == "native":
         check_fits(prm.manifest.backbone, prm.manifest.max_positions, refusal=ExportError)
     chosen = choose_attention(prm.manifest.backbone, attention, precision)
-    if attention != "auto" and format != "onnx":
-        raise ExportError(
-            f"--attention {attention} applies to graphs, but {precision} is exported for {format}; "
-            "leave it out"
-        )
-    if verify_traces is not None and not verify:
-        raise ExportError("--verify-traces has no effect with --no-verify; leave one of them out")
-    if precision in ("int8", *QUANTIZED_PRECISIONS) and not verify:
-        other = "int16" if precision == "int8" else "bf16"
-        raise ExportError(
-            f"--precision {precision} chooses the linear layers that can have 8 bits by measuring "
-            f"them, which --no-verify skips; leave it out, or export with --precision {other}"
-        )
-    reference = reference_for(prm, checkpoint, precision, verify_traces) if verify else None
+    reference = reference_for(prm, source.path, precision, verify_traces) if verify else None
     with replacing_folder(output) as folder:
         linears: tuple[ProductRecord, ...] = ()
         quantization: Quantization | None = None
@@ -99,6 +91,29 @@ def export_artifact(
             )
             manifest = _verified(folder, manifest, reference, prm, scorer)
     return manifest
+
+
+def _check_options(
+    format: ModelFormat,
+    precision: Precision,
+    attention: AttentionChoice,
+    verify: bool,
+    verify_traces: Path | None,
+) -> None:
+    """Raises :class:`ExportError` for options that contradict each other."""
+    if attention != "auto" and format != "onnx":
+        raise ExportError(
+            f"--attention {attention} applies to graphs, but {precision} is exported for {format}; "
+            "leave it out"
+        )
+    if verify_traces is not None and not verify:
+        raise ExportError("--verify-traces has no effect with --no-verify; leave one of them out")
+    if precision in ("int8", *QUANTIZED_PRECISIONS) and not verify:
+        other = "int16" if precision == "int8" else "bf16"
+        raise ExportError(
+            f"--precision {precision} chooses the linear layers that can have 8 bits by measuring "
+            f"them, which --no-verify skips; leave it out, or export with --precision {other}"
+        )
 
 
 def check_output(output: Path, overwrite: bool, *, reads: Iterable[Path] = ()) -> None:

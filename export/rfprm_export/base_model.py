@@ -79,18 +79,35 @@ def read_config(path: Path) -> dict[str, Any]:
     return read_json_object(place, refusal=ExportError, way_out=_AGAIN)
 
 
-def _read_folder(folder: Path) -> BaseModel:
-    config = _read_config(file_in(folder, CONFIG_NAME, refusal=ExportError, way_out=_AGAIN))
+def check_base_model(folder: Path) -> None:
+    """Raises :class:`ExportError` if the ``config.json`` of a folder is not that of a network that
+    can be built. Needs no other file."""
+    _backbone(_read_config(file_in(folder, CONFIG_NAME, refusal=ExportError, way_out=_AGAIN)))
+
+
+def check_has_tokenizer(folder: Path) -> None:
+    """Raises :class:`ExportError` if a folder has no tokenizer that can be read."""
     if not holds_file(folder, TOKENIZER_NAME):
         raise ExportError(
             f"{folder} has no tokenizer.json; save it with a fast tokenizer "
             "(AutoTokenizer.from_pretrained(…).save_pretrained(…))"
         )
-    tokenizer = file_in(folder, TOKENIZER_NAME, refusal=ExportError, way_out=_AGAIN)
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Raises :class:`ExportError` if a folder's ``tokenizer.json`` is missing or damaged."""
+    check_has_tokenizer(folder)
+    path = file_in(folder, TOKENIZER_NAME, refusal=ExportError, way_out=_AGAIN)
+    return load_tokenizer(path, refusal=ExportError, way_out=_AGAIN)
+
+
+def _read_folder(folder: Path) -> BaseModel:
+    config = _read_config(file_in(folder, CONFIG_NAME, refusal=ExportError, way_out=_AGAIN))
+    tokenizer = read_tokenizer(folder)
     return BaseModel(
         backbone=_backbone(config),
         weights=open_weights(folder),
-        tokenizer=load_tokenizer(tokenizer, refusal=ExportError, way_out=_AGAIN),
+        tokenizer=tokenizer,
         max_positions=_positions(config),
         dtype=config.dtype or config.torch_dtype or "float32",
     )
@@ -146,6 +163,13 @@ def _check_kind(config: Mapping[str, Any]) -> None:
     if kind not in ("llama", "mistral", "qwen2", "qwen3"):
         raise ExportError(
             f"model_type is {kind!r}, the graph builder supports llama, mistral, qwen2 and qwen3"
+        )
+    stored = config.get("quantization_config")
+    if stored is not None:
+        method = stored.get("quant_method") if isinstance(stored, dict) else stored
+        raise ExportError(
+            f"the model's weights are stored quantised ({str(method)[:80]}), and only plain floats "
+            "are read; give the model that it was made from"
         )
     activation = config.get("hidden_act", "silu")
     if activation != "silu":

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from rfprm_export import ExportError
-from rfprm_export.base_model import architectures_of, read_base_model, read_config
+from rfprm_export.base_model import read_base_model
 from rfprm_export.family_choice import choose_family
 from rfprm_export.loaded_prm import LoadedPRM, only_used
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
+from rfprm_export.opened_model import fetch_whole, open_model
 from rfprm_export.preset import ReadingOptions
 from rfprm_export.published import published_prm
+from rfprm_export.source import CHECKPOINT_NAME as CHECKPOINT_NAME
+from rfprm_export.source import Place, Source, open_source
 from rfprm_export.weights_files import open_safetensors
 from rfprm_runtime.artifact.manifest import (
     Backbone,
@@ -43,11 +46,18 @@ from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.prompt.encoding import with_template_ids
 
-CHECKPOINT_NAME = "checkpoint.json"
 HEADS_NAME = "heads.safetensors"
 BASES_VARIABLE = "RFPRM_BASE_MODELS"
 """Environment variable: folders under which checkpoints may name base models, as in PATH."""
 _AGAIN = "save the checkpoint again"
+_CHECKPOINT_FILES = (
+    ADAPTER_CONFIG_NAME,
+    ADAPTER_NAME,
+    HEADS_NAME,
+    "reference_scores.json",
+    "gate_scores.json",
+)
+"""What is read of a checkpoint that is on the Hub."""
 
 
 class _Record(Validated):
@@ -94,37 +104,32 @@ class Checkpoint(_Record):
 
 
 def load_prm(
-    path: Path,
+    path: Place | Source,
     *,
     family: str | None = None,
-    base: Path | None = None,
+    base: Place | None = None,
     step_separator: str | None = None,
     system_prompt: str | None = None,
     chat_template: Path | None = None,
 ) -> LoadedPRM:
-    """Read a training checkpoint, or a published PRM as a Hugging Face folder.
+    """Read a training checkpoint, or a published PRM: a Hugging Face folder or a repository of the
+    Hub, as a whole model or as a LoRA adapter.
 
     ``family`` is the format of a published PRM, if its ``config.json`` does not tell; the other
-    texts are what :class:`ReadingOptions` says. ``base`` is the base model of a checkpoint, if it
-    is not found by itself.
+    texts are what :class:`ReadingOptions` says. ``base`` is the base model of a checkpoint or an
+    adapter, if it is not found by itself.
     Raises :class:`ExportError`, also for an option that does not apply.
     """
     options = ReadingOptions(family, step_separator, system_prompt, chat_template)
-    if not os.path.exists(path):  # Path.exists raises for some names
-        raise ExportError(f"there is no checkpoint {str(path)!r}")
-    if holds_file(path, CHECKPOINT_NAME):
-        if options != ReadingOptions():
-            raise ExportError(
-                f"{path} is a training checkpoint, whose {CHECKPOINT_NAME} gives the format; leave "
-                f"{options.flags()} out"
-            )
-        return _load_checkpoint(path, base)
-    if base is not None:
+    source = open_source(path)
+    if source.kind != "checkpoint":
+        return _load_published(source, options, base)
+    if options != ReadingOptions():
         raise ExportError(
-            f"{path} holds no {CHECKPOINT_NAME}, so it is read as a whole PRM, which needs no "
-            "--base; leave it out, or give a training checkpoint"
+            f"{source.path} is a training checkpoint, whose {CHECKPOINT_NAME} gives the format; "
+            f"leave {options.flags()} out"
         )
-    return _load_published(path, options)
+    return _load_checkpoint(source, base)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -180,9 +185,11 @@ def _trusted_folder(path: str, folder: Path) -> Path:
     )
 
 
-def _load_checkpoint(folder: Path, base: Path | None) -> LoadedPRM:
+def _load_checkpoint(opened: Source, base: Place | None) -> LoadedPRM:
+    folder = opened.path
     checkpoint = read_checkpoint(folder)
-    base_path = base or find_base_model(checkpoint.base, folder)
+    base_path = find_base_model(checkpoint.base, folder) if base is None else _fetched(base)
+    opened.fetch(_CHECKPOINT_FILES)
     if isinstance(checkpoint.base, GgufBase):
         _check_base(base_path, checkpoint.base)
     model = read_base_model(base_path)
@@ -203,9 +210,21 @@ def _load_checkpoint(folder: Path, base: Path | None) -> LoadedPRM:
         trajectory_readout=checkpoint.trajectory_readout,
         alpha=checkpoint.alpha,
         max_positions=min(checkpoint.max_positions, model.max_positions),
-        source={**checkpoint.source, "checkpoint_sha256": checkpoint_digest(folder)},
+        source={
+            **checkpoint.source,
+            **({} if opened.repository is None else opened.record),
+            "checkpoint_sha256": checkpoint_digest(folder),
+        },
     )
     return LoadedPRM(manifest, weights.kept_if_small(), model.tokenizer)
+
+
+def _fetched(base: Place) -> Path:
+    """The base model that a user names, which may be one of the Hub."""
+    source = open_source(base)
+    if source.kind == "model":
+        fetch_whole(source)
+    return source.path
 
 
 def checkpoint_digest(folder: Path) -> str:
@@ -230,20 +249,22 @@ def _check_base(path: Path, base: GgufBase) -> None:
         )
 
 
-def _load_published(folder: Path, options: ReadingOptions) -> LoadedPRM:
-    name = folder.resolve().name
+def _load_published(source: Source, options: ReadingOptions, base: Place | None) -> LoadedPRM:
+    opened = open_model(source, base)
     family, preset = choose_family(
-        options.family, name, architectures_of(folder), _names_in(folder)
-    )  # before the model is opened
+        options.family, source.name, opened.architectures, source.file_names
+    )
+    source.fetch(preset.side_files)
     return published_prm(
-        read_base_model(folder),
+        opened.read(),  # and not before
         preset,
         family_name=family,
-        name=name,
-        folder=folder,
-        config=read_config(folder),
+        name=source.name,
+        folder=source.path,
+        texts=opened.texts,
+        config=opened.config,
         options=options,
-        source={"folder": name},
+        source=opened.record,
     )
 
 

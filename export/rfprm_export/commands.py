@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +18,10 @@ ArtifactOutput = Annotated[
 FamilyOption = Annotated[
     str | None, typer.Option(help="Format of a published PRM, if its config does not tell.")
 ]
+CHECKPOINT_HELP = "A training checkpoint, a published PRM's folder, or org/name[@revision]."
 BaseOption = Annotated[
-    Path | None, typer.Option(help="The base model, if it is not found by itself.")
+    str | None,
+    typer.Option(help="The base model, if it is not found by itself: a path, or org/name."),
 ]
 VerifyOption = Annotated[
     bool, typer.Option(help="Compare with the reference network first; write only if faithful.")
@@ -26,10 +29,19 @@ VerifyOption = Annotated[
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an existing artifact.")]
 
 
+def _busy(console: Console, text: str, *places: str | None) -> AbstractContextManager[object]:
+    """Show that something is being done; where a place is on the Hub, leave the terminal to the
+    progress bars of huggingface_hub."""
+    from rfprm_runtime.hub.ids import HubId, place_of_model
+
+    if any(isinstance(place_of_model(place), HubId) for place in places if place is not None):
+        console.print(text, markup=False)
+        return nullcontext()
+    return console.status(text)
+
+
 def export(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A training checkpoint, or a published PRM's folder.")
-    ],
+    checkpoint: Annotated[str, typer.Argument(help=CHECKPOINT_HELP)],
     output: ArtifactOutput,
     precision: Annotated[Precision, typer.Option(help="Of weights and arithmetic.")] = "fp32",
     format: Annotated[
@@ -55,7 +67,7 @@ def export(
 
     console = Console(highlight=False)
     minutes = ", which takes minutes: every linear layer is measured" if precision == "int8" else ""
-    with console.status(f"exporting in {precision}{minutes}"):
+    with _busy(console, f"exporting in {precision}{minutes}", checkpoint, base):
         manifest = export_artifact(
             checkpoint,
             output,
@@ -73,7 +85,9 @@ def export(
 
 
 def export_qwen2_layout(
-    checkpoint: Annotated[Path, typer.Argument(help="A training checkpoint on a Qwen2 backbone.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="A checkpoint on a Qwen2 backbone, as for rfprm export.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     base: BaseOption = None,
 ) -> None:
@@ -87,7 +101,8 @@ def export_qwen2_layout(
 
 def export_triton(
     artifact: Annotated[
-        Path, typer.Argument(help="An artifact with a graph or a TensorRT engine.")
+        str,
+        typer.Argument(help="An artifact with a graph or a TensorRT engine; also org/name."),
     ],
     repository: Annotated[
         Path, typer.Option("--output", "-o", help="The model repository to write into.")
@@ -99,8 +114,9 @@ def export_triton(
 ) -> None:
     """Write an artifact to a model repository of Triton Inference Server."""
     from rfprm_export.triton import write_triton_model
+    from rfprm_runtime.hub.artifacts import find_artifact
 
-    folder = write_triton_model(artifact, repository, name=name, overwrite=overwrite)
+    folder = write_triton_model(find_artifact(artifact), repository, name=name, overwrite=overwrite)
     typer.echo(f"written: {folder}")
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export import ExportError
+from rfprm_runtime.ground.names import check_is_content
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -72,6 +73,7 @@ class GgufFile:
 
 def open_gguf(path: Path) -> GgufFile:
     """Raises :class:`ExportError` if ``path`` is not a whole GGUF file in little-endian order."""
+    check_is_content(path, refusal=ExportError)
     try:
         with path.open("rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -1,7 +1,13 @@
-"""Merges a PEFT LoRA adapter into base weights, with numpy."""
+"""Merges a PEFT LoRA adapter into base weights, with numpy.
+
+Beside the low-rank updates an adapter may hold whole tensors: a head that was trained with it
+(``modules_to_save``), biases, embeddings that were resized. They replace the base's. Sources:
+``get_peft_model_state_dict`` and ``LoraConfig`` of PEFT.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +16,12 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
 from rfprm_export import ExportError
+from rfprm_export.pickled_weights import open_pickled
 from rfprm_export.stored_weights import Stored, StoredWeights
 from rfprm_export.weights_files import as_float32, open_safetensors
-from rfprm_runtime.ground.names import file_in
+from rfprm_export.wrapped_names import without_outer_wrappers
+from rfprm_runtime.ground.arguments import shown
+from rfprm_runtime.ground.names import file_in, holds_file
 from rfprm_runtime.ground.strict_json import read_json_object
 from rfprm_runtime.ground.validated import Validated
 
@@ -20,6 +29,32 @@ Shape = tuple[int, ...]
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 ADAPTER_NAME = "adapter_model.safetensors"
+ADAPTER_NAMES = (ADAPTER_NAME, "adapter_model.bin")
+_AGAIN = "save the adapter again"
+_MERGE_FIRST = "merge it with peft first and export the merged folder"
+# Settings with which the merged weights are not W + scale · B @ A.
+_NOT_PLAIN = {
+    "use_dora": "DoRA",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "BD-LoRA",
+    "rank_pattern": "ranks that differ between layers",
+    "alpha_pattern": "alphas that differ between layers",
+    "fan_in_fan_out": "transposed weights (fan_in_fan_out)",
+    "layer_replication": "replicated layers",
+    "alora_invocation_tokens": "activation by tokens (aLoRA)",
+    "arrow_config": "routing (Arrow)",
+    "target_parameters": "updates of bare parameters",
+    "trainable_token_indices": "updates of single tokens",
+    "lora_bias": "biases of the updates (lora_bias)",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
+    "velora_config": "VeLoRA",
+}
+# Those that leave the base's weights as they are; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change
+# them when an adapter is loaded.
+_PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
+_HEAD_TENSORS = re.compile(r"(?:score|classifier|lm_head|v_head|[a-z_]*head)\b.*")
+_VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 class AdapterConfig(Validated):
@@ -35,6 +70,12 @@ class AdapterConfig(Validated):
     use_dora: bool | None = None
     rank_pattern: dict[str, Any] | None = None
     alpha_pattern: dict[str, Any] | None = None
+    task_type: str | None = None
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    """Of the base model."""
+    auto_mapping: dict[str, Any] | None = None
+    """Without a task type: which class the adapted model was of."""
 
     @property
     def scale(self) -> float:
@@ -44,37 +85,46 @@ class AdapterConfig(Validated):
 def read_adapter_config(folder: Path) -> AdapterConfig:
     """Raises :class:`ExportError` if it is missing, not valid, or of another kind than plain
     LoRA."""
-    again = "save the adapter again"
-    path = file_in(folder, ADAPTER_CONFIG_NAME, refusal=ExportError, way_out=again)
-    content = read_json_object(path, refusal=ExportError, way_out=again)
-    if content.get("peft_type") != "LORA" or content.get("use_dora"):
+    path = file_in(folder, ADAPTER_CONFIG_NAME, refusal=ExportError, way_out=_AGAIN)
+    content = read_json_object(path, refusal=ExportError, way_out=_AGAIN)
+    if content.get("peft_type") != "LORA":
         raise ExportError(
-            f"{path} describes a {str(content.get('peft_type'))[:80]} adapter"
-            f"{' with DoRA' if content.get('use_dora') else ''}, expected plain LoRA; merge it "
-            "with peft first and export the merged folder"
+            f"{path} describes a {str(content.get('peft_type'))[:80]} adapter, expected plain "
+            f"LoRA; {_MERGE_FIRST}"
         )
-    if content.get("rank_pattern") or content.get("alpha_pattern"):
+    extras = [what for name, what in _NOT_PLAIN.items() if content.get(name)]
+    beginning = content.get("init_lora_weights")
+    if not any(beginning is plain or beginning == plain for plain in _PLAIN_BEGINNINGS):
+        extras.append(f"the initialisation {shown(beginning)}, which changes the base's weights")
+    if extras:
         raise ExportError(
-            "LoRA ranks or alphas that differ between layers are not supported; merge the adapter "
-            "with peft first and export the merged folder"
+            f"{path} describes a LoRA adapter with {extras[0]}, expected plain LoRA; {_MERGE_FIRST}"
         )
     try:
         return AdapterConfig.model_validate(content)
     except ExportError as error:
-        raise ExportError(f"{path} is not a valid adapter: {error}; {again}") from None
+        raise ExportError(f"{path} is not a valid adapter: {error}; {_AGAIN}") from None
 
 
 def merge_lora(weights: StoredWeights, folder: Path) -> StoredWeights:
-    """``weights`` with a PEFT LoRA adapter: W + scale · B @ A, computed when W is read.
+    """``weights`` with a PEFT LoRA adapter: W + scale · B @ A, computed when W is read, and with
+    the whole tensors that the adapter holds.
 
     Raises :class:`ExportError` for another kind of adapter, or one that does not fit the weights.
     """
     config = read_adapter_config(folder)
-    path = file_in(folder, ADAPTER_NAME, refusal=ExportError, way_out="save the adapter again")
-    tensors, merged = open_safetensors(path).kept_if_small(), {}
+    tensors, path = _read_tensors(folder)
+    weights = weights.including(_whole_tensors(tensors, weights))
+    merged = {}
     for name in sorted(tensors):
-        module, _, rest = name.removeprefix("base_model.model.").partition(".lora_")
-        if rest not in ("A.weight", "B.weight") or f"{module}.weight" not in weights:
+        module, lora, rest = _inner(name).partition(".lora_")
+        if not lora:
+            continue  # a whole tensor
+        if rest not in ("A.weight", "B.weight"):
+            raise ExportError(
+                f"adapter tensor {name!r} is not the update of a linear layer; {_MERGE_FIRST}"
+            )
+        if f"{module}.weight" not in weights:
             raise ExportError(f"adapter tensor {name!r} does not belong to the base model")
         if rest == "B.weight" and name.replace(".lora_B.", ".lora_A.") not in tensors:
             raise ExportError(f"adapter tensor {name!r} has no matching lora_A")
@@ -89,7 +139,44 @@ def merge_lora(weights: StoredWeights, folder: Path) -> StoredWeights:
             )
             _check_shapes(name, weight.shape, high.shape, low.shape, config.r)
             merged[f"{module}.weight"] = _merged(name, weight, low, high, config.scale)
+    if not len(tensors):
+        raise ExportError(f"{path} holds no tensors; {_AGAIN}")
     return weights.including(merged)
+
+
+def _read_tensors(folder: Path) -> tuple[StoredWeights, Path]:
+    name = next((name for name in ADAPTER_NAMES if holds_file(folder, name)), ADAPTER_NAME)
+    path = file_in(folder, name, refusal=ExportError, way_out=_AGAIN)
+    opened = open_safetensors(path) if name == ADAPTER_NAME else open_pickled(path)
+    return without_outer_wrappers(opened, str(path)).kept_if_small(), path
+
+
+def _inner(name: str) -> str:
+    """A tensor's name in the base model."""
+    return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+
+
+def _whole_tensors(tensors: StoredWeights, weights: StoredWeights) -> dict[str, Stored]:
+    """The tensors that replace the base's, or are a head that it does not have."""
+    found: dict[str, Stored] = {}
+    for name, stored in tensors.stored.items():
+        inner = _inner(name)
+        if ".lora_" in inner or ".original_module." in inner:  # the latter is the base's own
+            continue
+        inner = re.sub(r"\.modules_to_save(?:\.default)?\.", ".", inner)
+        expected = weights.stored[inner].shape if inner in weights else None
+        if expected is None and not _HEAD_TENSORS.fullmatch(inner):
+            raise ExportError(f"adapter tensor {name!r} does not belong to the base model")
+        resized = inner in _VOCABULARY and expected is not None and len(stored.shape) == 2
+        if expected is not None and stored.shape[resized:] != expected[resized:]:
+            raise ExportError(
+                f"adapter tensor {name!r} has shape {stored.shape}, but the base model's is "
+                f"{expected}; give the right base with --base"
+            )
+        if inner in found:
+            raise ExportError(f"the adapter holds {inner!r} twice, by two names; {_AGAIN}")
+        found[inner] = stored
+    return found
 
 
 def _check_shapes(name: str, weight: Shape, high: Shape, low: Shape, rank: int) -> None:

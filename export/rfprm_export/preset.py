@@ -39,6 +39,7 @@ class Described:
     """A published model whose weights are not read yet."""
 
     folder: Path
+    """Where the tokenizer's config and the chat template are."""
     name: str
     tokenizer: Tokenizer
     config: Mapping[str, Any]
@@ -88,8 +89,6 @@ class Preset:
     head: HeadSource = OwnHead()
     names: tuple[str, ...] = ()
     """Patterns of the names of such models on the Hub, in small letters, without the owner."""
-    revision: str | None = None
-    """The commit that the facts were checked on."""
     max_positions: int | None = None
     """The tokens that the model was trained on, where its config says more."""
     options: tuple[str, ...] = ()

@@ -26,18 +26,20 @@ def published_prm(
     family_name: str,
     name: str,
     folder: Path,
+    texts: Path,
     config: Mapping[str, Any],
     options: ReadingOptions,
     source: Mapping[str, Any],
 ) -> LoadedPRM:
-    """``name``: the model's, without its owner; ``folder``: where its side files are; ``config``:
-    its ``config.json``; ``source``: where it came from, for the manifest.
+    """``name``: the model's, without its owner; ``folder``: where its side files are; ``texts``:
+    where its tokenizer's config is; ``config``: its ``config.json``; ``source``: where it
+    came from, for the manifest.
 
     Raises :class:`ExportError` if the model is not what the preset describes, or if an option does
     not apply.
     """
     _check_options(options, preset, family_name)
-    family = preset.family(Described(folder, name, model.tokenizer, config, options))
+    family = preset.family(Described(texts, name, model.tokenizer, config, options))
     _mark_special(model.tokenizer, family)
     prompt = family.prompt(_marker_ids(model.tokenizer, family, family_name))
     positions = min(model.max_positions, preset.max_positions or model.max_positions)

@@ -33,7 +33,7 @@ def best_precision() -> _UsualPrecision:
 
 
 def ensure_artifact(
-    artifact: Path, *, precision: Precision | None = None, base: Path | None = None
+    artifact: Path, *, precision: Precision | None = None, base: str | Path | None = None
 ) -> bool:
     """Export the shipped checkpoint to ``artifact``, unless it is there, whole and up to date.
 

@@ -223,11 +223,15 @@ def requirements_of(extra: str, texts: Sequence[str]) -> list[Requirement]:
 def _artifacts(named: Iterable[Path], check_digests: bool) -> Iterator[Finding]:
     from rfprm_runtime.artifact.integrity import check_files
     from rfprm_runtime.artifact.manifest import MANIFEST_NAME, manifest_digest, read_manifest
+    from rfprm_runtime.hub.ids import HubId, place_of_model
 
     usual = sorted(path.parent for path in Path("artifacts").glob(f"*/{MANIFEST_NAME}"))
-    chosen = [Path(os.environ["RFPRM_ARTIFACT"])] if os.environ.get("RFPRM_ARTIFACT") else []
-    folders = list(dict.fromkeys([*named, *chosen, *usual]))
-    if not folders:
+    chosen = place_of_model(os.environ.get("RFPRM_ARTIFACT") or Path())
+    if isinstance(chosen, HubId):
+        yield Finding("artifacts", str(chosen), "ok", "on the Hub, fetched when it is used")
+    of_variable = [chosen] if isinstance(chosen, Path) and chosen != Path() else []
+    folders = list(dict.fromkeys([*named, *of_variable, *usual]))
+    if not folders and isinstance(chosen, Path):
         way_out = "none in artifacts/; run 'rfprm demo' to build the shipped PRM"
         yield Finding("artifacts", "(none)", "missing", way_out)
     for folder in folders:

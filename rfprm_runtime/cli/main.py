@@ -23,6 +23,7 @@ try:
     import typer
     from rich.console import Console
 
+    from rfprm_runtime.cli.options import ARTIFACT_HELP
     from rfprm_runtime.cli.rerank import rerank
     from rfprm_runtime.cli.score import score
 except ImportError:
@@ -54,18 +55,20 @@ def rfprm(
 
 
 def info(
-    artifact: Annotated[Path, typer.Argument(help="The PRM's artifact folder.")],
+    artifact: Annotated[str, typer.Argument(help=ARTIFACT_HELP)],
     as_json: Annotated[bool, typer.Option("--json", help="Print prm.json unchanged.")] = False,
 ) -> None:
     """Print an artifact's manifest."""
     from rfprm_runtime.artifact.manifest import manifest_digest, read_manifest
     from rfprm_runtime.cli.printing import print_manifest
+    from rfprm_runtime.hub.artifacts import find_artifact
 
-    manifest = read_manifest(artifact)
+    folder = find_artifact(artifact)
+    manifest = read_manifest(folder)
     if as_json:
         typer.echo(manifest.to_json(), nl=False)
     else:
-        print_manifest(Console(highlight=False), manifest, manifest_digest(artifact))
+        print_manifest(Console(highlight=False), manifest, manifest_digest(folder))
 
 
 def doctor(

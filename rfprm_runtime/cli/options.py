@@ -11,9 +11,9 @@ from rfprm_runtime.backends.table import backend_names
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.types import Overflow
 
+ARTIFACT_HELP = "The PRM's artifact: a folder, or org/name[@revision] of the Hub."
 ArtifactOption = Annotated[
-    Path,
-    typer.Option("--artifact", "-a", envvar="RFPRM_ARTIFACT", help="The PRM's artifact folder."),
+    str, typer.Option("--artifact", "-a", envvar="RFPRM_ARTIFACT", help=ARTIFACT_HELP)
 ]
 
 

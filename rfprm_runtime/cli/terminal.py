@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import RfprmError
 
-DEFAULT_ARTIFACT = Path("artifacts/smollm2-135m-gsm8k")
+DEFAULT_ARTIFACT = "artifacts/smollm2-135m-gsm8k"
 HUB_SPELLING = "hf://NAME[@CONFIG][:SPLIT]"
 EXIT_SOME_FAILED = 3
 """Exit status if some lines or rows could not be used, but the others were."""

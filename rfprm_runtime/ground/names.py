@@ -91,8 +91,9 @@ def file_in(folder: Path, name: str, *, refusal: Refusal, way_out: str) -> Path:
     """The regular file ``name`` (see :func:`check_inner_path`) of ``folder``.
 
     A link must stay inside the folder; only the Hub's cache, which keeps its files beside the
-    folder, is known. Raises ``refusal`` for anything else, a device or a folder for example, and
-    for a file that is missing or may not be read; the message ends in ``way_out``.
+    folder, is known. Raises ``refusal`` for anything else, a device or a folder for example, for a
+    file that is missing or may not be read, and for what Git LFS left in its place; the message
+    ends in ``way_out``.
     """
     path = folder / check_inner_path(name, refusal=refusal)
     try:
@@ -112,7 +113,25 @@ def file_in(folder: Path, name: str, *, refusal: Refusal, way_out: str) -> Path:
         raise refusal(f"{path} is not a regular file; {way_out}")
     if not is_readable:
         raise refusal(f"{path} may not be read: permission denied; {way_out}")
+    check_is_content(path, refusal=refusal)
     return path
+
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def check_is_content(path: Path, *, refusal: Refusal) -> None:
+    """Raises ``refusal`` if a file is the pointer that a clone without Git LFS has in its place."""
+    try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:  # whoever reads it will say why
+        return
+    if is_pointer:
+        raise refusal(
+            f"{path} is a Git LFS pointer, not the file itself; run git lfs pull in its folder, or "
+            "download the file"
+        )
 
 
 def holds_file(folder: Path, name: str) -> bool:
@@ -121,14 +140,25 @@ def holds_file(folder: Path, name: str) -> bool:
     return os.path.lexists(folder / name)
 
 
+_CACHED = re.compile(r"(?:models|datasets|spaces|kernels)--.+")
+_SHARED_BLOBS_MARK = ".huggingface-shared-blobs"
+
+
 def _homes(folder: Path) -> list[Path]:
     """Where links of ``folder`` may lead: into itself, and from a snapshot of the Hub's cache into
-    the blobs of the same repository."""
+    the blobs of the same repository, or into those that all repositories share.
+
+    Source: ``file_download`` and ``utils/_shared_blobs`` of huggingface_hub 2.4: a snapshot's links
+    lead to ``models--org--name/blobs``, where those of Xet are links to the cache's own ``blobs``.
+    """
     own = folder.resolve()
-    if own.parent.name != "snapshots":
+    repository = own.parent.parent
+    if own.parent.name != "snapshots" or not _CACHED.fullmatch(repository.name):
         return [own]
-    blobs = own.parent.parent / "blobs"
-    return [own] if blobs.is_symlink() else [own, blobs]
+    shared = repository.parent / "blobs"
+    is_shared = (shared / _SHARED_BLOBS_MARK).is_file()
+    homes = [own, repository / "blobs", *([shared] if is_shared else [])]
+    return [home for home in homes if not home.is_symlink()]
 
 
 def find_package(name: str) -> list[Path]:

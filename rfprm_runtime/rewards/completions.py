@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -34,6 +34,7 @@ from rfprm_runtime.ground.arguments import (
 )
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.ground.running import uninterrupted
+from rfprm_runtime.hub.artifacts import find_artifact
 from rfprm_runtime.rewards.advantages import DEFAULT_BETA, mixed_reward, unit_reward
 from rfprm_runtime.rewards.micro_batcher import MicroBatcher
 from rfprm_runtime.rewards.outcomes import Outcome as Outcome
@@ -90,12 +91,12 @@ class RewardSettings:
                 "RFPRM_ARTIFACT"
             )
         if not Path(self.artifact, MANIFEST_NAME).is_file():
-            read_manifest(Path(self.artifact))  # says what is there instead
+            read_manifest(_folder_of(self.artifact))  # says what is there instead
         # Fail now, not at the first training step. The manifest is read only if needed, because
         # verl builds settings for every sample.
         mixed_reward(0.0, 0.0, self.beta)
         by_trajectory = self.process == "trajectory"
-        manifest = read_manifest(Path(self.artifact)) if by_trajectory else None
+        manifest = read_manifest(_folder_of(self.artifact)) if by_trajectory else None
         check_aggregation("process", self.process, manifest)
         check_choice("split", self.split, get_args(SplitRule))
         check_choice("overflow", self.overflow, get_args(Overflow))
@@ -136,6 +137,12 @@ class RewardSettings:
                     f"unknown setting {name!r}, expected some of {[*adapters_own, *known]}"
                 )
         return cls(artifact, **settings)
+
+
+@cache
+def _folder_of(artifact: str) -> Path:
+    """Where an artifact is. The Hub is asked once a process, not for every sample."""
+    return find_artifact(artifact)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.ground.claims import claimed
 from rfprm_runtime.ground.whole_files import check_target, errors_path_of, replacing
+from rfprm_runtime.hub.artifacts import find_artifact
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.aggregation import check_aggregation
 from rfprm_runtime.selection.chosen_rows import added_names, all_names, chosen_rows, name_check
@@ -69,9 +70,9 @@ def select_traces(
 ) -> SelectionSummary:
     """Write the rows of ``source`` that ``selection`` chooses to ``output``.
 
-    ``scorer``: a loaded scorer, or an artifact folder, which is loaded only if anything is left to
-    score. ``source``: a JSONL or Parquet file, or ``hf://NAME``. ``workers``: score on Ray, which
-    needs an artifact folder.
+    ``scorer``: a loaded scorer, or what :meth:`Scorer.load` takes, loaded only if anything is left
+    to score. ``source``: a JSONL or Parquet file, or ``hf://NAME``. ``workers``: score on Ray,
+    which needs an artifact, not a scorer.
 
     Scores are kept in a work folder, shard by shard, so after a kill, or for another rule, the same
     call scores only what is missing. Rows that cannot be scored are listed with number and reason
@@ -83,6 +84,8 @@ def select_traces(
     """
     scoring, options = scoring or Scoring(), options or OutputOptions()
     source, output = str(source), Path(output)
+    if not isinstance(scorer, Scorer):
+        scorer = find_artifact(scorer)
     manifest, scoring = settle(scorer, scoring, workers)
     _check_before_scoring(selection, options, manifest)
     with ExitStack() as stack:

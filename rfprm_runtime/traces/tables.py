@@ -16,6 +16,7 @@ import numpy as np
 
 from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.errors import MissingExtraError, SourceError
+from rfprm_runtime.hub.refusals import LOG_IN
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Place, Record
 from rfprm_runtime.traces.shards import (
@@ -316,4 +317,6 @@ def _load(source: str, *, streaming: bool) -> Any:
             name, config or None, split=split or "train", streaming=streaming
         )
     except Exception as error:  # whatever the Hub's client raises, there is no data
-        raise SourceError(f"the data set {name!r} cannot be opened: {error}") from None
+        is_unseen = type(error).__name__ == "DatasetNotFoundError"
+        way_out = f"; if it is private or gated, {LOG_IN}" if is_unseen else ""
+        raise SourceError(f"the data set {name!r} cannot be opened: {error}{way_out}") from None

@@ -132,7 +132,7 @@ def test_impossible_options_are_refused_before_the_export(
     for source, arguments, message in (
         (checkpoint, ["-o", tmp_path / "there"], "already exists"),
         (graph, ["-o", graph, "--overwrite"], "is or holds the input"),
-        (tmp_path / "nothing", new, "there is no artifact or checkpoint"),
+        (tmp_path / "nothing", new, "there is no checkpoint"),
         (checkpoint, [*new, "--compute-capability", "9.0"], "does not build for"),
         (checkpoint, [*new, "--compute-capability", "abc"], "expected MAJOR.MINOR"),
         (checkpoint, [*new, "--flavour", "tensorrt"], "[tensorrt]"),

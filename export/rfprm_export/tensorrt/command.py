@@ -25,6 +25,7 @@ from rfprm_export.commands import (
     OverwriteOption,
     VerifyOption,
 )
+from rfprm_export.source import artifact_or_source
 from rfprm_export.tensorrt.builder import (
     BuildOptions,
     EngineBuilder,
@@ -49,7 +50,6 @@ from rfprm_export.tensorrt.profiles import (
 )
 from rfprm_export.verify import Reference, reference_for
 from rfprm_runtime.artifact.manifest import (
-    MANIFEST_NAME,
     EngineFlavour,
     EngineProfile,
     Manifest,
@@ -70,7 +70,7 @@ _LEVELS = {
 
 def export_trt(
     source: Annotated[
-        Path,
+        str,
         typer.Argument(help="An artifact with a graph of standard ops, or a checkpoint."),
     ],
     output: ArtifactOutput,
@@ -148,10 +148,10 @@ def export_trt(
     console = Console(highlight=False)
     _show_messages(log_level)
     # Check everything before spending minutes on the build.
-    check_output(output, overwrite, reads=[source])
-    if not source.is_dir():
-        raise ExportError(f"there is no artifact or checkpoint {str(source)!r}")
-    is_artifact = (source / MANIFEST_NAME).is_file()
+    check_output(output, overwrite)
+    found = artifact_or_source(source)
+    is_artifact, place = (True, found) if isinstance(found, Path) else (False, found.path)
+    check_output(output, overwrite, reads=[place])
     if is_artifact:
         for_checkpoints = {"--precision": precision, "--family": family, "--base": base}
         _refuse(for_checkpoints, f"only for checkpoints, but {source} is an artifact")
@@ -162,7 +162,7 @@ def export_trt(
     typical = read_traces(traces) if traces is not None else []
     precision = precision or "fp16"
     options = BuildOptions(
-        precision=read_manifest(source).precision if is_artifact else precision,
+        precision=read_manifest(place).precision if is_artifact else precision,
         flavour=flavour,
         compute_capabilities=tuple(compute_capability or ()),
         weights=weights,
@@ -191,12 +191,12 @@ def export_trt(
             )
 
     def reference() -> Reference:
-        return reference_for(load_prm(source, family=family, base=base), source, precision)
+        return reference_for(load_prm(found, family=family, base=base), place, precision)
 
     if not is_artifact:
         also = " and verifying it, which takes minutes" if verify else ""
         console.print(f"exporting the graph in {precision}{also}")
-    with graph_artifact(source, precision=precision, family=family, base=base, verify=verify) as (
+    with graph_artifact(found, precision=precision, family=family, base=base, verify=verify) as (
         folder,
         manifest,
     ):

@@ -11,6 +11,7 @@ from pathlib import Path
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import check_output, export_artifact
 from rfprm_export.choices import Precision
+from rfprm_export.source import Place, Source
 from rfprm_export.tensorrt.builder import (
     BuildOptions,
     BuiltPlan,
@@ -51,11 +52,11 @@ class EngineReport:
 
 @contextmanager
 def graph_artifact(
-    source: Path,
+    source: Path | Source,
     *,
     precision: Precision,
     family: str | None = None,
-    base: Path | None = None,
+    base: Place | None = None,
     verify: bool = True,
 ) -> Iterator[tuple[Path, Manifest]]:
     """An artifact with a graph of standard ops: ``source`` itself, or a temporary export of the
@@ -63,7 +64,7 @@ def graph_artifact(
 
     Raises :class:`ExportError` for an artifact without such a graph.
     """
-    if (source / MANIFEST_NAME).is_file():
+    if isinstance(source, Path) and (source / MANIFEST_NAME).is_file():
         manifest = read_manifest(source)
         check_files(source, manifest)
         if ONNX_NAME in manifest.files:

@@ -1,0 +1,162 @@
+"""A published model, opened far enough to tell what it is: a whole one, or an adapter over a base.
+
+What it is can be asked before a weight is read or fetched. Knows no families.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rfprm_export import ExportError
+from rfprm_export.base_model import (
+    TOKENIZER_NAME,
+    BaseModel,
+    architectures_of,
+    check_base_model,
+    check_has_tokenizer,
+    read_base_model,
+    read_config,
+    read_tokenizer,
+)
+from rfprm_export.chat_template import TOKENIZER_CONFIG_NAME
+from rfprm_export.lora import ADAPTER_NAMES, AdapterConfig, merge_lora, read_adapter_config
+from rfprm_export.source import Place, Source, open_source
+from rfprm_runtime.ground.arguments import shown
+from rfprm_runtime.hub.ids import HubId, parse_hub_id
+
+# What PEFT's task types say about the head over the base.
+_HEADS = {
+    "CAUSAL_LM": "ForCausalLM",
+    "TOKEN_CLS": "ForTokenClassification",
+    "SEQ_CLS": "ForSequenceClassification",
+}
+
+_WHAT = {"adapter": "an adapter", "checkpoint": "a training checkpoint"}
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model of which nothing but its description is read."""
+
+    source: Source
+    architectures: tuple[str, ...]
+    """What it is, by the names of transformers' classes; empty if nothing tells."""
+    config: dict[str, Any]
+    """The ``config.json`` of the model, or of the one under an adapter."""
+    texts: Path
+    """The folder with the tokenizer's config and the chat template."""
+    read: Callable[[], BaseModel]
+    """Fetches what is missing, and opens the weights. Raises :class:`ExportError`."""
+    record: dict[str, Any]
+    """Where the weights came from, for a manifest."""
+
+
+def open_model(source: Source, base: Place | None = None) -> OpenedModel:
+    """``base``: the base model of an adapter, if it is not the one that the adapter names.
+
+    Raises :class:`ExportError`, also for a ``base`` that does not apply.
+    """
+    if source.kind == "adapter":
+        return _open_adapter(source, base)
+    if base is not None:
+        raise ExportError(
+            f"{source.path} holds no checkpoint.json and no adapter, so it is read as a whole PRM, "
+            "which needs no --base; leave it out, or give a training checkpoint"
+        )
+    return OpenedModel(
+        source,
+        architectures_of(source.path),
+        read_config(source.path),
+        source.path,
+        lambda: _read_whole(source),
+        source.record,
+    )
+
+
+def fetch_whole(source: Source) -> None:
+    """Get all files of a whole model, the largest last: what is wrong with the small ones is said
+    before gigabytes are fetched. Raises :class:`ExportError`."""
+    if source.repository is None:
+        return
+    check_base_model(source.path)
+    source.fetch_tokenizer()
+    check_has_tokenizer(source.path)
+    source.fetch_weights()
+
+
+def _read_whole(source: Source) -> BaseModel:
+    fetch_whole(source)
+    return read_base_model(source.path)
+
+
+def _open_adapter(source: Source, base: Place | None) -> OpenedModel:
+    config = read_adapter_config(source.path)
+    under = open_source(_base_of(source, config) if base is None else base)
+    if under.kind not in ("model", "gguf"):
+        raise ExportError(
+            f"the base model {under.path} is itself {_WHAT[under.kind]}, expected a whole model; "
+            "give it with --base"
+        )
+    return OpenedModel(
+        source,
+        _adapted(architectures_of(under.path), config),
+        read_config(under.path),
+        source.path if TOKENIZER_CONFIG_NAME in source.file_names else under.path,
+        lambda: _read_adapted(source, under),
+        {**source.record, "base": under.record},
+    )
+
+
+def _base_of(source: Source, config: AdapterConfig) -> HubId:
+    """The base that an adapter of the Hub names. A folder is data and does not choose what is read
+    elsewhere; a repository may name another repository."""
+    named = config.base_model_name_or_path
+    try:
+        found = parse_hub_id(named or "", refusal=ExportError)
+    except ExportError:
+        raise ExportError(
+            f"{source.path} is an adapter, and names its base model as {shown(named)}, which is "
+            "not a model of the Hub; give the folder or the org/name of its base with --base"
+        ) from None
+    if config.revision:
+        found = parse_hub_id(f"{found.repo}@{config.revision}", refusal=ExportError)
+    if source.repository is None:
+        raise ExportError(
+            f"{source.path} is an adapter over {found}; a folder does not choose what is fetched: "
+            f"if you trust it, add --base {found}, or a folder with that model"
+        )
+    return found
+
+
+def _adapted(architectures: tuple[str, ...], config: AdapterConfig) -> tuple[str, ...]:
+    """What a base model is with an adapter: its decoder, and the head of the adapter's task."""
+    head = _HEADS.get(config.task_type or "")
+    if head is not None:
+        return tuple(_decoder(name) + head for name in architectures)
+    whole = (config.auto_mapping or {}).get("base_model_class")
+    return (whole,) if isinstance(whole, str) else architectures
+
+
+def _decoder(architecture: str) -> str:
+    """``Qwen2`` of ``Qwen2ForCausalLM`` and of ``Qwen2Model``."""
+    return architecture.partition("For")[0].removesuffix("Model")
+
+
+def _read_adapted(source: Source, under: Source) -> BaseModel:
+    source.fetch_tokenizer()
+    source.fetch(ADAPTER_NAMES[:1] if ADAPTER_NAMES[0] in source.file_names else ADAPTER_NAMES)
+    model = _read_whole(under)
+    weights = merge_lora(model.weights, source.path)
+    # New tokens come with rows of the embedding, and with a tokenizer.
+    embedding = weights.stored.get("model.embed_tokens.weight")
+    rows = model.backbone.vocab_size if embedding is None else embedding.shape[0]
+    has_own = TOKENIZER_NAME in source.file_names
+    return replace(
+        model,
+        backbone=model.backbone.model_copy(update={"vocab_size": rows}),
+        weights=weights,
+        tokenizer=read_tokenizer(source.path) if has_own else model.tokenizer,
+    )

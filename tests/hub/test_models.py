@@ -1,0 +1,184 @@
+"""Checkpoints, bases and adapters of the Hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file, save
+
+from hub_server import COMMIT, HubServer, Repo
+from rfprm_export import ExportError
+from rfprm_export.artifact_writer import export_artifact
+from rfprm_export.checkpoint import load_prm
+from rfprm_export.source import open_source
+
+CODE = {
+    "modeling_qwen2_rm.py": b"raise SystemExit('remote code')",
+    "training_args.bin": b"\x80\x04.",
+    "optimizer.pt": b"\x80\x04.",
+    "README.md": b"# A PRM",
+}
+PICKLES = {
+    "pytorch_model.bin": b"never read",
+    "pytorch_model.bin.index.json": b"never read",
+}
+
+
+def described(architecture: str, **more: Any) -> bytes:
+    return json.dumps({"model_type": "qwen2", "architectures": [architecture], **more}).encode()
+
+
+def test_a_prm_of_the_hub_is_exported_from_the_files_that_it_needs(
+    hub: HubServer, published_prm: Path, tmp_path: Path
+) -> None:
+    hub.repos["org/Tiny-PRM"] = Repo.of(published_prm, extra={**CODE, **PICKLES})
+    manifest = export_artifact("org/Tiny-PRM", tmp_path / "artifact", verify=False)
+    assert manifest.name == "Tiny-PRM"
+    assert manifest.source == {"repo": "org/Tiny-PRM", "revision": COMMIT}
+    assert hub.fetched() == {"config.json", "tokenizer.json", "model.safetensors"}
+    own = load_prm(published_prm)
+    assert manifest.backbone == own.manifest.backbone
+    assert own.manifest.source == {"folder": published_prm.name}
+
+
+def test_a_folder_of_the_cache_is_known_by_its_repository(
+    hub: HubServer, published_prm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repos["org/Tiny-PRM"] = Repo.of(published_prm)
+    first = load_prm("org/Tiny-PRM").manifest
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert load_prm("org/Tiny-PRM").manifest == first
+    assert load_prm(open_source("org/Tiny-PRM").path).manifest == first
+
+
+@pytest.mark.parametrize("gone", ["tokenizer.json", "model.safetensors"])
+def test_offline_says_what_the_cache_lacks(
+    hub: HubServer, published_prm: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    hub.repos["org/x"] = Repo.of(published_prm)
+    load_prm("org/x")
+    (open_source("org/x").path / gone).unlink()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ExportError, match=r"(tokenizer\.json|weights) of the model org/x"):
+        load_prm("org/x")
+
+
+def test_of_shards_those_of_the_index_are_fetched(hub: HubServer, published_prm: Path) -> None:
+    weights = load_file(published_prm / "model.safetensors")
+    repo = Repo.of(published_prm, extra=PICKLES)
+    del repo.files["model.safetensors"]
+    half = len(weights) // 2
+    index = {}
+    for number, names in enumerate((list(weights)[:half], list(weights)[half:]), start=1):
+        shard = f"model-{number:05}-of-00002.safetensors"
+        repo.files[shard] = save({name: weights[name] for name in names})
+        index |= dict.fromkeys(names, shard)
+    repo.files["model.safetensors.index.json"] = json.dumps({"weight_map": index}).encode()
+    repo.files["consolidated.safetensors"] = b"a copy in another layout"
+    hub.repos["org/x"] = repo
+    found = load_prm("org/x").weights
+    assert {name: found[name].sum() for name in found} == {
+        name: array.sum() for name, array in weights.items()
+    }
+    shards = set(index.values()) | {"model.safetensors.index.json"}
+    assert hub.fetched() == {"config.json", "tokenizer.json", *shards}
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "said"),
+    [
+        ("org/GenPRM-7B", {}, "GenPRM-7B is a generative PRM, which writes its verdict as text"),
+        ("org/x", {"config.json": described("Qwen2ForCausalLM")}, "is a Qwen2ForCausalLM"),
+        ("org/x", {"config.json": described("OtherForPrmModel")}, "is a OtherForPrmModel"),
+    ],
+)
+def test_another_kind_of_model_is_refused_by_its_description_alone(
+    hub: HubServer, published_prm: Path, name: str, files: dict[str, bytes], said: str
+) -> None:
+    hub.repos[name] = Repo.of(published_prm, extra={**CODE, **files})
+    with pytest.raises(ExportError, match=said):
+        load_prm(name)
+    assert hub.fetched() == {"config.json"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "gone", "said", "fetched"),
+    [
+        ({}, "tokenizer.json", "has no tokenizer.json", {"tokenizer.model"}),
+        ({"hidden_act": "gelu"}, "", "hidden_act is 'gelu'", set()),
+        ({"model_type": "mamba"}, "", "model_type is 'mamba'", set()),
+        ({"quantization_config": {"quant_method": "awq"}}, "", r"stored quantised \(awq\)", set()),
+        ({}, "model.safetensors", "holds no weights", {"tokenizer.json"}),
+    ],
+)
+def test_what_cannot_be_read_is_said_before_the_weights_are_fetched(
+    hub: HubServer,
+    published_prm: Path,
+    changes: dict[str, Any],
+    gone: str,
+    said: str,
+    fetched: set[str],
+) -> None:
+    repo = Repo.of(published_prm, extra={"tokenizer.model": b"x"})
+    config = json.loads(repo.files["config.json"])
+    repo.files["config.json"] = json.dumps({**config, **changes}).encode()
+    repo.files.pop(gone, None)
+    hub.repos["org/x"] = repo
+    with pytest.raises(ExportError, match=said):
+        load_prm("org/x")
+    assert hub.fetched() == {"config.json", *fetched}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["prm.json", "model.onnx"], "is an artifact already"),
+        (["model-Q4_K_M.gguf"], r"it holds model-Q4_K_M\.gguf: give that file by itself"),
+        (["README.md"], "is neither a .gguf file nor a folder with a config.json"),
+        (["checkpoint.json", "config.json"], "a training checkpoint .* and a whole model"),
+        (
+            ["config.json", "model.safetensors", "adapter_config.json"],
+            r"a whole model \(model\.safetensors\) and an adapter",
+        ),
+        (
+            ["config.json", "model.safetensors.index.json", "adapter_model.safetensors"],
+            r"a whole model \(model\.safetensors\.index\.json\) and an adapter",
+        ),
+        (["config.json", "pytorch_model.bin", "adapter_config.json"], "and an adapter"),
+    ],
+)
+def test_what_a_place_holds_is_told_by_names(
+    hub: HubServer, tmp_path: Path, names: list[str], said: str
+) -> None:
+    hub.repos["org/x"] = Repo(dict.fromkeys(names, b"{}"))
+    with pytest.raises(ExportError, match=f"the repository org/x .*{said}|{said}"):
+        open_source("org/x")
+    assert hub.fetched() == set()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(b"{}")
+    with pytest.raises(ExportError, match=said):
+        open_source(folder)
+
+
+def test_a_missing_path_says_what_was_expected(hub: HubServer) -> None:
+    for text, hint in (("absent", ""), ("runs/mine", "; if you mean .* write hf://runs/mine")):
+        said = f"no checkpoint '{text}'; .*org/name@revision.*{hint}"
+        with pytest.raises(ExportError, match=said):
+            load_prm(text)
+    assert hub.requests == []
+
+
+def test_weights_in_a_subfolder_are_named(hub: HubServer) -> None:
+    weights = {
+        "config.json": b"{}",
+        "zeta-2/model.safetensors": b"",
+        "zeta-4/model.safetensors": b"",
+    }
+    hub.repos["org/x"] = Repo(weights)
+    with pytest.raises(ExportError, match=r"no weights.* not in \['zeta-2', 'zeta-4'\]: give one"):
+        open_source("org/x").fetch_weights()
