@@ -159,8 +159,8 @@ def open_repository(hub_id: HubId, *, refusal: type[RfprmError]) -> Repository:
     commit = info.sha or ""
     if not _COMMIT.fullmatch(commit):
         raise refusal(
-            f"the Hub at {settings.shown_endpoint} answered {shown(commit)} for the commit of {hub_id}; "
-            "check HF_ENDPOINT"
+            f"the Hub at {settings.shown_endpoint} answered {shown(commit)} for the commit of "
+            f"{hub_id}; check HF_ENDPOINT"
         )
     names = frozenset(file.rfilename for file in info.siblings or ())
     folder = _storage(settings.cache, hub_id.repo) / "snapshots" / commit
@@ -196,7 +196,6 @@ def _asked(
     try:
         return call()
     except Exception as error:  # of huggingface_hub, its HTTP library, or the system
-        sentence = sentence_for(
-            error, hub_id, endpoint=settings.shown_endpoint, cache=settings.cache
-        )
+        place = settings.shown_endpoint
+        sentence = sentence_for(error, hub_id, endpoint=place, cache=settings.cache)
     raise refusal(sentence)
