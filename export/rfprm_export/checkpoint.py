@@ -19,6 +19,7 @@ from rfprm_export import ExportError
 from rfprm_export.base_model import architectures_of, read_base_model
 from rfprm_export.family_choice import choose_family
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
+from rfprm_export.stages import Step
 from rfprm_export.stored_weights import Stored, StoredWeights, Weights
 from rfprm_export.weights_files import open_safetensors
 from rfprm_runtime.artifact.families import Family
@@ -330,10 +331,16 @@ def _other_heads(weights: StoredWeights) -> str:
     return f" (beside {', '.join(found[:4])})" if found else ""
 
 
-def weights_digest(weights: Mapping[str, NDArray[np.float32]]) -> str:
-    """sha256 of the tensors in order of their names, whatever file they are stored in."""
+def weights_digest(
+    weights: Mapping[str, NDArray[np.float32]], step: Step = lambda done, total: None
+) -> str:
+    """sha256 of the tensors in order of their names, whatever file they are stored in. ``step`` is
+    called with the tensors done and their number."""
     digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(f"{name} {weights[name].shape}\n".encode())
-        digest.update(np.ascontiguousarray(weights[name]).data)
+    for count, name in enumerate(sorted(weights), start=1):
+        tensor = np.ascontiguousarray(weights[name])
+        digest.update(f"{name} {tensor.shape}\n".encode())
+        digest.update(tensor.data)
+        del tensor  # before the next one is read
+        step(count, len(weights))
     return digest.hexdigest()

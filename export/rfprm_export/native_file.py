@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rfprm_export import ExportError
 from rfprm_export.aligned_file import Planned, in_memory, write_aligned
 from rfprm_export.panels import joined_linear, linear_panels, padded_bias, units_of_rows
+from rfprm_export.stages import Step
 from rfprm_export.stored_weights import Weights
 from rfprm_runtime.artifact.manifest import Backbone, Head
 from rfprm_runtime.backends.native.limits import LINEARS, PANEL, check_shape, linear_shapes
@@ -22,17 +23,24 @@ _ROWS_AT_ONCE = 8192
 
 
 def write_native(
-    path: Path, shape: Backbone, head: Head, weights: Weights, *, in_8_bits: Collection[str] = ()
+    path: Path,
+    shape: Backbone,
+    head: Head,
+    weights: Weights,
+    *,
+    in_8_bits: Collection[str] = (),
+    step: Step = lambda done, total: None,
 ) -> Path:
     """Write the model to ``path``, under the names of
     :mod:`rfprm_runtime.backends.native.model_file`.
 
-    The linears in ``in_8_bits`` get 8 bits, the others 16. Raises :class:`ExportError` for a shape
+    The linears in ``in_8_bits`` get 8 bits, the others 16. ``step`` is called with the tensors
+    written and their number. Raises :class:`ExportError` for a shape
     that the kernels do not support.
     """
     check_shape(shape, refusal=ExportError)
     file = _NativeFile(shape, head, weights, in_8_bits)
-    write_aligned(path, file.tensors(), {"layout": LAYOUT})
+    write_aligned(path, file.tensors(), {"layout": LAYOUT}, step)
     return path
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import check_output, export_artifact
 from rfprm_export.choices import Precision
+from rfprm_export.stages import Progress, silent
 from rfprm_export.tensorrt.builder import (
     BuildOptions,
     BuiltPlan,
@@ -18,7 +19,7 @@ from rfprm_export.tensorrt.builder import (
     ProgressListener,
 )
 from rfprm_export.tensorrt.plan_contents import PlanContents, read_plan
-from rfprm_export.verify import Reference, check_parity, measure_parity
+from rfprm_export.verify import GATE, Reference, check_parity, measure_parity
 from rfprm_runtime.artifact.integrity import check_files, describe_file
 from rfprm_runtime.artifact.manifest import (
     MANIFEST_NAME,
@@ -57,6 +58,7 @@ def graph_artifact(
     family: str | None = None,
     base: Path | None = None,
     verify: bool = True,
+    progress: Progress = silent,
 ) -> Iterator[tuple[Path, Manifest]]:
     """An artifact with a graph of standard ops: ``source`` itself, or a temporary export of the
     checkpoint ``source``.
@@ -87,6 +89,7 @@ def graph_artifact(
             family=family,
             base=base,
             verify=verify,
+            progress=progress,
         )
         yield artifact, manifest
 
@@ -217,7 +220,7 @@ def _verified_where_it_runs(
     # Built here and now, so what is in it may run.
     with Scorer.load(folder, backend="tensorrt", allow_host_code=True) as scorer:
         parity = measure_parity(scorer, reference())
-    check_parity(parity, manifest.precision, list)
+    check_parity(parity, manifest.precision, list, GATE.for_size_of(manifest))
     assert manifest.engine is not None
     engine = manifest.engine.model_copy(update={"parity": parity})
     verified = manifest.model_copy(update={"engine": engine})
