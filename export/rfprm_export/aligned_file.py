@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_export.stages import Step
+from rfprm_runtime.ground.progress import Step
 
 _DTYPE_NAMES = {"int8": "I8", "int32": "I32", "int16": "I16", "float32": "F32", "float64": "F64"}
 _ALIGNMENT = 64

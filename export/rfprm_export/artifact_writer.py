@@ -27,7 +27,6 @@ from rfprm_export.in_parts import scorer_in_parts
 from rfprm_export.native_file import write_native
 from rfprm_export.panels import most_rounded
 from rfprm_export.quantization import Quantization
-from rfprm_export.stages import Progress, counting, silent, stage
 from rfprm_export.stored_weights import stay_in_files
 from rfprm_export.verify import GATE, check_parity, measure_parity, reference_for
 from rfprm_runtime.artifact.integrity import describe_file
@@ -42,6 +41,7 @@ from rfprm_runtime.artifact.network_tensors import network_tensors
 from rfprm_runtime.backends.native.limits import check_fits
 from rfprm_runtime.backends.table import model_file
 from rfprm_runtime.backends.walk import Walk
+from rfprm_runtime.ground.progress import Progress, counting, silent, stage
 from rfprm_runtime.ground.whole_files import replacing_folder
 from rfprm_runtime.scorer import Scorer
 

@@ -19,7 +19,6 @@ from rfprm_export import ExportError
 from rfprm_export.base_model import architectures_of, read_base_model
 from rfprm_export.family_choice import choose_family
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
-from rfprm_export.stages import Step
 from rfprm_export.stored_weights import Stored, StoredWeights, Weights
 from rfprm_export.weights_files import open_safetensors
 from rfprm_runtime.artifact.families import Family
@@ -42,6 +41,7 @@ from rfprm_runtime.ground.names import (
     find_package,
     holds_file,
 )
+from rfprm_runtime.ground.progress import Step
 from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.prompt.encoding import with_template_ids

@@ -17,7 +17,6 @@ from rfprm_export.in_parts import ending
 from rfprm_export.linear_choice import differences_alone, most_allowed, none_allowed
 from rfprm_export.native_file import write_native
 from rfprm_export.panels import linear_names
-from rfprm_export.stages import Progress, silent, stage
 from rfprm_export.stored_weights import stay_in_files
 from rfprm_export.verify import Reference, scorer_over
 from rfprm_runtime.artifact.contents import ModelFile
@@ -28,6 +27,7 @@ from rfprm_runtime.backends.native.limits import linear_shapes
 from rfprm_runtime.backends.native.model_file import NativeModel
 from rfprm_runtime.backends.walk import Walk
 from rfprm_runtime.engine.backend import Backend
+from rfprm_runtime.ground.progress import Progress, silent, stage
 from rfprm_runtime.scorer import Scorer
 
 TakeLinears = Callable[[Collection[str]], None]

@@ -14,12 +14,12 @@ from rfprm_export.checkpoint import LoadedPRM
 from rfprm_export.float_types import FloatType
 from rfprm_export.graph_parts import OnnxInParts
 from rfprm_export.quantization import Quantization
-from rfprm_export.stages import Step
 from rfprm_export.stored_weights import stay_in_files
 from rfprm_export.trial_graph import trial_scorer
 from rfprm_runtime.artifact.contents import ModelFile
 from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.backends.walk import Walk
+from rfprm_runtime.ground.progress import Step
 from rfprm_runtime.scorer import Scorer
 
 

@@ -14,10 +14,10 @@ from rfprm_export.float_types import FloatType
 from rfprm_export.largest_inputs import largest_inputs
 from rfprm_export.linear_choice import differences_alone, most_allowed, none_allowed
 from rfprm_export.quantization import Quantization
-from rfprm_export.stages import Progress, silent, stage
 from rfprm_export.verify import STRICT_GATE, Reference, gate_failures, measure_parity
 from rfprm_runtime.artifact.manifest import Backbone, ProductRecord
 from rfprm_runtime.errors import BackendError
+from rfprm_runtime.ground.progress import Progress, silent, stage
 from rfprm_runtime.scorer import Scorer
 
 _CALIBRATION_TRACES = 64

@@ -23,9 +23,9 @@ from rfprm_export.choices import AttentionChoice, AttentionOp, Precision
 from rfprm_export.float_types import FloatType
 from rfprm_export.graph_builder import GraphBuilder, RoundingBuilder
 from rfprm_export.quantization import Quantization, quantize_weight
-from rfprm_export.stages import Step
 from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest
 from rfprm_runtime.backends.rotary import rotary_tables
+from rfprm_runtime.ground.progress import Step
 
 OPSETS: dict[AttentionOp, int] = {"group_query": 23, "standard": 24}
 """23 is the oldest with RMSNormalization and RotaryEmbedding, and the one ONNX Runtime 1.23 reads;

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export import ExportError
-from rfprm_export.stages import Step
 from rfprm_export.verify import STRICT_GATE, Reference, all_scores, gate_failures, measure_parity
 from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.ground.progress import Step
 from rfprm_runtime.scorer import Scorer
 
 ScorerWith = Callable[[Collection[str]], AbstractContextManager[Scorer]]

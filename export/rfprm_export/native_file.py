@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from rfprm_export import ExportError
 from rfprm_export.aligned_file import Planned, in_memory, write_aligned
 from rfprm_export.panels import joined_linear, linear_panels, padded_bias, units_of_rows
-from rfprm_export.stages import Step
 from rfprm_export.stored_weights import Weights
 from rfprm_runtime.artifact.manifest import Backbone, Head
 from rfprm_runtime.backends.native.limits import LINEARS, PANEL, check_shape, linear_shapes
 from rfprm_runtime.backends.native.model_file import LAYOUT
+from rfprm_runtime.ground.progress import Step
 
 _LARGEST_INT16 = 32767
 _ROWS_AT_ONCE = 8192

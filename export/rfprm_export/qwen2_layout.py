@@ -19,10 +19,10 @@ from rfprm_export import ExportError
 from rfprm_export.aligned_file import Planned, in_memory, of_float32, write_aligned
 from rfprm_export.base_model import config_fields
 from rfprm_export.checkpoint import LoadedPRM
-from rfprm_export.stages import Progress, silent, stage
 from rfprm_export.stored_weights import Weights
 from rfprm_runtime.artifact.manifest import Backbone, Manifest
 from rfprm_runtime.artifact.network_tensors import network_tensors
+from rfprm_runtime.ground.progress import Progress, silent, stage
 from rfprm_runtime.ground.whole_files import replacing_folder
 
 ARCHITECTURE = "Qwen2ForProcessRewardModel"

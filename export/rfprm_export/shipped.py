@@ -9,11 +9,11 @@ from rfprm_export import ExportError
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import checkpoint_digest
 from rfprm_export.choices import Precision
-from rfprm_export.stages import Progress, silent
 from rfprm_runtime.artifact.integrity import check_files
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME, NATIVE_NAME, read_manifest
 from rfprm_runtime.backends.native.library import available_variants
 from rfprm_runtime.errors import ArtifactError
+from rfprm_runtime.ground.progress import Progress, silent
 
 SHIPPED_NAME = "smollm2-135m-gsm8k"
 _UsualPrecision = Literal["fp32", "int16"]

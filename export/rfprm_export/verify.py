@@ -20,7 +20,6 @@ from rfprm_export.checkpoint import LoadedPRM, checkpoint_digest, load_prm
 from rfprm_export.choices import Precision
 from rfprm_export.gate_traces import num_gate_traces, spread_over
 from rfprm_export.in_parts import ending
-from rfprm_export.stages import Progress, counting, silent, stage
 from rfprm_export.stored_weights import stay_in_files
 from rfprm_runtime.artifact.manifest import Manifest, Parity
 from rfprm_runtime.artifact.parity import spearman_interval
@@ -28,6 +27,7 @@ from rfprm_runtime.backends.walk import Walk
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.errors import install_command
 from rfprm_runtime.ground.names import file_in, holds_file
+from rfprm_runtime.ground.progress import Progress, counting, silent, stage
 from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.ground.whole_files import write_whole

@@ -11,7 +11,6 @@ from pathlib import Path
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import check_output, export_artifact
 from rfprm_export.choices import Precision
-from rfprm_export.stages import Progress, silent
 from rfprm_export.tensorrt.builder import (
     BuildOptions,
     BuiltPlan,
@@ -33,6 +32,7 @@ from rfprm_runtime.artifact.manifest import (
 from rfprm_runtime.artifact.onnx_file import check_external_data
 from rfprm_runtime.backends.tensorrt.backend import check_usable
 from rfprm_runtime.errors import ArtifactError, RfprmError
+from rfprm_runtime.ground.progress import Progress, silent
 from rfprm_runtime.ground.whole_files import replacing_folder, scratch_folder
 from rfprm_runtime.scorer import Scorer
 
