@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from rfprm_export.native_file import write_native
 from rfprm_export.panels import most_rounded
 from rfprm_export.quantization import Quantization
 from rfprm_export.stored_weights import stay_in_files
-from rfprm_export.verify import GATE, check_parity, measure_parity, reference_for
+from rfprm_export.verify import check_parity, gate_for, measure_parity, reference_for
 from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.artifact.manifest import (
     GPU_PRECISIONS,
@@ -232,8 +233,8 @@ def _write_files(
 def _verified(folder: Path, manifest: Manifest, prm: LoadedPRM) -> Manifest:
     """``manifest``, written with its parity, if that is good enough."""
     assert manifest.parity is not None
-    gate = GATE.for_size_of(manifest)
-    check_parity(manifest.parity, manifest.precision, lambda: _blame(manifest, prm), gate)
+    blame = partial(_blame, manifest, prm)
+    check_parity(manifest.parity, manifest.precision, blame, gate_for(manifest))
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 

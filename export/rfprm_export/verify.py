@@ -67,6 +67,11 @@ STRICT_GATE = Gate(spearman=0.9975, mean_difference=0.005, same_best_of_4=0.99)
 does worse (docs/log.md)."""
 
 
+def gate_for(manifest: Manifest) -> Gate:
+    """:data:`GATE`, for a model of this size."""
+    return GATE.for_size_of(manifest)
+
+
 class RecordedScores(Validated):
     """The reference network's scores of some traces, for exports without torch."""
 
@@ -115,7 +120,7 @@ def reference_for(
     path = traces or _shipped_traces()[kind]
     label = path.name if traces else f"shipped {kind} traces"
     trajectories = read_trajectories(path)
-    needed = GATE.for_size_of(prm.manifest).num_trajectories
+    needed = gate_for(prm.manifest).num_trajectories
     if precision != "fp32" and len(trajectories) < needed:
         raise ExportError(
             f"{path} holds {len(trajectories)} trajectories, but --precision {precision} is "

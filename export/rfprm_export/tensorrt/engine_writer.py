@@ -18,7 +18,7 @@ from rfprm_export.tensorrt.builder import (
     ProgressListener,
 )
 from rfprm_export.tensorrt.plan_contents import PlanContents, read_plan
-from rfprm_export.verify import GATE, Reference, check_parity, measure_parity
+from rfprm_export.verify import Reference, check_parity, gate_for, measure_parity
 from rfprm_runtime.artifact.integrity import check_files, describe_file
 from rfprm_runtime.artifact.manifest import (
     MANIFEST_NAME,
@@ -220,7 +220,7 @@ def _verified_where_it_runs(
     # Built here and now, so what is in it may run.
     with Scorer.load(folder, backend="tensorrt", allow_host_code=True) as scorer:
         parity = measure_parity(scorer, reference())
-    check_parity(parity, manifest.precision, list, GATE.for_size_of(manifest))
+    check_parity(parity, manifest.precision, list, gate_for(manifest))
     assert manifest.engine is not None
     engine = manifest.engine.model_copy(update={"parity": parity})
     verified = manifest.model_copy(update={"engine": engine})
