@@ -124,7 +124,7 @@ static Model *random_model(const Shape *shape) {
 static int64_t (*page_bytes)(const Model *);
 static int64_t (*scratch_bytes)(const Model *, int64_t);
 static void (*run)(const Model *, const int64_t *, const Segment *, int64_t, int64_t,
-                   const int64_t *, int64_t, float *, void *, void *);
+                   const int64_t *, int64_t, float *, const float *, float *, void *, void *);
 
 /* Runs `count` tokens after the first `start`, with a marker at each, and prints the bits of their
  * logits. Keys and values stay in the pages. */
@@ -134,7 +134,7 @@ static void extend(const Model *model, const int64_t *ids, char **pages, int64_t
     int64_t *markers = allocate(count * 8);
     float *logits = allocate(count * LABELS * 4);
     for (int64_t i = 0; i < count; i++) markers[i] = i;
-    run(model, ids + start, &segment, 1, 1, markers, count, logits,
+    run(model, ids + start, &segment, 1, 1, markers, count, logits, NULL, NULL,
         allocate(scratch_bytes(model, count)), NULL);
     for (int64_t i = 0; i < count * LABELS; i++) {
         uint32_t bits;

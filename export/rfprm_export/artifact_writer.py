@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rfprm_export import ExportError
+from rfprm_export.aligned_file import of_float32, write_aligned
 from rfprm_export.checkpoint import load_prm, weights_digest
 from rfprm_export.choices import (
     NATIVE_PRECISIONS,
@@ -22,12 +24,14 @@ from rfprm_export.emulation import emulating_scorer
 from rfprm_export.float_types import FloatType, float_type_of
 from rfprm_export.gpu_linears import choose_gpu_linears
 from rfprm_export.graph import choose_attention, write_graph
+from rfprm_export.in_parts import scorer_in_parts
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.native_file import write_native
 from rfprm_export.panels import most_rounded
 from rfprm_export.quantization import Quantization
 from rfprm_export.source import Place, Source, open_source
-from rfprm_export.verify import Reference, check_parity, measure_parity, reference_for
+from rfprm_export.stored_weights import stay_in_files
+from rfprm_export.verify import check_parity, gate_for, measure_parity, reference_for
 from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.artifact.manifest import (
     GPU_PRECISIONS,
@@ -36,10 +40,15 @@ from rfprm_runtime.artifact.manifest import (
     Manifest,
     ProductRecord,
 )
+from rfprm_runtime.artifact.network_tensors import network_tensors
 from rfprm_runtime.backends.native.limits import check_fits
 from rfprm_runtime.backends.table import model_file
+from rfprm_runtime.backends.walk import Walk
+from rfprm_runtime.ground.progress import Progress, counting, silent, stage
 from rfprm_runtime.ground.whole_files import replacing_folder
 from rfprm_runtime.scorer import Scorer
+
+_TRACE = "exported model, trace"
 
 
 def export_artifact(
@@ -54,16 +63,18 @@ def export_artifact(
     verify: bool = True,
     verify_traces: Path | None = None,
     overwrite: bool = False,
+    progress: Progress = silent,
 ) -> Manifest:
     """Export a checkpoint or a published PRM to an artifact at ``output``; returns its manifest.
 
     Everything is written and verified in a folder beside ``output``, which takes its place at the
     end. So a killed export leaves no partial artifact, and an old one can be used until then.
-    Raises :class:`ExportError`.
+    ``progress`` is told what is being done. Raises :class:`ExportError`.
     """
     check_output(output, overwrite)
     format = _choose_format(format, precision)
     _check_options(format, precision, attention, verify, verify_traces)
+    progress("opening the model", 0, 1)
     # Only now is anything read, or fetched.
     source = open_source(checkpoint)
     check_output(output, overwrite, reads=[source.path])
@@ -71,25 +82,26 @@ def export_artifact(
     if format == "native":
         check_fits(prm.manifest.backbone, prm.manifest.max_positions, refusal=ExportError)
     chosen = choose_attention(prm.manifest.backbone, attention, precision)
-    reference = reference_for(prm, source.path, precision, verify_traces) if verify else None
+    reference = None
+    if verify:
+        reference = reference_for(prm, source.path, precision, verify_traces, progress)
     with replacing_folder(output) as folder:
         linears: tuple[ProductRecord, ...] = ()
         quantization: Quantization | None = None
         if precision == "int8" and reference is not None:
-            linears = choose_8_bit_linears(prm, reference, folder)
+            linears = choose_8_bit_linears(prm, reference, folder, progress)
         elif precision in QUANTIZED_PRECISIONS and reference is not None:
-            quantization, linears = choose_gpu_linears(prm, reference, precision)
+            quantization, linears = choose_gpu_linears(prm, reference, precision, progress)
         float_type = float_type_of(precision) if quantization is None else quantization.float_type
         manifest = _write_files(
-            folder, prm, format, precision, chosen, linears, float_type, quantization
+            folder, prm, format, precision, chosen, linears, float_type, quantization, progress
         )
         if reference is not None:
-            scorer = (
-                emulating_scorer(prm, float_type, quantization)
-                if precision in GPU_PRECISIONS
-                else Scorer.load(folder)
-            )
-            manifest = _verified(folder, manifest, reference, prm, scorer)
+            with _exported(folder, manifest, prm, float_type, quantization, progress) as scorer:
+                count = counting(stage(progress, _TRACE), len(reference.trajectories))
+                on_scored = None if stay_in_files(prm.weights) else count
+                parity = measure_parity(scorer, reference, on_scored)
+            manifest = _verified(folder, manifest.model_copy(update={"parity": parity}), prm)
     return manifest
 
 
@@ -114,6 +126,29 @@ def _check_options(
             f"--precision {precision} chooses the linear layers that can have 8 bits by measuring "
             f"them, which --no-verify skips; leave it out, or export with --precision {other}"
         )
+
+
+@contextmanager
+def _exported(
+    folder: Path,
+    manifest: Manifest,
+    prm: LoadedPRM,
+    float_type: FloatType,
+    quantization: Quantization | None,
+    progress: Progress,
+) -> Iterator[Scorer]:
+    """A scorer of what was written; of a large model in parts."""
+    if manifest.precision in GPU_PRECISIONS:
+        step = stage(progress, "exported model, part")
+        with emulating_scorer(prm, float_type, quantization, step) as scorer:
+            yield scorer
+    elif stay_in_files(prm.weights):
+        walk = Walk(stage(progress, "exported model, layer or part"))
+        with scorer_in_parts(folder, manifest, walk) as scorer:
+            yield scorer
+    else:
+        with Scorer.load(folder) as scorer:
+            yield scorer
 
 
 def check_output(output: Path, overwrite: bool, *, reads: Iterable[Path] = ()) -> None:
@@ -165,6 +200,7 @@ def _write_files(
     linears: tuple[ProductRecord, ...],
     float_type: FloatType,
     quantization: Quantization | None,
+    progress: Progress,
 ) -> Manifest:
     manifest = prm.manifest.model_copy(update={"precision": precision, "products": linears})
     prm.tokenizer.save(str(folder / TOKENIZER_NAME))
@@ -177,20 +213,27 @@ def _write_files(
             attention=attention,
             float_type=float_type,
             quantization=quantization,
+            step=stage(progress, "writing layer"),
         )
     elif format == "native":
         in_8_bits = {linear.name for linear in linears if linear.bits == 8}
-        files.append(
-            write_native(path, manifest.backbone, manifest.head, prm.weights, in_8_bits=in_8_bits)
+        write_native(
+            path,
+            manifest.backbone,
+            manifest.head,
+            prm.weights,
+            in_8_bits=in_8_bits,
+            step=stage(progress, "writing tensor"),
         )
+        files.append(path)
     else:
-        from safetensors.numpy import save_file
-
-        save_file(dict(prm.weights), path)
+        tensors = network_tensors(manifest.backbone, manifest.head)
+        planned = of_float32(tensors, prm.weights.__getitem__)
+        write_aligned(path, planned, {}, stage(progress, "writing tensor"))
         files.append(path)
     manifest = manifest.model_copy(
         update={
-            "weights_sha256": weights_digest(prm.weights),
+            "weights_sha256": weights_digest(prm.weights, stage(progress, "digest of tensor")),
             "files": {file.name: describe_file(file) for file in files},
             "exporter": {
                 **_versions("rfprm_runtime", "onnx", "numpy", "onnxruntime"),
@@ -203,17 +246,11 @@ def _write_files(
     return manifest
 
 
-def _verified(
-    folder: Path,
-    manifest: Manifest,
-    reference: Reference,
-    prm: LoadedPRM,
-    measured: AbstractContextManager[Scorer],
-) -> Manifest:
-    with measured as scorer:
-        parity = measure_parity(scorer, reference)
-    check_parity(parity, manifest.precision, lambda: _blame(manifest, prm))
-    manifest = manifest.model_copy(update={"parity": parity})
+def _verified(folder: Path, manifest: Manifest, prm: LoadedPRM) -> Manifest:
+    """``manifest``, written with its parity, if that is good enough."""
+    assert manifest.parity is not None
+    blame = partial(_blame, manifest, prm)
+    check_parity(manifest.parity, manifest.precision, blame, gate_for(manifest))
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 

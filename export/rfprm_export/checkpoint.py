@@ -42,6 +42,7 @@ from rfprm_runtime.ground.names import (
     find_package,
     holds_file,
 )
+from rfprm_runtime.ground.progress import Step
 from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.prompt.encoding import with_template_ids
@@ -283,10 +284,16 @@ def _kept_layers(backbone: Backbone, num_layers: int | None) -> Backbone:
     return backbone.model_copy(update={"num_layers": num_layers})
 
 
-def weights_digest(weights: Mapping[str, NDArray[np.float32]]) -> str:
-    """sha256 of the tensors in order of their names, whatever file they are stored in."""
+def weights_digest(
+    weights: Mapping[str, NDArray[np.float32]], step: Step = lambda done, total: None
+) -> str:
+    """sha256 of the tensors in order of their names, whatever file they are stored in. ``step`` is
+    called with the tensors done and their number."""
     digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(f"{name} {weights[name].shape}\n".encode())
-        digest.update(np.ascontiguousarray(weights[name]).data)
+    for count, name in enumerate(sorted(weights), start=1):
+        tensor = np.ascontiguousarray(weights[name])
+        digest.update(f"{name} {tensor.shape}\n".encode())
+        digest.update(tensor.data)
+        del tensor  # before the next one is read
+        step(count, len(weights))
     return digest.hexdigest()

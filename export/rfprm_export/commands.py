@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 
 from rfprm_export.choices import AttentionChoice, ModelFormat, Precision
+from rfprm_runtime.cli.options import ProgressOption
 
 # Options that several commands share.
 ArtifactOutput = Annotated[
@@ -27,17 +27,6 @@ VerifyOption = Annotated[
     bool, typer.Option(help="Compare with the reference network first; write only if faithful.")
 ]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an existing artifact.")]
-
-
-def _busy(console: Console, text: str, *places: str | None) -> AbstractContextManager[object]:
-    """Show that something is being done; where a place is on the Hub, leave the terminal to the
-    progress bars of huggingface_hub."""
-    from rfprm_runtime.hub.ids import HubId, place_of_model
-
-    if any(isinstance(place_of_model(place), HubId) for place in places if place is not None):
-        console.print(text, markup=False)
-        return nullcontext()
-    return console.status(text)
 
 
 def export(
@@ -59,15 +48,15 @@ def export(
         Path | None, typer.Option(help="JSONL traces to verify on; shipped ones by default.")
     ] = None,
     overwrite: OverwriteOption = False,
+    progress: ProgressOption = None,
 ) -> None:
     """Export a checkpoint to an artifact: merge, build the graph, verify, write."""
     from rfprm_export.artifact_writer import export_artifact
     from rfprm_runtime.artifact.manifest import manifest_digest
     from rfprm_runtime.cli.printing import print_manifest
+    from rfprm_runtime.ground.progress import shown_stages
 
-    console = Console(highlight=False)
-    minutes = ", which takes minutes: every linear layer is measured" if precision == "int8" else ""
-    with _busy(console, f"exporting in {precision}{minutes}", checkpoint, base):
+    with shown_stages(progress) as told:
         manifest = export_artifact(
             checkpoint,
             output,
@@ -79,8 +68,9 @@ def export(
             verify=verify,
             verify_traces=verify_traces,
             overwrite=overwrite,
+            progress=told,
         )
-    print_manifest(console, manifest, manifest_digest(output))
+    print_manifest(Console(highlight=False), manifest, manifest_digest(output))
     typer.echo(f"written: {output}")
 
 
@@ -90,12 +80,15 @@ def export_qwen2_layout(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     base: BaseOption = None,
+    progress: ProgressOption = None,
 ) -> None:
     """Write a checkpoint as a Qwen2ForProcessRewardModel folder, which vLLM and others load."""
     from rfprm_export.checkpoint import load_prm
     from rfprm_export.qwen2_layout import write_qwen2_layout
+    from rfprm_runtime.ground.progress import shown_stages
 
-    write_qwen2_layout(load_prm(checkpoint, base=base), output)
+    with shown_stages(progress) as told:
+        write_qwen2_layout(load_prm(checkpoint, base=base), output, told)
     typer.echo(f"written: {output}")
 
 
@@ -125,16 +118,18 @@ def demo(
         Path, typer.Option("--artifact", "-a", help="Folder for the shipped PRM's artifact.")
     ] = Path("artifacts/smollm2-135m-gsm8k"),
     base: BaseOption = None,
+    progress: ProgressOption = None,
 ) -> None:
     """Build the shipped PRM for this CPU (once), then score example traces."""
     from rfprm_export.shipped import ensure_artifact
     from rfprm_runtime.cli.printing import print_score
+    from rfprm_runtime.ground.progress import shown_stages
     from rfprm_runtime.scorer import Scorer
     from rfprm_runtime.traces.sources import example_traces_path, read_trajectories
 
     console = Console(highlight=False)
-    with console.status("building the shipped PRM for this CPU"):
-        built = ensure_artifact(artifact, base=base)
+    with shown_stages(progress) as told:
+        built = ensure_artifact(artifact, base=base, progress=told)
     console.print(f"{'built and verified' if built else 'found'} {artifact}\n", markup=False)
     trajectories = read_trajectories(example_traces_path())
     with Scorer.load(artifact) as scorer:

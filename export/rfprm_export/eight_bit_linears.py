@@ -6,26 +6,35 @@ linears of a small one. Those keep 16.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from rfprm_export.in_parts import ending
 from rfprm_export.linear_choice import differences_alone, most_allowed, none_allowed
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.native_file import write_native
 from rfprm_export.panels import linear_names
+from rfprm_export.stored_weights import stay_in_files
 from rfprm_export.verify import Reference, scorer_over
-from rfprm_runtime.artifact.manifest import ProductRecord
+from rfprm_runtime.artifact.contents import ModelFile
+from rfprm_runtime.artifact.manifest import Manifest, ProductRecord
 from rfprm_runtime.backends.native.backend import NativeBackend
+from rfprm_runtime.backends.native.layered import LayeredNative
 from rfprm_runtime.backends.native.limits import linear_shapes
 from rfprm_runtime.backends.native.model_file import NativeModel
+from rfprm_runtime.backends.walk import Walk
+from rfprm_runtime.engine.backend import Backend
+from rfprm_runtime.ground.progress import Progress, silent, stage
 from rfprm_runtime.scorer import Scorer
+
+TakeLinears = Callable[[Collection[str]], None]
 
 
 def choose_8_bit_linears(
-    prm: LoadedPRM, reference: Reference, work: Path
+    prm: LoadedPRM, reference: Reference, work: Path, progress: Progress = silent
 ) -> tuple[ProductRecord, ...]:
     """Every linear with its number of bits; ``work`` is a folder for temporary files.
 
@@ -37,22 +46,28 @@ def choose_8_bit_linears(
     shape, head = prm.manifest.backbone, prm.manifest.head
     names = linear_names(shape)
     paths = [work / "16-bit.safetensors", work / "8-bit.safetensors"]
-    for path, in_8_bits in zip(paths, ([], names), strict=True):
-        write_native(path, shape, head, prm.weights, in_8_bits=in_8_bits)
-    backend = NativeBackend(paths[0], prm.manifest)
-    model_in_8_bits = NativeModel(paths[1], prm.manifest)
-    with scorer_over(prm, backend) as scorer:
+    for path, in_8_bits, bits in zip(paths, ([], names), (16, 8), strict=True):
+        step = stage(progress, f"writing trial in {bits} bits, tensor")
+        write_native(path, shape, head, prm.weights, in_8_bits=in_8_bits, step=step)
+    walk = Walk()
+    opened = _open_in_parts if stay_in_files(prm.weights) else _open_whole
+    backend, take_8_bits = opened(paths[0], paths[1], prm.manifest, walk)
+    with ending(scorer_over(prm, backend), walk) as scorer:
 
         @contextmanager
         def scorer_with(in_8_bits: Collection[str]) -> Iterator[Scorer]:
-            backend.take_linears(model_in_8_bits, in_8_bits)
+            take_8_bits(in_8_bits)
             yield scorer
 
-        differences = differences_alone({name: [name] for name in names}, scorer_with, reference)
+        alone = stage(progress, "linear alone in 8 bits")
+        groups = {name: [name] for name in names}
+        differences = differences_alone(groups, scorer_with, reference, alone)
         sizes = linear_shapes(shape)
         gains = {name: float(np.prod(sizes[name.rpartition(".")[2]])) for name in names}
         order = sorted(names, key=lambda name: differences[name] ** 2 / gains[name])
-        count = most_allowed([[name] for name in order], scorer_with, reference)
+        together = stage(progress, "linears together in 8 bits, trial")
+        sets = [[name] for name in order]
+        count = most_allowed(sets, scorer_with, reference, prm.manifest, together)
     for path in paths:
         path.unlink()
     if not count:
@@ -63,3 +78,19 @@ def choose_8_bit_linears(
         )
         for name in names
     )
+
+
+def _open_whole(
+    in_16_bits: Path, in_8_bits: Path, manifest: Manifest, walk: Walk
+) -> tuple[Backend, TakeLinears]:
+    """A backend, and what gives linears of these names 8 bits, and all others 16."""
+    backend, other = NativeBackend(in_16_bits, manifest), NativeModel(in_8_bits, manifest)
+    return backend, lambda names: backend.take_linears(other, names)
+
+
+def _open_in_parts(
+    in_16_bits: Path, in_8_bits: Path, manifest: Manifest, walk: Walk
+) -> tuple[Backend, TakeLinears]:
+    backend = LayeredNative(ModelFile.of(in_16_bits), manifest, walk=walk)
+    other = ModelFile.of(in_8_bits)
+    return backend, lambda names: backend.take_linears(other, names)

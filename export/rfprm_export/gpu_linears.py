@@ -17,6 +17,7 @@ from rfprm_export.quantization import Quantization
 from rfprm_export.verify import STRICT_GATE, Reference, gate_failures, measure_parity
 from rfprm_runtime.artifact.manifest import Backbone, ProductRecord
 from rfprm_runtime.errors import BackendError
+from rfprm_runtime.ground.progress import Progress, silent, stage
 from rfprm_runtime.scorer import Scorer
 
 _CALIBRATION_TRACES = 64
@@ -34,14 +35,15 @@ def layer_linears(shape: Backbone) -> dict[str, list[str]]:
 def _best_float_type(prm: LoadedPRM, reference: Reference) -> FloatType:
     try:
         with emulating_scorer(prm, "fp16") as scorer:
-            failures = gate_failures(measure_parity(scorer, reference), STRICT_GATE)
+            gate = STRICT_GATE.for_size_of(prm.manifest)
+            failures = gate_failures(measure_parity(scorer, reference), gate)
     except (ExportError, BackendError):  # a weight does not fit, or a score is not finite
         return "bf16"
     return "bf16" if failures else "fp16"
 
 
 def choose_gpu_linears(
-    prm: LoadedPRM, reference: Reference, precision: Precision
+    prm: LoadedPRM, reference: Reference, precision: Precision, progress: Progress = silent
 ) -> tuple[Quantization, tuple[ProductRecord, ...]]:
     """The quantization, and every linear with its number of bits.
 
@@ -67,12 +69,16 @@ def choose_gpu_linears(
         return emulating_scorer(prm, float_type, replace(everything, kept=kept))
 
     with scorer_with(names) as scorer:
-        failures = gate_failures(measure_parity(scorer, reference), STRICT_GATE)
+        gate = STRICT_GATE.for_size_of(prm.manifest)
+        failures = gate_failures(measure_parity(scorer, reference), gate)
     if not failures:
         return everything, tuple(ProductRecord(name=name, bits=8) for name in names)
-    differences = differences_alone(layers, scorer_with, reference)
+    alone = stage(progress, "layer alone in 8 bits")
+    differences = differences_alone(layers, scorer_with, reference, alone)
     order = sorted(layers, key=differences.__getitem__)
-    count = most_allowed([layers[layer] for layer in order], scorer_with, reference)
+    together = stage(progress, "layers together in 8 bits, trial")
+    sets = [layers[layer] for layer in order]
+    count = most_allowed(sets, scorer_with, reference, prm.manifest, together)
     if not count:
         raise none_allowed(precision, differences, reference, "bf16")
     in_8_bits = frozenset(name for layer in order[:count] for name in layers[layer])

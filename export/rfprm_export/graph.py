@@ -25,6 +25,7 @@ from rfprm_export.graph_builder import GraphBuilder, RoundingBuilder
 from rfprm_export.quantization import Quantization, quantize_weight
 from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest
 from rfprm_runtime.backends.rotary import rotary_tables
+from rfprm_runtime.ground.progress import Step
 
 OPSETS: dict[AttentionOp, int] = {"group_query": 23, "standard": 24}
 """23 is the oldest with RMSNormalization and RotaryEmbedding, and the one ONNX Runtime 1.23 reads;
@@ -60,6 +61,7 @@ def write_graph(
     emulated: bool = False,
     quantization: Quantization | None = None,
     watched: bool = False,
+    step: Step = lambda done, total: None,
 ) -> list[Path]:
     """Write ``path`` and its weights beside it; returns the files written. Reads the backbone, the
     head and the number of positions from ``manifest``.
@@ -72,7 +74,7 @@ def write_graph(
     head are float32. With ``emulated`` the graph computes in float32 and rounds every result to
     ``float_type``, for machines without such arithmetic. ``quantization`` applies to the layers'
     linears. With ``watched`` each linear has an additional output ``max:NAME``, the largest
-    magnitude of its inputs.
+    magnitude of its inputs. ``step`` is called with the layers written and their number.
     """
     data_path = path.with_name(path.name + ".data")
     with data_path.open("wb") as data:
@@ -85,6 +87,7 @@ def write_graph(
             attention,
             quantization,
             watched,
+            step,
         )
         builder.output(network.logits(manifest.head), "logits")
         outputs = {"logits": ["num_markers", manifest.head.num_labels]}
@@ -109,6 +112,7 @@ class NetworkGraph:
         attention: AttentionOp,
         quantization: Quantization | None = None,
         watched: bool = False,
+        step: Step = lambda done, total: None,
     ) -> None:
         self.b = builder
         self.shape = backbone
@@ -117,7 +121,7 @@ class NetworkGraph:
         self.quantization = quantization
         self.watched: dict[str, str] = {}
         """Linear → the output with the largest magnitude of its inputs."""
-        self._watch = watched
+        self._watch, self._step = watched, step
         cos, sin = rotary_tables(max_positions, backbone)
         self.cos, self.sin = builder.weight("rotary.cos", cos), builder.weight("rotary.sin", sin)
         self._prepare_positions()
@@ -138,6 +142,7 @@ class NetworkGraph:
         last = self.shape.num_layers - 1
         for index in range(self.shape.num_layers):
             hidden = self._layer(f"model.layers.{index}", hidden, only_markers=index == last)
+            self._step(index + 1, self.shape.num_layers)
         return self._head(head, self._norm("model.norm", self.b.widen(hidden)))
 
     def _layer(self, name: str, hidden: str, *, only_markers: bool) -> str:

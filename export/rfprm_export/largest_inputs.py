@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export import ExportError
+from rfprm_export.graph_parts import GraphParts, feeds_of
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.trial_graph import trial_scorer
-from rfprm_runtime.engine.rows import BackendLimits, TokenBatch
+from rfprm_runtime.artifact.contents import ModelFile
+from rfprm_runtime.backends.walk import Walk
+from rfprm_runtime.engine.rows import ALL_ROWS_AT_ONCE, TokenBatch, rows_of
 from rfprm_runtime.types import Trajectory
 
 _PREFIX = "max:"
@@ -22,7 +25,12 @@ def largest_inputs(prm: LoadedPRM, traces: Sequence[Trajectory]) -> dict[str, fl
     if not traces:
         raise ExportError("there are no traces to calibrate fp8 on; give at least one")
     largest: dict[str, float] = {}
-    with trial_scorer(prm, lambda path: _WatchingBackend(path, largest), watched=True) as scorer:
+    walk = Walk()
+
+    def open_backend(path: Path) -> _WatchingBackend:
+        return _WatchingBackend(path, largest, walk)
+
+    with trial_scorer(prm, open_backend, walk, watched=True) as scorer:
         scorer.score_batch(traces, overflow="window")
     return largest
 
@@ -30,25 +38,20 @@ def largest_inputs(prm: LoadedPRM, traces: Sequence[Trajectory]) -> dict[str, fl
 class _WatchingBackend:
     """Runs a watched graph and records in ``largest`` the largest inputs it sees."""
 
-    limits = BackendLimits()
+    limits = ALL_ROWS_AT_ONCE
     description = "onnxruntime, watched"
 
-    def __init__(self, path: Path, largest: dict[str, float]) -> None:
-        import onnxruntime as ort
-
-        self._session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        self._names = [output.name for output in self._session.get_outputs()]
-        self.largest = largest
+    def __init__(self, path: Path, largest: dict[str, float], walk: Walk) -> None:
+        self._graph, self.largest = GraphParts(ModelFile.of(path), walk), largest
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
-        feeds = {"token_ids": batch.token_ids, "marker_positions": batch.marker_positions}
-        found = dict(zip(self._names, self._session.run(self._names, feeds), strict=True))
-        for name, value in found.items():
+        rows = [feeds_of(row, self._graph.inputs) for row in rows_of(batch)]
+        found = self._graph.run(rows, threads)
+        for name in self._graph.outputs:
             if name.startswith(_PREFIX):
-                linear = name.removeprefix(_PREFIX)
-                self.largest[linear] = max(self.largest.get(linear, 0.0), float(value))
-        logits: NDArray[np.float32] = found["logits"]
-        return logits
+                values = [float(row[name]) for row in found]
+                self.largest[name.removeprefix(_PREFIX)] = max(values)
+        return np.concatenate([row["logits"] for row in found])
 
     def close(self) -> None:
-        self._session = None
+        pass

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from rfprm_export import ExportError
 from rfprm_export.verify import STRICT_GATE, Reference, all_scores, gate_failures, measure_parity
+from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.ground.progress import Step
 from rfprm_runtime.scorer import Scorer
 
 ScorerWith = Callable[[Collection[str]], AbstractContextManager[Scorer]]
@@ -22,37 +24,47 @@ _PROBES = 16
 
 
 def differences_alone(
-    groups: Mapping[str, Sequence[str]], scorer_with: ScorerWith, reference: Reference
+    groups: Mapping[str, Sequence[str]], scorer_with: ScorerWith, reference: Reference, step: Step
 ) -> dict[str, float]:
-    """The mean difference of the scores when only one group of linears has 8 bits, by group."""
+    """The mean difference of the scores when only one group of linears has 8 bits, by group.
+    ``step`` is called with the groups measured and their number."""
     # Spread over the file, so that they belong to different questions.
-    step = max(1, len(reference.trajectories) // _PROBES)
-    probes = reference.trajectories[::step][:_PROBES]
+    distance = max(1, len(reference.trajectories) // _PROBES)
+    probes = reference.trajectories[::distance][:_PROBES]
 
     def scores(in_8_bits: Collection[str]) -> NDArray[np.float64]:
         with scorer_with(in_8_bits) as scorer:
             return all_scores(scorer.score_batch(probes, overflow="window"))
 
-    exact = scores([])
-    return {
-        group: float(np.abs(scores(linears) - exact).mean()) for group, linears in groups.items()
-    }
+    exact, differences = scores([]), {}
+    for count, (group, linears) in enumerate(groups.items(), start=1):
+        differences[group] = float(np.abs(scores(linears) - exact).mean())
+        step(count, len(groups))
+    return differences
 
 
 def most_allowed(
-    order: Sequence[Sequence[str]], scorer_with: ScorerWith, reference: Reference
+    order: Sequence[Sequence[str]],
+    scorer_with: ScorerWith,
+    reference: Reference,
+    manifest: Manifest,
+    step: Step,
 ) -> int:
     """How many of the first groups of ``order`` can have 8 bits together and keep
-    :data:`~rfprm_export.verify.STRICT_GATE`."""
-    low, high = 0, len(order)
+    :data:`~rfprm_export.verify.STRICT_GATE`. ``step`` is called with the trials made and the most
+    that there can be."""
+    gate, trials = STRICT_GATE.for_size_of(manifest), len(order).bit_length()
+    low, high, made = 0, len(order), 0
     while low < high:
         middle = (low + high + 1) // 2
         with scorer_with([name for group in order[:middle] for name in group]) as scorer:
             parity = measure_parity(scorer, reference)
-        if gate_failures(parity, STRICT_GATE):
+        if gate_failures(parity, gate):
             high = middle - 1
         else:
             low = middle
+        made += 1
+        step(made, trials)
     return low
 
 

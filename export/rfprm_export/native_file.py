@@ -16,23 +16,31 @@ from rfprm_export.stored_weights import Weights
 from rfprm_runtime.artifact.manifest import Backbone, Head
 from rfprm_runtime.backends.native.limits import LINEARS, PANEL, check_shape, linear_shapes
 from rfprm_runtime.backends.native.model_file import LAYOUT
+from rfprm_runtime.ground.progress import Step
 
 _LARGEST_INT16 = 32767
 _ROWS_AT_ONCE = 8192
 
 
 def write_native(
-    path: Path, shape: Backbone, head: Head, weights: Weights, *, in_8_bits: Collection[str] = ()
+    path: Path,
+    shape: Backbone,
+    head: Head,
+    weights: Weights,
+    *,
+    in_8_bits: Collection[str] = (),
+    step: Step = lambda done, total: None,
 ) -> Path:
     """Write the model to ``path``, under the names of
     :mod:`rfprm_runtime.backends.native.model_file`.
 
-    The linears in ``in_8_bits`` get 8 bits, the others 16. Raises :class:`ExportError` for a shape
+    The linears in ``in_8_bits`` get 8 bits, the others 16. ``step`` is called with the tensors
+    written and their number. Raises :class:`ExportError` for a shape
     that the kernels do not support.
     """
     check_shape(shape, refusal=ExportError)
     file = _NativeFile(shape, head, weights, in_8_bits)
-    write_aligned(path, file.tensors(), {"layout": LAYOUT})
+    write_aligned(path, file.tensors(), {"layout": LAYOUT}, step)
     return path
 
 

@@ -8,26 +8,29 @@ has step scores only, no trajectory score.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from rfprm_export import ExportError
+from rfprm_export.aligned_file import Planned, in_memory, of_float32, write_aligned
 from rfprm_export.base_model import config_fields
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.stored_weights import Weights
 from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest, Readout
+from rfprm_runtime.artifact.network_tensors import network_tensors
+from rfprm_runtime.ground.progress import Progress, silent, stage
 from rfprm_runtime.ground.whole_files import replacing_folder
 
 ARCHITECTURE = "Qwen2ForProcessRewardModel"
 STEP_TOKEN = "<extra_0>"
 
 
-def write_qwen2_layout(prm: LoadedPRM, folder: Path) -> None:
+def write_qwen2_layout(prm: LoadedPRM, folder: Path, progress: Progress = silent) -> None:
     """Write ``config.json``, ``model.safetensors`` (float32) and the tokenizer to ``folder``.
 
     Raises :class:`ExportError` if the backbone is not Qwen2's, or if ``folder`` exists.
@@ -36,16 +39,25 @@ def write_qwen2_layout(prm: LoadedPRM, folder: Path) -> None:
     _check_backbone(manifest.backbone)
     if folder.exists():
         raise ExportError(f"{folder} already exists; choose another folder or remove it")
-    weights = {name: x for name, x in prm.weights.items() if not name.startswith("score.")}
-    weights.update(two_class_head(prm.weights, manifest))
+    tensors = list(_tensors(prm))
     tokenizer = _with_step_token(prm.tokenizer, _step_token(manifest))
     with replacing_folder(folder) as partial:
-        save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
+        step = stage(progress, "writing tensor")
+        write_aligned(partial / "model.safetensors", tensors, {"format": "pt"}, step)
         _write_json(partial / "config.json", _config(manifest))
         tokenizer.save(str(partial / "tokenizer.json"))
         _write_json(
             partial / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}
         )
+
+
+def _tensors(prm: LoadedPRM) -> Iterator[Planned]:
+    """The backbone's, read when their turn comes, and the head's."""
+    manifest = prm.manifest
+    every = network_tensors(manifest.backbone, manifest.head)
+    backbone = ((name, shape) for name, shape in every if not name.startswith("score."))
+    yield from of_float32(backbone, prm.weights.__getitem__)
+    yield from in_memory(two_class_head(prm.weights, manifest))
 
 
 def two_class_head(weights: Weights, manifest: Manifest) -> Weights:
@@ -58,7 +70,7 @@ def two_class_head(weights: Weights, manifest: Manifest) -> Weights:
     readout, head = _step_readout(manifest), manifest.head
     own = Readout(transform="softmax", positive=1)
     if head == Head(kind="mlp_relu", num_labels=2) and readout == own:
-        return {name: x for name, x in weights.items() if name.startswith("score.")}
+        return {name: weights[name] for name in weights if name.startswith("score.")}
     size = manifest.backbone.hidden_size
     row, bias = _log_odds_row(weights, readout, head)
     if readout.calibration is not None:

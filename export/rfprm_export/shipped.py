@@ -13,6 +13,7 @@ from rfprm_runtime.artifact.integrity import check_files
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME, NATIVE_NAME, read_manifest
 from rfprm_runtime.backends.native.library import available_variants
 from rfprm_runtime.errors import ArtifactError
+from rfprm_runtime.ground.progress import Progress, silent
 
 SHIPPED_NAME = "smollm2-135m-gsm8k"
 _UsualPrecision = Literal["fp32", "int16"]
@@ -33,7 +34,11 @@ def best_precision() -> _UsualPrecision:
 
 
 def ensure_artifact(
-    artifact: Path, *, precision: Precision | None = None, base: str | Path | None = None
+    artifact: Path,
+    *,
+    precision: Precision | None = None,
+    base: str | Path | None = None,
+    progress: Progress = silent,
 ) -> bool:
     """Export the shipped checkpoint to ``artifact``, unless it is there, whole and up to date.
 
@@ -49,7 +54,9 @@ def ensure_artifact(
             f"{artifact} exists, but 'rfprm demo' did not make it from {SHIPPED_NAME}; choose "
             "another folder with --artifact"
         )
-    export_artifact(checkpoint, artifact, precision=precision, base=base, overwrite=True)
+    export_artifact(
+        checkpoint, artifact, precision=precision, base=base, overwrite=True, progress=progress
+    )
     return True
 
 

@@ -33,6 +33,11 @@ class Stored:
         return cls(array.shape, lambda: array)
 
 
+def stay_in_files(weights: Weights) -> bool:
+    """Whether a model is so large that its weights are not kept in memory."""
+    return isinstance(weights, StoredWeights) and not weights.are_kept
+
+
 class StoredWeights(Weights):
     """A mapping whose values are read anew, each time. Iterating over names, ``len`` and ``in``
     read nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,12 +18,17 @@ from numpy.typing import NDArray
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import checkpoint_digest, load_prm
 from rfprm_export.choices import Precision
+from rfprm_export.gate_traces import num_gate_traces, spread_over
+from rfprm_export.in_parts import ending
 from rfprm_export.loaded_prm import LoadedPRM
-from rfprm_export.stored_weights import StoredWeights
-from rfprm_runtime.artifact.manifest import Parity
+from rfprm_export.stored_weights import stay_in_files
+from rfprm_runtime.artifact.manifest import Manifest, Parity
+from rfprm_runtime.artifact.parity import spearman_interval
+from rfprm_runtime.backends.walk import Walk
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.errors import install_command
 from rfprm_runtime.ground.names import file_in, holds_file
+from rfprm_runtime.ground.progress import Progress, counting, silent, stage
 from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.ground.whole_files import write_whole
@@ -45,12 +50,26 @@ class Gate:
     spearman: float = 0.995
     mean_difference: float = 0.01
     same_best_of_4: float = 0.98
+    by_interval: bool = False
+    """Whether ρ counts at the lower end of its interval, for models compared on fewer traces."""
+
+    def for_size_of(self, manifest: Manifest) -> Gate:
+        """The gate for a model of this size: large ones are compared on fewer traces."""
+        count = num_gate_traces(manifest)
+        if count >= self.num_trajectories:
+            return self
+        return replace(self, num_trajectories=count, by_interval=True)
 
 
 GATE = Gate()
 STRICT_GATE = Gate(spearman=0.9975, mean_difference=0.005, same_best_of_4=0.99)
 """Half the gate's tolerance, for linears chosen on these very traces: on other traces such a choice
 does worse (docs/log.md)."""
+
+
+def gate_for(manifest: Manifest) -> Gate:
+    """:data:`GATE`, for a model of this size."""
+    return GATE.for_size_of(manifest)
 
 
 class RecordedScores(Validated):
@@ -85,10 +104,14 @@ def _shipped_traces() -> dict[str, Path]:
 
 
 def reference_for(
-    prm: LoadedPRM, checkpoint: Path, precision: Precision, traces: Path | None = None
+    prm: LoadedPRM,
+    checkpoint: Path,
+    precision: Precision,
+    traces: Path | None = None,
+    progress: Progress = silent,
 ) -> Reference:
     """The reference's scores of ``traces``; by default of shipped ones: a few for fp32, which is
-    compared score by score, otherwise enough for :data:`GATE`.
+    compared score by score, otherwise enough for :data:`GATE`, and fewer for a large model.
 
     Raises :class:`ExportError` if there are too few traces, or if torch is not installed and the
     checkpoint has no recorded scores for these traces.
@@ -97,17 +120,36 @@ def reference_for(
     path = traces or _shipped_traces()[kind]
     label = path.name if traces else f"shipped {kind} traces"
     trajectories = read_trajectories(path)
-    if precision != "fp32" and len(trajectories) < GATE.num_trajectories:
+    needed = gate_for(prm.manifest).num_trajectories
+    if precision != "fp32" and len(trajectories) < needed:
         raise ExportError(
             f"{path} holds {len(trajectories)} trajectories, but --precision {precision} is "
-            f"verified on at least {GATE.num_trajectories}; give more, or leave --verify-traces out"
+            f"verified on at least {needed}; give more, or leave --verify-traces out"
         )
     # The reference network takes minutes on the gate's traces, so its scores are recorded.
     recorded_first = kind == "gate" and (checkpoint / REFERENCE_NAMES[kind]).is_file()
     if find_spec("torch") is None or (recorded_first and traces is None):
-        return _recorded(checkpoint, kind, path, label, trajectories)
-    description, scores = score_by_reference(prm, trajectories)
-    return Reference(description, label, trajectories, scores)
+        recorded = _recorded(checkpoint, kind, path, label, trajectories)
+        return _few_enough(recorded, prm.manifest) if traces is None else recorded
+    asked = Reference("", label, trajectories, [])
+    if traces is None:
+        asked = _few_enough(asked, prm.manifest)
+    description, scores = score_by_reference(prm, asked.trajectories, progress)
+    return replace(asked, description=description, scores=scores)
+
+
+def _few_enough(reference: Reference, manifest: Manifest) -> Reference:
+    """The shipped traces that a model of this size is compared on."""
+    count, trajectories = num_gate_traces(manifest), reference.trajectories
+    if len(trajectories) <= count:
+        return reference
+    chosen = spread_over(groups_of_4(trajectories), count)
+    return replace(
+        reference,
+        traces=f"{len(chosen)} of the {len(trajectories)} {reference.traces}",
+        trajectories=[trajectories[index] for index in chosen],
+        scores=[reference.scores[index] for index in chosen] if reference.scores else [],
+    )
 
 
 def recorded_reference(checkpoint: Path) -> Reference:
@@ -125,24 +167,25 @@ def _recorded(
 
 
 def score_by_reference(
-    prm: LoadedPRM, trajectories: Sequence[Trajectory]
+    prm: LoadedPRM, trajectories: Sequence[Trajectory], progress: Progress = silent
 ) -> tuple[str, list[TrajectoryScore]]:
     """The description and the scores of the torch network, in float32 on a CPU; if the weights are
     not kept in memory, a layer at a time."""
-    shape, head = prm.manifest.backbone, prm.manifest.head
-    if isinstance(prm.weights, StoredWeights) and not prm.weights.are_kept:
+    shape, head, name = prm.manifest.backbone, prm.manifest.head, "reference network"
+    if stay_in_files(prm.weights):
         from rfprm_runtime.backends.layered_torch import LayeredTorch
 
-        reference = LayeredTorch(shape, head, prm.weights)
-        with scorer_over(prm, reference) as scorer:
-            scorer.score_batch(trajectories, overflow="window")
-            reference.compute()
+        walk = Walk(stage(progress, f"{name}, layer"))
+        layered = scorer_over(prm, LayeredTorch(shape, head, prm.weights, walk))
+        with ending(layered, walk) as scorer:
             return scorer.backend_description, scorer.score_batch(trajectories, overflow="window")
     from rfprm_runtime.backends.torch import TorchBackend, build_network
 
     network = build_network(shape, head, prm.weights)
     with scorer_over(prm, TorchBackend(network, device="cpu")) as scorer:
-        return scorer.backend_description, scorer.score_batch(trajectories, overflow="window")
+        on_scored = counting(stage(progress, f"{name}, trace"), len(trajectories))
+        scores = scorer.score_batch(trajectories, overflow="window", on_scored=on_scored)
+        return scorer.backend_description, scores
 
 
 def scorer_over(prm: LoadedPRM, backend: Backend) -> Scorer:
@@ -150,12 +193,14 @@ def scorer_over(prm: LoadedPRM, backend: Backend) -> Scorer:
     return Scorer(prm.manifest, prm.encoder(), backend)
 
 
-def record_reference(checkpoint: Path, *, base: Path | None = None) -> None:
+def record_reference(
+    checkpoint: Path, *, base: Path | None = None, progress: Progress = silent
+) -> None:
     """Write the reference's scores of the shipped traces into a checkpoint, for exports without
     torch. ``base``: its base model, if it is not found by itself."""
     prm = load_prm(checkpoint, base=base)
     for kind, path in _shipped_traces().items():
-        reference, scores = score_by_reference(prm, read_trajectories(path))
+        reference, scores = score_by_reference(prm, read_trajectories(path), progress)
         recorded = RecordedScores(
             reference=reference,
             traces_sha256=_digest(path),
@@ -197,9 +242,12 @@ def _read_recorded(checkpoint: Path, traces: Path, name: str) -> RecordedScores:
     return recorded
 
 
-def measure_parity(scorer: Scorer, reference: Reference) -> Parity:
-    """Compare every step and trajectory score of ``scorer`` with the reference's."""
-    scores = scorer.score_batch(reference.trajectories, overflow="window")
+def measure_parity(
+    scorer: Scorer, reference: Reference, on_scored: Callable[[int], object] | None = None
+) -> Parity:
+    """Compare every step and trajectory score of ``scorer`` with the reference's. ``on_scored``: as
+    of :meth:`Scorer.score_batch`."""
+    scores = scorer.score_batch(reference.trajectories, overflow="window", on_scored=on_scored)
     ours, theirs = all_scores(scores), all_scores(reference.scores)
     if not len(ours):
         raise ExportError(f"the traces to verify on ({reference.traces}) hold no trajectory")
@@ -232,8 +280,11 @@ def _best(scores: Sequence[TrajectoryScore], group: list[int]) -> int:
     return max(group, key=lambda index: scores[index].reward)  # ties go to the first
 
 
-def check_parity(parity: Parity, precision: Precision, blame: Callable[[], list[str]]) -> None:
-    """Raises :class:`ExportError` if the scores differ more than the precision allows.
+def check_parity(
+    parity: Parity, precision: Precision, blame: Callable[[], list[str]], gate: Gate | None = None
+) -> None:
+    """Raises :class:`ExportError` if the scores differ more than the precision allows, below fp32
+    more than ``gate``, by default :data:`GATE`.
 
     ``blame`` names the linears most likely at fault; it is called only then.
     """
@@ -245,7 +296,7 @@ def check_parity(parity: Parity, precision: Precision, blame: Callable[[], list[
                 f"{parity.traces}, the limit for fp32 is {MAX_DIFFERENCE:.0e}; nothing was written"
             )
         return
-    failures = gate_failures(parity)
+    failures = gate_failures(parity, gate)
     if failures:
         worst = blame()
         where = f"Most is lost in {', '.join(worst)}. " if worst else ""
@@ -257,9 +308,9 @@ def check_parity(parity: Parity, precision: Precision, blame: Callable[[], list[
         )
 
 
-def gate_failures(parity: Parity, gate: Gate = GATE) -> list[str]:
+def gate_failures(parity: Parity, gate: Gate | None = None) -> list[str]:
     """The limits of ``gate`` that are exceeded; empty if the model may be written."""
-    failures = []
+    gate, failures = gate or GATE, []
     if not parity.num_trajectories >= gate.num_trajectories:
         failures.append(
             f"{parity.num_trajectories} trajectories were compared, at least "
@@ -268,6 +319,11 @@ def gate_failures(parity: Parity, gate: Gate = GATE) -> list[str]:
     # Scores that are all alike have no correlation, so they do not pass.
     if parity.spearman is None or not parity.spearman >= gate.spearman:
         failures.append(f"Spearman's ρ is {parity.spearman}, at least {gate.spearman} is needed")
+    elif gate.by_interval and not least_spearman(parity) >= gate.spearman:
+        failures.append(
+            f"Spearman's ρ may be as low as {least_spearman(parity):.4f}, by its 95 % interval "
+            f"over {parity.num_trajectories} trajectories; at least {gate.spearman} is needed"
+        )
     if not parity.mean_difference <= gate.mean_difference:
         failures.append(
             f"scores differ by {parity.mean_difference:.4f} on average, at most "
@@ -281,6 +337,12 @@ def gate_failures(parity: Parity, gate: Gate = GATE) -> list[str]:
             f"{parity.num_groups} groups, at least {gate.same_best_of_4:.0%} is needed"
         )
     return failures
+
+
+def least_spearman(parity: Parity) -> float:
+    """The lower end of ρ's interval."""
+    interval = spearman_interval(parity)
+    return -1.0 if interval is None else interval[0]
 
 
 def rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:

@@ -148,6 +148,25 @@ class WatchedFile:
             return np.zeros(0, np.uint8)
         return np.frombuffer(mmap.mmap(self._descriptor, size, access=mmap.ACCESS_READ), np.uint8)
 
+    @property
+    def num_bytes(self) -> int:
+        return self._times[0]
+
+    def read(self, first: int, last: int) -> Content:
+        """The bytes from ``first`` up to ``last``, in memory of this process.
+
+        Raises :class:`ArtifactError` if the file was changed, or cannot be read.
+        """
+        content = private_memory(last - first)
+        try:
+            with self._lock:
+                os.lseek(self._descriptor, first, os.SEEK_SET)
+                _fill(content, self._descriptor)
+        except OSError as error:
+            raise _unreadable(self._path, error) from None
+        self.check()
+        return content
+
     def check(self) -> None:
         """Raises :class:`ArtifactError` if the content is not, or may not be, what it was."""
         if self._now() == self._times and not self._has_changed:
@@ -213,6 +232,16 @@ def _read_private(file: io.FileIO, path: Path, record: FileRecord | None) -> Con
     if record is not None:
         check_digest(path, digest.hexdigest(), record)
     return content
+
+
+def _fill(content: Content, descriptor: int) -> None:
+    """Read as much as there is: what is missing shows in the size of the file."""
+    at = 0
+    while at < len(content) and (
+        chunk := os.read(descriptor, min(_CHUNK_BYTES, len(content) - at))
+    ):
+        content[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        at += len(chunk)
 
 
 def private_memory(num_bytes: int) -> Content:

@@ -60,3 +60,11 @@ TextField = Annotated[str | None, _field("the model's output")]
 StepsField = Annotated[str | None, _field("the list of steps")]
 ThinkingField = Annotated[str | None, _field("the thinking, if it has its own")]
 AnswerField = Annotated[str | None, _field("the reference answer")]
+ProgressOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--progress/--no-progress",
+        help="Say on stderr what is being done; by default on a terminal.",
+        show_default=False,
+    ),
+]

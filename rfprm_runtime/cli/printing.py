@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from rfprm_runtime.artifact.manifest import EngineRecord, Manifest
+from rfprm_runtime.artifact.manifest import EngineRecord, Manifest, Parity
+from rfprm_runtime.artifact.parity import best_of_4_interval, spearman_interval
 from rfprm_runtime.artifact.prompt_format import Marker
 from rfprm_runtime.cli.doctor import Finding
 from rfprm_runtime.cli.scored_lines import FileSummary
@@ -182,24 +183,26 @@ def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
     ]
     if parity is None:
         return [*rows, ("parity", "not verified")]
+    return [*rows, *_parity_rows(parity)]
+
+
+def _parity_rows(parity: Parity) -> Iterator[tuple[str, str]]:
+    """With the intervals that so few trajectories allow."""
+    ranks, picks = spearman_interval(parity), best_of_4_interval(parity)
     rank = "undefined" if parity.spearman is None else f"{parity.spearman:.6f}"
-    return [
-        *rows,
-        (
-            "parity",
-            f"max difference {parity.max_difference:.1e}, mean {parity.mean_difference:.1e}, "
-            f"Spearman {rank} on {parity.num_scores} scores of {parity.traces}",
-        ),
-        *(
-            [
-                (
-                    "Best-of-4",
-                    f"same pick in {parity.same_best_of_4:.1%} of {parity.num_groups} groups",
-                )
-            ]
-            if parity.same_best_of_4 is not None
-            else []
-        ),
-        ("reference", parity.reference),
-        *([("measured on", parity.measured_on)] if parity.measured_on else []),
-    ]
+    if ranks is not None:
+        rank += f" (95 %: {ranks[0]:.6f} to {ranks[1]:.6f})"
+    yield (
+        "parity",
+        f"max difference {parity.max_difference:.1e}, mean {parity.mean_difference:.1e}, "
+        f"Spearman {rank} on {parity.num_scores} scores of {parity.traces}",
+    )
+    if picks is not None:
+        yield (
+            "Best-of-4",
+            f"same pick in {parity.same_best_of_4:.1%} of {parity.num_groups} groups "
+            f"(95 %: {picks[0]:.1%} to {picks[1]:.1%})",
+        )
+    yield "reference", parity.reference
+    if parity.measured_on:
+        yield "measured on", parity.measured_on

@@ -5,6 +5,7 @@ Knows token ids, lengths and limits; knows no models and no text.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -100,6 +101,10 @@ class BackendLimits:
         )
 
 
+ALL_ROWS_AT_ONCE = BackendLimits(max_batch_size=sys.maxsize)
+"""Of a backend that takes the rows of a call together, whatever their number and their lengths."""
+
+
 def plan_batches(lengths: Sequence[int], limits: BackendLimits) -> list[list[int]]:
     """The row indices of each batch, longest first.
 
@@ -143,3 +148,13 @@ def pad_batch(rows: Sequence[TokenRow], *, pad_id: int = 0) -> TokenBatch:
         [row.marker_positions + index * length for index, row in enumerate(rows)]
     )
     return TokenBatch(token_ids, lengths, marker_positions)
+
+
+def rows_of(batch: TokenBatch) -> list[TokenRow]:
+    """The rows that :func:`pad_batch` made ``batch`` from; their markers in the same order."""
+    length = batch.token_ids.shape[1]
+    owners, positions = np.divmod(batch.marker_positions, length)
+    return [
+        TokenRow(batch.token_ids[index, :num_tokens], positions[owners == index])
+        for index, num_tokens in enumerate(batch.lengths)
+    ]

@@ -34,7 +34,7 @@ LEFT_OUT = {
     "rfprm_runtime.ground.partial_names": "names of files",
     "rfprm_runtime.ground.strict_json": "files of at most 16 MiB; its scan is parse_object's",
     "rfprm_runtime.ground.whole_imports": "names of our modules",
-    "rfprm_runtime.ground.progress": "the name of a unit",
+    "rfprm_runtime.ground.progress": "names of units and stages",
     "rfprm_runtime.ground.running": "who is running, no text",
     "rfprm_runtime.ground.validated": "pydantic, by Trajectory.build and .from_text",
     "rfprm_runtime.ground.whole_files": "writes text as it is",

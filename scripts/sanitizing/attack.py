@@ -6,6 +6,8 @@ import itertools
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +19,8 @@ from rfprm_runtime.artifact import contents
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.backends.native import library, model_file, pages
 from rfprm_runtime.backends.native.backend import NativeBackend
-from rfprm_runtime.engine.rows import Extension, Past, TokenBatch
+from rfprm_runtime.backends.native.layered import LayeredNative
+from rfprm_runtime.engine.rows import Extension, Past, TokenBatch, TokenRow, pad_batch
 from rfprm_runtime.errors import ArtifactError, RfprmError
 from sanitizing import models
 
@@ -70,6 +73,7 @@ def _attack_one(folder: Path, seed: int, watched: Any, shipped: Any, count: Coun
         backend = _open(path, manifest, watched[name])
         _same_bits(backend, rows, found[name], rng, count)
         backend.close()
+        _same_bits_in_layers(path, manifest, watched[name], rows, found[name], count)
     count["models"] += 1
     if size == 1:  # larger ones decide by the last bit what is attended to
         _agree(found, count)
@@ -88,11 +92,17 @@ def _row(manifest: Manifest, rng: Random) -> NDArray[np.int64]:
 
 def _open(path: Path, manifest: Manifest, kernels: Any) -> NativeBackend:
     """A backend on a library that is not the installed one."""
+    with _instead_of_installed(NativeBackend, kernels):
+        return NativeBackend(path, manifest, num_threads=3)
+
+
+@contextmanager
+def _instead_of_installed(backend: Any, kernels: Any) -> Iterator[None]:
     chosen = library.load_library
-    backend_module = NativeBackend.__init__.__globals__
+    backend_module = backend.__init__.__globals__
     backend_module["load_library"] = lambda name: ("watched", kernels)
     try:
-        return NativeBackend(path, manifest, num_threads=3)
+        yield
     finally:
         backend_module["load_library"] = chosen
 
@@ -133,6 +143,22 @@ def _same_bits(
     cuts = [sorted({0, len(ids), *(rng.randint(0, len(ids)) for _ in range(3))}) for ids in rows]
     for row, ids in enumerate(rows):
         compare(_in_pieces(backend, ids, cuts[row], rng), row, f"cut at {cuts[row]}")
+
+
+def _same_bits_in_layers(
+    path: Path,
+    manifest: Manifest,
+    kernels: Any,
+    rows: list[NDArray[np.int64]],
+    expected: list[NDArray[Any]],
+    count: Counter[str],
+) -> None:
+    with _instead_of_installed(LayeredNative, kernels):
+        layered = LayeredNative(contents.ModelFile.of(path), manifest)
+    batch = pad_batch([TokenRow(ids, np.arange(len(ids))) for ids in rows])
+    same = np.array_equal(layered.run(batch), np.concatenate(expected), equal_nan=True)
+    assert same, "other bits a layer at a time"
+    count["bit comparisons"] += 1
 
 
 def _in_pieces(

@@ -42,7 +42,7 @@ def _compiled(sources: Path) -> Path:
         ("int64_t bits; ", "int64_t bits, more; ", "Linear of 72 bytes at 0.*needs Linear of 64"),
         ("double activation_limit", "float activation_limit", "Linear.activation_limit of 4 bytes"),
         ("FIELD(Segment, start),", "", "no Segment.start, .*needs Segment.start of 8 bytes at 8"),
-        ("INTERFACE_VERSION 6", "INTERFACE_VERSION 5", "has interface 5, .* needs 6"),
+        ("INTERFACE_VERSION 7", "INTERFACE_VERSION 6", "has interface 6, .* needs 7"),
         ("", "", None),
     ],
 )

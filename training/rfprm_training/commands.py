@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rfprm_runtime.cli.options import ProgressOption
 from rfprm_training import check_extras
 
 if TYPE_CHECKING:
@@ -29,10 +30,12 @@ def train(
     ] = None,
     cache: CacheOption = None,
     device: DeviceOption = "auto",
+    progress: ProgressOption = None,
 ) -> None:
     """Train a PRM; run it again to resume."""
     from rfprm_export.checkpoint import base_of_config
     from rfprm_export.verify import has_reference, record_reference
+    from rfprm_runtime.ground.progress import shown_stages
     from rfprm_training.learning.config import read_config
     from rfprm_training.learning.run_folder import FinishedRunError
     from rfprm_training.learning.trainer import Trainer
@@ -45,15 +48,17 @@ def train(
     except FinishedRunError:
         if has_reference(folder):
             raise
-        record_reference(folder, base=base)  # a kill came between
+        with shown_stages(progress) as told:
+            record_reference(folder, base=base, progress=told)  # a kill came between
         typer.echo(f"checkpoint: {folder}")
         return
     typer.echo(f"{len(trainer.examples)} trajectories, log in {folder / 'train_log.jsonl'}")
-    trainer.run()
-    if not trainer.is_main_process:
-        return
-    # Torch is installed here; it may not be where the checkpoint is exported.
-    record_reference(folder, base=base)
+    with shown_stages(progress if trainer.is_main_process else False) as told:
+        trainer.run(progress=told)
+        if not trainer.is_main_process:
+            return
+        # Torch is installed here; it may not be where the checkpoint is exported.
+        record_reference(folder, base=base, progress=told)
     typer.echo(f"checkpoint: {folder}")
 
 
@@ -65,17 +70,20 @@ def cross_validate(
     ] = None,
     cache: CacheOption = None,
     device: DeviceOption = "auto",
+    progress: ProgressOption = None,
 ) -> None:
     """Evaluate a recipe on all real solutions: for each fold, train a PRM on the other folds."""
     from rich.console import Console
 
+    from rfprm_runtime.ground.progress import shown_stages
     from rfprm_training.evaluation.cross_validation import cross_validate as run
     from rfprm_training.evaluation.printing import print_cross_validation
     from rfprm_training.learning.config import read_config
     from rfprm_training.learning.model_card import FOLDS_NAME
 
     folder = output or Path("runs") / f"{read_config(config).name}-folds"
-    found = run(config, folder, cache=cache, device=device)
+    with shown_stages(progress) as told:
+        found = run(config, folder, cache=cache, device=device, progress=told)
     print_cross_validation(Console(highlight=False), found)
     typer.echo(f"figures: {folder / FOLDS_NAME}")
 
@@ -171,6 +179,7 @@ def calibrate(
     ] = False,
 ) -> None:
     """Calibrate a checkpoint's scores by temperature, where that helps; export it again after."""
+    from rfprm_runtime.ground.progress import shown_stages
     from rfprm_training.evaluation.calibrate import (
         collect_scores,
         fit_calibration,
@@ -200,7 +209,8 @@ def calibrate(
     if not found:
         typer.echo("nothing fitted: fewer than 100 labels, or scores that do not rise with them")
     if any(result.helps for result in found):
-        write_calibration(checkpoint, found)
+        with shown_stages() as told:
+            write_calibration(checkpoint, found, told)
 
 
 def _evaluate_held_out(model: Path, config: Path | None) -> Evaluation:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +12,6 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import check_output
@@ -55,7 +53,9 @@ from rfprm_runtime.artifact.manifest import (
     Manifest,
     read_manifest,
 )
+from rfprm_runtime.cli.options import ProgressOption
 from rfprm_runtime.cli.printing import engine_rows, print_rows
+from rfprm_runtime.ground.progress import Progress, shown_stages
 from rfprm_runtime.types import Trajectory
 
 EnginePrecision = Literal["fp16", "bf16", "fp8", "w8a16", "fp32"]
@@ -143,6 +143,7 @@ def export_trt(
     verify: VerifyOption = True,
     log_level: Annotated[LogLevel, typer.Option(help="Which builder messages to show.")] = "error",
     overwrite: OverwriteOption = False,
+    progress: ProgressOption = None,
 ) -> None:
     """Build a TensorRT engine: parse the graph, optimise it for profiles, write an artifact."""
     console = Console(highlight=False)
@@ -194,28 +195,29 @@ def export_trt(
         return reference_for(load_prm(found, family=family, base=base), place, precision)
 
     if not is_artifact:
-        also = " and verifying it, which takes minutes" if verify else ""
+        also = " and verifying it" if verify else ""
         console.print(f"exporting the graph in {precision}{also}")
-    with graph_artifact(found, precision=precision, family=family, base=base, verify=verify) as (
-        folder,
-        manifest,
+    with (
+        shown_stages(progress) as told,
+        graph_artifact(
+            found, precision=precision, family=family, base=base, verify=verify, progress=told
+        ) as (folder, manifest),
     ):
         if engine_from is not None:
             report = reuse_engine(folder, manifest, engine_from, output, overwrite=overwrite)
         else:
             profiles = _profiles(profile, typical, folder, manifest, batch, batch_tokens)
-            with _progress(console) as on_progress:
-                report = write_engine_artifact(
-                    folder,
-                    manifest,
-                    output,
-                    replace(options, profiles=profiles),
-                    builder=builder,
-                    keep_graph=keep_graph,
-                    overwrite=overwrite,
-                    reference=None if is_artifact or not verify else reference,
-                    on_progress=on_progress,
-                )
+            report = write_engine_artifact(
+                folder,
+                manifest,
+                output,
+                replace(options, profiles=profiles),
+                builder=builder,
+                keep_graph=keep_graph,
+                overwrite=overwrite,
+                reference=None if is_artifact or not verify else reference,
+                on_progress=_listener(told),
+            )
     print_engine_report(console, report)
     typer.echo(f"written: {output}")
 
@@ -266,18 +268,14 @@ def _report_rows(report: EngineReport) -> Iterator[tuple[str, str]]:
         yield "attention", f"one fused kernel in {fused} of {layers} layers"
 
 
-@contextmanager
-def _progress(console: Console) -> Iterator[ProgressListener]:
-    """One progress bar, which shows the builder's current phase."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task: TaskID = progress.add_task("building the engine", total=None)
+def _listener(progress: Progress) -> ProgressListener:
+    """The builder's phases as stages; it never stops the build."""
 
-        def on_progress(phase: str, done: int, total: int) -> bool:
-            progress.update(task, description=phase, completed=done, total=total)
-            return True
+    def on_progress(phase: str, done: int, total: int) -> bool:
+        progress(phase, done, total)
+        return True
 
-        yield on_progress
+    return on_progress
 
 
 def _show_messages(level: LogLevel) -> None:

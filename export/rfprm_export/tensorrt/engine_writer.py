@@ -19,7 +19,7 @@ from rfprm_export.tensorrt.builder import (
     ProgressListener,
 )
 from rfprm_export.tensorrt.plan_contents import PlanContents, read_plan
-from rfprm_export.verify import Reference, check_parity, measure_parity
+from rfprm_export.verify import Reference, check_parity, gate_for, measure_parity
 from rfprm_runtime.artifact.integrity import check_files, describe_file
 from rfprm_runtime.artifact.manifest import (
     MANIFEST_NAME,
@@ -33,6 +33,7 @@ from rfprm_runtime.artifact.manifest import (
 from rfprm_runtime.artifact.onnx_file import check_external_data
 from rfprm_runtime.backends.tensorrt.backend import check_usable
 from rfprm_runtime.errors import ArtifactError, RfprmError
+from rfprm_runtime.ground.progress import Progress, silent
 from rfprm_runtime.ground.whole_files import replacing_folder, scratch_folder
 from rfprm_runtime.scorer import Scorer
 
@@ -58,6 +59,7 @@ def graph_artifact(
     family: str | None = None,
     base: Place | None = None,
     verify: bool = True,
+    progress: Progress = silent,
 ) -> Iterator[tuple[Path, Manifest]]:
     """An artifact with a graph of standard ops: ``source`` itself, or a temporary export of the
     checkpoint ``source``.
@@ -88,6 +90,7 @@ def graph_artifact(
             family=family,
             base=base,
             verify=verify,
+            progress=progress,
         )
         yield artifact, manifest
 
@@ -218,7 +221,7 @@ def _verified_where_it_runs(
     # Built here and now, so what is in it may run.
     with Scorer.load(folder, backend="tensorrt", allow_host_code=True) as scorer:
         parity = measure_parity(scorer, reference())
-    check_parity(parity, manifest.precision, list)
+    check_parity(parity, manifest.precision, list, gate_for(manifest))
     assert manifest.engine is not None
     engine = manifest.engine.model_copy(update={"parity": parity})
     verified = manifest.model_copy(update={"engine": engine})

@@ -30,7 +30,7 @@ from rfprm_runtime.ground.arguments import check_flag
 from rfprm_runtime.ground.running import Outcome, report, result_of, uninterrupted
 from rfprm_runtime.ground.workers import Workers
 
-_PASS_TOKENS = 512
+PASS_TOKENS = 512
 """Beyond this many rows a pass over the weights gets no cheaper per row."""
 _MIN_SPAN = 32
 """With fewer tokens another thread costs more than it gains."""
@@ -87,7 +87,7 @@ class NativeBackend:
         self._idle: deque[Workspace] = deque()
         self._workers = Workers(threads, "rfprm-native")
         self.limits = BackendLimits(
-            max_batch_size=1, max_batch_tokens=_PASS_TOKENS, max_concurrent_runs=threads
+            max_batch_size=1, max_batch_tokens=PASS_TOKENS, max_concurrent_runs=threads
         )
         self.description = f"native {self._kernels} kernels, {threads} thread(s)"
 
@@ -109,7 +109,7 @@ class NativeBackend:
         if model is None:
             raise BackendError("the backend was closed; load the scorer again")
         model.check_unchanged()
-        items = [self._checked(item) for item in extensions]
+        items = [checked(item, self._manifest) for item in extensions]
         spans = split_evenly(items[0], threads if len(items) == 1 else 1, self._manifest.backbone)
         # A past has the keys of every layer, and threads that follow each other are a layer apart.
         # Otherwise the layers take turns in the same memory.
@@ -117,7 +117,7 @@ class NativeBackend:
         work = self._workspace()
         try:
             tables, pasts = self._pages.lay_out(items, work, keep_layers=keep_layers)
-            run = _Run(self._library, model.structure, work, keep_layers=keep_layers)
+            run = Pass(self._library, model.structure, work, keep_layers=keep_layers)
             num_labels = self._manifest.head.num_labels
             if len(spans) > 1:
                 logits = run.split(items[0], spans, tables[0], num_labels, self._workers)
@@ -135,33 +135,6 @@ class NativeBackend:
         if self._model is not None:
             self._model.take_linears(other, names)
 
-    def _checked(self, item: Extension) -> Extension:
-        """Refuse what would make the kernels read out of bounds."""
-        ids = np.ascontiguousarray(item.token_ids, dtype=np.int64)
-        markers = np.ascontiguousarray(item.marker_positions, dtype=np.int64)
-        room = self._manifest.max_positions - item.num_past_tokens
-        vocab_size = self._manifest.backbone.vocab_size
-        if ids.ndim != 1 or not 0 < len(ids) <= room:
-            raise BackendError(
-                f"got new token ids of shape {ids.shape} after {item.num_past_tokens} tokens, "
-                f"expected 1 to {room} of them"
-            )
-        if ids.min() < 0 or ids.max() >= vocab_size:
-            raise BackendError(
-                f"got token ids from {ids.min()} to {ids.max()}, the vocabulary has {vocab_size}"
-            )
-        ascending = bool((np.diff(markers) > 0).all())
-        if len(markers) and not (ascending and markers[0] >= 0 and markers[-1] < len(ids)):
-            raise BackendError(
-                f"got marker positions {markers.tolist()}, expected ascending ones below {len(ids)}"
-            )
-        if not isinstance(item.past, NativePast | None):
-            raise BackendError(
-                f"got a past of type {type(item.past).__name__}, expected one that this backend "
-                "made"
-            )
-        return Extension(ids, markers, item.past, item.keep)
-
     def _workspace(self) -> Workspace:
         try:
             return self._idle.pop()
@@ -176,7 +149,34 @@ class NativeBackend:
         self._idle.clear()
 
 
-class _Run:
+def checked(item: Extension, manifest: Manifest) -> Extension:
+    """Refuse what would make the kernels read out of bounds."""
+    ids = np.ascontiguousarray(item.token_ids, dtype=np.int64)
+    markers = np.ascontiguousarray(item.marker_positions, dtype=np.int64)
+    room = manifest.max_positions - item.num_past_tokens
+    vocab_size = manifest.backbone.vocab_size
+    if ids.ndim != 1 or not 0 < len(ids) <= room:
+        raise BackendError(
+            f"got new token ids of shape {ids.shape} after {item.num_past_tokens} tokens, "
+            f"expected 1 to {room} of them"
+        )
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise BackendError(
+            f"got token ids from {ids.min()} to {ids.max()}, the vocabulary has {vocab_size}"
+        )
+    ascending = bool((np.diff(markers) > 0).all())
+    if len(markers) and not (ascending and markers[0] >= 0 and markers[-1] < len(ids)):
+        raise BackendError(
+            f"got marker positions {markers.tolist()}, expected ascending ones below {len(ids)}"
+        )
+    if not isinstance(item.past, NativePast | None):
+        raise BackendError(
+            f"got a past of type {type(item.past).__name__}, expected one that this backend made"
+        )
+    return Extension(ids, markers, item.past, item.keep)
+
+
+class Pass:
     """One pass over the weights."""
 
     def __init__(
@@ -188,9 +188,18 @@ class _Run:
         self._keep_layers = int(keep_layers)
 
     def together(
-        self, items: list[Extension], tables: list[NDArray[np.uint64]], num_labels: int
+        self,
+        items: list[Extension],
+        tables: list[NDArray[np.uint64]],
+        num_labels: int,
+        before: NDArray[np.float32] | None = None,
+        after: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
-        """Run all items on this thread, each linear for all of their rows at once."""
+        """Run all items on this thread, each linear for all of their rows at once.
+
+        For a piece of a model ``before`` [tokens, hidden_size] are the rows that it begins with,
+        ``after``, likewise, gets those that it ends with; there are then no logits.
+        """
         lengths = [len(item.token_ids) for item in items]
         begins = np.cumsum([0, *lengths[:-1]])
         segments = (Segment * len(items))(
@@ -205,7 +214,7 @@ class _Run:
         )
         logits = np.empty((len(markers), num_labels), np.float32)
         scratch = self._work.scratch([self._scratch_bytes(sum(lengths))])
-        self._call(ids, segments, markers, logits, scratch[0], None)
+        self._call(ids, segments, markers, logits, scratch[0], None, before, after)
         return logits
 
     def split(
@@ -263,6 +272,8 @@ class _Run:
         logits: NDArray[np.float32],
         scratch: int,
         done: NDArray[np.int64] | None,
+        before: NDArray[np.float32] | None = None,
+        after: NDArray[np.float32] | None = None,
     ) -> None:
         self._library.rfprm_run(
             self._model,
@@ -273,6 +284,8 @@ class _Run:
             markers.ctypes.data,
             len(markers),
             logits.ctypes.data,
+            before.ctypes.data if before is not None else None,
+            after.ctypes.data if after is not None else None,
             scratch,
             done.ctypes.data if done is not None else None,
         )

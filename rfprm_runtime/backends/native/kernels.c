@@ -68,16 +68,21 @@ int64_t rfprm_examine(const Linear *linear) {
  * every layer and can serve as a past; without it all layers share the room of one, and every
  * start is 0. `done` is NULL, or one counter per layer of the positions whose keys are in place.
  * Threads that run neighbouring stretches of one trace, a segment each, share it; each follows a
- * layer behind the one before it. */
+ * layer behind the one before it.
+ *
+ * A model can be run in pieces of some layers: `before` is NULL, or the rows [num_tokens][hidden]
+ * that the layers before these left, in place of the embedding of `ids`; `after` is NULL, or where
+ * to leave the rows, in place of logits. They may be the same memory. */
 void rfprm_run(const Model *m, const int64_t *ids, const Segment *segments, int64_t num_segments,
                int64_t keep_layers, const int64_t *markers, int64_t num_markers, float *logits,
-               void *scratch, _Atomic int64_t *done) {
+               const float *before, float *after, void *scratch, _Atomic int64_t *done) {
     Scratch s;
     int64_t all[MAX_ROWS], local[MAX_ROWS], num_tokens = 0;
     Part parts[MAX_ROWS];
     for (int64_t i = 0; i < num_segments; i++) num_tokens += segments[i].num_tokens;
     lay_out(m, num_tokens, scratch, &s);
-    embed(m, &s, ids, num_tokens);
+    if (before) take_rows(m, &s, before, num_tokens);
+    else embed(m, &s, ids, num_tokens);
     for (int64_t i = 0; i < MAX_ROWS; i++) all[i] = i;
     for (int64_t index = 0; index < m->num_layers; index++) {
         const Layer *layer = m->layers + index;
@@ -94,7 +99,7 @@ void rfprm_run(const Model *m, const int64_t *ids, const Segment *segments, int6
                 wait_for(done + index, segments->start);
                 atomic_store_explicit(done + index, position + rows, memory_order_release);
             }
-            if (index < m->num_layers - 1) {
+            if (after || index < m->num_layers - 1) {
                 finish_layer(m, layer, &s, hidden, offset, parts, num_parts, all, rows);
                 continue;
             }
@@ -109,4 +114,5 @@ void rfprm_run(const Model *m, const int64_t *ids, const Segment *segments, int6
                 read_head(m, &s, hidden + i * s.hidden_stride, logits);
         }
     }
+    if (after) leave_rows(m, &s, after, num_tokens);
 }

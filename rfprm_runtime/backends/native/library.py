@@ -20,7 +20,7 @@ from rfprm_runtime.backends.native.variants import VARIANTS
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.ground.arguments import check_is
 
-INTERFACE_VERSION = 6
+INTERFACE_VERSION = 7
 
 
 class Linear(ctypes.Structure):
@@ -156,6 +156,8 @@ def open_library(path: Path) -> ctypes.CDLL:
         c_void_p,  # markers int64 [num_markers]
         c_int64,  # num_markers
         c_void_p,  # logits float32 [num_markers, num_labels]
+        c_void_p,  # rows before float32 [num_tokens, hidden], or NULL
+        c_void_p,  # rows after, likewise
         c_void_p,  # scratch
         c_void_p,  # done int64 [num_layers], or NULL
     ]

@@ -147,6 +147,21 @@ static void embed(const Model *m, const Scratch *s, const int64_t *ids, int64_t 
     }
 }
 
+/* Between the pieces of a model, rows are [num_tokens][hidden], without padding. */
+static void take_rows(const Model *m, const Scratch *s, const float *from, int64_t num_tokens) {
+    for (int64_t row = 0; row < num_tokens; row++) {
+        float *to = s->hidden + row * s->hidden_stride;
+        memcpy(to, from + row * m->hidden, (size_t)m->hidden * sizeof(float));
+        for (int64_t i = m->hidden; i < s->hidden_stride; i++) to[i] = 0;
+    }
+}
+
+static void leave_rows(const Model *m, const Scratch *s, float *to, int64_t num_tokens) {
+    for (int64_t row = 0; row < num_tokens; row++)
+        memcpy(to + row * m->hidden, s->hidden + row * s->hidden_stride,
+               (size_t)m->hidden * sizeof(float));
+}
+
 /* The rest of a layer after the keys: attention of the chosen rows, then their MLP. `hidden` holds
  * only those rows. */
 static void finish_layer(const Model *m, const Layer *layer, const Scratch *s, float *hidden,

@@ -22,6 +22,7 @@ from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
 from rfprm_export.verify import record_reference
 from rfprm_runtime.artifact.manifest import Calibration, Readout
 from rfprm_runtime.ground.claims import claimed_folder
+from rfprm_runtime.ground.progress import Progress, silent
 from rfprm_runtime.ground.whole_files import replacing_files
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
@@ -145,7 +146,9 @@ def _labelled(
     )
 
 
-def write_calibration(folder: Path, results: Sequence[CalibrationResult]) -> None:
+def write_calibration(
+    folder: Path, results: Sequence[CalibrationResult], progress: Progress = silent
+) -> None:
     """Write the calibrations that help to ``checkpoint.json``, and the reference's new scores.
 
     Either all of it is there afterwards, or after a kill the checkpoint is as it was.
@@ -165,7 +168,8 @@ def write_calibration(folder: Path, results: Sequence[CalibrationResult]) -> Non
         text = checkpoint.model_copy(update=changes).to_json()
         (partial / CHECKPOINT_NAME).write_text(text, encoding="utf-8")
         # Torch is installed here; it may not be where the checkpoint is exported.
-        record_reference(partial, base=find_base_model(checkpoint.base, folder))
+        base = find_base_model(checkpoint.base, folder)
+        record_reference(partial, base=base, progress=progress)
 
 
 def refuse_calibrated(folder: Path) -> None:

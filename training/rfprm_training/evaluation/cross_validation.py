@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import tomli_w
 from rfprm_export.checkpoint import CHECKPOINT_NAME, base_of_config, checkpoint_digest
 from rfprm_runtime.ground.claims import claimed_folder
 from rfprm_runtime.ground.made_from import MadeFrom
+from rfprm_runtime.ground.progress import Progress, counting, silent, stage
 from rfprm_runtime.ground.whole_files import remove_leftovers, write_whole
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training import TrainingError
@@ -61,7 +63,12 @@ class CrossValidation:
 
 
 def cross_validate(
-    config_path: Path, folder: Path, *, cache: Path | None = None, device: str = "auto"
+    config_path: Path,
+    folder: Path,
+    *,
+    cache: Path | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
 ) -> CrossValidation:
     """Train a PRM for each fold, in subfolders of ``folder``, and evaluate what they held out.
 
@@ -81,7 +88,9 @@ def cross_validate(
         for fold in range(config.data.num_folds):
             of_fold = _write_fold_config(config, config_path, fold, folder)
             run = folder / f"fold-{fold}"
-            _train_and_score(of_fold, run, cache or folder / "activations", device)
+            number = f"fold {fold + 1} of {config.data.num_folds}"
+            told = partial(_of_fold, progress, number)
+            _train_and_score(of_fold, run, cache or folder / "activations", device, told)
             for example, score in read_out_of_fold(run):
                 examples.append(example)
                 scores.append(score)
@@ -91,17 +100,23 @@ def cross_validate(
     return found
 
 
-def _train_and_score(config_path: Path, run: Path, cache: Path, device: str) -> None:
+def _of_fold(progress: Progress, fold: str, stage: str, done: int, total: int) -> None:
+    progress(f"{fold}, {stage}", done, total)
+
+
+def _train_and_score(
+    config_path: Path, run: Path, cache: Path, device: str, progress: Progress
+) -> None:
     """Do for one fold what is not done yet."""
     config = read_config(config_path)
     if (run / CHECKPOINT_NAME).is_file():
         check_inputs(run, inputs_of(config, config_path.parent), config)
     else:
-        Trainer(config_path, run, cache=cache, device=device).run()
+        Trainer(config_path, run, cache=cache, device=device).run(progress=progress)
     made_from = MadeFrom(run / SCORED_NAME)
     now = {"format_version": _FORMAT_VERSION, "checkpoint": checkpoint_digest(run)}
     if not ((run / SCORES_NAME).is_file() and made_from.is_recorded and not made_from.changes(now)):
-        _write_scores(run / SCORES_NAME, *_score_held_out(run, config))
+        _write_scores(run / SCORES_NAME, *_score_held_out(run, config, progress))
         made_from.record(now)
 
 
@@ -119,11 +134,12 @@ def _write_fold_config(config: TrainingConfig, config_path: Path, fold: int, fol
 
 
 def _score_held_out(
-    run: Path, config: TrainingConfig
+    run: Path, config: TrainingConfig, progress: Progress
 ) -> tuple[list[Example], list[TrajectoryScore]]:
     examples, _ = held_out_examples(config)
+    on_scored = counting(stage(progress, "scoring, trace"), len(examples))
     with open_scorer(run, base=base_of_config(config.base, run)) as scorer:
-        return examples, scorer.score_batch([e.trajectory for e in examples])
+        return examples, scorer.score_batch([e.trajectory for e in examples], on_scored=on_scored)
 
 
 def summarise_folds(

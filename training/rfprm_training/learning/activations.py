@@ -18,6 +18,7 @@ import torch
 from rfprm_runtime.backends.torch import PRMNetwork
 from rfprm_runtime.engine.rows import BackendLimits, plan_batches
 from rfprm_runtime.ground.claims import waiting_for
+from rfprm_runtime.ground.progress import Step
 from rfprm_runtime.ground.whole_files import told_what_to_do, write_whole
 from rfprm_training.learning.trees import TokenTree, pad_trees
 
@@ -65,13 +66,21 @@ class ActivationCache:
         start, end = self._offsets[index], self._offsets[index + 1]
         return torch.from_numpy(np.array(self._bits[start:end])).view(torch.bfloat16)
 
-    def fill(self, network: PRMNetwork, *, batch_tokens: int = 4096) -> None:
-        """Run layers [0, layer) over the trees that are not cached yet."""
+    def fill(
+        self,
+        network: PRMNetwork,
+        *,
+        batch_tokens: int = 4096,
+        step: Step = lambda done, total: None,
+    ) -> None:
+        """Run layers [0, layer) over the trees that are not cached yet. ``step`` is called with the
+        batches done and their number."""
         limits = BackendLimits(max_batch_size=64, max_batch_tokens=batch_tokens)
         batches = plan_batches([tree.num_tokens for tree in self.trees], limits)
         with waiting_for(self._lock_path):
             for number in range(self._num_done(batch_tokens), len(batches)):
                 self._fill_batch(network, batches[number])
+                step(number + 1, len(batches))
                 if (number + 1) % _BATCHES_PER_SAVE == 0 or number + 1 == len(batches):
                     self._save_progress(number + 1, batch_tokens)
 

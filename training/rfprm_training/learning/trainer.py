@@ -22,6 +22,7 @@ from rfprm_runtime.backends.torch import Tree
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.arguments import shown
 from rfprm_runtime.ground.made_from import differences
+from rfprm_runtime.ground.progress import Progress, silent, stage
 from rfprm_runtime.ground.whole_files import replacing_files
 from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
 from rfprm_training import TrainingError
@@ -121,14 +122,16 @@ class Trainer:
         self.cache_folder = cache or folder / "activations"
         self._cache_is_shared = cache is not None
         self._best: Best | None = None
+        self._progress: Progress = silent
 
     @property
     def is_main_process(self) -> bool:
         """Whether this process writes the files."""
         return bool(self._accelerator.is_main_process)
 
-    def run(self, *, max_steps: int | None = None) -> Path:
+    def run(self, *, max_steps: int | None = None, progress: Progress = silent) -> Path:
         """Train to the end, or ``max_steps`` more steps; returns the checkpoint's folder."""
+        self._progress = progress
         with nullcontext() if self._run is None else self._run.claimed():
             return self._run_claimed(max_steps)
 
@@ -152,6 +155,7 @@ class Trainer:
                 group["lr"] = rate * scale
             mine = plan[step][self._accelerator.process_index]
             self._train_step(step, self._load(cache, mine), model, optimizer, len(plan))
+            self._progress("training, step", step + 1, len(plan))
             finished = step + 1 == len(plan)
             if settings.evaluate_every_steps is not None and (
                 finished or (step + 1) % settings.evaluate_every_steps == 0
@@ -279,7 +283,7 @@ class Trainer:
         hidden_size = self.prm.network.shape.hidden_size
         cache = ActivationCache(self.cache_folder, self.trees, layer, hidden_size, key)
         with self._accelerator.main_process_first():
-            cache.fill(self.prm.network)
+            cache.fill(self.prm.network, step=stage(self._progress, "frozen layers, batch"))
         return cache
 
     def _load(self, cache: ActivationCache | None, indices: list[int]) -> Batch:

@@ -1,0 +1,157 @@
+"""How many traces the gate compares, by the size of the model, and what few traces can show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rfprm_export import ExportError, verify
+from rfprm_export.artifact_writer import export_artifact
+from rfprm_export.checkpoint import load_prm
+from rfprm_export.gate_traces import num_gate_traces, num_parameters, spread_over
+from rfprm_export.verify import STRICT_GATE, Reference, gate_failures, gate_for
+from rfprm_runtime.artifact.manifest import Backbone, Manifest, Parity
+from rfprm_runtime.artifact.parity import best_of_4_interval, spearman_interval
+from rfprm_runtime.backends.native.library import available_variants
+from rfprm_runtime.traces.sources import read_trajectories
+from tiny_models import byte_tokenizer, save_published_prm, tiny_manifest
+
+
+def _manifest(hidden: int, inner: int, layers: int, vocabulary: int) -> Manifest:
+    shape = Backbone(
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=hidden // 128,
+        num_kv_heads=hidden // 128 // 7 or 1,
+        head_dim=128,
+        intermediate_size=inner,
+        vocab_size=vocabulary,
+        rms_norm_eps=1e-6,
+        rope_theta=1e6,
+        qkv_bias=True,
+    )
+    return tiny_manifest(byte_tokenizer(), family="qwen2.5-math-prm", backbone=shape)
+
+
+SMALL = _manifest(896, 4864, 24, 151_936)
+MIDDLE = _manifest(1536, 8960, 28, 151_936)
+LARGE = _manifest(3584, 18944, 28, 152_064)
+
+
+def _parity(**changes: Any) -> Parity:
+    fields = {
+        "reference": "r",
+        "traces": "t",
+        "num_trajectories": 64,
+        "num_scores": 300,
+        "max_difference": 0.01,
+        "mean_difference": 0.001,
+        "spearman": 0.9995,
+        "num_groups": 16,
+        "same_best_of_4": 1.0,
+    }
+    return Parity.model_validate({**fields, **changes})
+
+
+def test_parameters_are_counted_as_the_papers_count_them() -> None:
+    # Qwen2.5-0.5B, 1.5B and 7B: 0.49, 1.54 and 7.07 billion with one embedding, and the head.
+    found = [num_parameters(manifest) / 1e9 for manifest in (SMALL, MIDDLE, LARGE)]
+    assert found == pytest.approx([0.494, 1.546, 7.084], abs=0.02)
+
+
+def test_large_models_are_compared_on_fewer_traces_and_judged_by_the_interval() -> None:
+    assert [num_gate_traces(manifest) for manifest in (SMALL, MIDDLE, LARGE)] == [256, 128, 64]
+    assert gate_for(SMALL) is verify.GATE
+    gate = gate_for(LARGE)
+    assert (gate.num_trajectories, gate.spearman) == (64, 0.995)
+    assert STRICT_GATE.for_size_of(LARGE).spearman == 0.9975
+    assert gate_failures(_parity(), gate) == []
+    # 0.996 passes on 256 trajectories; on 64 it could as well be 0.9926.
+    assert gate_failures(_parity(spearman=0.996, num_trajectories=256)) == []
+    (failure,) = gate_failures(_parity(spearman=0.996), gate)
+    assert "may be as low as 0.9926, by its 95 % interval over 64 trajectories" in failure
+    (failure,) = gate_failures(_parity(num_trajectories=63), gate)
+    assert "63 trajectories were compared" in failure
+    # One of 16 picks is more than two in a hundred.
+    (failure,) = gate_failures(_parity(same_best_of_4=15 / 16), gate)
+    assert "unchanged in 93.8% of 16 groups" in failure
+    assert len(gate_failures(_parity(spearman=None), gate)) == 1
+
+
+def test_intervals_by_hand() -> None:
+    # z = atanh(0.9) = 1.47222, standard error sqrt((1 + 0.405) / 100) = 0.118533.
+    low, high = spearman_interval(_parity(spearman=0.9, num_trajectories=103)) or (0, 0)
+    assert (low, high) == pytest.approx((0.845427, 0.935974), abs=1e-6)
+    assert spearman_interval(_parity(spearman=1.0)) == (1.0, 1.0)
+    assert spearman_interval(_parity(spearman=0.3, num_trajectories=3)) == (-1.0, 1.0)
+    assert spearman_interval(_parity(spearman=None)) is None
+    # Wilson: all of n are n / (n + 1.96²) at least.
+    assert best_of_4_interval(_parity()) == pytest.approx((16 / (16 + 3.841459), 1.0), abs=1e-6)
+    assert best_of_4_interval(_parity(same_best_of_4=0.0)) == pytest.approx(
+        (0.0, 3.841459 / (16 + 3.841459)), abs=1e-6
+    )
+    assert best_of_4_interval(_parity(same_best_of_4=0.5, num_groups=10)) == pytest.approx(
+        (0.236593, 0.763407), abs=1e-5
+    )
+    assert best_of_4_interval(_parity(same_best_of_4=None, num_groups=0)) is None
+
+
+@pytest.mark.parametrize("count", [4, 20, 63, 64, 128, 256, 400])
+def test_whole_groups_are_chosen_from_all_over_the_file(count: int) -> None:
+    groups = [list(range(4 * index, 4 * index + 4)) for index in range(64)]
+    chosen = spread_over(groups, count)
+    assert min(count, 256) <= len(chosen) < min(count, 256) + 4
+    assert sorted(set(chosen)) == chosen
+    owners = np.array(chosen[::4]) // 4
+    assert chosen == [4 * int(owner) + n for owner in owners for n in range(4)]
+    gaps = np.diff([*owners, 64])
+    assert owners[0] == 0
+    assert gaps.max() - gaps.min() <= 1
+
+
+def test_no_groups_give_no_members() -> None:
+    assert spread_over([], 64) == []
+
+
+def test_recorded_scores_keep_their_traces_when_fewer_are_compared() -> None:
+    trajectories = read_trajectories(verify.gate_traces_path())
+    marks: list[Any] = [trajectory.steps for trajectory in trajectories]
+    few = verify._few_enough(Reference("r", "shipped gate traces", trajectories, marks), LARGE)
+    assert few.traces == "64 of the 256 shipped gate traces"
+    assert len(verify.groups_of_4(few.trajectories)) == 16
+    assert [trajectory.steps for trajectory in few.trajectories] == few.scores
+    all_of_them = Reference("r", "shipped gate traces", trajectories, marks)
+    assert verify._few_enough(all_of_them, SMALL) is all_of_them
+
+
+@pytest.mark.skipif(not available_variants(), reason="the package was built without a C compiler")
+def test_a_large_model_is_exported_on_few_traces_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_published_prm(tmp_path / "prm", "qwen2", max_positions=1024)
+    size = num_parameters(load_prm(tmp_path / "prm").manifest)
+    counts = ((size - 1, 256), (size, 8), (size + 1, 4))
+    monkeypatch.setattr("rfprm_export.gate_traces._COUNTS", counts)
+    parity = export_artifact(tmp_path / "prm", tmp_path / "out", precision="int16").parity
+    assert parity is not None
+    assert (parity.num_trajectories, parity.num_groups) == (8, 2)
+    assert parity.traces == "8 of the 256 shipped gate traces"
+
+
+def test_given_traces_are_all_compared_but_must_be_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_published_prm(tmp_path / "prm", "qwen2", max_positions=1024)
+    monkeypatch.setattr("rfprm_export.gate_traces._COUNTS", ((float("inf"), 4),))
+    lines = verify.gate_traces_path().read_text().splitlines(keepends=True)
+    (tmp_path / "three.jsonl").write_text("".join(lines[:3]))
+    (tmp_path / "nine.jsonl").write_text("".join(lines[:9]))
+    prm = load_prm(tmp_path / "prm")
+    with pytest.raises(ExportError, match=r"holds 3 trajectories.*is verified on at least 4"):
+        verify.reference_for(prm, tmp_path / "prm", "bf16", tmp_path / "three.jsonl")
+    found = verify.reference_for(prm, tmp_path / "prm", "bf16", tmp_path / "nine.jsonl")
+    assert len(found.scores) == 9
+    assert found.traces == "nine.jsonl"
