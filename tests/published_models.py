@@ -99,12 +99,12 @@ def save_model(
     torch.manual_seed(zlib.crc32(repr((class_name, sorted(config))).encode()))
     settings = getattr(transformers, f"{kind}Config")(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
+        hidden_size=64,
         intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=8,
+        head_dim=16,
         max_position_embeddings=1024,
         bos_token_id=0 if is_llama else None,
         **{"pad_token_id": None, **({"rope_scaling": SCALED["llama3"]} if kind == "Llama" else {})},

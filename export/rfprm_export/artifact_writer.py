@@ -28,6 +28,7 @@ from rfprm_export.in_parts import scorer_in_parts
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.native_file import write_native
 from rfprm_export.panels import most_rounded
+from rfprm_export.preset import ReadingOptions
 from rfprm_export.quantization import Quantization
 from rfprm_export.source import Place, Source, open_source
 from rfprm_export.stored_weights import stay_in_files
@@ -58,7 +59,7 @@ def export_artifact(
     format: ModelFormat | None = None,
     precision: Precision = "fp32",
     attention: AttentionChoice = "auto",
-    family: str | None = None,
+    reading: ReadingOptions | None = None,
     base: Place | None = None,
     verify: bool = True,
     verify_traces: Path | None = None,
@@ -69,7 +70,8 @@ def export_artifact(
 
     Everything is written and verified in a folder beside ``output``, which takes its place at the
     end. So a killed export leaves no partial artifact, and an old one can be used until then.
-    ``progress`` is told what is being done. Raises :class:`ExportError`.
+    ``reading``: what a published PRM does not tell itself. ``progress`` is told what is being
+    done. Raises :class:`ExportError`.
     """
     check_output(output, overwrite)
     format = _choose_format(format, precision)
@@ -78,7 +80,7 @@ def export_artifact(
     # Only now is anything read, or fetched.
     source = open_source(checkpoint)
     check_output(output, overwrite, reads=[source.path])
-    prm = load_prm(source, family=family, base=base)
+    prm = load_prm(source, reading=reading, base=base)
     if format == "native":
         check_fits(prm.manifest.backbone, prm.manifest.max_positions, refusal=ExportError)
     chosen = choose_attention(prm.manifest.backbone, attention, precision)

@@ -107,28 +107,24 @@ class Checkpoint(_Record):
 def load_prm(
     path: Place | Source,
     *,
-    family: str | None = None,
+    reading: ReadingOptions | None = None,
     base: Place | None = None,
-    step_separator: str | None = None,
-    system_prompt: str | None = None,
-    chat_template: Path | None = None,
 ) -> LoadedPRM:
     """Read a training checkpoint, or a published PRM: a Hugging Face folder or a repository of the
     Hub, as a whole model or as a LoRA adapter.
 
-    ``family`` is the format of a published PRM, if its ``config.json`` does not tell; the other
-    texts are what :class:`ReadingOptions` says. ``base`` is the base model of a checkpoint or an
-    adapter, if it is not found by itself.
+    ``reading`` is what a published PRM does not tell itself. ``base`` is the base model of a
+    checkpoint or an adapter, if it is not found by itself.
     Raises :class:`ExportError`, also for an option that does not apply.
     """
-    options = ReadingOptions(family, step_separator, system_prompt, chat_template)
+    options = reading or ReadingOptions()
     source = open_source(path)
     if source.kind != "checkpoint":
         return _load_published(source, options, base)
     if options != ReadingOptions():
         raise ExportError(
             f"{source.path} is a training checkpoint, whose {CHECKPOINT_NAME} gives the format; "
-            f"leave {options.flags()} out"
+            f"leave {' and '.join(options.given())} out"
         )
     return _load_checkpoint(source, base)
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from rfprm_export.choices import AttentionChoice, ModelFormat, Precision
+from rfprm_export.preset import ReadingOptions
 from rfprm_runtime.cli.options import ProgressOption
 
 # Options that several commands share.
@@ -17,6 +18,16 @@ ArtifactOutput = Annotated[
 ]
 FamilyOption = Annotated[
     str | None, typer.Option(help="Format of a published PRM, if its config does not tell.")
+]
+SeparatorOption = Annotated[
+    str | None,
+    typer.Option(help=r"The text after each step that a token classifier was trained with: '\n'."),
+]
+SystemPromptOption = Annotated[
+    str | None, typer.Option(help="System prompt that a sequence classifier was trained with.")
+]
+ChatTemplateOption = Annotated[
+    Path | None, typer.Option(help="File with a sequence classifier's chat template (Jinja).")
 ]
 CHECKPOINT_HELP = "A training checkpoint, a published PRM's folder, or org/name[@revision]."
 BaseOption = Annotated[
@@ -27,6 +38,18 @@ VerifyOption = Annotated[
     bool, typer.Option(help="Compare with the reference network first; write only if faithful.")
 ]
 OverwriteOption = Annotated[bool, typer.Option(help="Replace an existing artifact.")]
+
+
+def reading_options(
+    family: str | None,
+    step_separator: str | None,
+    system_prompt: str | None,
+    chat_template: Path | None,
+) -> ReadingOptions:
+    """The options of the command line. Shells pass a line end as ``\\n``."""
+    if step_separator is not None:
+        step_separator = step_separator.replace("\\n", "\n").replace("\\t", "\t")
+    return ReadingOptions(family, step_separator, system_prompt, chat_template)
 
 
 def export(
@@ -42,6 +65,9 @@ def export(
         typer.Option(help="ONNX Runtime's own op, fast on a CPU, or the standard one."),
     ] = "auto",
     family: FamilyOption = None,
+    step_separator: SeparatorOption = None,
+    system_prompt: SystemPromptOption = None,
+    chat_template: ChatTemplateOption = None,
     base: BaseOption = None,
     verify: VerifyOption = True,
     verify_traces: Annotated[
@@ -63,7 +89,7 @@ def export(
             format=format,
             precision=precision,
             attention=attention,
-            family=family,
+            reading=reading_options(family, step_separator, system_prompt, chat_template),
             base=base,
             verify=verify,
             verify_traces=verify_traces,
@@ -79,6 +105,8 @@ def export_qwen2_layout(
         str, typer.Argument(help="A checkpoint on a Qwen2 backbone, as for rfprm export.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    family: FamilyOption = None,
+    step_separator: SeparatorOption = None,
     base: BaseOption = None,
     progress: ProgressOption = None,
 ) -> None:
@@ -88,7 +116,8 @@ def export_qwen2_layout(
     from rfprm_runtime.ground.progress import shown_stages
 
     with shown_stages(progress) as told:
-        write_qwen2_layout(load_prm(checkpoint, base=base), output, told)
+        reading = reading_options(family, step_separator, None, None)
+        write_qwen2_layout(load_prm(checkpoint, reading=reading, base=base), output, told)
     typer.echo(f"written: {output}")
 
 

@@ -28,10 +28,10 @@ class ReadingOptions:
     chat_template: Path | None = None
     """A file with the template, if the model's own is missing or is another."""
 
-    def flags(self) -> str:
+    def given(self) -> list[str]:
         """The command line's names of those that are given."""
-        given = [name for name in self.__dataclass_fields__ if getattr(self, name) is not None]
-        return ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        names = [name for name in self.__dataclass_fields__ if getattr(self, name) is not None]
+        return [f"--{name.replace('_', '-')}" for name in names]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 
@@ -106,10 +105,11 @@ def published_scores_of(name: str) -> tuple[PublishedScore, ...]:
     return tuple(one for one in PUBLISHED_SCORES if fnmatchcase(name.lower(), one.model))
 
 
-def compare_published(scorer: Scorer, published: Sequence[PublishedScore]) -> list[Comparison]:
-    """Score each trace, in order."""
-    scores = scorer.score_batch([one.trajectory for one in published])
-    return [Comparison(one, _numbers(score)) for one, score in zip(published, scores, strict=True)]
+def compare(
+    published: Sequence[PublishedScore], scores: Sequence[TrajectoryScore]
+) -> list[Comparison]:
+    """Published traces beside their ``scores``, in order."""
+    return [Comparison(one, _numbers(own)) for one, own in zip(published, scores, strict=True)]
 
 
 def _numbers(score: TrajectoryScore) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from rfprm_export import ExportError
 from rfprm_export.base_model import backbone_from_config, config_fields, read_base_model
 from rfprm_export.checkpoint import GgufBase, _check_base, find_base_model, load_prm
 from rfprm_export.lora import merge_lora
+from rfprm_export.preset import ReadingOptions
 from rfprm_export.presets import PRESETS
 from rfprm_export.stored_weights import StoredWeights
 from rfprm_export.weights_files import open_safetensors
@@ -230,9 +231,12 @@ def test_an_unknown_format_asks_for_the_family(published_prm: Path, tmp_path: Pa
         (folder / "config.json").write_text(json.dumps(config))
         with pytest.raises(ExportError, match="say which PRM it is with --family"):
             load_prm(folder)
-        assert load_prm(folder, family="qwen2.5-math-prm").manifest.family == "qwen2.5-math-prm"
+        assert (
+            load_prm(folder, reading=ReadingOptions(family="qwen2.5-math-prm")).manifest.family
+            == "qwen2.5-math-prm"
+        )
     with pytest.raises(ExportError, match="expected one of"):
-        load_prm(folder, family="unheard-of")
+        load_prm(folder, reading=ReadingOptions(family="unheard-of"))
 
 
 @pytest.mark.parametrize("family", [None, *PRESETS])
@@ -267,12 +271,12 @@ def test_a_family_is_only_what_the_architecture_can_be(
         is_taken = preset.fits((architecture,))
     expected = "cannot be read as safetensors" if is_taken else f"is a {architecture}, .*{said}"
     with pytest.raises(ExportError, match=expected):
-        load_prm(folder, family=family)
+        load_prm(folder, reading=ReadingOptions(family=family))
 
 
 def test_a_family_that_contradicts_the_architecture_is_refused(published_prm: Path) -> None:
     with pytest.raises(ExportError, match="which --family rfprm-qwen contradicts"):
-        load_prm(published_prm, family="rfprm-qwen")
+        load_prm(published_prm, reading=ReadingOptions(family="rfprm-qwen"))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +294,7 @@ def test_models_that_only_look_like_prms_are_refused_by_name(
     folder = shutil.copytree(published_prm, tmp_path / name)
     for family in (None, "qwen2.5-math-prm"):
         with pytest.raises(ExportError, match=f"{name} is {said}"):
-            load_prm(folder, family=family)
+            load_prm(folder, reading=ReadingOptions(family=family))
 
 
 def test_a_head_under_another_name_is_named(published_prm: Path, tmp_path: Path) -> None:
@@ -349,7 +353,7 @@ def test_a_damaged_gguf_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
     with pytest.raises(ExportError, match="cannot be read as GGUF"):
-        load_prm(path.parent / "model.gguf", family="rfprm")
+        load_prm(path.parent / "model.gguf", reading=ReadingOptions(family="rfprm"))
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 40])

@@ -28,6 +28,7 @@ from published_models import (
 )
 from rfprm_export.checkpoint import load_prm
 from rfprm_export.loaded_prm import LoadedPRM
+from rfprm_export.preset import ReadingOptions
 from rfprm_runtime import Trajectory
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.scorer import Scorer
@@ -192,7 +193,7 @@ def test_er_prm(tmp_path: Path) -> None:
 def test_qwen_math_prm(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     model = save_model(folder, "Qwen2Model", qwen_tokenizer(), chat=QWEN_CHAT)
-    first, second = torch.nn.Linear(32, 32), torch.nn.Linear(32, 2)
+    first, second = torch.nn.Linear(64, 64), torch.nn.Linear(64, 2)
     _add(folder, {"score.0": first, "score.2": second}, "Qwen2ForProcessRewardModel")
     tokenizer = fast_tokenizer(folder)
     chat = [
@@ -214,7 +215,7 @@ def test_qwen_math_prm(tmp_path: Path) -> None:
 def test_qwen_math_rm(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     model = save_model(folder, "Qwen2Model", qwen_tokenizer(), chat=QWEN_CHAT)
-    first, second = torch.nn.Linear(32, 32), torch.nn.Linear(32, 1)
+    first, second = torch.nn.Linear(64, 64), torch.nn.Linear(64, 1)
     _add(folder, {"score.0": first, "score.2": second}, "Qwen2ForRewardModel")
     tokenizer = fast_tokenizer(folder)
     chat = [
@@ -236,7 +237,7 @@ def test_skywork_o1(tmp_path: Path) -> None:
     """The value head of a wrapper, in a pickled file; each line is encoded by itself."""
     folder = tmp_path / "model"
     model = save_model(folder, "Qwen2Model", qwen_tokenizer())
-    head = torch.nn.Linear(32, 1)
+    head = torch.nn.Linear(64, 1)
     _add(folder, {"v_head.summary": head}, "Qwen2ForPrmModel", pickled=True)
     tokenizer = fast_tokenizer(folder)
     [newline] = tokenizer.encode("\n", add_special_tokens=False)
@@ -255,7 +256,7 @@ def test_reasonflux_1_5b(tmp_path: Path) -> None:
     """A language model with ``reward_head.pt`` beside it."""
     folder = tmp_path / "my-copy"
     model = save_model(folder, "Qwen2ForCausalLM", qwen_tokenizer())
-    head = torch.nn.Linear(32, 1)
+    head = torch.nn.Linear(64, 1)
     torch.save(head.state_dict(), folder / "reward_head.pt")
     tokenizer = fast_tokenizer(folder)
     text = QUESTION + "\n\n".join((*STEPS, *RESPONSE))
@@ -286,7 +287,7 @@ def test_token_classifiers(tmp_path: Path, kind: str, separator: str) -> None:
         ids += tokenizer.encode(separator, add_special_tokens=False)
         rows.append(len(ids) - 1)
     scores = _logits(model, ids)[rows].softmax(-1)[:, 1].tolist()
-    _check(load_prm(folder, step_separator=separator), (ids, scores))
+    _check(load_prm(folder, reading=ReadingOptions(step_separator=separator)), (ids, scores))
 
 
 def test_pure_scores_are_differences(tmp_path: Path) -> None:
@@ -344,7 +345,7 @@ def test_sequence_classifiers(
     answer = "\n\n".join((*STEPS, *RESPONSE))
     ids = tokenizer.apply_chat_template(_chat(QUESTION, answer, system), return_dict=False)
     score = float(_logits(model, ids)[0])
-    _check_whole(load_prm(folder, system_prompt=system), ids, score)
+    _check_whole(load_prm(folder, reading=ReadingOptions(system_prompt=system)), ids, score)
 
 
 def _check_whole(prm: LoadedPRM, ids: Ids, score: float) -> None:

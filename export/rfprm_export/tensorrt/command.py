@@ -19,9 +19,13 @@ from rfprm_export.checkpoint import load_prm
 from rfprm_export.commands import (
     ArtifactOutput,
     BaseOption,
+    ChatTemplateOption,
     FamilyOption,
     OverwriteOption,
+    SeparatorOption,
+    SystemPromptOption,
     VerifyOption,
+    reading_options,
 )
 from rfprm_export.source import artifact_or_source
 from rfprm_export.tensorrt.builder import (
@@ -139,6 +143,9 @@ def export_trt(
         Path | None, typer.Option(help="File that speeds up later builds (tensorrt only).")
     ] = None,
     family: FamilyOption = None,
+    step_separator: SeparatorOption = None,
+    system_prompt: SystemPromptOption = None,
+    chat_template: ChatTemplateOption = None,
     base: BaseOption = None,
     verify: VerifyOption = True,
     log_level: Annotated[LogLevel, typer.Option(help="Which builder messages to show.")] = "error",
@@ -153,8 +160,10 @@ def export_trt(
     found = artifact_or_source(source)
     is_artifact, place = (True, found) if isinstance(found, Path) else (False, found.path)
     check_output(output, overwrite, reads=[place])
+    reading = reading_options(family, step_separator, system_prompt, chat_template)
     if is_artifact:
-        for_checkpoints = {"--precision": precision, "--family": family, "--base": base}
+        given = dict.fromkeys(reading.given(), True)
+        for_checkpoints = {"--precision": precision, "--base": base, **given}
         _refuse(for_checkpoints, f"only for checkpoints, but {source} is an artifact")
     if profile:
         for_deriving = {"--traces": traces, "--batch": batch, "--batch-tokens": batch_tokens}
@@ -192,7 +201,7 @@ def export_trt(
             )
 
     def reference() -> Reference:
-        return reference_for(load_prm(found, family=family, base=base), place, precision)
+        return reference_for(load_prm(found, reading=reading, base=base), place, precision)
 
     if not is_artifact:
         also = " and verifying it" if verify else ""
@@ -200,7 +209,7 @@ def export_trt(
     with (
         shown_stages(progress) as told,
         graph_artifact(
-            found, precision=precision, family=family, base=base, verify=verify, progress=told
+            found, precision=precision, reading=reading, base=base, verify=verify, progress=told
         ) as (folder, manifest),
     ):
         if engine_from is not None:

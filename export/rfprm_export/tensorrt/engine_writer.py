@@ -11,6 +11,7 @@ from pathlib import Path
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import check_output, export_artifact
 from rfprm_export.choices import Precision
+from rfprm_export.preset import ReadingOptions
 from rfprm_export.source import Place, Source
 from rfprm_export.tensorrt.builder import (
     BuildOptions,
@@ -56,7 +57,7 @@ def graph_artifact(
     source: Path | Source,
     *,
     precision: Precision,
-    family: str | None = None,
+    reading: ReadingOptions | None = None,
     base: Place | None = None,
     verify: bool = True,
     progress: Progress = silent,
@@ -87,7 +88,7 @@ def graph_artifact(
             artifact,
             precision=precision,
             attention="standard",
-            family=family,
+            reading=reading,
             base=base,
             verify=verify,
             progress=progress,
