@@ -16,7 +16,7 @@ from pydantic import Field
 from tokenizers import AddedToken, Tokenizer
 
 from rfprm_export import ExportError
-from rfprm_export.base_model import architectures_of, read_base_model
+from rfprm_export.base_model import BaseModel, architectures_of, read_base_model
 from rfprm_export.family_choice import choose_family
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
 from rfprm_export.stored_weights import Stored, StoredWeights, Weights
@@ -205,7 +205,11 @@ def _load_checkpoint(folder: Path, base: Path | None) -> LoadedPRM:
         trajectory_readout=checkpoint.trajectory_readout,
         alpha=checkpoint.alpha,
         max_positions=min(checkpoint.max_positions, model.max_positions),
-        source={**checkpoint.source, "checkpoint_sha256": checkpoint_digest(folder)},
+        source={
+            **checkpoint.source,
+            "checkpoint_sha256": checkpoint_digest(folder),
+            **_tokenizer_source(model),
+        },
     )
     return LoadedPRM(manifest, weights.kept_if_small(), model.tokenizer)
 
@@ -249,7 +253,7 @@ def _load_published(folder: Path, family_name: str | None) -> LoadedPRM:
         step_readout=family.step_readout,
         trajectory_readout=family.trajectory_readout,
         max_positions=model.max_positions,
-        source={"folder": folder.resolve().name},
+        source={"folder": folder.resolve().name, **_tokenizer_source(model)},
     )
     weights = _only_used(model.weights, model.backbone)
     _check_head(model.weights, manifest)
@@ -258,6 +262,11 @@ def _load_published(folder: Path, family_name: str | None) -> LoadedPRM:
         weights = weights.including({"score.bias": no_bias})
     check_tensors(weights.stored, model.backbone, family.head, refusal=ExportError)
     return LoadedPRM(manifest, weights.kept_if_small(), model.tokenizer)
+
+
+def _tokenizer_source(model: BaseModel) -> dict[str, str]:
+    """What is said of a converted tokenizer, also on the screen: part of it may be guessed."""
+    return {} if model.tokenizer_origin is None else {"tokenizer": model.tokenizer_origin}
 
 
 def _token_ids(tokenizer: Tokenizer, family: Family, name: str) -> dict[str, int]:
