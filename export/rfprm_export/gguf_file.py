@@ -27,6 +27,8 @@ _VERSIONS = (2, 3)
 _MAX_NAME_BYTES = 64 * 1024
 """The specification's limit for the name of a field."""
 _MAX_DIMENSIONS = 4
+_BYTES_AT_ONCE = 2**20
+"""Of blocks that are decoded in one go: the package takes several times their floats."""
 _STRING, _ARRAY = 8, 9
 _SCALARS = {
     0: "<u1",
@@ -77,15 +79,23 @@ class GgufTensor:
         """Its values, read now. Raises :class:`ExportError` for a kind that cannot be decoded, and
         if the file was changed since it was opened."""
         rows, row_bytes = _layout(self.name, self.shape, self.kind)
-        data = self.place.read(math.prod(rows) * row_bytes).reshape(*rows, row_bytes)
+        data = self.place.read(math.prod(rows) * row_bytes).reshape(-1, row_bytes)
+        floats = np.empty((len(data), self.shape[-1]), np.float32)
+        at_once = max(1, _BYTES_AT_ONCE // row_bytes)
+        for start in range(0, len(data), at_once):
+            floats[start : start + at_once] = self._decoded(data[start : start + at_once])
+        return floats.reshape(self.shape)
+
+    def _decoded(self, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
-            return np.asarray(gguf.quants.dequantize(data, self.kind), dtype=np.float32)
+            found: NDArray[np.float32] = gguf.quants.dequantize(rows, self.kind)
         except NotImplementedError:
             raise ExportError(
                 f"tensor {self.name!r} is stored as {self.kind.name}, which cannot be decoded; "
                 "give a file in Q8_0, Q4_K_M, BF16 or another common type, or the Hugging Face "
                 "folder of the model"
             ) from None
+        return found
 
 
 @dataclass(frozen=True)

@@ -164,3 +164,17 @@ def add_tokens(tokenizer: Tokenizer, added: Added) -> None:
                 f"the added token {shown(token.content)} has the id {index}, but the tokenizers "
                 f"library gives it {found}; {_AGAIN}"
             )
+
+
+def check_unspellable(tokenizer: Tokenizer, reserved: Iterable[str]) -> None:
+    """Raises :class:`ExportError` if a text could spell one of the ``reserved`` tokens where
+    special tokens are read as plain text, as those of users are."""
+    before, tokenizer.encode_special_tokens = tokenizer.encode_special_tokens, True
+    for token in reserved:
+        ids = tokenizer.encode(token, add_special_tokens=False).ids
+        if tokenizer.token_to_id(token) in ids:
+            raise ExportError(
+                f"the text {shown(token)} would become the token of that name, which no text may; "
+                "save the tokenizer as tokenizer.json"
+            )
+    tokenizer.encode_special_tokens = before

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from rfprm_export.vocabulary.added_tokens import Added, add_tokens, placed
+from rfprm_export.vocabulary.added_tokens import Added, add_tokens, check_unspellable, placed
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def byte_level_tokenizer(
     tokenizer.pre_tokenizer = _pre_tokenizer(rules)
     tokenizer.decoder = decoders.ByteLevel()
     add_tokens(tokenizer, added)
+    special = (token.content for token in added.values() if token.special)
+    check_unspellable(tokenizer, (content for content in special if content not in vocabulary))
     return tokenizer
 
 

@@ -133,7 +133,10 @@ def _read_merges(folder: Path) -> list[tuple[str, str]]:
         raise ExportError(f"{path} has more than {MAX_BYTES} bytes; {_AGAIN}")
     first = 1 if lines[0].startswith("#version") else 0
     found = (line.removesuffix("\r") for line in lines[first:])
-    return [as_merge(line, str(path)) for line in found if line]
+    merges = [as_merge(line, str(path)) for line in found if line]
+    if not merges:
+        raise ExportError(f"{path} has no merges; {_AGAIN}")
+    return merges
 
 
 def as_merge(line: str, place: str) -> tuple[str, str]:

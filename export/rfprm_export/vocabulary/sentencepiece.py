@@ -13,26 +13,27 @@ of a text. So the space is left out here, whatever the model, its ``legacy`` and
   part of that text (``"Step 1:"``, then ``" 3 + 4 = 7"``); a template ``" "`` before it would be a
   token of its own, which the model never saw there.
 
+The ids are those of SentencePiece but in two cases of unigram models: where two ways to cut a text
+are equally good, and in a text that spells a control piece or a byte (``<0x41>``), which is cut
+behind its first character.
+
 Sources: ``SpmConverter`` of transformers 5.24, which is followed where it does what SentencePiece
 does, and SentencePiece 0.2 elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from rfprm_export import ExportError
-from rfprm_export.vocabulary.added_tokens import Added, add_tokens, placed
+from rfprm_export.vocabulary.added_tokens import Added, add_tokens, check_unspellable, placed
 from rfprm_export.vocabulary.model_proto import Piece, PieceKind, SentencePieceModel
 from rfprm_runtime.ground.arguments import shown
 
 SPACE = "▁"
-_NEVER = -1e6
-"""The score of a piece that no text may become, in a model that takes the best sum of scores."""
-_RESERVED = (PieceKind.CONTROL, PieceKind.BYTE, PieceKind.UNUSED)
-_OF_TEXTS = (PieceKind.NORMAL, PieceKind.USER_DEFINED)
 _WAY_OUT = "save the model with a fast tokenizer (tokenizer.json)"
 
 
@@ -48,11 +49,14 @@ def sentencepiece_tokenizer(model: SentencePieceModel, added: Added) -> Tokenize
     build = _unigram if model.is_unigram else _bpe
     tokenizer = Tokenizer(build(model, pieces, vocabulary))
     tokenizer.normalizer = _normalizer(model)
+    reserved = _reserved(vocabulary, pieces, added)
+    if model.is_unigram and reserved:
+        tokenizer.pre_tokenizer = _cut_reserved(reserved)
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     add_tokens(tokenizer, added)
-    _check_reserved(tokenizer, pieces)
+    check_unspellable(tokenizer, reserved)
     return tokenizer
 
 
@@ -135,10 +139,22 @@ def _unigram(
     missing = next((index for index in range(len(texts)) if index not in texts), None)
     if missing is not None:
         raise ExportError(f"the added tokens leave the id {missing} free; {_WAY_OUT}")
-    normal = [piece.score if piece.kind in _OF_TEXTS else _NEVER for piece in pieces]
-    scores = [*normal, *[_NEVER] * (len(texts) - len(pieces))]
+    # An unknown character costs more than the worst piece, so others may not be worse.
+    worst = min((p.score for p in pieces if p.kind is PieceKind.NORMAL), default=0.0)
+    scores = [p.score if p.kind is PieceKind.NORMAL else worst for p in pieces]
+    scores += [worst] * (len(texts) - len(pieces))
     listed = [(texts[index], score) for index, score in enumerate(scores)]
     return models.Unigram(listed, model.unknown_id, model.byte_fallback)
+
+
+def _cut_reserved(names: Iterable[str]) -> pre_tokenizers.PreTokenizer:
+    """Cuts a text that spells a reserved piece behind its first character: a unigram model takes
+    any piece that it finds, a control piece too."""
+    rests: dict[str, list[str]] = {}
+    for name in names:
+        rests.setdefault(name[0], []).append(re.escape(name[1:]))
+    first = (f"{re.escape(one)}(?={'|'.join(some)})" for one, some in rests.items())
+    return pre_tokenizers.Split(Regex("|".join(first)), behavior="isolated")
 
 
 def _normalizer(model: SentencePieceModel) -> normalizers.Normalizer:
@@ -154,18 +170,12 @@ def _normalizer(model: SentencePieceModel) -> normalizers.Normalizer:
     return normalizers.Sequence(stages)
 
 
-def _check_reserved(tokenizer: Tokenizer, pieces: tuple[Piece, ...]) -> None:
-    """No text may become a control piece, or a byte that it does not hold."""
-    tokenizer.encode_special_tokens = True
-    for index, piece in enumerate(pieces):
-        if piece.kind in _RESERVED and index in _ids_of(piece.text, tokenizer):
-            raise ExportError(
-                f"the text {shown(piece.text)} would become the {piece.kind.name.lower()} piece of "
-                f"that name; {_WAY_OUT}"
-            )
-    tokenizer.encode_special_tokens = False
-
-
-def _ids_of(text: str, tokenizer: Tokenizer) -> list[int]:
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
+def _reserved(vocabulary: Mapping[str, int], pieces: tuple[Piece, ...], added: Added) -> list[str]:
+    """The tokens that no text is cut into: neither learned pieces, nor added plain ones."""
+    kinds = (PieceKind.NORMAL, PieceKind.USER_DEFINED)
+    return [
+        text
+        for text, index in vocabulary.items()
+        if not (index < len(pieces) and pieces[index].kind in kinds)
+        and (index not in added or added[index].special)
+    ]
