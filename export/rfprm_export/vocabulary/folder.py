@@ -37,7 +37,12 @@ _END_OF_TEXT = "<|endoftext|>"
 _BYTE_LEVEL = {"Qwen2Tokenizer": QWEN2, "GPT2Tokenizer": GPT2}
 _SENTENCEPIECE = ("LlamaTokenizer", "CodeLlamaTokenizer")
 """Others number the pieces anew."""
-_USUAL = {"qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer", "llama": "LlamaTokenizer"}
+_USUAL = {
+    "qwen2": "Qwen2Tokenizer",
+    "qwen3": "Qwen2Tokenizer",
+    "llama": "LlamaTokenizer",
+    "mistral": "LlamaTokenizer",
+}
 """The class that models of a type have, where no file names one."""
 
 
