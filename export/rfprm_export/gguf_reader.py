@@ -72,7 +72,7 @@ def _check_kind(fields: GgufFields) -> None:
     name, path = fields.architecture, fields.path
     kind = fields.text("general.type", "model")
     if kind != "model":
-        raise ExportError(f"{path} holds a {kind}, expected a whole model; give its base model")
+        raise ExportError(f"{path} is of the type {kind!r}, expected 'model'; give its base model")
     num_files = fields.whole("split.count", 1)
     if num_files > 1:
         raise ExportError(

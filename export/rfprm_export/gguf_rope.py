@@ -66,7 +66,10 @@ def _scaling(fields: GgufFields) -> RopeScaling | None:
     factor = fields.number("{arch}.rope.scaling.factor", old)
     for name, usual in _YARN.items():
         if fields.number(name, usual) != usual:
-            raise ExportError(f"it has {name!r} {fields.number(name)}, expected {usual}")
+            field = name.format(arch=fields.architecture)
+            raise ExportError(
+                f"it has {field!r} {fields.number(name)}, the graph builder supports only {usual}"
+            )
     if kind == "linear":
         return LinearScaling(factor=factor)
     grown = 0.1 * math.log(max(factor, 1)) + 1  # Eq. 22 of the paper
