@@ -25,29 +25,17 @@ MERGES = ["h e", "l l", "he ll", "Ġ w", "o r", "Ġw or", "hell o", "Ġ Ġ", "Ċ
 
 
 def bpe_pieces(*more: Piece, bytes_too: bool = True) -> list[Piece]:
-    """A small Llama: three control pieces, bytes, and pieces whose scores fall with their ids."""
+    """A small Llama: three control pieces, bytes, letters, and pieces of which the last is the
+    best."""
     fixed: list[Piece] = [("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, CONTROL)]
     if bytes_too:
         fixed += [(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
-    learned = [
-        "▁t",
-        "he",
-        "▁the",
-        "in",
-        "▁▁",
-        "▁▁▁▁",
-        "er",
-        "▁x",
-        "▁=",
-        "re",
-        "ll",
-        "hell",
-        "ello",
-        "▁12",
-    ]
+    learned = ["▁t", "he", "▁the", "in", "▁▁", "▁▁▁▁", "er", "▁x", "▁=", "re", "ll", "hell"]
+    learned += ["ello", "▁12"]
     letters = sorted({*"▁abcdefghijklmnopqrstuvwxyz0123456789=+<>/{}\\.,", *"ETS"})
-    normal = [*learned, *letters]
-    return [*fixed, *((text, -float(i), NORMAL) for i, text in enumerate(normal)), *more]
+    normal = [(text, -99.0, NORMAL) for text in letters]
+    normal += [(text, -float(i), NORMAL) for i, text in reversed(list(enumerate(learned)))]
+    return [*fixed, *normal, *more]
 
 
 def unigram_pieces(*more: Piece) -> list[Piece]:

@@ -18,7 +18,7 @@ from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.artifact.rope_scaling import LinearScaling, Llama3Scaling, YarnScaling
 from rfprm_runtime.backends.rotary import rotary_frequencies
 from tiny_models import byte_tokenizer
-from tokenizer_files import USER_DEFINED, bpe_pieces
+from tokenizer_files import CONTROL, USER_DEFINED, bpe_pieces
 
 TOKENIZER = byte_tokenizer()
 BIASED = {"qkv_bias": True}
@@ -187,18 +187,19 @@ def _byte_level(rules: str, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("rules", "tokens"),
     [
-        ("gpt-2", ["the", "Ġ", "1", "2", "."]),
-        ("smollm", ["the", "Ġ", "1", "2", "."]),
-        ("qwen2", ["the", "Ġ", "1", "2", "."]),
-        ("llama-bpe", ["the", "Ġ", "12", "."]),
+        ("gpt-2", ["the", "Ġ", "12", "3", "4", "."]),
+        ("smollm", ["the", "Ġ", "1", "2", "3", "4", "."]),
+        ("qwen2", ["the", "Ġ", "1", "2", "3", "4", "."]),
+        ("llama-bpe", ["the", "Ġ", "123", "4", "."]),
     ],
 )
 def test_rules_of_byte_level_tokenizers(rules: str, tokens: list[str], tmp_path: Path) -> None:
     """Llama 3 takes a word of the vocabulary whole, though no merge leads to it."""
-    vocabulary = _byte_level(rules)
-    vocabulary["tokens"] = ["12" if t == "Ġ=" else t for t in vocabulary["tokens"]]
+    names = {"Ġ=": "12", "in": "123"}
+    vocabulary = _byte_level(rules, merges=["t h", "th e", "1 2"])
+    vocabulary["tokens"] = [names.get(token, token) for token in vocabulary["tokens"]]
     tokenizer = read_gguf(_write(tmp_path, vocabulary=vocabulary))[2]
-    assert tokenizer.encode("the 12.").tokens == tokens
+    assert tokenizer.encode("the 1234.").tokens == tokens
     composed = tokenizer.encode("e\u0301").ids == tokenizer.encode("é").ids
     assert composed == (rules == "qwen2")
 
@@ -216,6 +217,16 @@ def test_types_of_tokens_say_what_is_special(tmp_path: Path) -> None:
     assert tokenizer.token_to_id("<|quad_end|>") is None
     last = TOKENIZER.token_to_id("<|quad_start|>")
     assert tokenizer.token_to_id("<|quad_start|>") == last
+
+
+def test_a_special_token_that_is_a_word_is_refused(tmp_path: Path) -> None:
+    """Llama 3 takes words whole, so users could write it."""
+    vocabulary = _byte_level("llama-bpe")
+    place = vocabulary["tokens"].index("<extra_0>")
+    vocabulary["tokens"][place] = "end"
+    assert vocabulary["token_type"][place] == CONTROL
+    with pytest.raises(ExportError, match="the text 'end' would become the token of that name"):
+        read_gguf(_write(tmp_path, vocabulary=vocabulary))
 
 
 def test_a_sentencepiece_vocabulary_is_read(tmp_path: Path) -> None:

@@ -225,10 +225,11 @@ def test_sentencepiece_encodes_as_transformers_without_its_prefix(
     write_sentencepiece(tmp_path, model_proto(bpe_pieces()), legacy=legacy)
     ours = open_tokenizer(tmp_path, {}).tokenizer
     vocabulary = {text: index for index, (text, _, _) in enumerate(bpe_pieces())}
+    scores = {text: score for text, score, _ in bpe_pieces()}
     theirs, plain = (
         LlamaTokenizer(
             vocab=vocabulary,
-            merges=generate_merges(vocabulary),
+            merges=generate_merges(vocabulary, scores),
             add_prefix_space=prefix,
             legacy=legacy,
         )

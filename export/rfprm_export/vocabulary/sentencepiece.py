@@ -139,10 +139,7 @@ def _unigram(
     missing = next((index for index in range(len(texts)) if index not in texts), None)
     if missing is not None:
         raise ExportError(f"the added tokens leave the id {missing} free; {_WAY_OUT}")
-    # An unknown character costs more than the worst piece, so others may not be worse.
-    worst = min((p.score for p in pieces if p.kind is PieceKind.NORMAL), default=0.0)
-    scores = [p.score if p.kind is PieceKind.NORMAL else worst for p in pieces]
-    scores += [worst] * (len(texts) - len(pieces))
+    scores = [*(piece.score for piece in pieces), *[0.0] * (len(texts) - len(pieces))]
     listed = [(texts[index], score) for index, score in enumerate(scores)]
     return models.Unigram(listed, model.unknown_id, model.byte_fallback)
 
