@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import pre_tokenizers
+from tokenizers import Tokenizer, pre_tokenizers
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 Piece = tuple[str, float, int]
@@ -22,6 +22,20 @@ ENDING = {
     "single_word": False,
 }
 MERGES = ["h e", "l l", "he ll", "Ġ w", "o r", "Ġw or", "hell o", "Ġ Ġ", "Ċ Ċ", "1 2", "ĠĠ ĠĠ"]
+
+TEXTS = [
+    "Hello world, hello!",
+    "  two  blanks\n\n\n  and lines \r\n\t",
+    "def f(x):\n    return x ** 2  # square\n",
+    "\\frac{12}{345} + \\sqrt{x_1}",
+    "Привет мир, 你好，世界。こんにちは مرحبا 안녕",
+    "naïve café e\u0301 ﬁ Å 𝔘",
+    "😀👩‍👩‍👧 a\u200bb\u00a0c\ufeff",
+    "it's they'LL 12345 6.78 １２",
+    "a<|endoftext|>b <s>x</s> <0x41> <unk>",
+    "",
+]
+"""Of several kinds; one spells special tokens."""
 
 
 def bpe_pieces(*more: Piece, bytes_too: bool = True) -> list[Piece]:
@@ -103,3 +117,8 @@ def write_byte_level(folder: Path, name: str, **config: Any) -> Path:
 
 def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids

@@ -169,10 +169,6 @@ def _normalizer(model: SentencePieceModel) -> normalizers.Normalizer:
 
 def _reserved(vocabulary: Mapping[str, int], pieces: tuple[Piece, ...], added: Added) -> list[str]:
     """The tokens that no text is cut into: neither learned pieces, nor added plain ones."""
-    kinds = (PieceKind.NORMAL, PieceKind.USER_DEFINED)
-    return [
-        text
-        for text, index in vocabulary.items()
-        if not (index < len(pieces) and pieces[index].kind in kinds)
-        and (index not in added or added[index].special)
-    ]
+    plain = {index for index, piece in enumerate(pieces) if piece.kind is PieceKind.NORMAL}
+    plain |= {index for index, token in added.items() if not token.special}
+    return [text for text, index in vocabulary.items() if index not in plain]
