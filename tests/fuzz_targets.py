@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from gguf_files import byte_level_fields, random_base, write_gguf
 from rfprm_export.base_model import config_fields, read_base_model
 from rfprm_export.checkpoint import find_base_model, load_prm, read_checkpoint
 from rfprm_export.gguf_reader import read_gguf
@@ -28,6 +28,7 @@ from rfprm_export.graph import write_graph
 from rfprm_export.lora import merge_lora
 from rfprm_export.pickled_weights import open_pickled
 from rfprm_export.stored_weights import StoredWeights
+from rfprm_export.vocabulary.folder import open_tokenizer
 from rfprm_export.weights_files import open_safetensors
 from rfprm_export.weights_folder import INDEX_NAME, open_weights
 from rfprm_runtime import RfprmError, Scorer, Trajectory
@@ -37,6 +38,13 @@ from rfprm_runtime.artifact.network_tensors import network_tensors
 from rfprm_runtime.artifact.onnx_file import check_external_data, external_files
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from tiny_models import byte_tokenizer, tiny_manifest
+from tokenizer_files import (
+    bpe_pieces,
+    model_proto,
+    unigram_pieces,
+    write_byte_level,
+    write_sentencepiece,
+)
 
 Weights = dict[str, NDArray[np.float32]]
 _TRACE = Trajectory(question="2 + 2?", steps=("2 + 2 = 4.", "<think> 5"), response=("4",))
@@ -49,7 +57,7 @@ class Target:
     """``prepare`` fills an empty folder once; ``run`` reads it after ``file`` has new content."""
 
     file: str
-    prepare: Callable[[Path], None]
+    prepare: Callable[[Path], object]
     run: Callable[[Path], object]
 
     def seed(self, folder: Path) -> bytes:
@@ -160,54 +168,34 @@ def _prepare_artifact(folder: Path) -> None:
 
 
 def _prepare_gguf(folder: Path) -> None:
-    shape, vocabulary = _MANIFEST.backbone, _TOKENIZER.get_vocab()
-    writer = gguf.GGUFWriter(folder / "model.gguf", "llama")
-    writer.add_embedding_length(shape.hidden_size)
-    writer.add_block_count(shape.num_layers)
-    writer.add_head_count(shape.num_heads)
-    writer.add_head_count_kv(shape.num_kv_heads)
-    writer.add_feed_forward_length(shape.intermediate_size)
-    writer.add_vocab_size(shape.vocab_size)
-    writer.add_layer_norm_rms_eps(shape.rms_norm_eps)
-    writer.add_rope_freq_base(shape.rope_theta)
-    writer.add_context_length(64)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
-    writer.add_token_list(tokens)
-    writer.add_token_types(
-        [3 if token.startswith("<") and len(token) > 1 else 1 for token in tokens]
-    )
-    writer.add_token_merges(["t h", "th e"])
-    for name, array in _gguf_tensors():
-        writer.add_tensor(name, array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    fields = byte_level_fields(_TOKENIZER)
+    write_gguf(folder / "model.gguf", _MANIFEST.backbone, _base_weights(), fields)
 
 
-def _gguf_tensors() -> Iterator[tuple[str, NDArray[np.float32]]]:
-    names = {
-        "input_layernorm": "attn_norm",
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output",
-        "post_attention_layernorm": "ffn_norm",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down",
-        "model.embed_tokens": "token_embd",
-        "model.norm": "output_norm",
+def _prepare_gguf_sentencepiece(folder: Path) -> None:
+    """With bytes and every field of Qwen3 and of YaRN."""
+    pieces = bpe_pieces()
+    shape = _MANIFEST.backbone.model_copy(update={"qk_norm": True, "vocab_size": len(pieces)})
+    texts, scores, kinds = (list(column) for column in zip(*pieces, strict=True))
+    vocabulary = {"model": "llama", "tokens": texts, "scores": scores, "token_type": kinds}
+    scaling = {
+        "ARCH.rope.scaling.type": "yarn",
+        "ARCH.rope.scaling.factor": 2.0,
+        "ARCH.rope.scaling.original_context_length": 32,
     }
-    for name, array in _base_weights().items():
-        module, _, end = name.removeprefix("model.layers.").rpartition(".")
-        layer, _, part = module.partition(".")
-        if layer.isdigit():
-            yield f"blk.{layer}.{names[part]}.{end}", array
-        else:
-            yield f"{names[module]}.{end}", array
+    write_gguf(
+        folder / "model.gguf",
+        shape,
+        random_base(shape),
+        vocabulary,
+        architecture="qwen3",
+        fields=scaling,
+    )
+
+
+def _open_tokenizer(folder: Path) -> None:
+    found = open_tokenizer(folder, {"model_type": "llama"})
+    found.tokenizer.encode("the end <s> 2 + 2 é")
 
 
 def _load_checkpoint(folder: Path) -> None:
@@ -263,6 +251,27 @@ TARGETS = {
         lambda at: dict(open_pickled(at / "pytorch_model.bin")),
     ),
     "gguf": Target("model.gguf", _prepare_gguf, lambda at: dict(read_gguf(at / "model.gguf")[1])),
+    "gguf-sentencepiece": Target(
+        "model.gguf",
+        _prepare_gguf_sentencepiece,
+        lambda at: dict(read_gguf(at / "model.gguf")[1]),
+    ),
+    "vocabulary": Target(
+        "vocab.json", lambda at: write_byte_level(at, "GPT2Tokenizer"), _open_tokenizer
+    ),
+    "added-tokens": Target(
+        "tokenizer_config.json", lambda at: write_byte_level(at, "Qwen2Tokenizer"), _open_tokenizer
+    ),
+    "sentencepiece": Target(
+        "tokenizer.model",
+        lambda at: write_sentencepiece(at, model_proto(bpe_pieces())),
+        _open_tokenizer,
+    ),
+    "unigram": Target(
+        "tokenizer.model",
+        lambda at: write_sentencepiece(at, model_proto(unigram_pieces(), kind=1)),
+        _open_tokenizer,
+    ),
     "index": Target(INDEX_NAME, _prepare_model, lambda at: dict(open_weights(at))),
     "config": Target("config.json", _prepare_model, lambda at: dict(read_base_model(at).weights)),
     "adapter": Target("adapter_config.json", _prepare_adapter, _merge),

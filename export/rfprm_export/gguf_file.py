@@ -1,8 +1,8 @@
 """Reads the container of a GGUF file: its fields and its tensors' places. Knows no models.
 
-Source: the GGUF specification of ggml. Every count and length is compared with the bytes that are
-left before anything is read or allocated, so a file costs no more than its size allows; the
-reader of the package ``gguf`` trusts them.
+Sources: the GGUF specification of ggml; the package ``gguf`` decodes the blocks. Every count and
+length is compared with the bytes that are left before anything is read or allocated, so a file
+costs no more than its size allows; the reader of that package trusts them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export import ExportError
+from rfprm_export.weights_files import version_of
 from rfprm_runtime.ground.names import check_is_content
 
 _MAGIC = b"GGUF"
@@ -27,6 +28,8 @@ _VERSIONS = (2, 3)
 _MAX_NAME_BYTES = 64 * 1024
 """The specification's limit for the name of a field."""
 _MAX_DIMENSIONS = 4
+_BYTES_AT_ONCE = 2**20
+"""Of blocks that are decoded in one go: the package takes several times their floats."""
 _STRING, _ARRAY = 8, 9
 _SCALARS = {
     0: "<u1",
@@ -44,6 +47,25 @@ _SCALARS = {
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a tensor begins, in the file as it was when it was opened."""
+
+    path: Path
+    version: tuple[int, ...]
+    offset: int
+
+    def read(self, count: int) -> NDArray[np.uint8]:
+        """Not mapped: pages of a map would stay in memory."""
+        try:
+            data = np.fromfile(self.path, np.uint8, count=count, offset=self.offset)
+        except OSError as error:
+            raise ExportError(f"{self.path} cannot be read: {error}") from None
+        if len(data) < count or version_of(self.path) != self.version:
+            raise ExportError(f"{self.path} was changed while it was read; start again")
+        return data
+
+
+@dataclass(frozen=True)
 class GgufTensor:
     """A tensor as it is stored, in blocks."""
 
@@ -51,17 +73,30 @@ class GgufTensor:
     shape: tuple[int, ...]
     """Rows first, as numpy has it."""
     kind: gguf.GGMLQuantizationType
-    data: NDArray[np.uint8]
-    """Its bytes, [..., bytes of a row], a view of the file."""
+    place: Place
+    """Of its bytes, which stay in the file."""
 
     def floats(self) -> NDArray[np.float32]:
-        """Its values. Raises :class:`ExportError` for a kind that cannot be decoded."""
+        """Its values, read now. Raises :class:`ExportError` for a kind that cannot be decoded, and
+        if the file was changed since it was opened."""
+        rows, row_bytes = _layout(self.name, self.shape, self.kind)
+        data = self.place.read(math.prod(rows) * row_bytes).reshape(-1, row_bytes)
+        floats = np.empty((len(data), self.shape[-1]), np.float32)
+        at_once = max(1, _BYTES_AT_ONCE // row_bytes)
+        for start in range(0, len(data), at_once):
+            floats[start : start + at_once] = self._decoded(data[start : start + at_once])
+        return floats.reshape(self.shape)
+
+    def _decoded(self, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
-            return np.asarray(gguf.quants.dequantize(self.data, self.kind), dtype=np.float32)
-        except NotImplementedError as error:
+            found: NDArray[np.float32] = gguf.quants.dequantize(rows, self.kind)
+        except NotImplementedError:
             raise ExportError(
-                f"tensor {self.name!r} is of a kind without a decoder: {error}"
+                f"tensor {self.name!r} is stored as {self.kind.name}, which cannot be decoded; "
+                "give a file in Q8_0, Q4_K_M, BF16 or another common type, or the Hugging Face "
+                "folder of the model"
             ) from None
+        return found
 
 
 @dataclass(frozen=True)
@@ -75,9 +110,12 @@ def open_gguf(path: Path) -> GgufFile:
     """Raises :class:`ExportError` if ``path`` is not a whole GGUF file in little-endian order."""
     check_is_content(path, refusal=ExportError)
     try:
-        with path.open("rb") as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return _Reader(content).read()
+        version = version_of(path)
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            return _Reader(content, Place(path, version, 0)).read()
     except (ExportError, OSError, ValueError) as error:  # an empty file cannot be mapped
         raise ExportError(
             f"{path} cannot be read as GGUF: {error}; download the file again"
@@ -87,8 +125,8 @@ def open_gguf(path: Path) -> GgufFile:
 class _Reader:
     """Reads forwards; every read is checked against the end of the file."""
 
-    def __init__(self, content: mmap.mmap) -> None:
-        self._content = content
+    def __init__(self, content: mmap.mmap, file: Place) -> None:
+        self._content, self._file = content, file
         self._place = 0
 
     def read(self) -> GgufFile:
@@ -158,8 +196,16 @@ class _Reader:
         if not 0 < num_dimensions <= _MAX_DIMENSIONS:
             raise ExportError(f"tensor {name[:80]!r} has {num_dimensions} dimensions")
         sizes = struct.unpack(f"<{num_dimensions}Q", self._take(8 * num_dimensions))
-        kind = gguf.GGMLQuantizationType(self._number("<I"))  # a ValueError if there is none
-        return name, sizes[::-1], kind, self._number("<Q")
+        return name, sizes[::-1], self._kind(name), self._number("<Q")
+
+    def _kind(self, name: str) -> gguf.GGMLQuantizationType:
+        number = self._number("<I")
+        try:
+            return gguf.GGMLQuantizationType(number)
+        except ValueError:
+            raise ExportError(
+                f"tensor {name[:80]!r} is stored as type {number}, which is unknown"
+            ) from None
 
     def _tensors(
         self,
@@ -167,23 +213,21 @@ class _Reader:
         alignment: int,
     ) -> list[GgufTensor]:
         start = -(-self._place // alignment) * alignment
-        content = np.frombuffer(self._content, np.uint8)
         names, stop = set(), start
         found = []
         # Where two tensors share bytes, a small file becomes a large model.
         for name, shape, kind, offset in sorted(infos, key=lambda info: info[3]):
             rows, row_bytes = _layout(name, shape, kind)
             begin, size = start + offset, math.prod(rows) * row_bytes
-            if name in names or begin < stop or offset % alignment or begin + size > len(content):
+            end = begin + size
+            if name in names or begin < stop or offset % alignment or end > len(self._content):
                 raise ExportError(
                     f"tensor {name[:80]!r} is there twice, or its {size} bytes from {begin} on are "
                     "not its own"
                 )
             names.add(name)
-            stop = begin + size
-            found.append(
-                GgufTensor(name, shape, kind, content[begin:stop].reshape(*rows, row_bytes))
-            )
+            stop = end
+            found.append(GgufTensor(name, shape, kind, replace(self._file, offset=begin)))
         return found
 
 

@@ -12,18 +12,16 @@ from typing import Any
 
 from rfprm_export import ExportError
 from rfprm_export.base_model import (
-    TOKENIZER_NAME,
     BaseModel,
     architectures_of,
     check_base_model,
-    check_has_tokenizer,
     read_base_model,
     read_config,
-    read_tokenizer,
 )
 from rfprm_export.chat_template import TOKENIZER_CONFIG_NAME
 from rfprm_export.lora import ADAPTER_NAMES, AdapterConfig, merge_lora, read_adapter_config
 from rfprm_export.source import Place, Source, open_source
+from rfprm_export.vocabulary.folder import check_has_tokenizer, has_tokenizer, open_tokenizer
 from rfprm_runtime.ground.arguments import shown
 from rfprm_runtime.hub.ids import HubId, parse_hub_id
 
@@ -153,10 +151,11 @@ def _read_adapted(source: Source, under: Source) -> BaseModel:
     # New tokens come with rows of the embedding, and with a tokenizer.
     embedding = weights.stored.get("model.embed_tokens.weight")
     rows = model.backbone.vocab_size if embedding is None else embedding.shape[0]
-    has_own = TOKENIZER_NAME in source.file_names
+    own = open_tokenizer(source.path, {}) if has_tokenizer(source.path) else None
     return replace(
         model,
         backbone=model.backbone.model_copy(update={"vocab_size": rows}),
         weights=weights,
-        tokenizer=read_tokenizer(source.path) if has_own else model.tokenizer,
+        tokenizer=model.tokenizer if own is None else own.tokenizer,
+        tokenizer_origin=model.tokenizer_origin if own is None else own.origin,
     )

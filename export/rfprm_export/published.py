@@ -52,7 +52,7 @@ def published_prm(
         step_readout=family.step_readout,
         trajectory_readout=family.trajectory_readout,
         max_positions=positions,
-        source=dict(source),
+        source={**source, **model.said_of_tokenizer},
     )
     weights = with_head(
         model.weights,

@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import Literal
 
 from rfprm_export import ExportError
-from rfprm_export.base_model import CONFIG_NAME, TOKENIZER_NAME
+from rfprm_export.base_model import CONFIG_NAME
 from rfprm_export.chat_template import TEMPLATE_NAMES, TOKENIZER_CONFIG_NAME
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAMES
+from rfprm_export.vocabulary.folder import (
+    MERGES_NAME,
+    SENTENCEPIECE_NAME,
+    TOKENIZER_NAME,
+    VOCABULARY_NAME,
+)
 from rfprm_export.weights_folder import chosen_weights, holds_weights, weights_named_by
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME
 from rfprm_runtime.hub.artifacts import download_artifact
@@ -29,7 +35,13 @@ Place = str | Path | HubId
 Kind = Literal["model", "adapter", "checkpoint", "gguf"]
 _DESCRIPTIONS = (CONFIG_NAME, ADAPTER_CONFIG_NAME, CHECKPOINT_NAME)
 _TOKENIZER_NAMES = (TOKENIZER_NAME, TOKENIZER_CONFIG_NAME, *TEMPLATE_NAMES)
-_SLOW_TOKENIZER_NAMES = ("tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
+_SLOW_TOKENIZER_NAMES = (
+    SENTENCEPIECE_NAME,
+    VOCABULARY_NAME,
+    MERGES_NAME,
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,8 @@ class Source:
         """The tokenizer, if there is one."""
         has_fast = TOKENIZER_NAME in self.file_names
         if self.repository is not None and self.kind == "model":
-            self.repository.check_is_cached(TOKENIZER_NAME, is_here=has_fast)
+            is_here = has_fast or bool(self.file_names & set(_SLOW_TOKENIZER_NAMES))
+            self.repository.check_is_cached("the tokenizer", is_here=is_here)
         self.fetch(_TOKENIZER_NAMES if has_fast else (*_TOKENIZER_NAMES, *_SLOW_TOKENIZER_NAMES))
 
     def fetch_weights(self) -> None:

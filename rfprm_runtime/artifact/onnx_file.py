@@ -13,6 +13,7 @@ from pathlib import Path
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.errors import ArtifactError
 from rfprm_runtime.ground.names import check_file_name, file_in
+from rfprm_runtime.ground.protobuf import LENGTH, message_fields
 
 _AGAIN = "export the artifact again"
 # Message → field number → message inside it. Source: onnx.proto of ONNX 1.19.
@@ -27,7 +28,6 @@ _INSIDE: dict[str, dict[int, str]] = {
     "tensor": {13: "entry"},
     "entry": {1: "key", 2: "value"},
 }
-_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 _COMPILED = b"EPContext"
 """The operator of graphs compiled for one device: it names further files, or holds native code."""
 
@@ -82,49 +82,16 @@ def _locations(data: bytes | mmap.mmap) -> Iterator[bytes]:
     while todo:
         message, start, stop = todo.pop()
         key = value = b""
-        for field, begin, end in _fields(data, start, stop):
-            inside = _INSIDE[message].get(field)
+        for field in message_fields(data, start, stop, refusal=ArtifactError):
+            inside = _INSIDE[message].get(field.number) if field.kind == LENGTH else None
             if inside == "key":
-                key = data[begin:end]
+                key = data[field.start : field.stop]
             elif inside == "value":
-                value = data[begin:end]
+                value = data[field.start : field.stop]
             elif inside == "operator":
-                if data[begin:end] == _COMPILED:
+                if data[field.start : field.stop] == _COMPILED:
                     raise ArtifactError("it was compiled for one device")
             elif inside is not None:
-                todo.append((inside, begin, end))
+                todo.append((inside, field.start, field.stop))
         if message == "entry" and key == b"location":
             yield value
-
-
-def _fields(data: bytes | mmap.mmap, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """The number and the place of every field of a message that has a length."""
-    while start < stop:
-        tag, start = _varint(data, start)
-        kind = tag & 7
-        if kind == _LENGTH:
-            length, start = _varint(data, start)
-            if start + length <= stop:
-                yield tag >> 3, start, start + length
-            start += length
-        elif kind == _VARINT:
-            _, start = _varint(data, start)
-        elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
-            start += 8 if kind == _EIGHT_BYTES else 4
-        else:
-            raise ArtifactError(f"byte {start} begins no field")
-        if start > stop:
-            raise ArtifactError(f"a field ends at byte {start}, beyond its message")
-
-
-def _varint(data: bytes | mmap.mmap, start: int) -> tuple[int, int]:
-    """A number of at most 64 bits, and where it ends."""
-    number = shift = 0
-    while start < len(data) and shift < 64:
-        byte = data[start]
-        start += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, start
-        shift += 7
-    raise ArtifactError(f"a number is cut off at byte {start}")

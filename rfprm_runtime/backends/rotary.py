@@ -18,7 +18,7 @@ def rotary_tables(
     num_positions: int, shape: Backbone
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """cos and sin, float32 [num_positions, head_dim / 2] each (RoFormer, arXiv 2104.09864)."""
-    frequencies, length = _frequencies(shape), 1.0
+    frequencies, length = rotary_frequencies(shape), 1.0
     if isinstance(shape.rope_scaling, YarnScaling):
         length = shape.rope_scaling.attention_factor
     cos = np.empty((num_positions, len(frequencies)), np.float32)
@@ -30,7 +30,7 @@ def rotary_tables(
     return cos, sin
 
 
-def _frequencies(shape: Backbone) -> NDArray[np.float64]:
+def rotary_frequencies(shape: Backbone) -> NDArray[np.float64]:
     """Radians per position of each pair of dimensions, float64 [head_dim / 2]."""
     exponents = np.arange(0, shape.head_dim, 2, dtype=np.float64) / shape.head_dim
     plain, scaling = shape.rope_theta**-exponents, shape.rope_scaling

@@ -13,7 +13,13 @@ from safetensors.numpy import load_file, save_file
 
 from rfprm_export import ExportError
 from rfprm_export.base_model import backbone_from_config, config_fields, read_base_model
-from rfprm_export.checkpoint import GgufBase, _check_base, find_base_model, load_prm
+from rfprm_export.checkpoint import (
+    BASES_VARIABLE,
+    GgufBase,
+    _check_base,
+    find_base_model,
+    load_prm,
+)
 from rfprm_export.lora import merge_lora
 from rfprm_export.preset import ReadingOptions
 from rfprm_export.presets import PRESETS
@@ -382,3 +388,47 @@ def test_hashing_a_base_model_does_not_load_it_into_memory(tmp_path: Path) -> No
     finally:
         tracemalloc.stop()
     assert peak < 4 << 20
+
+
+def test_a_base_model_without_a_package_is_found_by_its_sha256(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = GgufBase(file="base.gguf", sha256="0" * 64)
+    checkpoint, models = tmp_path / "checkpoint", tmp_path / "models"
+    checkpoint.mkdir()
+    models.mkdir()
+    monkeypatch.delenv(BASES_VARIABLE, raising=False)
+    with pytest.raises(ExportError, match=r"not beside the checkpoint; give the file with --base"):
+        find_base_model(base, checkpoint)
+    (models / "base.gguf").touch()
+    monkeypatch.setenv(BASES_VARIABLE, str(models))
+    assert find_base_model(base, checkpoint) == models / "base.gguf"
+    (checkpoint / "base.gguf").touch()
+    assert find_base_model(base, checkpoint) == checkpoint / "base.gguf"
+    with pytest.raises(ExportError, match=r"has sha256 e3b0c4.*, but .*; give the file with"):
+        _check_base(checkpoint / "base.gguf", base)
+    (checkpoint / "base.gguf").unlink()
+    (checkpoint / "base.gguf").symlink_to(models / "base.gguf")
+    with pytest.raises(ExportError, match="is a link out of its folder"):
+        find_base_model(base, checkpoint)
+
+
+@pytest.mark.parametrize("given", [{"package": "p"}, {"package_version": "1"}])
+def test_a_package_has_a_version(given: dict[str, str]) -> None:
+    with pytest.raises(ExportError, match="give both, or neither"):
+        GgufBase.model_validate({"file": "x.gguf", "sha256": "0" * 64, **given})
+
+
+def test_a_converted_tokenizer_is_said_in_the_manifest(published_prm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(published_prm, tmp_path / "model")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(content["model"]["vocab"]))
+    lines = [" ".join(pair) for pair in content["model"]["merges"]]
+    (folder / "merges.txt").write_text("\n".join(lines))
+    added = {str(one["id"]): one for one in content["added_tokens"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    converted, whole = load_prm(folder), load_prm(published_prm)
+    assert converted.manifest.prompt == whole.manifest.prompt
+    assert converted.manifest.source["tokenizer"].endswith("guessed from the model_type 'qwen2'")
+    assert "tokenizer" not in whole.manifest.source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,10 +55,12 @@ def test_mutations_leave_some_files_readable(ready: Ready) -> None:
     found = [target.attack(folder, mutate(seed, random.Random(number))) for number in range(60)]
     # Almost every byte of a header of safetensors must fit the others.
     assert None in found or target.file == "x.safetensors"
-    assert len({str(error)[-40:] for error in found}) > 5
+    assert len({re.sub(r"[0-9]+", "", str(error)) for error in found}) > 5
 
 
-@pytest.mark.parametrize("name", [name for name in TARGETS if name not in ("gguf", "graph")])
+@pytest.mark.parametrize(
+    "name", [name for name in TARGETS if not name.startswith(("gguf", "graph"))]
+)
 @pytest.mark.parametrize(
     "content",
     [b"", b"\xff\xfe{}", b"[" * 100_000, b'{"a":' * 100_000, b'{"a":1,"a":2}', b"null", b"{" * 9],

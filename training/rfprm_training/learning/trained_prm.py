@@ -285,4 +285,6 @@ def _source(config: TrainingConfig) -> dict[str, Any]:
     base = config.base
     if isinstance(base, FolderBase):
         return {"base_model": base.path}
+    if base.package is None:
+        return {"base_model": base.file, "base_sha256": base.sha256}
     return {"base_model": base.file, "base_package": f"{base.package}=={base.package_version}"}
