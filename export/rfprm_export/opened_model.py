@@ -21,7 +21,7 @@ from rfprm_export.base_model import (
 from rfprm_export.chat_template import TOKENIZER_CONFIG_NAME
 from rfprm_export.lora import ADAPTER_NAMES, AdapterConfig, merge_lora, read_adapter_config
 from rfprm_export.source import Place, Source, open_source
-from rfprm_export.vocabulary.folder import check_has_tokenizer, has_tokenizer, open_tokenizer
+from rfprm_export.vocabulary.folder import has_tokenizer, open_tokenizer
 from rfprm_runtime.ground.arguments import shown
 from rfprm_runtime.hub.ids import HubId, parse_hub_id
 
@@ -81,7 +81,7 @@ def fetch_whole(source: Source) -> None:
         return
     check_base_model(source.path)
     source.fetch_tokenizer()
-    check_has_tokenizer(source.path)
+    open_tokenizer(source.path, read_config(source.path))
     source.fetch_weights()
 
 

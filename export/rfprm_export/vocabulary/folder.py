@@ -63,7 +63,11 @@ def open_tokenizer(folder: Path, config: Mapping[str, Any]) -> FoundTokenizer:
         path = file_in(folder, TOKENIZER_NAME, refusal=ExportError, way_out=_AGAIN)
         read = load_tokenizer(path, refusal=ExportError, way_out=_AGAIN)
         return FoundTokenizer(without_prefix_space(read))
-    check_has_tokenizer(folder)
+    if not has_tokenizer(folder):
+        raise ExportError(
+            f"{folder} has no tokenizer: expected {TOKENIZER_NAME}, {VOCABULARY_NAME} with "
+            f"{MERGES_NAME}, or {SENTENCEPIECE_NAME}; {_AGAIN}, or {_FAST}"
+        )
     has_merges = _has_merges(folder)
     name, guessed = _class(folder, config)
     with tokenizer_errors(
@@ -87,15 +91,6 @@ def has_tokenizer(folder: Path) -> bool:
         or _has_merges(folder)
         or holds_file(folder, SENTENCEPIECE_NAME)
     )
-
-
-def check_has_tokenizer(folder: Path) -> None:
-    """Raises :class:`ExportError` if a folder holds no tokenizer."""
-    if not has_tokenizer(folder):
-        raise ExportError(
-            f"{folder} has no tokenizer: expected {TOKENIZER_NAME}, {VOCABULARY_NAME} with "
-            f"{MERGES_NAME}, or {SENTENCEPIECE_NAME}; {_AGAIN}, or {_FAST}"
-        )
 
 
 def _has_merges(folder: Path) -> bool:
