@@ -251,7 +251,8 @@ def measure_parity(
     ours, theirs = all_scores(scores), all_scores(reference.scores)
     if not len(ours):
         raise ExportError(f"the traces to verify on ({reference.traces}) hold no trajectory")
-    difference = np.abs(ours - theirs)
+    unit = _unit(scorer.manifest, theirs)
+    difference = np.abs(ours - theirs) / unit
     groups = groups_of_4(reference.trajectories)
     same = [_best(scores, group) == _best(reference.scores, group) for group in groups]
     return Parity(
@@ -262,10 +263,22 @@ def measure_parity(
         num_scores=len(ours),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
+        unit=unit,
         spearman=rank_correlation(ours, theirs),
         num_groups=len(groups),
         same_best_of_4=sum(same) / len(same) if same else None,
     )
+
+
+def _unit(manifest: Manifest, scores: NDArray[np.float64]) -> float:
+    """How far scores reach, so that one limit fits probabilities and raw rewards."""
+    readouts = [x for x in (manifest.step_readout, manifest.trajectory_readout) if x is not None]
+    bounds = [readout.bounds for readout in readouts]
+    widths = [high - low for low, high in (found for found in bounds if found is not None)]
+    if len(widths) == len(bounds):
+        return max(widths)
+    # Numbers spread evenly over a width w have a standard deviation of w / √12.
+    return max(float(scores.std()) * 12**0.5, np.finfo(np.float32).tiny.item())
 
 
 def groups_of_4(trajectories: Sequence[Trajectory]) -> list[list[int]]:

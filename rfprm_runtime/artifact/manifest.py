@@ -157,6 +157,10 @@ class Parity(Record):
     num_scores: Count
     max_difference: float
     mean_difference: float
+    """Both as shares of ``unit``."""
+    unit: float = Field(default=1.0, gt=0)
+    """How far the scores reach: the width of their bounds, or for scores without bounds that of an
+    even spread with the reference's standard deviation."""
     spearman: float | None
     """Rank agreement of all scores; None if every score is the same."""
     num_groups: Count = 0

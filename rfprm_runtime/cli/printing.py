@@ -194,7 +194,8 @@ def _parity_rows(parity: Parity) -> Iterator[tuple[str, str]]:
         rank += f" (95 %: {ranks[0]:.6f} to {ranks[1]:.6f})"
     yield (
         "parity",
-        f"max difference {parity.max_difference:.1e}, mean {parity.mean_difference:.1e}, "
+        f"max difference {parity.max_difference:.1e}, mean {parity.mean_difference:.1e}"
+        f"{'' if parity.unit == 1 else f' of a range of {parity.unit:.3g}'}, "
         f"Spearman {rank} on {parity.num_scores} scores of {parity.traces}",
     )
     if picks is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 pytest.importorskip("transformers")
 
@@ -71,3 +72,18 @@ def test_a_model_of_which_nothing_is_known(tmp_path: Path) -> None:
     done = rfprm("check", tmp_path)
     assert done.returncode == 1
     assert f"no published scores of {tmp_path.name} are known here" in done.stderr
+
+
+def test_raw_rewards_are_verified_by_how_far_they_reach(tmp_path: Path) -> None:
+    """A difference of 1e-4 is much for scores that differ by 0.01 and nothing for those of 100."""
+    folder = tmp_path / "model"
+    save_model(
+        folder, "Qwen3ForSequenceClassification", qwen_tokenizer(), chat=QWEN_CHAT, num_labels=1
+    )
+    weights = load_file(folder / "model.safetensors")
+    weights["score.weight"] *= 50
+    save_file(weights, folder / "model.safetensors")
+    parity = export_artifact(folder, tmp_path / "artifact").parity
+    assert parity is not None
+    assert parity.unit > 10
+    assert 0 < parity.max_difference < 1e-5

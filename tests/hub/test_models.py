@@ -62,7 +62,7 @@ def test_offline_says_what_the_cache_lacks(
     load_prm("org/x")
     (open_source("org/x").path / gone).unlink()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ExportError, match="the (tokenizer|weights) of the model org/x"):
+    with pytest.raises(ExportError, match=r"the (tokenizer|weights) of the model org/x"):
         load_prm("org/x")
 
 
