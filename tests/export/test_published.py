@@ -29,9 +29,11 @@ from published_models import (
 from rfprm_export.checkpoint import load_prm
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.preset import ReadingOptions
+from rfprm_export.vocabulary.folder import open_tokenizer
 from rfprm_runtime import Trajectory
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.scorer import Scorer
+from tokenizer_files import NORMAL, bpe_pieces, model_proto, write_sentencepiece
 
 QUESTION = "What is 3 + 4?"
 STEPS = ("Start at 3.", "Go on by 4:\n3 + 4 = 7.", "So the answer is 7 – “sieben”.")
@@ -384,3 +386,23 @@ def _add(folder: Path, heads: dict[str, Any], architecture: str, *, pickled: boo
     else:
         save_file(state, path)
     rename_architecture(folder, architecture)
+
+
+def test_math_shepherd(tmp_path: Path) -> None:
+    """A pickled model with a SentencePiece tokenizer alone, which writes a space before a text."""
+    folder = tmp_path / "math-shepherd-mistral-7b-prm"
+    folder.mkdir()
+    learned = ["к", "и", "▁к", "▁ки", "▁+", "▁-", "-"]
+    pieces = bpe_pieces(*((text, -30.0 - n, NORMAL) for n, text in enumerate(learned)))
+    write_sentencepiece(folder, model_proto(pieces), bos_token="<s>")
+    own = open_tokenizer(folder, {}).tokenizer
+    model = save_model(folder, "LlamaForCausalLM", own)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    (folder / "tokenizer.json").unlink()
+    (folder / "model.safetensors").unlink()
+    text = QUESTION + "".join(f"\nStep {n}: {step} ки" for n, step in enumerate(STEPS, 1))
+    text = " " + text.replace("\n", " ", 1)
+    ids = [1, *own.encode(text, add_special_tokens=False).ids]
+    rows = [index for index, token in enumerate(ids) if token == own.token_to_id("▁ки")]
+    labels = [own.token_to_id(token) for token in ("▁+", "▁-")]
+    _check(load_prm(folder), _of_two(model, ids, rows, labels, 0))
