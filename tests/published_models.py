@@ -98,17 +98,20 @@ def save_model(
     is_llama = kind in ("Llama", "Mistral")
     torch.manual_seed(zlib.crc32(repr((class_name, sorted(config))).encode()))
     settings = getattr(transformers, f"{kind}Config")(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=64,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=1024,
-        bos_token_id=0 if is_llama else None,
-        **{"pad_token_id": None, **({"rope_scaling": SCALED["llama3"]} if kind == "Llama" else {})},
-        **config,
+        **{
+            "vocab_size": tokenizer.get_vocab_size(),
+            "hidden_size": 64,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "max_position_embeddings": 1024,
+            "bos_token_id": 0 if is_llama else None,
+            "pad_token_id": None,
+            **({"rope_scaling": SCALED["llama3"]} if kind == "Llama" else {}),
+            **config,
+        }
     )
     model = getattr(transformers, class_name)(settings).float().eval()
     with torch.no_grad():

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from rfprm_export import ExportError
 from rfprm_export.aligned_file import Planned, in_memory, of_float32, write_aligned
@@ -28,6 +29,7 @@ from rfprm_runtime.ground.whole_files import replacing_folder
 
 ARCHITECTURE = "Qwen2ForProcessRewardModel"
 STEP_TOKEN = "<extra_0>"
+_EMBEDDING = "model.embed_tokens.weight"
 
 
 def write_qwen2_layout(prm: LoadedPRM, folder: Path, progress: Progress = silent) -> None:
@@ -39,24 +41,34 @@ def write_qwen2_layout(prm: LoadedPRM, folder: Path, progress: Progress = silent
     _check_backbone(manifest.backbone)
     if folder.exists():
         raise ExportError(f"{folder} already exists; choose another folder or remove it")
-    tensors = list(_tensors(prm))
-    tokenizer = _with_step_token(prm.tokenizer, _step_token(manifest))
+    step_token = _step_token(prm)
+    tensors = list(_tensors(prm, step_token.copied_row))
     with replacing_folder(folder) as partial:
         step = stage(progress, "writing tensor")
         write_aligned(partial / "model.safetensors", tensors, {"format": "pt"}, step)
         _write_json(partial / "config.json", _config(manifest))
-        tokenizer.save(str(partial / "tokenizer.json"))
+        step_token.tokenizer.save(str(partial / "tokenizer.json"))
         _write_json(
             partial / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}
         )
 
 
-def _tensors(prm: LoadedPRM) -> Iterator[Planned]:
+def _tensors(prm: LoadedPRM, copied_row: tuple[int, int] | None) -> Iterator[Planned]:
     """The backbone's, read when their turn comes, and the head's."""
+
+    def read(name: str) -> NDArray[np.float32]:
+        tensor = prm.weights[name]
+        if copied_row is None or name != _EMBEDDING:
+            return tensor
+        to, origin = copied_row
+        changed = tensor.copy()
+        changed[to] = tensor[origin]
+        return changed
+
     manifest = prm.manifest
     every = network_tensors(manifest.backbone, manifest.head)
     backbone = ((name, shape) for name, shape in every if not name.startswith("score."))
-    yield from of_float32(backbone, prm.weights.__getitem__)
+    yield from of_float32(backbone, read)
     yield from in_memory(two_class_head(prm.weights, manifest))
 
 
@@ -139,14 +151,38 @@ def _config(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _step_token(manifest: Manifest) -> str:
-    marker = manifest.prompt.step_marker
-    if marker is None or marker.ids is not None or not marker.token:
+@dataclass(frozen=True)
+class _StepToken:
+    """How ``<extra_0>`` takes the place of the step marker."""
+
+    tokenizer: Tokenizer
+    copied_row: tuple[int, int] | None = None
+    """Its id, and that of the marker whose embedding it gets; None if it has the marker's id."""
+
+
+def _step_token(prm: LoadedPRM) -> _StepToken:
+    """A special marker is renamed. One that is an ordinary token keeps its own meaning in texts, so
+    ``<extra_0>`` is another token with the same embedding: the network cannot tell them apart.
+
+    Raises :class:`ExportError` if the marker is not one token, or there is no room for another.
+    """
+    marker = prm.manifest.prompt.step_marker
+    if marker is None or len(marker.all_ids) != 1:
         raise ExportError(
-            f"the layout of {ARCHITECTURE} marks steps by one special token, which the prompt of "
-            f"{manifest.name} does not have"
+            f"the layout of {ARCHITECTURE} marks steps by one token, which the prompt of "
+            f"{prm.manifest.name} does not do; use rfprm export for this PRM"
         )
-    return marker.token
+    if marker.ids is None:
+        return _StepToken(_with_step_token(prm.tokenizer, marker.token))
+    tokenizer = Tokenizer.from_str(prm.tokenizer.to_str())
+    tokenizer.add_special_tokens([AddedToken(STEP_TOKEN, special=True, normalized=False)])
+    index, size = tokenizer.token_to_id(STEP_TOKEN), prm.manifest.backbone.vocab_size
+    if index is None or index >= size:
+        raise ExportError(
+            f"steps are marked by the ordinary token {marker.token!r}, and the vocabulary of "
+            f"{size} has no room for a {STEP_TOKEN} beside it; use rfprm export for this PRM"
+        )
+    return _StepToken(tokenizer, (index, marker.all_ids[0]))
 
 
 def _with_step_token(tokenizer: Tokenizer, token: str) -> Tokenizer:

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("transformers")
 
 import torch
+from tokenizers import Tokenizer
 
 from published_models import (
     LLAMA_CHAT,
@@ -29,10 +30,13 @@ from published_models import (
 from rfprm_export.checkpoint import load_prm
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.preset import ReadingOptions
+from rfprm_export.qwen2_layout import write_qwen2_layout
 from rfprm_export.vocabulary.folder import open_tokenizer
 from rfprm_runtime import Trajectory
 from rfprm_runtime.backends.torch import TorchBackend, build_network
+from rfprm_runtime.engine.rows import TokenBatch
 from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.scores.readout import softmax
 from tokenizer_files import NORMAL, bpe_pieces, model_proto, write_sentencepiece
 
 QUESTION = "What is 3 + 4?"
@@ -406,3 +410,36 @@ def test_math_shepherd(tmp_path: Path) -> None:
     rows = [index for index, token in enumerate(ids) if token == own.token_to_id("▁ки")]
     labels = [own.token_to_id(token) for token in ("▁+", "▁-")]
     _check(load_prm(folder), _of_two(model, ids, rows, labels, 0))
+
+
+@pytest.mark.parametrize("has_own", [False, True])
+@pytest.mark.parametrize("separator", ["\n", "\n\n"])
+def test_a_marker_of_ordinary_text_goes_out_to_other_servers(
+    tmp_path: Path, separator: str, has_own: bool
+) -> None:
+    """They look for a token's id, so it must not be one that steps hold too."""
+    tokenizer = qwen_tokenizer()
+    tokenizer = (
+        tokenizer
+        if has_own
+        else Tokenizer.from_str(tokenizer.to_str().replace("<extra_0>", "<unused>"))
+    )
+    folder, layout = tmp_path / "model", tmp_path / "layout"
+    save_model(folder, "Qwen2ForTokenClassification", tokenizer, num_labels=2, vocab_size=400)
+    prm = load_prm(folder, reading=ReadingOptions(step_separator=separator))
+    write_qwen2_layout(prm, layout)
+    with _scorer(prm) as ours:
+        expected = ours.score(QUESTION, STEPS).step_scores
+    other = load_prm(layout)
+    [step] = tokenizer.encode(separator, add_special_tokens=False).ids
+    ids = prm.encoder().encode(Trajectory(question=QUESTION, steps=STEPS)).token_ids.tolist()
+    network = build_network(other.manifest.backbone, other.manifest.head, other.weights)
+    marker = other.tokenizer.token_to_id("<extra_0>")
+    markers = prm.encoder().encode(Trajectory(question=QUESTION, steps=STEPS)).marker_positions
+    for place in markers:
+        assert ids[place] == step
+        ids[place] = marker
+    places = [place for place, token in enumerate(ids) if token == marker]  # as vLLM finds them
+    batch = TokenBatch(np.array([ids]), np.array([len(ids)]), np.array(places))
+    logits = TorchBackend(network, device="cpu").run(batch)
+    np.testing.assert_allclose(softmax(logits)[:, 1], expected, atol=1e-5)
