@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rfprm_runtime import Trajectory, TrajectoryScore
-from rfprm_runtime.ground.tint import HIGH, LOW, tint
+from rfprm_runtime.ground.tint import HIGH, LOW, Scale
 from rfprm_runtime.notebook import MAX_CELLS, show
 
 
@@ -98,9 +98,9 @@ def test_show_names_swapped_arguments() -> None:
 
 
 def test_an_undecided_score_has_no_tint_and_the_ends_have_the_most() -> None:
-    assert tint(0.5).endswith(",0.00)")
-    assert tint(0.0) == "rgba({},{},{},0.42)".format(*LOW)
-    assert tint(1.0) == "rgba({},{},{},0.42)".format(*HIGH)
+    assert Scale().tint(0.5).endswith(",0.00)")
+    assert Scale().tint(0.0) == "rgba({},{},{},0.42)".format(*LOW)
+    assert Scale().tint(1.0) == "rgba({},{},{},0.42)".format(*HIGH)
 
 
 def test_a_notebook_finds_the_html() -> None:
