@@ -38,10 +38,11 @@ const RANGES = { reward: "Reward", trajectory_score: "Trajectory", lowest: "Lowe
 function addDerived(trace, index) {
   const scores = trace.step_scores;
   trace.position = index;
-  trace.lowestStep = scores.reduce((best, score, i) => (score < scores[best] ? i : best), 0);
-  trace.lowest = scores[trace.lowestStep];
-  trace.mean = scores.reduce((sum, score) => sum + score, 0) / scores.length;
-  trace.num_steps = scores.length;
+  // A reward model of whole sequences gives no step scores.
+  trace.lowestStep = scores.length ? scores.reduce((best, score, i) => (score < scores[best] ? i : best), 0) : null;
+  trace.lowest = scores.length ? scores[trace.lowestStep] : null;
+  trace.mean = scores.length ? scores.reduce((sum, score) => sum + score / scores.length, 0) : null;
+  trace.num_steps = trace.steps.length;
   trace.length = [...trace.steps, ...trace.response].reduce((sum, text) => sum + text.length, 0);
   trace.fileName = data.files.length > 1 ? data.files[trace.file] : null;
   trace.outcomeName = outcomeName(trace.outcome);
