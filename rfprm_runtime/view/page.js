@@ -235,7 +235,6 @@ function drawNotices() {
 function begin() {
   for (const [key, label] of Object.entries(RANGES)) byId("range-of").append(element("option", { value: key }, label));
   COLUMNS.forEach(({ label }, index) => byId("sort").append(element("option", { value: index }, label)));
-  const longest = Math.max(...data.scale.map((end) => three(end).length));
   if (longest > 5) byId("trace").style.setProperty("--score-width", `${longest}ch`);
   const groups = new Set(data.traces.map(outcomeGroup));
   for (const option of [...byId("outcome").options]) if (option.value !== "" && !groups.has(option.value)) option.remove();
