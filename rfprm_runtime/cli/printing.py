@@ -164,6 +164,23 @@ def _marker(marker: Marker) -> str:
     return f"{shown} (id {marker.id}{several})"
 
 
+def _reward_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """What Eq. 11 makes of the scores."""
+    step, whole, bounds = (
+        manifest.step_readout,
+        manifest.trajectory_readout,
+        manifest.reward_bounds,
+    )
+    made_of = "mean step score" if whole is None else "trajectory score"
+    if step is not None and whole is not None:
+        made_of = "mean step score + α · trajectory score"
+    between = "without bounds" if bounds is None else f"from {bounds[0]:g} to {bounds[1]:g}"
+    return [
+        *([("α (Eq. 11)", str(manifest.alpha))] if step is not None and whole is not None else []),
+        ("reward", f"{made_of}, {between}"),
+    ]
+
+
 def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
     shape, prompt, parity = manifest.backbone, manifest.prompt, manifest.parity
     markers = [("step marker", prompt.step_marker), ("trajectory marker", prompt.trajectory_marker)]
@@ -179,7 +196,7 @@ def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("precision", _precision(manifest)),
         ("head", f"{manifest.head.kind}, {manifest.head.num_labels} labels"),
         *((name, _marker(marker)) for name, marker in markers if marker),
-        ("α (Eq. 11)", str(manifest.alpha)),
+        *_reward_rows(manifest),
         *((f"file {name}", f"{file.num_bytes:,} bytes") for name, file in manifest.files.items()),
         *((key.replace("_", " "), str(value)) for key, value in manifest.source.items()),
         ("exported with", ", ".join(f"{k} {v}" for k, v in manifest.exporter.items())),

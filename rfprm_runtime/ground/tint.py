@@ -64,7 +64,7 @@ class Scale:
         """What colours mean, if that needs to be said; else nothing."""
         if self.is_of_probabilities or self.low == self.high:
             return ""
-        return f"colours run from {three(self.low)}, the lowest score, to {three(self.high)}"
+        return f"colours run from {three(self.low)}, the lowest score shown, to {three(self.high)}"
 
     def _distance(self, score: float) -> float:
         """How far from the middle: 1 at both ends."""
