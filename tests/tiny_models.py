@@ -84,8 +84,9 @@ def tiny_manifest(
 
 Kind = Literal["sequence", "raw", "signed"]
 KINDS: tuple[Kind, ...] = ("sequence", "raw", "signed")
-"""PRMs whose scores are no probabilities: a reward model of whole sequences, whose score is a logit;
-a PRM whose step and trajectory scores are logits; one whose step scores are p(right) − p(wrong)."""
+"""PRMs whose scores are no probabilities: a reward model of whole sequences whose score is a logit,
+a PRM whose step and trajectory scores are logits, and one with the step scores p(right) − p(wrong).
+"""
 
 
 def manifest_of(kind: Kind, **changes: Any) -> Manifest:

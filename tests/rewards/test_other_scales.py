@@ -97,7 +97,7 @@ def test_steps_that_are_not_scored_are_noticed_when_settings_are_made(
     artifacts: dict[str, str],
 ) -> None:
     for make in _adapters(artifacts["sequence"], process="min", unit_scale=True):
-        with pytest.raises(ValueError, match="process is 'min', but .* has no step scores"):
+        with pytest.raises(ValueError, match=r"process is 'min', but .* has no step scores"):
             make()
     settings = _settings(artifacts["sequence"], process="min", score_prefixes=True)
     assert pickle.loads(pickle.dumps(settings)) == settings
@@ -144,7 +144,7 @@ def test_a_completion_that_cannot_be_scored_gets_the_lowest_reward(
     own["artifact"] = artifacts["sequence"]
     assert verl.compute_score(*sample, **own, unit_scale=True)["score"] == 0.0
     assert verl.compute_score(*sample, **own, outcome=False, unscorable=-30)["score"] == -30
-    with pytest.raises(ValueError, match="has no lowest 'reward'.*pass unscorable=NUMBER"):
+    with pytest.raises(ValueError, match=r"has no lowest 'reward'.*pass unscorable=NUMBER"):
         verl.compute_score(*sample, **own, outcome=False)
     with pytest.raises(ValueError, match="has no lowest 'reward'"):
         openrlhf.process_reward(artifacts["sequence"], outcome=False)

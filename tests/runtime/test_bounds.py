@@ -97,7 +97,7 @@ def test_aggregations_of_steps_are_refused_where_there_are_none(how: str) -> Non
 def test_a_product_needs_probabilities(kind: Kind) -> None:
     with pytest.raises(ValueError, match="a product needs probabilities"):
         check_aggregation("score", "product", manifest_of(kind), score_prefixes=True)
-    with pytest.raises(ValueError, match="between -0.5 and 0.5; a product needs probabilities"):
+    with pytest.raises(ValueError, match=r"between -0.5 and 0.5; a product needs probabilities"):
         aggregate_steps(np.array([-0.5, 0.5], np.float32), "product")
     check_aggregation("score", "product", tiny_manifest(byte_tokenizer()))
 
