@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.console import Console
 from rfprm_export import checkpoint as checkpoints
 from rfprm_runtime.artifact.manifest import Manifest, Readout
 from rfprm_runtime.types import Trajectory, TrajectoryScore
-from rfprm_training.evaluation import calibrate
+from rfprm_training.evaluation import calibrate, held_out, metrics, set_figures
 from rfprm_training.evaluation.calibrate import fit_calibration
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.held_out import rank_by_every_score, summarise
@@ -27,6 +28,14 @@ from tiny_models import KINDS, Kind, manifest_of
 
 RAW = Readout(transform="none", positive=0)
 DIFFERENCE = Readout(transform="softmax", positive=1, scale=2, offset=-1)
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals are not looked at here."""
+    few = partial(metrics.bootstrap, num_resamples=5)
+    for module in (held_out, set_figures):
+        monkeypatch.setattr(module, "bootstrap", few)
 
 
 def _scale(kind: Kind, log_odds: float) -> float:
