@@ -18,7 +18,13 @@ from rfprm_runtime.ground.arguments import check_choice, check_has, check_whole,
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.ground.thinking import parse_trace
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.scores.aggregation import Aggregation, aggregate, check_aggregation
+from rfprm_runtime.scores.aggregation import (
+    Aggregation,
+    Weigh,
+    aggregate,
+    check_aggregation,
+    weighing,
+)
 from rfprm_runtime.traces.prompts import question_of_prompt
 from rfprm_runtime.traces.questions import question_key
 from rfprm_runtime.traces.right import answer_text
@@ -30,7 +36,8 @@ Candidate: TypeAlias = str | Trajectory | InvalidTrajectoryError
 """A model's output, a trajectory, or why there is none."""
 Method = Literal["best_of_n", "weighted_vote", "majority_vote"]
 """``best_of_n``: the highest score first. ``weighted_vote``: candidates with the same answer add up
-their scores, and the largest sum comes first (weighted Best-of-N, arXiv 2206.02336).
+their scores, and the largest sum comes first (weighted Best-of-N, arXiv 2206.02336); scores that
+can be negative are brought to [0, 1] before (:func:`~rfprm_runtime.scores.aggregation.weighing`).
 ``majority_vote``: every candidate counts once (self-consistency, arXiv 2203.11171)."""
 
 
@@ -125,13 +132,17 @@ class Reranker:
         ``split`` and ``overflow`` are those of :meth:`Trajectory.from_text` and
         :meth:`Scorer.score_batch`.
 
-        Raises ``ValueError`` for an invalid scorer, aggregation, split or overflow."""
+        Raises ``ValueError`` for an invalid scorer, aggregation, split or overflow, and for an
+        aggregation that needs scores which the scorer does not give."""
         check_has("scorer", scorer, "score_batch", "a Scorer: Scorer.load(FOLDER)")
-        check_aggregation("aggregation", aggregation, getattr(scorer, "manifest", None))
+        manifest = getattr(scorer, "manifest", None)
+        has_prefixes = getattr(scorer, "score_prefixes", False)
+        check_aggregation("aggregation", aggregation, manifest, score_prefixes=has_prefixes)
         check_choice("split", split, get_args(SplitRule))
         check_choice("overflow", overflow, get_args(Overflow))
         self._scorer = scorer
         self._aggregation = aggregation
+        self._weigh: Weigh = weighing(manifest, aggregation)
         self._extract_answer = extract_answer
         self._same_answer = same_answer
         self._checker: AnswerChecker | None = None
@@ -287,7 +298,10 @@ class Reranker:
         self, answers: Sequence[str | None], values: Sequence[float | None], method: Method
     ) -> tuple[Vote, ...]:
         verify = self._checker.agree if self._checker is not None else None
-        weights = [1.0 if method == "majority_vote" else (value or 0.0) for value in values]
+        weights = [
+            1.0 if method == "majority_vote" else 0.0 if value is None else self._weigh(value)
+            for value in values
+        ]
         return count_votes(answers, weights, same_answer=self._same_answer, verify=verify)
 
 

@@ -69,7 +69,7 @@ class Scorer:
         score_prefixes: bool = False,
     ) -> None:
         _check_settings(mode, share_prefixes, session_bytes, score_prefixes)
-        _check_prefixes(score_prefixes, manifest)
+        check_prefixes(score_prefixes, manifest)
         self.manifest = manifest
         self._encoder = encoder
         self._engine = Engine(
@@ -126,7 +126,7 @@ class Scorer:
         check_flag("check_integrity", check_integrity)
         folder = find_artifact(artifact, sha256=sha256)
         manifest = read_manifest(folder, sha256=sha256)
-        _check_prefixes(score_prefixes, manifest)
+        check_prefixes(score_prefixes, manifest)
         name = choose_backend(manifest, backend, backend_options)
         files = ArtifactFiles(folder, manifest.files if check_integrity else None)
         encoder = TrajectoryEncoder.load(
@@ -392,6 +392,11 @@ class Scorer:
         return self.manifest.step_readout is not None or self._score_prefixes
 
     @property
+    def score_prefixes(self) -> bool:
+        """Whether step scores are those of prefixes, as :meth:`load` was asked to make them."""
+        return self._score_prefixes
+
+    @property
     def backend_name(self) -> str:
         """``native``, ``onnx``, … if :meth:`load` opened the backend; otherwise its class."""
         return self._loaded_as[0]
@@ -430,6 +435,16 @@ def check_has_step_scores(scorer: Scorer) -> None:
         )
 
 
+def check_prefixes(score_prefixes: bool, manifest: Manifest) -> None:
+    """Raises :class:`InvalidArgumentError` if a PRM with step scores of its own is asked for those
+    of prefixes."""
+    if score_prefixes and manifest.step_readout is not None:
+        raise InvalidArgumentError(
+            f"score_prefixes is for reward models that give one number for a whole sequence; "
+            f"{manifest.name!r} has step scores of its own, so leave it out"
+        )
+
+
 def _check_settings(
     mode: Any, share_prefixes: Any, session_bytes: Any, score_prefixes: Any
 ) -> None:
@@ -438,11 +453,3 @@ def _check_settings(
     check_flag("share_prefixes", share_prefixes)
     check_whole("session_bytes", session_bytes, least=0)
     check_flag("score_prefixes", score_prefixes)
-
-
-def _check_prefixes(score_prefixes: bool, manifest: Manifest) -> None:
-    if score_prefixes and manifest.step_readout is not None:
-        raise InvalidArgumentError(
-            f"score_prefixes is for reward models that give one number for a whole sequence; "
-            f"{manifest.name!r} has step scores of its own, so leave it out"
-        )

@@ -108,7 +108,7 @@ class Session:
 
     @property
     def step_scores(self) -> Float32Array:
-        """float32 [T], the reward in [0, 1] of each step so far."""
+        """float32 [T], the score of each step so far."""
         return self._written.step_scores
 
     @property

@@ -140,11 +140,14 @@ class TrajectoryScore(Validated):
     model_config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
     step_scores: Float32Array
-    """float32 [T], one reward in [0, 1] for each thinking step."""
+    """float32 [T], one score for each thinking step, in [0, 1] if it is a probability; none, [0],
+    for a reward model of whole sequences that does not score prefixes."""
     trajectory_score: float | None
-    """Reward in [0, 1] of the whole trajectory; None for models without a trajectory readout."""
+    """Score of the whole trajectory, in [0, 1] if it is a probability; None for models without a
+    trajectory readout."""
     reward: float
-    """Eq. 11: mean of the step scores + α · trajectory score, in [0, 1 + α]."""
+    """Eq. 11: mean of the step scores + α · trajectory score, in [0, 1 + α] if both are
+    probabilities; the trajectory score alone for a reward model of whole sequences."""
     num_tokens: int
     """Length of the encoded trajectory."""
     windowed_from: int | None = None

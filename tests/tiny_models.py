@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from rfprm_runtime.artifact.families import FAMILIES
-from rfprm_runtime.artifact.manifest import Backbone, Manifest
+from rfprm_runtime.artifact.manifest import (
+    MANIFEST_NAME,
+    TOKENIZER_NAME,
+    Backbone,
+    FileRecord,
+    Manifest,
+    Readout,
+)
+from rfprm_runtime.artifact.prompt_format import Prompt
 from rfprm_runtime.backends.fake import FakeBackend
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder, with_template_ids
@@ -71,6 +80,47 @@ def tiny_manifest(
         "max_positions": max_positions,
     }
     return Manifest(**{**fields, **changes})
+
+
+Kind = Literal["sequence", "raw", "signed"]
+KINDS: tuple[Kind, ...] = ("sequence", "raw", "signed")
+"""PRMs whose scores are no probabilities: a reward model of whole sequences whose score is a logit,
+a PRM whose step and trajectory scores are logits, and one with the step scores p(right) − p(wrong).
+"""
+
+
+def manifest_of(kind: Kind, **changes: Any) -> Manifest:
+    tokenizer = byte_tokenizer()
+    raw = Readout(transform="none", positive=0)
+    if kind == "raw":
+        return tiny_manifest(tokenizer, step_readout=raw, trajectory_readout=raw, **changes)
+    if kind == "signed":
+        difference = Readout(transform="softmax", positive=1, scale=2, offset=-1)
+        own = tiny_manifest(tokenizer, family="qwen2.5-math-prm", step_readout=difference)
+    else:
+        own = tiny_manifest(tokenizer)
+        prompt = Prompt.model_validate(own.prompt.model_dump() | {"step_marker": None})
+        own = own.model_copy(
+            update={"prompt": prompt, "step_readout": None, "trajectory_readout": raw}
+        )
+    return Manifest.model_validate(own.model_dump() | changes)
+
+
+def scorer_of(kind: Kind, **options: Any) -> Scorer:
+    """A scorer of such a PRM without a model."""
+    manifest = manifest_of(kind)
+    return scorer_on(FakeBackend(manifest.head.num_labels), manifest, **options)
+
+
+def fake_artifact(folder: Path, manifest: Manifest) -> Path:
+    """An artifact for ``backend="fake"``: no model, made without an export."""
+    folder.mkdir(parents=True)
+    content = byte_tokenizer().to_str().encode()
+    (folder / TOKENIZER_NAME).write_bytes(content)
+    record = FileRecord(sha256=hashlib.sha256(content).hexdigest(), num_bytes=len(content))
+    own = manifest.model_copy(update={"files": {TOKENIZER_NAME: record}})
+    (folder / MANIFEST_NAME).write_text(own.to_json(), encoding="utf-8")
+    return folder
 
 
 def fake_scorer(**changes: Any) -> Scorer:

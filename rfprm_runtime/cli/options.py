@@ -37,6 +37,13 @@ OverflowOption = Annotated[
     Overflow,
     typer.Option(help="Traces too long for the model: report an error, or score in windows."),
 ]
+PrefixesOption = Annotated[
+    bool,
+    typer.Option(
+        "--score-prefixes",
+        help="For a reward model of whole sequences: score the trace after each step too.",
+    ),
+]
 DigestOption = Annotated[
     str | None,
     typer.Option(

@@ -15,26 +15,31 @@ from rfprm_runtime.artifact.parity import best_of_4_interval, spearman_interval
 from rfprm_runtime.artifact.prompt_format import Marker
 from rfprm_runtime.cli.doctor import Finding
 from rfprm_runtime.cli.scored_lines import FileSummary
+from rfprm_runtime.ground.tint import Scale, three
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 
 def print_score(console: Console, trajectory: Trajectory, score: TrajectoryScore) -> None:
     """Print the question, each step next to its score, the response and the reward."""
+    scale = Scale.of([*map(float, score.step_scores), score.trajectory_score])
     console.print(f"[bold]{escape(trajectory.question)}[/bold]")
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right")
     table.add_column()
-    for step_score, step in zip(score.step_scores, trajectory.steps, strict=True):
-        table.add_row(_tinted(float(step_score)), escape(step))
-    final = "" if score.trajectory_score is None else _tinted(score.trajectory_score)
+    numbers = [_tinted(float(step_score), scale) for step_score in score.step_scores]
+    for number, step in zip(numbers or [""] * len(trajectory.steps), trajectory.steps, strict=True):
+        table.add_row(number, escape(step))
+    final = "" if score.trajectory_score is None else _tinted(score.trajectory_score, scale)
     table.add_row(final, f"[dim]trajectory[/dim]  {escape(' '.join(trajectory.response))}")
     console.print(Padding(table, (0, 0, 0, 2)))
-    console.print(f"  reward {score.reward:.3f}  [dim]({score.num_tokens} tokens)[/dim]\n")
+    facts = [f"{score.num_tokens} tokens", *filter(None, [scale.sentence()])]
+    console.print(f"  reward {three(score.reward)}  [dim]({'; '.join(facts)})[/dim]\n")
 
 
-def _tinted(score: float) -> str:
-    color = "green" if score >= 2 / 3 else "yellow" if score >= 1 / 3 else "red"
-    return f"[{color}]{score:.3f}[/{color}]"
+def _tinted(score: float, scale: Scale) -> str:
+    place = scale.place(score)
+    color = "green" if place >= 2 / 3 else "yellow" if place >= 1 / 3 else "red"
+    return f"[{color}]{three(score)}[/{color}]"
 
 
 def print_file_summary(
@@ -160,6 +165,23 @@ def _marker(marker: Marker) -> str:
     return f"{shown} (id {marker.id}{several})"
 
 
+def _reward_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """What Eq. 11 makes of the scores."""
+    step, whole, bounds = (
+        manifest.step_readout,
+        manifest.trajectory_readout,
+        manifest.reward_bounds,
+    )
+    made_of = "mean step score" if whole is None else "trajectory score"
+    if step is not None and whole is not None:
+        made_of = "mean step score + α · trajectory score"
+    between = "without bounds" if bounds is None else f"from {bounds[0]:g} to {bounds[1]:g}"
+    return [
+        *([("α (Eq. 11)", str(manifest.alpha))] if step is not None and whole is not None else []),
+        ("reward", f"{made_of}, {between}"),
+    ]
+
+
 def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
     shape, prompt, parity = manifest.backbone, manifest.prompt, manifest.parity
     markers = [("step marker", prompt.step_marker), ("trajectory marker", prompt.trajectory_marker)]
@@ -175,7 +197,7 @@ def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("precision", _precision(manifest)),
         ("head", f"{manifest.head.kind}, {manifest.head.num_labels} labels"),
         *((name, _marker(marker)) for name, marker in markers if marker),
-        ("α (Eq. 11)", str(manifest.alpha)),
+        *_reward_rows(manifest),
         *((f"file {name}", f"{file.num_bytes:,} bytes") for name, file in manifest.files.items()),
         *((key.replace("_", " "), str(value)) for key, value in manifest.source.items()),
         ("exported with", ", ".join(f"{k} {v}" for k, v in manifest.exporter.items())),

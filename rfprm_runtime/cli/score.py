@@ -15,6 +15,7 @@ from rfprm_runtime.cli.options import (
     OutputOption,
     OverflowOption,
     OverwriteOption,
+    PrefixesOption,
     PrefixOption,
     QuestionField,
     QuietOption,
@@ -41,6 +42,7 @@ def score(
     backend_option: BackendSettings = None,
     split: SplitOption = "blank_lines",
     overflow: OverflowOption = "error",
+    score_prefixes: PrefixesOption = False,
     prefix: PrefixOption = "",
     question_field: QuestionField = None,
     text_field: TextField = None,
@@ -68,7 +70,9 @@ def score(
     check_source(traces)
     check_new(output, overwrite=overwrite)
     options = read_backend_options(backend_option, threads)
-    with Scorer.load(artifact, backend=backend, sha256=sha256, **options) as scorer:
+    with Scorer.load(
+        artifact, backend=backend, sha256=sha256, score_prefixes=score_prefixes, **options
+    ) as scorer:
         summary = score_file(
             scorer,
             traces,

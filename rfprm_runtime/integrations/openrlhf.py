@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from rfprm_runtime.errors import InvalidArgumentError, InvalidTrajectoryError, MissingExtraError
-from rfprm_runtime.ground.arguments import check_finite, check_flag, check_one_for_each
+from rfprm_runtime.ground.arguments import check_flag, check_one_for_each
 from rfprm_runtime.rewards.completions import (
     CompletionReward,
     RewardSettings,
@@ -26,6 +26,7 @@ from rfprm_runtime.rewards.completions import (
     judge_answers,
     say_once,
     score_in_common,
+    unit_score,
 )
 from rfprm_runtime.traces.prompts import response_after, text_after
 
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def process_reward(
-    artifact: str, *, outcome: bool = True, unscorable: float = 0.0, **settings: Any
+    artifact: str, *, outcome: bool = True, unscorable: float | None = None, **settings: Any
 ) -> Callable[..., dict[str, Any]]:
     """A ``reward_func(queries, prompts, labels)`` that returns Eq. 12 with the PRM of ``artifact``.
 
@@ -43,9 +44,10 @@ def process_reward(
     says in the prompt.
     ``outcome``: with True, the default, labels are right answers, which are compared with the final
     answers of responses (extra ``math``); with False, the reward is the process reward alone.
-    ``unscorable``: the reward of responses that cannot be scored, which log a warning; OpenRLHF has
-    no missing reward. ``settings``: the other fields of
-    :class:`~rfprm_runtime.rewards.completions.RewardSettings`.
+    ``unscorable``: the reward of responses that cannot be scored, which log a warning, since
+    OpenRLHF has no missing reward; by default the lowest there can be, which is 0.0 for
+    probabilities. ``settings``: the other fields of
+    :class:`~rfprm_runtime.rewards.settings.RewardSettings`.
 
     Raises ``ValueError`` for an unknown or invalid setting and :class:`ArtifactError` if the folder
     holds no artifact.
@@ -53,8 +55,10 @@ def process_reward(
     own = ("outcome", "unscorable")
     chosen = RewardSettings.build(str(artifact or ""), settings, adapters_own=own)
     check_flag("outcome", outcome)
-    check_finite("unscorable", unscorable)
-    return partial(_reward_func, chosen, outcome, unscorable)
+    if outcome:
+        chosen.check_mixing()
+    lowest = chosen.unscorable_reward(unscorable, with_outcome=outcome)
+    return partial(_reward_func, chosen, outcome, lowest)
 
 
 def reward_func(
@@ -77,7 +81,7 @@ def _reward_func(
     """``rewards`` and ``scores``, float32 [N], and ``extra_logs``, a dict of the same.
 
     ``scores`` lie in [0, 1], as OpenRLHF's dynamic filtering expects: the outcomes, or without them
-    the mean step scores.
+    :func:`~rfprm_runtime.rewards.completions.unit_score`.
     """
     try:
         rewards = _rewards(settings, outcome, queries, prompts, labels)
@@ -91,7 +95,7 @@ def _reward_func(
                 "a response cannot be scored and gets the reward %s: %s", unscorable, reward.error
             )
     mixed = [unscorable if x.reward is None else x.reward for x in rewards]
-    steps = [0.0 if x.score is None else float(x.score.step_scores.mean()) for x in rewards]
+    steps = [0.0 if x.score is None else unit_score(x.score, settings) for x in rewards]
     process = [math.nan if x.process is None else x.process for x in rewards]
     extra = {"process_reward": process, "scored": [float(x.reward is not None) for x in rewards]}
     scores = [x.outcome or 0.0 for x in rewards] if outcome else steps

@@ -56,7 +56,7 @@ def process_reward(
     ``trl.rewards.accuracy_reward``, whose rewards are the outcomes; or None, the default, for the
     process reward alone. ``question``: the column of questions; without it, the question is the
     last thing the user says in the prompt. ``settings``: the other fields of
-    :class:`~rfprm_runtime.rewards.completions.RewardSettings`.
+    :class:`~rfprm_runtime.rewards.settings.RewardSettings`.
 
     ``name``: what TRL logs it as (``rewards/NAME/mean``), and what its metrics and columns begin
     with; required of all but one if a trainer has several. By default TRL logs
@@ -75,6 +75,8 @@ def process_reward(
     """
     own = ("outcome", "question", "name", "asynchronous")
     chosen = RewardSettings.build(str(artifact or ""), settings, adapters_own=own)
+    if outcome is not None:
+        chosen.check_mixing()
     if not (outcome is None or isinstance(outcome, str) or callable(outcome)):
         raise InvalidArgumentError(
             f"outcome is {shown(outcome)}, expected the name of a column with right answers, a "
@@ -230,7 +232,7 @@ def _metrics(
     values: dict[str, list[float]] = {
         "process": [x.process for x in rewards if x.process is not None],
         "outcome": [x.outcome for x in rewards if x.outcome is not None],
-        "num_steps": [len(x.score.step_scores) for x in rewards if x.score is not None],
+        "num_steps": [x.num_steps for x in rewards if x.num_steps is not None],
         "unscorable": [x.reward is None for x in rewards],
         "seconds": [seconds],
         "undecided": [undecided],

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rfprm_runtime.errors import InvalidArgumentError
-from rfprm_runtime.ground.arguments import check_finite, check_flag, check_one_for_each
+from rfprm_runtime.ground.arguments import check_flag, check_one_for_each
 from rfprm_runtime.ground.running import Outcome, report
 from rfprm_runtime.ground.workers import Workers
 from rfprm_runtime.rewards.completions import (
@@ -50,8 +50,9 @@ def compute_score(
     ``reward_kwargs`` (``+reward.custom_reward_function.reward_kwargs.NAME=VALUE``): ``artifact``
     (or the environment variable RFPRM_ARTIFACT), ``question_key``, ``outcome`` (default True; with
     False, the score is the process reward alone and the ground truth is ignored), ``unscorable``
-    (the score of samples that cannot be scored, default 0.0), and the other fields of
-    :class:`~rfprm_runtime.rewards.completions.RewardSettings`.
+    (the score of samples that cannot be scored; by default the lowest there can be, 0.0 for
+    probabilities), and the other fields of
+    :class:`~rfprm_runtime.rewards.settings.RewardSettings`.
 
     The keys are always ``score``, ``process``, ``num_steps``, ``scored`` and, with outcomes,
     ``acc``: verl needs the same keys for every sample and has no missing reward. A sample that
@@ -133,15 +134,18 @@ def compute_score_batch(
 
 def _settings(reward_kwargs: dict[str, Any]) -> tuple[RewardSettings, dict[str, Any]]:
     """The reward's settings, and this adapter's own."""
-    own: dict[str, Any] = {"question_key": "question", "outcome": True, "unscorable": 0.0}
+    own: dict[str, Any] = {"question_key": "question", "outcome": True, "unscorable": None}
     # verl adds these two if it serves a reward model of its own.
     ignored = ("reward_router_address", "reward_model_tokenizer")
     given = {name: value for name, value in reward_kwargs.items() if name not in ignored}
     own.update({name: given.pop(name) for name in own if name in given})
     check_flag("outcome", own["outcome"])
-    check_finite("unscorable", own["unscorable"])
     artifact = given.pop("artifact", os.environ.get(ARTIFACT_VARIABLE, ""))
-    return RewardSettings.build(artifact, given, adapters_own=("artifact", *own)), own
+    settings = RewardSettings.build(artifact, given, adapters_own=("artifact", *own))
+    if own["outcome"]:
+        settings.check_mixing()
+    lowest = settings.unscorable_reward(own["unscorable"], with_outcome=own["outcome"])
+    return settings, {**own, "unscorable": lowest}
 
 
 def _question(extra_info: Mapping[str, Any] | None, key: str) -> Any:
@@ -173,7 +177,7 @@ def _as_verl_result(reward: CompletionReward, own: Mapping[str, Any]) -> dict[st
     found = {
         "score": float(own["unscorable"]) if reward.reward is None else reward.reward,
         "process": reward.process or 0.0,
-        "num_steps": 0.0 if reward.score is None else float(len(reward.score.step_scores)),
+        "num_steps": float(reward.num_steps or 0),
         "scored": float(reward.reward is not None),
     }
     return {**found, "acc": reward.outcome or 0.0} if own["outcome"] else found

@@ -25,7 +25,7 @@ CreditForm = Literal["mean", "min", "progress"]
 DEFAULT_BETA = 0.75
 """Weight of the process reward in ReasonFlux-PRM's released code."""
 DEFAULT_TEMPERATURE = 0.05
-"""PURE uses 0.1 for step rewards in [-1, 1]; ours lie in [0, 1], half as wide."""
+"""PURE uses 0.1 for step rewards in [-1, 1]; probabilities lie in [0, 1], half as wide."""
 
 
 def mixed_reward(
@@ -33,8 +33,9 @@ def mixed_reward(
 ) -> FloatArray:
     """Eq. 12, first half: r_new = (1 − β) · r_outcome + β · r̂, in the shape of the arguments.
 
-    ``process`` is r̂ of Eq. 11, in [0, 1 + α]. With ``outcome`` in [0, 1], it weighs up to 1 + α
-    times what β says; :func:`unit_reward` puts both on one scale.
+    ``process`` is r̂ of Eq. 11, in [0, 1 + α] for a PRM of probabilities. With ``outcome`` in
+    [0, 1], it weighs up to 1 + α times what β says, and without bounds any number of times;
+    :func:`~rfprm_runtime.scores.bounds.unit_scale` puts both on one scale.
 
     An unknown reward (None or NaN) makes the result NaN unless its weight is 0: β = 1 needs no
     outcome, β = 0 no process reward.
@@ -55,16 +56,6 @@ def mixed_reward(
             "for every sample"
         )
     return np.asarray((1.0 - beta) * parts[0] + beta * parts[1], dtype=np.float64)
-
-
-def unit_reward(process: Rewards | float | None, alpha: float) -> FloatArray:
-    """r̂ of Eq. 11 divided by its largest value 1 + α, so in [0, 1]; NaN stays NaN.
-
-    ``alpha`` comes from the PRM's manifest; it is 0 for a PRM without a trajectory readout.
-    This scaling is ours: the paper mixes r̂ unscaled. Raises ``ValueError`` for a negative α.
-    """
-    check_not_negative("alpha", alpha)
-    return np.asarray(_as_floats(process, "process") / (1.0 + alpha), dtype=np.float64)
 
 
 def group_advantages(
@@ -118,17 +109,19 @@ def step_credits(
 ) -> FloatArray:
     """What each step contributes to the reward of its trace, float64 [T]; the sum is that reward.
 
-    ``step_scores`` [T], T >= 1, in [0, 1]. Three forms:
+    ``step_scores`` [T], T >= 1, are probabilities or other numbers. Three forms:
 
     - ``mean``: r̂_t / T, the step part of Eq. 11. It dilutes a wrong step: easy steps around it
       raise the mean, so a policy can earn by writing more of them.
     - ``min``: softmax(−r̂/τ)_t · r̂_t, the min-form credit assignment of PURE (arXiv 2504.15275).
       The sum is close to the lowest step score, so no step can make up for another. τ → 0 gives all
-      credit to the lowest step (``temperature=0``; the first one on a tie).
+      credit to the lowest step (``temperature=0``; the first one on a tie). τ is in the unit of the
+      scores: the default suits probabilities; take 0.1 for scores in [−1, 1], and for raw ones a
+      twentieth of what they usually span.
     - ``progress``: r̂_t − r̂_(t−1) with r̂_0 = 0: what a step changed, potential-based shaping (Ng
       et al. 1999; arXiv 2410.08146 defines progress as such a difference). The sum is the last
       score, whatever the number of steps. Use it with a PRM whose step score estimates how likely
-      the trace so far is to succeed.
+      the trace so far is to succeed, or its log-odds, or with scores of prefixes.
 
     There is no plain sum: it grows with the number of steps, and training on it collapsed in
     PURE's experiments. Raises ``ValueError`` for no steps, an unknown score, an unknown form or a
@@ -139,7 +132,8 @@ def step_credits(
     if len(scores) == 0 or np.isnan(scores).any():
         raise InvalidArgumentError(
             f"got step scores {scores.tolist()}, expected at least one and no None or NaN; leave "
-            "out traces that cannot be scored"
+            "out traces that cannot be scored, and load a reward model of whole sequences with "
+            "score_prefixes=True"
         )
     if form == "mean":
         return scores / len(scores)

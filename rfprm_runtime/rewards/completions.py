@@ -9,140 +9,32 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cache, partial
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 from rfprm_runtime.answers.checker import AnswerChecker
 from rfprm_runtime.answers.references import acceptable_answers
-from rfprm_runtime.answers.rules import AnswerRules, BoxRule, FormatRule, PercentRule
-from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest
-from rfprm_runtime.errors import (
-    InvalidArgumentError,
-    InvalidTrajectoryError,
-    RfprmError,
-)
-from rfprm_runtime.ground.arguments import (
-    check_choice,
-    check_flag,
-    check_not_negative,
-    check_one_for_each,
-    check_positive,
-    check_whole,
-)
-from rfprm_runtime.ground.parsing import SplitRule
+from rfprm_runtime.errors import InvalidTrajectoryError, RfprmError
+from rfprm_runtime.ground.arguments import check_one_for_each
 from rfprm_runtime.ground.running import uninterrupted
-from rfprm_runtime.hub.artifacts import find_artifact
-from rfprm_runtime.rewards.advantages import DEFAULT_BETA, mixed_reward, unit_reward
+from rfprm_runtime.rewards.advantages import mixed_reward
 from rfprm_runtime.rewards.micro_batcher import MicroBatcher
 from rfprm_runtime.rewards.outcomes import Outcome as Outcome
 from rfprm_runtime.rewards.outcomes import judge_completions
+from rfprm_runtime.rewards.settings import RewardSettings as RewardSettings
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.scores.aggregation import Aggregation, aggregate, check_aggregation
+from rfprm_runtime.scores.aggregation import Aggregation, aggregate, value_bounds
+from rfprm_runtime.scores.bounds import unit_scale
 from rfprm_runtime.traces.prompts import question_of_prompt
 from rfprm_runtime.traces.tally import note_single_steps
-from rfprm_runtime.types import Overflow, Trajectory, TrajectoryScore
+from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 _logger = logging.getLogger(__name__)
 ScoreAll = Callable[[Sequence[Trajectory | RfprmError]], list[TrajectoryScore | RfprmError]]
 """A score or an error for each item; an error passed in is its own result."""
 Opened = TypeVar("Opened")
-
-
-@dataclass(frozen=True)
-class RewardSettings:
-    """How completions are scored. Can be pickled; equal settings share a scorer within a process.
-
-    Raises ``ValueError`` for an invalid setting and :class:`ArtifactError` if the folder holds no
-    artifact. Unpickling checks nothing: it may happen on another machine.
-    """
-
-    artifact: str
-    beta: float = DEFAULT_BETA
-    """Weight of the process reward (Eq. 12); without outcomes it is 1."""
-    process: Aggregation | Callable[[TrajectoryScore], float] = "reward"
-    """r̂: Eq. 11 or another aggregation; writing more easy steps cannot raise ``min``."""
-    unit_scale: bool = False
-    """Whether to divide Eq. 11 by its largest value, 1 + α, before mixing."""
-    split: SplitRule = "blank_lines"
-    overflow: Overflow = "error"
-    backend: str = "auto"
-    num_threads: int | None = None
-    """Cores each process scores with; None for all of them."""
-    answer_timeout: float = 5.0
-    """Seconds one comparison of answers may take."""
-    answer_budget: float = 5.0
-    """Seconds all comparisons of one call may take together; what is undecided then is wrong."""
-    answer_format: FormatRule = "any"
-    answer_boxes: BoxRule = "list"
-    answer_percent: PercentRule = "either"
-    answer_tolerance: float = 0.0
-    """The last four are those of :class:`~rfprm_runtime.answers.rules.AnswerRules`."""
-    max_batch: int = 64
-    max_wait_ms: float = 5.0
-    """The last two are for stacks that ask for one completion per call."""
-
-    def __post_init__(self) -> None:
-        if not self.artifact:
-            raise InvalidArgumentError(
-                "no artifact: pass artifact=FOLDER (one that rfprm export wrote), or set "
-                "RFPRM_ARTIFACT"
-            )
-        if not Path(self.artifact, MANIFEST_NAME).is_file():
-            read_manifest(_folder_of(self.artifact))  # says what is there instead
-        # Fail now, not at the first training step. The manifest is read only if needed, because
-        # verl builds settings for every sample.
-        mixed_reward(0.0, 0.0, self.beta)
-        by_trajectory = self.process == "trajectory"
-        manifest = read_manifest(_folder_of(self.artifact)) if by_trajectory else None
-        check_aggregation("process", self.process, manifest)
-        check_choice("split", self.split, get_args(SplitRule))
-        check_choice("overflow", self.overflow, get_args(Overflow))
-        check_flag("unit_scale", self.unit_scale)
-        check_positive("answer_timeout", self.answer_timeout, "seconds")
-        check_positive("answer_budget", self.answer_budget, "seconds")
-        _ = self.answer_rules  # checks them
-        check_whole("max_batch", self.max_batch)
-        check_not_negative("max_wait_ms", self.max_wait_ms)
-        if self.num_threads is not None:
-            check_whole("num_threads", self.num_threads, more=", or None for all cores")
-        if self.unit_scale and callable(self.process):
-            raise InvalidArgumentError(
-                "unit_scale only knows the range of named aggregations; have the function return "
-                "a number in [0, 1] and leave unit_scale out"
-            )
-
-    @property
-    def answer_rules(self) -> AnswerRules:
-        """How answers are found and compared."""
-        return AnswerRules(
-            percent=self.answer_percent,
-            tolerance=self.answer_tolerance,
-            boxes=self.answer_boxes,
-            format=self.answer_format,
-        )
-
-    @classmethod
-    def build(
-        cls, artifact: str, settings: Mapping[str, Any], *, adapters_own: Sequence[str]
-    ) -> RewardSettings:
-        """Settings from an adapter's keyword arguments. Raises as the constructor does, and
-        ``ValueError`` for an unknown one, listing the known ones and ``adapters_own``."""
-        known = [field.name for field in fields(cls) if field.name != "artifact"]
-        for name in settings:
-            if name not in known:
-                raise InvalidArgumentError(
-                    f"unknown setting {name!r}, expected some of {[*adapters_own, *known]}"
-                )
-        return cls(artifact, **settings)
-
-
-@cache
-def _folder_of(artifact: str) -> Path:
-    """Where an artifact is. The Hub is asked once a process, not for every sample."""
-    return find_artifact(artifact)
 
 
 @dataclass(frozen=True)
@@ -155,6 +47,8 @@ class CompletionReward:
     outcome: float | None = None
     score: TrajectoryScore | None = None
     error: RfprmError | None = None
+    num_steps: int | None = None
+    """Of its thinking, scored or not; None if the completion cannot be scored."""
 
 
 def completion_rewards(
@@ -172,8 +66,10 @@ def completion_rewards(
     elsewhere, None where unknown; without them the reward is the process reward alone. A completion
     without steps or with too many tokens gets an error in place of a reward; problems with
     settings, files or the machine raise. Raises ``ValueError`` if the numbers of prompts,
-    completions and outcomes differ.
+    completions and outcomes differ, and as :meth:`RewardSettings.check_mixing` does.
     """
+    if outcomes is not None:
+        settings.check_mixing()
     count = len(completions)
     check_one_for_each("prompts", prompts, count, "completions")
     found = [None] * count if outcomes is None else [*map(_as_float, outcomes)]
@@ -186,8 +82,8 @@ def completion_rewards(
     beta = 1.0 if outcomes is None else settings.beta
     scores = (score_all or partial(_score_now, settings))(trajectories)
     return [
-        _reward(score, outcome, beta, settings)
-        for score, outcome in zip(scores, found, strict=True)
+        _reward(trajectory, score, outcome, beta, settings)
+        for trajectory, score, outcome in zip(trajectories, scores, found, strict=True)
     ]
 
 
@@ -208,10 +104,16 @@ def _trajectory(
 
 
 def _reward(
-    score: TrajectoryScore | RfprmError, outcome: Outcome, beta: float, settings: RewardSettings
+    trajectory: Trajectory | RfprmError,
+    score: TrajectoryScore | RfprmError,
+    outcome: Outcome,
+    beta: float,
+    settings: RewardSettings,
 ) -> CompletionReward:
     if not isinstance(score, TrajectoryScore):
         return CompletionReward(None, outcome=outcome, error=score)
+    assert isinstance(trajectory, Trajectory)  # it has a score
+    num_steps = len(trajectory.steps)
     process = _process_reward(score, settings)
     mixed = float(mixed_reward(outcome, process, beta))
     if math.isnan(mixed):
@@ -219,17 +121,24 @@ def _reward(
             "could not tell whether the answer is right: there is no target, or it is too long or "
             "too large to compare"
         )
-        return CompletionReward(None, process, outcome, score, error)
-    return CompletionReward(mixed, process, outcome, score)
+        return CompletionReward(None, process, outcome, score, error, num_steps)
+    return CompletionReward(mixed, process, outcome, score, None, num_steps)
 
 
 def _process_reward(score: TrajectoryScore, settings: RewardSettings) -> float:
     process = aggregate(score, settings.process)
-    if not settings.unit_scale or settings.process != "reward":
+    if callable(settings.process) or not settings.unit_scale:
         return process
-    has_readout = score.trajectory_score is not None
-    alpha = shared_scorer(settings).manifest.alpha if has_readout else 0.0
-    return float(unit_reward(process, alpha))
+    bounds = value_bounds(shared_scorer(settings).manifest, settings.process)
+    return float(unit_scale(process, bounds))
+
+
+def unit_score(score: TrajectoryScore, settings: RewardSettings) -> float:
+    """A score in [0, 1], whatever the PRM's are: the mean of the step scores, or without any the
+    trajectory score."""
+    how: Aggregation = "mean" if len(score.step_scores) else "trajectory"
+    bounds = value_bounds(shared_scorer(settings).manifest, how)
+    return float(unit_scale(aggregate(score, how), bounds))
 
 
 def judge_answers(
@@ -276,8 +185,16 @@ def shared_scorer(settings: RewardSettings) -> Scorer:
     if settings.num_threads is not None:  # not every backend has this option
         options["num_threads"] = settings.num_threads
     return once_per_process(
-        ("scorer", settings.artifact, settings.backend, settings.num_threads),
-        lambda: Scorer.load(settings.artifact, backend=settings.backend, **options),
+        (
+            *("scorer", settings.artifact, settings.backend),
+            *(settings.num_threads, settings.score_prefixes),
+        ),
+        lambda: Scorer.load(
+            settings.artifact,
+            backend=settings.backend,
+            score_prefixes=settings.score_prefixes,
+            **options,
+        ),
     )
 
 

@@ -43,9 +43,9 @@ def _unscaled(logits: Float32Array, readout: Readout) -> Float32Array:
         return sigmoid(odds * scale + np.float32(readout.calibration.bias))
     labels = list(readout.labels)
     if readout.transform == "softmax":
-        # One label is not summed: a sum may round.
+        # One label is not summed: a sum may round, also to more than 1.
         chosen = softmax(logits)[:, labels]
-        return chosen[:, 0] if len(labels) == 1 else chosen.sum(axis=1)
+        return chosen[:, 0] if len(labels) == 1 else np.minimum(chosen.sum(axis=1), np.float32(1))
     own = logits[:, labels[0]]
     return sigmoid(own) if readout.transform == "sigmoid" else own
 

@@ -17,16 +17,19 @@ from rfprm_runtime.answers.checker import AnswerChecker
 from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.answers.grouping import need_algebra
 from rfprm_runtime.errors import UNSCORABLE, InvalidArgumentError, InvalidOperationError, RfprmError
-from rfprm_runtime.ground.arguments import check_choice, check_finite, check_has
+from rfprm_runtime.ground.arguments import check_choice, check_has
 from rfprm_runtime.reranker import Vote, count_votes, text_of
-from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.scorer import Scorer, check_has_step_scores
 from rfprm_runtime.scores.aggregation import (
     Aggregation,
     StepAggregation,
+    Weigh,
     aggregate,
     aggregate_steps,
     check_aggregation,
+    weighing,
 )
+from rfprm_runtime.scores.bounds import check_threshold, step_bounds
 from rfprm_runtime.search.budget import Budget, Spent
 from rfprm_runtime.search.expansion import Draft, Expanded, expand
 from rfprm_runtime.search.own_loop import run_on_own_loop
@@ -53,6 +56,8 @@ class SearchResult:
     tree: SearchTree = field(repr=False)
     error: RfprmError | None = None
     """Why the search found nothing at all."""
+    weigh: Weigh = field(default=float, repr=False)
+    """What a final value weighs in :meth:`vote`."""
 
     @property
     def best(self) -> Node | None:
@@ -77,6 +82,7 @@ class SearchResult:
         same_answer: Callable[[str, str], bool | None] | None = None,
     ) -> tuple[Vote, ...]:
         """Answers of the complete traces by summed value (unweighted: by count), largest first.
+        Values that can be negative are brought to [0, 1] before.
 
         The members of a vote are indices into ``finished``. A trace written several times counts
         that often. The arguments, and which answers count as the same, are those of
@@ -88,7 +94,7 @@ class SearchResult:
         """
         answers = [extract_answer(text_of(self.tree.trajectory(node))) for node in self.finished]
         weights = [
-            node.num_proposed * ((node.final_value or 0.0) if weighted else 1.0)
+            node.num_proposed * (self.weigh(node.final_value or 0.0) if weighted else 1.0)
             for node in self.finished
         ]
         if same_answer is not None or not need_algebra(answers):
@@ -109,12 +115,18 @@ class _Search:
     def fail(self, error: RfprmError) -> None:
         self.error, self.stopped = error, "failed"
 
-    def result(self) -> SearchResult:
+    def result(self, weigh: Weigh) -> SearchResult:
         finished = sorted(
             self.tree.with_state("finished"), key=lambda node: (-(node.final_value or 0.0), node.id)
         )
         return SearchResult(
-            self.tree.question, tuple(finished), self.stopped, self.spent, self.tree, self.error
+            self.tree.question,
+            tuple(finished),
+            self.stopped,
+            self.spent,
+            self.tree,
+            self.error,
+            weigh,
         )
 
 
@@ -131,18 +143,20 @@ class Searcher:
         budget: Budget | None = None,
         value: Aggregation | Callable[[Float32Array], float] = "mean",
         final: Aggregation | Callable[[TrajectoryScore], float] = "reward",
-        min_step_score: float = 0.0,
+        min_step_score: float | None = None,
     ) -> None:
         """``strategy`` defaults to beam search.
 
         ``value`` compares branches: an aggregation of the step scores so far, or a function of
         them (float32 [T]); ``reward`` and ``trajectory`` score each unfinished trace as if it
         ended there, at the cost of one more marker. ``final`` compares complete traces. A branch
-        whose newest step scores below ``min_step_score`` is given up at once. The ``budget``
-        applies to each question; the default only limits traces to 40 steps (:class:`Budget`).
+        whose newest step scores below ``min_step_score`` is given up at once; None keeps all. The
+        ``budget`` applies to each question; the default only limits traces to 40 steps
+        (:class:`Budget`).
 
-        Raises ``ValueError`` for an unknown aggregation, or an argument that is not a scorer,
-        proposer, strategy or budget.
+        Raises ``ValueError`` for an unknown aggregation, a ``min_step_score`` outside the bounds of
+        the scores, a scorer without step scores, or an argument that is not a scorer, proposer,
+        strategy or budget.
         """
         check_has("scorer", scorer, "extend_sessions", "a Scorer: Scorer.load(FOLDER)")
         check_has("proposer", proposer, "__call__", "a function or a callable object")
@@ -151,14 +165,19 @@ class Searcher:
         if budget is not None:
             check_has("budget", budget, "max_depth", "a Budget: Budget(max_tokens=…)")
         manifest = getattr(scorer, "manifest", None)
-        check_aggregation("value", value, manifest)
-        check_aggregation("final", final, manifest)
-        check_finite("min_step_score", min_step_score)
+        if isinstance(scorer, Scorer):
+            check_has_step_scores(scorer)
+        for name, how in (("value", value), ("final", final)):
+            check_aggregation(name, how, manifest, score_prefixes=True)
+        if min_step_score is not None:
+            bounds = None if manifest is None else step_bounds(manifest)
+            check_threshold("min_step_score", min_step_score, bounds, "the PRM's step scores")
         self._scorer, self._proposer = scorer, proposer
         self._strategy = strategy if strategy is not None else BeamSearch()
         self._budget = budget if budget is not None else Budget()
         self._value, self._final = value, final
-        self._min_step_score = min_step_score
+        self._min_step_score = -np.inf if min_step_score is None else min_step_score
+        self._weigh: Weigh = weighing(manifest, final)
 
     def search(self, question: str) -> SearchResult:
         """Search for one question.
@@ -205,7 +224,7 @@ class Searcher:
                 await _all_or_none([self._run([search], on_error) for search in searches])
             else:
                 await self._run(searches, on_error)
-        return [search.result() for search in searches]
+        return [search.result(self._weigh) for search in searches]
 
     @contextlib.contextmanager
     def _sessions(self, searches: Sequence[_Search], on_error: OnError) -> Iterator[None]:

@@ -15,7 +15,8 @@ from rfprm_runtime.ground.claims import claimed
 from rfprm_runtime.ground.whole_files import check_target, errors_path_of, replacing
 from rfprm_runtime.hub.artifacts import find_artifact
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.scores.aggregation import check_aggregation
+from rfprm_runtime.scores.aggregation import check_aggregation, value_bounds
+from rfprm_runtime.scores.bounds import check_threshold
 from rfprm_runtime.selection.chosen_rows import added_names, all_names, chosen_rows, name_check
 from rfprm_runtime.selection.of_traces import GroupReader, Groups, RightReader
 from rfprm_runtime.selection.output import (
@@ -87,7 +88,7 @@ def select_traces(
     if not isinstance(scorer, Scorer):
         scorer = find_artifact(scorer)
     manifest, scoring = settle(scorer, scoring, workers)
-    _check_before_scoring(selection, options, manifest)
+    _check_before_scoring(selection, options, manifest, scoring)
     with ExitStack() as stack:
         opened = stack.enter_context(closing(open_source(source)))
         check_output(output, source, opened.schema)
@@ -134,9 +135,17 @@ def _check_targets(output: Path, report: Path | None, source: Path) -> None:
             )
 
 
-def _check_before_scoring(rule: Selection, options: OutputOptions, manifest: Manifest) -> None:
-    """Fail now for what would fail after hours of scoring."""
-    check_aggregation("score", rule.score, manifest)
+def _check_before_scoring(
+    rule: Selection, options: OutputOptions, manifest: Manifest, scoring: Scoring
+) -> None:
+    """Fail now for what would fail, or choose all or nothing, after hours of scoring."""
+    check_aggregation(
+        "score (--score)", rule.score, manifest, score_prefixes=scoring.score_prefixes
+    )
+    if rule.threshold is not None and rule.length_control == "none":
+        bounds = value_bounds(manifest, rule.score)
+        of = f"scores by {rule.score!r} of the PRM {manifest.name!r}"
+        check_threshold("threshold (--threshold)", rule.threshold, bounds, of)
     if options.report is not None:
         from rfprm_runtime.selection.report_page import check_extras
 

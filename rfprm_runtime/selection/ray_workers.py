@@ -14,9 +14,8 @@ from typing import Any
 
 from rfprm_runtime.backends.table import KINDS
 from rfprm_runtime.errors import BackendError, MissingExtraError, RfprmError
-from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.selection.scores import score_block
-from rfprm_runtime.selection.scoring import check_artifact
+from rfprm_runtime.selection.scoring import check_artifact, loaded_scorer
 from rfprm_runtime.selection.settings import RayWorkers, Scoring
 from rfprm_runtime.traces.shards import Shard
 from rfprm_runtime.traces.sources import open_source
@@ -48,7 +47,7 @@ class ShardWorker:
         self, artifact: str, source: str, scoring: Scoring, digest: str | None = None
     ) -> None:
         """``digest``: the :func:`~.scoring.digest_of` that the artifact must have."""
-        self._scorer = Scorer.load(artifact, backend=scoring.backend, **scoring.backend_options)
+        self._scorer = loaded_scorer(artifact, scoring)
         if digest is not None:
             check_artifact(self._scorer.manifest, digest)
         self._source = open_source(source)

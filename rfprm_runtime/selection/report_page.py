@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from rfprm_runtime import __version__
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.ground.tint import Scale, three
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.selection.charts import histograms, length_against_score
 from rfprm_runtime.selection.of_traces import Groups
@@ -84,6 +86,7 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    examples = _examples(found)
     page = environment.get_template(_TEMPLATE).render(
         version=__version__,
         source=source,
@@ -94,7 +97,9 @@ def write_report(
         num_groups=0 if found.groups is None else len(_group_rows(found)),
         group_name=found.rule.group_by or "source",
         charts=_charts(found),
-        examples=_examples(found),
+        examples=examples,
+        scale=_scale(examples),
+        three=three,
         settings=_settings(found),
         artifact=_artifact(manifest),
         ranked_by=_label(found.rule),
@@ -170,6 +175,12 @@ def _examples(found: ReportInput) -> list[dict[str, Any]]:
     return [_example(found, place, name) for place, name in places.items()]
 
 
+def _scale(examples: Sequence[dict[str, Any]]) -> Scale:
+    """Of all scores that have a colour."""
+    of_each = ((*(s["score"] for s in x["steps"]), x["trajectory_score"]) for x in examples)
+    return Scale.of(score for scores in of_each for score in scores)
+
+
 def _example(found: ReportInput, place: int, name: str) -> dict[str, Any]:
     row, shard_rows = int(found.table.row[place]), found.plan.shards[0].count
     shard = found.plan.shards[row // shard_rows]
@@ -178,7 +189,11 @@ def _example(found: ReportInput, place: int, name: str) -> dict[str, Any]:
     record = found.source.read(shard, found.scoring.reading).records[row]
     trajectory = trace_of(record, int(scores.generation[index])).trajectory
     assert isinstance(trajectory, Trajectory)  # it has a score
-    steps = list(zip(trajectory.steps, scores.steps(index), strict=True))
+    # A reward model of whole sequences gives no step scores.
+    step_scores: list[float | None] = [float(score) for score in scores.steps(index)]
+    step_scores = step_scores or [None] * len(trajectory.steps)
+    steps = list(zip(trajectory.steps, step_scores, strict=True))
+    trajectory_score = float(scores.trajectory_score[index])
     outcome = OUTCOMES[found.choice.outcome[place]]
     return {
         "name": name,
@@ -189,12 +204,10 @@ def _example(found: ReportInput, place: int, name: str) -> dict[str, Any]:
         "reward": float(scores.reward[index]),
         "num_tokens": int(scores.num_tokens[index]),
         "question": _cut(trajectory.question),
-        "steps": [
-            {"text": _cut(text), "score": float(score)} for text, score in steps[:_MAX_STEPS]
-        ],
+        "steps": [{"text": _cut(text), "score": score} for text, score in steps[:_MAX_STEPS]],
         "num_hidden": max(0, len(steps) - _MAX_STEPS),
         "response": _cut("\n".join(trajectory.response)),
-        "trajectory_score": float(scores.trajectory_score[index]),
+        "trajectory_score": None if math.isnan(trajectory_score) else trajectory_score,
     }
 
 
@@ -207,6 +220,7 @@ def _settings(found: ReportInput) -> list[tuple[str, str]]:
     scoring = {
         "steps split on": found.scoring.split.replace("_", " "),
         "overlong traces": found.scoring.overflow,
+        **({"prefixes scored": "yes"} if found.scoring.score_prefixes else {}),
         "backend": found.scoring.backend,
         "rows per shard": found.scoring.shard_rows,
     }
@@ -227,9 +241,18 @@ def _artifact(manifest: Manifest) -> list[tuple[str, str]]:
         "name": manifest.name,
         "family": manifest.family,
         "precision": manifest.precision,
-        "α of the reward": f"{manifest.alpha:g}",
+        **_of_reward(manifest),
         "positions": f"{manifest.max_positions:,}",
         "backbone": f"{shape.num_layers} layers of {shape.hidden_size}",
         "weights, sha256": manifest.weights_sha256 or "not recorded",
     }
     return list(rows.items())
+
+
+def _of_reward(manifest: Manifest) -> dict[str, str]:
+    bounds = manifest.reward_bounds
+    both = manifest.step_readout is not None and manifest.trajectory_readout is not None
+    return {
+        **({"α of the reward": f"{manifest.alpha:g}"} if both else {}),
+        "rewards": "without bounds" if bounds is None else f"from {bounds[0]:g} to {bounds[1]:g}",
+    }

@@ -11,9 +11,9 @@ from typing import Any
 
 from rfprm_runtime.artifact.manifest import Manifest, read_manifest
 from rfprm_runtime.backends.table import KINDS, choose_backend
-from rfprm_runtime.errors import ArtifactError, RfprmError
+from rfprm_runtime.errors import ArtifactError, InvalidArgumentError, RfprmError
 from rfprm_runtime.ground.progress import progress_bar
-from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.scorer import Scorer, check_prefixes
 from rfprm_runtime.selection.scores import ShardScores, score_block
 from rfprm_runtime.selection.settings import RayWorkers, Scoring
 from rfprm_runtime.selection.work_folder import WorkFolder
@@ -28,7 +28,8 @@ OnBlock = Callable[[Block, ShardScores], object]
 def settle(
     scorer: Scorer | str | Path, scoring: Scoring, workers: RayWorkers | None
 ) -> tuple[Manifest, Scoring]:
-    """The manifest, and ``scoring`` with the name of the backend in place of ``auto``.
+    """The manifest, and ``scoring`` with the name of the backend in place of ``auto``; of a loaded
+    scorer with the settings that it was loaded with.
 
     Raises as :meth:`Scorer.load` does, but loads no model.
     """
@@ -37,9 +38,19 @@ def settle(
             raise RfprmError(
                 "a loaded scorer cannot be sent to workers; pass the folder of its artifact"
             )
-        own = replace(scoring, backend=scorer.backend_name, backend_options=scorer.backend_options)
+        if scoring.score_prefixes and not scorer.score_prefixes:
+            raise InvalidArgumentError(
+                "the scorer was loaded without score_prefixes; load it with score_prefixes=True"
+            )
+        own = replace(
+            scoring,
+            backend=scorer.backend_name,
+            backend_options=scorer.backend_options,
+            score_prefixes=scorer.score_prefixes,
+        )
         return scorer.manifest, own
     manifest = read_manifest(Path(scorer))
+    check_prefixes(scoring.score_prefixes, manifest)
     backend = choose_backend(manifest, scoring.backend, scoring.backend_options)
     if workers is None:
         return manifest, replace(scoring, backend=backend)
@@ -80,10 +91,21 @@ def provenance(plan: Plan, manifest: Manifest, scoring: Scoring) -> dict[str, An
             "overflow": scoring.overflow,
             "shard_rows": scoring.shard_rows,
             **scoring.names.given_names(),
+            **({"score_prefixes": True} if scoring.score_prefixes else {}),
             "backend": scoring.backend,
             **options,
         },
     }
+
+
+def loaded_scorer(artifact: str | Path, scoring: Scoring) -> Scorer:
+    """A scorer with these settings."""
+    return Scorer.load(
+        artifact,
+        backend=scoring.backend,
+        score_prefixes=scoring.score_prefixes,
+        **scoring.backend_options,
+    )
 
 
 def score_missing(
@@ -128,8 +150,7 @@ def _score(
     if isinstance(scorer, Scorer):
         yield from _score_here(scorer, opened, scoring, shards, on_block)
     elif workers is None:
-        options = scoring.backend_options
-        with Scorer.load(scorer, backend=scoring.backend, **options) as loaded:
+        with loaded_scorer(scorer, scoring) as loaded:
             check_artifact(loaded.manifest, artifact)
             yield from _score_here(loaded, opened, scoring, shards, on_block)
     else:

@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rfprm_runtime.ground.arguments import check_choice, check_not_negative, check_whole
+from rfprm_runtime.ground.arguments import (
+    check_choice,
+    check_flag,
+    check_not_negative,
+    check_whole,
+)
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.formats import Reading
@@ -21,8 +26,8 @@ Order = Literal["input", "rank"]
 class Scoring:
     """How traces are read and scored. Finished scores are reused only with the same settings.
 
-    Raises :class:`InvalidArgumentError` for an unknown split or overflow, or if ``shard_rows`` is
-    not a whole number of at least 1.
+    Raises :class:`InvalidArgumentError` for an unknown split or overflow, if ``shard_rows`` is not
+    a whole number of at least 1, or ``score_prefixes`` not true or false.
     """
 
     split: SplitRule = "blank_lines"
@@ -33,6 +38,8 @@ class Scoring:
     only with the same options, except ``num_threads``, which changes no score."""
     shard_rows: int = DEFAULT_SHARD_ROWS
     """Rows scored and saved together; a kill costs at most this many."""
+    score_prefixes: bool = False
+    """For a reward model of whole sequences: make step scores, as :meth:`Scorer.load` does."""
     names: FieldNames = field(default_factory=FieldNames)
     """Which fields to read; by default they are found by their names."""
 
@@ -40,6 +47,7 @@ class Scoring:
         check_choice("split", self.split, get_args(SplitRule))
         check_choice("overflow", self.overflow, get_args(Overflow))
         check_whole("shard_rows (--shard-rows)", self.shard_rows)
+        check_flag("score_prefixes (--score-prefixes)", self.score_prefixes)
 
     @property
     def reading(self) -> Reading:

@@ -13,14 +13,17 @@ const outcomesKnown = data.traces.some((trace) => trace.outcome !== null);
 // Traces selected by the reward itself need no second column for it.
 const selectedByAnother = data.traces.some(isSelectedByAnother);
 const ranked = data.traces.some((trace) => trace.rank !== null);
+const stepsScored = data.traces.some((trace) => trace.step_scores.length > 0);
+const longest = Math.max(...data.scale.map((end) => three(end).length)); // characters of a score
+const forScores = (width) => width + 8 * Math.max(0, longest - 5); // pixels
 const ROW = { key: "row", label: "Row", width: 74 };
 const COLUMNS = [
   ...(ranked ? [{ key: "rank", label: "Rank", width: 80, cell: (trace) => (trace.rank === null ? "" : grouped(trace.rank)) }] : [ROW]),
   { key: "question", label: "Question", cell: questionCell },
   { key: "reward", label: "Reward", width: 74, cell: (trace) => three(trace.reward), highFirst: true },
   ...(selectedByAnother ? [{ key: "selection_score", label: "Selection", width: 82, cell: (trace) => (trace.selection_score === null ? "" : three(trace.selection_score)), highFirst: true }] : []),
-  { key: "trajectory_score", label: "Trajectory", width: 86, cell: (trace) => scoreCell(trace.trajectory_score), highFirst: true },
-  { key: "lowest", label: "Lowest", width: 72, cell: (trace) => scoreCell(trace.lowest) },
+  { key: "trajectory_score", label: "Trajectory", width: Math.max(86, forScores(66)), cell: (trace) => scoreCell(trace.trajectory_score), highFirst: true },
+  ...(stepsScored ? [{ key: "lowest", label: "Lowest", width: forScores(72), cell: (trace) => scoreCell(trace.lowest) }] : []),
   { key: "num_steps", label: "Steps", width: 60, cell: (trace) => grouped(trace.num_steps), highFirst: true },
   { key: "length", label: "Length", width: 74, cell: (trace) => grouped(trace.length), highFirst: true },
   ...(ranked ? [ROW] : []),
@@ -33,15 +36,16 @@ const GIVE_WAY = ["length", "source", ...(ranked ? ["row"] : []), "num_steps", "
 const QUESTION_WIDTH = 200, NARROW_QUESTION_WIDTH = 150; // pixels, at least
 const LAST_COLUMN_PADDING = 12; // as in page.css: extra padding of the last column
 
-const RANGES = { reward: "Reward", trajectory_score: "Trajectory", lowest: "Lowest step", ...(selectedByAnother ? { selection_score: "Selection" } : {}) };
+const RANGES = { reward: "Reward", trajectory_score: "Trajectory", ...(stepsScored ? { lowest: "Lowest step" } : {}), ...(selectedByAnother ? { selection_score: "Selection" } : {}) };
 
 function addDerived(trace, index) {
   const scores = trace.step_scores;
   trace.position = index;
-  trace.lowestStep = scores.reduce((best, score, i) => (score < scores[best] ? i : best), 0);
-  trace.lowest = scores[trace.lowestStep];
-  trace.mean = scores.reduce((sum, score) => sum + score, 0) / scores.length;
-  trace.num_steps = scores.length;
+  // A reward model of whole sequences gives no step scores.
+  trace.lowestStep = scores.length ? scores.reduce((best, score, i) => (score < scores[best] ? i : best), 0) : null;
+  trace.lowest = scores.length ? scores[trace.lowestStep] : null;
+  trace.mean = scores.length ? scores.reduce((sum, score) => sum + score / scores.length, 0) : null;
+  trace.num_steps = trace.steps.length;
   trace.length = [...trace.steps, ...trace.response].reduce((sum, text) => sum + text.length, 0);
   trace.fileName = data.files.length > 1 ? data.files[trace.file] : null;
   trace.outcomeName = outcomeName(trace.outcome);

@@ -190,7 +190,7 @@ function followLink() {
 const KEYS = {
   j: () => move(1),
   k: () => move(-1),
-  l: () => selected !== null && showStep(selected.lowestStep),
+  l: () => selected !== null && selected.lowestStep !== null && showStep(selected.lowestStep),
   "/": () => byId("text").focus(),
   Escape: () => narrow.matches ? document.body.dataset.pane === "trace" && close() : byId("grid").focus(),
 };
@@ -235,6 +235,7 @@ function drawNotices() {
 function begin() {
   for (const [key, label] of Object.entries(RANGES)) byId("range-of").append(element("option", { value: key }, label));
   COLUMNS.forEach(({ label }, index) => byId("sort").append(element("option", { value: index }, label)));
+  if (longest > 5) byId("trace").style.setProperty("--score-width", `${longest}ch`);
   const groups = new Set(data.traces.map(outcomeGroup));
   for (const option of [...byId("outcome").options]) if (option.value !== "" && !groups.has(option.value)) option.remove();
   byId("outcome").hidden = !outcomesKnown;

@@ -17,6 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from rfprm_runtime.ground.tint import Scale, three
 from rfprm_runtime.view.scored_rows import ScoredTrace
 
 FOLDER = Path(__file__).parent
@@ -58,6 +59,7 @@ class PageContent:
 
 def page_html(content: PageContent) -> Iterator[str]:
     """The page in pieces, one for each trace, because the whole may be large."""
+    scale = _scale(content.traces)
     style = "\n".join(_read(name) for name in STYLES)
     script = "\n".join(_read(name) for name in SCRIPTS)
     parts = {
@@ -66,6 +68,7 @@ def page_html(content: PageContent) -> Iterator[str]:
         "style_hash": _hash(style),
         "script": script,
         "script_hash": _hash(script),
+        **_legend(scale),
     }
     before, after = _read("page.html").split("{{data}}")
     # In one pass, so that an inserted text that looks like a placeholder stays as it is.
@@ -74,10 +77,32 @@ def page_html(content: PageContent) -> Iterator[str]:
     yield re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], after)
 
 
+def _scale(traces: Sequence[PlacedTrace]) -> Scale:
+    """Of all scores on the page that have a colour."""
+    shown = (placed.trace for placed in traces)
+    scores = ((*trace.step_scores, trace.trajectory_score) for trace in shown)
+    return Scale.of(score for of_trace in scores for score in of_trace)
+
+
+def _legend(scale: Scale) -> dict[str, str]:
+    """The texts beside the colours: their ends in the header, and what they are in full."""
+    if scale.is_of_probabilities:
+        return {"low": "score 0", "high": "1", "legend": "Scores go from 0, orange, to 1, blue"}
+    low, high = three(scale.low), three(scale.high)
+    return {
+        "low": f"lowest {low}",
+        "high": f"highest {high}",
+        "legend": "Not all scores lie between 0 and 1: colours go from the lowest score shown, "
+        f"{low}, orange, to the highest, {high}, blue",
+    }
+
+
 def data_block(content: PageContent) -> Iterator[str]:
     """The content as JSON that is safe inside a ``<script>`` element and valid UTF-8."""
+    scale = _scale(content.traces)
     about = {
         "files": content.files,
+        "scale": [scale.low, scale.high],
         "notes": content.notes,
         "num_bad_rows": content.num_bad_rows,
         "bad_rows": [asdict(row) for row in content.bad_rows],

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.errors import InvalidArgumentError, MissingExtraError
-from rfprm_runtime.ground.tint import HIGH, LOW
+from rfprm_runtime.ground.tint import Scale, three
 from rfprm_runtime.types import TrajectoryScore
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _VALUES: dict[Of, Callable[[TrajectoryScore], Sequence[float] | NDArray[np.float
     "trajectory_score": lambda score: (
         [] if score.trajectory_score is None else [score.trajectory_score]
     ),
-    "lowest_step": lambda score: [score.step_scores.min()],
+    "lowest_step": lambda score: np.sort(score.step_scores)[:1],
     "step_scores": lambda score: score.step_scores,
 }
 _LABELS: dict[Of, str] = {
@@ -43,8 +43,15 @@ _MOST_FILLED = 2
 def plot_steps(score: TrajectoryScore) -> Figure:
     """Plot the step scores along the trace, with the trajectory score as a horizontal line.
 
-    Raises :class:`MissingExtraError` without matplotlib.
+    Raises ``ValueError`` if there are no step scores, and :class:`MissingExtraError` without
+    matplotlib.
     """
+    if not len(score.step_scores):
+        raise InvalidArgumentError(
+            "the score has no step scores, so there is nothing to draw; a reward model of whole "
+            "sequences makes them if it is loaded with score_prefixes=True"
+        )
+    scale = Scale.of([*map(float, score.step_scores), score.trajectory_score])
     figure = _figure(7, 3)
     axis: Any = figure.subplots()
     steps = np.arange(len(score.step_scores))
@@ -52,10 +59,10 @@ def plot_steps(score: TrajectoryScore) -> Figure:
     axis.plot(steps, score.step_scores, color="0.8", linewidth=0.5 if is_long else 1, zorder=1)
     size = 6 if is_long else 28
     axis.scatter(
-        steps, score.step_scores, c=[_color(float(s)) for s in score.step_scores], s=size, zorder=2
+        steps, score.step_scores, c=[*map(scale.pale, score.step_scores)], s=size, zorder=2
     )
     if score.trajectory_score is not None:
-        label = f"trajectory {score.trajectory_score:.3f}"
+        label = f"trajectory {three(score.trajectory_score)}"
         axis.axhline(score.trajectory_score, color="0.3", linestyle="--", linewidth=1, label=label)
     if score.windowed_from is not None:
         label = "scored without its whole past"
@@ -64,10 +71,10 @@ def plot_steps(score: TrajectoryScore) -> Figure:
     margin = max(0.5, 0.02 * len(steps))
     axis.set(
         xlim=(-margin, len(steps) - 1 + margin),
-        ylim=(-0.03, 1.03),
+        ylim=_widened(scale.low, scale.high),
         xlabel="step (from 0)",
         ylabel="score",
-        title=f"reward {score.reward:.3f}",
+        title=f"reward {three(score.reward)}",
     )
     axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if axis.get_legend_handles_labels()[0]:
@@ -94,11 +101,11 @@ def plot_scores(
     figure = _figure(7, 3.5)
     axis: Any = figure.subplots()
     everything = np.concatenate(list(groups.values()))
-    bins = np.linspace(min(0.0, everything.min()), max(1.0, everything.max()), _NUM_BINS + 1)
+    bins = np.linspace(*_ends(everything), _NUM_BINS + 1)
     for number, (label, values) in enumerate(groups.items()):
         weights = None if by is None else np.full(len(values), 1 / len(values))
         name = f"{label} ({len(values):,}, mean {values.mean():.3f})"
-        color = _color(1.0) if by is None else f"C{number}"
+        color = Scale().pale(1.0) if by is None else f"C{number}"
         if len(groups) <= _MOST_FILLED:
             axis.hist(values, bins, weights=weights, histtype="stepfilled", color=color, alpha=0.25)
         axis.hist(values, bins, weights=weights, histtype="step", color=color, label=name)
@@ -135,11 +142,18 @@ def _grouped(
     return groups
 
 
-def _color(score: float) -> tuple[float, float, float]:
-    """The page's colour for a score, paler towards 0.5."""
-    strength = 0.25 + 0.75 * abs(2 * score - 1)
-    red, green, blue = (1 - strength * (1 - part / 255) for part in (LOW if score < 0.5 else HIGH))
-    return red, green, blue
+def _ends(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The ends of a histogram: with 0 and 1, unless scores below 0 show that neither is an end."""
+    low, high = float(values.min()), float(values.max())
+    if low >= 0:
+        return 0.0, max(1.0, high)
+    return (low, high) if low < high else _widened(low, high)
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """The ends of an axis, with a margin."""
+    margin = 0.03 * (high - low) or 0.5
+    return low - margin, high + margin
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -28,8 +28,9 @@ def read_trace(
     fields that it was read from, in words.
 
     The row does not record its split rule. A rule that gives another number of steps cannot be the
-    one, and two rules that give the same number give the same steps. ``output``: the field of one
-    of the row's several outputs.
+    one, and two rules that give the same number give the same steps. Without step scores
+    (``num_scores`` is 0) the first rule that can read the row is taken. ``output``: the field of
+    one of the row's several outputs.
     """
     errors, num_steps = [], []
     for split in get_args(SplitRule):
@@ -39,7 +40,7 @@ def read_trace(
         except InvalidTrajectoryError as error:
             errors.append(error)
             continue
-        if len(trajectory.steps) == num_scores:
+        if num_scores in (len(trajectory.steps), 0):
             return trajectory, _shown_fields(fields, parts.read_from), described(parts.read_from)
         num_steps.append(len(trajectory.steps))
     if not num_steps:

@@ -6,8 +6,8 @@ A row that cannot be shown becomes an error with its place and never stops the o
 from __future__ import annotations
 
 import json
-import math
 import reprlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +36,9 @@ class ScoredTrace:
     question: str
     steps: tuple[str, ...]
     response: tuple[str, ...]
-    step_scores: list[float]  # [T]
+    step_scores: list[float]  # [T], or [0] if there are none
     trajectory_score: float | None
+    """There is one if there are no step scores."""
     reward: float
     windowed_from: int | None
     selection_score: float | None
@@ -85,7 +86,9 @@ def scored_trace(
     names = names or FieldNames()
     scores = {name: fields.get(prefix + name) for name in (*SCORE_FIELDS, WINDOWED_FROM)}
     step_scores = _step_scores(fields, prefix)
-    trajectory_score = _share(scores["trajectory_score"], prefix + "trajectory_score")
+    trajectory_score = _trajectory_score(
+        scores["trajectory_score"], prefix + "trajectory_score", has_steps=bool(step_scores)
+    )
     reward = _reward(scores["reward"], prefix + "reward")
     own = _without(fields, {prefix + name for name in scores})
     several = candidates_of(own, names)
@@ -154,25 +157,24 @@ def _step_scores(fields: dict[str, Any], prefix: str) -> list[float]:
             f"{name} is {reprlib.repr(values)}, expected a list of one number per step"
         )
     for index, value in enumerate(values):
-        if not _is_share(value):
+        if not _is_finite(value):
             raise InvalidTrajectoryError(
-                f"{name}[{index}] is {reprlib.repr(value)}, expected a number in [0, 1]"
+                f"{name}[{index}] is {reprlib.repr(value)}, expected a finite number"
             )
     return values
 
 
-def _share(value: Any, name: str) -> float | None:
-    if value is None or _is_share(value):
+def _trajectory_score(value: Any, name: str, *, has_steps: bool) -> float | None:
+    if _is_finite(value) or (value is None and has_steps):
         return value  # type: ignore[no-any-return]
-    raise InvalidTrajectoryError(
-        f"{name} is {reprlib.repr(value)}, expected a number in [0, 1] or null"
-    )
+    expected = "a finite number" + (" or null" if has_steps else ": there are no step scores")
+    raise InvalidTrajectoryError(f"{name} is {reprlib.repr(value)}, expected {expected}")
 
 
 def _reward(value: Any, name: str) -> float:
     if _is_finite(value):
         return value  # type: ignore[no-any-return]
-    raise InvalidTrajectoryError(f"{name} is {reprlib.repr(value)}, expected a number")
+    raise InvalidTrajectoryError(f"{name} is {reprlib.repr(value)}, expected a finite number")
 
 
 def _index(value: Any) -> int | None:
@@ -184,7 +186,8 @@ def _is_share(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value)
+    """Whether it is a number that a float can hold; JSON's whole numbers may be larger."""
+    return _is_number(value) and abs(value) <= sys.float_info.max
 
 
 def _is_number(value: Any) -> bool:

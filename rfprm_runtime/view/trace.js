@@ -4,11 +4,17 @@
 const MAX_BARS = 400; // more would be thinner than a pixel
 const opened = { Response: false, "Other fields": false }; // kept from trace to trace
 
-const distance = (score) => Math.abs(2 * score - 1);
-const color = (score, opacity) => `rgb(var(${score < 0.5 ? "--low" : "--high"}) / ${opacity.toFixed(2)})`;
+/** Where a score lies between the ends of the colours, from 0 to 1; as in tint.py. */
+function place(score) {
+  const [low, high] = data.scale;
+  const width = high / 2 - low / 2;
+  return width === 0 ? 0.5 : Math.min(1, Math.max(0, (score / 2 - low / 2) / width));
+}
+const distance = (score) => Math.abs(2 * place(score) - 1);
+const color = (score, opacity) => `rgb(var(${place(score) < 0.5 ? "--low" : "--high"}) / ${opacity.toFixed(2)})`;
 const tint = (score) => color(score, 0.42 * distance(score));
 const solidTint = (score) => color(score, 0.25 + 0.75 * distance(score));
-const three = (number) => number.toFixed(3);
+const three = (number) => (Math.abs(number) < 1e6 ? number.toFixed(3) : number.toExponential(3));
 const grouped = (number) => number.toLocaleString("en");
 
 /** An element; `style` is an object, and properties that start with "on" are listeners. */
@@ -46,7 +52,7 @@ function renderTrace(target, trace, moves) {
     element("p", { class: "asked", dir: "auto" }, trace.question),
     ...(trace.step_scores.length > 4 ? [profile(trace)] : []),
     ...windowNotice(trace),
-    element("ol", { class: "steps", "aria-label": "Steps" }, ...trace.steps.map((text, index) => stepRow(text, index, trace.step_scores[index]))),
+    element("ol", { class: "steps", "aria-label": "Steps" }, ...trace.steps.map((text, index) => stepRow(text, index, trace.step_scores[index] ?? null))),
     ...responseFold(trace),
     ...(trace.other_fields ? [fold("Other fields", "", element("pre", { class: "fields" }, trace.other_fields))] : []),
   );
@@ -75,8 +81,8 @@ function figures(trace) {
     trace.rank === null ? null : entry("rank", grouped(trace.rank)),
     isSelectedByAnother(trace) ? entry("selection score", three(trace.selection_score)) : null,
     trace.trajectory_score === null ? null : entry("trajectory", number(trace.trajectory_score)),
-    entry("mean step", number(trace.mean)),
-    entry("lowest step", number(trace.lowest), " ", lowest),
+    trace.mean === null ? null : entry("mean step", number(trace.mean)),
+    trace.lowest === null ? null : entry("lowest step", number(trace.lowest), " ", lowest),
     entry("steps", grouped(trace.steps.length)),
     entry("characters", grouped(trace.length)),
   );
@@ -107,7 +113,8 @@ function profile(trace) {
   }
   const gap = bars.length > 120 ? 0 : 0.08;
   bars.forEach(({ step, score }, index) => {
-    const bar = svgElement("rect", { x: index + gap, y: 1 - score, width: 1 - 2 * gap, height: Math.max(score, 0.01) });
+    const height = Math.max(place(score), 0.01);
+    const bar = svgElement("rect", { x: index + gap, y: 1 - height, width: 1 - 2 * gap, height });
     bar.style.fill = solidTint(score);
     bar.append(svgElement("title", {}, `step ${step}: ${three(score)}`));
     svg.append(bar);
@@ -128,14 +135,19 @@ function svgElement(tag, attributes, text = "") {
 }
 
 function stepRow(text, index, score) {
-  const bar = element("i", { class: "bar", style: { width: `${100 * score}%`, background: solidTint(score) } });
+  const background = score === null ? {} : { backgroundImage: `linear-gradient(${tint(score)}, ${tint(score)})` };
   return element(
     "li",
-    { class: "step", id: `step-${index}`, style: { backgroundImage: `linear-gradient(${tint(score)}, ${tint(score)})` } },
+    { class: "step", id: `step-${index}`, style: background },
     element("span", { class: "index", "aria-label": `step ${index}` }, String(index)),
-    element("span", {}, element("b", { "aria-label": `score ${three(score)}` }, three(score)), bar),
+    element("span", {}, ...(score === null ? [] : scoreAndBar(score))),
     element("p", { dir: "auto" }, text),
   );
+}
+
+function scoreAndBar(score) {
+  const bar = element("i", { class: "bar", style: { width: `${100 * place(score)}%`, background: solidTint(score) } });
+  return [element("b", { "aria-label": `score ${three(score)}` }, three(score)), bar];
 }
 
 function responseFold(trace) {

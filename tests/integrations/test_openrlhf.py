@@ -87,7 +87,7 @@ def test_missing_labels_raise_and_log_an_error(
     ("settings", "message"),
     [
         ({"outcome": "no"}, "outcome is 'no', expected True or False"),
-        ({"unscorable": None}, "unscorable is None, expected a finite number"),
+        ({"unscorable": "0"}, "unscorable is '0', expected a finite number"),
         ({"bta": 0.5}, r"unknown setting 'bta', expected some of \['outcome', 'unscorable', "),
     ],
 )

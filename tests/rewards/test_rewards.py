@@ -11,7 +11,6 @@ from rfprm_runtime.rewards.advantages import (
     group_advantages,
     mixed_reward,
     step_credits,
-    unit_reward,
 )
 
 reward_lists = st.lists(
@@ -49,12 +48,6 @@ def test_rewards_that_cannot_be_mixed_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         mixed_reward(*arguments)  # type: ignore[arg-type]
-
-
-def test_the_largest_reward_of_equation_11_is_one_after_scaling() -> None:
-    assert unit_reward([1.8, 0.9, None], alpha=0.8)[:2].tolist() == pytest.approx([1.0, 0.5])
-    with pytest.raises(ValueError, match="alpha is -1"):
-        unit_reward([1.0], alpha=-1.0)
 
 
 @given(reward_lists, st.sampled_from(["group", "batch", "none"]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rfprm_runtime import Trajectory, TrajectoryScore
-from rfprm_runtime.ground.tint import HIGH, LOW, tint
+from rfprm_runtime.ground.tint import HIGH, LOW, Scale
 from rfprm_runtime.notebook import MAX_CELLS, show
 
 
@@ -98,9 +98,9 @@ def test_show_names_swapped_arguments() -> None:
 
 
 def test_an_undecided_score_has_no_tint_and_the_ends_have_the_most() -> None:
-    assert tint(0.5).endswith(",0.00)")
-    assert tint(0.0) == "rgba({},{},{},0.42)".format(*LOW)
-    assert tint(1.0) == "rgba({},{},{},0.42)".format(*HIGH)
+    assert Scale().tint(0.5).endswith(",0.00)")
+    assert Scale().tint(0.0) == "rgba({},{},{},0.42)".format(*LOW)
+    assert Scale().tint(1.0) == "rgba({},{},{},0.42)".format(*HIGH)
 
 
 def test_a_notebook_finds_the_html() -> None:
@@ -109,3 +109,23 @@ def test_a_notebook_finds_the_html() -> None:
 
     score = _score([0.5])
     assert HTMLFormatter()(score) == score._repr_html_()
+
+
+def test_a_trace_without_step_scores_is_shown_with_its_trajectory_score() -> None:
+    trace = Trajectory(question="q", steps=("one", "two"), response=("2",))
+    score = TrajectoryScore(
+        step_scores=np.zeros(0, np.float32), trajectory_score=-12.5, reward=-12.5, num_tokens=9
+    )
+    parts = _Parts(show(trace, score)._repr_html_())
+    assert [text for text in parts.texts if text in ("one", "two", "-12.500")] == [
+        *("one", "two", "-12.500")
+    ]
+    assert parts.titles == ["step 0", "step 1", "trajectory score"]
+    assert "".join(parts.texts).endswith("reward -12.500 · trajectory -12.500 · 9 tokens")
+
+
+def test_scores_that_are_no_probabilities_say_what_their_colours_mean() -> None:
+    parts = _Parts(_score([-3.0, 4.0], trajectory=9.5)._repr_html_())
+    said = "colours run from -3.000, the lowest score shown, to 9.500"
+    assert "".join(parts.texts).endswith(f"1,234 tokens · {said}")
+    assert "colours" not in _score([0.0, 1.0])._repr_html_()

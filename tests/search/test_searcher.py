@@ -27,6 +27,7 @@ from rfprm_runtime.search import (
     SearchTree,
 )
 from search.policies import DEPTH, KnownPolicy, saying, step_after
+from tiny_models import KINDS, Kind, scorer_of
 
 QUESTION = "How many legs do three cats have?"
 Path = tuple[str, ...]
@@ -208,6 +209,41 @@ def test_hopeless_branches_are_given_up(scorer: Scorer) -> None:
     }
     expanded = {node.parent for node in result.tree.nodes}
     assert not expanded & {node.id for node in hopeless}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", ["mean", "min", "last", "reward"])
+def test_scores_below_zero_steer_like_others(kind: Kind, value: Any) -> None:
+    with scorer_of(kind, score_prefixes=kind == "sequence") as scorer:
+        result = Searcher(scorer, KnownPolicy(), BestOfN(6), value=value).search(QUESTION)
+        paths = [result.tree.path(node) for node in result.finished]
+        found = [scorer.score(QUESTION, path, ["done"]) for path in paths]
+    assert result.tree.with_state("hopeless") == []
+    assert [node.final_value for node in result.finished] == [score.reward for score in found]
+    rewards = [score.reward for score in found]
+    assert rewards == sorted(rewards, reverse=True)
+    assert min(rewards) < 0
+    votes = result.vote()
+    assert [vote.answer for vote in votes] == ["done"]
+    assert votes[0].weight > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_search_needs_is_said_before_it_begins(kind: Kind) -> None:
+    if kind == "sequence":
+        with (
+            scorer_of(kind) as scorer,
+            pytest.raises(ValueError, match="no step scores; load it with score_prefixes=True"),
+        ):
+            Searcher(scorer, KnownPolicy())
+    with scorer_of(kind, score_prefixes=kind == "sequence") as scorer:
+        with pytest.raises(ValueError, match=r"value is 'product', .* a product needs prob"):
+            Searcher(scorer, KnownPolicy(), value="product")
+        if kind == "signed":
+            with pytest.raises(ValueError, match=r"min_step_score is 1.5, but .*\[-1, 1\]"):
+                Searcher(scorer, KnownPolicy(), min_step_score=1.5)
+        else:
+            Searcher(scorer, KnownPolicy(), min_step_score=-25.0)
 
 
 def test_equal_proposals_are_scored_once_and_counted(

@@ -70,6 +70,28 @@ def test_outcomes_are_named_whatever_their_type(browser: str, tmp_path: Path) ->
     assert outcomes == ["right", "wrong", "right", "wrong", "0.25", ""]
 
 
+def test_scores_that_are_no_probabilities_are_shown_and_coloured(
+    browser: str, tmp_path: Path
+) -> None:
+    raw = row(5, step_scores=[-12.5, 3.25, -41.25, 0.5, 18.75], trajectory_score=-11.25)
+    rows = [row(3, step_scores=[], trajectory_score=7.5, response=["4"]), raw]
+    view_files([write_rows(tmp_path / "scored.jsonl", rows)], tmp_path / "view.html")
+    dom = _dom(browser, tmp_path / "view.html", tmp_path / "profile", "#2")
+    assert re.findall(r'<b aria-label="score ([^"]+)">', dom) == [
+        *("-12.500", "3.250", "-41.250", "0.500", "18.750")
+    ]
+    bars = re.findall(r'class="bar" style="width: ([\d.]+)%', dom)
+    assert [round(float(bar), 2) for bar in bars] == [47.92, 74.17, 0.0, 69.58, 100.0]
+    assert re.findall(r'<td class="lowest">(?:<span[^>]*>([^<]*)</span>)?</td>', dom) == [
+        *("", "-41.250")
+    ]
+    dom = _dom(browser, tmp_path / "view.html", tmp_path / "profile", "#1")
+    assert dom.count('class="step"') == 3
+    assert 'aria-label="score' not in dom
+    assert "NaN" not in dom.split('<main id="trace"')[1].split("</main>")[0]
+    assert "lowest step" not in dom.split('<main id="trace"')[1].split("</main>")[0]
+
+
 def test_text_of_a_trace_is_shown_and_never_run(browser: str, tmp_path: Path) -> None:
     scored = write_rows(tmp_path / "scored.jsonl", [row(), hostile_row()])
     view_files([scored], tmp_path / "view.html")

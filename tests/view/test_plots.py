@@ -13,7 +13,7 @@ def _score(*steps: float, trajectory: float | None = 0.25) -> TrajectoryScore:
     return TrajectoryScore(
         step_scores=np.array(steps, dtype=np.float32),
         trajectory_score=trajectory,
-        reward=float(np.mean(steps)) + (trajectory or 0.0),
+        reward=sum(steps) / max(1, len(steps)) + (trajectory or 0.0),
         num_tokens=10,
     )
 
@@ -75,3 +75,26 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"\[plots\]"):
         plot_steps(_score(0.5))
+
+
+def test_scores_that_are_no_probabilities_have_room() -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra plots")
+    [axis] = plot_steps(_score(-3.0, 4.0, trajectory=9.5)).axes
+    low, high = axis.get_ylim()
+    assert -4 < low < -3
+    assert 9.5 < high < 10.5
+    assert plot_steps(_score(0.2, 0.4)).axes[0].get_ylim() == (-0.03, 1.03)
+    [axis] = plot_scores([_score(-4.0), _score(-2.0)], of="lowest_step").axes
+    assert axis.get_xlim()[1] < 0
+    plot_scores([_score(-2.0)], of="lowest_step").canvas.draw()
+
+
+def test_without_step_scores_only_the_others_are_drawn() -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra plots")
+    score = _score(trajectory=-7.5)
+    with pytest.raises(ValueError, match=r"the score has no step scores.*score_prefixes=True"):
+        plot_steps(score)
+    for of in ("lowest_step", "step_scores"):
+        with pytest.raises(ValueError, match="none of 1 scores has a"):
+            plot_scores([score], of=of)  # type: ignore[arg-type]
+    plot_scores([score], of="trajectory_score").canvas.draw()

@@ -134,7 +134,6 @@ BAD_ROWS = {
     "no field 'step_scores'; score the file first": row(step_scores=None),
     "pass --prefix 'prm_'": {"question": "q", "steps": ["a"], "prm_step_scores": [1.0]},
     "expected a list": row(step_scores="0.5"),
-    r"step_scores\[1\] is 1.5, expected a number in \[0, 1\]": row(step_scores=[0.5, 1.5]),
     r"step_scores\[0\] is None": row(step_scores=[None, 0.5]),
     r"step_scores\[0\] is True": row(step_scores=[True, 0.5]),
     r"step_scores\[1\] is nan": row(step_scores=[0.5, float("nan")]),
@@ -142,6 +141,11 @@ BAD_ROWS = {
     "reward is None": row(reward=None),
     "reward is inf": row(reward=float("inf")),
     "trajectory_score is 'high'": row(trajectory_score="high"),
+    r"reward is 1000\d*\.\.\.\d*, expected a finite": row(reward=10**400),
+    r"step_scores\[1\] is 1000\d*\.\.\.\d*, expected": row(step_scores=[0, 10**400]),
+    "trajectory_score is None, expected .* there are no step scores": row(
+        step_scores=[], trajectory_score=None
+    ),
     "no question": {"steps": ["a"], "step_scores": [0.5], "reward": 0.5},
     "its .question. is blank": row(question=" "),
 }
@@ -163,6 +167,23 @@ def test_a_bad_row_has_its_number_and_reason_and_the_others_are_read(
     with pytest.raises(InvalidTrajectoryError, match=reason):
         raise second.found
     assert count_rows(str(path)) == 3
+
+
+def test_scores_may_be_any_finite_numbers() -> None:
+    trace = scored_trace(row(step_scores=[-3, 41.5], trajectory_score=-12.25, reward=-1e6))
+    assert (trace.step_scores, trace.trajectory_score, trace.reward) == ([-3, 41.5], -12.25, -1e6)
+
+
+@pytest.mark.parametrize("text", ["one\n\ntwo", "<think>a\nb</think>c", "just one"])
+def test_a_trace_without_step_scores_is_read_with_its_trajectory_score(text: str) -> None:
+    fields = {"question": "q", "text": text, "step_scores": [], "trajectory_score": -2.5}
+    trace = scored_trace({**fields, "reward": -2.5})
+    assert (trace.step_scores, trace.trajectory_score) == ([], -2.5)
+    assert "".join(trace.steps + trace.response).replace("\n", "") in (
+        "onetwo",
+        "abc",
+        "just one",
+    )
 
 
 def test_only_valid_outcomes_are_read() -> None:

@@ -93,6 +93,36 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script(tmp_path: Path) -> 
         assert f"'sha256-{digest}'" in policy
 
 
+@pytest.mark.parametrize(
+    ("scores", "scale", "legend"),
+    [
+        ([[0.2, 0.4], [0.3, 0.9]], [0, 1], ["score 0", "1"]),
+        # What probabilities add up to may round.
+        ([[0.2, 1.0000001], [0.0, 1.0]], [0, 1], ["score 0", "1"]),
+        ([[0.2, 0.4], [-0.25, 0.9]], [-0.25, 0.9], ["lowest -0.250", "highest 0.900"]),
+        ([[3, 12.5], [7.25, 9.0]], [3, 12.5], ["lowest 3.000", "highest 12.500"]),
+        ([[-1e308, 1e308], [0, 0]], [-1e308, 1e308], ["lowest -1.000e+308", "highest 1.000e+308"]),
+    ],
+)
+def test_colours_of_scores_that_are_no_probabilities_run_from_lowest_to_highest(
+    scores: list[list[float]], scale: list[float], legend: list[str], tmp_path: Path
+) -> None:
+    rows = [row(step_scores=of_row, trajectory_score=of_row[0]) for of_row in scores]
+    view_files([write_rows(tmp_path / "scored.jsonl", rows)], tmp_path / "view.html")
+    page = _Page(tmp_path / "view.html")
+    assert page.data["scale"] == scale
+    assert page.texts_of("span")[:2] == legend
+    [said] = [found for found in page.attributes("div") if found.get("class") == "legend"]
+    expected = "Scores go from 0" if scale == [0, 1] else "Not all scores lie between 0 and 1"
+    assert (said["title"] or "").startswith(expected)
+
+
+def test_the_trajectory_score_counts_for_the_colours(tmp_path: Path) -> None:
+    scored = write_rows(tmp_path / "scored.jsonl", [row(trajectory_score=-4.5)])
+    view_files([scored], tmp_path / "view.html")
+    assert _Page(tmp_path / "view.html").data["scale"] == [-4.5, 1.0]
+
+
 def test_bad_rows_are_listed_in_the_page(tmp_path: Path) -> None:
     scored = write_rows(tmp_path / "scored.jsonl", [row(), row(step_scores=[0.5]), row()])
     summary = view_files([scored], tmp_path / "view.html")
@@ -166,7 +196,7 @@ def test_the_command_reports_rows_it_could_not_show(tmp_path: Path) -> None:
     assert "2 more rows are left out" in found.stderr
     found = rfprm("view", scored, "-o", tmp_path / "view.html", "--overwrite")
     assert found.returncode == 3
-    assert "row 2: reward is None, expected a number" in found.stderr
+    assert "row 2: reward is None, expected a finite number" in found.stderr
     assert "1 row cannot be shown; the page lists them" in found.stderr
     found = rfprm("view", tmp_path / "none.jsonl", "-o", tmp_path / "other.html")
     assert found.returncode == 1

@@ -194,7 +194,11 @@ def calibrate(
         for kind, known in data.items()
         if (
             result := fit_calibration(
-                kind, known.examples, known.scores, fitted_on=", ".join(known.sources)
+                kind,
+                known.examples,
+                known.scores,
+                fitted_on=", ".join(known.sources),
+                readout=known.readout,
             )
         )
         is not None
@@ -207,7 +211,9 @@ def calibrate(
             f"({result.num_scores} scores, cross-fitted by question): {verdict}"
         )
     if not found:
-        typer.echo("nothing fitted: fewer than 100 labels, or scores that do not rise with them")
+        typer.echo(
+            "nothing fitted: fewer than 100 scores with labels, or they do not rise with the labels"
+        )
     if any(result.helps for result in found):
         with shown_stages() as told:
             write_calibration(checkpoint, found, told)
@@ -239,4 +245,7 @@ def _evaluate_sets(
         expert = read_toml(judge, ExpertConfig, "description of an expert LLM")
         return {spec: summarise_set(e, judge_set(e, expert)) for spec, e in sets.items()}
     with open_scorer(model) as scorer:
-        return {spec: summarise_set(e, score_set(scorer, e)) for spec, e in sets.items()}
+        return {
+            spec: summarise_set(e, score_set(scorer, e), scorer.manifest)
+            for spec, e in sets.items()
+        }

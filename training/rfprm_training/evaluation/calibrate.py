@@ -26,6 +26,7 @@ from rfprm_runtime.ground.progress import Progress, silent
 from rfprm_runtime.ground.whole_files import replacing_files
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
+from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.cross_validation import read_out_of_fold
 from rfprm_training.evaluation.held_out import held_out_examples, open_scorer
 from rfprm_training.evaluation.set_figures import cross_fitted_calibration
@@ -62,6 +63,8 @@ class KnownScores:
     examples: list[Example] = field(default_factory=list)
     scores: list[TrajectoryScore] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
+    readout: Readout | None = None
+    """How they were read; None for probabilities, and for scores that the PRM does not give."""
 
     def add(
         self, examples: Sequence[Example], scores: Sequence[TrajectoryScore], source: str
@@ -91,6 +94,8 @@ def collect_scores(
         _, constructed = held_out_examples(read_config(checkpoint / CONFIG_NAME))
         sets.append(("held-out constructed trajectories", constructed, ("step",)))
     with open_scorer(checkpoint) as scorer:
+        found["step"].readout = scorer.manifest.step_readout
+        found["trajectory"].readout = scorer.manifest.trajectory_readout
         for name, examples, kinds in sets:
             trajectories = [example.trajectory for example in examples]
             scores = scorer.score_batch(trajectories, overflow="window", show_progress_bar=True)
@@ -107,18 +112,26 @@ def fit_calibration(
     scores: Sequence[TrajectoryScore],
     *,
     fitted_on: str,
+    readout: Readout | None = None,
 ) -> CalibrationResult | None:
     """The calibration fitted on all known labels of ``kind``; None if there are fewer than 100, if
-    they are all right or all wrong, or if the scores do not rise with them."""
+    they are all right or all wrong, or if the scores do not rise with them.
+
+    ``readout``: how the scores were read; without one they are probabilities. A raw score is taken
+    as log-odds, so before calibration it claims σ of itself."""
     values, right, groups = _labelled(kind, examples, scores)
+    claims = Claims(readout)
     if len(values) < _MIN_SCORES:
         return None
-    crossed = cross_fitted_calibration(values, right, groups)
+    log_odds = claims.log_odds(values)
+    crossed = cross_fitted_calibration(log_odds, right, groups)
     if crossed is None:
         return None
-    clipped = np.clip(values, 1e-6, 1 - 1e-6)
-    temperature, bias = fit_temperature(np.log(clipped / (1 - clipped)), right)
-    before, after = calibration(values, right), calibration(crossed, right)
+    temperature, bias = fit_temperature(log_odds, right)
+    before, after = (
+        calibration(claims.probabilities(values), right),
+        calibration(crossed, right),
+    )
     assert before is not None  # there are more scores than a calibration needs
     assert after is not None
     text = (
@@ -133,10 +146,10 @@ def _labelled(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], list[str]]:
     rows: list[tuple[float, float, str]] = []
     for example, score in zip(examples, scores, strict=True):
-        if kind == "step":
+        if kind == "step" and len(score.step_scores):
             pairs = zip(score.step_scores.tolist(), example.step_labels, strict=True)
             rows += [(s, label, example.group) for s, label in pairs]
-        elif score.trajectory_score is not None:
+        elif kind == "trajectory" and score.trajectory_score is not None:
             rows.append((score.trajectory_score, example.trajectory_label, example.group))
     known = [row for row in rows if not math.isnan(row[1])]
     return (
@@ -160,7 +173,9 @@ def write_calibration(
         readout: Readout | None = getattr(checkpoint, name)
         if readout is None or not result.helps:
             continue
-        changes[name] = readout.model_copy(update={"calibration": result.fitted})
+        # A raw score becomes a probability, in [0, 1] whatever it was scaled by before.
+        scale = {"scale": 1.0, "offset": 0.0} if readout.transform == "none" else {}
+        changes[name] = readout.model_copy(update={"calibration": result.fitted, **scale})
     with claimed_folder(folder), replacing_files(folder, last=CHECKPOINT_NAME) as partial:
         for name in (HEADS_NAME, ADAPTER_NAME, ADAPTER_CONFIG_NAME):
             if (folder / name).is_file():

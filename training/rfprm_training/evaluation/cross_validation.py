@@ -23,6 +23,7 @@ from rfprm_runtime.ground.progress import Progress, counting, silent, stage
 from rfprm_runtime.ground.whole_files import remove_leftovers, write_whole
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training import TrainingError
+from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.held_out import (
     RankingReport,
     held_out_examples,
@@ -149,7 +150,7 @@ def summarise_folds(
     right = np.array([example.trajectory_label > 0.5 for example in examples])
     values = np.array([score.trajectory_score for score in scores], dtype=np.float64)
     groups = [example.group for example in examples]
-    fitted = cross_fitted_calibration(values, right, groups)
+    fitted = cross_fitted_calibration(Claims().log_odds(values), right, groups)
     return CrossValidation(
         num_folds=num_folds,
         num_solutions=len(examples),

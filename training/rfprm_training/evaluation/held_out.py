@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME, load_prm
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.backends.torch import TorchBackend, build_network
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
+from rfprm_training.evaluation.claims import Claims, have_steps
 from rfprm_training.evaluation.metrics import (
     BestOfN,
     Estimate,
@@ -28,6 +30,7 @@ from rfprm_training.evaluation.metrics import (
 )
 from rfprm_training.evaluation.step_metrics import (
     Calibration,
+    Search,
     calibration,
     cross_fitted_first_error,
 )
@@ -56,22 +59,24 @@ class Evaluation:
     rankings: dict[str, RankingReport]
     """For real solutions; empty if none were held out."""
     num_constructed: int
-    first_error: FirstError
-    """With the thresholds below."""
-    first_error_at_half: FirstError
-    """With a threshold of 0.5."""
-    thresholds: tuple[float, float]
+    constructed_auc_within_question: Estimate
+    first_error: FirstError | None = None
+    """With the thresholds below; like the next four None for a PRM without step scores."""
+    first_error_at_half: FirstError | None = None
+    """With a threshold at the score that claims a chance of one half: 0.5 for probabilities."""
+    thresholds: tuple[float, float] | None = None
     """The lowest and the highest of ten thresholds, each chosen on nine tenths of the questions and
     used on the rest."""
-    first_error_by_kind: dict[str, float]
+    first_error_by_kind: dict[str, float] | None = None
     """Share of each kind of error that is located, with the same thresholds."""
-    step_calibration: Calibration | None
-    """None if too few steps have labels."""
-    constructed_auc_within_question: Estimate
+    step_calibration: Calibration | None = None
+    """None also if too few steps have labels."""
 
     def as_dict(self) -> dict[str, Any]:
-        f1 = {"first_error_f1": self.first_error.f1}
-        return {**asdict(self), **f1, "first_error_at_half_f1": self.first_error_at_half.f1}
+        parts = (self.first_error, self.first_error_at_half)
+        names = ("first_error_f1", "first_error_at_half_f1")
+        f1 = {n: None if part is None else part.f1 for n, part in zip(names, parts, strict=True)}
+        return {**asdict(self), **f1}
 
 
 def open_scorer(path: Path, *, base: Path | None = None) -> Scorer:
@@ -104,7 +109,10 @@ def evaluate_scorer(
         [example.trajectory for example in (*sampled, *constructed)],
         show_progress_bar=show_progress_bar,
     )
-    return summarise(sampled, scores[: len(sampled)], constructed, scores[len(sampled) :])
+    num_sampled = len(sampled)
+    return summarise(
+        sampled, scores[:num_sampled], constructed, scores[num_sampled:], scorer.manifest
+    )
 
 
 def held_out_examples(config: TrainingConfig) -> tuple[list[Example], list[Example]]:
@@ -119,41 +127,63 @@ def summarise(
     sampled_scores: Sequence[TrajectoryScore],
     constructed: Sequence[Example],
     constructed_scores: Sequence[TrajectoryScore],
+    manifest: Manifest | None = None,
 ) -> Evaluation:
-    """All figures from scored held-out examples. Pure."""
-    first_errors = [example.first_error for example in constructed]
-    questions = [example.group for example in constructed]
-    step_scores = [score.step_scores for score in constructed_scores]
-    found, thresholds = cross_fitted_first_error(step_scores, first_errors, questions)
-    kinds = sorted({example.kind for example in constructed} - {"gold"})
+    """All figures from scored held-out examples. Pure.
+
+    ``manifest``: of the PRM that scored; without one, scores are probabilities."""
+    steps: dict[str, Any] = {}
+    if have_steps(constructed_scores):
+        steps = _step_figures(constructed, constructed_scores, Claims.of_steps(manifest))
     return Evaluation(
         num_solutions=len(sampled),
         num_questions=len({example.group for example in sampled}),
         rankings=rank_by_every_score(sampled, sampled_scores) if sampled else {},
         num_constructed=len(constructed),
-        first_error=found,
-        first_error_at_half=first_error_accuracy(step_scores, first_errors),
-        thresholds=(float(thresholds.min()), float(thresholds.max())),
-        first_error_by_kind={
-            kind: _located(kind, constructed, constructed_scores, thresholds) for kind in kinds
-        },
-        step_calibration=_step_calibration(constructed, constructed_scores),
         constructed_auc_within_question=bootstrap(
             within_group_auc,
             _score_by("reward", constructed, constructed_scores),
             _outcomes(constructed),
             _group_ids(constructed),
         ),
+        **steps,
     )
+
+
+def _step_figures(
+    examples: Sequence[Example], scores: Sequence[TrajectoryScore], claims: Claims
+) -> dict[str, Any]:
+    first_errors = [example.first_error for example in examples]
+    step_scores = [score.step_scores for score in scores]
+    search = Search(*claims.ends(step_scores), claims.undecided)
+    found, thresholds = cross_fitted_first_error(
+        step_scores, first_errors, [example.group for example in examples], search
+    )
+    kinds = sorted({example.kind for example in examples} - {"gold"})
+    return {
+        "first_error": found,
+        "first_error_at_half": first_error_accuracy(step_scores, first_errors, search.undecided),
+        "thresholds": (float(thresholds.min()), float(thresholds.max())),
+        "first_error_by_kind": {
+            kind: _located(kind, examples, scores, thresholds) for kind in kinds
+        },
+        "step_calibration": _step_calibration(examples, scores, claims),
+    }
 
 
 def rank_by_every_score(
     examples: Sequence[Example], scores: Sequence[TrajectoryScore]
 ) -> dict[str, RankingReport]:
-    """How well each of :data:`SCORE_KINDS` ranks solutions with known outcomes. Pure."""
+    """How well each of :data:`SCORE_KINDS` that the PRM gives ranks solutions with known outcomes.
+    Pure."""
     right, groups = _outcomes(examples), _group_ids(examples)
+    missing = set() if have_steps(scores) else {"mean_step_score"}
+    if any(score.trajectory_score is None for score in scores):
+        missing.add("trajectory_score")
     return {
-        kind: _ranking(_score_by(kind, examples, scores), right, groups) for kind in SCORE_KINDS
+        kind: _ranking(_score_by(kind, examples, scores), right, groups)
+        for kind in SCORE_KINDS
+        if kind not in missing
     }
 
 
@@ -185,12 +215,12 @@ def _group_ids(examples: Sequence[Example]) -> Any:
 
 
 def _step_calibration(
-    examples: Sequence[Example], scores: Sequence[TrajectoryScore]
+    examples: Sequence[Example], scores: Sequence[TrajectoryScore], claims: Claims
 ) -> Calibration | None:
     claimed = np.concatenate([score.step_scores for score in scores]).astype(np.float64)
     labels = np.concatenate([example.step_labels for example in examples])
     known = ~np.isnan(labels)
-    return calibration(claimed[known], labels[known] > 0.5)
+    return calibration(claims.probabilities(claimed[known]), labels[known] > 0.5)
 
 
 def _located(

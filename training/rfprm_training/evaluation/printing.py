@@ -18,25 +18,33 @@ if TYPE_CHECKING:
     from rfprm_training.evaluation.cross_validation import CrossValidation
 
 
+NO_STEPS = "the PRM gives no step scores, so figures of steps are left out"
+
+
 def print_evaluation(console: Console, evaluation: Evaluation) -> None:
     """Tables of what :func:`rfprm_training.evaluation.held_out.evaluate_scorer` measured."""
     if evaluation.rankings:
         print_rankings(
             console, evaluation.num_solutions, evaluation.num_questions, evaluation.rankings
         )
-    kinds = ", ".join(
-        f"{kind} {share:.3f}" for kind, share in evaluation.first_error_by_kind.items()
-    )
-    steps = evaluation.step_calibration
     console.print(
-        f"{evaluation.num_constructed} constructed trajectories: first wrong step located in "
-        f"{evaluation.first_error.wrong_located:.3f} of the wrong ones ({kinds}), right ones "
-        f"accepted {evaluation.first_error.right_accepted:.3f}, F1 "
-        f"{evaluation.first_error.f1:.3f} (thresholds chosen on the other nine tenths of the "
-        f"questions: {_range(evaluation.thresholds)}); at 0.5: F1 "
-        f"{evaluation.first_error_at_half.f1:.3f}; "
-        + ("" if steps is None else f"ECE of steps {steps.ece:.3f}; ")
-        + f"AUC within a question {evaluation.constructed_auc_within_question}"
+        f"{evaluation.num_constructed} constructed trajectories: {_of_steps(evaluation)}; "
+        f"AUC within a question {evaluation.constructed_auc_within_question}"
+    )
+
+
+def _of_steps(evaluation: Evaluation) -> str:
+    found, at_half = evaluation.first_error, evaluation.first_error_at_half
+    if found is None or at_half is None or evaluation.thresholds is None:
+        return NO_STEPS
+    by_kind = (evaluation.first_error_by_kind or {}).items()
+    kinds = ", ".join(f"{kind} {share:.3f}" for kind, share in by_kind)
+    steps = evaluation.step_calibration
+    return (
+        f"first wrong step located in {found.wrong_located:.3f} of the wrong ones ({kinds}), right "
+        f"ones accepted {found.right_accepted:.3f}, F1 {found.f1:.3f} (thresholds chosen on the "
+        f"other nine tenths of the questions: {_range(evaluation.thresholds)}); at even odds: F1 "
+        f"{at_half.f1:.3f}" + ("" if steps is None else f"; ECE of steps {steps.ece:.3f}")
     )
 
 
@@ -90,6 +98,8 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
     )
     if found.num_failed:
         console.print(f"{found.num_failed} got no score and count as without errors", style="red")
+    if not found.has_steps:
+        console.print(NO_STEPS)
     if (
         found.first_error is not None
         and found.first_error_at_half is not None
@@ -99,7 +109,7 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
             f"first wrong step: F1 {found.first_error.f1:.3f} (located "
             f"{found.first_error.wrong_located:.3f} of the wrong ones, accepted "
             f"{found.first_error.right_accepted:.3f} of the right ones; thresholds chosen on the "
-            f"other nine tenths of the questions: {_range(found.thresholds)}); at 0.5: "
+            f"other nine tenths of the questions: {_range(found.thresholds)}); at even odds: "
             f"F1 {found.first_error_at_half.f1:.3f}"
         )
     if found.steps is not None:

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from rfprm_runtime.answers.extraction import final_answer
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.scorer import Scorer
+from rfprm_runtime.scores.bounds import unit_scale
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.best_of_n import CurvePoint, best_of_n_curve
+from rfprm_training.evaluation.claims import Claims, have_steps
 from rfprm_training.evaluation.metrics import (
     Estimate,
     FirstError,
@@ -23,8 +26,10 @@ from rfprm_training.evaluation.metrics import (
     within_group_auc,
 )
 from rfprm_training.evaluation.step_metrics import (
+    PROBABILITIES,
     Calibration,
     CannotCalibrateError,
+    Search,
     StepClassification,
     calibration,
     cross_fitted_classification,
@@ -49,7 +54,7 @@ class SetEvaluation:
     first_error: FirstError | None = None
     """With the thresholds below (ProcessBench's F1)."""
     first_error_at_half: FirstError | None = None
-    """With a threshold of 0.5."""
+    """With a threshold at the score that claims a chance of one half: 0.5 for probabilities."""
     thresholds: tuple[float, float] | None = None
     """The lowest and the highest of ten thresholds, each chosen on nine tenths of the questions and
     used on the rest."""
@@ -60,9 +65,12 @@ class SetEvaluation:
     outcome_auc_within_question: Estimate | None = None
     best_of_n: tuple[CurvePoint, ...] = ()
     outcome_calibration: Calibration | None = None
-    """Of the trajectory score as it is."""
+    """Of the trajectory score as it is; of one that is no probability, as
+    :class:`~rfprm_training.evaluation.claims.Claims` reads it."""
     outcome_calibration_fitted: Calibration | None = None
     """After temperature scaling, cross-fitted by question."""
+    has_steps: bool = True
+    """False for a reward model of whole sequences: it has no figures of steps."""
 
     def as_dict(self) -> dict[str, Any]:
         found = asdict(self)
@@ -76,30 +84,38 @@ class SetEvaluation:
 
 
 def summarise_set(
-    examples: Sequence[Example], scores: Sequence[TrajectoryScore | None]
+    examples: Sequence[Example],
+    scores: Sequence[TrajectoryScore | None],
+    manifest: Manifest | None = None,
 ) -> SetEvaluation:
-    """All figures that the set's labels allow. Pure."""
+    """All figures that the set's labels and the scores allow. Pure.
+
+    ``manifest``: of the PRM that scored; without one, scores are probabilities."""
     questions = len({example.group for example in examples})
+    has_steps = have_steps(scores)
     figures: dict[str, Any] = {
-        **_step_figures(examples, scores),
-        **_outcome_figures(examples, scores),
+        **(_step_figures(examples, scores, Claims.of_steps(manifest)) if has_steps else {}),
+        **_outcome_figures(examples, scores, Claims.of_trajectories(manifest)),
+        "has_steps": has_steps,
     }
     failed = sum(score is None for score in scores)
     return SetEvaluation(len(examples), questions, failed, **figures)
 
 
-def _step_scores(example: Example, score: TrajectoryScore | None) -> Any:
+def _step_scores(example: Example, score: TrajectoryScore | None, highest: float) -> Any:
     """The step scores; a trajectory without a score counts as all right."""
     if score is None:
-        return np.ones(len(example.trajectory.steps), np.float32)
+        return np.full(len(example.trajectory.steps), highest, np.float32)
     return score.step_scores
 
 
 def _step_figures(
-    examples: Sequence[Example], scores: Sequence[TrajectoryScore | None]
+    examples: Sequence[Example], scores: Sequence[TrajectoryScore | None], claims: Claims
 ) -> dict[str, Any]:
+    known = [score.step_scores for score in scores if score is not None]
+    search = Search(*claims.ends(known), claims.undecided) if known else PROBABILITIES
     labelled = [
-        (example, _step_scores(example, score))
+        (example, _step_scores(example, score, search.high))
         for example, score in zip(examples, scores, strict=True)
         if not math.isnan(example.step_labels[0])
     ]
@@ -110,23 +126,25 @@ def _step_figures(
     right = np.array([label >= 0.5 for _, _, label in by_step])
     first_errors = [example.first_error for example, _ in labelled]
     found, thresholds = cross_fitted_first_error(
-        [s for _, s in labelled], first_errors, [example.group for example, _ in labelled]
+        [s for _, s in labelled], first_errors, [example.group for example, _ in labelled], search
     )
     classified = cross_fitted_classification(
-        step_scores, right, [example.group for example, _, _ in by_step]
+        step_scores, right, [example.group for example, _, _ in by_step], search
     )
     return {
         "first_error": found,
-        "first_error_at_half": first_error_accuracy([s for _, s in labelled], first_errors),
+        "first_error_at_half": first_error_accuracy(
+            [s for _, s in labelled], first_errors, search.undecided
+        ),
         "thresholds": (float(thresholds.min()), float(thresholds.max())),
         "steps": classified,
         "step_auc": auc(step_scores, right),
-        "step_calibration": calibration(step_scores, right),
+        "step_calibration": calibration(claims.probabilities(step_scores), right),
     }
 
 
 def _outcome_figures(
-    examples: Sequence[Example], scores: Sequence[TrajectoryScore | None]
+    examples: Sequence[Example], scores: Sequence[TrajectoryScore | None], claims: Claims
 ) -> dict[str, Any]:
     known = [
         (example, score)
@@ -151,18 +169,16 @@ def _outcome_figures(
     finals = [score.trajectory_score for _, score in known]
     if None not in finals:
         values = np.array(finals, dtype=np.float64)
-        figures["outcome_calibration"] = calibration(values, right)
-        fitted = cross_fitted_calibration(values, right, names)
+        figures["outcome_calibration"] = calibration(claims.probabilities(values), right)
+        fitted = cross_fitted_calibration(claims.log_odds(values), right, names)
         if fitted is not None:
             figures["outcome_calibration_fitted"] = calibration(fitted, right)
     return figures
 
 
-def cross_fitted_calibration(scores: Any, right: Any, groups: Sequence[str]) -> Any:
-    """Scores after temperature scaling, each fold of the questions with the fit on the other
-    folds; None if a fold cannot be fitted."""
-    clipped = np.clip(scores, 1e-6, 1 - 1e-6)
-    logits = np.log(clipped / (1 - clipped))
+def cross_fitted_calibration(logits: Any, right: Any, groups: Sequence[str]) -> Any:
+    """Probabilities after temperature scaling of log-odds, each fold of the questions with the fit
+    on the other folds; None if a fold cannot be fitted."""
     fold_of = folds(groups)
     out = np.empty_like(logits)
     for fold in np.unique(fold_of):
@@ -171,7 +187,7 @@ def cross_fitted_calibration(scores: Any, right: Any, groups: Sequence[str]) -> 
             temperature, bias = fit_temperature(logits[~own], right[~own])
         except CannotCalibrateError:
             return None
-        out[own] = 1 / (1 + np.exp(-(logits[own] / temperature + bias)))
+        out[own] = unit_scale(logits[own] / temperature + bias, None)
     return out
 
 

@@ -26,6 +26,18 @@ _MIN_FOR_CALIBRATION = 4 * _NUM_BINS
 
 
 @dataclass(frozen=True)
+class Search:
+    """Where a threshold is looked for, and the one to take where there is nothing to choose by."""
+
+    low: float
+    high: float
+    undecided: float
+
+
+PROBABILITIES = Search(0.0, 1.0, 0.5)
+
+
+@dataclass(frozen=True)
 class StepClassification:
     """How well steps are classified as right or wrong (PRMBench, arXiv 2501.03124)."""
 
@@ -50,17 +62,21 @@ def folds(groups: Sequence[str]) -> NDArray[np.int64]:
 
 
 def cross_fitted_first_error(
-    step_scores: StepScores, first_errors: Sequence[int | None], groups: Sequence[str]
+    step_scores: StepScores,
+    first_errors: Sequence[int | None],
+    groups: Sequence[str],
+    search: Search = PROBABILITIES,
 ) -> tuple[FirstError, NDArray[np.float64]]:
     """First-error accuracy over all trajectories, and the threshold of each, float64 [N].
 
-    If all questions are in one fold, there is nothing to choose by, and the threshold is 0.5.
+    If all questions are in one fold, there is nothing to choose by, and the threshold is the
+    undecided score of ``search``.
     """
 
     def best(chosen: NDArray[np.int64]) -> float:
         scores = [step_scores[i] for i in chosen]
         truth = [first_errors[i] for i in chosen]
-        return _best_threshold(lambda t: _worth(first_error_accuracy(scores, truth, t)))
+        return _best_threshold(lambda t: _worth(first_error_accuracy(scores, truth, t)), search)
 
     thresholds = _cross_fitted(best, folds(groups))
     # Scores are shifted so that one threshold serves all folds.
@@ -75,7 +91,7 @@ def _cross_fitted(
     best: Callable[[NDArray[np.int64]], float], fold_of: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """The threshold of each item: the best for the items of the other folds."""
-    thresholds = np.full(len(fold_of), 0.5)
+    thresholds = np.zeros(len(fold_of))
     for fold in np.unique(fold_of):
         thresholds[fold_of == fold] = best(np.flatnonzero(fold_of != fold))
     return thresholds
@@ -89,13 +105,16 @@ def _worth(found: FirstError) -> float:
 
 
 def cross_fitted_classification(
-    scores: FloatArray, right: NDArray[np.bool_], groups: Sequence[str]
+    scores: FloatArray,
+    right: NDArray[np.bool_],
+    groups: Sequence[str],
+    search: Search = PROBABILITIES,
 ) -> StepClassification:
     """Step classification over all steps; ``groups`` holds the question of each step."""
 
     def best(chosen: NDArray[np.int64]) -> float:
         return _best_threshold(
-            lambda t: classify_steps(scores[chosen] >= t, right[chosen]).prm_score
+            lambda t: classify_steps(scores[chosen] >= t, right[chosen]).prm_score, search
         )
 
     return classify_steps(scores >= _cross_fitted(best, folds(groups)), right)
@@ -118,12 +137,12 @@ def _f1(predicted: NDArray[np.bool_], actual: NDArray[np.bool_]) -> float:
     return 2 * both / total if total else 0.0
 
 
-def _best_threshold(figure: Callable[[float], float]) -> float:
+def _best_threshold(figure: Callable[[float], float], search: Search) -> float:
     """The middle one of the best thresholds; one at the edge would be best by chance."""
-    thresholds = np.linspace(0, 1, _NUM_THRESHOLDS + 2)[1:-1]
+    thresholds = np.linspace(search.low, search.high, _NUM_THRESHOLDS + 2)[1:-1]
     figures = np.array([figure(float(threshold)) for threshold in thresholds])
     if not np.isfinite(figures).any() or figures.max() <= 0:
-        return 0.5
+        return search.undecided
     best = np.flatnonzero(figures >= figures.max() - 1e-12)
     return float(thresholds[best[len(best) // 2]])
 

@@ -150,7 +150,7 @@ def _results(evaluation: dict[str, Any] | None, folds: dict[str, Any] | None) ->
             "questions that were not trained on. 95 % intervals by bootstrap over questions."
         )
         parts.append(_ranking_table(evaluation["rankings"]))
-    if evaluation is not None:
+    if evaluation is not None and evaluation["first_error"] is not None:
         found, at_half = evaluation["first_error"], evaluation["first_error_at_half"]
         kinds = ", ".join(
             f"{kind} {share:.2f}" for kind, share in evaluation["first_error_by_kind"].items()

@@ -1,0 +1,81 @@
+"""What scores claim, on whatever scale a PRM gives them: probabilities, log-odds and thresholds.
+
+Knows readouts and numbers, no models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rfprm_runtime.artifact.manifest import Manifest, Readout
+from rfprm_runtime.scores.bounds import unit_scale
+from rfprm_runtime.types import TrajectoryScore
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Claims:
+    """How to read the scores of one readout; without one they are probabilities.
+
+    A scaled score is brought back to its probability. A raw one is the log-odds itself, as a
+    calibration takes it to be.
+    """
+
+    readout: Readout | None = None
+
+    @classmethod
+    def of_steps(cls, manifest: Manifest | None) -> Claims:
+        return cls(None if manifest is None else manifest.step_readout)
+
+    @classmethod
+    def of_trajectories(cls, manifest: Manifest | None) -> Claims:
+        return cls(None if manifest is None else manifest.trajectory_readout)
+
+    @property
+    def are_raw(self) -> bool:
+        return self.readout is not None and self.readout.bounds is None
+
+    @property
+    def undecided(self) -> float:
+        """The score that claims a chance of one half."""
+        if self.readout is None:
+            return 0.5
+        return self.readout.offset + (0.0 if self.are_raw else 0.5 * self.readout.scale)
+
+    def ends(self, scores: Sequence[NDArray[Any]]) -> tuple[float, float]:
+        """Between which a threshold is looked for: the bounds, or what ``scores`` span."""
+        bounds = (0.0, 1.0) if self.readout is None else self.readout.bounds
+        if bounds is not None:
+            return bounds
+        low, high = min(float(x.min()) for x in scores), max(float(x.max()) for x in scores)
+        return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+    def probabilities(self, scores: Any) -> FloatArray:
+        """float64, in the shape of ``scores``."""
+        values = self._unscaled(scores)
+        return unit_scale(values, None) if self.are_raw else values
+
+    def log_odds(self, scores: Any) -> FloatArray:
+        """float64, in the shape of ``scores``; of a probability of 0 or 1 a large finite number."""
+        values = self._unscaled(scores)
+        if self.are_raw:
+            return values
+        clipped = np.clip(values, 1e-6, 1 - 1e-6)
+        return np.asarray(np.log(clipped / (1 - clipped)), dtype=np.float64)
+
+    def _unscaled(self, scores: Any) -> FloatArray:
+        values = np.asarray(scores, dtype=np.float64)
+        if self.readout is None or (self.readout.scale, self.readout.offset) == (1.0, 0.0):
+            return values
+        return np.asarray((values - self.readout.offset) / self.readout.scale, dtype=np.float64)
+
+
+def have_steps(scores: Sequence[TrajectoryScore | None]) -> bool:
+    """False for the scores of a reward model of whole sequences."""
+    return all(score is None or len(score.step_scores) > 0 for score in scores)
