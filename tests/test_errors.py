@@ -21,7 +21,6 @@ from rfprm_runtime.rewards.advantages import (
     group_advantages,
     mixed_reward,
     step_credits,
-    unit_reward,
 )
 from rfprm_runtime.rewards.micro_batcher import MicroBatcher
 from rfprm_runtime.scores.aggregation import aggregate_steps
@@ -136,7 +135,6 @@ def _score(reward: float) -> TrajectoryScore:
         (lambda: RayWorkers(0), InvalidArgumentError, "count is 0, expected a whole number"),
         (lambda: RayWorkers(1, 1, _NAN), InvalidArgumentError, "gpus_per_worker is nan"),
         (lambda: MicroBatcher(None, max_wait_ms=_NAN), InvalidArgumentError, "max_wait_ms is nan"),  # type: ignore[arg-type]
-        (lambda: unit_reward([1.0], alpha=_NAN), InvalidArgumentError, "alpha is nan"),
         (lambda: mixed_reward([1.0], [1.0], beta=_NAN), InvalidArgumentError, "beta is nan"),
         (lambda: step_credits([1.0], "min", temperature=_NAN), InvalidArgumentError, "is nan"),
         (lambda: group_advantages([1, 2], 2, epsilon=_NAN), InvalidArgumentError, "is nan"),

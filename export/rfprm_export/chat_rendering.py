@@ -9,6 +9,8 @@ import json
 import sys
 from typing import Any
 
+from rfprm_export import ExportError
+
 _SECONDS = 10
 _BYTES = 2**30
 _MOST_CHARACTERS = 2**20
@@ -43,13 +45,13 @@ def _render(request: dict[str, Any]) -> list[str]:
             messages=chat, add_generation_prompt=False, tools=None, **request["tokens"]
         )
         if len(text) > _MOST_CHARACTERS:
-            raise ValueError(f"it writes {len(text)} characters around two short texts")
+            raise ExportError(f"it writes {len(text)} characters around two short texts")
         texts.append(text)
     return texts
 
 
 def _refuse(message: str) -> None:
-    raise ValueError(f"it refuses the chat: {message}")
+    raise ExportError(f"it refuses the chat: {message}")
 
 
 def _limit() -> None:

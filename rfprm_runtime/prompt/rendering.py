@@ -51,13 +51,13 @@ def render_opening(question: str, prompt: Prompt) -> Iterator[Segment]:
 
 
 def render_steps(steps: Sequence[str], prompt: Prompt, *, after: int = 0) -> Iterator[Segment]:
-    """The segments of ``steps``, of which ``after`` others came before."""
+    """The segments of ``steps``, before which ``after`` others came."""
     piece = prompt.pieces[_index_of_steps(prompt)]
     assert isinstance(piece, Steps)
-    for index, step in enumerate(steps, after):
-        if index and piece.between is not None:
+    for index, step in enumerate(steps):
+        if index + after and piece.between is not None:
             yield piece.between
-        yield UserText(_labelled(step, piece.label, index), index)
+        yield UserText(_labelled(step, piece.label, index + after), index)
         if prompt.step_marker is not None:
             yield MarkerSegment(prompt.step_marker, index)
 
