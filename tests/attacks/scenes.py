@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from attacks.tiny_native import write_tiny_native
 from counting_backend import CountingBackend
 from rfprm_runtime import Reranker, Scorer, Trajectory
 from rfprm_runtime.answers.killable_worker import BoundedWorker
@@ -25,7 +26,7 @@ from rfprm_runtime.rewards.micro_batcher import MicroBatcher
 from rfprm_runtime.search import BeamSearch, Searcher
 from rfprm_runtime.session import Session
 from search.policies import KnownPolicy
-from tiny_models import scorer_on
+from tiny_models import manifest_of, scorer_on
 
 QUESTION = "How many legs do three cats have? " * 3
 STEPS = ["A cat has four legs, and so has each of the others.", "3 * 4 = 12.", "So it is twelve."]
@@ -302,6 +303,12 @@ def scenes(folder: Path) -> dict[str, Callable[[], Any]]:
     def native(**options: Any) -> Callable[[], Scorer]:
         return lambda: Scorer.load(folder, backend="native", num_threads=3, **options)
 
+    def sequences() -> Scorer:
+        own = folder / "sequences"
+        if not own.exists():
+            write_tiny_native(own, manifest_of("sequence", max_positions=2048))
+        return Scorer.load(own, backend="native", num_threads=3, score_prefixes=True)
+
     latency = native(mode="latency", share_prefixes=False)
 
     def counting() -> Scorer:
@@ -313,6 +320,7 @@ def scenes(folder: Path) -> dict[str, Callable[[], Any]]:
         "batch": lambda: Scoring(native()),
         "throughput": lambda: Scoring(native(mode="throughput", share_prefixes=False)),
         "sessions": lambda: Sessions(native()),
+        "sessions of prefixes": lambda: Sessions(sequences),
         "sessions without weights": lambda: Sessions(counting),
         "batcher": lambda: Batching(counting),
         "await": lambda: Awaiting(counting),

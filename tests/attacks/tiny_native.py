@@ -8,16 +8,16 @@ import numpy as np
 
 from rfprm_export.native_file import write_native
 from rfprm_runtime.artifact.integrity import describe_file
-from rfprm_runtime.artifact.manifest import MANIFEST_NAME, NATIVE_NAME, Backbone, Head
+from rfprm_runtime.artifact.manifest import MANIFEST_NAME, NATIVE_NAME, Backbone, Head, Manifest
 from rfprm_runtime.prompt.encoding import TOKENIZER_NAME
 from tiny_models import byte_tokenizer, tiny_manifest
 
 
-def write_tiny_native(folder: Path) -> Path:
+def write_tiny_native(folder: Path, manifest: Manifest | None = None) -> Path:
     """Has room for traces of 2,048 tokens, which several threads share."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_tokenizer()
-    manifest = tiny_manifest(tokenizer, max_positions=2048)
+    manifest = manifest or tiny_manifest(tokenizer, max_positions=2048)
     shape = manifest.backbone.model_copy(
         update={"hidden_size": 64, "head_dim": 16, "num_heads": 4, "intermediate_size": 96}
     )
