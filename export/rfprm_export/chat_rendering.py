@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 from typing import Any
 
 from rfprm_export import ExportError
@@ -14,29 +15,53 @@ from rfprm_export import ExportError
 _SECONDS = 10
 _BYTES = 2**30
 _MOST_CHARACTERS = 2**20
-_DATE = "26 Jul 2024"
-"""Llama's templates write today's date unless they are given one; this is their fallback, and what
-is written into an artifact must not depend on the day."""
+TODAY = datetime(2024, 7, 26)
+"""For templates that write today's date: the fallback of Llama's. What is written into an artifact
+must not depend on the day."""
+
+
+class Clock:
+    """Knows one day, and whether it was asked for it."""
+
+    def __init__(self) -> None:
+        self.was_asked = False
+
+    def __call__(self, format: str) -> str:
+        self.was_asked = True
+        return TODAY.strftime(format)
 
 
 def serve() -> None:
     _limit()
+    clock = Clock()
     try:
-        answer: dict[str, Any] = {"texts": _render(json.load(sys.stdin))}
+        texts = _render(json.load(sys.stdin), clock)
+        answer: dict[str, Any] = {"texts": texts, "is_dated": clock.was_asked}
     except Exception as error:
         answer = {"error": f"{type(error).__name__}: {error}"[:300]}
     json.dump(answer, sys.stdout)
 
 
-def _render(request: dict[str, Any]) -> list[str]:
-    from jinja2.ext import loopcontrols
+def _render(request: dict[str, Any], clock: Clock) -> list[str]:
+    from jinja2 import nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    class Generation(Extension):
+        """What transformers marks as the assistant's words, for training; here it is plain text."""
+
+        tags = {"generation"}  # noqa: RUF012 (as jinja2 declares it)
+
+        def parse(self, parser: Parser) -> list[nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
     )
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda format: _DATE
+    environment.globals["strftime_now"] = clock
     environment.filters["tojson"] = lambda value, **settings: json.dumps(value, ensure_ascii=False)
     template = environment.from_string(request["template"])
     texts = []

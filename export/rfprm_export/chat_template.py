@@ -51,6 +51,8 @@ class ChatFormat:
     """After the answer."""
     strips: bool
     """Whether white space around question and answer is dropped."""
+    is_dated: bool
+    """Whether it wrote the day, which was taken to be :data:`TODAY`."""
 
     def fill(self, question: str, answer: str) -> str:
         if self.strips:
@@ -67,18 +69,17 @@ def chat_format(template: str, config: Mapping[str, Any], system: str | None) ->
     """
     spaced = (f" \n{_QUESTION}\n ", f" \n{_ANSWER}\n ")
     chats = [_chat(system, *texts) for texts in ((_QUESTION, _ANSWER), _OTHER, spaced)]
-    first, other, with_space = _rendered(template, chats, special_tokens(config))
+    (first, other, with_space), is_dated = _rendered(template, chats, special_tokens(config))
     begin, end = first.find(_QUESTION), first.find(_ANSWER)
     if min(begin, end) < 0 or begin > end or first.count(_QUESTION) + first.count(_ANSWER) != 2:
         raise ExportError(
             "the chat template does not write the question and then the answer, each once; "
             "give one that does with --chat-template"
         )
-    middle = first[begin + len(_QUESTION) : end]
-    plain = ChatFormat(first[:begin], middle, first[end + len(_ANSWER) :], strips=False)
-    found = ChatFormat(plain.opening, plain.middle, plain.closing, strips=True)
+    parts = first[:begin], first[begin + len(_QUESTION) : end], first[end + len(_ANSWER) :]
+    found = ChatFormat(*parts, strips=True, is_dated=is_dated)
     if with_space != found.fill(*spaced):
-        found = plain
+        found = ChatFormat(*parts, strips=False, is_dated=is_dated)
     if other != found.fill(*_OTHER):
         raise ExportError(
             "the chat template changes the texts that it is given, so that they cannot be scored "
@@ -156,7 +157,7 @@ def _chat(system: str | None, question: str, answer: str) -> list[Message]:
 
 def _rendered(
     template: str, chats: Sequence[Sequence[Message]], tokens: Mapping[str, str]
-) -> list[str]:
+) -> tuple[list[str], bool]:
     if find_spec("jinja2") is None:
         raise MissingExtraError("jinja2", "export", "running the model's chat template")
     request = json.dumps({"template": template, "chats": chats, "tokens": tokens})
@@ -180,5 +181,4 @@ def _rendered(
         raise ExportError(
             f"the chat template fails: {answer['error']}; give another with --chat-template"
         )
-    texts: list[str] = answer["texts"]
-    return texts
+    return answer["texts"], answer["is_dated"]

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from tokenizers import Tokenizer
 
 from rfprm_export import ExportError
+from rfprm_export.chat_rendering import TODAY
 from rfprm_export.chat_template import (
     ChatFormat,
     chat_format,
@@ -81,6 +82,8 @@ def sequence_family(described: Described, *, system: str | None = None) -> Famil
     prompt = options.system_prompt if options.system_prompt is not None else system
     config = read_tokenizer_config(described.folder)
     found = chat_format(template, config, prompt)
+    if found.is_dated:
+        described.notes["chat_template"] = f"writes today's date, taken to be {TODAY:%d %B %Y}"
     closing, marker = _closing(found, described)
     return Family(
         pieces=(

@@ -6,7 +6,7 @@ Knows no files; the presets themselves are in :mod:`rfprm_export.presets`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ class Described:
     config: Mapping[str, Any]
     """Its ``config.json``."""
     options: ReadingOptions
+    notes: dict[str, str] = field(default_factory=dict)
+    """What had to be guessed, for the manifest's ``source``."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ def published_prm(
     not apply.
     """
     _check_options(options, preset, family_name)
-    family = preset.family(Described(texts, name, model.tokenizer, config, options))
+    described = Described(texts, name, model.tokenizer, config, options)
+    family = preset.family(described)
     _mark_special(model.tokenizer, family)
     prompt = family.prompt(_marker_ids(model.tokenizer, family, family_name))
     positions = min(model.max_positions, preset.max_positions or model.max_positions)
@@ -52,7 +53,7 @@ def published_prm(
         step_readout=family.step_readout,
         trajectory_readout=family.trajectory_readout,
         max_positions=positions,
-        source={**source, **model.said_of_tokenizer},
+        source={**source, **model.said_of_tokenizer, **described.notes},
     )
     weights = with_head(
         model.weights,

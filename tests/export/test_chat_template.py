@@ -35,8 +35,18 @@ def test_a_template_that_trims_is_recognised() -> None:
 
 
 def test_the_date_of_a_template_does_not_depend_on_the_day() -> None:
-    dated = "{{ strftime_now('%d %b %Y') }}" + TURNS
-    assert chat_format(dated, {}, None).opening == "26 Jul 2024[user]"
+    for format, day in (("%d %b %Y", "26 Jul 2024"), ("%Y-%m-%d", "2024-07-26")):
+        found = chat_format("{{ strftime_now('" + format + "') }}" + TURNS, {}, None)
+        assert found.opening == f"{day}[user]"
+        assert found.is_dated
+    assert not chat_format(TURNS, {}, None).is_dated
+
+
+def test_marks_for_training_are_plain_text() -> None:
+    marked = TURNS.replace(
+        "{{ m['content'] }}", "{% generation %}{{ m['content'] }}{% endgeneration %}"
+    )
+    assert chat_format(marked, {}, None) == chat_format(TURNS, {}, None)
 
 
 @pytest.mark.parametrize(
