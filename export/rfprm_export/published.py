@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rfprm_export.preset import Described, Preset, ReadingOptions
 from rfprm_runtime.artifact.families import Family
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.artifact.network_tensors import check_tensors
+from rfprm_runtime.artifact.prompt_format import Template
 from rfprm_runtime.prompt.encoding import with_template_ids
 
 
@@ -42,6 +44,8 @@ def published_prm(
     described = Described(texts, name, model.tokenizer, config, options)
     family = preset.family(described)
     _mark_special(model.tokenizer, family)
+    if "chat_template" not in preset.options:  # otherwise the texts are the model's own
+        _check_special_tokens(model.tokenizer, family, family_name)
     prompt = family.prompt(_marker_ids(model.tokenizer, family, family_name))
     positions = min(model.max_positions, preset.max_positions or model.max_positions)
     manifest = Manifest(
@@ -76,6 +80,21 @@ def _check_options(options: ReadingOptions, preset: Preset, family: str) -> None
                 f"--{name.replace('_', '-')} does not apply to the family {family!r}, whose prompt "
                 "is known; leave it out"
             )
+
+
+_SPECIAL = re.compile(r"<\|[a-z0-9_]+\|>|<s>")
+
+
+def _check_special_tokens(tokenizer: Tokenizer, family: Family, name: str) -> None:
+    """Special tokens that the family's texts spell would be plain text to another tokenizer."""
+    texts = [piece.text for piece in family.pieces if isinstance(piece, Template)]
+    spelled = _SPECIAL.findall("".join((*texts, *family.marker_tokens)))
+    missing = sorted({token for token in spelled if tokenizer.token_to_id(token) is None})
+    if missing:
+        raise ExportError(
+            f"the prompt of family {name!r} has {missing}, which the tokenizer does not have; "
+            "check --family, and that the tokenizer is the PRM's own"
+        )
 
 
 def _marker_ids(

@@ -6,7 +6,8 @@ them; the models are random, in the layouts of the real ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from published_models import (
     rename_architecture,
     save_model,
 )
+from rfprm_export import ExportError
 from rfprm_export.checkpoint import load_prm
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.preset import ReadingOptions
@@ -443,3 +445,23 @@ def test_a_marker_of_ordinary_text_goes_out_to_other_servers(
     batch = TokenBatch(np.array([ids]), np.array([len(ids)]), np.array(places))
     logits = TorchBackend(network, device="cpu").run(batch)
     np.testing.assert_allclose(softmax(logits)[:, 1], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "tokenizer", "missing"),
+    [
+        ("versaprm", qwen_tokenizer, "<|begin_of_text|>"),
+        ("rlhflow-prm", qwen_tokenizer, "<|eot_id|>"),
+        ("fover-qwen", llama_tokenizer, "<|im_end|>"),
+        ("math-shepherd", llama_tokenizer, "<s>"),
+    ],
+)
+def test_a_prompt_of_another_models_tokens_is_refused(
+    tmp_path: Path, family: str, tokenizer: Callable[[], Tokenizer], missing: str
+) -> None:
+    """They would be plain text, and the scores those of another prompt."""
+    folder = tmp_path / "model"
+    save_model(folder, "Qwen2ForCausalLM", tokenizer())
+    said = f"{family}.* has .*{re.escape(missing)}.* which the tokenizer does not have"
+    with pytest.raises(ExportError, match=said):
+        load_prm(folder, reading=ReadingOptions(family=family))
