@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rfprm_export.classifiers import WHOLE_ANSWER, sequence_family, token_family
 from rfprm_export.preset import Preset, RenamedHead, TokenRows, always
-from rfprm_runtime.artifact.families import FAMILIES, QWEN_QUESTION, Family
+from rfprm_runtime.artifact.families import FAMILIES, QWEN_CHAT, Family
 from rfprm_runtime.artifact.manifest import Head, Readout
 from rfprm_runtime.artifact.prompt_format import (
     Piece,
@@ -166,7 +166,7 @@ _SKYWORK_O1 = Family(
 
 # Qwen2.5-Math-RM, card: the whole answer in a chat; one number, without bounds, at the last token.
 _QWEN_MATH_RM = Family(
-    pieces=(*QWEN_QUESTION, *WHOLE_ANSWER, TrajectoryMarker()),
+    pieces=(*QWEN_CHAT, *WHOLE_ANSWER, TrajectoryMarker()),
     trajectory_marker_token="<|im_end|>\n",
     text_markers=True,
     head=Head(kind="mlp_relu", num_labels=1),

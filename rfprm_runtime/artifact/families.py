@@ -72,6 +72,12 @@ QWEN_QUESTION: tuple[Piece, ...] = (
     Template(text="<|im_end|>\n<|im_start|>assistant\n"),
 )
 
+# The same, encoded as one string with the texts between, as transformers does.
+QWEN_CHAT: tuple[Piece, ...] = tuple(
+    piece.model_copy(update={"joins": joins}) if isinstance(piece, Template) else piece
+    for piece, joins in zip(QWEN_QUESTION, ("after", "none", "both"), strict=True)
+)
+
 FAMILIES: dict[str, Family] = {
     # What this repository trains. The markers are special tokens that SmolLM2 reserves and its
     # chat training never uses; column 0 is the step head, column 1 the trajectory head.
@@ -109,7 +115,7 @@ FAMILIES: dict[str, Family] = {
     # Qwen2.5-Math-PRM-7B and -72B, ReasonFlux-PRM-7B. The system prompt is the one of Qwen's
     # snippet, and the chat template's default, which ReasonFlux's snippet relies on.
     "qwen2.5-math-prm": Family(
-        pieces=(*QWEN_QUESTION, Steps()),
+        pieces=(*QWEN_CHAT, Steps()),
         step_marker_token="<extra_0>",
         head=Head(kind="mlp_relu", num_labels=2),
         step_readout=Readout(transform="softmax", positive=1),

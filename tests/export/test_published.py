@@ -45,6 +45,14 @@ QUESTION = "What is 3 + 4?"
 STEPS = ("Start at 3.", "Go on by 4:\n3 + 4 = 7.", "So the answer is 7 – “sieben”.")
 RESPONSE = ("It is 7.", "Correct!")
 
+_FOVER_TASK = (
+    "** Problem **\n{problem}\n\n** Task **\nYour task is to evaluate the accuracy of each "
+    "step in the provided solution to the above question. For each step, respond with "
+    '"correct" if the reasoning is logically valid and mathematically sound, or if the step '
+    "is a general statement or transition that does not contain reasoning. Respond with "
+    '"incorrect" if the step includes any errors or flawed logic.\n\n** Sotluion **\n{step}'
+)
+
 Ids = list[int]
 Found = tuple[Ids, list[float]]
 """The tokens of the authors' prompt, and their scores."""
@@ -124,14 +132,7 @@ def test_fover(tmp_path: Path, kind: str) -> None:
     own, chat = (llama_tokenizer(), LLAMA_CHAT) if is_llama else (qwen_tokenizer(), QWEN_CHAT)
     model = save_model(folder, f"{kind}ForCausalLM", own, chat=chat)
     tokenizer = fast_tokenizer(folder)
-    task = (
-        "** Problem **\n{problem}\n\n** Task **\nYour task is to evaluate the accuracy of each "
-        "step in the provided solution to the above question. For each step, respond with "
-        '"correct" if the reasoning is logically valid and mathematically sound, or if the step '
-        "is a general statement or transition that does not contain reasoning. Respond with "
-        '"incorrect" if the step includes any errors or flawed logic.\n\n** Sotluion **\n{step}'
-    )
-    turns = [task.format(problem=QUESTION, step=STEPS[0]), *STEPS[1:]]
+    turns = [_FOVER_TASK.format(problem=QUESTION, step=STEPS[0]), *STEPS[1:]]
     ids, rows = _chat_rows(tokenizer, turns, "correct")
     words = ("incorrect", "correct")
     labels = [tokenizer.encode(word, add_special_tokens=False)[0] for word in words]
@@ -465,3 +466,46 @@ def test_a_prompt_of_another_models_tokens_is_refused(
     said = f"{family}.* has .*{re.escape(missing)}.* which the tokenizer does not have"
     with pytest.raises(ExportError, match=said):
         load_prm(folder, reading=ReadingOptions(family=family))
+
+
+ODD = [
+    ("\nWhat is it?\n", ("\n So it is.", "Yes. \n")),
+    ("  What?", ("x\n\n\ny", "\t1.")),
+    ("What is “it”?\r\n", ("So.\r\n", "…")),
+]
+"""Texts with white space at their ends, which a tokenizer may join with that of the prompt."""
+
+
+@pytest.mark.parametrize(("question", "steps"), ODD)
+@pytest.mark.parametrize("kind", ["prm", "sequence", "fover", "rlhflow"])
+def test_white_space_at_the_ends_of_texts(
+    tmp_path: Path, kind: str, question: str, steps: tuple[str, ...]
+) -> None:
+    """Encoded as transformers encodes the whole prompt, where authors give it the whole."""
+    names = {"fover": "Qwen-2.5-7B-FoVer-PRM", "rlhflow": "Llama3.1-8B-PRM-Mistral-Data"}
+    folder = tmp_path / names.get(kind, "model")
+    classes = {"prm": "Qwen2Model", "sequence": "Qwen2ForSequenceClassification"}
+    classes |= {"fover": "Qwen2ForCausalLM", "rlhflow": "LlamaForCausalLM"}
+    own, chat = (
+        (llama_tokenizer(), LLAMA_CHAT) if kind == "rlhflow" else (qwen_tokenizer(), QWEN_CHAT)
+    )
+    labels = {"num_labels": 1} if kind == "sequence" else {}
+    save_model(folder, classes[kind], own, chat=chat, **labels)
+    if kind == "prm":
+        heads = {"score.0": torch.nn.Linear(64, 64), "score.2": torch.nn.Linear(64, 2)}
+        _add(folder, heads, "Qwen2ForProcessRewardModel")
+    tokenizer = fast_tokenizer(folder)
+    if kind == "sequence":
+        turns = _chat(question, "\n\n".join(steps), None)
+        ids = tokenizer.apply_chat_template(turns, return_dict=False)
+    elif kind == "prm":
+        system = "Please reason step by step, and put your final answer within \\boxed{}."
+        turns = _chat(question, "<extra_0>".join(steps) + "<extra_0>", system)
+        ids = tokenizer.apply_chat_template(turns, return_dict=False)
+    elif kind == "rlhflow":
+        ids, _ = _chat_rows(tokenizer, [f"{question} {steps[0]}", *steps[1:]], "+")
+    else:
+        first = _FOVER_TASK.format(problem=question, step=steps[0])
+        ids, _ = _chat_rows(tokenizer, [first, *steps[1:]], "correct")
+    row = load_prm(folder).encoder().encode(Trajectory(question=question, steps=steps))
+    assert row.token_ids.tolist() == ids[: row.num_tokens]

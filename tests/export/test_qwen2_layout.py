@@ -168,4 +168,5 @@ def test_nothing_is_overwritten(checkpoint: Path, tmp_path: Path) -> None:
 
 def test_both_families_read_steps_alike() -> None:
     ours, theirs = FAMILIES["rfprm-qwen"], FAMILIES["qwen2.5-math-prm"]
-    assert ours.pieces[: len(theirs.pieces)] == theirs.pieces
+    for one, other in zip(ours.pieces, theirs.pieces, strict=False):
+        assert one.model_dump(exclude={"joins"}) == other.model_dump(exclude={"joins"})
