@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
@@ -21,7 +20,7 @@ from rfprm_runtime.artifact.manifest import Manifest, read_manifest
 from rfprm_runtime.backends.table import choose_backend, open_backend
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.engine.engine import DEFAULT_PAST_BYTES, Engine
-from rfprm_runtime.engine.rows import Extension, TokenRow
+from rfprm_runtime.engine.rows import Extension
 from rfprm_runtime.errors import (
     UNSCORABLE,
     InvalidArgumentError,
@@ -33,25 +32,14 @@ from rfprm_runtime.ground.arguments import check_choice, check_flag, check_whole
 from rfprm_runtime.ground.progress import ProgressBar, progress_bar
 from rfprm_runtime.hub.artifacts import find_artifact
 from rfprm_runtime.prefix_session import PrefixSessionHost
-from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
-from rfprm_runtime.prompt.windowing import check_length, first_windowed_step, plan_windows
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder
+from rfprm_runtime.prompt.prepared import Prepared, prepare
 from rfprm_runtime.scores.readout import assemble_score, read_step_scores
 from rfprm_runtime.session import Session, SessionHost
 from rfprm_runtime.traces.items import Scorable, trajectory_of
 from rfprm_runtime.types import Float32Array, Mode, OnError, Overflow, Trajectory, TrajectoryScore
 
 DEFAULT_SESSION_BYTES = DEFAULT_PAST_BYTES
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """An encoded trajectory, and the rows it becomes to fit the model."""
-
-    row: EncodedTrajectory
-    rows: list[TokenRow]
-    """Of the prefixes if they are scored, then the windows of the whole."""
-    num_prefixes: int
-    windowed_from: int | None
 
 
 class Scorer:
@@ -232,39 +220,30 @@ class Scorer:
         prepared = [self._prepare(item, overflow) for item in trajectories]
         if raise_errors:
             raise_first(prepared, "item")
-        rows = [row for item in prepared if isinstance(item, _Prepared) for row in item.rows]
+        rows = [row for item in prepared if isinstance(item, Prepared) for row in item.rows]
         total = sum(row.num_tokens for row in rows)
         with closing(progress_bar(total, "tokens", show=show_progress_bar)) as bar:
             return around_errors(prepared, lambda items: self._score_all(items, bar, on_scored))
 
-    def _prepare(self, item: Scorable, overflow: Overflow) -> _Prepared | RfprmError:
+    def _prepare(self, item: Scorable, overflow: Overflow) -> Prepared | RfprmError:
         """Render and encode. Whatever cannot be scored is found here, before anything runs."""
         trajectory = trajectory_of(item)
         if isinstance(trajectory, RfprmError):
             return trajectory
-        limit, engine_of = self.manifest.max_positions, self.manifest.positions_beyond_engine
         try:
-            row = self._encoder.encode(trajectory)
-            if overflow != "window":
-                check_length(row.num_tokens, limit, engine_of=engine_of)
-            windows = plan_windows(row, limit, engine_of=engine_of)
-            prefixes = self._prefix_rows(trajectory) if self._score_prefixes else []
-            windowed_from = first_windowed_step(row, limit)
-            return _Prepared(row, [*prefixes, *windows], len(prefixes), windowed_from)
+            return prepare(
+                trajectory,
+                self._encoder,
+                self.manifest,
+                overflow=overflow,
+                score_prefixes=self._score_prefixes,
+            )
         except UNSCORABLE as error:
             return error
 
-    def _prefix_rows(self, trajectory: Trajectory) -> list[TokenRow]:
-        """The trace after each step, as if it ended there; if it is too long, its last window."""
-        rows = []
-        for end in range(1, len(trajectory.steps) + 1):
-            prefix = Trajectory(question=trajectory.question, steps=trajectory.steps[:end])
-            rows += plan_windows(self._encoder.encode(prefix), self.manifest.max_positions)
-        return rows
-
     def _score_all(
         self,
-        items: list[_Prepared],
+        items: list[Prepared],
         bar: ProgressBar,
         on_scored: Callable[[int], object] | None,
     ) -> list[TrajectoryScore]:
@@ -285,9 +264,9 @@ class Scorer:
             for item in items
         ]
 
-    def _read_out(self, item: _Prepared, logits: NDArray[np.float32]) -> TrajectoryScore:
+    def _read_out(self, item: Prepared, logits: NDArray[np.float32]) -> TrajectoryScore:
         """``logits`` [num_markers, num_labels]: of steps or prefixes, then of the trajectory."""
-        num_steps = item.num_prefixes or item.row.num_step_markers
+        num_steps = item.num_step_scores
         return assemble_score(
             self.manifest,
             read_step_scores(logits[:num_steps], self.manifest),

@@ -1,0 +1,59 @@
+"""A trajectory, ready to run: encoded, checked against the model's positions, cut into windows.
+
+Whatever cannot be scored is found here, before anything runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.engine.rows import TokenRow
+from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
+from rfprm_runtime.prompt.windowing import check_length, first_windowed_step, plan_windows
+from rfprm_runtime.types import Overflow, Trajectory
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An encoded trajectory, and the rows it becomes to fit the model."""
+
+    row: EncodedTrajectory
+    rows: list[TokenRow]
+    """Of the prefixes if they are scored, then the windows of the whole."""
+    num_prefixes: int
+    windowed_from: int | None
+
+    @property
+    def num_step_scores(self) -> int:
+        """The first so many markers of its rows are those of steps, or of prefixes."""
+        return self.num_prefixes or self.row.num_step_markers
+
+
+def prepare(
+    trajectory: Trajectory,
+    encoder: TrajectoryEncoder,
+    manifest: Manifest,
+    *,
+    overflow: Overflow,
+    score_prefixes: bool,
+) -> Prepared:
+    """Raises :class:`TraceTooLongError` if it does not fit, not even in windows if ``overflow``
+    allows them, and :class:`InvalidTrajectoryError` for a text that cannot be encoded."""
+    limit, engine_of = manifest.max_positions, manifest.positions_beyond_engine
+    row = encoder.encode(trajectory)
+    if overflow != "window":
+        check_length(row.num_tokens, limit, engine_of=engine_of)
+    windows = plan_windows(row, limit, engine_of=engine_of)
+    prefixes = _prefix_rows(trajectory, encoder, limit) if score_prefixes else []
+    windowed_from = first_windowed_step(row, limit)
+    return Prepared(row, [*prefixes, *windows], len(prefixes), windowed_from)
+
+
+def _prefix_rows(trajectory: Trajectory, encoder: TrajectoryEncoder, limit: int) -> list[TokenRow]:
+    """The trace after each step, as if it ended there; if it is too long, its last window."""
+    rows = []
+    for end in range(1, len(trajectory.steps) + 1):
+        prefix = Trajectory(question=trajectory.question, steps=trajectory.steps[:end])
+        rows += plan_windows(encoder.encode(prefix), limit)
+    return rows
