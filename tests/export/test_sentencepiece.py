@@ -18,7 +18,7 @@ from rfprm_export.vocabulary.folder import open_tokenizer
 from rfprm_export.vocabulary.model_proto import PieceKind, SentencePieceModel, parse_model_proto
 from rfprm_export.vocabulary.prefix_space import without_prefix_space
 from rfprm_export.vocabulary.sentencepiece import sentencepiece_tokenizer
-from rfprm_runtime.artifact.manifest import Marker, Prompt, Question, Steps, Template
+from rfprm_runtime.artifact.prompt_format import Marker, Prompt, Question, Steps, Template
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder, with_template_ids
 from rfprm_runtime.rewards import token_offsets
 from rfprm_runtime.types import Trajectory
