@@ -11,12 +11,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rfprm_export import ExportError
+from rfprm_export.chat_rendering import TODAY
+from rfprm_export.vocabulary.added_tokens import SPECIAL_NAME
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.ground.names import file_in, holds_file
 from rfprm_runtime.ground.strict_json import read_json_object
@@ -24,12 +26,20 @@ from rfprm_runtime.ground.strict_json import read_json_object
 TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 TEMPLATE_NAMES = ("chat_template.jinja", "chat_template.json")
 _AGAIN = "download the model again, or give the template with --chat-template"
+_ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "pad", "sep", "cls", "mask"))
 _SECONDS = 30.0
 _MOST_CHARACTERS = 2**20
 
 # Texts that no template writes itself and none takes for anything special.
 _QUESTION, _ANSWER = "What is q7u3s9?", "It is a5n8w2."
 _OTHER = ("Let x = 1.\n\nWhat is “2x” + {y}?", "Step 1: x = 1.\n\nStep 2: 2x = 2, so $\\boxed{2}$.")
+_SPACED = (
+    (f" \n{_QUESTION}\n ", f" \n{_ANSWER}\n "),
+    (f"\n {_QUESTION} \n", f"\n {_ANSWER} \n"),
+)
+_THINKING = (_QUESTION, f"<think>\n{_ANSWER}\n</think>\n\n{_ANSWER}")
+_TRIMS = "drops some of the white space at the ends of texts, which is kept here"
+_THINKS = "takes <think> in an answer for its own, which is plain text here"
 _CHILD = """
 import sys
 sys.path[:] = sys.argv[1:]
@@ -51,8 +61,8 @@ class ChatFormat:
     """After the answer."""
     strips: bool
     """Whether white space around question and answer is dropped."""
-    is_dated: bool
-    """Whether it wrote the day, which was taken to be :data:`TODAY`."""
+    notes: tuple[str, ...]
+    """Where scores may differ from those of the template itself, in words."""
 
     def fill(self, question: str, answer: str) -> str:
         if self.strips:
@@ -67,9 +77,10 @@ def chat_format(template: str, config: Mapping[str, Any], system: str | None) ->
     Raises :class:`ExportError` for a template that fails, or that is more than fixed text around
     question and answer, and :class:`MissingExtraError` without jinja2.
     """
-    spaced = (f" \n{_QUESTION}\n ", f" \n{_ANSWER}\n ")
-    chats = [_chat(system, *texts) for texts in ((_QUESTION, _ANSWER), _OTHER, spaced)]
-    (first, other, with_space), is_dated = _rendered(template, chats, special_tokens(config))
+    pairs = [(_QUESTION, _ANSWER), _OTHER, *_SPACED, _THINKING]
+    chats = [_chat(system, *texts) for texts in pairs]
+    texts, is_dated = _rendered(template, chats, special_tokens(config))
+    first, other, *with_space, thinking = texts
     begin, end = first.find(_QUESTION), first.find(_ANSWER)
     if min(begin, end) < 0 or begin > end or first.count(_QUESTION) + first.count(_ANSWER) != 2:
         raise ExportError(
@@ -77,15 +88,20 @@ def chat_format(template: str, config: Mapping[str, Any], system: str | None) ->
             "give one that does with --chat-template"
         )
     parts = first[:begin], first[begin + len(_QUESTION) : end], first[end + len(_ANSWER) :]
-    found = ChatFormat(*parts, strips=True, is_dated=is_dated)
-    if with_space != found.fill(*spaced):
-        found = ChatFormat(*parts, strips=False, is_dated=is_dated)
+    found = ChatFormat(*parts, strips=True, notes=())
+    if with_space != [found.fill(*texts) for texts in _SPACED]:
+        found = replace(found, strips=False)
     if other != found.fill(*_OTHER):
         raise ExportError(
             "the chat template changes the texts that it is given, so that they cannot be scored "
             "step by step; give one that leaves them as they are with --chat-template"
         )
-    return found
+    notes = {
+        f"writes today's date, taken to be {TODAY:%d %B %Y}": is_dated,
+        _TRIMS: with_space != [found.fill(*texts) for texts in _SPACED],
+        _THINKS: thinking != found.fill(*_THINKING),
+    }
+    return replace(found, notes=tuple(note for note, holds in notes.items() if holds))
 
 
 def read_chat_template(folder: Path, given: Path | None) -> str:
@@ -110,17 +126,28 @@ def read_chat_template(folder: Path, given: Path | None) -> str:
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
-    """``tokenizer_config.json``; empty if there is none. Raises :class:`ExportError`."""
-    if not holds_file(folder, TOKENIZER_CONFIG_NAME):
+    """``tokenizer_config.json``, with the special tokens that only ``special_tokens_map.json``
+    names; empty if there is none. Raises :class:`ExportError`."""
+    config = _read_if_there(folder, TOKENIZER_CONFIG_NAME)
+    if "added_tokens_decoder" in config:  # then transformers does not read the other file
+        return config
+    beside = _read_if_there(folder, SPECIAL_NAME)
+    return config | {
+        name: beside[name] for name in _ROLES if beside.get(name) and not config.get(name)
+    }
+
+
+def _read_if_there(folder: Path, name: str) -> dict[str, Any]:
+    if not holds_file(folder, name):
         return {}
-    path = file_in(folder, TOKENIZER_CONFIG_NAME, refusal=ExportError, way_out=_AGAIN)
+    path = file_in(folder, name, refusal=ExportError, way_out=_AGAIN)
     return read_json_object(path, refusal=ExportError, way_out=_AGAIN)
 
 
 def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
     """``bos_token``, ``eos_token``, … as a tokenizer's config names them."""
     found = {}
-    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+    for name in _ROLES:
         token = config.get(name)
         token = token.get("content") if isinstance(token, dict) else token
         if isinstance(token, str):

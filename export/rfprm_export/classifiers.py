@@ -6,12 +6,10 @@ Source: TRL's ``RewardTrainer`` (sequences) and ``PRMTrainer`` (tokens).
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 
 from tokenizers import Tokenizer
 
 from rfprm_export import ExportError
-from rfprm_export.chat_rendering import TODAY
 from rfprm_export.chat_template import (
     ChatFormat,
     chat_format,
@@ -19,6 +17,7 @@ from rfprm_export.chat_template import (
     read_tokenizer_config,
     special_tokens,
 )
+from rfprm_export.model_names import is_called
 from rfprm_export.preset import Described
 from rfprm_runtime.artifact.families import Family
 from rfprm_runtime.artifact.manifest import Head, Readout
@@ -30,14 +29,28 @@ from rfprm_runtime.artifact.prompt_format import (
     Template,
     TrajectoryMarker,
 )
+from rfprm_runtime.ground.arguments import shown
 
 _SEPARATORS = {
     "qwen2.5-math-*-instruct-prm-0.2": "\n\n",  # HuggingFaceH4
     "qwen2-0.5b-reward-math-sheperd": "\n",  # trl-lib
 }
 """What published token classifiers were trained with, by their cards."""
-_RIGHT = {"correct", "right", "good", "positive", "true", "+", "yes"}
-_WRONG = {"incorrect", "wrong", "bad", "negative", "false", "-", "no"}
+_RIGHT = {"correct", "right", "good", "positive", "pos", "true", "valid", "yes", "+", "1"}
+_WRONG = {
+    "incorrect",
+    "wrong",
+    "bad",
+    "negative",
+    "neg",
+    "false",
+    "invalid",
+    "no",
+    "-",
+    "0",
+    "error",
+}
+_NEGATIONS = {"no", "not", "non", "without"}
 
 # A whole answer as one text, as sequence models get it.
 WHOLE_ANSWER: tuple[Piece, ...] = (
@@ -82,8 +95,9 @@ def sequence_family(described: Described, *, system: str | None = None) -> Famil
     prompt = options.system_prompt if options.system_prompt is not None else system
     config = read_tokenizer_config(described.folder)
     found = chat_format(template, config, prompt)
-    if found.is_dated:
-        described.notes["chat_template"] = f"writes today's date, taken to be {TODAY:%d %B %Y}"
+    if found.notes:
+        described.notes["chat_template"] = "; ".join(found.notes)
+    _check_ends(found, described)
     closing, marker = _closing(found, described)
     return Family(
         pieces=(
@@ -102,6 +116,24 @@ def sequence_family(described: Described, *, system: str | None = None) -> Famil
     )
 
 
+def _check_ends(found: ChatFormat, described: Described) -> None:
+    """Raises :class:`ExportError` if what ends the texts of a chat cannot be told from them."""
+    tokenizer, padding = described.tokenizer, described.config.get("pad_token_id")
+    if found.strips and not _has_special(found.middle, tokenizer):
+        raise ExportError(
+            "the chat template drops the white space around texts between which it writes no "
+            "special token, so that they are encoded as one; give one that does not with "
+            "--chat-template"
+        )
+    content = tokenizer.id_to_token(padding) if isinstance(padding, int) else None
+    last = tokenizer.encode(found.closing, add_special_tokens=False).ids[-1:] or [padding]
+    if content and last == [padding] and not _has_special(content, tokenizer):
+        raise ExportError(
+            f"the model's pad_token_id is {padding}, the ordinary token {shown(content)}, in which "
+            "a chat may end: transformers would read the token before it; correct it in config.json"
+        )
+
+
 def _closing(found: ChatFormat, described: Described) -> tuple[str, str]:
     """The text that is encoded with the answer, and the marker that follows it. transformers reads
     a sequence at its last token that is not the padding token."""
@@ -114,6 +146,10 @@ def _closing(found: ChatFormat, described: Described) -> tuple[str, str]:
     return text, marker
 
 
+def _has_special(text: str, tokenizer: Tokenizer) -> bool:
+    return _first_special(text, tokenizer) < len(text)
+
+
 def _first_special(text: str, tokenizer: Tokenizer) -> int:
     added = tokenizer.get_added_tokens_decoder().values()
     contents = [re.escape(token.content) for token in added if token.special]
@@ -123,14 +159,35 @@ def _first_special(text: str, tokenizer: Tokenizer) -> int:
 
 def _known_separator(name: str) -> str | None:
     for pattern, separator in _SEPARATORS.items():
-        if fnmatchcase(name.lower(), pattern):
+        if is_called(name, pattern):
             return separator
     return None
 
 
 def _right_label(described: Described) -> int:
-    """TRL's label 1, unless the config names the labels the other way round."""
-    names = described.config.get("id2label")
-    first = str(names.get("0", "")).lower() if isinstance(names, dict) else ""
-    second = str(names.get("1", "")).lower() if isinstance(names, dict) else ""
-    return 0 if first in _RIGHT and second in _WRONG else 1
+    """What the config's names of the labels say, or TRL's label 1 if it has none.
+
+    Raises :class:`ExportError` for names that do not tell: the other label would turn every score
+    round.
+    """
+    found = described.config.get("id2label")
+    names = [str(found.get(index)) for index in ("0", "1")] if isinstance(found, dict) else []
+    meanings = [_means_right(name) for name in names]
+    if names and (None in meanings or meanings[0] == meanings[1]):
+        raise ExportError(
+            f"the model's labels are {shown(names[0])} and {shown(names[1])}, and nothing tells "
+            "which of them means that a step is right; name them 'wrong' and 'right', each at its "
+            "place, in the id2label of config.json"
+        )
+    return meanings.index(True) if names else 1
+
+
+def _means_right(label: str) -> bool | None:
+    """Whether a label's name says that a step is right; None if it does not tell."""
+    words = set(re.findall(r"[a-z]+|[0-9]+|[+-]", label.lower())) - {"label"}
+    if len(words) > 1:
+        words -= {"-"}  # a hyphen
+    if len(words) > 1 and words & _NEGATIONS:
+        return None
+    is_right, is_wrong = bool(words & _RIGHT), bool(words & _WRONG)
+    return None if is_right == is_wrong else is_right

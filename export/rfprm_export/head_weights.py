@@ -47,6 +47,11 @@ def _renamed(weights: StoredWeights, source: RenamedHead, folder: Path) -> Store
     if source.file is not None:
         path = file_in(folder, source.file, refusal=ExportError, way_out=_AGAIN)
         beside = open_pickled(path).stored
+        if not {"weight"} <= set(beside) <= {"weight", "bias"}:
+            raise ExportError(
+                f"{path} holds {sorted(beside)[:4]}, expected weight, and bias if there is one: "
+                f"those of a linear head alone; {_AGAIN}"
+            )
         found = {f"{source.prefix}.{name}": one for name, one in beside.items()}
         weights = weights.including(found)
     names = {f"{source.prefix}.{part}": f"score.{part}" for part in ("weight", "bias")}
@@ -97,16 +102,16 @@ def _check_shape(weights: StoredWeights, head: Head, family: str, hidden_size: i
     if found != expected:
         raise ExportError(
             f"family {family!r} needs {last} of shape {expected}, but the model has "
-            f"{found}{_other_heads(weights)}; check that it is a PRM of that family"
+            f"{found}{_other_heads(weights, last)}; check that it is a PRM of that family"
         )
 
 
-def _other_heads(weights: StoredWeights) -> str:
+def _other_heads(weights: StoredWeights, named: str) -> str:
     """The tensors that may be a head of another kind, in words."""
     found = [
         f"{name} {weights.stored[name].shape}"
         for name in sorted(weights)
-        if not name.startswith(("model.", "lm_head."))
+        if name != named and not name.startswith(("model.", "lm_head."))
     ]
     return f" (beside {', '.join(found[:4])})" if found else ""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from rfprm_export.model_names import is_called
 from rfprm_runtime.artifact.families import Family
 
 
@@ -105,7 +106,7 @@ class Preset:
         return _match(architectures, self.own_architectures)
 
     def is_named(self, name: str) -> bool:
-        return any(fnmatchcase(name.lower(), pattern) for pattern in self.names)
+        return any(is_called(name, pattern) for pattern in self.names)
 
     @property
     def side_files(self) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 
+from rfprm_export.model_names import is_called
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 
@@ -102,7 +102,7 @@ PUBLISHED_SCORES = (
 
 def published_scores_of(name: str) -> tuple[PublishedScore, ...]:
     """What was published of the model called ``name`` (without its owner)."""
-    return tuple(one for one in PUBLISHED_SCORES if fnmatchcase(name.lower(), one.model))
+    return tuple(one for one in PUBLISHED_SCORES if is_called(name, one.model))
 
 
 def compare(

@@ -6,7 +6,7 @@ the model cards.
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
+from rfprm_export.model_names import is_called
 
 _WRITES = "writes its verdict as text; rfprm reads scores in one pass and cannot run it"
 _TWO_MODELS = (
@@ -52,6 +52,6 @@ _REASONS = {
 def why_refused(name: str) -> str | None:
     """The sentence that says why the model called ``name`` cannot be read; None if it may be."""
     for pattern, reason in _REASONS.items():
-        if fnmatchcase(name.lower(), pattern):
+        if is_called(name, pattern):
             return f"{name} {reason}"
     return None

@@ -17,6 +17,7 @@ from rfprm_export import ExportError
 from rfprm_export.base_model import CONFIG_NAME
 from rfprm_export.chat_template import TEMPLATE_NAMES, TOKENIZER_CONFIG_NAME
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAMES
+from rfprm_export.vocabulary.added_tokens import SPECIAL_NAME
 from rfprm_export.vocabulary.folder import (
     MERGES_NAME,
     SENTENCEPIECE_NAME,
@@ -34,13 +35,12 @@ Place = str | Path | HubId
 """What a user writes for a model, see :func:`~rfprm_runtime.hub.ids.place_of_model`."""
 Kind = Literal["model", "adapter", "checkpoint", "gguf"]
 _DESCRIPTIONS = (CONFIG_NAME, ADAPTER_CONFIG_NAME, CHECKPOINT_NAME)
-_TOKENIZER_NAMES = (TOKENIZER_NAME, TOKENIZER_CONFIG_NAME, *TEMPLATE_NAMES)
+_TOKENIZER_NAMES = (TOKENIZER_NAME, TOKENIZER_CONFIG_NAME, SPECIAL_NAME, *TEMPLATE_NAMES)
 _SLOW_TOKENIZER_NAMES = (
     SENTENCEPIECE_NAME,
     VOCABULARY_NAME,
     MERGES_NAME,
     "added_tokens.json",
-    "special_tokens_map.json",
 )
 
 

@@ -13,7 +13,12 @@ pytest.importorskip("jinja2")
 
 from published_models import LLAMA_CHAT, QWEN_CHAT
 from rfprm_export import ExportError
-from rfprm_export.chat_template import chat_format, read_chat_template
+from rfprm_export.chat_template import (
+    chat_format,
+    read_chat_template,
+    read_tokenizer_config,
+    special_tokens,
+)
 
 TURNS = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
 
@@ -38,8 +43,25 @@ def test_the_date_of_a_template_does_not_depend_on_the_day() -> None:
     for format, day in (("%d %b %Y", "26 Jul 2024"), ("%Y-%m-%d", "2024-07-26")):
         found = chat_format("{{ strftime_now('" + format + "') }}" + TURNS, {}, None)
         assert found.opening == f"{day}[user]"
-        assert found.is_dated
-    assert not chat_format(TURNS, {}, None).is_dated
+        assert found.notes == ("writes today's date, taken to be 26 July 2024",)
+    assert not chat_format(TURNS, {}, None).notes
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("c.rstrip()", "white space"),
+        ("c.strip('\\n')", "white space"),
+        ("c.lstrip('\\n')", "white space"),
+        ("c.strip() if m['role'] == 'user' else c", "white space"),
+        ("c.split('</think>')[-1]", "<think>"),
+        ("c if '<think>' in c else '<think></think>' + c", "<think>"),
+    ],
+)
+def test_what_a_template_does_to_some_texts_is_said(change: str, said: str) -> None:
+    template = TURNS.replace("{{ m['content'] }}", "{% set c = m['content'] %}{{ " + change + " }}")
+    [note] = chat_format(template, {}, None).notes
+    assert said in note
 
 
 def test_marks_for_training_are_plain_text() -> None:
@@ -115,3 +137,16 @@ def test_where_a_template_is_looked_for(tmp_path: Path) -> None:
     (tmp_path / "given").write_bytes(b"\xff")
     with pytest.raises(ExportError, match="cannot be read"):
         read_chat_template(tmp_path, tmp_path / "given")
+
+
+def test_special_tokens_of_older_checkpoints_are_found(tmp_path: Path) -> None:
+    """transformers reads their second file unless the first lists all added tokens."""
+    (tmp_path / "special_tokens_map.json").write_text('{"bos_token": {"content": "<s>"}}')
+    for config, begin in (
+        ({}, "<s>"),
+        ({"bos_token": None}, "<s>"),
+        ({"bos_token": "<b>"}, "<b>"),
+        ({"added_tokens_decoder": {}}, None),
+    ):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        assert special_tokens(read_tokenizer_config(tmp_path)).get("bos_token") == begin

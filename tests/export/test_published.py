@@ -275,6 +275,9 @@ def test_reasonflux_1_5b(tmp_path: Path) -> None:
     prm = load_prm(folder)
     assert prm.manifest.family == "reasonflux-prm-1.5b"
     _check_whole(prm, ids, float(score))
+    torch.save({**head.state_dict(), "other": torch.ones(1)}, folder / "reward_head.pt")
+    with pytest.raises(ExportError, match="a linear head alone"):
+        load_prm(folder)
 
 
 # Classifiers as transformers saves them.
