@@ -126,8 +126,9 @@ def _check_ends(found: ChatFormat, described: Described) -> None:
             "--chat-template"
         )
     content = tokenizer.id_to_token(padding) if isinstance(padding, int) else None
-    last = tokenizer.encode(found.closing, add_special_tokens=False).ids[-1:] or [padding]
-    if content and last == [padding] and not _has_special(content, tokenizer):
+    closing = tokenizer.encode(found.closing, add_special_tokens=False).ids
+    may_end_in_it = not closing or closing[-1] == padding
+    if content and may_end_in_it and not _has_special(content, tokenizer):
         raise ExportError(
             f"the model's pad_token_id is {padding}, the ordinary token {shown(content)}, in which "
             "a chat may end: transformers would read the token before it; correct it in config.json"
