@@ -42,11 +42,14 @@ from rfprm_runtime.artifact.manifest import (
     ProductRecord,
 )
 from rfprm_runtime.artifact.network_tensors import network_tensors
+from rfprm_runtime.backends.native.library import load_library
 from rfprm_runtime.backends.native.limits import check_fits
 from rfprm_runtime.backends.table import model_file
 from rfprm_runtime.backends.walk import Walk
+from rfprm_runtime.errors import BackendError, MissingExtraError
 from rfprm_runtime.ground.progress import Progress, counting, silent, stage
 from rfprm_runtime.ground.whole_files import replacing_folder
+from rfprm_runtime.ground.whole_imports import import_whole
 from rfprm_runtime.scorer import Scorer
 
 _TRACE = "exported model, trace"
@@ -76,6 +79,8 @@ def export_artifact(
     check_output(output, overwrite)
     format = _choose_format(format, precision)
     _check_options(format, precision, attention, verify, verify_traces)
+    if verify:
+        _check_runs_here(format, precision)
     progress("opening the model", 0, 1)
     # Only now is anything read, or fetched.
     source = open_source(checkpoint)
@@ -128,6 +133,23 @@ def _check_options(
             f"--precision {precision} chooses the linear layers that can have 8 bits by measuring "
             f"them, which --no-verify skips; leave it out, or export with --precision {other}"
         )
+
+
+def _check_runs_here(format: ModelFormat, precision: Precision) -> None:
+    """Raises :class:`ExportError` if what is to be written could not be run here to verify it.
+
+    Found only afterwards, that costs the reference network's time: hours for a large model."""
+    try:
+        if format == "native":
+            load_library()
+        elif format == "torch":
+            import_whole("rfprm_runtime.backends.torch")
+    except (BackendError, MissingExtraError) as error:
+        unverified = "" if precision == "int8" else "; or write it unverified with --no-verify"
+        raise ExportError(
+            f"what is exported in {precision} is verified by running it, and here it cannot run: "
+            f"{error}{unverified}"
+        ) from None
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from rfprm_runtime import Scorer
 from rfprm_runtime.artifact.contents import ArtifactFiles
 from rfprm_runtime.artifact.manifest import NATIVE_NAME, Parity, read_manifest
 from rfprm_runtime.artifact.tensors import read_tensors
+from rfprm_runtime.backends.native import library
+from rfprm_runtime.errors import BackendError
 from tiny_models import save_published_prm
 
 
@@ -287,6 +289,37 @@ def test_int8_that_no_linear_allows_is_refused_naming_the_worst(
 def test_int8_needs_verification(roomy_prm: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="--no-verify skips"):
         export_artifact(roomy_prm, tmp_path / "artifact", precision="int8", verify=False)
+
+
+@pytest.mark.parametrize(("precision", "unverified"), [("int16", True), ("int8", False)])
+def test_without_kernels_to_verify_with_nothing_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any, unverified: bool
+) -> None:
+    def refuse() -> None:
+        raise BackendError("no kernels in this test")
+
+    monkeypatch.setattr(artifact_writer, "load_library", refuse)
+    with pytest.raises(ExportError, match=f"{precision} is verified.*no kernels in this test") as e:
+        export_artifact(tmp_path / "not here", tmp_path / "artifact", precision=precision)
+    assert ("--no-verify" in str(e.value)) == unverified
+
+
+def test_without_kernels_int16_is_written_unverified(
+    roomy_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "available_variants", list)
+    library.load_library.cache_clear()
+    manifest = export_artifact(roomy_prm, tmp_path / "a", precision="int16", verify=False)
+    assert manifest.precision == "int16"
+
+
+def test_without_torch_a_file_for_torch_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "rfprm_runtime.backends.torch", raising=False)
+    with pytest.raises(ExportError, match=r"it cannot run: .*torch.*--no-verify"):
+        export_artifact(tmp_path / "not here", tmp_path / "artifact", format="torch")
 
 
 def test_too_few_traces_cannot_verify_a_precision(
