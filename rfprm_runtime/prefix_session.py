@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.engine.rows import Extension, Past, TokenRow
-from rfprm_runtime.scores.readout import assemble_score, read_step_scores
 from rfprm_runtime.session import (
     NO_MARKERS,
     KeptPast,
@@ -21,10 +20,8 @@ from rfprm_runtime.session import (
     SessionHost,
     Texts,
     Turn,
-    Versions,
-    grown,
 )
-from rfprm_runtime.types import Float32Array, Trajectory, TrajectoryScore
+from rfprm_runtime.types import Float32Array, Trajectory
 
 _UNSETTLED = 8
 """So many of the last tokens may change when text is added; a guess that only costs time if it is
@@ -39,42 +36,40 @@ class _Begun:
     token_ids: NDArray[np.int64]
 
     def extension(self, row: TokenRow) -> Extension:
-        """What is left to run of ``row``."""
-        start = len(self.token_ids)
+        """What is left to run of a row with one marker."""
         [marker] = row.marker_positions
-        if self.past is None or start > marker or not self._begins(row):
-            return Extension(row.token_ids, row.marker_positions)
-        return Extension(row.token_ids[start:], row.marker_positions - start, self.past)
+        start = self._start(row.token_ids) if len(self.token_ids) <= marker else 0
+        past = self.past if start else None
+        return Extension(row.token_ids[start:], row.marker_positions - start, past)
 
-    def _begins(self, row: TokenRow) -> bool:
-        return np.array_equal(row.token_ids[: len(self.token_ids)], self.token_ids)
+    def continued(self, ids: NDArray[np.int64]) -> Extension:
+        """What is left to run of ``ids``, to be kept."""
+        start = self._start(ids)
+        return Extension(ids[start:], NO_MARKERS, self.past if start else None, keep=True)
+
+    def _start(self, ids: NDArray[np.int64]) -> int:
+        """The first of ``ids`` that the past does not cover."""
+        size = len(self.token_ids)
+        begins = self.past is not None and np.array_equal(ids[:size], self.token_ids)
+        return size if begins else 0
 
 
 class PrefixSessionHost(SessionHost):
     """Runs such sessions on one engine."""
 
-    def _extend(self, turns: list[Turn]) -> list[Float32Array]:
+    def _step_logits(self, turns: list[Turn]) -> list[Float32Array]:
         prefixes = [self._prefix_rows(turn) for turn in turns]
-        begun = self._begin(turns)
-        scores = self._scores(prefixes, begun)
-        is_done: list[bool] = []
-        for turn, own in zip(turns, scores, strict=True):
-            turn.session._versions = Versions(turn.session._written, grown(turn, own), is_done)
-        is_done.append(True)
-        return scores
-
-    def _score(self, turns: list[Turn]) -> list[TrajectoryScore]:
-        begun = [self._kept(turn.session) for turn in turns]
-        items = [one.extension(turn.row) for one, turn in zip(begun, turns, strict=True)]
-        return [
-            assemble_score(
-                self._manifest,
-                turn.session.step_scores.copy(),
-                result.logits,
-                num_tokens=turn.row.num_tokens,
-            )
-            for turn, result in zip(turns, self._engine.run(items), strict=True)
+        items = [
+            before.extension(row)
+            for rows, before in zip(prefixes, self._begin(turns), strict=True)
+            for row in rows
         ]
+        done = iter(self._engine.run(items))
+        return [np.concatenate([next(done).logits for _ in rows]) for rows in prefixes]
+
+    def _closing_logits(self, turns: list[Turn]) -> list[Float32Array]:
+        items = [self._kept(turn.session).extension(turn.row) for turn in turns]
+        return [result.logits for result in self._engine.run(items)]
 
     def _read_steps(self, session: Session, given: Sequence[str]) -> Texts:
         steps = self._checked_steps(session, given)
@@ -115,7 +110,7 @@ class PrefixSessionHost(SessionHost):
             for index, (ids, before) in enumerate(zip(settled, kept, strict=True))
             if len(ids) > len(before.token_ids)
         ]
-        items = [_continued(kept[index], settled[index]) for index in longer]
+        items = [kept[index].continued(settled[index]) for index in longer]
 
         def on_kept(place: int, past: Past) -> None:
             index = longer[place]
@@ -130,23 +125,3 @@ class PrefixSessionHost(SessionHost):
         if kept is None:
             return _Begun(None, np.zeros(0, np.int64))
         return _Begun(kept.past, kept.token_ids)
-
-    def _scores(self, prefixes: list[list[TokenRow]], begun: list[_Begun]) -> list[Float32Array]:
-        items = [
-            before.extension(row)
-            for rows, before in zip(prefixes, begun, strict=True)
-            for row in rows
-        ]
-        logits = iter(self._engine.run(items))
-        return [
-            read_step_scores(np.concatenate([next(logits).logits for _ in rows]), self._manifest)
-            for rows in prefixes
-        ]
-
-
-def _continued(before: _Begun, ids: NDArray[np.int64]) -> Extension:
-    """``ids`` after what there is of them already."""
-    start = len(before.token_ids)
-    if before.past is not None and np.array_equal(ids[:start], before.token_ids):
-        return Extension(ids[start:], NO_MARKERS, before.past, keep=True)
-    return Extension(ids, NO_MARKERS, keep=True)

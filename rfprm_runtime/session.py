@@ -49,7 +49,7 @@ class _Written:
 
 
 @dataclass(frozen=True, eq=False)
-class Versions:
+class _Versions:
     """A session's content before and after a call. The sessions of the call share ``is_done``,
     which is empty until all of them are extended: an interrupt finds all extended or none."""
 
@@ -92,7 +92,7 @@ class Session:
         self._key = host.new_key()
         self._closed = False
         self._calls: list[FrameType] = []  # that use it; the first that still runs has it
-        self._versions = Versions(written, written, [])
+        self._versions = _Versions(written, written, [])
         self.question = question
         weakref.finalize(self, host.forget, self._key).atexit = False
 
@@ -207,14 +207,18 @@ class SessionHost:
             return around_errors(turns, self._extend)
 
     def _extend(self, turns: list[Turn]) -> list[Float32Array]:
-        results = self._run(turns, keep=True)
-        scores = [read_step_scores(result.logits, self._manifest) for result in results]
+        logits = self._step_logits(turns)
+        scores = [read_step_scores(own, self._manifest) for own in logits]
         is_done: list[bool] = []
         for turn, own in zip(turns, scores, strict=True):
             before = turn.session._written
-            turn.session._versions = Versions(before, grown(turn, own), is_done)
+            turn.session._versions = _Versions(before, _grown(turn, own), is_done)
         is_done.append(True)
         return scores
+
+    def _step_logits(self, turns: list[Turn]) -> list[Float32Array]:
+        """float32 [num_steps, num_labels] of each turn's new steps; keeps the pasts."""
+        return [result.logits for result in self._run(turns, keep=True)]
 
     def score(
         self,
@@ -228,9 +232,6 @@ class SessionHost:
             return around_errors(turns, self._score)
 
     def _score(self, turns: list[Turn]) -> list[TrajectoryScore]:
-        closing = [np.zeros((0, self._manifest.head.num_labels), np.float32)] * len(turns)
-        if self._manifest.trajectory_readout is not None:
-            closing = [result.logits for result in self._run(turns, keep=False)]
         return [
             assemble_score(
                 self._manifest,
@@ -238,8 +239,14 @@ class SessionHost:
                 logits,
                 num_tokens=turn.row.num_tokens,
             )
-            for turn, logits in zip(turns, closing, strict=True)
+            for turn, logits in zip(turns, self._closing_logits(turns), strict=True)
         ]
+
+    def _closing_logits(self, turns: list[Turn]) -> list[Float32Array]:
+        """float32 [1, num_labels] of each trajectory's marker; [0, num_labels] if there is none."""
+        if self._manifest.trajectory_readout is None:
+            return [np.zeros((0, self._manifest.head.num_labels), np.float32)] * len(turns)
+        return [result.logits for result in self._run(turns, keep=False)]
 
     def fork(self, session: Session) -> Session:
         with self._engine.call(), _Claims(self, [session]) as [refusal]:
@@ -398,7 +405,7 @@ def _longer(session: Session, new: TokenRow) -> TokenRow:
     return TokenRow(ids, new.marker_positions + len(before))
 
 
-def grown(turn: Turn, scores: Float32Array) -> _Written:
+def _grown(turn: Turn, scores: Float32Array) -> _Written:
     before = turn.session._written
     step_scores = np.concatenate([before.step_scores, scores])
     step_scores.flags.writeable = False  # forks share the array

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+from loopback import running
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _LARGE = 4096
@@ -175,11 +176,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(repos: dict[str, Repo]) -> Iterator[HubServer]:
     server = HubServer(repos)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

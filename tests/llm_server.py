@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from loopback import running
+
 Reply = str | dict[str, Any] | Callable[["Handler"], None]
 """An answer's text, a whole body, or something that handles the connection itself."""
 
@@ -87,14 +89,8 @@ class Server(ThreadingHTTPServer):
 @contextmanager
 def serving(replies: list[Reply] | Callable[[dict[str, Any]], Reply]) -> Iterator[Server]:
     server = Server(replies)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def completion(text: str, prompt_tokens: int = 100, answer_tokens: int = 10) -> dict[str, Any]:

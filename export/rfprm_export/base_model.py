@@ -67,10 +67,10 @@ def read_base_model(path: Path) -> BaseModel:
     return _read_folder(path)
 
 
-def architectures_of(path: Path) -> tuple[str, ...]:
-    """What the ``config.json`` of a folder says that the model is, without a look at its weights;
-    nothing for a GGUF file, or a folder that :func:`read_base_model` refuses."""
-    found = read_config(path).get("architectures")
+def architectures_in(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a ``config.json`` says that the model is, by the names of transformers' classes; nothing
+    if it does not tell."""
+    found = config.get("architectures")
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         return ()
     return tuple(found)

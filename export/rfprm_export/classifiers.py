@@ -30,6 +30,7 @@ from rfprm_runtime.artifact.prompt_format import (
     TrajectoryMarker,
 )
 from rfprm_runtime.ground.arguments import shown
+from rfprm_runtime.prompt import runs
 
 _SEPARATORS = {
     "qwen2.5-math-*-instruct-prm-0.2": "\n\n",  # HuggingFaceH4
@@ -118,14 +119,13 @@ def sequence_family(described: Described, *, system: str | None = None) -> Famil
 
 def _check_ends(found: ChatFormat, described: Described) -> None:
     """Raises :class:`ExportError` if what ends the texts of a chat cannot be told from them."""
-    tokenizer, padding = described.tokenizer, described.config.get("pad_token_id")
+    tokenizer, (padding, content) = described.tokenizer, _padding(described)
     if found.strips and not _has_special(found.middle, tokenizer):
         raise ExportError(
             "the chat template drops the white space around texts between which it writes no "
             "special token, so that they are encoded as one; give one that does not with "
             "--chat-template"
         )
-    content = tokenizer.id_to_token(padding) if isinstance(padding, int) else None
     closing = tokenizer.encode(found.closing, add_special_tokens=False).ids
     may_end_in_it = not closing or closing[-1] == padding
     if content and may_end_in_it and not _has_special(content, tokenizer):
@@ -140,11 +140,18 @@ def _closing(found: ChatFormat, described: Described) -> tuple[str, str]:
     a sequence at its last token that is not the padding token."""
     first = _first_special(found.closing, described.tokenizer)
     text, marker = found.closing[:first], found.closing[first:]
-    padding = described.config.get("pad_token_id")
-    content = described.tokenizer.id_to_token(padding) if isinstance(padding, int) else None
+    _, content = _padding(described)
     while content and marker.endswith(content):
         marker = marker[: -len(content)]
     return text, marker
+
+
+def _padding(described: Described) -> tuple[int | None, str | None]:
+    """The id and the text of the padding token, as far as the model has one."""
+    found = described.config.get("pad_token_id")
+    if not isinstance(found, int):
+        return None, None
+    return found, described.tokenizer.id_to_token(found)
 
 
 def _has_special(text: str, tokenizer: Tokenizer) -> bool:
@@ -152,9 +159,8 @@ def _has_special(text: str, tokenizer: Tokenizer) -> bool:
 
 
 def _first_special(text: str, tokenizer: Tokenizer) -> int:
-    added = tokenizer.get_added_tokens_decoder().values()
-    contents = [re.escape(token.content) for token in added if token.special]
-    match = re.search("|".join(contents), text) if contents else None
+    pattern = runs.special_tokens(tokenizer)
+    match = None if pattern is None else pattern.search(text)
     return len(text) if match is None else match.start()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from rfprm_export import ExportError
 from rfprm_export.base_model import (
     BaseModel,
-    architectures_of,
+    architectures_in,
     check_base_model,
     read_base_model,
     read_config,
@@ -64,10 +64,11 @@ def open_model(source: Source, base: Place | None = None) -> OpenedModel:
             f"{source.path} holds no checkpoint.json and no adapter, so it is read as a whole PRM, "
             "which needs no --base; leave it out, or give a training checkpoint"
         )
+    config = read_config(source.path)
     return OpenedModel(
         source,
-        architectures_of(source.path),
-        read_config(source.path),
+        architectures_in(config),
+        config,
         source.path,
         lambda: _read_whole(source),
         source.record,
@@ -91,17 +92,18 @@ def _read_whole(source: Source) -> BaseModel:
 
 
 def _open_adapter(source: Source, base: Place | None) -> OpenedModel:
-    config = read_adapter_config(source.path)
-    under = open_source(_base_of(source, config) if base is None else base)
+    adapter = read_adapter_config(source.path)
+    under = open_source(_base_of(source, adapter) if base is None else base)
     if under.kind not in ("model", "gguf"):
         raise ExportError(
             f"the base model {under.path} is itself {_WHAT[under.kind]}, expected a whole model; "
             "give it with --base"
         )
+    config = read_config(under.path)
     return OpenedModel(
         source,
-        _adapted(architectures_of(under.path), config),
-        read_config(under.path),
+        _adapted(architectures_in(config), adapter),
+        config,
         source.path if TOKENIZER_CONFIG_NAME in source.file_names else under.path,
         lambda: _read_adapted(source, under),
         {**source.record, "base": under.record},

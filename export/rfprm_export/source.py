@@ -96,7 +96,9 @@ def open_source(place: Place | Source) -> Source:
     if isinstance(place, Source):
         return place
     found = place if isinstance(place, HubId) else place_of_model(place)
-    return _of_hub(found) if isinstance(found, HubId) else _of_path(found)
+    if isinstance(found, HubId):
+        return _of_repository(open_repository(found, refusal=ExportError))
+    return _of_path(found)
 
 
 def artifact_or_source(place: Place) -> Path | Source:
@@ -105,8 +107,10 @@ def artifact_or_source(place: Place) -> Path | Source:
     found = place if isinstance(place, HubId) else place_of_model(place)
     if isinstance(found, Path):
         return found if os.path.isfile(found / MANIFEST_NAME) else open_source(found)
-    names = open_repository(found, refusal=ExportError).file_names
-    return download_artifact(str(found)) if MANIFEST_NAME in names else open_source(found)
+    repository = open_repository(found, refusal=ExportError)
+    if MANIFEST_NAME in repository.file_names:
+        return download_artifact(str(found))
+    return _of_repository(repository)
 
 
 def _of_path(path: Path) -> Source:
@@ -127,9 +131,8 @@ def _of_path(path: Path) -> Source:
     return Source(path, name, kind, names, {"folder": name})
 
 
-def _of_hub(hub_id: HubId) -> Source:
-    repository = open_repository(hub_id, refusal=ExportError)
-    kind = _kind(repository.file_names, f"the repository {hub_id}")
+def _of_repository(repository: Repository) -> Source:
+    kind = _kind(repository.file_names, f"the repository {repository.asked}")
     source = Source(
         repository.folder,
         repository.name,

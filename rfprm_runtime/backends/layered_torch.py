@@ -51,8 +51,10 @@ class LayeredTorch:
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         with torch.inference_mode():
             rows = self._embedded(rows_of(batch))
+            longest = max(one.row.num_tokens for one in rows)
+            cos, sin = map(torch.from_numpy, rotary_tables(longest, self._shape))
             for index in range(self._shape.num_layers):
-                self._run_layer(index, rows)
+                self._run_layer(index, rows, cos, sin)
                 self.walk.reached(index + 1, self._shape.num_layers)
             return self._logits(rows)
 
@@ -63,15 +65,15 @@ class LayeredTorch:
         table = self._weights["model.embed_tokens.weight"]
         return [_Row(row, torch.from_numpy(table[row.token_ids[None]])) for row in rows]
 
-    def _run_layer(self, index: int, rows: Sequence[_Row]) -> None:
+    def _run_layer(self, index: int, rows: Sequence[_Row], cos: Tensor, sin: Tensor) -> None:
+        """``cos`` and ``sin``: of the longest row."""
         with torch.device("meta"):
             empty = DecoderLayer(self._shape)
         layer = self._filled(empty, f"model.layers.{index}.")
         for one in rows:
             self.walk.check()
-            tables = rotary_tables(one.hidden.shape[1], self._shape)
-            cos, sin = map(torch.from_numpy, tables)
-            one.hidden = layer.attend(one.hidden, cos, sin, None)
+            length = one.row.num_tokens
+            one.hidden = layer.attend(one.hidden, cos[:length], sin[:length], None)
             if index == self._shape.num_layers - 1:
                 one.hidden = one.hidden[0, torch.from_numpy(one.row.marker_positions)]
             one.hidden = layer.feed_forward(one.hidden)

@@ -90,7 +90,7 @@ class Cutter:
 
     def __init__(self, prompt: Prompt, tokenizer: Tokenizer) -> None:
         """``tokenizer``: one that still reads special tokens in text."""
-        special = _special_tokens(tokenizer)
+        special = special_tokens(tokenizer)
         self._strips = prompt.strips
         self._parts: dict[tuple[str, Joins], _Parts] = {
             (template.text, template.joins): _parts(template, tokenizer, special)
@@ -144,7 +144,8 @@ def _last_run(items: list[Run | Fixed]) -> Run:
     return last
 
 
-def _special_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+def special_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+    """Finds them in a text; None if the tokenizer has none."""
     added = tokenizer.get_added_tokens_decoder().values()
     contents = sorted((token.content for token in added if token.special), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, contents))) if contents else None

@@ -172,11 +172,13 @@ def _manifest_in(artifact: str) -> Manifest:
     settings for every sample."""
     path = Path(artifact, MANIFEST_NAME)
     if not path.is_file():
-        return read_manifest(_folder_of(artifact))  # or says what is there instead
+        path = _folder_of(artifact) / MANIFEST_NAME
+    if not path.is_file():
+        return read_manifest(path.parent)  # says what is there instead
     about = path.stat()
-    return _read_once(artifact, about.st_mtime_ns, about.st_size)
+    return _read_once(path.parent, about.st_mtime_ns, about.st_size)
 
 
 @lru_cache(maxsize=16)
-def _read_once(artifact: str, mtime_ns: int, num_bytes: int) -> Manifest:
-    return read_manifest(Path(artifact))
+def _read_once(folder: Path, mtime_ns: int, num_bytes: int) -> Manifest:
+    return read_manifest(folder)
