@@ -44,6 +44,7 @@ from tokenizer_files import NORMAL, bpe_pieces, model_proto, write_sentencepiece
 QUESTION = "What is 3 + 4?"
 STEPS = ("Start at 3.", "Go on by 4:\n3 + 4 = 7.", "So the answer is 7 – “sieben”.")
 RESPONSE = ("It is 7.", "Correct!")
+QWEN_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
 _FOVER_TASK = (
     "** Problem **\n{problem}\n\n** Task **\nYour task is to evaluate the accuracy of each "
@@ -205,14 +206,7 @@ def test_qwen_math_prm(tmp_path: Path) -> None:
     first, second = torch.nn.Linear(64, 64), torch.nn.Linear(64, 2)
     _add(folder, {"score.0": first, "score.2": second}, "Qwen2ForProcessRewardModel")
     tokenizer = fast_tokenizer(folder)
-    chat = [
-        {
-            "role": "system",
-            "content": "Please reason step by step, and put your final answer within \\boxed{}.",
-        },
-        {"role": "user", "content": QUESTION},
-        {"role": "assistant", "content": "<extra_0>".join(STEPS) + "<extra_0>"},
-    ]
+    chat = _chat(QUESTION, "<extra_0>".join(STEPS) + "<extra_0>", QWEN_SYSTEM)
     ids = tokenizer.apply_chat_template(chat, return_dict=False)
     rows = [i for i, x in enumerate(ids) if x == tokenizer.convert_tokens_to_ids("<extra_0>")]
     with torch.no_grad():
@@ -227,14 +221,7 @@ def test_qwen_math_rm(tmp_path: Path) -> None:
     first, second = torch.nn.Linear(64, 64), torch.nn.Linear(64, 1)
     _add(folder, {"score.0": first, "score.2": second}, "Qwen2ForRewardModel")
     tokenizer = fast_tokenizer(folder)
-    chat = [
-        {
-            "role": "system",
-            "content": "Please reason step by step, and put your final answer within \\boxed{}.",
-        },
-        {"role": "user", "content": QUESTION},
-        {"role": "assistant", "content": "\n\n".join((*STEPS, *RESPONSE))},
-    ]
+    chat = _chat(QUESTION, "\n\n".join((*STEPS, *RESPONSE)), QWEN_SYSTEM)
     ids = tokenizer.apply_chat_template(chat, return_dict=False)
     with torch.no_grad():
         hidden = model(torch.tensor([ids])).last_hidden_state[0, -1]
@@ -502,8 +489,7 @@ def test_white_space_at_the_ends_of_texts(
         turns = _chat(question, "\n\n".join(steps), None)
         ids = tokenizer.apply_chat_template(turns, return_dict=False)
     elif kind == "prm":
-        system = "Please reason step by step, and put your final answer within \\boxed{}."
-        turns = _chat(question, "<extra_0>".join(steps) + "<extra_0>", system)
+        turns = _chat(question, "<extra_0>".join(steps) + "<extra_0>", QWEN_SYSTEM)
         ids = tokenizer.apply_chat_template(turns, return_dict=False)
     elif kind == "rlhflow":
         ids, _ = _chat_rows(tokenizer, [f"{question} {steps[0]}", *steps[1:]], "+")
