@@ -63,6 +63,51 @@ def test_a_library_with_another_layout_is_refused(
         library.open_library(built)
 
 
+_EMULATED_AVX_VNNI = """
+#include <immintrin.h>
+static inline __m256i pairs(__m256i sum, __m256i a, __m256i b) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+}
+static inline __m256i fours(__m256i sum, __m256i a, __m256i b) {
+    union { __m256i all; unsigned char one[32]; } left = {a};
+    union { __m256i all; signed char one[32]; } right = {b};
+    union { __m256i all; int one[8]; } total = {sum};
+    for (int i = 0; i < 32; i++) total.one[i / 4] += left.one[i] * right.one[i];
+    return total.all;
+}
+#define _mm256_dpwssd_avx_epi32 pairs
+#define _mm256_dpbusd_avx_epi32 fours
+#include "isa_avxvnni.h"
+"""
+
+
+@needs_compiler
+@pytest.mark.skipif("avx2" not in cpu.cpu_features(), reason="this processor has no AVX2")
+def test_dot_products_of_avx_vnni_give_the_bits_of_avx2(tmp_path: Path) -> None:
+    """Its two instructions are emulated, so that it runs without them."""
+    (tmp_path / "isa_emulated.h").write_text(_EMULATED_AVX_VNNI)
+    compiler = [*(COMPILER or "").split(), f"-I{tmp_path}", f"-I{NATIVE}"]
+    avx2 = next(variant for variant in VARIANTS if variant.name == "avx2")
+    check = tmp_path / "check"
+    subprocess.run(
+        [*compiler, str(ROOT / "scripts" / "kernels_check.c"), "-o", str(check), "-ldl", "-lm"],
+        check=True,
+    )
+    logits = []
+    for name in ("avx2", "emulated"):
+        flags = [flag for flag in compile_flags(avx2) if "DISA" not in flag]
+        made = tmp_path / f"{name}.so"
+        source = str(NATIVE / "kernels.c")
+        subprocess.run(
+            [*compiler, *flags, "-O1", f'-DISA="isa_{name}.h"', source, "-o", str(made), "-lm"],
+            check=True,
+        )
+        done = subprocess.run([str(check), str(made)], check=True, capture_output=True, text=True)
+        logits.append(done.stdout)
+    assert logits[0] == logits[1]
+    assert logits[0].count("\n") > 100
+
+
 def test_every_variant_has_its_instruction_set_and_the_last_one_runs_anywhere() -> None:
     files = {f"isa_{variant.name}.h" for variant in VARIANTS}
     assert files == {path.name for path in NATIVE.glob("isa_*.h")}
@@ -73,8 +118,8 @@ def test_every_variant_has_its_instruction_set_and_the_last_one_runs_anywhere() 
 @pytest.mark.parametrize(
     ("machine", "names"),
     [
-        ("x86_64", ["avx512vnni", "avx2", "generic"]),
-        ("AMD64", ["avx512vnni", "avx2", "generic"]),
+        ("x86_64", ["avx512vnni", "avxvnni", "avx2", "generic"]),
+        ("AMD64", ["avx512vnni", "avxvnni", "avx2", "generic"]),
         ("arm64", ["generic"]),
         ("riscv64", ["generic"]),
     ],
@@ -92,6 +137,7 @@ _ICE_LAKE = f"{_HASWELL} avx512f avx512bw avx512dq avx512vl avx512_vnni"
     [
         (_ICE_LAKE, ["avx512vnni", "avx2", "generic"]),
         (_ICE_LAKE.replace("avx512_vnni", ""), ["avx2", "generic"]),
+        (f"{_HASWELL} avx_vnni", ["avxvnni", "avx2", "generic"]),
         (_HASWELL, ["avx2", "generic"]),
         ("avx2 bmi1 bmi2", ["generic"]),
         ("", ["generic"]),
@@ -172,7 +218,7 @@ def test_a_variant_that_does_not_compile_leaves_the_others(tmp_path: Path) -> No
         RFPRM_WHEEL_PLATFORM="manylinux_2_17_x86_64",
     )
     assert tag == "manylinux_2_17_x86_64"
-    assert names == {"kernels-avx2.so", "kernels-generic.so"}
+    assert names == {"kernels-avxvnni.so", "kernels-avx2.so", "kernels-generic.so"}
     assert "the avx512vnni kernels are left out" in said
 
 

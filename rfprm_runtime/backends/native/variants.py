@@ -33,6 +33,12 @@ VARIANTS = (
         ),
     ),
     Variant(
+        "avxvnni",
+        "x86_64",
+        ("-mavxvnni", "-mavx2", "-mfma", "-mbmi", "-mbmi2"),
+        frozenset(("avx_vnni", "avx2", "fma", "bmi1", "bmi2")),
+    ),
+    Variant(
         "avx2",
         "x86_64",
         ("-mavx2", "-mfma", "-mbmi", "-mbmi2"),
