@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks.prepare import WORK, prepare
 from benchmarks.report import write_json
-from benchmarks.runner import environment
+from benchmarks.runner import environment, processor_class
 
 # What a user would type: tokenise, run, read the score. All tokenise the same text.
 _OURS = """
@@ -100,7 +100,7 @@ def main() -> None:
         }
         table.add_row(name, f"{seconds:.2f}", f"{seconds / ours:.2f}×", f"{peak:.0f}")
     Console(width=100, highlight=False).print(table)
-    print(f"written: {write_json('cold_start', measured)}")
+    print(f"written: {write_json(f'cold_start-{processor_class()}', measured)}")
 
 
 def run_once(code: str) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.prepare import WORK, prepare
 from benchmarks.report import RESULTS, write_json
-from benchmarks.runner import environment, say
+from benchmarks.runner import environment, processor_class, say
 from benchmarks.worker import resident_memory
 from benchmarks.workloads import Workloads
 from rfprm_runtime import Scorer
@@ -67,7 +67,7 @@ def main() -> None:
         ],
     }
     print({key: value for key, value in measured.items() if key not in ("samples", "environment")})
-    print(f"written: {write_json('memory', measured)}, {plot(measured)}")
+    print(f"written: {write_json(f'memory-{processor_class()}', measured)}, {plot(measured)}")
 
 
 def _by_fifth(values: list[float]) -> list[dict[str, int]]:
@@ -92,7 +92,7 @@ def plot(measured: dict[str, Any]) -> str | None:
     axis.set(xlabel="seconds", ylabel="resident MiB", ylim=(0, None))
     axis.set_title(f"{measured['num_traces']:,} traces, {measured['num_tokens']:,} tokens")
     figure.tight_layout()
-    path = RESULTS / "memory.png"
+    path = RESULTS / f"memory-{processor_class()}.png"
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
     return str(path)

@@ -77,6 +77,8 @@ def print_workloads(measured: dict[str, Any]) -> None:
         console.print(table)
     for engine, about in measured["engines"].items():
         state = f"left out, {about['left_out']}" if about["left_out"] else about["versions"]
+        if about.get("tried"):
+            state += f", {about['option']}, the fastest of {len(about['tried'])} settings"
         console.print(f"{engine}: {state}", style="dim")
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -18,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.engines import ENGINES
+from benchmarks.engines import ENGINES, EngineSpec
 from benchmarks.prepare import WORK, prepare_venv
 from rfprm_runtime.engine.cores import usable_cores
 
 REFERENCE = "transformers fp32, one by one"
 _TOO_SLOW = 6.0
 """An engine this many times slower than the fastest runs only once, not in every round."""
+_TRIAL_ROWS = 8
 
 
 @dataclass
@@ -46,22 +48,21 @@ class Timing:
 
 
 class Worker:
-    def __init__(self, name: str, folder: Path = WORK) -> None:
+    def __init__(self, name: str, folder: Path = WORK, setting: str | None = None) -> None:
+        """``setting``: one of the engine's, by default the first."""
         spec = ENGINES[name]
         self.name, self.spec, self.versions = name, spec, ""
+        self.option = spec.option + (spec.settings[0] if setting is None else setting)
         self._process: subprocess.Popen[str] | None = None
-        missing = [package for package in spec.needs if find_spec(package) is None]
-        if missing:
-            self.error: str | None = f"not installed: {', '.join(missing)}"
-            return
-        if spec.instructions and not set(spec.instructions) & cpu_flags():
-            self.error = f"this CPU has neither {' nor '.join(spec.instructions)}"
+        self.error: str | None = why_left_out(spec)
+        if self.error:
             return
         python = sys.executable if spec.venv is None else str(prepare_venv(spec.venv, folder))
-        log = (folder / "logs" / f"{spec.module}-{spec.option}.log").absolute()
+        log_name = f"{spec.module}-{self.option.replace('/', '-')}.log"
+        log = (folder / "logs" / log_name).absolute()
         log.parent.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
-            [python, "-m", "benchmarks.worker", spec.module, spec.option, str(folder)],
+            [python, "-m", "benchmarks.worker", spec.module, self.option, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log.open("w"),
@@ -73,11 +74,16 @@ class Worker:
         self.versions = started.get("versions", "")
         self.loaded_rss = started.get("rss", 0.0)
 
-    def run(self, workload: str) -> dict[str, Any]:
+    def run(self, workload: str, num_rows: int | None = None) -> dict[str, Any]:
+        """Run all of a workload, or its first rows."""
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"workload": workload}) + "\n")
-        self._process.stdin.flush()
+        wanted = {"workload": workload, "num_rows": num_rows}
+        try:
+            self._process.stdin.write(json.dumps(wanted) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return {"error": f"the process ended with {self._process.wait()}"}
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -92,8 +98,45 @@ class Worker:
     def close(self) -> None:
         if self._process is not None:
             assert self._process.stdin is not None
-            self._process.stdin.close()
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
             self._process.wait()
+
+
+def why_left_out(spec: EngineSpec) -> str | None:
+    missing = [package for package in spec.needs if find_spec(package) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    if spec.instructions and not set(spec.instructions) & cpu_flags():
+        return f"this CPU has neither {' nor '.join(spec.instructions)}"
+    return None
+
+
+def best_worker(name: str, workload: str) -> tuple[Worker, dict[str, float | str]]:
+    """A worker with the engine's fastest setting, and what was tried: seconds, or an error."""
+    settings = ENGINES[name].settings
+    if len(settings) == 1 or why_left_out(ENGINES[name]):
+        return Worker(name), {}
+    tried: dict[str, float | str] = {}
+    for setting in settings:
+        worker = Worker(name, setting=setting)
+        tried[setting] = _trial(worker, workload)
+        worker.close()
+        say(f"  {name}{setting}: {tried[setting]}")
+    good = {setting: found for setting, found in tried.items() if isinstance(found, float)}
+    return Worker(name, setting=min(good, key=lambda each: good[each], default=settings[0])), tried
+
+
+def _trial(worker: Worker, workload: str) -> float | str:
+    """Seconds for the first rows, once they have been run, or what went wrong."""
+    error, seconds = worker.error, []
+    for _ in range(3):
+        if error is not None:
+            return error
+        answer = worker.run(workload, _TRIAL_ROWS)
+        error = answer.get("error")
+        seconds.append(sum(answer.get("seconds", [])))
+    return error or round(float(min(seconds[1:])), 4)
 
 
 def run_workloads(
@@ -106,17 +149,22 @@ def run_workloads(
 
     ``keep`` gets the results so far after each workload.
     """
-    workers = []
+    workers, trials = [], {}
     for name in names:
         say(f"loading {name}")
-        worker = Worker(name)
+        worker, trials[name] = best_worker(name, workloads[0]["name"])
         if worker.error:
             say(f"  left out: {worker.error}")
         workers.append(worker)
     measured: dict[str, Any] = {
         "environment": environment(),
         "engines": {
-            worker.name: {"versions": worker.versions, "left_out": worker.error}
+            worker.name: {
+                "versions": worker.versions,
+                "option": worker.option,
+                "left_out": worker.error,
+                "tried": trials[worker.name],
+            }
             for worker in workers
         },
         "workloads": {},
@@ -198,7 +246,7 @@ def _fidelity(
 
 
 def environment() -> dict[str, Any]:
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+    wanted = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
     model, flags = _cpu_field("model name") or platform.processor(), cpu_flags()
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
@@ -208,6 +256,23 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
+
+
+_CLASSES = {
+    "amx_int8": "amx",
+    "avx512_vnni": "avx512vnni",
+    "avx512f": "avx512",
+    "avx_vnni": "avxvnni",
+    "avx2": "avx2",
+}
+"""By the best instructions that a processor has, best first."""
+
+
+def processor_class() -> str:
+    """``avx2``, …: results of one class say little about another."""
+    flags = cpu_flags()
+    found = (name for flag, name in _CLASSES.items() if flag in flags)
+    return next(found, platform.machine().lower())
 
 
 def cpu_flags() -> set[str]:

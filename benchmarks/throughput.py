@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from benchmarks.prepare import engines_to_run, prepare
 from benchmarks.report import plot_workloads, print_workloads, write_json
-from benchmarks.runner import run_workloads, say
+from benchmarks.runner import processor_class, run_workloads, say
 from benchmarks.workloads import Workloads
 
 
@@ -41,7 +41,11 @@ def run_benchmark(name: str, description: str | None, make_workloads: MakeWorklo
     parser.add_argument("--workloads", nargs="*", default=[], help="parts of names")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a few traces, one round")
-    parser.add_argument("--name", default=name, help="of the files in benchmarks/results")
+    parser.add_argument(
+        "--name",
+        default=f"{name}-{processor_class()}",
+        help="of the files in benchmarks/results (%(default)s)",
+    )
     options = parser.parse_args()
     say("preparing models and traces")
     prepare()

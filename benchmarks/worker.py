@@ -39,11 +39,15 @@ def main() -> None:
     answer({**loaded, "rss": resident_memory()})
     workloads: dict[str, dict[str, Any]] = {}
     for line in sys.stdin:
-        name = json.loads(line)["workload"]
+        wanted = json.loads(line)
+        name = wanted["workload"]
         if name not in workloads:
             workloads[name] = _read(folder / "workloads" / f"{name}.json")
+        workload = workloads[name]
+        if wanted.get("num_rows"):
+            workload = _first_rows(workload, wanted["num_rows"])
         try:
-            answer(_run(engine, workloads[name]))
+            answer(_run(engine, workload))
         except Exception as error:
             answer({"error": f"{type(error).__name__}: {error}"[:500]})
 
@@ -57,12 +61,22 @@ def _read(path: Path) -> dict[str, Any]:
                 np.array(row["markers"], np.int64),
                 row["is_whole"],
                 row["trace"],
+                workload["calibrations"],
             )
             for row in call
         ]
         for call in workload["calls"]
     ]
     return workload
+
+
+def _first_rows(workload: dict[str, Any], count: int) -> dict[str, Any]:
+    calls = []
+    for call in workload["calls"]:
+        if count:
+            calls.append(call[:count])
+            count -= len(calls[-1])
+    return {"calls": calls}
 
 
 def _run(engine: Engine, workload: dict[str, Any]) -> dict[str, Any]:

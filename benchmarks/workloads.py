@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.prepare import WORK
 from rfprm_export.verify import gate_traces_path
-from rfprm_runtime.artifact.manifest import read_manifest
+from rfprm_runtime.artifact.manifest import Readout, read_manifest
 from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.traces.sources import read_trajectories
@@ -34,6 +34,10 @@ class Workloads:
         self._encoder = TrajectoryEncoder.load(
             folder / "artifact-fp32", manifest.prompt, vocab_size=manifest.backbone.vocab_size
         )
+        self._calibrations = [
+            _calibration(readout)
+            for readout in (manifest.step_readout, manifest.trajectory_readout)
+        ]
         self._data = data if (data / "gsm8k_model_solutions.jsonl").is_file() else None
         self.source = (
             "GSM8K model solutions and long AIME traces" if self._data else "the export's traces"
@@ -165,7 +169,8 @@ class Workloads:
     def _save(
         self, name: str, calls: list[list[dict[str, Any]]], more: dict[str, Any]
     ) -> dict[str, Any]:
-        (self._folder / f"{name}.json").write_text(json.dumps({"calls": calls, **more}))
+        content = {"calibrations": self._calibrations, "calls": calls, **more}
+        (self._folder / f"{name}.json").write_text(json.dumps(content))
         lengths = [len(row["token_ids"]) for call in calls for row in call]
         return {
             "name": name,
@@ -177,6 +182,12 @@ class Workloads:
             # Rows of one question are adjacent; each group's best row is compared.
             "group_size": len(calls[0]) if len(calls) > 1 else 4 if name == "solutions" else 1,
         }
+
+
+def _calibration(readout: Readout | None) -> tuple[float, float]:
+    """Temperature and bias, so that the other engines' logits become scores as ours do."""
+    found = readout.calibration if readout is not None else None
+    return (found.temperature, found.bias) if found is not None else (1.0, 0.0)
 
 
 def _fields(

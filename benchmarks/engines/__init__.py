@@ -12,25 +12,36 @@ class EngineSpec:
     """Passed to the module's ``load``."""
     needs: tuple[str, ...] = ()
     """Required packages; without them the engine is left out, and the table says so."""
-    venv: str | None = None
-    """An environment under the work folder, for an engine that cannot share ours."""
+    settings: tuple[str, ...] = ("",)
+    """Ways to set it up, appended to the option. Each is tried on the first rows to be timed, and
+    the fastest is compared: what is best depends on the processor and on the work."""
     instructions: tuple[str, ...] = ()
     """CPU instructions, of which it needs one; otherwise it is left out, because emulation is a
     hundred times slower."""
+    venv: str | None = None
+    """An environment under the work folder, for an engine that cannot share ours."""
     is_ours: bool = False
 
+
+_STREAMS = ("/streams=1", "/streams=2")
+_GROUPS = tuple(f"{streams},group={size}" for streams in _STREAMS for size in (0, 32, 64, 128))
 
 ENGINES = {
     "rfprm int16": EngineSpec("ours", "int16", is_ours=True),
     "rfprm fp32": EngineSpec("ours", "fp32", is_ours=True),
     "transformers fp32, one by one": EngineSpec("hf_transformers", "fp32-loop", ("transformers",)),
     "transformers fp32, batched": EngineSpec("hf_transformers", "fp32-batched", ("transformers",)),
-    "transformers bf16, batched": EngineSpec("hf_transformers", "bf16-batched", ("transformers",)),
-    "torch.onnx export, fp32": EngineSpec("torch_onnx", "", ("onnxscript",)),
-    "OpenVINO fp32": EngineSpec("open_vino", "fp32", ("openvino",)),
-    "OpenVINO bf16": EngineSpec(
-        "open_vino", "bf16", ("openvino",), instructions=("avx512_bf16", "amx_bf16")
+    "transformers bf16": EngineSpec(
+        "hf_transformers", "bf16", ("transformers",), settings=("-loop", "-batched")
     ),
-    "OpenVINO int8": EngineSpec("open_vino", "int8", ("openvino", "nncf")),
+    "torch.onnx export, fp32": EngineSpec("torch_onnx", "", ("onnxscript",)),
+    "OpenVINO fp32": EngineSpec("open_vino", "fp32", ("openvino",), _STREAMS),
+    "OpenVINO bf16": EngineSpec(
+        "open_vino", "bf16", ("openvino",), _STREAMS, instructions=("avx512_bf16", "amx_bf16")
+    ),
+    "OpenVINO int8": EngineSpec("open_vino", "int8", ("openvino", "nncf"), _GROUPS),
+    "OpenVINO int8 + bf16": EngineSpec(
+        "open_vino", "int8-bf16", ("openvino", "nncf"), _GROUPS, ("avx512_bf16", "amx_bf16")
+    ),
     "optimum-onnx, fp32": EngineSpec("optimum_onnx", "", venv="optimum"),
 }

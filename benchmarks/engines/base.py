@@ -3,6 +3,7 @@ the environment of a peer that cannot share ours."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,12 +19,17 @@ class Row:
     is_whole: bool
     """Whether the last marker is the trajectory's, which has its own column of logits."""
     trace: dict[str, Any]  # question, steps, response
+    calibrations: Sequence[tuple[float, float]] = ((1.0, 0.0), (1.0, 0.0))
+    """Temperature and bias of the step scores and of the trajectory score."""
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
-        """Rewards [num_markers] from logits [num_markers, 2]."""
+        """Rewards [num_markers] from logits [num_markers, 2], calibrated as ours are."""
         columns = np.zeros(len(logits), int)
         columns[-1] = int(self.is_whole)
-        return 1 / (1 + np.exp(-logits[np.arange(len(logits)), columns].astype(np.float64)))
+        own = logits[np.arange(len(logits)), columns].astype(np.float64)
+        temperatures, biases = np.array(self.calibrations)[columns].T
+        odds: np.ndarray = own / temperatures + biases
+        return np.asarray(1 / (1 + np.exp(-odds)))
 
 
 class Engine(Protocol):

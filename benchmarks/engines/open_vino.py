@@ -1,5 +1,5 @@
-"""OpenVINO in its fastest configuration: two streams of unpadded rows; for int8, weights by nncf
-and dynamic quantisation of activations in groups of 64."""
+"""OpenVINO on unpadded rows, in as many streams as are asked for; for int8, weights by nncf and
+dynamic quantisation of activations in groups of the size asked for."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ import numpy as np
 
 from benchmarks.engines.base import Engine, Row
 
-_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32", "int8-bf16": "bf16"}
 
 
 def load(folder: Path, option: str) -> Engine:
-    weights = "int8" if option == "int8" else "fp32"
+    """``option``: ``int8/streams=2,group=64``."""
+    kind, _, settings = option.partition("/")
+    weights = "int8" if kind.startswith("int8") else "fp32"
     path = folder / "openvino" / f"{weights}.xml"
     if not path.exists():
         convert(folder, path.parent)
-    return OpenVinoEngine(path, option)
+    numbers = dict(setting.split("=") for setting in settings.split(",") if setting)
+    return OpenVinoEngine(path, _HINTS[kind], numbers.get("streams", "1"), numbers.get("group"))
 
 
 def convert(folder: Path, target: Path) -> None:
@@ -90,14 +93,14 @@ def convert(folder: Path, target: Path) -> None:
 
 
 class OpenVinoEngine:
-    def __init__(self, path: Path, option: str) -> None:
+    def __init__(self, path: Path, hint: str, streams: str, group: str | None) -> None:
         import openvino
 
-        config = {"INFERENCE_PRECISION_HINT": _HINTS[option], "NUM_STREAMS": "2"}
-        if option == "int8":
-            config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "64"
+        config = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": streams}
+        if group is not None:
+            config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = group
         self._compiled = openvino.Core().compile_model(str(path), "CPU", config)
-        self._queue = openvino.AsyncInferQueue(self._compiled, 2)
+        self._queue = openvino.AsyncInferQueue(self._compiled, int(streams))
         self._queue.set_callback(self._take)
         self._results: dict[int, np.ndarray] = {}
         self.versions = f"openvino {openvino.__version__.split('-')[0]}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from benchmarks.engines import ENGINES
+from benchmarks import runner
+from benchmarks.engines import ENGINES, EngineSpec
 from benchmarks.engines.base import Row, pad, sorted_batches
 from benchmarks.prepare import engines_to_run
 from benchmarks.report import best_peer, percentiles, write_json
@@ -39,6 +42,13 @@ def test_the_trajectory_is_read_from_its_own_column() -> None:
     logits = np.array([[0.0, 9.0], [9.0, 0.0]])
     assert row(1).scores(logits) == pytest.approx([0.5, 0.5])
     assert row(1, is_whole=False).scores(logits)[1] > 0.99
+
+
+def test_peers_are_calibrated_like_our_scores() -> None:
+    """Otherwise the fidelity column shows what calibration does."""
+    calibrated = dataclasses.replace(row(1), calibrations=((2.0, 0.5), (4.0, -1.0)))
+    expected = [1 / (1 + np.exp(-(3.0 / 2 + 0.5))), 1 / (1 + np.exp(-(8.0 / 4 - 1)))]
+    assert calibrated.scores(np.array([[3.0, 9.0], [9.0, 8.0]])) == pytest.approx(expected)
 
 
 def test_ratios_compare_the_same_round_and_picks_the_same_group() -> None:
@@ -79,6 +89,50 @@ def test_an_engine_that_the_cpu_can_only_emulate_is_left_out(
     error = Worker("OpenVINO bf16", tmp_path).error
     assert error is not None
     assert "avx512_bf16" in error
+
+
+class _Trial:
+    """A worker that takes a fixed time in each setting, and dies in one."""
+
+    seconds: ClassVar[dict[str, list[float]]] = {"/a": [1.0, 5.0, 4.0], "/b": [9.0, 3.0, 3.5]}
+
+    def __init__(self, name: str, *, setting: str) -> None:
+        self.error, self.setting, self.runs = None, setting, 0
+
+    def run(self, workload: str, num_rows: int) -> dict[str, Any]:
+        if self.setting not in self.seconds:
+            return {"error": "the process ended with -8"}
+        self.runs += 1
+        return {"seconds": [self.seconds[self.setting][self.runs - 1]]}
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_fastest_setting_that_runs_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "Worker", _Trial)
+    monkeypatch.setitem(ENGINES, "peer", EngineSpec("peer", settings=("/a", "/dies", "/b")))
+    worker, tried = runner.best_worker("peer", "independent")
+    assert worker.setting == "/b"
+    assert tried == {"/a": 4.0, "/dies": "the process ended with -8", "/b": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"avx2", "avx512f", "avx512_vnni", "amx_int8"}, "amx"),
+        ({"avx2", "avx512f", "avx512_vnni"}, "avx512vnni"),
+        ({"avx2", "avx512f"}, "avx512"),
+        ({"avx2", "avx_vnni"}, "avxvnni"),
+        ({"avx2"}, "avx2"),
+        (set(), platform.machine().lower()),
+    ],
+)
+def test_results_are_kept_by_class_of_processor(
+    flags: set[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "cpu_flags", lambda: flags)
+    assert runner.processor_class() == expected
 
 
 def test_results_are_written_whole_as_json(tmp_path: Path) -> None:
