@@ -56,7 +56,9 @@ def write_qwen2_layout(prm: LoadedPRM, folder: Path, progress: Progress = silent
         _write_json(
             partial / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}
         )
-    return int(step_token.tokenizer.token_to_id(STEP_TOKEN))
+    step_id = step_token.tokenizer.token_to_id(STEP_TOKEN)
+    assert step_id is not None, STEP_TOKEN
+    return step_id
 
 
 def check_is_not_for_servers(folder: Path, config: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ them; the models are random, in the layouts of the real ones.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
