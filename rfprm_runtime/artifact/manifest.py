@@ -318,6 +318,11 @@ def read_manifest(folder: Path, *, sha256: str | None = None) -> Manifest:
     """
     if sha256 is not None:
         check_sha256("sha256", sha256)
+    if os.path.isfile(folder):
+        raise ArtifactError(
+            f"{str(folder)!r} is a file, expected an artifact's folder; a model is exported first: "
+            f"rfprm export {folder} -o ARTIFACT"
+        )
     if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
         raise ArtifactError(
             f"there is no artifact folder {str(folder)!r}; make one with "

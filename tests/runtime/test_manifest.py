@@ -137,6 +137,8 @@ def test_a_checkpoint_is_not_taken_for_an_artifact(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.json").write_text("{}")
     with pytest.raises(ArtifactError, match="this is a model, export it first: rfprm export"):
         read_manifest(tmp_path)
+    with pytest.raises(ArtifactError, match="is a file, expected an artifact's folder"):
+        read_manifest(tmp_path / "checkpoint.json")
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
