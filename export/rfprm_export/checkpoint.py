@@ -20,6 +20,7 @@ from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
 from rfprm_export.opened_model import fetch_whole, open_model
 from rfprm_export.preset import ReadingOptions
 from rfprm_export.published import published_prm
+from rfprm_export.qwen2_layout import check_is_not_for_servers
 from rfprm_export.source import CHECKPOINT_NAME as CHECKPOINT_NAME
 from rfprm_export.source import Place, Source, open_source
 from rfprm_export.weights_files import open_safetensors
@@ -274,6 +275,7 @@ def _check_base(path: Path, base: GgufBase) -> None:
 
 def _load_published(source: Source, options: ReadingOptions, base: Place | None) -> LoadedPRM:
     opened = open_model(source, base)
+    check_is_not_for_servers(source.path, opened.config)
     family, preset = choose_family(
         options.family, source.name, opened.architectures, source.file_names
     )
@@ -283,8 +285,9 @@ def _load_published(source: Source, options: ReadingOptions, base: Place | None)
         preset,
         family_name=family,
         name=source.name,
-        folder=source.path,
+        folder=source.path.parent if source.kind == "gguf" else source.path,
         texts=opened.texts,
+        chat=opened.chat,
         config=opened.config,
         options=options,
         source=opened.record,

@@ -75,6 +75,7 @@ def token_family(
             "checkpoint does not hold; give the one that it was trained with, for TRL's default: "
             r"--step-separator '\n'"
         )
+    _check_labels(described, 2, "a PRM has two, for wrong and right steps")
     begin = special_tokens(read_tokenizer_config(described.folder)).get("bos_token")
     return Family(
         pieces=(*([Template(text=begin)] if begin else []), Question(), Steps()),
@@ -91,8 +92,9 @@ def sequence_family(described: Described, *, system: str | None = None) -> Famil
 
     Raises :class:`ExportError` if there is no chat template that can be used.
     """
+    _check_labels(described, 1, "a reward model has one, as TRL's RewardTrainer saves it")
     options = described.options
-    template = read_chat_template(described.folder, options.chat_template)
+    template = read_chat_template(described.chat, options.chat_template)
     prompt = options.system_prompt if options.system_prompt is not None else system
     config = read_tokenizer_config(described.folder)
     found = chat_format(template, config, prompt)
@@ -169,6 +171,20 @@ def _known_separator(name: str) -> str | None:
         if is_called(name, pattern):
             return separator
     return None
+
+
+def _check_labels(described: Described, expected: int, why: str) -> None:
+    """Raises :class:`ExportError` if the config names more labels, or fewer. One that names none
+    leaves it to the shape of the head."""
+    names = described.config.get("id2label")
+    if isinstance(names, dict) and len(names) != expected:
+        some = ", ".join(shown(str(names[key])) for key in list(names)[:4])
+        more = ", …" if len(names) > 4 else ""
+        number = f"{len(names)} label{'' if len(names) == 1 else 's'}"
+        raise ExportError(
+            f"the model is a classifier of {number} ({some}{more}), and {why}; this one cannot be "
+            "read"
+        )
 
 
 def _right_label(described: Described) -> int:

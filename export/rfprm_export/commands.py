@@ -117,8 +117,8 @@ def export_qwen2_layout(
 
     with shown_stages(progress) as told:
         reading = reading_options(family, step_separator, None, None)
-        write_qwen2_layout(load_prm(checkpoint, reading=reading, base=base), output, told)
-    typer.echo(f"written: {output}")
+        step_id = write_qwen2_layout(load_prm(checkpoint, reading=reading, base=base), output, told)
+    typer.echo(f"written: {output}, where <extra_0> has the id {step_id} (vLLM: step_tag_id)")
 
 
 def export_triton(

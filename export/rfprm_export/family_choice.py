@@ -4,12 +4,14 @@ is read.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 
 from rfprm_export import ExportError
 from rfprm_export.preset import Preset
 from rfprm_export.presets import PRESETS
 from rfprm_export.refused_names import why_refused
+from rfprm_runtime.artifact.families import FAMILIES
 
 # What the last words of an architecture say about the model.
 _KINDS = {
@@ -18,8 +20,8 @@ _KINDS = {
     "ForProcessRewardModel": "a PRM with a head of two layers, as Qwen2.5-Math-PRM's",
     "ForRewardModel": "a reward model with a head of its own",
     "ForPrmModel": "a PRM with a value head (v_head)",
-    "ForCausalLM": "a language model, which does not tell whether it is a PRM",
-    "ForConditionalGeneration": "a language model, which does not tell whether it is a PRM",
+    "ForCausalLM": "a language model, and nothing in it tells whether it is a PRM, or which",
+    "ForConditionalGeneration": "a language model that reads more than text",
 }
 
 
@@ -35,16 +37,15 @@ def choose_family(
 
     Raises :class:`ExportError`: an unknown family, a model of another kind, or nothing that tells.
     """
-    if asked is not None and asked not in PRESETS:
-        raise ExportError(f"family is {asked!r}, expected one of {sorted(PRESETS)}")
     refused = why_refused(name)
     if refused is not None:
         raise ExportError(refused)
     fitting = {known: preset for known, preset in PRESETS.items() if preset.fits(architectures)}
     if asked is not None:
         if asked not in fitting:
-            raise ExportError(_contradiction(asked, architectures, list(fitting)))
+            raise ExportError(_not_that(asked, architectures, fitting))
         return asked, fitting[asked]
+    _check_name(name, architectures)
     for decides in (
         lambda preset: preset.is_named(name),
         lambda preset: bool(set(preset.side_files) & set(file_names)),
@@ -53,24 +54,54 @@ def choose_family(
         found = [(known, preset) for known, preset in fitting.items() if decides(preset)]
         if found:
             return found[0]
-    raise ExportError(_undecided(architectures, list(fitting)))
+    raise ExportError(_undecided(architectures, fitting))
 
 
-def _contradiction(asked: str, architectures: tuple[str, ...], fitting: list[str]) -> str:
+def _check_name(name: str, architectures: tuple[str, ...]) -> None:
+    """A copy that was saved by a class which does not know the head has lost it, and keeps the
+    name. A classifier has the head of its own class, whatever it was made from.
+
+    Raises :class:`ExportError`.
+    """
+    named = [known for known, preset in PRESETS.items() if preset.is_named(name)]
+    is_classifier = any(one.endswith("Classification") for one in architectures)
+    if named and not is_classifier and not any(PRESETS[one].fits(architectures) for one in named):
+        raise ExportError(
+            f"{_described(architectures)}, but a model called {name} is of family {named[0]!r}, "
+            "which has another: a copy that is saved without its authors' code loses the PRM's "
+            "head; export the original, or rename the folder if it holds another model"
+        )
+
+
+def _not_that(asked: str, architectures: tuple[str, ...], fitting: Mapping[str, Preset]) -> str:
+    """Why the family ``asked`` is refused, and which ones are not."""
+    if asked in FAMILIES and asked not in PRESETS:
+        return (
+            f"family {asked!r} is of PRMs trained here, whose checkpoint.json names it; give the "
+            "run's folder, and leave --family out"
+        )
+    if asked not in PRESETS:
+        close = get_close_matches(asked, fitting, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else _one_of(fitting, "expected")
+        return f"family is {asked!r}, which is not known; {_described(architectures)}; {hint}"
+    others = {one: preset for one, preset in fitting.items() if not preset.owns(architectures)}
+    owner = next((one for one in fitting if one not in others), None)
+    leave = "" if owner is None else f"leave it out, which reads the model as {owner!r}"
+    ways = [leave, _one_of(others, "give")] if others or owner is None else [leave]
     return (
-        f"{_described(architectures)}, which --family {asked} contradicts: it does not change what "
-        f"a model is; {_choices(fitting)}"
+        f"{_described(architectures)}; --family {asked} contradicts that, and does not change what "
+        f"a model is; {', or '.join(filter(None, ways))}"
     )
 
 
-def _undecided(architectures: tuple[str, ...], fitting: list[str]) -> str:
-    return f"{_described(architectures)}; {_choices(fitting)}"
+def _undecided(architectures: tuple[str, ...], fitting: Mapping[str, Preset]) -> str:
+    return f"{_described(architectures)}; {_one_of(fitting, 'say which PRM it is with --family,')}"
 
 
-def _choices(fitting: list[str]) -> str:
+def _one_of(fitting: Mapping[str, Preset], verb: str) -> str:
     if not fitting:
-        return f"no family reads it, of {sorted(PRESETS)}"
-    return f"say which PRM it is with --family, one of {sorted(fitting)}"
+        return "no model of that architecture can be read (docs/prms.md lists those that can)"
+    return f"{verb} one of {sorted(fitting)}"
 
 
 def _described(architectures: tuple[str, ...]) -> str:
@@ -79,5 +110,5 @@ def _described(architectures: tuple[str, ...]) -> str:
     for name in architectures:
         for ending, what in _KINDS.items():
             if name.endswith(ending):
-                return f"the model is a {name}, {what}"
-    return f"the model is a {architectures[0]}, which is not a known kind of PRM"
+                return f"the model's architecture is {name}, {what}"
+    return f"the model's architecture is {architectures[0]}, which is not a known kind of PRM"

@@ -9,8 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rfprm_export import ExportError
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.artifact.network_tensors import network_tensors
+from rfprm_runtime.errors import TraceTooLongError
+from rfprm_runtime.prompt.encoding import TrajectoryEncoder
+from rfprm_runtime.prompt.prepared import prepare
+from rfprm_runtime.types import Trajectory
 
 _COUNTS = ((1e9, 256), (4e9, 128), (math.inf, 64))
 """Parameters up to which a model is compared on so many traces."""
@@ -24,6 +30,36 @@ def num_gate_traces(manifest: Manifest) -> int:
     """How many traces, four to a question, a model of this size is compared on."""
     found = num_parameters(manifest)
     return next(count for limit, count in _COUNTS if found <= limit)
+
+
+def traces_that_fit(
+    trajectories: Sequence[Trajectory], label: str, prm: LoadedPRM, needed: int
+) -> tuple[list[int], str]:
+    """Which of the shipped traces fit into the model's positions, in windows where need be, and
+    their ``label``: a model may have few positions, which is not the traces' fault.
+
+    Raises :class:`ExportError` if there are fewer than ``needed``.
+    """
+    encoder, positions = prm.encoder(), prm.manifest.max_positions
+    found = [i for i, one in enumerate(trajectories) if _fits(one, encoder, prm.manifest)]
+    if len(found) == len(trajectories):
+        return found, label
+    some = f"{len(found)} of the {len(trajectories)} {label}"
+    if len(found) < needed:
+        raise ExportError(
+            f"the model has {positions} positions (max_position_embeddings), into which {some} "
+            f"fit, and the export is verified on at least {needed}; give shorter traces with "
+            "--verify-traces, or see whether config.json is right"
+        )
+    return found, f"{some}, which fit into {positions} positions"
+
+
+def _fits(trajectory: Trajectory, encoder: TrajectoryEncoder, manifest: Manifest) -> bool:
+    try:
+        prepare(trajectory, encoder, manifest, overflow="window", score_prefixes=False)
+    except TraceTooLongError:
+        return False
+    return True
 
 
 def spread_over(groups: Sequence[Sequence[int]], count: int) -> list[int]:

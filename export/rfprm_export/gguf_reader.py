@@ -21,7 +21,12 @@ from rfprm_export.weights_files import as_float32
 from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.errors import RfprmError
 
-_ARCHITECTURES = ("llama", "qwen2", "qwen3")
+_ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+"""transformers' names: what is read of a GGUF file is a language model, without other heads."""
 _INTERLEAVED = ("llama",)
 """Where llama.cpp's converter interleaves the two rotary halves of each query and key head."""
 _LAYER_NAMES = {
@@ -65,6 +70,14 @@ def read_gguf(path: Path) -> tuple[Backbone, StoredWeights, Tokenizer, int]:
     except RfprmError as error:
         raise ExportError(f"{path} cannot be read as a model: {error}") from None
     return backbone, weights, gguf_tokenizer(fields), fields.whole("{arch}.context_length")
+
+
+def gguf_architecture(path: Path) -> str:
+    """What the model in the file is, by the name of transformers' class. Reads no weights. Raises
+    :class:`ExportError`."""
+    fields = GgufFields(path, open_gguf(path))
+    _check_kind(fields)
+    return _ARCHITECTURES[fields.architecture]
 
 
 def _check_kind(fields: GgufFields) -> None:

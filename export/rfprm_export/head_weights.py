@@ -9,12 +9,13 @@ from tokenizers import Tokenizer
 
 from rfprm_export import ExportError
 from rfprm_export.pickled_weights import open_pickled
-from rfprm_export.preset import HeadSource, RenamedHead, TokenRows
+from rfprm_export.preset import HeadSource, OwnHead, RenamedHead, TokenRows
 from rfprm_export.stored_weights import Array, Stored, StoredWeights
 from rfprm_runtime.artifact.manifest import Head
 from rfprm_runtime.ground.names import file_in
 
 _AGAIN = "download the model again"
+_BIAS = "score.bias"
 _OUTPUT, _INPUT = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -37,10 +38,20 @@ def with_head(
         return _of_tokens(weights, source, tokenizer, family)
     if isinstance(source, RenamedHead):
         weights = _renamed(weights, source, folder)
+    if isinstance(source, OwnHead) and not source.has_bias:
+        weights = weights.only(lambda name: name != _BIAS)
     _check_shape(weights, head, family, hidden_size)
-    if head.kind == "linear" and "score.bias" not in weights:
-        weights = weights.including({"score.bias": _zeros(head.num_labels)})
+    if head.kind == "linear" and _BIAS not in weights:
+        weights = weights.including({_BIAS: _zeros(head.num_labels)})
     return weights
+
+
+def said_of_head(weights: StoredWeights, source: HeadSource) -> dict[str, str]:
+    """For the manifest's ``source``, which ``rfprm info`` prints: what is in the file and not in
+    the model."""
+    if isinstance(source, OwnHead) and not source.has_bias and _BIAS in weights:
+        return {"left out": f"{_BIAS}, which transformers' class does not have and ignores"}
+    return {}
 
 
 def _renamed(weights: StoredWeights, source: RenamedHead, folder: Path) -> StoredWeights:
@@ -81,7 +92,7 @@ def _of_tokens(
         return np.ascontiguousarray(stored.read()[ids])
 
     shape = (len(ids), stored.shape[1])
-    return weights.including({"score.weight": Stored(shape, rows), "score.bias": _zeros(len(ids))})
+    return weights.including({"score.weight": Stored(shape, rows), _BIAS: _zeros(len(ids))})
 
 
 def _token_id(tokenizer: Tokenizer, text: str, source: TokenRows, family: str) -> int:
@@ -99,11 +110,19 @@ def _check_shape(weights: StoredWeights, head: Head, family: str, hidden_size: i
     last = "score.2.weight" if head.kind == "mlp_relu" else "score.weight"
     found = weights.stored[last].shape if last in weights else None
     expected = (head.num_labels, hidden_size)
-    if found != expected:
+    if found == expected:
+        return
+    others = _other_heads(weights, last)
+    if found is not None:
         raise ExportError(
-            f"family {family!r} needs {last} of shape {expected}, but the model has "
-            f"{found}{_other_heads(weights, last)}; check that it is a PRM of that family"
+            f"family {family!r} needs {last} of shape {expected}, but the model has {found}"
+            f"{others}; check that it is a PRM of that family"
         )
+    raise ExportError(
+        f"family {family!r} needs {last} of shape {expected}, but the model has none{others}; if "
+        "it is a model of that family, its head was saved elsewhere, or lost: give the files that "
+        "it was trained or published with"
+    )
 
 
 def _other_heads(weights: StoredWeights, named: str) -> str:

@@ -18,7 +18,8 @@ from rfprm_export.base_model import (
     read_base_model,
     read_config,
 )
-from rfprm_export.chat_template import TOKENIZER_CONFIG_NAME
+from rfprm_export.chat_template import TEMPLATE_NAMES, TOKENIZER_CONFIG_NAME
+from rfprm_export.gguf_reader import gguf_architecture
 from rfprm_export.lora import ADAPTER_NAMES, AdapterConfig, merge_lora, read_adapter_config
 from rfprm_export.source import Place, Source, open_source
 from rfprm_export.vocabulary.folder import has_tokenizer, open_tokenizer
@@ -45,7 +46,9 @@ class OpenedModel:
     config: dict[str, Any]
     """The ``config.json`` of the model, or of the one under an adapter."""
     texts: Path
-    """The folder with the tokenizer's config and the chat template."""
+    """The folder with the tokenizer's config."""
+    chat: Path
+    """The folder with the chat template."""
     read: Callable[[], BaseModel]
     """Fetches what is missing, and opens the weights. Raises :class:`ExportError`."""
     record: dict[str, Any]
@@ -67,12 +70,19 @@ def open_model(source: Source, base: Place | None = None) -> OpenedModel:
     config = read_config(source.path)
     return OpenedModel(
         source,
-        architectures_in(config),
+        _architectures(source, config),
         config,
+        source.path,
         source.path,
         lambda: _read_whole(source),
         source.record,
     )
+
+
+def _architectures(source: Source, config: dict[str, Any]) -> tuple[str, ...]:
+    if source.kind == "gguf":
+        return (gguf_architecture(source.path),)
+    return architectures_in(config)
 
 
 def fetch_whole(source: Source) -> None:
@@ -102,12 +112,18 @@ def _open_adapter(source: Source, base: Place | None) -> OpenedModel:
     config = read_config(under.path)
     return OpenedModel(
         source,
-        _adapted(architectures_in(config), adapter),
+        _adapted(_architectures(under, config), adapter),
         config,
-        source.path if TOKENIZER_CONFIG_NAME in source.file_names else under.path,
+        _owner((TOKENIZER_CONFIG_NAME,), source, under),
+        _owner((TOKENIZER_CONFIG_NAME, *TEMPLATE_NAMES), source, under),
         lambda: _read_adapted(source, under),
         {**source.record, "base": under.record},
     )
+
+
+def _owner(names: tuple[str, ...], adapter: Source, base: Source) -> Path:
+    """The folder of an adapter if it has one of these files, or else of its base."""
+    return adapter.path if adapter.file_names & set(names) else base.path
 
 
 def _base_of(source: Source, config: AdapterConfig) -> HubId:

@@ -40,7 +40,9 @@ class Described:
     """A published model whose weights are not read yet."""
 
     folder: Path
-    """Where the tokenizer's config and the chat template are."""
+    """Where the tokenizer's config is."""
+    chat: Path
+    """Where the chat template is, if it is not in the tokenizer's config."""
     name: str
     tokenizer: Tokenizer
     config: Mapping[str, Any]
@@ -53,6 +55,9 @@ class Described:
 @dataclass(frozen=True)
 class OwnHead:
     """``score.*``, as the runtime names it."""
+
+    has_bias: bool = True
+    """Whether the model's class reads ``score.bias``; one that it does not read is left out."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ encoded together where a tokenizer that gets the whole prompt would do so.
 from __future__ import annotations
 
 from rfprm_export.classifiers import WHOLE_ANSWER, sequence_family, token_family
-from rfprm_export.preset import Preset, RenamedHead, TokenRows, always
+from rfprm_export.preset import OwnHead, Preset, RenamedHead, TokenRows, always
 from rfprm_runtime.artifact.families import FAMILIES, QWEN_CHAT, Family
 from rfprm_runtime.artifact.manifest import Head, Readout
 from rfprm_runtime.artifact.prompt_format import (
@@ -183,10 +183,6 @@ _REASONFLUX_1_5B = Family(
 )
 
 PRESETS: dict[str, Preset] = {
-    "rfprm": Preset(family=always(FAMILIES["rfprm"]), architectures=_BARE, card="docs/training.md"),
-    "rfprm-qwen": Preset(
-        family=always(FAMILIES["rfprm-qwen"]), architectures=_BARE, card="docs/training.md"
-    ),
     "qwen2.5-math-prm": Preset(
         family=always(FAMILIES["qwen2.5-math-prm"]),
         own_architectures=("Qwen2ForProcessRewardModel",),
@@ -197,12 +193,14 @@ PRESETS: dict[str, Preset] = {
     "qwen2.5-math-rm": Preset(
         family=always(_QWEN_MATH_RM),
         own_architectures=("Qwen2ForRewardModel",),
+        names=("qwen2.5-math-rm-*", "qwen2-math-rm-*"),
         card="Qwen/Qwen2.5-Math-RM-72B",
     ),
     "skywork-o1-prm": Preset(
         family=always(_SKYWORK_O1),
         own_architectures=("Qwen2ForPrmModel",),
         head=RenamedHead("v_head.summary"),
+        names=("skywork-o1-open-prm-*",),
         card="SkyworkAI/skywork-o1-prm-inference",
     ),
     "reasonflux-prm-1.5b": Preset(
@@ -298,18 +296,22 @@ PRESETS: dict[str, Preset] = {
     "token-classifier": Preset(
         family=token_family,
         own_architectures=("*ForTokenClassification",),
+        architectures=_BARE,
         options=("step_separator",),
         card="huggingface/trl, trl/experimental/prm/prm_trainer.py",
     ),
     "sequence-classifier": Preset(
         family=sequence_family,
         own_architectures=("*ForSequenceClassification",),
+        architectures=_BARE,
+        head=OwnHead(has_bias=False),
         options=("system_prompt", "chat_template"),
         card="huggingface/trl, trl/trainer/reward_trainer.py",
     ),
     "skywork-reward": Preset(
         family=sequence_family,
         architectures=("*ForSequenceClassification",),
+        head=OwnHead(has_bias=False),
         names=("skywork-reward-*",),
         options=("system_prompt", "chat_template"),
         max_positions=16_384,
@@ -321,6 +323,7 @@ PRESETS: dict[str, Preset] = {
             system="Please reason step by step, and check your final answer within \\boxed{}.",
         ),
         architectures=("*ForSequenceClassification",),
+        head=OwnHead(has_bias=False),
         names=("acemath-*-rm*",),
         options=("system_prompt", "chat_template"),
         card="nvidia/AceMath-7B-RM",

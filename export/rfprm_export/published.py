@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from rfprm_export import ExportError
 from rfprm_export.base_model import BaseModel
-from rfprm_export.head_weights import with_head
+from rfprm_export.head_weights import said_of_head, with_head
 from rfprm_export.loaded_prm import LoadedPRM, only_used
 from rfprm_export.preset import Described, Preset, ReadingOptions
 from rfprm_runtime.artifact.families import Family
@@ -29,19 +29,20 @@ def published_prm(
     name: str,
     folder: Path,
     texts: Path,
+    chat: Path,
     config: Mapping[str, Any],
     options: ReadingOptions,
     source: Mapping[str, Any],
 ) -> LoadedPRM:
     """``name``: the model's, without its owner; ``folder``: where its side files are; ``texts``:
-    where its tokenizer's config is; ``config``: its ``config.json``; ``source``: where it
-    came from, for the manifest.
+    where its tokenizer's config is; ``chat``: where its chat template is; ``config``: its
+    ``config.json``; ``source``: where it came from, for the manifest.
 
     Raises :class:`ExportError` if the model is not what the preset describes, or if an option does
     not apply.
     """
     _check_options(options, preset, family_name)
-    described = Described(texts, name, model.tokenizer, config, options)
+    described = Described(texts, chat, name, model.tokenizer, config, options)
     family = preset.family(described)
     _mark_special(model.tokenizer, family)
     if "chat_template" not in preset.options:  # otherwise the texts are the model's own
@@ -57,7 +58,12 @@ def published_prm(
         step_readout=family.step_readout,
         trajectory_readout=family.trajectory_readout,
         max_positions=positions,
-        source={**source, **model.said_of_tokenizer, **described.notes},
+        source={
+            **source,
+            **model.said_of_tokenizer,
+            **described.notes,
+            **said_of_head(model.weights, preset.head),
+        },
     )
     weights = with_head(
         model.weights,

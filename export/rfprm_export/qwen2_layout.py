@@ -8,7 +8,7 @@ has step scores only, no trajectory score.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,16 @@ from rfprm_runtime.ground.whole_files import replacing_folder
 
 ARCHITECTURE = "Qwen2ForProcessRewardModel"
 STEP_TOKEN = "<extra_0>"
+FAMILY_FIELD = "rfprm_family"
+"""Of ``config.json``: whose prompt the model was trained on, which the layout does not hold."""
+_SAME_PROMPT = ("rfprm-qwen", "qwen2.5-math-prm")
+"""Families whose steps are read in the prompt of the models that the layout is from."""
 _EMBEDDING = "model.embed_tokens.weight"
 
 
-def write_qwen2_layout(prm: LoadedPRM, folder: Path, progress: Progress = silent) -> None:
-    """Write ``config.json``, ``model.safetensors`` (float32) and the tokenizer to ``folder``.
+def write_qwen2_layout(prm: LoadedPRM, folder: Path, progress: Progress = silent) -> int:
+    """Write ``config.json``, ``model.safetensors`` (float32) and the tokenizer to ``folder``;
+    returns the id of ``<extra_0>``, which servers are told.
 
     Raises :class:`ExportError` if the backbone is not Qwen2's, or if ``folder`` exists.
     """
@@ -50,6 +55,21 @@ def write_qwen2_layout(prm: LoadedPRM, folder: Path, progress: Progress = silent
         step_token.tokenizer.save(str(partial / "tokenizer.json"))
         _write_json(
             partial / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}
+        )
+    step_id = step_token.tokenizer.token_to_id(STEP_TOKEN)
+    assert step_id is not None, STEP_TOKEN
+    return step_id
+
+
+def check_is_not_for_servers(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raises :class:`ExportError` if ``config`` is of a layout that :func:`write_qwen2_layout`
+    wrote for servers, from a PRM with another prompt than its architecture has."""
+    family = config.get(FAMILY_FIELD)
+    if family is not None and family not in _SAME_PROMPT:
+        raise ExportError(
+            f"{folder} was written by rfprm export-qwen2-layout, for servers that get the prompt "
+            f"with each request: it lacks the prompt of its family {family!r}; export the "
+            "checkpoint that it was made from"
         )
 
 
@@ -148,6 +168,7 @@ def _config(manifest: Manifest) -> dict[str, Any]:
         "tie_word_embeddings": False,
         "num_labels": 2,
         "torch_dtype": "float32",
+        FAMILY_FIELD: manifest.family,
     }
 
 

@@ -8,6 +8,7 @@ describe the model are fetched at first; the rest when :meth:`Source.fetch` asks
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ _SLOW_TOKENIZER_NAMES = (
     MERGES_NAME,
     "added_tokens.json",
 )
+_PACKED = re.compile(r"(?i:(\.i1)?[.-](i?q[0-9]\w*|b?fp?(16|32)))$")
+"""What people who pack a model write behind its name: how."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ def _of_path(path: Path) -> Source:
             f"the Hub as {EXPECTED}{hint_for_missing(path)}"
         )
     if os.path.isfile(path) and path.suffix == ".gguf":
-        return Source(path, path.stem, "gguf", frozenset(), {"folder": path.name})
+        name = _PACKED.sub("", path.stem)
+        return Source(path, name, "gguf", frozenset(), {"file": path.name})
     names = _listed(path) if os.path.isdir(path) else frozenset[str]()
     kind = _kind(names, str(path))
     cached = snapshot_id(path)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import checkpoint_digest, load_prm
 from rfprm_export.choices import Precision
-from rfprm_export.gate_traces import num_gate_traces, spread_over
+from rfprm_export.gate_traces import num_gate_traces, spread_over, traces_that_fit
 from rfprm_export.in_parts import ending
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.stored_weights import stay_in_files
@@ -130,12 +130,17 @@ def reference_for(
     recorded_first = kind == "gate" and (checkpoint / REFERENCE_NAMES[kind]).is_file()
     if find_spec("torch") is None or (recorded_first and traces is None):
         recorded = _recorded(checkpoint, kind, path, label, trajectories)
-        return _few_enough(recorded, prm.manifest) if traces is None else recorded
+        return recorded if traces else _shipped(recorded, prm, precision)
     asked = Reference("", label, trajectories, [])
     if traces is None:
-        asked = _few_enough(asked, prm.manifest)
+        asked = _shipped(asked, prm, precision)
     description, scores = score_by_reference(prm, asked.trajectories, progress)
     return replace(asked, description=description, scores=scores)
+
+
+def _shipped(reference: Reference, prm: LoadedPRM, precision: Precision) -> Reference:
+    """Those of the shipped traces that such a model is compared on."""
+    return _few_enough(_fitting(reference, prm, precision), prm.manifest)
 
 
 def _few_enough(reference: Reference, manifest: Manifest) -> Reference:
@@ -144,10 +149,21 @@ def _few_enough(reference: Reference, manifest: Manifest) -> Reference:
     if len(trajectories) <= count:
         return reference
     chosen = spread_over(groups_of_4(trajectories), count)
+    return _only(reference, chosen, f"{len(chosen)} of the {len(trajectories)} {reference.traces}")
+
+
+def _fitting(reference: Reference, prm: LoadedPRM, precision: Precision) -> Reference:
+    """Those that fit into the model's positions. Raises :class:`ExportError` if too few do."""
+    needed = 1 if precision == "fp32" else gate_for(prm.manifest).num_trajectories
+    chosen, label = traces_that_fit(reference.trajectories, reference.traces, prm, needed)
+    return _only(reference, chosen, label)
+
+
+def _only(reference: Reference, chosen: Sequence[int], label: str) -> Reference:
     return replace(
         reference,
-        traces=f"{len(chosen)} of the {len(trajectories)} {reference.traces}",
-        trajectories=[trajectories[index] for index in chosen],
+        traces=label,
+        trajectories=[reference.trajectories[index] for index in chosen],
         scores=[reference.scores[index] for index in chosen] if reference.scores else [],
     )
 

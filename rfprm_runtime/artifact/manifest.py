@@ -24,6 +24,8 @@ from rfprm_runtime.ground.strict_json import MAX_BYTES, parse_json
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "w8a16", "int16", "int8"]
 GPU_PRECISIONS = ("fp16", "bf16", "fp8", "w8a16")
 MANIFEST_NAME = "prm.json"
+OF_A_MODEL = ("config.json", "checkpoint.json", "adapter_config.json")
+"""Files that a model has which is to be exported first."""
 # Model files that more than their own backend has to do with.
 ONNX_NAME = "model.onnx"
 NATIVE_NAME = "model.native.safetensors"
@@ -316,6 +318,11 @@ def read_manifest(folder: Path, *, sha256: str | None = None) -> Manifest:
     """
     if sha256 is not None:
         check_sha256("sha256", sha256)
+    if os.path.isfile(folder):
+        raise ArtifactError(
+            f"{str(folder)!r} is a file, expected an artifact's folder; a model is exported first: "
+            f"rfprm export {folder} -o ARTIFACT"
+        )
     if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
         raise ArtifactError(
             f"there is no artifact folder {str(folder)!r}; make one with "
@@ -323,8 +330,8 @@ def read_manifest(folder: Path, *, sha256: str | None = None) -> Manifest:
         )
     if not holds_file(folder, MANIFEST_NAME):
         hint = (
-            f"; this is a training checkpoint, export it first: rfprm export {folder} -o ARTIFACT"
-            if holds_file(folder, "checkpoint.json")
+            f"; this is a model, export it first: rfprm export {folder} -o ARTIFACT"
+            if any(holds_file(folder, name) for name in OF_A_MODEL)
             else f" (it holds {_some_names(folder)})"
         )
         raise ArtifactError(f"{str(folder)!r} holds no {MANIFEST_NAME}{hint}")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from rfprm_runtime.artifact.manifest import EngineRecord, Manifest, Parity
+from rfprm_runtime.artifact.manifest import EngineRecord, Head, Manifest, Parity
 from rfprm_runtime.artifact.parity import best_of_4_interval, spearman_interval
 from rfprm_runtime.artifact.prompt_format import Marker
 from rfprm_runtime.cli.doctor import Finding
@@ -154,9 +154,20 @@ def _precision(manifest: Manifest) -> str:
     )
 
 
+def _head(head: Head) -> str:
+    return f"{head.kind}, {head.num_labels} label{'s' if head.num_labels > 1 else ''}"
+
+
+def _said(value: object) -> str:
+    """A fact about where a model came from; a base model has several."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {fact}" for name, fact in value.items())
+    return str(value)
+
+
 def _marker(marker: Marker) -> str:
     if not marker.token:
-        return "none: the score is read at the last token before"
+        return "none: the score is read at the last token of the text"
     several = f", the last of {len(marker.all_ids)}" if len(marker.all_ids) > 1 else ""
     # A marker may be line ends and blanks.
     shown = (
@@ -195,11 +206,11 @@ def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ),
         ("max positions", f"{manifest.max_positions} tokens"),
         ("precision", _precision(manifest)),
-        ("head", f"{manifest.head.kind}, {manifest.head.num_labels} labels"),
+        ("head", _head(manifest.head)),
         *((name, _marker(marker)) for name, marker in markers if marker),
         *_reward_rows(manifest),
         *((f"file {name}", f"{file.num_bytes:,} bytes") for name, file in manifest.files.items()),
-        *((key.replace("_", " "), str(value)) for key, value in manifest.source.items()),
+        *((key.replace("_", " "), _said(value)) for key, value in manifest.source.items()),
         ("exported with", ", ".join(f"{k} {v}" for k, v in manifest.exporter.items())),
         *(engine_rows(manifest.engine) if manifest.engine is not None else ()),
     ]

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest
+from rfprm_runtime.artifact.manifest import MANIFEST_NAME, OF_A_MODEL, read_manifest
 from rfprm_runtime.errors import ArtifactError
 from rfprm_runtime.ground.arguments import check_is
 from rfprm_runtime.hub.ids import HubId, parse_hub_id, place_of_model
 from rfprm_runtime.hub.repository import Repository, open_repository
-
-_OF_A_MODEL = ("config.json", "checkpoint.json", "adapter_config.json")
 
 
 def find_artifact(artifact: str | Path, *, sha256: str | None = None) -> Path:
@@ -55,7 +53,7 @@ def _download(hub_id: HubId, sha256: str | None) -> Path:
 def _check_is_artifact(repository: Repository) -> None:
     if MANIFEST_NAME in repository.file_names:
         return
-    if repository.file_names & set(_OF_A_MODEL):
+    if repository.file_names & set(OF_A_MODEL):
         raise ArtifactError(
             f"the repository {repository.asked} holds a model, but no {MANIFEST_NAME}: export it "
             f"first: rfprm export {repository.asked} -o artifacts/{repository.name}"

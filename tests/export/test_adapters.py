@@ -239,3 +239,25 @@ def test_an_adapter_is_no_base(base: Path, tmp_path: Path) -> None:
         open_model(open_source(tmp_path), tmp_path)
     with pytest.raises(ExportError, match="needs no --base; leave it out"):
         open_model(open_source(base), base)
+
+
+@pytest.mark.parametrize(
+    ("files", "config_of", "template_of"),
+    [
+        ([], "base", "base"),
+        (["chat_template.jinja"], "base", "adapter"),
+        (["tokenizer_config.json"], "adapter", "adapter"),
+        (["tokenizer_config.json", "chat_template.jinja"], "adapter", "adapter"),
+    ],
+)
+def test_an_adapters_own_texts_come_before_those_of_its_base(
+    tmp_path: Path, files: list[str], config_of: str, template_of: str
+) -> None:
+    """Trainers save the chat template beside the adapter, with the tokenizer or alone."""
+    for folder in ("base", "adapter"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    for name in ("adapter_config.json", *files):
+        (tmp_path / "adapter" / name).write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
+    opened = open_model(open_source(tmp_path / "adapter"), tmp_path / "base")
+    assert (opened.texts, opened.chat) == (tmp_path / config_of, tmp_path / template_of)

@@ -20,6 +20,7 @@ from rfprm_export.checkpoint import (
     find_base_model,
     load_prm,
 )
+from rfprm_export.family_choice import choose_family
 from rfprm_export.lora import merge_lora
 from rfprm_export.preset import ReadingOptions
 from rfprm_export.presets import PRESETS
@@ -275,14 +276,61 @@ def test_a_family_is_only_what_the_architecture_can_be(
         is_taken = any(preset.owns((architecture,)) for preset in PRESETS.values())
     else:
         is_taken = preset.fits((architecture,))
-    expected = "cannot be read as safetensors" if is_taken else f"is a {architecture}, .*{said}"
+    expected = (
+        "cannot be read as safetensors" if is_taken else f"architecture is {architecture}, .*{said}"
+    )
     with pytest.raises(ExportError, match=expected):
         load_prm(folder, reading=ReadingOptions(family=family))
 
 
 def test_a_family_that_contradicts_the_architecture_is_refused(published_prm: Path) -> None:
-    with pytest.raises(ExportError, match="which --family rfprm-qwen contradicts"):
-        load_prm(published_prm, reading=ReadingOptions(family="rfprm-qwen"))
+    said = "--family rlhflow-prm contradicts that.*leave it out, which reads .* 'qwen2.5-math-prm'$"
+    with pytest.raises(ExportError, match=said):
+        load_prm(published_prm, reading=ReadingOptions(family="rlhflow-prm"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("rfprm-qwen", "give the run's folder, and leave --family out"),
+        ("token_classifier", "did you mean 'token-classifier'"),
+        ("qwen", r"expected one of \['pure-prm', 'token-classifier'\]"),
+        (
+            "rlhflow-prm",
+            r"reads the model as 'token-classifier', or give one of \['pure-prm'",
+        ),
+    ],
+)
+def test_a_wrong_family_is_answered_with_those_that_fit(asked: str, said: str) -> None:
+    with pytest.raises(ExportError, match=said):
+        choose_family(asked, "model", ("Qwen2ForTokenClassification",))
+
+
+def test_a_head_of_two_labels_without_an_architecture_may_be_a_token_classifier() -> None:
+    with pytest.raises(ExportError, match=r"one of .*'sequence-classifier', 'token-classifier'"):
+        choose_family(None, "model", ())
+    assert choose_family("token-classifier", "model", ())[0] == "token-classifier"
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("Skywork-o1-Open-PRM-Qwen-2.5-7B", "Qwen2ForRewardModel"),
+        ("Skywork-o1-Open-PRM-Qwen-2.5-1.5B", "Qwen2ForCausalLM"),
+        ("org--Qwen2.5-Math-PRM-7B", "Qwen2ForCausalLM"),
+        ("Qwen2.5-Math-RM-72B", "Qwen2Model"),
+    ],
+)
+def test_a_copy_that_was_saved_without_its_head_is_not_taken_for_another_model(
+    name: str, architecture: str
+) -> None:
+    with pytest.raises(ExportError, match=f"a model called {name} is of family .*export the orig"):
+        choose_family(None, name, (architecture,))
+
+
+def test_a_classifier_may_have_the_name_of_what_it_was_trained_from() -> None:
+    found, _ = choose_family(None, "Qwen2.5-Math-PRM-7B", ("Qwen2ForTokenClassification",))
+    assert found == "token-classifier"
 
 
 @pytest.mark.parametrize(
@@ -309,7 +357,7 @@ def test_a_head_under_another_name_is_named(published_prm: Path, tmp_path: Path)
     state = {n: x for n, x in state.items() if not n.startswith("score.")}
     state["v_head.summary.weight"] = np.zeros((1, 64), np.float32)
     save_file(state, folder / "model.safetensors")
-    with pytest.raises(ExportError, match=r"has None \(beside v_head.summary.weight \(1, 64\)\)"):
+    with pytest.raises(ExportError, match=r"has none \(beside v_head.summary.weight \(1, 64\)\)"):
         load_prm(folder)
 
 

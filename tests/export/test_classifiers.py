@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("jinja2")
@@ -14,7 +16,12 @@ from published_models import QWEN_CHAT, qwen_tokenizer
 from rfprm_export import ExportError
 from rfprm_export.classifiers import sequence_family, token_family
 from rfprm_export.family_choice import choose_family
+from rfprm_export.head_weights import said_of_head, with_head
 from rfprm_export.preset import Described, ReadingOptions
+from rfprm_export.presets import PRESETS
+from rfprm_export.stored_weights import StoredWeights
+from rfprm_runtime.artifact.families import Family
+from rfprm_runtime.artifact.manifest import Head
 
 TRIMMING = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] | trim + '.' }}{% endfor %}"
 
@@ -22,7 +29,7 @@ TRIMMING = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] | trim + '
 def _described(folder: Path, *, chat: str | None = None, **config: Any) -> Described:
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": chat}))
     options = ReadingOptions(step_separator="\n")
-    return Described(folder, "model", qwen_tokenizer(), config, options)
+    return Described(folder, folder, "model", qwen_tokenizer(), config, options)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +94,48 @@ def test_padding_in_which_a_chat_may_end_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ExportError, match=r"the ordinary token '\.'"):
             sequence_family(_described(tmp_path, chat=chat, pad_token_id=stop))
     assert sequence_family(_described(tmp_path, chat=QWEN_CHAT, pad_token_id=stop))
+
+
+@pytest.mark.parametrize(
+    ("family", "names", "said"),
+    [
+        (token_family, ["a", "b", "c"], "of 3 labels .'a', 'b', 'c'., and a PRM has two"),
+        (token_family, ["LABEL_0"], "of 1 label .'LABEL_0'., and a PRM has two"),
+        (
+            sequence_family,
+            ["bad", "good"],
+            "of 2 labels .'bad', 'good'., and a reward model",
+        ),
+    ],
+)
+def test_a_classifier_of_other_labels_is_refused(
+    tmp_path: Path, family: Callable[[Described], Family], names: list[str], said: str
+) -> None:
+    labels = {str(index): name for index, name in enumerate(names)}
+    with pytest.raises(ExportError, match=said):
+        family(_described(tmp_path, chat=QWEN_CHAT, id2label=labels))
+
+
+def test_a_bias_that_transformers_ignores_is_left_out_and_said() -> None:
+    """transformers' sequence classifiers have no bias, its token classifiers have one."""
+    weights = StoredWeights.of(
+        {"score.weight": np.ones((1, 4), np.float32), "score.bias": np.ones(1, np.float32)}
+    )
+
+    def bias(name: str) -> float:
+        found = with_head(
+            weights,
+            PRESETS[name].head,
+            Head(kind="linear", num_labels=1),
+            folder=Path(),
+            tokenizer=qwen_tokenizer(),
+            family=name,
+            hidden_size=4,
+        )
+        return float(found["score.bias"][0])
+
+    for name in ("sequence-classifier", "skywork-reward", "acemath-rm"):
+        assert bias(name) == 0
+        assert "score.bias" in said_of_head(weights, PRESETS[name].head)["left out"]
+    assert bias("token-classifier") == 1
+    assert not said_of_head(weights, PRESETS["token-classifier"].head)

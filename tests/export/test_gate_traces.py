@@ -11,12 +11,14 @@ import pytest
 from rfprm_export import ExportError, verify
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import load_prm
-from rfprm_export.gate_traces import num_gate_traces, num_parameters, spread_over
+from rfprm_export.gate_traces import num_gate_traces, num_parameters, spread_over, traces_that_fit
+from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.verify import STRICT_GATE, Reference, gate_failures, gate_for
 from rfprm_runtime.artifact.manifest import Backbone, Manifest, Parity
 from rfprm_runtime.artifact.parity import best_of_4_interval, spearman_interval
 from rfprm_runtime.backends.native.library import available_variants
 from rfprm_runtime.traces.sources import read_trajectories
+from rfprm_runtime.types import Trajectory
 from tiny_models import byte_tokenizer, save_published_prm, tiny_manifest
 
 
@@ -155,3 +157,17 @@ def test_given_traces_are_all_compared_but_must_be_enough(
     found = verify.reference_for(prm, tmp_path / "prm", "bf16", tmp_path / "nine.jsonl")
     assert len(found.scores) == 9
     assert found.traces == "nine.jsonl"
+
+
+def test_shipped_traces_that_do_not_fit_are_left_out_and_said() -> None:
+    manifest = tiny_manifest(byte_tokenizer(), max_positions=60)
+    prm = LoadedPRM(manifest, {}, byte_tokenizer())
+    short, long, in_windows = (
+        Trajectory(question="Why?", steps=steps)
+        for steps in (("So.",), ("So." * 99,), ("So.",) * 99)
+    )
+    found, label = traces_that_fit([short, long, in_windows], "traces", prm, needed=2)
+    assert (found, label) == ([0, 2], "2 of the 3 traces, which fit into 60 positions")
+    assert traces_that_fit([short, short], "traces", prm, needed=2) == ([0, 1], "traces")
+    with pytest.raises(ExportError, match=r"60 positions .* 1 of the 2 traces fit, .* at least 2"):
+        traces_that_fit([short, long], "traces", prm, needed=2)

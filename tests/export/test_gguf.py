@@ -14,6 +14,8 @@ from gguf_files import byte_level_fields, random_base, write_gguf
 from rfprm_export import ExportError
 from rfprm_export.gguf_file import open_gguf
 from rfprm_export.gguf_reader import read_gguf
+from rfprm_export.opened_model import open_model
+from rfprm_export.source import open_source
 from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.artifact.rope_scaling import LinearScaling, Llama3Scaling, YarnScaling
 from rfprm_runtime.backends.rotary import rotary_frequencies
@@ -274,3 +276,23 @@ def test_a_sentencepiece_vocabulary_is_read(tmp_path: Path) -> None:
 def test_other_files_are_refused(options: dict[str, Any], problem: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=problem):
         read_gguf(_write(tmp_path, **options))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_a_gguf_file_is_a_language_model(tmp_path: Path, architecture: str) -> None:
+    """Its tensors have no other head, so the families of language models can be asked for."""
+    path = _write(tmp_path, architecture=architecture)
+    opened = open_model(open_source(path))
+    assert opened.architectures == (f"{architecture.capitalize()}ForCausalLM",)
+    (tmp_path / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "r": 2, "lora_alpha": 2, "task_type": "TOKEN_CLS"}'
+    )
+    over = open_model(open_source(tmp_path), path)
+    assert over.architectures == (f"{architecture.capitalize()}ForTokenClassification",)
+
+
+@pytest.mark.parametrize("packed", ["", ".Q8_0", "-Q4_K_M", ".i1-IQ2_XS", "-BF16", ".f16", "-fp32"])
+def test_a_packed_model_is_known_by_its_name(tmp_path: Path, packed: str) -> None:
+    path = tmp_path / f"Llama3.1-8B-PRM-Deepseek-Data{packed}.gguf"
+    path.touch()
+    assert open_source(path).name == "Llama3.1-8B-PRM-Deepseek-Data"

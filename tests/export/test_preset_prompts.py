@@ -37,15 +37,13 @@ TEXT = st.lists(
 def _tokenizer(name: str) -> Tokenizer:
     is_qwen = "qwen" in name or name in ("math-psa", "skywork-o1-prm", "reasonflux-prm-1.5b")
     tokenizer = qwen_tokenizer() if is_qwen else llama_tokenizer()
-    if name == "rfprm":
-        tokenizer = qwen_tokenizer()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in MORE])
     return tokenizer
 
 
 def _encoder(name: str) -> tuple[TrajectoryEncoder, Prompt, Tokenizer]:
     tokenizer, options = _tokenizer(name), ReadingOptions(step_separator="\n\n")
-    family = PRESETS[name].family(Described(Path(), "model", tokenizer, {}, options))
+    family = PRESETS[name].family(Described(Path(), Path(), "model", tokenizer, {}, options))
     ids = _marker_ids(tokenizer, family, name)
     prompt = with_template_ids(family.prompt(ids), tokenizer)
     return TrajectoryEncoder(tokenizer, prompt, vocab_size=600), prompt, tokenizer

@@ -6,6 +6,7 @@ them; the models are random, in the layouts of the real ones.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ from rfprm_export import ExportError
 from rfprm_export.checkpoint import load_prm
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.preset import ReadingOptions
-from rfprm_export.qwen2_layout import write_qwen2_layout
+from rfprm_export.qwen2_layout import FAMILY_FIELD, write_qwen2_layout
 from rfprm_export.vocabulary.folder import open_tokenizer
 from rfprm_runtime import Trajectory
 from rfprm_runtime.backends.torch import TorchBackend, build_network
@@ -423,6 +424,11 @@ def test_a_marker_of_ordinary_text_goes_out_to_other_servers(
     write_qwen2_layout(prm, layout)
     with _scorer(prm) as ours:
         expected = ours.score(QUESTION, STEPS).step_scores
+    with pytest.raises(ExportError, match="lacks the prompt of its family 'token-classifier'"):
+        load_prm(layout)
+    config = json.loads((layout / "config.json").read_text())
+    del config[FAMILY_FIELD]
+    (layout / "config.json").write_text(json.dumps(config))
     other = load_prm(layout)
     [step] = tokenizer.encode(separator, add_special_tokens=False).ids
     ids = prm.encoder().encode(Trajectory(question=QUESTION, steps=STEPS)).token_ids.tolist()

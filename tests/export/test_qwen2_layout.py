@@ -10,7 +10,12 @@ from safetensors.numpy import load_file
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import load_prm
-from rfprm_export.qwen2_layout import two_class_head, write_qwen2_layout
+from rfprm_export.qwen2_layout import (
+    FAMILY_FIELD,
+    check_is_not_for_servers,
+    two_class_head,
+    write_qwen2_layout,
+)
 from rfprm_runtime.artifact.families import FAMILIES
 from rfprm_runtime.artifact.manifest import Calibration, Readout
 from rfprm_runtime.scores.readout import read_scores
@@ -170,3 +175,12 @@ def test_both_families_read_steps_alike() -> None:
     ours, theirs = FAMILIES["rfprm-qwen"], FAMILIES["qwen2.5-math-prm"]
     for one, other in zip(ours.pieces, theirs.pieces, strict=False):
         assert one.model_dump(exclude={"joins"}) == other.model_dump(exclude={"joins"})
+
+
+def test_a_layout_without_its_prompt_is_not_exported_with_another(tmp_path: Path) -> None:
+    """Its architecture would give it the prompt of Qwen2.5-Math-PRM."""
+    with pytest.raises(ExportError, match="lacks the prompt of its family 'token-classifier'"):
+        check_is_not_for_servers(tmp_path, {FAMILY_FIELD: "token-classifier"})
+    check_is_not_for_servers(tmp_path, {})
+    for same in ("rfprm-qwen", "qwen2.5-math-prm"):
+        check_is_not_for_servers(tmp_path, {FAMILY_FIELD: same})

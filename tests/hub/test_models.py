@@ -91,8 +91,8 @@ def test_of_shards_those_of_the_index_are_fetched(hub: HubServer, published_prm:
     ("name", "files", "said"),
     [
         ("org/GenPRM-7B", {}, "GenPRM-7B is a generative PRM, which writes its verdict as text"),
-        ("org/x", {"config.json": described("Qwen2ForCausalLM")}, "is a Qwen2ForCausalLM"),
-        ("org/x", {"config.json": described("OtherForPrmModel")}, "is a OtherForPrmModel"),
+        ("org/x", {"config.json": described("Qwen2ForCausalLM")}, "is Qwen2ForCausalLM"),
+        ("org/x", {"config.json": described("OtherForPrmModel")}, "is OtherForPrmModel"),
     ],
 )
 def test_another_kind_of_model_is_refused_by_its_description_alone(

@@ -135,8 +135,10 @@ def test_a_missing_folder_says_how_to_make_one(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_not_taken_for_an_artifact(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.json").write_text("{}")
-    with pytest.raises(ArtifactError, match="training checkpoint, export it first"):
+    with pytest.raises(ArtifactError, match="this is a model, export it first: rfprm export"):
         read_manifest(tmp_path)
+    with pytest.raises(ArtifactError, match="is a file, expected an artifact's folder"):
+        read_manifest(tmp_path / "checkpoint.json")
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
