@@ -61,7 +61,7 @@ def choose_8_bit_linears(
 
         alone = stage(progress, "linear alone in 8 bits")
         groups = {name: [name] for name in names}
-        differences = differences_alone(groups, scorer_with, reference, alone)
+        differences = differences_alone(groups, scorer_with, reference, prm.manifest, alone)
         sizes = linear_shapes(shape)
         gains = {name: float(np.prod(sizes[name.rpartition(".")[2]])) for name in names}
         order = sorted(names, key=lambda name: differences[name] ** 2 / gains[name])

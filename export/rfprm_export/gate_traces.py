@@ -20,6 +20,9 @@ from rfprm_runtime.types import Trajectory
 
 _COUNTS = ((1e9, 256), (4e9, 128), (math.inf, 64))
 """Parameters up to which a model is compared on so many traces."""
+_PROBES = ((1e9, 16), (math.inf, 8))
+"""Parameters up to which each linear is tried alone on so many. That only ranks them: what they
+cost together is measured on all."""
 
 
 def num_parameters(manifest: Manifest) -> int:
@@ -28,8 +31,17 @@ def num_parameters(manifest: Manifest) -> int:
 
 def num_gate_traces(manifest: Manifest) -> int:
     """How many traces, four to a question, a model of this size is compared on."""
+    return _by_size(_COUNTS, manifest)
+
+
+def num_probes(manifest: Manifest) -> int:
+    """How many traces each linear of a model of this size is tried on alone."""
+    return _by_size(_PROBES, manifest)
+
+
+def _by_size(counts: Sequence[tuple[float, int]], manifest: Manifest) -> int:
     found = num_parameters(manifest)
-    return next(count for limit, count in _COUNTS if found <= limit)
+    return next(count for limit, count in counts if found <= limit)
 
 
 def traces_that_fit(

@@ -74,7 +74,7 @@ def choose_gpu_linears(
     if not failures:
         return everything, tuple(ProductRecord(name=name, bits=8) for name in names)
     alone = stage(progress, "layer alone in 8 bits")
-    differences = differences_alone(layers, scorer_with, reference, alone)
+    differences = differences_alone(layers, scorer_with, reference, prm.manifest, alone)
     order = sorted(layers, key=differences.__getitem__)
     together = stage(progress, "layers together in 8 bits, trial")
     sets = [layers[layer] for layer in order]

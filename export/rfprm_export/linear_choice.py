@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export import ExportError
+from rfprm_export.gate_traces import num_probes
 from rfprm_export.verify import STRICT_GATE, Reference, all_scores, gate_failures, measure_parity
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.ground.progress import Step
@@ -19,27 +20,30 @@ from rfprm_runtime.scorer import Scorer
 
 ScorerWith = Callable[[Collection[str]], AbstractContextManager[Scorer]]
 """Opens a scorer in which these linears, and no others, have 8 bits."""
-_PROBES = 16
-"""Number of trajectories on which each group is measured alone."""
 
 
 def differences_alone(
-    groups: Mapping[str, Sequence[str]], scorer_with: ScorerWith, reference: Reference, step: Step
+    groups: Mapping[str, Sequence[str]],
+    scorer_with: ScorerWith,
+    reference: Reference,
+    manifest: Manifest,
+    step: Step,
 ) -> dict[str, float]:
     """The mean difference of the scores when only one group of linears has 8 bits, by group.
     ``step`` is called with the groups measured and their number."""
     # Spread over the file, so that they belong to different questions.
-    distance = max(1, len(reference.trajectories) // _PROBES)
-    probes = reference.trajectories[::distance][:_PROBES]
+    count = num_probes(manifest)
+    distance = max(1, len(reference.trajectories) // count)
+    probes = reference.trajectories[::distance][:count]
 
     def scores(in_8_bits: Collection[str]) -> NDArray[np.float64]:
         with scorer_with(in_8_bits) as scorer:
             return all_scores(scorer.score_batch(probes, overflow="window"))
 
     exact, differences = scores([]), {}
-    for count, (group, linears) in enumerate(groups.items(), start=1):
+    for done, (group, linears) in enumerate(groups.items(), start=1):
         differences[group] = float(np.abs(scores(linears) - exact).mean())
-        step(count, len(groups))
+        step(done, len(groups))
     return differences
 
 

@@ -109,12 +109,40 @@ def _check_native(prm: LoadedPRM, folder: Path) -> None:
     for variant in available_variants():
         whole = NativeBackend(paths[0], manifest, kernels=variant)
         layered = LayeredNative(ModelFile.of(paths[0]), manifest, kernels=variant)
-        for chosen in ([], names[1::3], names):
+        later = [[names[0]], [names[-1]], [names[-2]], names[:5], [], names[-3:]]
+        for chosen in ([], names[1::3], names, *later):
             whole.take_linears(NativeModel(paths[1], manifest), chosen)
             layered.take_linears(ModelFile.of(paths[1]), chosen)
             alone = [whole.run(pad_batch([row])) for row in rows]
             np.testing.assert_array_equal(layered.run(pad_batch(rows)), np.concatenate(alone))
             np.testing.assert_array_equal(layered.run(pad_batch(rows[3:4])), alone[3])
+
+
+def test_a_run_with_other_linears_in_later_layers_begins_there(tmp_path: Path) -> None:
+    save_published_prm(tmp_path / "model", kind="qwen2")
+    prm = load_prm(tmp_path / "model")
+    manifest, names = prm.manifest, linear_names(prm.manifest.backbone)
+    paths = [tmp_path / "16-bit.safetensors", tmp_path / "8-bit.safetensors"]
+    for path, in_8_bits in zip(paths, ([], names), strict=True):
+        write_native(path, manifest.backbone, manifest.head, prm.weights, in_8_bits=in_8_bits)
+    reached: list[int] = []
+    walk = Walk(lambda done, total: reached.append(done))
+    layered = LayeredNative(ModelFile.of(paths[0]), manifest, walk=walk)
+    batches = [pad_batch(_rows(manifest, lengths)) for lengths in ((9, 30), (30, 9))]
+    count = manifest.backbone.num_layers
+
+    def layers_run(batch: int, changed: list[str]) -> list[int]:
+        reached.clear()
+        layered.take_linears(ModelFile.of(paths[1]), changed)
+        layered.run(batches[batch])
+        return list(reached)
+
+    everything, last = list(range(1, count + 1)), [count]
+    assert layers_run(0, [names[-1]]) == everything
+    assert layers_run(0, [names[-2]]) == last
+    assert layers_run(0, []) == last
+    assert layers_run(1, [names[-1]]) == everything, "another batch"
+    assert layers_run(1, [names[0]]) == everything, "an earlier layer"
 
 
 def _check_graphs(prm: LoadedPRM, folder: Path) -> None:

@@ -41,6 +41,15 @@ class _Rows:
     """[tokens, hidden_size], what the layers so far made of them."""
 
 
+@dataclass(frozen=True)
+class _Beginning:
+    """What the layers before ``index``, in this model's own bits, made of a batch."""
+
+    token_ids: NDArray[np.int64]
+    index: int
+    hidden: list[NDArray[np.float32]]
+
+
 class LayeredNative:
     """Runs ``model.native.safetensors``, all rows of a call at once."""
 
@@ -64,20 +73,30 @@ class LayeredNative:
         self._manifest, self.walk = manifest, walk or Walk()
         self._file = self._other = TensorFile(file)
         self._in_other: frozenset[str] = frozenset()
+        self._first_other = 0
+        self._beginning: _Beginning | None = None
         check_layout(self._file.metadata, self._file.path)
         self.description = f"native {name} kernels, {self._threads} thread(s), a layer at a time"
 
     def take_linears(self, other: ModelFile, names: Collection[str]) -> None:
         """Use the linears of ``other``, the same model with other bits, for these ``names``
-        (``layers.3.down``), and this model's own for the rest. Not while the model runs."""
+        (``layers.3.down``), and this model's own for the rest. Not while the model runs.
+
+        Runs of one batch with other linears in later and later layers begin where those of the run
+        before began: what comes before is the same."""
         self._other, self._in_other = TensorFile(other), frozenset(names)
+        layers = (int(name.split(".")[1]) for name in self._in_other)
+        self._first_other = min(layers, default=self._manifest.backbone.num_layers)
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         groups = [_Rows(items, self._no_rows(items)) for items in self._passes(batch)]
         count = self._manifest.backbone.num_layers
         logits: list[NDArray[np.float32]] = []
         with ThreadPoolExecutor(self._threads) as pool:
-            for index in range(count):
+            for index in range(self._begin(batch, groups), count):
+                if 0 < index == self._first_other:
+                    hidden = [rows.hidden.copy() for rows in groups]
+                    self._beginning = _Beginning(batch.token_ids, index, hidden)
                 piece = _Piece(self, index)
                 try:
                     logits = list(pool.map(piece.run, groups))
@@ -86,6 +105,17 @@ class LayeredNative:
                     pool.shutdown(cancel_futures=True)
                     raise
         return np.concatenate(logits)
+
+    def _begin(self, batch: TokenBatch, groups: Sequence[_Rows]) -> int:
+        """The layer to begin with, and in ``groups`` what it begins with."""
+        known = self._beginning
+        if known is None or known.index > self._first_other:
+            return 0
+        if not np.array_equal(known.token_ids, batch.token_ids):
+            return 0
+        for rows, hidden in zip(groups, known.hidden, strict=True):
+            rows.hidden[:] = hidden
+        return known.index
 
     def _passes(self, batch: TokenBatch) -> Iterator[list[Extension]]:
         """The rows, checked, as many at once as make the weights cheap."""
