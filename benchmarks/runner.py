@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -54,7 +55,7 @@ class Worker:
         self.name, self.spec, self.versions = name, spec, ""
         self.option = spec.option + (spec.settings[0] if setting is None else setting)
         self._process: subprocess.Popen[str] | None = None
-        self.error: str | None = why_left_out(spec)
+        self.error: str | None = why_left_out(spec, folder)
         if self.error:
             return
         python = sys.executable if spec.venv is None else str(prepare_venv(spec.venv, folder))
@@ -103,7 +104,10 @@ class Worker:
             self._process.wait()
 
 
-def why_left_out(spec: EngineSpec) -> str | None:
+def why_left_out(spec: EngineSpec, folder: Path) -> str | None:
+    unprepared = [name for name in spec.files if not (folder / name).exists()]
+    if unprepared:
+        return f"not prepared for this model: {', '.join(unprepared)}"
     missing = [package for package in spec.needs if find_spec(package) is None]
     if missing:
         return f"not installed: {', '.join(missing)}"
@@ -112,22 +116,27 @@ def why_left_out(spec: EngineSpec) -> str | None:
     return None
 
 
-def best_worker(name: str, workload: str) -> tuple[Worker, dict[str, float | str]]:
+def best_worker(
+    name: str, workload: str, folder: Path = WORK
+) -> tuple[Worker, dict[str, float | str]]:
     """A worker with the engine's fastest setting, and what was tried: seconds, or an error."""
     settings = ENGINES[name].settings
-    if len(settings) == 1 or why_left_out(ENGINES[name]):
-        return Worker(name), {}
+    if len(settings) == 1 or why_left_out(ENGINES[name], folder):
+        return Worker(name, folder), {}
     tried: dict[str, float | str] = {}
+    fastest = math.inf
     for setting in settings:
-        worker = Worker(name, setting=setting)
-        tried[setting] = _trial(worker, workload)
+        worker = Worker(name, folder, setting)
+        found = tried[setting] = _trial(worker, workload, fastest)
+        fastest = min(fastest, found) if isinstance(found, float) else fastest
         worker.close()
         say(f"  {name}{setting}: {tried[setting]}")
     good = {setting: found for setting, found in tried.items() if isinstance(found, float)}
-    return Worker(name, setting=min(good, key=lambda each: good[each], default=settings[0])), tried
+    best = min(good, key=lambda each: good[each], default=settings[0])
+    return Worker(name, folder, best), tried
 
 
-def _trial(worker: Worker, workload: str) -> float | str:
+def _trial(worker: Worker, workload: str, fastest: float) -> float | str:
     """Seconds for the first rows, once they have been run, or what went wrong."""
     error, seconds = worker.error, []
     for _ in range(3):
@@ -135,8 +144,10 @@ def _trial(worker: Worker, workload: str) -> float | str:
             return error
         answer = worker.run(workload, _TRIAL_ROWS)
         error = answer.get("error")
-        seconds.append(sum(answer.get("seconds", [])))
-    return error or round(float(min(seconds[1:])), 4)
+        seconds.append(float(sum(answer.get("seconds", []))))
+        if seconds[0] > _TOO_SLOW * fastest:
+            break
+    return error or round(min(seconds[1:] or seconds), 4)
 
 
 def run_workloads(
@@ -144,6 +155,7 @@ def run_workloads(
     workloads: list[dict[str, Any]],
     rounds: int,
     keep: Callable[[dict[str, Any]], object],
+    folder: Path = WORK,
 ) -> dict[str, Any]:
     """Time every engine on every workload, alternating between engines in every round.
 
@@ -152,7 +164,7 @@ def run_workloads(
     workers, trials = [], {}
     for name in names:
         say(f"loading {name}")
-        worker, trials[name] = best_worker(name, workloads[0]["name"])
+        worker, trials[name] = best_worker(name, workloads[0]["name"], folder)
         if worker.error:
             say(f"  left out: {worker.error}")
         workers.append(worker)

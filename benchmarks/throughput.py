@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.prepare import engines_to_run, prepare
+from benchmarks.prepare import add_model_options, engines_to_run, prepared
 from benchmarks.report import plot_workloads, print_workloads, write_json
 from benchmarks.runner import processor_class, run_workloads, say
 from benchmarks.workloads import Workloads
@@ -46,10 +46,11 @@ def run_benchmark(name: str, description: str | None, make_workloads: MakeWorklo
         default=f"{name}-{processor_class()}",
         help="of the files in benchmarks/results (%(default)s)",
     )
+    add_model_options(parser)
     options = parser.parse_args()
     say("preparing models and traces")
-    prepare()
-    source = Workloads()
+    folder = prepared(options)
+    source = Workloads(folder)
     chosen = [
         workload
         for workload in make_workloads(source, quick=options.quick)
@@ -60,7 +61,7 @@ def run_benchmark(name: str, description: str | None, make_workloads: MakeWorklo
     def keep(measured: dict[str, Any]) -> Path:
         return write_json(options.name, {"traces": source.source, **measured})
 
-    measured = run_workloads(names, chosen, 1 if options.quick else options.rounds, keep)
+    measured = run_workloads(names, chosen, 1 if options.quick else options.rounds, keep, folder)
     print_workloads(measured)
     print(f"written: {keep(measured)}, {plot_workloads(options.name, measured)}")
 

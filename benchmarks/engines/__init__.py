@@ -20,14 +20,17 @@ class EngineSpec:
     hundred times slower."""
     venv: str | None = None
     """An environment under the work folder, for an engine that cannot share ours."""
+    files: tuple[str, ...] = ()
+    """What must have been prepared; not every model has everything."""
     is_ours: bool = False
 
 
 _STREAMS = ("/streams=1", "/streams=2")
-_GROUPS = tuple(f"{streams},group={size}" for streams in _STREAMS for size in (0, 32, 64, 128))
+_GROUPS = tuple(f"{streams},group={size}" for streams in _STREAMS for size in (0, 32, 64))
 
 ENGINES = {
     "rfprm int16": EngineSpec("ours", "int16", is_ours=True),
+    "rfprm int8": EngineSpec("ours", "int8", is_ours=True, files=("artifact-int8",)),
     "rfprm fp32": EngineSpec("ours", "fp32", is_ours=True),
     "transformers fp32, one by one": EngineSpec("hf_transformers", "fp32-loop", ("transformers",)),
     "transformers fp32, batched": EngineSpec("hf_transformers", "fp32-batched", ("transformers",)),

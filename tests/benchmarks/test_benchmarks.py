@@ -76,7 +76,7 @@ def test_percentiles_are_in_milliseconds() -> None:
 
 def test_engines_are_chosen_by_parts_of_their_names() -> None:
     assert engines_to_run([]) == list(ENGINES)
-    assert engines_to_run(["rfprm"]) == ["rfprm int16", "rfprm fp32"]
+    assert engines_to_run(["rfprm"]) == ["rfprm int16", "rfprm int8", "rfprm fp32"]
     with pytest.raises(SystemExit, match="no engine matches"):
         engines_to_run(["llama"])
 
@@ -96,7 +96,7 @@ class _Trial:
 
     seconds: ClassVar[dict[str, list[float]]] = {"/a": [1.0, 5.0, 4.0], "/b": [9.0, 3.0, 3.5]}
 
-    def __init__(self, name: str, *, setting: str) -> None:
+    def __init__(self, name: str, folder: Path, setting: str) -> None:
         self.error, self.setting, self.runs = None, setting, 0
 
     def run(self, workload: str, num_rows: int) -> dict[str, Any]:
