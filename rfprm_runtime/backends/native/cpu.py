@@ -27,11 +27,25 @@ def cpu_features() -> frozenset[str]:
     return frozenset()
 
 
+_INTEL_MAC = ("machdep.cpu.features", "machdep.cpu.leaf7_features")
+"""They list features by name; only those of AVX-512 are spelled as Linux does not."""
+_ARM_MAC = {"hw.optional.arm.FEAT_DotProd": "asimddp", "hw.optional.arm.FEAT_I8MM": "i8mm"}
+"""Each is 1, 0 or unknown to the system; and what Linux calls it."""
+
+
 def _darwin_features() -> frozenset[str]:
-    """Intel Macs use other names than Linux only for AVX-512; ARM Macs list nothing."""
-    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.features", "machdep.cpu.leaf7_features"]
+    command = ["/usr/sbin/sysctl", *_INTEL_MAC, *_ARM_MAC]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return frozenset()
-    return frozenset(found.stdout.lower().split())
+    return _features_of_sysctl(done.stdout)
+
+
+def _features_of_sysctl(output: str) -> frozenset[str]:
+    """``output``: a line ``key: value`` for each key that the system knows."""
+    values = {
+        key: value.strip() for key, _, value in (row.partition(":") for row in output.split("\n"))
+    }
+    listed = " ".join(values.get(key, "") for key in _INTEL_MAC).lower().split()
+    return frozenset(listed) | {name for key, name in _ARM_MAC.items() if values.get(key) == "1"}

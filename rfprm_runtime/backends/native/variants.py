@@ -38,6 +38,9 @@ VARIANTS = (
         ("-mavx2", "-mfma", "-mbmi", "-mbmi2"),
         frozenset(("avx2", "fma", "bmi1", "bmi2")),
     ),
+    Variant("neoni8mm", "aarch64", ("-mcpu=generic+dotprod+i8mm",), frozenset(("asimddp", "i8mm"))),
+    Variant("neondot", "aarch64", ("-mcpu=generic+dotprod",), frozenset(("asimddp",))),
+    Variant("neon", "aarch64", (), frozenset()),
     Variant("generic", None, (), frozenset()),
 )
 """Fastest first."""
