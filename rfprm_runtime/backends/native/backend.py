@@ -61,9 +61,9 @@ class NativeBackend:
         map_weights: bool = False,
     ) -> None:
         """
-        ``num_threads``: by default all usable cores. ``kernels``: ``avx512vnni``, ``avx2`` or
-        ``generic``, by default the fastest that this processor runs. Scores of different kernels
-        agree to rounding, those of one are bit-identical. ``map_weights``: map the weights, so that
+        ``num_threads``: by default all usable cores. ``kernels``: the name of a variant
+        (``variants.py``), by default the fastest that this processor runs. Scores of different
+        kernels agree to rounding, those of one are bit-identical. ``map_weights``: map the weights, so that
         processes share their memory, instead of reading them into this one's. The file must then
         stay as it is: a change is noticed before and after each pass, but truncating it during one
         kills the process.
