@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -73,8 +74,8 @@ def test_every_variant_has_its_instruction_set_and_the_last_one_runs_anywhere() 
 @pytest.mark.parametrize(
     ("machine", "names"),
     [
-        ("x86_64", ["avx512vnni", "avx2", "generic"]),
-        ("AMD64", ["avx512vnni", "avx2", "generic"]),
+        ("x86_64", ["avx512amx", "avx512vnni", "avx2", "generic"]),
+        ("AMD64", ["avx512amx", "avx512vnni", "avx2", "generic"]),
         ("aarch64", ["neoni8mm", "neondot", "neon", "generic"]),
         ("arm64", ["neoni8mm", "neondot", "neon", "generic"]),
         ("riscv64", ["generic"]),
@@ -84,16 +85,19 @@ def test_a_machine_compiles_the_variants_of_its_family(machine: str, names: list
     assert [variant.name for variant in variants_for(machine)] == names
 
 
-_X86 = ["avx512vnni", "avx2", "generic"]
+_X86 = ["avx512amx", "avx512vnni", "avx2", "generic"]
 _ARM = ["neoni8mm", "neondot", "neon", "generic"]
 _HASWELL = "avx2 fma bmi1 bmi2"
 _ICE_LAKE = f"{_HASWELL} avx512f avx512bw avx512dq avx512vl avx512_vnni"
+_SAPPHIRE_RAPIDS = f"{_ICE_LAKE} avx512vbmi amx_bf16 amx_tile amx_int8"
 
 
 @pytest.mark.parametrize(
     ("features", "built", "names"),
     [
-        (_ICE_LAKE, _X86, _X86),
+        (_SAPPHIRE_RAPIDS, _X86, _X86),
+        (_SAPPHIRE_RAPIDS.replace("amx_int8", ""), _X86, _X86[1:]),
+        (_ICE_LAKE, _X86, _X86[1:]),
         (_ICE_LAKE.replace("avx512_vnni", ""), _X86, ["avx2", "generic"]),
         (_HASWELL, _X86, ["avx2", "generic"]),
         ("avx2 bmi1 bmi2", _X86, ["generic"]),
@@ -150,6 +154,29 @@ def test_features_are_those_that_linux_lists(
         cpuinfo.write_text(content)
     monkeypatch.setattr(cpu, "_CPUINFO", cpuinfo)
     assert cpu.cpu_features() == found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such permission")
+@pytest.mark.parametrize("may_use", [True, False])
+def test_tiles_count_only_with_permission(
+    may_use: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {_SAPPHIRE_RAPIDS}\n")
+    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu, "_ask_for_tiles", lambda: may_use)
+    everything = set(_SAPPHIRE_RAPIDS.split())
+    without = {name for name in everything if not name.startswith("amx")}
+    assert cpu.cpu_features() == (everything if may_use else without)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux"
+    or platform.machine() != "x86_64"
+    or "amx_tile" in Path("/proc/cpuinfo").read_text(),
+    reason="other processors are asked otherwise, or may permit it",
+)
+def test_a_processor_without_tiles_permits_none() -> None:
+    assert not cpu._ask_for_tiles()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@
  * A set that multiplies many rows faster from rearranged copies of inputs and weights also defines
  *   MANY_ROWS, BLOCK_ROWS from how many rows on that pays; rows of a block
  *   pack_rows, pack_panel make the copies, of packed_rows_bytes and packed_panel_bytes
- *   multiply_block        the sums of up to BLOCK_ROWS packed rows and a packed panel */
+ *   multiply_block        the sums of up to BLOCK_ROWS packed rows and a packed panel
+ *   begin_blocks, end_blocks before and after the blocks of a linear */
 
 #pragma once
 

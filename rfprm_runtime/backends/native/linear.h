@@ -31,6 +31,13 @@ INLINE int part_column(int block, int part) {
     return half * HALF + (block * (PARTS / 2) + here) * LANES;
 }
 
+/* With inputs shifted by 128, every sum would be too large by 128 times the column's weights. */
+INLINE ivec first_sum(int bits, const Linear *linear, int64_t column) {
+    ivec first = {0};
+    if (INPUT_SHIFT != 0 && bits == 8) first -= INPUT_SHIFT * *(const ivec *)(linear->sums + column);
+    return first;
+}
+
 /* Stores a row's sums, of the parts of tile `block`, as `finish` says. */
 INLINE void finish_row(const Linear *linear, int64_t column, int block, const ivec *sums,
                        float row_scale, float *to, Finish finish) {
@@ -63,10 +70,7 @@ INLINE void linear_tile(int bits, int rows, const Linear *linear, int64_t column
     const int32_t *panel = linear->panels + column * steps;
     const char *input = (const char *)inputs;
     for (int part = 0; part < PARTS; part++) {
-        /* With inputs shifted by 128, every sum is too large by 128 times the column's weights. */
-        ivec first = {0};
-        if (INPUT_SHIFT != 0 && bits == 8)
-            first -= INPUT_SHIFT * *(const ivec *)(linear->sums + column + part_column(block, part));
+        ivec first = first_sum(bits, linear, column + part_column(block, part));
         for (int row = 0; row < rows; row++) sums[row][part] = first;
     }
     for (int64_t step = 0; step < steps; step++, panel += PANEL) {
@@ -115,6 +119,7 @@ INLINE void linear_in_blocks(int bits, Finish finish, const Linear *linear, cons
     const int64_t depth = linear->depth, steps = depth * bits / 32;
     char *panel = room, *packed = room + packed_panel_bytes(depth);
     pack_rows(bits, inputs, rows, depth, packed);
+    begin_blocks();
     for (int64_t column = 0; column < linear->width; column += PANEL) {
         pack_panel(bits, linear->panels + column * steps, depth, panel);
         for (int64_t first = 0; first < rows; first += BLOCK_ROWS) {
@@ -125,14 +130,17 @@ INLINE void linear_in_blocks(int bits, Finish finish, const Linear *linear, cons
             for (int64_t row = 0; row < count; row++)
                 for (int block = 0; block < PANEL / WIDTH; block++) {
                     ivec parts[PARTS];
-                    for (int part = 0; part < PARTS; part++)
-                        parts[part] =
-                            *(const ivec *)(sums + row * PANEL + part_column(block, part));
+                    for (int part = 0; part < PARTS; part++) {
+                        int place = part_column(block, part);
+                        parts[part] = *(const ivec *)(sums + row * PANEL + place) +
+                                      first_sum(bits, linear, column + place);
+                    }
                     finish_row(linear, column, block, parts, row_scales[first + row],
                                out + (first + row) * out_stride, finish);
                 }
         }
     }
+    end_blocks();
 }
 
 static int64_t room_bytes(int64_t rows, int64_t depth) {
