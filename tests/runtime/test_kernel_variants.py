@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -63,51 +64,6 @@ def test_a_library_with_another_layout_is_refused(
         library.open_library(built)
 
 
-_EMULATED_AVX_VNNI = """
-#include <immintrin.h>
-static inline __m256i pairs(__m256i sum, __m256i a, __m256i b) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
-}
-static inline __m256i fours(__m256i sum, __m256i a, __m256i b) {
-    union { __m256i all; unsigned char one[32]; } left = {a};
-    union { __m256i all; signed char one[32]; } right = {b};
-    union { __m256i all; int one[8]; } total = {sum};
-    for (int i = 0; i < 32; i++) total.one[i / 4] += left.one[i] * right.one[i];
-    return total.all;
-}
-#define _mm256_dpwssd_avx_epi32 pairs
-#define _mm256_dpbusd_avx_epi32 fours
-#include "isa_avxvnni.h"
-"""
-
-
-@needs_compiler
-@pytest.mark.skipif("avx2" not in cpu.cpu_features(), reason="this processor has no AVX2")
-def test_dot_products_of_avx_vnni_give_the_bits_of_avx2(tmp_path: Path) -> None:
-    """Its two instructions are emulated, so that it runs without them."""
-    (tmp_path / "isa_emulated.h").write_text(_EMULATED_AVX_VNNI)
-    compiler = [*(COMPILER or "").split(), f"-I{tmp_path}", f"-I{NATIVE}"]
-    avx2 = next(variant for variant in VARIANTS if variant.name == "avx2")
-    check = tmp_path / "check"
-    subprocess.run(
-        [*compiler, str(ROOT / "scripts" / "kernels_check.c"), "-o", str(check), "-ldl", "-lm"],
-        check=True,
-    )
-    logits = []
-    for name in ("avx2", "emulated"):
-        flags = [flag for flag in compile_flags(avx2) if "DISA" not in flag]
-        made = tmp_path / f"{name}.so"
-        source = str(NATIVE / "kernels.c")
-        subprocess.run(
-            [*compiler, *flags, "-O1", f'-DISA="isa_{name}.h"', source, "-o", str(made), "-lm"],
-            check=True,
-        )
-        done = subprocess.run([str(check), str(made)], check=True, capture_output=True, text=True)
-        logits.append(done.stdout)
-    assert logits[0] == logits[1]
-    assert logits[0].count("\n") > 100
-
-
 def test_every_variant_has_its_instruction_set_and_the_last_one_runs_anywhere() -> None:
     files = {f"isa_{variant.name}.h" for variant in VARIANTS}
     assert files == {path.name for path in NATIVE.glob("isa_*.h")}
@@ -118,9 +74,10 @@ def test_every_variant_has_its_instruction_set_and_the_last_one_runs_anywhere() 
 @pytest.mark.parametrize(
     ("machine", "names"),
     [
-        ("x86_64", ["avx512vnni", "avxvnni", "avx2", "generic"]),
-        ("AMD64", ["avx512vnni", "avxvnni", "avx2", "generic"]),
-        ("arm64", ["generic"]),
+        ("x86_64", ["avx512amx", "avx512vnni", "avxvnni", "avx2", "generic"]),
+        ("AMD64", ["avx512amx", "avx512vnni", "avxvnni", "avx2", "generic"]),
+        ("aarch64", ["neoni8mm", "neondot", "neon", "generic"]),
+        ("arm64", ["neoni8mm", "neondot", "neon", "generic"]),
         ("riscv64", ["generic"]),
     ],
 )
@@ -128,31 +85,45 @@ def test_a_machine_compiles_the_variants_of_its_family(machine: str, names: list
     assert [variant.name for variant in variants_for(machine)] == names
 
 
+_X86 = ["avx512amx", "avx512vnni", "avxvnni", "avx2", "generic"]
+_ARM = ["neoni8mm", "neondot", "neon", "generic"]
 _HASWELL = "avx2 fma bmi1 bmi2"
 _ICE_LAKE = f"{_HASWELL} avx512f avx512bw avx512dq avx512vl avx512_vnni"
+_SAPPHIRE_RAPIDS = f"{_ICE_LAKE} avx512vbmi amx_bf16 amx_tile amx_int8"
 
 
 @pytest.mark.parametrize(
-    ("features", "names"),
+    ("features", "built", "names"),
     [
-        (_ICE_LAKE, ["avx512vnni", "avx2", "generic"]),
-        (_ICE_LAKE.replace("avx512_vnni", ""), ["avx2", "generic"]),
-        (f"{_HASWELL} avx_vnni", ["avxvnni", "avx2", "generic"]),
-        (_HASWELL, ["avx2", "generic"]),
-        ("avx2 bmi1 bmi2", ["generic"]),
-        ("", ["generic"]),
+        (_SAPPHIRE_RAPIDS, _X86, ["avx512amx", "avx512vnni", "avx2", "generic"]),
+        (f"{_SAPPHIRE_RAPIDS} avx_vnni", _X86, _X86),
+        (_SAPPHIRE_RAPIDS.replace("amx_int8", ""), _X86, ["avx512vnni", "avx2", "generic"]),
+        (_ICE_LAKE, _X86, ["avx512vnni", "avx2", "generic"]),
+        (_ICE_LAKE.replace("avx512_vnni", ""), _X86, ["avx2", "generic"]),
+        (f"{_HASWELL} avx_vnni", _X86, ["avxvnni", "avx2", "generic"]),
+        (_HASWELL, _X86, ["avx2", "generic"]),
+        ("avx2 bmi1 bmi2", _X86, ["generic"]),
+        ("", _X86, ["generic"]),
+        (_HASWELL, _X86[:-1], ["avx2"]),
+        ("fp asimd asimddp i8mm", _ARM, _ARM),
+        ("fp asimd asimddp", _ARM, _ARM[1:]),
+        ("fp asimd i8mm", _ARM, _ARM[2:]),
+        ("fp asimd", _ARM, _ARM[2:]),
+        ("", _ARM, _ARM[2:]),
     ],
 )
-def test_only_variants_whose_features_the_processor_has_are_available(
-    features: str, names: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_only_built_variants_whose_features_the_processor_has_are_available(
+    features: str,
+    built: list[str],
+    names: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    for variant in VARIANTS:
-        (tmp_path / variant.name).touch()
+    for name in built:
+        (tmp_path / name).touch()
     monkeypatch.setattr(library, "library_path", lambda name: tmp_path / name)
     monkeypatch.setattr(library, "cpu_features", lambda: frozenset(features.split()))
     assert library.available_variants() == names
-    (tmp_path / "generic").unlink()
-    assert library.available_variants() == names[:-1], "one that was not built"
 
 
 @pytest.mark.parametrize(
@@ -184,6 +155,52 @@ def test_features_are_those_that_linux_lists(
     if content is not None:
         cpuinfo.write_text(content)
     monkeypatch.setattr(cpu, "_CPUINFO", cpuinfo)
+    assert cpu.cpu_features() == found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such permission")
+@pytest.mark.parametrize("may_use", [True, False])
+def test_tiles_count_only_with_permission(
+    may_use: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {_SAPPHIRE_RAPIDS}\n")
+    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu, "_ask_for_tiles", lambda: may_use)
+    everything = set(_SAPPHIRE_RAPIDS.split())
+    without = {name for name in everything if not name.startswith("amx")}
+    assert cpu.cpu_features() == (everything if may_use else without)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux"
+    or platform.machine() != "x86_64"
+    or "amx_tile" in Path("/proc/cpuinfo").read_text(),
+    reason="other processors are asked otherwise, or may permit it",
+)
+def test_a_processor_without_tiles_permits_none() -> None:
+    assert not cpu._ask_for_tiles()
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (
+            "machdep.cpu.features: FPU SSE4.2 FMA\nmachdep.cpu.leaf7_features: BMI1 AVX2\n",
+            {"fpu", "sse4.2", "fma", "bmi1", "avx2"},
+        ),
+        (
+            "hw.optional.arm.FEAT_DotProd: 1\nhw.optional.arm.FEAT_I8MM: 1\n",
+            {"asimddp", "i8mm"},
+        ),
+        ("hw.optional.arm.FEAT_DotProd: 1\nhw.optional.arm.FEAT_I8MM: 0\n", {"asimddp"}),
+        ("", set()),
+    ],
+)
+def test_features_of_a_mac_have_the_names_that_linux_gives_them(
+    output: str, found: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu.sys, "platform", "darwin")
+    monkeypatch.setattr(cpu.subprocess, "run", lambda *a, **k: SimpleNamespace(stdout=output))
     assert cpu.cpu_features() == found
 
 
@@ -243,10 +260,11 @@ def test_a_published_wheel_has_every_variant(tmp_path: Path) -> None:
     builder = _wheel_builder()
     wheel = tmp_path / "some.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("rfprm_runtime/backends/native/kernels-generic.so", b"")
+        for name in _ARM:
+            archive.writestr(f"rfprm_runtime/backends/native/kernels-{name}.so", b"")
     builder.check_kernels(wheel, builder.TARGETS["linux-aarch64"])
     for other in ("linux-x86_64", "windows"):
-        with pytest.raises(SystemExit, match=r"holds \['kernels-generic.so'\], expected"):
+        with pytest.raises(SystemExit, match=r"holds \['kernels-generic.so', .*\], expected"):
             builder.check_kernels(wheel, builder.TARGETS[other])
 
 

@@ -61,12 +61,12 @@ class NativeBackend:
         map_weights: bool = False,
     ) -> None:
         """
-        ``num_threads``: by default all usable cores. ``kernels``: a name of
-        :data:`~rfprm_runtime.backends.native.variants.VARIANTS`, by default the fastest that this
-        processor runs. Scores of different kernels agree to rounding, those of one are bit-
-        identical. ``map_weights``: map the weights, so that processes share their memory, instead
-        of reading them into this one's. The file must then stay as it is: a change is noticed
-        before and after each pass, but truncating it during one kills the process.
+        ``num_threads``: by default all usable cores. ``kernels``: the name of a variant
+        (``variants.py``), by default the fastest that this processor runs. Scores of different
+        kernels agree to rounding, those of one are bit-identical. ``map_weights``: map the weights,
+        so that processes share their memory, instead of reading them into this one's. The file must
+        then stay as it is: a change is noticed before and after each pass, but truncating it during
+        one kills the process.
 
         Raises :class:`BackendError` if there are no kernels for this machine and
         :class:`ArtifactError` if the file does not hold the manifest's model, or one that the

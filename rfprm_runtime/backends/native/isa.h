@@ -2,6 +2,7 @@
  *
  * A new one needs only an isa_NAME.h, which defines
  *   LANES, PARTS         lanes of a vector; vectors of columns in a tile (even, PARTS * LANES <= 64)
+ *   TILE                 rows of a tile, if not the 6 of vectors.h
  *   splat, fma_vec       one number in every lane; a * b + c, rounded once where the machine can.
  *                        Explicit, because the compiler may not fuse on its own: a row must get
  *                        the same bits in a tile of any height
@@ -11,7 +12,13 @@
  *   dot_fours            adds the products of the four 8-bit inputs at `at` and the weights in b
  *   narrow               a row of 16-bit integers from -127 to 127, in place, to the inputs that
  *                        dot_fours takes: FOUR_BYTES bytes for four, each shifted by INPUT_SHIFT
- * or includes portable_lanes.h and portable_fours.h where the machine has nothing better. */
+ * or includes portable_lanes.h and portable_fours.h where the machine has nothing better.
+ *
+ * A set that multiplies many rows faster from rearranged copies of inputs and weights also defines
+ *   MANY_ROWS, BLOCK_ROWS from how many rows on that pays; rows of a block
+ *   pack_rows, pack_panel make the copies, of packed_rows_bytes and packed_panel_bytes
+ *   multiply_block        the sums of up to BLOCK_ROWS packed rows and a packed panel
+ *   begin_blocks, end_blocks before and after the blocks of a linear */
 
 #pragma once
 

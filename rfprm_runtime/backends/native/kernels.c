@@ -92,7 +92,7 @@ void rfprm_run(const Model *m, const int64_t *ids, const Segment *segments, int6
             int64_t num_parts = find_parts(segments, first, rows, parts);
             float *hidden = s.hidden + first * s.hidden_stride;
             quantise_normed(&s, hidden, layer->attention_norm, &layer->qkv, rows, m->eps);
-            linear_store(&layer->qkv, s.inputs, s.units, rows, s.wide, s.wide_stride);
+            linear_store(&layer->qkv, s.inputs, s.units, rows, s.wide, s.wide_stride, s.room);
             for (int64_t i = 0; i < num_parts; i++) place_keys(m, layer, &s, offset, parts + i);
             if (done) {
                 int64_t position = segments->start + first;

@@ -175,9 +175,9 @@ static void finish_layer(const Model *m, const Layer *layer, const Scratch *s, f
         from = to;
     }
     quantise_rows(s, s->mixed, query_size, &layer->output, count);
-    linear_add(&layer->output, s->inputs, s->units, count, hidden, stride);
+    linear_add(&layer->output, s->inputs, s->units, count, hidden, stride, s->room);
     quantise_normed(s, hidden, layer->mlp_norm, &layer->gate_up, count, m->eps);
-    linear_swiglu(&layer->gate_up, s->inputs, s->units, count, s->wide, s->wide_stride);
+    linear_swiglu(&layer->gate_up, s->inputs, s->units, count, s->wide, s->wide_stride, s->room);
     quantise_rows(s, s->wide, s->wide_stride, &layer->down, count);
-    linear_add(&layer->down, s->inputs, s->units, count, hidden, stride);
+    linear_add(&layer->down, s->inputs, s->units, count, hidden, stride, s->room);
 }

@@ -31,6 +31,7 @@ typedef struct {
     int16_t *inputs;   /* [rows][deepest linear] */
     float *units;      /* [rows] */
     float *line;       /* [widest row] */
+    char *room;        /* where linears rearrange inputs and weights, if they do */
     float *running;    /* [rows * group][LANES + 1]: weights by lane, largest */
     AttentionRow *rows;
     int64_t hidden_stride, wide_stride;
@@ -64,6 +65,7 @@ static int64_t lay_out(const Model *m, int64_t num_tokens, char *base, Scratch *
     TAKE(inputs, rows * deepest * 2);
     TAKE(units, rows * 4);
     TAKE(line, round_up(most(deepest, m->head_inner), LANES) * 4);
+    TAKE(room, room_bytes(rows, deepest));
     TAKE(running, rows * group * (LANES + 1) * 4);
     TAKE(rows, rows * group * (int64_t)sizeof(AttentionRow));
 #undef TAKE

@@ -20,18 +20,22 @@ class Variant(NamedTuple):
     """What the processor must have, in the words of Linux's ``/proc/cpuinfo``."""
 
 
+_AVX512_FLAGS = (
+    *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
+    *("-mfma", "-mbmi", "-mbmi2", "-mprefer-vector-width=512"),
+)
+_AVX512 = frozenset(
+    ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "fma", "bmi1", "bmi2")
+)
+
 VARIANTS = (
     Variant(
-        "avx512vnni",
+        "avx512amx",
         "x86_64",
-        (
-            *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
-            *("-mfma", "-mbmi", "-mbmi2", "-mprefer-vector-width=512"),
-        ),
-        frozenset(
-            ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "fma", "bmi1", "bmi2")
-        ),
+        (*_AVX512_FLAGS, "-mavx512vbmi", "-mamx-tile", "-mamx-int8"),
+        _AVX512 | {"avx512vbmi", "amx_tile", "amx_int8"},
     ),
+    Variant("avx512vnni", "x86_64", _AVX512_FLAGS, _AVX512),
     Variant(
         "avxvnni",
         "x86_64",
@@ -44,6 +48,9 @@ VARIANTS = (
         ("-mavx2", "-mfma", "-mbmi", "-mbmi2"),
         frozenset(("avx2", "fma", "bmi1", "bmi2")),
     ),
+    Variant("neoni8mm", "aarch64", ("-mcpu=generic+dotprod+i8mm",), frozenset(("asimddp", "i8mm"))),
+    Variant("neondot", "aarch64", ("-mcpu=generic+dotprod",), frozenset(("asimddp",))),
+    Variant("neon", "aarch64", (), frozenset()),
     Variant("generic", None, (), frozenset()),
 )
 """Fastest first."""

@@ -6,9 +6,14 @@
 #include <stdint.h>
 #include <string.h>
 
-#define TILE 6                /* rows of a tile: its sums, PARTS vectors a row, fit the registers */
+#ifndef TILE
+#define TILE 6 /* rows of a tile, 5 or 6: its sums, PARTS vectors a row, fit the registers */
+#endif
 #define WIDTH (PARTS * LANES) /* columns of a tile */
 #define INLINE static inline __attribute__((always_inline))
+/* Before a loop over the rows of a tile, whose sums stay in registers only if nothing is left of
+ * the loop. */
+#define UNROLLED _Pragma("GCC unroll 8")
 
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
