@@ -2,7 +2,9 @@
  * processor without Python with one that has it:
  *
  *   cc -I rfprm_runtime/backends/native scripts/kernels_check.c -o check -ldl -lm
- *   ./check kernels-generic.so          or ./check kernels-generic.so quick, without the longest pass
+ *   ./check kernels-generic.so
+ *   ./check kernels-generic.so quick      without the longest pass
+ *   ./check kernels-generic.so shipped    two layers of the shipped PRM's shape, to count instructions
  *
  * All numbers of a model come from integers and exact divisions, so they are the same everywhere. */
 
@@ -29,6 +31,8 @@ static const Shape SHAPES[] = {
     {"16 bits, norms of queries and keys", 16, 2047, 80, 2, 1, 80, 160, 0, 1, 1},
     {"the largest weights", 16, 32767, 112, 1, 1, 48, 32, 0, 0, 0},
 };
+
+static const Shape SHIPPED = {"the shipped PRM's shape", 16, 2047, 576, 9, 3, 64, 1536, 0, 0, 0};
 
 /* Tokens of a pass: with and without blocks of rows, and with rests that a block can leave. */
 static const int64_t PIECES[] = {1, 3, 7, 8, 9, 11, 13, 15, 16, 18, 550};
@@ -150,6 +154,17 @@ static void extend(const Model *model, const int64_t *ids, char **pages, int64_t
     printf("\n");
 }
 
+static void check(const Shape *shape, const int64_t *pieces, size_t num_pieces) {
+    printf("%s\n", shape->name);
+    Model *model = random_model(shape);
+    int64_t ids[POSITIONS], start = 0;
+    for (int p = 0; p < POSITIONS; p++) ids[p] = (random_int(VOCAB) + VOCAB) % VOCAB;
+    char *pages[POSITIONS / 64 + 1];
+    for (int p = 0; p <= POSITIONS / 64; p++) pages[p] = allocate(LAYERS * page_bytes(model));
+    for (size_t piece = 0; piece < num_pieces; start += pieces[piece++])
+        extend(model, ids, pages, start, pieces[piece]);
+}
+
 int main(int count, char **arguments) {
     void *library = count > 1 ? dlopen(arguments[1], RTLD_NOW) : NULL;
     if (!library) {
@@ -164,17 +179,13 @@ int main(int count, char **arguments) {
     page_bytes = (int64_t (*)(const Model *))dlsym(library, "rfprm_page_bytes");
     scratch_bytes = (int64_t (*)(const Model *, int64_t))dlsym(library, "rfprm_scratch_bytes");
     *(void **)&run = dlsym(library, "rfprm_run");
-    for (size_t i = 0; i < sizeof SHAPES / sizeof *SHAPES; i++) {
-        printf("%s\n", SHAPES[i].name);
-        Model *model = random_model(SHAPES + i);
-        int64_t ids[POSITIONS];
-        for (int p = 0; p < POSITIONS; p++) ids[p] = (random_int(VOCAB) + VOCAB) % VOCAB;
-        char *pages[POSITIONS / 64 + 1];
-        for (int p = 0; p <= POSITIONS / 64; p++) pages[p] = allocate(LAYERS * page_bytes(model));
-        int64_t start = 0;
-        size_t num_pieces = sizeof PIECES / sizeof *PIECES - (count > 2);
-        for (size_t piece = 0; piece < num_pieces; start += PIECES[piece++])
-            extend(model, ids, pages, start, PIECES[piece]);
+    const char *what = count > 2 ? arguments[2] : "";
+    if (!strcmp(what, "shipped")) {
+        check(&SHIPPED, (const int64_t[]){201}, 1);
+        return 0;
     }
+    size_t num_pieces = sizeof PIECES / sizeof *PIECES - !strcmp(what, "quick");
+    for (size_t i = 0; i < sizeof SHAPES / sizeof *SHAPES; i++)
+        check(SHAPES + i, PIECES, num_pieces);
     return 0;
 }
