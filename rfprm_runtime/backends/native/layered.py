@@ -127,9 +127,8 @@ class _Piece:
         self._is_last = index == manifest.backbone.num_layers - 1
         self._tensors = backend.tensors_of(index)
         self._filler = StructureFiller(self._tensors, manifest, backend._file.path, library)
-        limits = self._filler.activation_limits()
         self._layers = (Layer * 1)()
-        linears = self._filler.linears(index, limits[index])
+        linears = self._filler.linears(index)
         self._filler.fill_layer(self._layers[0], index, linears)
         self._model: Model = self._filler.model(
             self._layers, has_embedding=self._is_first, has_head=self._is_last
