@@ -93,26 +93,30 @@ INLINE void float_tile(int rows, Block *block, int strip, const float *inputs, i
     }
 }
 
-INLINE void multiply_block(Block *block, const float *inputs, int64_t stride, int64_t rows,
-                           float *sums, float *out, int64_t out_stride, Finish finish) {
-#define TILE_OF(n)                                                                               \
-    float_tile(n, block, strip, inputs + row * stride, stride, sums + row * GROUP,               \
-               out + row * out_stride, out_stride, finish)
-    for (int64_t chunk = 0; chunk < rows; chunk += CHUNK) {
-        int64_t end = rows - chunk < CHUNK ? rows : chunk + CHUNK;
-        for (int strip = 0; strip < STRIPS; strip++) {
-            int64_t row = chunk;
-            for (; row + TILE <= end; row += TILE) TILE_OF(TILE);
-            switch (end - row) {
-            case 5: TILE_OF(5); break;
-            case 4: TILE_OF(4); break;
-            case 3: TILE_OF(3); break;
-            case 2: TILE_OF(2); break;
-            case 1: TILE_OF(1); break;
-            }
-        }
+/* A function for each height, so that the compiler finds registers for each loop alone. */
+typedef void Tile(Block *, int, const float *, int64_t, float *, float *, int64_t, Finish);
+#define TILE_OF(rows)                                                                            \
+    static __attribute__((noinline)) void float_tile_##rows(                                     \
+        Block *block, int strip, const float *inputs, int64_t stride, float *sums, float *out,   \
+        int64_t out_stride, Finish finish) {                                                     \
+        float_tile(rows, block, strip, inputs, stride, sums, out, out_stride, finish);           \
     }
+TILE_OF(1) TILE_OF(2) TILE_OF(3) TILE_OF(4) TILE_OF(5) TILE_OF(6)
 #undef TILE_OF
+static Tile *const TILES[TILE + 1] = {0,            float_tile_1, float_tile_2, float_tile_3,
+                                      float_tile_4, float_tile_5, float_tile_6};
+
+static void multiply_block(Block *block, const float *inputs, int64_t stride, int64_t rows,
+                           float *sums, float *out, int64_t out_stride, Finish finish) {
+    for (int64_t chunk = 0; chunk < rows; chunk += CHUNK) {
+        int64_t end = rows - chunk < CHUNK ? rows : chunk + CHUNK, height;
+        for (int strip = 0; strip < STRIPS; strip++)
+            for (int64_t row = chunk; row < end; row += height) {
+                height = end - row < TILE ? end - row : TILE;
+                TILES[height](block, strip, inputs + row * stride, stride, sums + row * GROUP,
+                              out + row * out_stride, out_stride, finish);
+            }
+    }
 }
 
 /* One side of a group of a matrix or, with one row, of a bias. */
@@ -136,7 +140,7 @@ static void copy_side(Side side, int64_t depth, float *to) {
     }
 }
 
-INLINE void linear_float32(const Linear *linear, const float *inputs, float *work, int64_t rows,
+static void linear_float32(const Linear *linear, const float *inputs, float *work, int64_t rows,
                            float *out, int64_t out_stride, Finish finish) {
     const int64_t depth = linear->depth, width = linear->width;
     const int64_t outputs = finish == SWIGLU ? SIDE : GROUP; /* of a group */
