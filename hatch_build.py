@@ -2,8 +2,8 @@
 kind of numbers.
 
 Without a C compiler it builds the package without them and says so; everything works except models
-of ``--precision int16`` and ``int8``, and onnxruntime runs those of fp32. ``scripts/build_wheels.py`` builds for other machines by
-setting these variables:
+of ``--precision int16`` and ``int8``, and onnxruntime runs those of fp32.
+``scripts/build_wheels.py`` builds for other machines by setting these variables:
 
 - ``CC``: the compiler, with its options.
 - ``RFPRM_WHEEL_MACHINE``: the machine to compile for (``aarch64``), or ``none`` for no kernels.
@@ -70,7 +70,8 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         )
         built = []
         for variant, numbers in itertools.product(table.variants_for(machine), table.NUMBERS):
-            name = table.library_name(variant.name, numbers)
+            build = table.build_name(variant.name, numbers)
+            name = f"kernels-{build}.so"
             source = Path(self.root, NATIVE, "kernels.c")
             flags = table.compile_flags(variant, numbers)
             command = [*shlex.split(compiler), *flags, str(source)]
@@ -79,8 +80,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
                 subprocess.run([*command, "-o", name, "-lm"], cwd=self._folder.name, check=True)
             except (OSError, subprocess.CalledProcessError) as error:
                 reason = error if isinstance(error, OSError) else f"see {compiler}'s output above"
-                what = f"{variant.name} kernels for {numbers}"
-                self.app.display_warning(f"the {what} are left out: {reason}")
+                self.app.display_warning(f"the {build} kernels are left out: {reason}")
             else:
                 built.append(Path(self._folder.name, name))
         if not built:

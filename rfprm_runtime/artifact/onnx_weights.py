@@ -65,7 +65,7 @@ class GraphWeights(Mapping[str, NDArray[np.float32]]):
             return _in_memory(watched.map())
         return _File(watched.num_bytes, watched.read)
 
-    def check_unchanged(self) -> None:
+    def check(self) -> None:
         """Raises :class:`ArtifactError` if a file that was not read was changed."""
         for file in self._watched.values():
             file.check()
@@ -89,8 +89,7 @@ class GraphWeights(Mapping[str, NDArray[np.float32]]):
         if length != 4 * math.prod(place.shape) or first + length > file.num_bytes:
             raise self._refusal(
                 place,
-                f"of shape {place.shape} with {length} bytes from byte {first} of "
-                f"{file.num_bytes}",
+                f"of shape {place.shape} with {length} bytes from byte {first} of {file.num_bytes}",
             )
         return file, first, first + length
 

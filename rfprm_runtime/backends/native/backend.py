@@ -23,6 +23,7 @@ from rfprm_runtime.artifact.manifest import Backbone, Manifest
 from rfprm_runtime.backends.native.library import Model, Segment, load_library
 from rfprm_runtime.backends.native.model_file import NativeModel, numbers_of
 from rfprm_runtime.backends.native.pages import NativePast, PageAllocator, Workspace
+from rfprm_runtime.backends.native.variants import build_name
 from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.engine.rows import BackendLimits, Extended, Extension, TokenBatch
 from rfprm_runtime.errors import BackendError
@@ -76,7 +77,7 @@ class NativeBackend:
         check_flag("map_weights", map_weights)
         file = ModelFile.of(file)
         numbers = numbers_of(file)
-        self._kernels, self._library = load_library(kernels, numbers)
+        name, self._library = load_library(kernels, numbers)
         threads = usable_cores(num_threads)
         self._manifest = manifest
         self._model: NativeModel | None = NativeModel(
@@ -92,8 +93,7 @@ class NativeBackend:
         self.limits = BackendLimits(
             max_batch_size=1, max_batch_tokens=PASS_TOKENS, max_concurrent_runs=threads
         )
-        kind = f"{self._kernels} {numbers}" if numbers == "float32" else self._kernels
-        self.description = f"native {kind} kernels, {threads} thread(s)"
+        self.description = f"native {build_name(name, numbers)} kernels, {threads} thread(s)"
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         if batch.token_ids.ndim != 2 or len(batch.token_ids) != 1:

@@ -78,14 +78,21 @@ class Float32Weights(Mapping[str, NDArray[Any]]):
             if all(item in self._weights for item in source.names)
         }
 
-    def check_unchanged(self) -> None:
+    def check(self) -> None:
+        """Raises :class:`ArtifactError` if the data of a graph were mapped and changed."""
         if isinstance(self._weights, GraphWeights):
-            self._weights.check_unchanged()
+            self._weights.check()
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         source = self._sources[name]
         found = [self._weights[item] for item in source.names]
-        tensor = found[0] if len(found) == 1 else np.concatenate(found)
+        try:
+            tensor = found[0] if len(found) == 1 else np.concatenate(found)
+        except ValueError as error:
+            raise ArtifactError(
+                f"{self.path} holds {' and '.join(source.names)} of shapes that do not fit "
+                f"({error}); export the artifact again"
+            ) from None
         return np.ascontiguousarray(tensor.T) if source.is_turned else tensor
 
     def __iter__(self) -> Iterator[str]:

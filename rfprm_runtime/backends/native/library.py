@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.backends.native.cpu import cpu_features
-from rfprm_runtime.backends.native.variants import VARIANTS, library_name
+from rfprm_runtime.backends.native.variants import VARIANTS, build_name
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.ground.arguments import check_is
 
@@ -86,13 +86,15 @@ class _Place(ctypes.Structure):
     _fields_ = (("name", c_char_p), ("offset", c_int64), ("size", c_int64))
 
 
-def library_path(variant: str, numbers: str = "int16") -> Path:
-    return Path(__file__).parent / library_name(variant, numbers)
+def library_path(build: str) -> Path:
+    """``build``: a :func:`~rfprm_runtime.backends.native.variants.build_name`."""
+    return Path(__file__).parent / f"kernels-{build}.so"
 
 
 def built_variants(numbers: str = "int16") -> list[str]:
     """Compiled variants, fastest first, whether or not this processor runs them."""
-    return [row.name for row in VARIANTS if library_path(row.name, numbers).is_file()]
+    names = [variant.name for variant in VARIANTS]
+    return [name for name in names if library_path(build_name(name, numbers)).is_file()]
 
 
 def available_variants(numbers: str = "int16") -> list[str]:
@@ -117,7 +119,7 @@ def load_library(variant: str | None = None, numbers: str = "int16") -> tuple[st
     if not available:
         raise BackendError(f"this installation has no native kernels: {_why_none(numbers)}")
     name = variant or available[0]
-    return name, open_library(library_path(name, numbers))
+    return name, open_library(library_path(build_name(name, numbers)))
 
 
 def _why_none(numbers: str) -> str:

@@ -54,8 +54,9 @@ FLAGS = (
 )
 
 
-def library_name(variant: str, numbers: str) -> str:
-    return f"kernels-{variant}{'' if numbers == 'int16' else f'-{numbers}'}.so"
+def build_name(variant: str, numbers: str) -> str:
+    """What a variant is called when it is compiled for a kind of numbers."""
+    return variant if numbers == "int16" else f"{variant}-{numbers}"
 
 
 def compile_flags(variant: Variant, numbers: str = "int16") -> list[str]:
