@@ -22,7 +22,9 @@ from rfprm_runtime.scorer import Scorer
 
 
 @contextmanager
-def scorer_in_parts(folder: Path, manifest: Manifest, walk: Walk, backend: str) -> Iterator[Scorer]:
+def scorer_in_parts(
+    folder: Path, manifest: Manifest, walk: Walk, backend: str | None = None
+) -> Iterator[Scorer]:
     """A scorer of the artifact in ``folder``, whose ``manifest`` may not be written yet.
     ``backend``: whose parts run; by default the one that its model file is made for."""
     files = ArtifactFiles(folder, manifest.files)

@@ -58,10 +58,10 @@ class NativeModel:
         watched = file.watch() if map_weights else None
         content = file.read() if watched is None else watched.map()
         content.flags.writeable = False
-        tensors, metadata = read_tensors(content, file.path)
+        self._tensors, metadata = read_tensors(content, file.path)
         check_layout(metadata, file.path)
         self._watched = watched
-        return StructureFiller(tensors, manifest, file.path, self._library)
+        return StructureFiller(self._tensors, manifest, file.path, self._library)
 
     def _open_float32(
         self, file: ModelFile, manifest: Manifest, map_weights: bool
@@ -73,7 +73,8 @@ class NativeModel:
             )
         weights = Float32Weights(file, manifest, "map" if map_weights else "read")
         self._watched = weights if map_weights else None
-        return Float32Filler(weights.read(weights), manifest, file.path, self._library)
+        self._tensors = weights.read(weights)
+        return Float32Filler(self._tensors, manifest, file.path, self._library)
 
     def check_unchanged(self) -> None:
         """Raises :class:`ArtifactError` if the file is mapped and was changed. Costs microseconds;
