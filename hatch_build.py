@@ -1,8 +1,9 @@
-"""Compiles the native kernels into the wheel, once for each row of ``variants.py``.
+"""Compiles the native kernels into the wheel, once for each row of ``variants.py`` and each
+kind of numbers.
 
 Without a C compiler it builds the package without them and says so; everything works except models
-of ``--precision int16`` and ``int8``. ``scripts/build_wheels.py`` builds for other machines by
-setting these variables:
+of ``--precision int16`` and ``int8``, and onnxruntime runs those of fp32.
+``scripts/build_wheels.py`` builds for other machines by setting these variables:
 
 - ``CC``: the compiler, with its options.
 - ``RFPRM_WHEEL_MACHINE``: the machine to compile for (``aarch64``), or ``none`` for no kernels.
@@ -12,6 +13,7 @@ setting these variables:
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import platform
 import shlex
@@ -67,16 +69,18 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             dir=Path(self.root, NATIVE) if in_place else None, suffix=".partial"
         )
         built = []
-        for variant in table.variants_for(machine):
-            name = f"kernels-{variant.name}.so"
+        for variant, numbers in itertools.product(table.variants_for(machine), table.NUMBERS):
+            build = table.build_name(variant.name, numbers)
+            name = f"kernels-{build}.so"
             source = Path(self.root, NATIVE, "kernels.c")
-            command = [*shlex.split(compiler), *table.compile_flags(variant), str(source)]
+            flags = table.compile_flags(variant, numbers)
+            command = [*shlex.split(compiler), *flags, str(source)]
             try:
                 # A bare name, because a Mach-O library records the path it was built at.
                 subprocess.run([*command, "-o", name, "-lm"], cwd=self._folder.name, check=True)
             except (OSError, subprocess.CalledProcessError) as error:
                 reason = error if isinstance(error, OSError) else f"see {compiler}'s output above"
-                self.app.display_warning(f"the {variant.name} kernels are left out: {reason}")
+                self.app.display_warning(f"the {build} kernels are left out: {reason}")
             else:
                 built.append(Path(self._folder.name, name))
         if not built:

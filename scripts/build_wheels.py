@@ -26,7 +26,7 @@ sys.path.insert(
     0, str(ROOT / "rfprm_runtime" / "backends" / "native")
 )  # imports the table without the package, which needs numpy
 
-from variants import variants_for  # noqa: E402
+from variants import NUMBERS, build_name, variants_for  # noqa: E402
 
 
 class Target(NamedTuple):
@@ -75,7 +75,11 @@ def check_kernels(wheel: Path, target: Target) -> None:
     """Exit if a variant is missing; the build itself continues without it."""
     expected = set()
     if target.machine != "none":
-        expected = {f"kernels-{variant.name}.so" for variant in variants_for(target.machine)}
+        expected = {
+            f"kernels-{build_name(variant.name, numbers)}.so"
+            for variant in variants_for(target.machine)
+            for numbers in NUMBERS
+        }
     with zipfile.ZipFile(wheel) as archive:
         found = {name.rpartition("/")[2] for name in archive.namelist() if name.endswith(".so")}
     if found != expected:

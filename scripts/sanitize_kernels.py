@@ -2,12 +2,13 @@
 
     python scripts/sanitize_kernels.py --seconds 300
 
-Compiles every variant that this processor runs with the address and undefined-behaviour sanitizers,
-and then, until the time is up:
+Compiles every variant that this processor runs, for each kind of numbers, with the address and
+undefined-behaviour sanitizers, and then, until the time is up:
 
 - models of random shapes the kernels support: a row must have the same bits alone, on several
   threads, beside others, in pieces after a past and after a fork, and in the kernels as they are
-  shipped; variants must agree to rounding;
+  shipped; variants must agree to rounding. Its weights are integers, or the float32 ones of a graph
+  or for torch;
 - shapes the kernels do not support: loading must refuse them;
 - files and manifests with random damage: loading or running must refuse them, or the logits are
   numbers.
@@ -20,6 +21,7 @@ has no sanitizers.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import platform
 import shlex
@@ -49,8 +51,8 @@ def main() -> None:
     names = names[-1:] if options.quick else names
     with tempfile.TemporaryDirectory() as folder:
         compiler = _compiler()
-        for name in names:
-            _compile(compiler, name, Path(folder), "-O0" if options.quick else "-O1")
+        for name, numbers in itertools.product(names, variants.NUMBERS):
+            _compile(compiler, name, numbers, Path(folder), "-O0" if options.quick else "-O1")
         sys.exit(_run(compiler, names, Path(folder), options))
 
 
@@ -71,22 +73,19 @@ def _compiler() -> list[str]:
     return shlex.split(found)
 
 
-def _compile(compiler: list[str], name: str, folder: Path, level: str) -> None:
+def _compile(compiler: list[str], name: str, numbers: str, folder: Path, level: str) -> None:
     row = next(row for row in variants.variants_for(platform.machine()) if row.name == name)
-    flags = [level if flag == "-O3" else flag for flag in variants.compile_flags(row)]
+    flags = [level if flag == "-O3" else flag for flag in variants.compile_flags(row, numbers)]
+    build = variants.build_name(name, numbers)
     source = ROOT / "rfprm_runtime/backends/native/kernels.c"
     command = [*compiler, *flags, "-g", f"-fsanitize={_SANITIZERS}", "-fno-sanitize-recover=all"]
     done = subprocess.run(
-        [*command, str(source), "-o", str(library_in(folder, name)), "-lm"],
+        [*command, str(source), "-o", str(folder / f"kernels-{build}.so"), "-lm"],
         capture_output=True,
         text=True,
     )
     if done.returncode:
         _give_up(f"{compiler[0]} cannot compile with sanitizers: {done.stderr[-500:]}")
-
-
-def library_in(folder: Path, name: str) -> Path:
-    return folder / f"kernels-{name}.so"
 
 
 def _run(compiler: list[str], names: list[str], folder: Path, options: argparse.Namespace) -> int:

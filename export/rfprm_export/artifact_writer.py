@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -39,6 +39,7 @@ from rfprm_runtime.artifact.manifest import (
     MANIFEST_NAME,
     TOKENIZER_NAME,
     Manifest,
+    Parity,
     ProductRecord,
 )
 from rfprm_runtime.artifact.network_tensors import network_tensors
@@ -46,7 +47,7 @@ from rfprm_runtime.backends.native.library import load_library
 from rfprm_runtime.backends.native.limits import check_fits
 from rfprm_runtime.backends.table import model_file
 from rfprm_runtime.backends.walk import Walk
-from rfprm_runtime.errors import BackendError, MissingExtraError
+from rfprm_runtime.errors import BackendError, MissingExtraError, RfprmError
 from rfprm_runtime.ground.progress import Progress, counting, silent, stage
 from rfprm_runtime.ground.whole_files import replacing_folder
 from rfprm_runtime.ground.whole_imports import import_whole
@@ -104,12 +105,29 @@ def export_artifact(
             folder, prm, format, precision, chosen, linears, float_type, quantization, progress
         )
         if reference is not None:
-            with _exported(folder, manifest, prm, float_type, quantization, progress) as scorer:
-                count = counting(stage(progress, _TRACE), len(reference.trajectories))
-                on_scored = None if stay_in_files(prm.weights) else count
-                parity = measure_parity(scorer, reference, on_scored)
-            manifest = _verified(folder, manifest.model_copy(update={"parity": parity}), prm)
+            parities = []
+            for backend in _backends_to_verify(format, manifest):
+                exported = _exported(
+                    folder, manifest, prm, float_type, quantization, progress, backend
+                )
+                with exported as scorer:
+                    count = counting(stage(progress, _TRACE), len(reference.trajectories))
+                    on_scored = None if stay_in_files(prm.weights) else count
+                    parities.append(measure_parity(scorer, reference, on_scored))
+            manifest = _verified(folder, manifest, prm, parities)
     return manifest
+
+
+def _backends_to_verify(format: ModelFormat, manifest: Manifest) -> list[str]:
+    """What will run the model: in fp32 the native kernels too, where they can."""
+    try:
+        if manifest.precision == "fp32":
+            load_library(numbers="float32")
+            check_fits(manifest.backbone, manifest.max_positions, numbers="float32")
+            return ["native", format]
+    except RfprmError:  # no kernels here, or not for such a shape
+        pass
+    return [format]
 
 
 def _check_options(
@@ -160,6 +178,7 @@ def _exported(
     float_type: FloatType,
     quantization: Quantization | None,
     progress: Progress,
+    backend: str,
 ) -> Iterator[Scorer]:
     """A scorer of what was written; of a large model in parts."""
     if manifest.precision in GPU_PRECISIONS:
@@ -168,10 +187,10 @@ def _exported(
             yield scorer
     elif stay_in_files(prm.weights):
         walk = Walk(stage(progress, "exported model, layer or part"))
-        with scorer_in_parts(folder, manifest, walk) as scorer:
+        with scorer_in_parts(folder, manifest, walk, backend) as scorer:
             yield scorer
     else:
-        with Scorer.load(folder) as scorer:
+        with Scorer.load(folder, backend=backend) as scorer:
             yield scorer
 
 
@@ -270,11 +289,17 @@ def _write_files(
     return manifest
 
 
-def _verified(folder: Path, manifest: Manifest, prm: LoadedPRM) -> Manifest:
-    """``manifest``, written with its parity, if that is good enough."""
-    assert manifest.parity is not None
-    blame = partial(_blame, manifest, prm)
-    check_parity(manifest.parity, manifest.precision, blame, gate_for(manifest))
+def _verified(
+    folder: Path, manifest: Manifest, prm: LoadedPRM, parities: Sequence[Parity]
+) -> Manifest:
+    """``manifest``, written with the largest of the differences that backends have, if all are
+    small enough."""
+    for parity in parities:
+        check_parity(parity, manifest.precision, partial(_blame, manifest, prm), gate_for(manifest))
+    worst = max(parities, key=lambda parity: parity.max_difference)
+    measured_on = "; ".join(parity.measured_on for parity in parities)
+    worst = worst.model_copy(update={"measured_on": measured_on})
+    manifest = manifest.model_copy(update={"parity": worst})
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 

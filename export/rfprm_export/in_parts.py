@@ -11,9 +11,10 @@ from pathlib import Path
 
 from rfprm_export.graph_parts import OnnxInParts
 from rfprm_runtime.artifact.contents import ArtifactFiles
-from rfprm_runtime.artifact.manifest import NATIVE_NAME, ONNX_NAME, TORCH_NAME, Manifest
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.artifact.tensors import TensorFile
 from rfprm_runtime.backends.native.layered import LayeredNative
+from rfprm_runtime.backends.table import KINDS, backend_names
 from rfprm_runtime.backends.walk import Walk
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
@@ -21,12 +22,15 @@ from rfprm_runtime.scorer import Scorer
 
 
 @contextmanager
-def scorer_in_parts(folder: Path, manifest: Manifest, walk: Walk) -> Iterator[Scorer]:
-    """A scorer of the artifact in ``folder``, whose ``manifest`` may not be written yet."""
+def scorer_in_parts(
+    folder: Path, manifest: Manifest, walk: Walk, backend: str | None = None
+) -> Iterator[Scorer]:
+    """A scorer of the artifact in ``folder``, whose ``manifest`` may not be written yet.
+    ``backend``: whose parts run; by default the one that its model file is made for."""
     files = ArtifactFiles(folder, manifest.files)
     vocab_size = manifest.backbone.vocab_size
     encoder = TrajectoryEncoder.load(files, manifest.prompt, vocab_size=vocab_size)
-    with ending(Scorer(manifest, encoder, _opened(files, manifest, walk)), walk) as scorer:
+    with ending(Scorer(manifest, encoder, _opened(files, manifest, walk, backend)), walk) as scorer:
         yield scorer
 
 
@@ -42,12 +46,16 @@ def ending(scorer: Scorer, walk: Walk) -> Iterator[Scorer]:
             raise
 
 
-def _opened(files: ArtifactFiles, manifest: Manifest, walk: Walk) -> Backend:
-    if NATIVE_NAME in manifest.files:
-        return LayeredNative(files.file(NATIVE_NAME), manifest, walk=walk)
-    if ONNX_NAME in manifest.files:
-        return OnnxInParts(files.file(ONNX_NAME), manifest, walk)
+def _opened(files: ArtifactFiles, manifest: Manifest, walk: Walk, backend: str | None) -> Backend:
+    if backend is None:
+        backend = next(name for name in backend_names() if KINDS[name].file in manifest.files)
+    name = KINDS[backend].model_of(manifest)
+    assert name is not None, backend
+    if backend == "native":
+        return LayeredNative(files.file(name), manifest, walk=walk)
+    if backend == "onnx":
+        return OnnxInParts(files.file(name), manifest, walk)
     from rfprm_runtime.backends.layered_torch import LayeredTorch
 
-    weights = TensorFile(files.file(TORCH_NAME))
+    weights = TensorFile(files.file(name))
     return LayeredTorch(manifest.backbone, manifest.head, weights, walk)

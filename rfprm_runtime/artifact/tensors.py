@@ -178,7 +178,11 @@ def check_finite_tensor(name: str, tensor: NDArray[Any], path: Path) -> None:
     """Raises :class:`ArtifactError` if a number is NaN or infinite. A score would not show where it
     came from, and arithmetic may hide it."""
     if not is_finite(tensor):
-        raise ArtifactError(
-            f"{path} holds numbers that are not finite as {name!r}; it is damaged: export the "
-            "model again"
-        )
+        raise not_finite(name, path)
+
+
+def not_finite(name: str, path: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{path} holds numbers that are not finite as {name!r}; it is damaged: export the model "
+        "again"
+    )

@@ -10,6 +10,7 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from rfprm_runtime.artifact.contents import ArtifactFiles
@@ -32,6 +33,8 @@ class Kind:
     """Its class, as module:name. The keyword-only arguments of the class are its options."""
     file: str | None = None
     """The model file of an artifact that it runs; None if it needs none."""
+    borrows: Callable[[Manifest], str | None] = lambda manifest: None
+    """The model file of another backend that it runs too, of an artifact without ``file``."""
     open: Callable[..., Backend] | None = None
     """Called as ``open(files, manifest, mode=…, **options)``, if opening takes more than
     ``implementation(files.file(file), manifest, **options)``. Its keyword-only arguments, except
@@ -53,6 +56,10 @@ class Kind:
         module, _, name = self.implementation.partition(":")
         found: Callable[..., Backend] = getattr(import_whole(module), name)
         return found
+
+    def model_of(self, manifest: Manifest) -> str | None:
+        """The model file of an artifact that it would run; None if there is none for it."""
+        return self.file if self.file in manifest.files else self.borrows(manifest)
 
 
 def _open_onnx(files: ArtifactFiles, manifest: Manifest, *, mode: Mode, **options: Any) -> Backend:
@@ -102,11 +109,29 @@ def _check_tensorrt(manifest: Manifest, device: Any) -> None:
     check_usable(manifest, device)
 
 
-def _check_native(manifest: Manifest, device: Any) -> None:
-    import_whole("rfprm_runtime.backends.native.library")
-    from rfprm_runtime.backends.native.library import load_library
+def _fp32_weights(manifest: Manifest) -> str | None:
+    """The file with the weights of an fp32 artifact, which the native kernels run as it is."""
+    names = (ONNX_NAME, TORCH_NAME) if manifest.precision == "fp32" else ()
+    return next((name for name in names if name in manifest.files), None)
 
-    load_library()
+
+def _check_native(manifest: Manifest, device: Any) -> None:
+    import_whole("rfprm_runtime.backends.native.model_file")
+    from rfprm_runtime.backends.native.library import load_library
+    from rfprm_runtime.backends.native.limits import check_fits
+
+    file = KINDS["native"].model_of(manifest)
+    if file == NATIVE_NAME:
+        load_library()
+        return
+    load_library(numbers="float32")
+    check_fits(manifest.backbone, manifest.max_positions, numbers="float32")
+    if file == ONNX_NAME and "attention" not in manifest.exporter:
+        raise BackendError("its manifest does not say that rfprm export wrote the graph")
+    if file == TORCH_NAME and device is not None:
+        raise BackendError("the native kernels run on no device but the CPU")
+    if file == TORCH_NAME and find_spec("torch") is not None:
+        raise BackendError("torch is installed, which the weights are stored for")
 
 
 # In the order in which "auto" prefers them.
@@ -126,7 +151,8 @@ KINDS: dict[str, Kind] = {
     "native": Kind(
         "rfprm_runtime.backends.native.backend:NativeBackend",
         NATIVE_NAME,
-        way_out="export it with --precision int16",
+        borrows=_fp32_weights,
+        way_out="export it with --precision int16 or fp32",
         check=_check_native,
         cores_option="num_threads",
         same_scores=frozenset({"num_threads", "map_weights"}),
@@ -155,7 +181,7 @@ KINDS: dict[str, Kind] = {
 
 
 def model_file(name: str) -> str:
-    """The model file of an artifact that the backend ``name`` runs."""
+    """The model file of an artifact that is made for the backend ``name``."""
     file = KINDS[name].file
     assert file is not None, f"backend {name!r} needs no model"
     return file
@@ -177,13 +203,13 @@ def choose_backend(
     manifest: Manifest, requested: str = "auto", options: Mapping[str, Any] | None = None
 ) -> str:
     """The name of the backend to open. An explicit request never falls back to another one; "auto"
-    takes the first that the artifact has a model for and this machine can run, and logs why.
-    ``options``: those that the backend will get; here only the device matters.
+    takes the first that the artifact has a model for, this machine can run and has the ``options``
+    that it will get, and logs why.
 
     Raises :class:`BackendError` for an unknown name, and if this machine can run none of the
     artifact's models; :class:`ArtifactError` if the artifact holds no model for the name.
     """
-    available = [name for name in backend_names() if KINDS[name].file in manifest.files]
+    available = [name for name in backend_names() if KINDS[name].model_of(manifest) is not None]
     if requested == "auto":
         if not available:
             raise ArtifactError(
@@ -191,7 +217,7 @@ def choose_backend(
                 f"expected one of {sorted(map(model_file, backend_names()))}; export it again, or "
                 "load the artifact that this folder was made from"
             )
-        return _first_that_runs(available, manifest, (options or {}).get("device"))
+        return _first_that_runs(available, manifest, options or {})
     if requested not in KINDS:
         raise BackendError(
             f"backend is {requested!r}, expected 'auto' or one of {sorted(backend_names())}"
@@ -205,21 +231,33 @@ def choose_backend(
     return requested
 
 
-def _first_that_runs(available: list[str], manifest: Manifest, device: Any) -> str:
+def _first_that_runs(available: list[str], manifest: Manifest, options: Mapping[str, Any]) -> str:
+    chosen: str | None = None
     reasons = {}
     for name in available:
         try:
-            KINDS[name].check(manifest, device)
+            KINDS[name].check(manifest, options.get("device"))
         except RfprmError as error:
-            reasons[model_file(name)] = str(error)
+            reasons[name] = str(error)
             continue
-        for file, reason in reasons.items():
-            _logger.warning("the artifact's %s is not used: %s", file, reason)
-        _logger.info("backend %r, picked from %s", name, available)
-        return name
-    alone = KINDS[available[0]].alone if len(available) == 1 else ""
-    also = f". The artifact has no other model; {alone}" if alone else ""
-    raise BackendError("; ".join(reasons.values()) + also)
+        has_all = not options or options.keys() <= set(option_names(name))
+        if has_all or chosen is None:  # if none has all, the first says so when it is opened
+            chosen = name
+        if has_all:
+            break
+    if chosen is None:
+        alone = KINDS[available[0]].alone if len(available) == 1 else ""
+        also = f". The artifact has no other model; {alone}" if alone else ""
+        raise BackendError("; ".join(reasons.values()) + also)
+    used = KINDS[chosen].model_of(manifest)
+    for name, reason in reasons.items():
+        unused = KINDS[name].model_of(manifest)
+        if unused == used:
+            _logger.info("backend %r does not run the artifact's %s: %s", name, used, reason)
+        else:
+            _logger.warning("the artifact's %s is not used: %s", unused, reason)
+    _logger.info("backend %r, picked from %s", chosen, available)
+    return chosen
 
 
 def open_backend(
@@ -241,7 +279,9 @@ def open_backend(
     kind = KINDS[name]
     if kind.open is not None:
         return kind.open(files, manifest, mode=mode, **options)
-    return kind.implementing_class()(files.file(model_file(name)), manifest, **options)
+    file = kind.model_of(manifest)
+    assert file is not None, f"backend {name!r} was not chosen for this manifest"
+    return kind.implementing_class()(files.file(file), manifest, **options)
 
 
 def _check_options(name: str, options: Mapping[str, Any], was_requested: bool) -> None:

@@ -82,17 +82,23 @@ def built_kernels() -> list[str]:
 
 def _kernels() -> Iterator[Finding]:
     from rfprm_runtime.backends.native import library
+    from rfprm_runtime.backends.native.variants import NUMBERS, build_name
 
     built = built_kernels()
     if not built:
         way_out = (
-            "none were compiled, but precisions int16 and int8 need them. Install gcc or clang, "
+            "none were compiled, but precisions int16 and int8 need them, and onnxruntime runs "
+            "fp32 without shared prefixes. Install gcc or clang, "
             f"then pip install --force-reinstall --no-deps {DISTRIBUTION}"
         )
         yield Finding("kernels", "native", "missing", way_out)
         return
     try:
-        usable = library.available_variants()
+        usable = [
+            build_name(name, numbers)
+            for numbers in NUMBERS
+            for name in library.available_variants(numbers)
+        ]
         in_use, _ = library.load_library()
     except BackendError as error:
         yield Finding("kernels", "native", "broken", str(error))
@@ -100,7 +106,8 @@ def _kernels() -> Iterator[Finding]:
     yield Finding("kernels", "processor", "ok", f"level {in_use}")
     for name in built:
         if name in usable:
-            yield Finding("kernels", name, "ok", "in use" if name == in_use else "usable")
+            best = name in [build_name(in_use, numbers) for numbers in NUMBERS]
+            yield Finding("kernels", name, "ok", "in use" if best else "usable")
         else:
             yield Finding("kernels", name, "unusable", "this processor lacks the instructions")
 

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.artifact import contents
-from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.artifact.manifest import NATIVE_NAME, ONNX_NAME, TORCH_NAME, Manifest
+from rfprm_runtime.artifact.onnx_weights import GraphWeights
 from rfprm_runtime.backends.native import library, model_file, pages
 from rfprm_runtime.backends.native.backend import NativeBackend
 from rfprm_runtime.backends.native.layered import LayeredNative
+from rfprm_runtime.backends.native.variants import NUMBERS, build_name
 from rfprm_runtime.engine.rows import Extension, Past, TokenBatch, TokenRow, pad_batch
 from rfprm_runtime.errors import ArtifactError, RfprmError
 from sanitizing import models
@@ -31,8 +33,8 @@ _TOLERANCE = 0.05
 def attack(libraries: Path, variants: list[str], seconds: float, seed: int) -> None:
     """Raises, or the sanitizer ends the process, if anything is found."""
     _fence_memory()
-    shipped = {name: library.open_library(library.library_path(name)) for name in variants}
-    watched = {name: library.open_library(libraries / f"kernels-{name}.so") for name in variants}
+    installed = library.library_path(variants[0]).parent
+    shipped, watched = (_opened(folder, variants) for folder in (installed, libraries))
     count: Counter[str] = Counter()
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
@@ -41,6 +43,17 @@ def attack(libraries: Path, variants: list[str], seconds: float, seed: int) -> N
             _attack_one(Path(folder), seed, watched, shipped, count)
             seed += 1
     print(", ".join(f"{number:,} {what}" for what, number in count.items()))
+
+
+def _opened(folder: Path, variants: list[str]) -> dict[str, dict[str, Any]]:
+    """The libraries of each variant by their numbers."""
+    return {
+        name: {
+            numbers: library.open_library(folder / f"kernels-{build_name(name, numbers)}.so")
+            for numbers in NUMBERS
+        }
+        for name in variants
+    }
 
 
 def _fence_memory() -> None:
@@ -55,6 +68,8 @@ def _fence_memory() -> None:
         tensors, metadata = read(*arguments)
         return {name: tensor.copy() for name, tensor in tensors.items()}, metadata
 
+    view = GraphWeights.__getitem__
+    GraphWeights.__getitem__ = lambda self, name: view(self, name).copy()  # type: ignore[method-assign]
     pages._allocate = exact
     contents.private_memory = exact
     model_file.read_tensors = read_apart
@@ -65,7 +80,8 @@ def _attack_one(folder: Path, seed: int, watched: Any, shipped: Any, count: Coun
     content = models.supported(rng)
     manifest = models.parse_manifest(content)
     size = rng.choice((1.0, 1.0, 1e-3, 30.0, 1e6, 1e15))
-    path = models.write_model(folder / "model", manifest, rng, size=size)
+    name = rng.choice((NATIVE_NAME, ONNX_NAME, TORCH_NAME))
+    path = models.write_model(folder / name, manifest, rng, size=size)
     rows = [_row(manifest, rng) for _ in range(rng.randint(1, 4))]
     found = {}
     for name in watched:
@@ -100,7 +116,7 @@ def _open(path: Path, manifest: Manifest, kernels: Any) -> NativeBackend:
 def _instead_of_installed(backend: Any, kernels: Any) -> Iterator[None]:
     chosen = library.load_library
     backend_module = backend.__init__.__globals__
-    backend_module["load_library"] = lambda name: ("watched", kernels)
+    backend_module["load_library"] = lambda name, numbers: ("watched", kernels[numbers])
     try:
         yield
     finally:
@@ -213,7 +229,8 @@ def _survive(
             manifest = models.damaged_manifest(content, rng)
         else:
             manifest = models.parse_manifest(content)
-            path = models.damaged_file(path, folder / "damaged", rng)
+            (folder / "damaged").mkdir(exist_ok=True)
+            path = models.damaged_file(path, folder / "damaged" / path.name, rng)
         backend = _open(path, manifest, rng.choice(list(watched.values())))
     except RfprmError:
         count["damaged ones refused"] += 1

@@ -10,8 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from rfprm_export import native_file, panels
-from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest, parse_manifest
+from rfprm_export import aligned_file, graph, native_file, panels
+from rfprm_runtime.artifact.manifest import (
+    ONNX_NAME,
+    TORCH_NAME,
+    Backbone,
+    Head,
+    Manifest,
+    parse_manifest,
+)
 
 UNSUPPORTED = (
     {"head_dim": 2},
@@ -73,11 +80,16 @@ def with_values(content: dict[str, Any], values: dict[str, Any]) -> Manifest:
 
 
 def write_model(path: Path, manifest: Manifest, rng: Random, *, size: float) -> Path:
-    """Random weights, some linears in 8 bits; ``size``: how large numbers are."""
+    """Random weights, in integers some linears in 8 bits; ``size``: how large numbers are."""
     shape, head = manifest.backbone, manifest.head
+    weights = dict(_weights(shape, head, rng, size))
+    if path.name == ONNX_NAME:
+        return graph.write_graph(path, manifest, weights, attention="standard")[0]
+    if path.name == TORCH_NAME:
+        aligned_file.write_aligned(path, aligned_file.in_memory(weights), {})
+        return path
     names = panels.linear_names(shape)
     in_8_bits = [name for name in names if rng.random() < rng.choice((0.0, 0.5, 1.0))]
-    weights = dict(_weights(shape, head, rng, size))
     return native_file.write_native(path, shape, head, weights, in_8_bits=in_8_bits)
 
 
@@ -135,6 +147,13 @@ def damaged_manifest(content: dict[str, Any], rng: Random) -> Manifest:
 def damaged_file(path: Path, target: Path, rng: Random) -> Path:
     """A copy whose header or data is damaged."""
     content = bytearray(path.read_bytes())
+    if path.name == ONNX_NAME:
+        data = path.with_name(f"{path.name}.data").read_bytes()
+        for _ in range(rng.randint(1, 3)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        target.with_name(f"{path.name}.data").write_bytes(data[: rng.choice((len(data), 1000))])
+        target.write_bytes(content)
+        return target
     size = int.from_bytes(content[:8], "little")
     how = rng.choice(("header", "header", "numbers", "bytes", "cut"))
     if how == "header":

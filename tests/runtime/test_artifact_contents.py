@@ -165,10 +165,10 @@ def test_mapped_weights_that_change_while_they_load_are_refused(
 def test_weights_too_large_for_onnxruntimes_memory_are_mapped(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Scorer.load(artifact) as scorer:
+    with Scorer.load(artifact, backend="onnx") as scorer:
         before = scorer.score(*_TRACE)
     monkeypatch.setattr(onnx, "_MAX_BYTES_IN_MEMORY", 100)
-    with Scorer.load(artifact) as scorer:
+    with Scorer.load(artifact, backend="onnx") as scorer:
         assert scorer.score(*_TRACE) == before
         _overwrite(_weights(artifact))
         with pytest.raises(ArtifactError, match="was changed while it was in use"):

@@ -235,7 +235,12 @@ def test_a_variant_that_does_not_compile_leaves_the_others(tmp_path: Path) -> No
         RFPRM_WHEEL_PLATFORM="manylinux_2_17_x86_64",
     )
     assert tag == "manylinux_2_17_x86_64"
-    assert names == {"kernels-avxvnni.so", "kernels-avx2.so", "kernels-generic.so"}
+    builds = (
+        f"{name}{numbers}"
+        for name in ("avxvnni", "avx2", "generic")
+        for numbers in ("", "-float32")
+    )
+    assert names == {f"kernels-{build}.so" for build in builds}
     assert "the avx512vnni kernels are left out" in said
 
 
@@ -261,10 +266,12 @@ def test_a_published_wheel_has_every_variant(tmp_path: Path) -> None:
     wheel = tmp_path / "some.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for name in _ARM:
-            archive.writestr(f"rfprm_runtime/backends/native/kernels-{name}.so", b"")
+            for numbers in ("", "-float32"):
+                path = f"rfprm_runtime/backends/native/kernels-{name}{numbers}.so"
+                archive.writestr(path, b"")
     builder.check_kernels(wheel, builder.TARGETS["linux-aarch64"])
     for other in ("linux-x86_64", "windows"):
-        with pytest.raises(SystemExit, match=r"holds \['kernels-generic.so', .*\], expected"):
+        with pytest.raises(SystemExit, match=r"holds \[.*'kernels-generic.so', .*\], expected"):
             builder.check_kernels(wheel, builder.TARGETS[other])
 
 

@@ -420,7 +420,7 @@ def test_missing_kernels_are_refused(model_file: tuple[Path, Manifest]) -> None:
 def _native_prm(folder: Path, *, num_threads: int) -> tuple[LoadedPRM, NativeBackend]:
     save_published_prm(folder / "prm", "llama", max_positions=512)
     prm = load_prm(folder / "prm")
-    path = folder / "model.safetensors"
+    path = folder / "model.native.safetensors"
     write_native(path, prm.manifest.backbone, prm.manifest.head, prm.weights)
     return prm, NativeBackend(path, prm.manifest, num_threads=num_threads)
 

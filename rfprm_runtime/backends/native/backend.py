@@ -1,4 +1,4 @@
-"""Our own CPU kernels: 16- or 8-bit linears whose bits do not depend on what else runs.
+"""Our own CPU kernels, in integers or in float32, whose bits do not depend on what else runs.
 
 Knows token ids, marker positions, memory and threads; the arithmetic is in C, in this folder.
 """
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from rfprm_runtime.artifact.contents import ModelFile
 from rfprm_runtime.artifact.manifest import Backbone, Manifest
 from rfprm_runtime.backends.native.library import Model, Segment, load_library
-from rfprm_runtime.backends.native.model_file import NativeModel
+from rfprm_runtime.backends.native.model_file import NativeModel, numbers_of
 from rfprm_runtime.backends.native.pages import NativePast, PageAllocator, Workspace
+from rfprm_runtime.backends.native.variants import build_name
 from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.engine.rows import BackendLimits, Extended, Extension, TokenBatch
 from rfprm_runtime.errors import BackendError
@@ -45,7 +46,8 @@ class _Span:
 
 
 class NativeBackend:
-    """Runs ``model.native.safetensors``.
+    """Runs ``model.native.safetensors`` in integers, and in float32 the fp32 weights of
+    ``model.onnx`` or ``model.safetensors``.
 
     A trace runs on one thread or is split over several, from its beginning or after a past, alone
     or in one pass with others; the bits are always the same.
@@ -73,7 +75,9 @@ class NativeBackend:
         kernels do not support.
         """
         check_flag("map_weights", map_weights)
-        self._kernels, self._library = load_library(kernels)
+        file = ModelFile.of(file)
+        numbers = numbers_of(file)
+        name, self._library = load_library(kernels, numbers)
         threads = usable_cores(num_threads)
         self._manifest = manifest
         self._model: NativeModel | None = NativeModel(
@@ -89,7 +93,7 @@ class NativeBackend:
         self.limits = BackendLimits(
             max_batch_size=1, max_batch_tokens=PASS_TOKENS, max_concurrent_runs=threads
         )
-        self.description = f"native {self._kernels} kernels, {threads} thread(s)"
+        self.description = f"native {build_name(name, numbers)} kernels, {threads} thread(s)"
 
     def run(self, batch: TokenBatch, threads: int = 1) -> NDArray[np.float32]:
         if batch.token_ids.ndim != 2 or len(batch.token_ids) != 1:

@@ -38,3 +38,9 @@ INLINE vec exp2_vec(vec x) {
     uvec bits = ((uvec)shifted - 0x4b400000u) << 23;
     return (vec)((uvec)p + bits);
 }
+
+INLINE vec silu(vec x) { /* x / (1 + e^-x), written so that the exponential is at most 1 */
+    vec small = exp_vec(-vabs(x));
+    vec numerator = (vec)(((x > 0) & (ivec)(x)) | (~(x > 0) & (ivec)(x * small)));
+    return numerator / (small + 1.0f);
+}

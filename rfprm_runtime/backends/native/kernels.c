@@ -26,10 +26,10 @@
 #include <string.h>
 
 #include "network.h"
+#include "numbers.h"
 #include "scratch.h"
 #include "structures.h"
 #include "threads.h"
-#include "weights.h"
 
 int64_t rfprm_interface_version(void) { return INTERFACE_VERSION; }
 
@@ -45,21 +45,8 @@ int64_t rfprm_scratch_bytes(const Model *m, int64_t num_tokens) {
     return lay_out(m, num_tokens, 0, &s);
 }
 
-/* What a caller has to know of a linear before it may run. With 16 bits: the largest sum of squares
- * of a column's weights, which limits its inputs. With 8 bits: the number of columns whose `sums`
- * are not those of their weights. */
-int64_t rfprm_examine(const Linear *linear) {
-    int64_t steps = linear->depth * linear->bits / 32, found = 0;
-    for (int64_t column = 0; column < linear->width; column += PANEL) {
-        const int32_t *panel = linear->panels + column * steps;
-        if (linear->bits == 16) {
-            found = most(found, longest_in_panel((const int16_t *)panel, steps));
-        } else {
-            found += wrong_sums_of_panel((const int8_t *)panel, steps, linear->sums + column);
-        }
-    }
-    return found;
-}
+/* What a caller has to know of a linear before it may run: see the kind of numbers. */
+int64_t rfprm_examine(const Linear *linear) { return examine(linear); }
 
 /* Runs the tokens of each segment after the past that its pages hold; writes their keys and values
  * to the pages, and logits [num_markers][num_labels].
@@ -91,8 +78,8 @@ void rfprm_run(const Model *m, const int64_t *ids, const Segment *segments, int6
             int64_t rows = num_tokens - first < MAX_ROWS ? num_tokens - first : MAX_ROWS;
             int64_t num_parts = find_parts(segments, first, rows, parts);
             float *hidden = s.hidden + first * s.hidden_stride;
-            quantise_normed(&s, hidden, layer->attention_norm, &layer->qkv, rows, m->eps);
-            linear_store(&layer->qkv, s.inputs, s.units, rows, s.wide, s.wide_stride, s.room);
+            take_normed(&s, hidden, layer->attention_norm, &layer->qkv, rows, m->eps);
+            store_products(&layer->qkv, &s.inputs, rows, s.wide, s.wide_stride);
             for (int64_t i = 0; i < num_parts; i++) place_keys(m, layer, &s, offset, parts + i);
             if (done) {
                 int64_t position = segments->start + first;

@@ -19,11 +19,13 @@ from rfprm_runtime.artifact.contents import ModelFile
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.artifact.tensors import TensorFile
 from rfprm_runtime.backends.native.backend import PASS_TOKENS, Pass, checked
+from rfprm_runtime.backends.native.float32_weights import Float32Weights
 from rfprm_runtime.backends.native.library import Layer, Model, load_library
 from rfprm_runtime.backends.native.limits import LINEARS, check_fits
-from rfprm_runtime.backends.native.model_file import check_layout
+from rfprm_runtime.backends.native.model_file import check_layout, numbers_of
 from rfprm_runtime.backends.native.pages import PageAllocator, Workspace
-from rfprm_runtime.backends.native.structures import StructureFiller
+from rfprm_runtime.backends.native.structures import Float32Filler, StructureFiller
+from rfprm_runtime.backends.native.variants import build_name
 from rfprm_runtime.backends.walk import Walk
 from rfprm_runtime.engine.cores import usable_cores
 from rfprm_runtime.engine.rows import ALL_ROWS_AT_ONCE, Extension, TokenBatch, rows_of
@@ -51,7 +53,8 @@ class _Beginning:
 
 
 class LayeredNative:
-    """Runs ``model.native.safetensors``, all rows of a call at once."""
+    """Runs what :class:`~rfprm_runtime.backends.native.backend.NativeBackend` runs, all rows of a
+    call at once."""
 
     limits = ALL_ROWS_AT_ONCE
 
@@ -67,16 +70,18 @@ class LayeredNative:
 
         Raises what that class raises, for the weights when they are read.
         """
-        check_fits(manifest.backbone, manifest.max_positions)
-        name, self._library = load_library(kernels)
+        numbers = numbers_of(file)
+        check_fits(manifest.backbone, manifest.max_positions, numbers=numbers)
+        name, self._library = load_library(kernels, numbers)
         self._threads = usable_cores(None)
         self._manifest, self.walk = manifest, walk or Walk()
-        self._file = self._other = TensorFile(file)
+        self._file = self._other = _opened(file, manifest)
         self._in_other: frozenset[str] = frozenset()
         self._first_other = 0
         self._beginning: _Beginning | None = None
-        check_layout(self._file.metadata, self._file.path)
-        self.description = f"native {name} kernels, {self._threads} thread(s), a layer at a time"
+        self._filler = Float32Filler if numbers == "float32" else StructureFiller
+        kernels = build_name(name, numbers)
+        self.description = f"native {kernels} kernels, {self._threads} thread(s), a layer at a time"
 
     def take_linears(self, other: ModelFile, names: Collection[str]) -> None:
         """Use the linears of ``other``, the same model with other bits, for these ``names``
@@ -148,6 +153,14 @@ class LayeredNative:
         pass  # between runs it holds no weights
 
 
+def _opened(file: ModelFile, manifest: Manifest) -> TensorFile | Float32Weights:
+    if numbers_of(file) == "float32":
+        return Float32Weights(file, manifest, "stay")
+    opened = TensorFile(file)
+    check_layout(opened.metadata, opened.path)
+    return opened
+
+
 class _Piece:
     """One layer, with the embedding if it is the first and the head if it is the last."""
 
@@ -156,10 +169,9 @@ class _Piece:
         self._is_first = index == 0
         self._is_last = index == manifest.backbone.num_layers - 1
         self._tensors = backend.tensors_of(index)
-        self._filler = StructureFiller(self._tensors, manifest, backend._file.path, library)
-        limits = self._filler.activation_limits()
+        self._filler = backend._filler(self._tensors, manifest, backend._file.path, library)
         self._layers = (Layer * 1)()
-        linears = self._filler.linears(index, limits[index])
+        linears = self._filler.linears(index)
         self._filler.fill_layer(self._layers[0], index, linears)
         self._model: Model = self._filler.model(
             self._layers, has_embedding=self._is_first, has_head=self._is_last

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.backends.native.cpu import cpu_features
-from rfprm_runtime.backends.native.variants import VARIANTS
+from rfprm_runtime.backends.native.variants import VARIANTS, build_name
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.ground.arguments import check_is
 
@@ -86,41 +86,46 @@ class _Place(ctypes.Structure):
     _fields_ = (("name", c_char_p), ("offset", c_int64), ("size", c_int64))
 
 
-def library_path(variant: str) -> Path:
-    return Path(__file__).parent / f"kernels-{variant}.so"
+def library_path(build: str) -> Path:
+    """``build``: a :func:`~rfprm_runtime.backends.native.variants.build_name`."""
+    return Path(__file__).parent / f"kernels-{build}.so"
 
 
-def built_variants() -> list[str]:
+def built_variants(numbers: str = "int16") -> list[str]:
     """Compiled variants, fastest first, whether or not this processor runs them."""
-    return [variant.name for variant in VARIANTS if library_path(variant.name).is_file()]
+    names = [variant.name for variant in VARIANTS]
+    return [name for name in names if library_path(build_name(name, numbers)).is_file()]
 
 
-def available_variants() -> list[str]:
+def available_variants(numbers: str = "int16") -> list[str]:
     """Compiled variants that this processor runs, fastest first; empty if none was built."""
-    built, found = built_variants(), cpu_features()
+    built, found = built_variants(numbers), cpu_features()
     return [row.name for row in VARIANTS if row.name in built and row.features <= found]
 
 
 @cache
-def load_library(variant: str | None = None) -> tuple[str, ctypes.CDLL]:
-    """The name of a variant (by default the fastest) and its library.
+def load_library(variant: str | None = None, numbers: str = "int16") -> tuple[str, ctypes.CDLL]:
+    """The name of a variant (by default the fastest) and its library. ``numbers``: one of
+    :data:`~rfprm_runtime.backends.native.variants.NUMBERS`.
 
     Raises :class:`BackendError` if there is none for this machine.
     """
-    available = available_variants()
+    available = available_variants(numbers)
     check_is("kernels", variant, (str, type(None)), "the name of a variant")
     if variant is not None and variant not in available:
         raise BackendError(
             f"native kernels {variant!r} are not available here; those that are: {available}"
         )
     if not available:
-        raise BackendError(f"this installation has no native kernels: {_why_none()}")
+        raise BackendError(f"this installation has no native kernels: {_why_none(numbers)}")
     name = variant or available[0]
-    return name, open_library(library_path(name))
+    return name, open_library(library_path(build_name(name, numbers)))
 
 
-def _why_none() -> str:
+def _why_none(numbers: str) -> str:
     other = "export the model with --precision fp32 for onnxruntime"
+    if numbers == "float32":
+        other = "load the model with backend='onnx'"
     if sys.platform == "win32":
         return f"they do not compile on Windows; {other}"
     return (

@@ -26,41 +26,54 @@ MAX_TABLE_BYTES = 2**29
 """Of the rotary tables: a million positions of heads of 128."""
 _SUM_LIMIT = 2.0**31 - 2.0**20
 
-_WAY_OUT = "export with --precision fp32"
+_WAYS_OUT = {
+    "int16": "export with --precision fp32",
+    "float32": "load it with backend='onnx' or 'torch'",
+}
 
 
 def check_fits(
-    shape: Backbone, max_positions: int, *, refusal: type[RfprmError] = ArtifactError
+    shape: Backbone,
+    max_positions: int,
+    *,
+    numbers: str = "int16",
+    refusal: type[RfprmError] = ArtifactError,
 ) -> None:
-    """Raises ``refusal`` if the kernels do not support such a model."""
-    check_shape(shape, refusal=refusal)
+    """Raises ``refusal`` if the kernels for ``numbers`` do not support such a model."""
+    way_out = _WAYS_OUT[numbers]
+    check_shape(shape, way_out, refusal=refusal)
     table_bytes = max_positions * shape.head_dim * 4
     if not 0 < table_bytes <= MAX_TABLE_BYTES:
         raise refusal(
             f"the model has {max_positions} positions of heads of {shape.head_dim}, but the native "
-            f"kernels support 1 to {MAX_TABLE_BYTES // (4 * shape.head_dim)}; {_WAY_OUT}"
+            f"kernels support 1 to {MAX_TABLE_BYTES // (4 * shape.head_dim)}; {way_out}"
         )
 
 
-def check_shape(shape: Backbone, *, refusal: type[RfprmError] = ArtifactError) -> None:
+def check_shape(
+    shape: Backbone,
+    way_out: str = _WAYS_OUT["int16"],
+    *,
+    refusal: type[RfprmError] = ArtifactError,
+) -> None:
     """The part of :func:`check_fits` that concerns the weights."""
     for name in ("hidden_size", "head_dim"):
         size = getattr(shape, name)
         if size < 1 or size % LANES:
             raise refusal(
                 f"the model's {name} is {size}, but the native kernels support multiples of "
-                f"{LANES}; {_WAY_OUT}"
+                f"{LANES}; {way_out}"
             )
     for part, (depth, width) in linear_shapes(shape).items():
         if not 0 < depth <= MAX_DEPTH or width <= 0:
             raise refusal(
                 f"the model's {part} has {depth} inputs and {width} outputs, but the native "
-                f"kernels support 1 to {MAX_DEPTH} inputs; {_WAY_OUT}"
+                f"kernels support 1 to {MAX_DEPTH} inputs; {way_out}"
             )
     if shape.num_kv_heads < 1 or shape.num_heads < 1 or shape.num_heads % shape.num_kv_heads:
         raise refusal(
             f"the model has {shape.num_heads} heads of queries and {shape.num_kv_heads} of keys, "
-            f"but the native kernels support multiples; {_WAY_OUT}"
+            f"but the native kernels support multiples; {way_out}"
         )
 
 

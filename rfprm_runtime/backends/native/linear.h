@@ -7,7 +7,6 @@
 #include "isa.h"
 #include "structures.h"
 
-#define PANEL 64 /* output columns of a panel of weights */
 #define HALF (PANEL / 2)
 
 typedef enum { STORE, ADD, SWIGLU } Finish;
@@ -16,12 +15,6 @@ typedef enum { STORE, ADD, SWIGLU } Finish;
  * four of 8. */
 INLINE ivec dot_step(int bits, ivec sum, const char *at, ivec b) {
     return bits == 16 ? dot_pairs(sum, load_int32(at), b) : dot_fours(sum, at, b);
-}
-
-INLINE vec silu(vec x) { /* x / (1 + e^-x), written so that the exponential is at most 1 */
-    vec small = exp_vec(-vabs(x));
-    vec numerator = (vec)(((x > 0) & (ivec)(x)) | (~(x > 0) & (ivec)(x * small)));
-    return numerator / (small + 1.0f);
 }
 
 /* The column within a panel of a part of tile `block`: half of the parts lie in the first half of

@@ -1,8 +1,10 @@
-"""``model.native.safetensors``: the weights as the kernels read them, checked before they do.
+"""The weights as the kernels read them, checked before they do.
 
-A safetensors file (8 bytes of header length, a JSON header, the tensors), so any tool can look
-inside. ``rfprm_export.panels`` writes the tensors; the metadata names their layout. What the
-kernels assume is in :mod:`~rfprm_runtime.backends.native.limits`.
+Those of integers are in ``model.native.safetensors``, a safetensors file (8 bytes of header length,
+a JSON header, the tensors), so any tool can look inside. ``rfprm_export.panels`` writes the
+tensors; the metadata names their layout. Those of float32 are in the files of other backends:
+:mod:`~rfprm_runtime.backends.native.float32_weights`. What the kernels assume is in
+:mod:`~rfprm_runtime.backends.native.limits`.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from rfprm_runtime.artifact.contents import ModelFile, WatchedFile
-from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.artifact.manifest import TORCH_NAME, Manifest
 from rfprm_runtime.artifact.tensors import read_tensors
+from rfprm_runtime.backends.native.float32_weights import FLOAT32_FILES, Float32Weights
 from rfprm_runtime.backends.native.library import Layer, Linear, Model, load_library
 from rfprm_runtime.backends.native.limits import LINEARS, check_fits
-from rfprm_runtime.backends.native.structures import StructureFiller
-from rfprm_runtime.errors import ArtifactError
+from rfprm_runtime.backends.native.structures import Float32Filler, StructureFiller
+from rfprm_runtime.errors import ArtifactError, BackendError
 
 LAYOUT = "rfprm-native-2"
 
@@ -33,23 +36,45 @@ class NativeModel:
         map_weights: bool = False,
         library: ctypes.CDLL | None = None,
     ) -> None:
-        """Read ``file`` into memory, or map it. ``library``: any variant of the kernels.
+        """Read ``file`` into memory, or map it. ``library``: any variant of the kernels for the
+        :func:`numbers_of` the file.
 
         Raises :class:`ArtifactError` if it does not hold this model, or one that the kernels do not
-        support.
+        support, and :class:`BackendError` for a torch file that is to be mapped.
         """
-        check_fits(manifest.backbone, manifest.max_positions)
-        self._library = library or load_library()[1]
         opened = ModelFile.of(file)
-        path = opened.path
-        self._watched: WatchedFile | None = opened.watch() if map_weights else None
-        content = opened.read() if self._watched is None else self._watched.map()
-        content.flags.writeable = False
-        self._tensors, metadata = read_tensors(content, path)
-        check_layout(metadata, path)
-        self._path = path
+        numbers = numbers_of(opened)
+        check_fits(manifest.backbone, manifest.max_positions, numbers=numbers)
+        self._library = library or load_library(numbers=numbers)[1]
+        self._watched: WatchedFile | Float32Weights | None = None
+        open_filler = self._open_float32 if numbers == "float32" else self._open_integers
+        self._filler = open_filler(opened, manifest, map_weights)
         self.structure = self._build(manifest)
         self.check_unchanged()
+
+    def _open_integers(
+        self, file: ModelFile, manifest: Manifest, map_weights: bool
+    ) -> StructureFiller:
+        watched = file.watch() if map_weights else None
+        content = file.read() if watched is None else watched.map()
+        content.flags.writeable = False
+        self._tensors, metadata = read_tensors(content, file.path)
+        check_layout(metadata, file.path)
+        self._watched = watched
+        return StructureFiller(self._tensors, manifest, file.path, self._library)
+
+    def _open_float32(
+        self, file: ModelFile, manifest: Manifest, map_weights: bool
+    ) -> StructureFiller:
+        if map_weights and file.name == TORCH_NAME:
+            raise BackendError(
+                f"the native kernels cannot map {file.path}, whose matrices they turn around when "
+                "they read them; leave map_weights out, or export with --format onnx"
+            )
+        weights = Float32Weights(file, manifest, "map" if map_weights else "read")
+        self._watched = weights if map_weights else None
+        self._tensors = weights.read(weights)
+        return Float32Filler(self._tensors, manifest, file.path, self._library)
 
     def check_unchanged(self) -> None:
         """Raises :class:`ArtifactError` if the file is mapped and was changed. Costs microseconds;
@@ -58,13 +83,11 @@ class NativeModel:
             self._watched.check()
 
     def _build(self, manifest: Manifest) -> Model:
-        filler = StructureFiller(self._tensors, manifest, self._path, self._library)
-        self._filler = filler  # it holds tables that the structures point into
-        limits = filler.activation_limits()
+        filler = self._filler  # it holds what the structures point into
         self._layers = (Layer * manifest.backbone.num_layers)()
         self._own: list[dict[str, Linear]] = []
         for index, layer in enumerate(self._layers):
-            linears = filler.linears(index, limits[index])
+            linears = filler.linears(index)
             filler.fill_layer(layer, index, linears)
             self._own.append(linears)
         return filler.model(self._layers)
@@ -77,6 +100,12 @@ class NativeModel:
                 source = other if f"layers.{index}.{part}" in names else self
                 setattr(self.structure.layers[index], part, source._own[index][part])
         self._others = other
+
+
+def numbers_of(file: ModelFile) -> str:
+    """The kind of numbers (:data:`~rfprm_runtime.backends.native.variants.NUMBERS`) of the kernels
+    that run a model file."""
+    return "float32" if file.name in FLOAT32_FILES else "int16"
 
 
 def check_layout(metadata: Mapping[str, str], path: Path) -> None:

@@ -2,24 +2,25 @@
 
 #pragma once
 
+#include "numbers.h"
 #include "rows.h"
-#include "linear.h"
-#include "attention.h"
 #include "scratch.h"
 
-static void quantise_normed(const Scratch *s, const float *hidden, const float *norm,
-                            const Linear *linear, int64_t rows, float eps) {
+static void take_normed(const Scratch *s, const float *hidden, const float *norm,
+                        const Linear *linear, int64_t rows, float eps) {
     for (int64_t row = 0; row < rows; row++) {
         rms_norm(hidden + row * s->hidden_stride, norm, linear->depth, eps, s->line);
-        s->units[row] = quantise_input(s->line, linear, s->inputs + row * linear->depth);
+        number *out = (number *)s->inputs.numbers + row * linear->depth;
+        s->inputs.units[row] = take_input(s->line, linear, out);
     }
 }
 
-static void quantise_rows(const Scratch *s, const float *from, int64_t stride, const Linear *linear,
-                          int64_t rows) {
-    for (int64_t row = 0; row < rows; row++)
-        s->units[row] =
-            quantise_input(from + row * stride, linear, s->inputs + row * linear->depth);
+static void take_inputs(const Scratch *s, const float *from, int64_t stride, const Linear *linear,
+                        int64_t rows) {
+    for (int64_t row = 0; row < rows; row++) {
+        number *out = (number *)s->inputs.numbers + row * linear->depth;
+        s->inputs.units[row] = take_input(from + row * stride, linear, out);
+    }
 }
 
 static int64_t layer_bytes(const Model *m) { /* of a page */
@@ -49,13 +50,13 @@ static int64_t find_parts(const Segment *segments, int64_t first, int64_t rows, 
     return count;
 }
 
-/* Turns queries, keys and values of a part's rows into integers: queries go to the scratch memory,
- * the others to the page of their position, where this layer begins at `offset`. */
+/* Rotates queries, keys and values of a part's rows and puts them in their places: queries go to
+ * the scratch memory, the others to the page of their position, where this layer begins at
+ * `offset`. */
 static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int64_t offset,
                        const Part *part) {
     int64_t size = m->head_dim, half = size / 2;
     float query_scale = 1.44269504f / sqrtf((float)size);
-    int16_t *whole = (int16_t *)s->line; /* of one head */
     for (int64_t row = part->begin; row < part->end; row++) {
         int64_t position = part->shift + row, slot = position % PAGE;
         const float *cos = m->cos + position * half, *sin = m->sin + position * half;
@@ -65,23 +66,17 @@ static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int
             int64_t at = row * m->num_heads + h;
             if (layer->query_norm) rms_norm(head, layer->query_norm, size, m->eps, head);
             rotate(head, cos, sin, size);
-            s->query_units[at] =
-                query_scale * quantise(head, size, 32767, QUERY_NORM(size), s->queries + at * size);
+            s->query_units[at] = query_scale * take_query(head, size, s->queries + at * size);
         }
         for (int64_t h = 0; h < m->num_kv_heads; h++, head += size) {
             Page page = page_of(m, place, h);
-            int16_t *keys = (int16_t *)page.keys + 2 * slot;
             if (layer->key_norm) rms_norm(head, layer->key_norm, size, m->eps, head);
             rotate(head, cos, sin, size);
-            ((float *)page.key_units)[slot] = quantise(head, size, 32767, QUERY_NORM(size), whole);
-            for (int64_t d = 0; d < size; d += 2) memcpy(keys + d * PAGE, whole + d, 4);
+            place_key(&page, slot, head, size, s->line);
         }
         for (int64_t h = 0; h < m->num_kv_heads; h++, head += size) {
             Page page = page_of(m, place, h);
-            int16_t *values = (int16_t *)page.values + (slot & ~1) * size + (slot & 1);
-            ((float *)page.value_units)[slot] =
-                quantise(head, size, LARGEST_VALUE, INFINITY, whole);
-            for (int64_t d = 0; d < size; d++) values[2 * d] = whole[d];
+            place_value(&page, slot, head, size, s->line);
         }
     }
 }
@@ -140,9 +135,8 @@ static void read_head(const Model *m, const Scratch *s, const float *row, float 
 
 static void embed(const Model *m, const Scratch *s, const int64_t *ids, int64_t num_tokens) {
     for (int64_t row = 0; row < num_tokens; row++) {
-        const int16_t *from = m->embedding + ids[row] * m->hidden;
-        float unit = m->embedding_scale[ids[row]], *to = s->hidden + row * s->hidden_stride;
-        for (int64_t i = 0; i < m->hidden; i++) to[i] = (float)from[i] * unit;
+        float *to = s->hidden + row * s->hidden_stride;
+        embed_row(m, ids[row], to);
         for (int64_t i = m->hidden; i < s->hidden_stride; i++) to[i] = 0; /* padding */
     }
 }
@@ -174,10 +168,10 @@ static void finish_layer(const Model *m, const Layer *layer, const Scratch *s, f
         attend(m, s, offset, part, chosen + from, to - from, s->mixed + from * query_size);
         from = to;
     }
-    quantise_rows(s, s->mixed, query_size, &layer->output, count);
-    linear_add(&layer->output, s->inputs, s->units, count, hidden, stride, s->room);
-    quantise_normed(s, hidden, layer->mlp_norm, &layer->gate_up, count, m->eps);
-    linear_swiglu(&layer->gate_up, s->inputs, s->units, count, s->wide, s->wide_stride, s->room);
-    quantise_rows(s, s->wide, s->wide_stride, &layer->down, count);
-    linear_add(&layer->down, s->inputs, s->units, count, hidden, stride, s->room);
+    take_inputs(s, s->mixed, query_size, &layer->output, count);
+    add_products(&layer->output, &s->inputs, count, hidden, stride);
+    take_normed(s, hidden, layer->mlp_norm, &layer->gate_up, count, m->eps);
+    gate_products(&layer->gate_up, &s->inputs, count, s->wide, s->wide_stride);
+    take_inputs(s, s->wide, s->wide_stride, &layer->down, count);
+    add_products(&layer->down, &s->inputs, count, hidden, stride);
 }

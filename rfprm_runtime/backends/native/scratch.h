@@ -2,8 +2,7 @@
 
 #pragma once
 
-#include "linear.h"
-#include "attention.h"
+#include "numbers.h"
 #include "structures.h"
 
 /* Between the parts of the scratch memory is nothing, except in a build that is watched for access
@@ -26,12 +25,10 @@ typedef struct {
     float *hidden;     /* [num_tokens][hidden_stride], the residual stream */
     float *wide;       /* [rows][widest linear] */
     float *mixed;      /* [rows][heads * head_dim] */
-    int16_t *queries;  /* [rows][heads * head_dim] */
+    number *queries;   /* [rows][heads * head_dim] */
     float *query_units; /* [rows][heads] */
-    int16_t *inputs;   /* [rows][deepest linear] */
-    float *units;      /* [rows] */
+    Inputs inputs;     /* for the deepest linear */
     float *line;       /* [widest row] */
-    char *room;        /* where linears rearrange inputs and weights, if they do */
     float *running;    /* [rows * group][LANES + 1]: weights by lane, largest */
     AttentionRow *rows;
     int64_t hidden_stride, wide_stride;
@@ -60,12 +57,12 @@ static int64_t lay_out(const Model *m, int64_t num_tokens, char *base, Scratch *
     TAKE(hidden, num_tokens * s->hidden_stride * 4);
     TAKE(wide, rows * s->wide_stride * 4);
     TAKE(mixed, rows * query_size * 4);
-    TAKE(queries, rows * query_size * 2);
+    TAKE(queries, rows * query_size * (int64_t)sizeof(number));
     TAKE(query_units, rows * m->num_heads * 4);
-    TAKE(inputs, rows * deepest * 2);
-    TAKE(units, rows * 4);
+    TAKE(inputs.numbers, rows * deepest * (int64_t)sizeof(number));
+    TAKE(inputs.units, rows * 4);
+    TAKE(inputs.work, WORK_BYTES(rows, deepest));
     TAKE(line, round_up(most(deepest, m->head_inner), LANES) * 4);
-    TAKE(room, room_bytes(rows, deepest));
     TAKE(running, rows * group * (LANES + 1) * 4);
     TAKE(rows, rows * group * (int64_t)sizeof(AttentionRow));
 #undef TAKE

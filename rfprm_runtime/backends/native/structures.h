@@ -7,13 +7,15 @@
 #include <stdint.h>
 
 #define INTERFACE_VERSION 7 /* of the functions; a changed structure shows in the layout */
+#define PANEL 64 /* output columns of a panel of weights; rows have room for whole panels */
 
 typedef struct {
     int64_t depth;           /* inputs */
-    int64_t width;           /* outputs, padded to whole panels */
-    int64_t bits;            /* of weights and inputs: 16 or 8 */
+    int64_t width;           /* outputs; of integers padded to whole panels */
+    int64_t bits;            /* of weights and inputs: 16 or 8, or 32 for float32 */
     const int32_t *panels;   /* 16 bits: [width / 64][depth / 2][64][2], 8 bits: [width / 64]
-                              * [depth / 4][64][4]; either way 32 bits of a column together */
+                              * [depth / 4][64][4]; either way 32 bits of a column together.
+                              * float32 has no panels: [depth][width], all gates before all ups */
     const float *scales;     /* [width], the size of a unit of the weights */
     const float *bias;       /* [width] or NULL */
     const int32_t *sums;     /* [width], sums of a column's weights, with 8 bits only */
@@ -30,8 +32,8 @@ typedef struct {
     int64_t num_layers, hidden, num_heads, num_kv_heads, head_dim, inner;
     int64_t num_labels, head_inner; /* head_inner: 0 for a linear head */
     float eps;
-    const int16_t *embedding;     /* [vocab][hidden] */
-    const float *embedding_scale; /* [vocab] */
+    const void *embedding;        /* [vocab][hidden], int16 or float32 */
+    const float *embedding_scale; /* [vocab], of int16 */
     const float *cos, *sin;       /* [positions][head_dim / 2] */
     const float *final_norm;
     const float *head_weight, *head_bias;   /* [head_inner or num_labels][hidden], bias or NULL */

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.artifact.manifest import Manifest
-from rfprm_runtime.artifact.tensors import check_finite_tensor
+from rfprm_runtime.artifact.tensors import check_finite_tensor, not_finite
 from rfprm_runtime.backends.native.library import Layer, Linear, Model
 from rfprm_runtime.backends.native.limits import (
     LINEARS,
@@ -43,13 +43,13 @@ class StructureFiller:
         self._shape, self._head = manifest.backbone, manifest.head
         self._cos, self._sin = rotary_tables(manifest.max_positions, manifest.backbone)
 
-    def activation_limits(self) -> NDArray[np.float64]:
+    def _activation_limits(self) -> NDArray[np.float64]:
         """float64 [num_layers, 4]"""
         return self._tensor("activation_limits", (self._shape.num_layers, len(LINEARS)), np.float64)
 
-    def linears(self, index: int, limits: NDArray[np.float64]) -> dict[str, Linear]:
-        """The linears of one layer by part. ``limits``: its row of :meth:`activation_limits`."""
-        widths = linear_shapes(self._shape)
+    def linears(self, index: int) -> dict[str, Linear]:
+        """The linears of one layer by part."""
+        widths, limits = linear_shapes(self._shape), self._activation_limits()[index]
         return {
             part: self._linear(f"layers.{index}.{part}", *widths[part], limit)
             for part, limit in zip(LINEARS, limits, strict=True)
@@ -76,7 +76,7 @@ class StructureFiller:
             num_heads=shape.num_heads,
             num_kv_heads=shape.num_kv_heads,
             head_dim=shape.head_dim,
-            inner=padded_inner(shape),
+            inner=self._inner(),
             num_labels=head.num_labels,
             head_inner=shape.hidden_size if head.kind == "mlp_relu" else 0,
             eps=shape.rms_norm_eps,
@@ -85,12 +85,19 @@ class StructureFiller:
             layers=ctypes.cast(layers, ctypes.POINTER(Layer)),
         )
         if has_embedding:
-            table = self._tensor("embedding", (shape.vocab_size, shape.hidden_size), np.int16)
-            model.embedding = table.ctypes.data
-            model.embedding_scale = self._floats("embedding_scale", shape.vocab_size)
+            self._fill_embedding(model)
         if has_head:
             self._fill_head(model)
         return model
+
+    def _inner(self) -> int:
+        return padded_inner(self._shape)
+
+    def _fill_embedding(self, model: Model) -> None:
+        size = self._shape.vocab_size
+        table = self._tensor("embedding", (size, self._shape.hidden_size), np.int16)
+        model.embedding = table.ctypes.data
+        model.embedding_scale = self._floats("embedding_scale", size)
 
     def _fill_head(self, model: Model) -> None:
         size, num_labels = self._shape.hidden_size, self._head.num_labels
@@ -152,3 +159,37 @@ class StructureFiller:
                 "it belongs to another manifest: export the model again"
             )
         return tensor
+
+
+class Float32Filler(StructureFiller):
+    """The same over :class:`~rfprm_runtime.backends.native.float32_weights.Float32Weights`."""
+
+    def linears(self, index: int) -> dict[str, Linear]:
+        shape = self._shape
+        queries, inner = shape.num_heads * shape.head_dim, shape.intermediate_size
+        keys, hidden = shape.num_kv_heads * shape.head_dim, shape.hidden_size
+        sizes = {
+            "qkv": (hidden, queries + 2 * keys),
+            "output": (queries, hidden),
+            "gate_up": (hidden, 2 * inner),
+            "down": (inner, hidden),
+        }
+        return {part: self._matrix(f"layers.{index}.{part}", *sizes[part]) for part in LINEARS}
+
+    def _inner(self) -> int:
+        return self._shape.intermediate_size
+
+    def _fill_embedding(self, model: Model) -> None:
+        model.embedding = self._floats("embedding", self._shape.vocab_size, self._shape.hidden_size)
+
+    def _matrix(self, name: str, depth: int, width: int) -> Linear:
+        linear = Linear(
+            depth=depth,
+            width=width,
+            bits=32,
+            panels=self._tensor(f"{name}.weight", (depth, width), np.float32).ctypes.data,
+            bias=self._optional(f"{name}.bias", width),
+        )
+        if self._library.rfprm_examine(ctypes.byref(linear)):
+            raise not_finite(f"{name}.weight", self._path)
+        return linear

@@ -55,6 +55,10 @@ VARIANTS = (
 )
 """Fastest first."""
 
+NUMBERS = ("int16", "float32")
+"""The kinds of numbers, for each of which every variant is compiled: integers of 16 or 8 bits, and
+single precision. ``numbers_NAME.h`` has the C side."""
+
 FLAGS = (
     *("-O3", "-std=gnu11", "-fPIC", "-shared", "-fno-math-errno", "-Wno-psabi"),
     # Products and sums are fused only where the source says so, or a score's last bit would depend
@@ -63,8 +67,14 @@ FLAGS = (
 )
 
 
-def compile_flags(variant: Variant) -> list[str]:
-    return [*FLAGS, *variant.flags, f'-DISA="isa_{variant.name}.h"']
+def build_name(variant: str, numbers: str) -> str:
+    """What a variant is called when it is compiled for a kind of numbers."""
+    return variant if numbers == "int16" else f"{variant}-{numbers}"
+
+
+def compile_flags(variant: Variant, numbers: str = "int16") -> list[str]:
+    macros = (f'-DISA="isa_{variant.name}.h"', f'-DNUMBERS="numbers_{numbers}.h"')
+    return [*FLAGS, *variant.flags, *macros]
 
 
 def variants_for(machine: str) -> list[Variant]:

@@ -1,0 +1,31 @@
+/* The kind of numbers to compile for, chosen with -DNUMBERS: what linears multiply, and what pages
+ * hold. variants.py has the table. Rows between the linears are float32 in any kind.
+ *
+ * A kind is a numbers_NAME.h, which defines
+ *   number               of inputs and queries
+ *   take_input, take_query     a row as the numbers that a linear or attention takes; returns the
+ *                        size of a unit
+ *   place_key, place_value     write one to a slot of a page
+ *   store_products, add_products, gate_products     linears: the result is stored, added to what is
+ *                        there, or gated (SwiGLU)
+ *   WORK_BYTES           memory that these need for so many rows of such a depth of such a depth
+ *   Page, page_of, head_bytes, AttentionRow, attend_rows     attention to a page
+ *   embed_row            a row of the embedding
+ *   examine              what rfprm_examine answers */
+
+#pragma once
+
+#include "structures.h"
+
+#ifndef NUMBERS
+#define NUMBERS "numbers_int16.h"
+#endif
+
+/* Inputs of a linear. */
+typedef struct {
+    void *numbers; /* [rows][depth] */
+    float *units;  /* [rows], the size of a unit */
+    void *work;    /* WORK_BYTES */
+} Inputs;
+
+#include NUMBERS

@@ -1,0 +1,73 @@
+/* Integers of 16 or 8 bits, each row with a unit of its own. Sums of their products are exact. */
+
+#pragma once
+
+#include "attention.h"
+#include "linear.h"
+#include "rows.h"
+#include "structures.h"
+#include "weights.h"
+
+#define WORK_BYTES(rows, depth) room_bytes(rows, depth)
+typedef int16_t number;
+
+static void store_products(const Linear *l, const Inputs *x, int64_t rows, float *out,
+                           int64_t stride) {
+    linear_store(l, x->numbers, x->units, rows, out, stride, x->work);
+}
+
+static void add_products(const Linear *l, const Inputs *x, int64_t rows, float *out,
+                         int64_t stride) {
+    linear_add(l, x->numbers, x->units, rows, out, stride, x->work);
+}
+
+static void gate_products(const Linear *l, const Inputs *x, int64_t rows, float *out,
+                          int64_t stride) {
+    linear_swiglu(l, x->numbers, x->units, rows, out, stride, x->work);
+}
+
+static float take_input(const float *row, const Linear *linear, number *out) {
+    return quantise_input(row, linear, out);
+}
+
+static float take_query(const float *head, int64_t size, number *out) {
+    return quantise(head, size, 32767, QUERY_NORM(size), out);
+}
+
+/* `whole`: room for one head. */
+static void place_key(const Page *page, int64_t slot, const float *head, int64_t size,
+                      float *line) {
+    int16_t *keys = (int16_t *)page->keys + 2 * slot, *whole = (int16_t *)line;
+    ((float *)page->key_units)[slot] = quantise(head, size, 32767, QUERY_NORM(size), whole);
+    for (int64_t d = 0; d < size; d += 2) memcpy(keys + d * PAGE, whole + d, 4);
+}
+
+static void place_value(const Page *page, int64_t slot, const float *head, int64_t size,
+                        float *line) {
+    int16_t *values = (int16_t *)page->values + (slot & ~1) * size + (slot & 1);
+    int16_t *whole = (int16_t *)line;
+    ((float *)page->value_units)[slot] = quantise(head, size, LARGEST_VALUE, INFINITY, whole);
+    for (int64_t d = 0; d < size; d++) values[2 * d] = whole[d];
+}
+
+static void embed_row(const Model *m, int64_t id, float *to) {
+    const int16_t *from = (const int16_t *)m->embedding + id * m->hidden;
+    float unit = m->embedding_scale[id];
+    for (int64_t i = 0; i < m->hidden; i++) to[i] = (float)from[i] * unit;
+}
+
+/* With 16 bits: the largest sum of squares of a column's weights, which limits its inputs. With 8
+ * bits: the number of columns whose `sums` are not those of their weights. */
+static int64_t examine(const Linear *linear) {
+    int64_t steps = linear->depth * linear->bits / 32, found = 0;
+    for (int64_t column = 0; column < linear->width; column += PANEL) {
+        const int32_t *panel = (const int32_t *)linear->panels + column * steps;
+        if (linear->bits == 16) {
+            int64_t longest = longest_in_panel((const int16_t *)panel, steps);
+            if (longest > found) found = longest;
+        } else {
+            found += wrong_sums_of_panel((const int8_t *)panel, steps, linear->sums + column);
+        }
+    }
+    return found;
+}
