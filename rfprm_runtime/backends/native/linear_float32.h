@@ -94,6 +94,7 @@ INLINE void float_tile(int rows, Block *block, int strip, const float *inputs, i
 }
 
 /* A function for each height, so that the compiler finds registers for each loop alone. */
+_Static_assert(TILE == 6, "TILES has a function for each height");
 typedef void Tile(Block *, int, const float *, int64_t, float *, float *, int64_t, Finish);
 #define TILE_OF(rows)                                                                            \
     static __attribute__((noinline)) void float_tile_##rows(                                     \
