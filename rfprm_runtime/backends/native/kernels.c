@@ -5,12 +5,13 @@
  * Every number that belongs to a token is computed from that token's row and from the keys and
  * values before it, in an order that depends only on its position: linears add whole integers
  * (exact in any order) or floats from the first input to the last, attention walks pages of 64
- * positions. So the bits of a score do not
- * depend on what shares the batch, where a prefix was split, or how many threads ran.
+ * positions. So the bits of a score do not depend on what shares the batch, where a prefix was
+ * split, or how many threads ran.
  *
  * Plain C with GCC/Clang vector extensions, compiled as one unit, once for each row of variants.py
- * and kind of numbers. What differs between processors is in isa_*.h, between kinds in numbers_*.h. What all of this assumes about sizes and numbers
- * is in limits.py, which the caller checks when it loads a model. From the outside in:
+ * and kind of numbers. What differs between processors is in isa_*.h, between kinds in
+ * numbers_*.h. What all of this assumes about sizes and numbers is in limits.py, which the caller
+ * checks when it loads a model. From the outside in:
  *
  *   kernels.c      the interface, and the walk through the layers
  *   network.h      the steps of a layer, the embedding, the head
