@@ -29,7 +29,7 @@ def shipped_checkpoint() -> Path:
 
 
 def best_precision() -> _UsualPrecision:
-    """The fastest precision here: int16 with AVX-512 VNNI, otherwise fp32 on onnxruntime."""
+    """The fastest precision here: int16 with AVX-512 VNNI, otherwise fp32."""
     return "int16" if "avx512vnni" in available_variants() else "fp32"
 
 

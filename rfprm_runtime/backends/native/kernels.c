@@ -1,20 +1,23 @@
-/* A Llama-style decoder on a CPU: linears in 16- or 8-bit integers, attention over paged 16-bit
- * keys and values, logits at marker rows; everything between is float32.
+/* A Llama-style decoder on a CPU: linears, attention over paged keys and values, logits at marker
+ * rows. Linears, keys and values are in integers of 16 or 8 bits or in float32, as compiled;
+ * everything between is float32.
  *
  * Every number that belongs to a token is computed from that token's row and from the keys and
  * values before it, in an order that depends only on its position: linears add whole integers
- * (exact in any order), attention walks pages of 64 positions. So the bits of a score do not
- * depend on what shares the batch, where a prefix was split, or how many threads ran.
+ * (exact in any order) or floats from the first input to the last, attention walks pages of 64
+ * positions. So the bits of a score do not depend on what shares the batch, where a prefix was
+ * split, or how many threads ran.
  *
- * Plain C with GCC/Clang vector extensions, compiled as one unit, once for each row of variants.py.
- * What differs between processors is in isa_*.h. What all of this assumes about sizes and numbers
- * is in limits.py, which the caller checks when it loads a model. From the outside in:
+ * Plain C with GCC/Clang vector extensions, compiled as one unit, once for each row of variants.py
+ * and kind of numbers. What differs between processors is in isa_*.h, between kinds in
+ * numbers_*.h. What all of this assumes about sizes and numbers is in limits.py, which the caller
+ * checks when it loads a model. From the outside in:
  *
  *   kernels.c      the interface, and the walk through the layers
  *   network.h      the steps of a layer, the embedding, the head
- *   linear.h       integer inputs times panels of integer weights
- *   attention.h    queries times a page of keys and values
- *   weights.h      what a caller asks about weights before they run
+ *   numbers.h      the kind of numbers, with linear*.h, inputs times weights, and attention*.h,
+ *                  queries times a page of keys and values
+ *   weights.h      what a caller asks about weights of integers before they run
  *   rows.h         one row at a time: to integers, normalised, rotated
  *   scratch.h      the memory of a run;  threads.h: how threads wait for each other
  *   structures.h   what the caller hands over

@@ -94,6 +94,7 @@ INLINE void float_tile(int rows, Block *block, int strip, const float *inputs, i
 }
 
 /* A function for each height, so that the compiler finds registers for each loop alone. */
+_Static_assert(TILE == 6, "TILES has a function for each height");
 typedef void Tile(Block *, int, const float *, int64_t, float *, float *, int64_t, Finish);
 #define TILE_OF(rows)                                                                            \
     static __attribute__((noinline)) void float_tile_##rows(                                     \
@@ -106,7 +107,7 @@ TILE_OF(1) TILE_OF(2) TILE_OF(3) TILE_OF(4) TILE_OF(5) TILE_OF(6)
 static Tile *const TILES[TILE + 1] = {0,            float_tile_1, float_tile_2, float_tile_3,
                                       float_tile_4, float_tile_5, float_tile_6};
 
-static void multiply_block(Block *block, const float *inputs, int64_t stride, int64_t rows,
+static void multiply_strips(Block *block, const float *inputs, int64_t stride, int64_t rows,
                            float *sums, float *out, int64_t out_stride, Finish finish) {
     for (int64_t chunk = 0; chunk < rows; chunk += CHUNK) {
         int64_t end = rows - chunk < CHUNK ? rows : chunk + CHUNK, height;
@@ -174,7 +175,7 @@ static void linear_float32(const Linear *linear, const float *inputs, float *wor
             }
             if (!block.is_last && depth - after < step) block.num_next = depth - after;
             if (block.is_last && group + 1 == groups) block.num_next = 0;
-            multiply_block(&block, inputs + first, depth, rows, sums, out + group * outputs,
+            multiply_strips(&block, inputs + first, depth, rows, sums, out + group * outputs,
                            out_stride, finish);
         }
     }
