@@ -16,7 +16,7 @@
 
 #include "structures.h"
 
-enum { VOCAB = 50, POSITIONS = 700, LABELS = 2, LAYERS = 2, PANEL = 64 };
+enum { VOCAB = 50, POSITIONS = 700, LABELS = 2, LAYERS = 2 };
 
 typedef struct {
     const char *name;
