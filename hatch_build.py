@@ -22,6 +22,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,24 +69,29 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         self._folder = tempfile.TemporaryDirectory(
             dir=Path(self.root, NATIVE) if in_place else None, suffix=".partial"
         )
-        built = []
-        for variant, numbers in itertools.product(table.variants_for(machine), table.NUMBERS):
-            build = table.build_name(variant.name, numbers)
-            name = f"kernels-{build}.so"
-            source = Path(self.root, NATIVE, "kernels.c")
-            flags = table.compile_flags(variant, numbers)
-            command = [*shlex.split(compiler), *flags, str(source)]
-            try:
-                # A bare name, because a Mach-O library records the path it was built at.
-                subprocess.run([*command, "-o", name, "-lm"], cwd=self._folder.name, check=True)
-            except (OSError, subprocess.CalledProcessError) as error:
-                reason = error if isinstance(error, OSError) else f"see {compiler}'s output above"
-                self.app.display_warning(f"the {build} kernels are left out: {reason}")
-            else:
-                built.append(Path(self._folder.name, name))
+        folder = Path(self._folder.name)
+
+        def compiled(row: tuple[Any, str]) -> Path | None:
+            build, flags = table.build_name(row[0].name, row[1]), table.compile_flags(*row)
+            return self._compile([*shlex.split(compiler), *flags], build, folder)
+
+        rows = itertools.product(table.variants_for(machine), table.NUMBERS)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            built = [path for path in pool.map(compiled, rows) if path is not None]
         if not built:
             self._warn_without_kernels("none of them compiled")
         return built
+
+    def _compile(self, command: list[str], build: str, folder: Path) -> Path | None:
+        name, source = f"kernels-{build}.so", Path(self.root, NATIVE, "kernels.c")
+        try:
+            # A bare name, because a Mach-O library records the path it was built at.
+            subprocess.run([*command, str(source), "-o", name, "-lm"], cwd=folder, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            reason = error if isinstance(error, OSError) else f"see {command[0]}'s output above"
+            self.app.display_warning(f"the {build} kernels are left out: {reason}")
+            return None
+        return Path(folder, name)
 
     def _warn_without_kernels(self, reason: str) -> None:
         self.app.display_warning(
