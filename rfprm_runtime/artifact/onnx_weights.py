@@ -7,7 +7,7 @@ artifact.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rfprm_runtime.artifact.contents import Content, ModelFile, WatchedFile
 from rfprm_runtime.artifact.onnx_file import check_listed, external_names
+from rfprm_runtime.artifact.tensors import LazyTensors
 from rfprm_runtime.errors import ArtifactError
 from rfprm_runtime.ground.protobuf import LENGTH, VARINT, Field, message_fields
 
@@ -41,7 +42,7 @@ class _Place:
     external: dict[str, str] = field(default_factory=dict)
 
 
-class GraphWeights(Mapping[str, NDArray[np.float32]]):
+class GraphWeights(LazyTensors):
     """The external float32 tensors of a graph. A tensor of a file that stays where it is is read
     anew each time, into memory of this process; otherwise it is a view, or a copy if it is not
     aligned."""
@@ -55,7 +56,7 @@ class GraphWeights(Mapping[str, NDArray[np.float32]]):
         check_listed(names, graph.path, graph.files.records or None)
         self._watched: dict[str, WatchedFile] = {}
         self._files = {name: self._open(graph, name, access) for name in sorted(names)}
-        self._places = {place.name: place for place in _external_tensors(content, self.path)}
+        self._known = {place.name: place for place in _external_tensors(content, self.path)}
 
     def _open(self, graph: ModelFile, name: str, access: Access) -> _File:
         if access == "read":
@@ -71,7 +72,7 @@ class GraphWeights(Mapping[str, NDArray[np.float32]]):
             file.check()
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
-        place = self._places[name]
+        place = self._known[name]
         file, first, last = self._span(place)
         content = file.read(first, last)
         if content.ctypes.data % 4:
@@ -103,15 +104,6 @@ class GraphWeights(Mapping[str, NDArray[np.float32]]):
         return ArtifactError(
             f"{self.path} has a weight {place.name!r} {reason}; export the artifact again"
         )
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places  # a Mapping would read it
 
 
 @dataclass(frozen=True)

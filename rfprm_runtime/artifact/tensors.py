@@ -51,7 +51,31 @@ def read_tensors(
     return tensors, metadata
 
 
-class TensorFile(Mapping[str, NDArray[Any]]):
+class LazyTensors(Mapping[str, NDArray[Any]]):
+    """Tensors that are read when they are asked for. A subclass keeps what it knows of each in
+    ``_known``."""
+
+    _known: Mapping[str, Any]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known  # a Mapping would read it
+
+    def read(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+        """Those of ``names`` that are there."""
+        return {name: self[name] for name in names if name in self}
+
+    def under(self, *prefixes: str) -> list[str]:
+        """The names that begin with one of ``prefixes``."""
+        return [name for name in self if name.startswith(prefixes)]
+
+
+class TensorFile(LazyTensors):
     """The tensors of a file that stay there: each is read anew, into memory of this process, when
     it is asked for. Iterating over names, ``len`` and ``in`` read nothing."""
 
@@ -62,31 +86,14 @@ class TensorFile(Mapping[str, NDArray[Any]]):
         num_bytes = self._file.num_bytes
         size = _header_bytes(self._file.read(0, min(8, num_bytes)), num_bytes, self.path)
         self._begin = 8 + size
-        self._places, self.metadata = _places(
+        self._known, self.metadata = _places(
             self._file.read(8, self._begin), num_bytes - self._begin, self.path
         )
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        place = self._places[name]
+        place: _Place = self._known[name]
         content = self._file.read(self._begin + place.first, self._begin + place.last)
         return place.view(content, self.path)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places  # a Mapping would read it
-
-    def read(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-        """Those of ``names`` that are there."""
-        return {name: self[name] for name in names if name in self}
-
-    def under(self, *prefixes: str) -> list[str]:
-        """The names that begin with one of ``prefixes``."""
-        return [name for name in self if name.startswith(prefixes)]
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,11 @@
 
 #include <math.h>
 
+#include "attention_row.h"
 #include "exponentials.h"
 #include "isa.h"
 #include "rows.h"
 #include "structures.h"
-
-#define PAGE 64 /* positions of a page of keys and values */
 
 /* The norm of the integers of a query or key is at most the square root of 2^31, even after
  * rounding, which may add half a unit per entry. */
@@ -36,21 +35,6 @@ static Page page_of(const Model *m, char *layer, int64_t kv_head) {
     int16_t *values = keys + PAGE * m->head_dim;
     float *units = (float *)(values + PAGE * m->head_dim);
     return (Page){keys, values, units, units + PAGE};
-}
-
-typedef struct {
-    const int16_t *query; /* [head_dim] */
-    float unit;           /* of the query, times log2(e) / sqrt(head_dim): weights are 2^logit */
-    float *mixed;         /* [head_dim], the running weighted sum */
-    float *largest;       /* the running maximum of the logits */
-    float *weights;       /* [LANES], the running sum of the weights, by lane */
-    int64_t position;
-} AttentionRow;
-
-/* The first `count` lanes of x, which may be all or none, and 0 in the others. */
-INLINE vec up_to(vec x, int64_t count) {
-    for (int64_t lane = count > 0 ? count : 0; lane < LANES; lane++) x[lane] = 0;
-    return x;
 }
 
 /* `rows` queries against one page. */
@@ -82,22 +66,10 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
                       __builtin_convertvector(sums[r][part], vec) * (unit * row[r].unit));
         }
     }
-    float shrinks[(TILE + LANES - 1) / LANES * LANES] = {0};
-    for (int r = 0; r < rows; r++) {
-        int64_t seen = row[r].position - first_key + 1; /* later keys are masked */
-        for (int64_t key = seen; key < PAGE; key++) weights[r][key] = -INFINITY;
-        vec best = load(weights[r]);
-        for (int key = LANES; key < PAGE; key += LANES) best = vmax(best, load(weights[r] + key));
-        float before = *row[r].largest, now = max_lanes(best);
-        if (now < before) now = before;
-        *row[r].largest = now;
-        shrinks[r] = before - now;
-    }
-    for (int r = 0; r < rows; r += LANES) store(shrinks + r, exp2_vec(load(shrinks + r)));
+    raise_largest(rows, row, first_key, weights, shrink);
     for (int r = 0; r < rows; r++) {
         int64_t seen = row[r].position - first_key + 1;
         float now = *row[r].largest;
-        shrink[r] = splat(shrinks[r]);
         vec total = load(row[r].weights) * shrink[r], sum = {0}, best = {0};
         for (int key = 0; key < PAGE; key += LANES) {
             vec weight = exp2_vec(load(weights[r] + key) - now);
@@ -150,17 +122,4 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
     for (; column + WIDTH <= head_dim; column += WIDTH) MIX(PARTS);
     for (; column < head_dim; column += LANES) MIX(1);
 #undef MIX
-}
-
-static void attend_rows(int64_t count, const AttentionRow *row, const Page *page,
-                        int64_t first_key, int64_t head_dim) {
-    for (; count >= TILE; count -= TILE, row += TILE)
-        attend_tile(TILE, row, page, first_key, head_dim);
-    switch (count) {
-    case 5: attend_tile(5, row, page, first_key, head_dim); break;
-    case 4: attend_tile(4, row, page, first_key, head_dim); break;
-    case 3: attend_tile(3, row, page, first_key, head_dim); break;
-    case 2: attend_tile(2, row, page, first_key, head_dim); break;
-    case 1: attend_tile(1, row, page, first_key, head_dim); break;
-    }
 }

@@ -4,11 +4,10 @@
 
 #include <math.h>
 
+#include "attention_row.h"
 #include "exponentials.h"
 #include "isa.h"
 #include "structures.h"
-
-#define PAGE 64 /* positions of a page of keys and values */
 
 /* A page of one layer and one key head. */
 typedef struct {
@@ -23,21 +22,6 @@ static int64_t head_bytes(const Model *m) {
 static Page page_of(const Model *m, char *layer, int64_t kv_head) {
     const float *keys = (const float *)(layer + kv_head * head_bytes(m));
     return (Page){keys, keys + PAGE * m->head_dim};
-}
-
-typedef struct {
-    const float *query; /* [head_dim] */
-    float unit;         /* log2(e) / sqrt(head_dim): weights are 2^logit */
-    float *mixed;       /* [head_dim], the running weighted sum */
-    float *largest;     /* the running maximum of the logits */
-    float *weights;     /* [LANES], the running sum of the weights, by lane */
-    int64_t position;
-} AttentionRow;
-
-/* The first `count` lanes of x, which may be all or none, and 0 in the others. */
-INLINE vec up_to(vec x, int64_t count) {
-    for (int64_t lane = count > 0 ? count : 0; lane < LANES; lane++) x[lane] = 0;
-    return x;
 }
 
 /* Logits of `rows` queries, of all keys of the page up to the last that one of them sees. */
@@ -100,7 +84,6 @@ INLINE void mix_values(int rows, int parts, const AttentionRow *row, const Page 
 INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int64_t first_key,
                         int64_t head_dim) {
     float weights[TILE][PAGE]; /* logits at first */
-    float shrinks[(TILE + LANES - 1) / LANES * LANES] = {0};
     vec shrink[TILE];
     int64_t seen[TILE]; /* keys; what a page holds after them is masked, and may be anything */
     for (int r = 0; r < rows; r++) {
@@ -108,18 +91,8 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
         seen[r] = count < PAGE ? count : PAGE;
     }
     find_logits(rows, row, page, seen[rows - 1], head_dim, weights);
+    raise_largest(rows, row, first_key, weights, shrink);
     for (int r = 0; r < rows; r++) {
-        for (int64_t key = seen[r]; key < PAGE; key++) weights[r][key] = -INFINITY;
-        vec best = load(weights[r]);
-        for (int key = LANES; key < PAGE; key += LANES) best = vmax(best, load(weights[r] + key));
-        float before = *row[r].largest, now = max_lanes(best);
-        if (now < before) now = before;
-        *row[r].largest = now;
-        shrinks[r] = before - now;
-    }
-    for (int r = 0; r < rows; r += LANES) store(shrinks + r, exp2_vec(load(shrinks + r)));
-    for (int r = 0; r < rows; r++) {
-        shrink[r] = splat(shrinks[r]);
         vec total = load(row[r].weights) * shrink[r];
         for (int key = 0; key < PAGE; key += LANES) {
             vec weight = exp2_vec(load(weights[r] + key) - *row[r].largest);
@@ -134,17 +107,4 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
         mix_values(rows, PARTS, row, page, seen, head_dim, column, weights, shrink);
     for (; column < head_dim; column += LANES)
         mix_values(rows, 1, row, page, seen, head_dim, column, weights, shrink);
-}
-
-static void attend_rows(int64_t count, const AttentionRow *row, const Page *page,
-                        int64_t first_key, int64_t head_dim) {
-    for (; count >= TILE; count -= TILE, row += TILE)
-        attend_tile(TILE, row, page, first_key, head_dim);
-    switch (count) {
-    case 5: attend_tile(5, row, page, first_key, head_dim); break;
-    case 4: attend_tile(4, row, page, first_key, head_dim); break;
-    case 3: attend_tile(3, row, page, first_key, head_dim); break;
-    case 2: attend_tile(2, row, page, first_key, head_dim); break;
-    case 1: attend_tile(1, row, page, first_key, head_dim); break;
-    }
 }

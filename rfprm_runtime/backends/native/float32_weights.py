@@ -8,7 +8,6 @@ are turned around when they are read. Here both get the names that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from rfprm_runtime.artifact.contents import ModelFile
 from rfprm_runtime.artifact.manifest import ONNX_NAME, TORCH_NAME, Manifest
 from rfprm_runtime.artifact.onnx_weights import Access, GraphWeights
-from rfprm_runtime.artifact.tensors import TensorFile
+from rfprm_runtime.artifact.tensors import LazyTensors, TensorFile
 from rfprm_runtime.errors import ArtifactError
 
 FLOAT32_FILES = (ONNX_NAME, TORCH_NAME)
@@ -48,7 +47,7 @@ class _Source(NamedTuple):
     is_turned: bool = False
 
 
-class Float32Weights(Mapping[str, NDArray[Any]]):
+class Float32Weights(LazyTensors):
     """Tensors by the kernels' names. Each is looked up, or read, when it is asked for."""
 
     def __init__(self, file: ModelFile, manifest: Manifest, access: Access = "read") -> None:
@@ -72,7 +71,7 @@ class Float32Weights(Mapping[str, NDArray[Any]]):
                 f"{self.path} has a weight {unknown[0]!r}, which the manifest's network does not "
                 "have; export the artifact again, or load it with another backend"
             )
-        self._sources = {
+        self._known = {
             name: source
             for name, source in sources.items()
             if all(item in self._weights for item in source.names)
@@ -84,7 +83,7 @@ class Float32Weights(Mapping[str, NDArray[Any]]):
             self._weights.check()
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        source = self._sources[name]
+        source = self._known[name]
         found = [self._weights[item] for item in source.names]
         try:
             tensor = found[0] if len(found) == 1 else np.concatenate(found)
@@ -94,23 +93,6 @@ class Float32Weights(Mapping[str, NDArray[Any]]):
                 f"({error}); export the artifact again"
             ) from None
         return np.ascontiguousarray(tensor.T) if source.is_turned else tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sources)
-
-    def __len__(self) -> int:
-        return len(self._sources)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._sources
-
-    def read(self, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-        """Those of ``names`` that are there."""
-        return {name: self[name] for name in names if name in self}
-
-    def under(self, *prefixes: str) -> list[str]:
-        """The names that begin with one of ``prefixes``."""
-        return [name for name in self if name.startswith(prefixes)]
 
 
 def _sources(manifest: Manifest, *, in_graph: bool) -> dict[str, _Source]:

@@ -97,9 +97,10 @@ class LayeredNative:
         groups = [_Rows(items, self._no_rows(items)) for items in self._passes(batch)]
         count = self._manifest.backbone.num_layers
         logits: list[NDArray[np.float32]] = []
+        begin = self._begin(batch, groups)
         with ThreadPoolExecutor(self._threads) as pool:
-            for index in range(self._begin(batch, groups), count):
-                if 0 < index == self._first_other:
+            for index in range(begin, count):
+                if begin < index == self._first_other:
                     hidden = [rows.hidden.copy() for rows in groups]
                     self._beginning = _Beginning(batch.token_ids, index, hidden)
                 piece = _Piece(self, index)

@@ -81,6 +81,19 @@ static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int
     }
 }
 
+static void attend_rows(int64_t count, const AttentionRow *row, const Page *page,
+                        int64_t first_key, int64_t head_dim) {
+    for (; count >= TILE; count -= TILE, row += TILE)
+        attend_tile(TILE, row, page, first_key, head_dim);
+    switch (count) {
+    case 5: attend_tile(5, row, page, first_key, head_dim); break;
+    case 4: attend_tile(4, row, page, first_key, head_dim); break;
+    case 3: attend_tile(3, row, page, first_key, head_dim); break;
+    case 2: attend_tile(2, row, page, first_key, head_dim); break;
+    case 1: attend_tile(1, row, page, first_key, head_dim); break;
+    }
+}
+
 /* Attention of rows of one part (`chosen`, ascending), all heads; results in `mixed`, row by row. */
 static void attend(const Model *m, const Scratch *s, int64_t offset, const Part *part,
                    const int64_t *chosen, int64_t count, float *mixed) {

@@ -8,8 +8,8 @@
  *   place_key, place_value     write one to a slot of a page
  *   store_products, add_products, gate_products     linears: the result is stored, added to what is
  *                        there, or gated (SwiGLU)
- *   WORK_BYTES           memory that these need for so many rows of such a depth of such a depth
- *   Page, page_of, head_bytes, AttentionRow, attend_rows     attention to a page
+ *   WORK_BYTES           memory that these need for so many rows of such a depth
+ *   Page, page_of, head_bytes, attend_tile     attention to a page
  *   embed_row            a row of the embedding
  *   examine              what rfprm_examine answers */
 

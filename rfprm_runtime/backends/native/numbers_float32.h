@@ -9,6 +9,7 @@
 
 #include "isa.h"
 
+typedef float number;
 #undef TILE
 #define TILE 6 /* also where integers take another */
 
@@ -16,8 +17,6 @@
 #include "linear_float32.h"
 #include "rows.h"
 #include "structures.h"
-
-typedef float number;
 
 static void store_products(const Linear *l, const Inputs *x, int64_t rows, float *out,
                            int64_t stride) {

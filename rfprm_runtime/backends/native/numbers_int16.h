@@ -2,6 +2,8 @@
 
 #pragma once
 
+typedef int16_t number;
+
 #include "attention.h"
 #include "linear.h"
 #include "rows.h"
@@ -9,7 +11,6 @@
 #include "weights.h"
 
 #define WORK_BYTES(rows, depth) room_bytes(rows, depth)
-typedef int16_t number;
 
 static void store_products(const Linear *l, const Inputs *x, int64_t rows, float *out,
                            int64_t stride) {
