@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.prepare import WORK
-from rfprm_export.verify import gate_traces_path
+from rfprm_export.reference import gate_traces_path
 from rfprm_runtime.artifact.manifest import Readout, read_manifest
 from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder

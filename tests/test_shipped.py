@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rfprm_export import verify
+from rfprm_export import reference
 from rfprm_export.checkpoint import load_prm
 from rfprm_export.loaded_prm import LoadedPRM
+from rfprm_export.reference import score_by_reference
 from rfprm_export.shipped import SHIPPED_NAME, ensure_artifact, shipped_checkpoint
 from rfprm_runtime import Scorer
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME, read_manifest
@@ -50,7 +51,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     """Built as on a machine without torch: verified by the recorded reference scores."""
     folder = tmp_path_factory.mktemp("shipped") / SHIPPED_NAME
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "find_spec", lambda name: None)
+        patch.setattr(reference, "find_spec", lambda name: None)
         assert ensure_artifact(folder, precision=request.param)
     return folder
 
@@ -83,7 +84,7 @@ def network() -> LoadedPRM:
 @pytest.fixture(scope="module")
 def example_reference(network: LoadedPRM) -> list[TrajectoryScore]:
     """The scores of the example traces by torch, here and now."""
-    return verify.score_by_reference(network, read_trajectories(example_traces_path()))[1]
+    return score_by_reference(network, read_trajectories(example_traces_path()))[1]
 
 
 @needs_base_model
@@ -107,7 +108,7 @@ def test_real_traces_score_alike_in_both_networks(
     trajectories = read_model_solutions(shared_data / "gsm8k_model_solutions.jsonl")[::300]
     long = read_trajectories(shared_data / "long_cot_aime24.jsonl")[7]  # about 1,400 tokens
     trajectories.append(long)
-    _, reference = verify.score_by_reference(network, trajectories)
+    _, reference = score_by_reference(network, trajectories)
     with Scorer.load(artifact) as scorer:
         scores = scorer.score_batch(trajectories)
     differences = [

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from benchmarks.report import write_json
-from rfprm_export.verify import measure_parity, recorded_reference
+from rfprm_export.reference import recorded_reference
+from rfprm_export.verify import measure_parity
 from rfprm_runtime import Scorer
 
 

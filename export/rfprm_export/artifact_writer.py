@@ -22,6 +22,7 @@ from rfprm_export.choices import (
 from rfprm_export.eight_bit_linears import choose_8_bit_linears
 from rfprm_export.emulation import emulating_scorer
 from rfprm_export.float_types import FloatType, float_type_of
+from rfprm_export.gate import check_parity, gate_for
 from rfprm_export.gpu_linears import choose_gpu_linears
 from rfprm_export.graph import choose_attention, write_graph
 from rfprm_export.in_parts import scorer_in_parts
@@ -30,9 +31,10 @@ from rfprm_export.native_file import write_native
 from rfprm_export.panels import most_rounded
 from rfprm_export.preset import ReadingOptions
 from rfprm_export.quantization import Quantization
+from rfprm_export.reference import reference_for
 from rfprm_export.source import Place, Source, open_source
 from rfprm_export.stored_weights import stay_in_files
-from rfprm_export.verify import check_parity, gate_for, measure_parity, reference_for
+from rfprm_export.verify import measure_parity
 from rfprm_runtime.artifact.integrity import describe_file
 from rfprm_runtime.artifact.manifest import (
     GPU_PRECISIONS,

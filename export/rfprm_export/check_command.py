@@ -102,7 +102,7 @@ def _by_reference(
     if find_spec("torch") is None:
         raise MissingExtraError("torch", "train", "running the reference network")
     from rfprm_export.checkpoint import load_prm
-    from rfprm_export.verify import score_by_reference
+    from rfprm_export.reference import score_by_reference
 
     prm = load_prm(place, reading=reading, base=base)
     return score_by_reference(prm, [one.trajectory for one in published], progress)

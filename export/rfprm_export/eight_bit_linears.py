@@ -17,8 +17,8 @@ from rfprm_export.linear_choice import differences_alone, most_allowed, none_all
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.native_file import write_native
 from rfprm_export.panels import linear_names
+from rfprm_export.reference import Reference, scorer_over
 from rfprm_export.stored_weights import stay_in_files
-from rfprm_export.verify import Reference, scorer_over
 from rfprm_runtime.artifact.contents import ModelFile
 from rfprm_runtime.artifact.manifest import Manifest, ProductRecord
 from rfprm_runtime.backends.native.backend import NativeBackend
@@ -38,7 +38,7 @@ def choose_8_bit_linears(
 ) -> tuple[ProductRecord, ...]:
     """Every linear with its number of bits; ``work`` is a folder for temporary files.
 
-    Switches linears to 8 bits as long as they keep :data:`~rfprm_export.verify.STRICT_GATE`
+    Switches linears to 8 bits as long as they keep :data:`~rfprm_export.gate.STRICT_GATE`
     together, those with the smallest cost (squared mean difference when alone in 8 bits) per gain
     (multiplications) first. Raises :class:`ExportError` if none can have 8 bits, naming those that
     lose most.

@@ -74,6 +74,14 @@ def _fits(trajectory: Trajectory, encoder: TrajectoryEncoder, manifest: Manifest
     return True
 
 
+def groups_of_4(trajectories: Sequence[Trajectory]) -> list[list[int]]:
+    """Indices of the first four trajectories of each question that has at least four."""
+    by_question: dict[str, list[int]] = {}
+    for index, trajectory in enumerate(trajectories):
+        by_question.setdefault(trajectory.question, []).append(index)
+    return [group[:4] for group in by_question.values() if len(group) >= 4]
+
+
 def spread_over(groups: Sequence[Sequence[int]], count: int) -> list[int]:
     """The members of so many ``groups``, at equal distances, that there are ``count``, or all."""
     size = sum(map(len, groups)) / max(1, len(groups))

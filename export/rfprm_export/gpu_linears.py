@@ -10,11 +10,13 @@ from rfprm_export import ExportError
 from rfprm_export.choices import Precision
 from rfprm_export.emulation import emulating_scorer
 from rfprm_export.float_types import FloatType
+from rfprm_export.gate import STRICT_GATE
 from rfprm_export.largest_inputs import largest_inputs
 from rfprm_export.linear_choice import differences_alone, most_allowed, none_allowed
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.quantization import Quantization
-from rfprm_export.verify import STRICT_GATE, Reference, gate_failures, measure_parity
+from rfprm_export.reference import Reference
+from rfprm_export.verify import keeps_gate
 from rfprm_runtime.artifact.manifest import Backbone, ProductRecord
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.ground.progress import Progress, silent, stage
@@ -36,10 +38,9 @@ def _best_float_type(prm: LoadedPRM, reference: Reference) -> FloatType:
     try:
         with emulating_scorer(prm, "fp16") as scorer:
             gate = STRICT_GATE.for_size_of(prm.manifest)
-            failures = gate_failures(measure_parity(scorer, reference), gate)
+            return "fp16" if keeps_gate(scorer, reference, gate) else "bf16"
     except (ExportError, BackendError):  # a weight does not fit, or a score is not finite
         return "bf16"
-    return "bf16" if failures else "fp16"
 
 
 def choose_gpu_linears(
@@ -47,7 +48,7 @@ def choose_gpu_linears(
 ) -> tuple[Quantization, tuple[ProductRecord, ...]]:
     """The quantization, and every linear with its number of bits.
 
-    All linears have 8 bits if that keeps :data:`~rfprm_export.verify.STRICT_GATE`; otherwise the
+    All linears have 8 bits if that keeps :data:`~rfprm_export.gate.STRICT_GATE`; otherwise the
     layers that cost least when alone in 8 bits, as many as keep it together. The rest of the graph
     is in fp16 if that keeps the gate, which leaves more tolerance for the linears, and otherwise in
     bf16.
@@ -70,8 +71,8 @@ def choose_gpu_linears(
 
     with scorer_with(names) as scorer:
         gate = STRICT_GATE.for_size_of(prm.manifest)
-        failures = gate_failures(measure_parity(scorer, reference), gate)
-    if not failures:
+        kept = keeps_gate(scorer, reference, gate)
+    if kept:
         return everything, tuple(ProductRecord(name=name, bits=8) for name in names)
     alone = stage(progress, "layer alone in 8 bits")
     differences = differences_alone(layers, scorer_with, reference, prm.manifest, alone)

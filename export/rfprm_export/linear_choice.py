@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export import ExportError
+from rfprm_export.gate import STRICT_GATE
 from rfprm_export.gate_traces import num_probes
-from rfprm_export.verify import STRICT_GATE, Reference, all_scores, gate_failures, measure_parity
+from rfprm_export.reference import Reference
+from rfprm_export.verify import all_scores, keeps_gate
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.ground.progress import Step
 from rfprm_runtime.scorer import Scorer
@@ -55,18 +57,18 @@ def most_allowed(
     step: Step,
 ) -> int:
     """How many of the first groups of ``order`` can have 8 bits together and keep
-    :data:`~rfprm_export.verify.STRICT_GATE`. ``step`` is called with the trials made and the most
+    :data:`~rfprm_export.gate.STRICT_GATE`. ``step`` is called with the trials made and the most
     that there can be."""
     gate, trials = STRICT_GATE.for_size_of(manifest), len(order).bit_length()
     low, high, made = 0, len(order), 0
     while low < high:
         middle = (low + high + 1) // 2
         with scorer_with([name for group in order[:middle] for name in group]) as scorer:
-            parity = measure_parity(scorer, reference)
-        if gate_failures(parity, gate):
-            high = middle - 1
-        else:
+            kept = keeps_gate(scorer, reference, gate)
+        if kept:
             low = middle
+        else:
+            high = middle - 1
         made += 1
         step(made, trials)
     return low

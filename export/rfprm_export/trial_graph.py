@@ -10,7 +10,7 @@ from typing import Any
 from rfprm_export.graph import write_graph
 from rfprm_export.in_parts import ending
 from rfprm_export.loaded_prm import LoadedPRM
-from rfprm_export.verify import scorer_over
+from rfprm_export.reference import scorer_over
 from rfprm_runtime.backends.walk import Walk
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.ground.whole_files import scratch_folder

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rfprm_export import ExportError, artifact_writer, linear_choice, panels, verify
+from rfprm_export import ExportError, artifact_writer, linear_choice, panels, reference
 from rfprm_export.artifact_writer import export_artifact
+from rfprm_export.gate import Gate, check_parity, gate_failures
 from rfprm_export.panels import linear_names
 from rfprm_export.verify import rank_correlation
 from rfprm_runtime import Scorer
@@ -130,15 +131,15 @@ def test_a_nan_score_is_not_faithful() -> None:
         spearman=None,
     ).model_copy(update={"max_difference": float("nan")})
     with pytest.raises(ExportError, match="not faithful"):
-        verify.check_parity(parity, "fp32", list)
+        check_parity(parity, "fp32", list)
     with pytest.raises(ExportError, match=r"Most is lost in layer 3 down\. Nothing was written"):
-        verify.check_parity(parity, "int16", lambda: ["layer 3 down"])
+        check_parity(parity, "int16", lambda: ["layer 3 down"])
 
 
 def test_without_torch_and_recorded_scores_nothing_is_exported(
     published_prm: Path, tmp_path: Path, traces: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "find_spec", lambda name: None)
+    monkeypatch.setattr(reference, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match=r"holds no reference_scores\.json"):
         export_artifact(published_prm, tmp_path / "artifact", verify_traces=traces)
 
@@ -213,7 +214,7 @@ def test_the_gate_names_each_limit_that_is_exceeded() -> None:
         num_groups=50,
         same_best_of_4=0.98,
     )
-    assert verify.gate_failures(faithful) == []
+    assert gate_failures(faithful) == []
     for changes, said in (
         ({"num_trajectories": 199}, "199 trajectories were compared"),
         ({"mean_difference": 0.0101}, "scores differ by 0.0101"),
@@ -223,7 +224,7 @@ def test_the_gate_names_each_limit_that_is_exceeded() -> None:
         ({"same_best_of_4": 0.9799}, "unchanged in 98.0% of 50 groups"),
         ({"same_best_of_4": None, "num_groups": 0}, "no question has four trajectories"),
     ):
-        (failure,) = verify.gate_failures(faithful.model_copy(update=changes))
+        (failure,) = gate_failures(faithful.model_copy(update=changes))
         assert said in failure
 
 
@@ -260,7 +261,7 @@ def test_int8_is_chosen_for_each_linear_and_recorded(
     roomy_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A limit that all linears exceed together, but some of them keep.
-    monkeypatch.setattr(linear_choice, "STRICT_GATE", verify.Gate(mean_difference=1e-3))
+    monkeypatch.setattr(linear_choice, "STRICT_GATE", Gate(mean_difference=1e-3))
     manifest = export_artifact(roomy_prm, tmp_path / "artifact", precision="int8")
     assert [linear.name for linear in manifest.products] == linear_names(manifest.backbone)
     assert all((linear.difference or 0) > 0 for linear in manifest.products)
@@ -280,7 +281,7 @@ def test_int8_is_chosen_for_each_linear_and_recorded(
 def test_int8_that_no_linear_allows_is_refused_naming_the_worst(
     roomy_prm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear_choice, "STRICT_GATE", verify.Gate(mean_difference=0.0))
+    monkeypatch.setattr(linear_choice, "STRICT_GATE", Gate(mean_difference=0.0))
     with pytest.raises(ExportError, match=r"The worst alone, .*: layers\.\d\.\w+ \("):
         export_artifact(roomy_prm, tmp_path / "artifact", precision="int8")
     assert list(tmp_path.iterdir()) == []

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rfprm_export import ExportError, verify
+from rfprm_export import ExportError, reference
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import load_prm
-from rfprm_export.gate_traces import num_gate_traces, num_parameters, spread_over, traces_that_fit
+from rfprm_export.gate import GATE, STRICT_GATE, Gate, gate_failures, gate_for
+from rfprm_export.gate_traces import (
+    groups_of_4,
+    num_gate_traces,
+    num_parameters,
+    spread_over,
+    traces_that_fit,
+)
 from rfprm_export.loaded_prm import LoadedPRM
-from rfprm_export.verify import STRICT_GATE, Reference, gate_failures, gate_for
+from rfprm_export.reference import Reference, gate_traces_path, reference_for
+from rfprm_export.verify import keeps_gate, measure_parity
 from rfprm_runtime.artifact.manifest import Backbone, Manifest, Parity
 from rfprm_runtime.artifact.parity import best_of_4_interval, spearman_interval
 from rfprm_runtime.backends.native.library import available_variants
 from rfprm_runtime.traces.sources import read_trajectories
-from rfprm_runtime.types import Trajectory
+from rfprm_runtime.types import Trajectory, TrajectoryScore
 from tiny_models import byte_tokenizer, save_published_prm, tiny_manifest
 
 
@@ -66,7 +75,7 @@ def test_parameters_are_counted_as_the_papers_count_them() -> None:
 
 def test_large_models_are_compared_on_fewer_traces_and_judged_by_the_interval() -> None:
     assert [num_gate_traces(manifest) for manifest in (SMALL, MIDDLE, LARGE)] == [256, 128, 64]
-    assert gate_for(SMALL) is verify.GATE
+    assert gate_for(SMALL) is GATE
     gate = gate_for(LARGE)
     assert (gate.num_trajectories, gate.spearman) == (64, 0.995)
     assert STRICT_GATE.for_size_of(LARGE).spearman == 0.9975
@@ -119,14 +128,14 @@ def test_no_groups_give_no_members() -> None:
 
 
 def test_recorded_scores_keep_their_traces_when_fewer_are_compared() -> None:
-    trajectories = read_trajectories(verify.gate_traces_path())
+    trajectories = read_trajectories(gate_traces_path())
     marks: list[Any] = [trajectory.steps for trajectory in trajectories]
-    few = verify._few_enough(Reference("r", "shipped gate traces", trajectories, marks), LARGE)
+    few = reference._few_enough(Reference("r", "shipped gate traces", trajectories, marks), LARGE)
     assert few.traces == "64 of the 256 shipped gate traces"
-    assert len(verify.groups_of_4(few.trajectories)) == 16
+    assert len(groups_of_4(few.trajectories)) == 16
     assert [trajectory.steps for trajectory in few.trajectories] == few.scores
     all_of_them = Reference("r", "shipped gate traces", trajectories, marks)
-    assert verify._few_enough(all_of_them, SMALL) is all_of_them
+    assert reference._few_enough(all_of_them, SMALL) is all_of_them
 
 
 @pytest.mark.skipif(not available_variants(), reason="the package was built without a C compiler")
@@ -148,13 +157,13 @@ def test_given_traces_are_all_compared_but_must_be_enough(
 ) -> None:
     save_published_prm(tmp_path / "prm", "qwen2", max_positions=1024)
     monkeypatch.setattr("rfprm_export.gate_traces._COUNTS", ((float("inf"), 4),))
-    lines = verify.gate_traces_path().read_text().splitlines(keepends=True)
+    lines = gate_traces_path().read_text().splitlines(keepends=True)
     (tmp_path / "three.jsonl").write_text("".join(lines[:3]))
     (tmp_path / "nine.jsonl").write_text("".join(lines[:9]))
     prm = load_prm(tmp_path / "prm")
     with pytest.raises(ExportError, match=r"holds 3 trajectories.*is verified on at least 4"):
-        verify.reference_for(prm, tmp_path / "prm", "bf16", tmp_path / "three.jsonl")
-    found = verify.reference_for(prm, tmp_path / "prm", "bf16", tmp_path / "nine.jsonl")
+        reference_for(prm, tmp_path / "prm", "bf16", tmp_path / "three.jsonl")
+    found = reference_for(prm, tmp_path / "prm", "bf16", tmp_path / "nine.jsonl")
     assert len(found.scores) == 9
     assert found.traces == "nine.jsonl"
 
@@ -171,3 +180,54 @@ def test_shipped_traces_that_do_not_fit_are_left_out_and_said() -> None:
     assert traces_that_fit([short, short], "traces", prm, needed=2) == ([0, 1], "traces")
     with pytest.raises(ExportError, match=r"60 positions .* 1 of the 2 traces fit, .* at least 2"):
         traces_that_fit([short, long], "traces", prm, needed=2)
+
+
+class _Recorded:
+    """Gives every trace scores chosen beforehand, and counts the traces asked for."""
+
+    manifest, backend_description = SMALL, "recorded"
+
+    def __init__(self, scores: dict[tuple[str, ...], TrajectoryScore]) -> None:
+        self.scores, self.asked = scores, 0
+
+    def score_batch(self, trajectories: Any, **_: Any) -> list[TrajectoryScore]:
+        self.asked += len(trajectories)
+        return [self.scores[one.steps] for one in trajectories]
+
+
+def _scored(numbers: Sequence[float]) -> list[TrajectoryScore]:
+    return [
+        TrajectoryScore(step_scores=[x], trajectory_score=x, reward=2 * x, num_tokens=9)  # type: ignore[arg-type]
+        for x in numbers
+    ]
+
+
+def test_a_gate_that_is_lost_is_given_up_early_with_the_same_answer() -> None:
+    random = np.random.default_rng(3)
+    # Six questions with four traces each, in no order, and two that have only one.
+    questions = random.permutation([*np.repeat(np.arange(6), 4), 6, 7])
+    traces = [Trajectory(question=f"{q}?", steps=(str(i),)) for i, q in enumerate(questions)]
+    exact = random.permutation(np.linspace(0.1, 0.9, len(traces)))
+    reference = Reference("exact", "traces", traces, _scored(exact))
+    gate = Gate(num_trajectories=26, spearman=0.99, mean_difference=0.004, same_best_of_4=0.8)
+    kept = lost = asked_when_lost = 0
+    for _ in range(300):
+        noise = random.normal(size=len(traces)) * random.choice([0, 0.004, 0.01, 0.1])
+        few = random.random(len(traces)) < random.choice([0.1, 0.5, 1.0])
+        scores = dict(zip([t.steps for t in traces], _scored(exact + few * noise), strict=True))
+        scorer: Any = _Recorded(scores)
+        expected = not gate_failures(measure_parity(scorer, reference), gate)
+        scorer.asked = 0
+        assert keeps_gate(scorer, reference, gate) == expected
+        if expected:
+            assert scorer.asked == len(traces)
+        kept, lost = kept + expected, lost + (not expected)
+        asked_when_lost += 0 if expected else scorer.asked
+    assert min(kept, lost) > 50
+    assert asked_when_lost < 0.7 * lost * len(traces)
+
+
+def test_no_traces_keep_no_gate() -> None:
+    nothing: Any = _Recorded({})
+    with pytest.raises(ExportError, match="hold no trajectory"):
+        keeps_gate(nothing, Reference("exact", "none", [], []), GATE)

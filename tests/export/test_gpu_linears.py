@@ -12,16 +12,17 @@ import onnx
 import pytest
 import torch
 
-from rfprm_export import ExportError, artifact_writer, gpu_linears, linear_choice, verify
+from rfprm_export import ExportError, artifact_writer, gate, gpu_linears, linear_choice, verify
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import load_prm
 from rfprm_export.emulation import emulating_scorer
+from rfprm_export.gate import STRICT_GATE
 from rfprm_export.gpu_linears import choose_gpu_linears, layer_linears
 from rfprm_export.graph import write_graph
 from rfprm_export.largest_inputs import largest_inputs
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.quantization import Quantization, quantize_weight
-from rfprm_export.verify import Reference, score_by_reference, scorer_over
+from rfprm_export.reference import Reference, score_by_reference, scorer_over
 from rfprm_runtime.artifact.manifest import read_manifest
 from rfprm_runtime.backends.onnx import OnnxBackend
 from rfprm_runtime.backends.torch import TorchBackend, build_network
@@ -51,9 +52,9 @@ def reference(prm: LoadedPRM) -> Reference:
 
 def _gate(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
     """Replace the gate's limits."""
-    gate = replace(verify.STRICT_GATE, num_trajectories=1, spearman=-1.0, same_best_of_4=0.0)
+    limited = replace(STRICT_GATE, num_trajectories=1, spearman=-1.0, same_best_of_4=0.0)
     for module in (linear_choice, gpu_linears):
-        monkeypatch.setattr(module, "STRICT_GATE", replace(gate, **limits))
+        monkeypatch.setattr(module, "STRICT_GATE", replace(limited, **limits))
 
 
 def test_calibration_sees_the_reference_networks_activations(prm: LoadedPRM) -> None:
@@ -166,7 +167,7 @@ def test_a_model_without_any_8_bit_layer_is_refused(
 def test_an_artifact_in_w8a16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From a folder to a verified artifact whose graph holds int8 weights."""
     _gate(monkeypatch, mean_difference=0.5)
-    monkeypatch.setattr(verify, "GATE", replace(verify.GATE, num_trajectories=1))
+    monkeypatch.setattr(gate, "GATE", replace(gate.GATE, num_trajectories=1))
     monkeypatch.setattr(artifact_writer, "check_parity", lambda *arguments: None)
     traces = tmp_path / "traces.jsonl"
     rows = [{"question": trace.question, "steps": trace.steps} for trace in TRACES]

@@ -14,6 +14,7 @@ import pytest
 from rfprm_export import ExportError, artifact_writer, eight_bit_linears, graph_parts, linear_choice
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import load_prm
+from rfprm_export.gate import Gate
 from rfprm_export.graph import write_graph
 from rfprm_export.in_parts import ending, scorer_in_parts
 from rfprm_export.largest_inputs import largest_inputs
@@ -21,8 +22,8 @@ from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.native_file import write_native
 from rfprm_export.panels import linear_names
 from rfprm_export.qwen2_layout import write_qwen2_layout
+from rfprm_export.reference import score_by_reference, scorer_over
 from rfprm_export.stored_weights import Stored, StoredWeights
-from rfprm_export.verify import Gate, score_by_reference, scorer_over
 from rfprm_runtime import BackendError, Trajectory
 from rfprm_runtime.artifact.contents import ModelFile
 from rfprm_runtime.artifact.manifest import NATIVE_NAME, Manifest
@@ -234,8 +235,8 @@ def test_int8_is_chosen_in_parts_as_in_the_whole(
 ) -> None:
     gate = Gate(num_trajectories=1, spearman=-1.0, mean_difference=3e-4, same_best_of_4=-1.0)
     monkeypatch.setattr(linear_choice, "STRICT_GATE", gate)
-    monkeypatch.setattr("rfprm_export.verify.groups_of_4", lambda traces: [[0]])
-    monkeypatch.setattr("rfprm_export.verify.GATE", gate)
+    monkeypatch.setattr("rfprm_export.gate_traces.groups_of_4", lambda traces: [[0]])
+    monkeypatch.setattr("rfprm_export.gate.GATE", gate)
     chosen = []
     for is_large in (True, False):
         monkeypatch.setattr(eight_bit_linears, "stay_in_files", lambda _, found=is_large: found)
@@ -292,7 +293,7 @@ def test_no_export_holds_more_than_a_layer(
         lines = [trace.model_dump_json() + "\n" for trace in TRACES]
         traces.write_text("".join(lines), encoding="utf-8")
         gate = Gate(num_trajectories=1, spearman=-1.0, mean_difference=1.0)
-        monkeypatch.setattr("rfprm_export.verify.GATE", gate)
+        monkeypatch.setattr("rfprm_export.gate.GATE", gate)
         monkeypatch.setattr(artifact_writer, "check_parity", lambda *given: None)
         monkeypatch.setattr(artifact_writer, "load_prm", lambda *given, **named: watched)
         precision: Any = "int16" if form == "native" else "fp32"

@@ -17,7 +17,7 @@ from rfprm_export.checkpoint import load_prm
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.native_file import write_native
 from rfprm_export.panels import MAX_8_BIT_WEIGHT, MAX_WEIGHT, linear_names, linear_panels
-from rfprm_export.verify import scorer_over
+from rfprm_export.reference import scorer_over
 from rfprm_runtime import BackendError, Scorer, Trajectory
 from rfprm_runtime.artifact.contents import ArtifactFiles
 from rfprm_runtime.artifact.manifest import Backbone, Head, Manifest

@@ -16,7 +16,7 @@ import torch
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import load_prm
 from rfprm_export.loaded_prm import LoadedPRM
-from rfprm_export.verify import scorer_over
+from rfprm_export.reference import scorer_over
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend, TorchPast
 from rfprm_runtime.backends.packed_torch.forward import PassOutputs
 from rfprm_runtime.backends.packed_torch.graphs import Launch, PassGraphs

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import FolderBase, find_base_model
-from rfprm_export.verify import REFERENCE_NAMES, has_reference
+from rfprm_export.reference import REFERENCE_NAMES, has_reference
 from rfprm_runtime.errors import OutputError
 from rfprm_runtime.ground.claims import claimed_folder
 from rfprm_runtime.ground.content import content_of

@@ -34,7 +34,7 @@ def train(
 ) -> None:
     """Train a PRM; run it again to resume."""
     from rfprm_export.checkpoint import base_of_config
-    from rfprm_export.verify import has_reference, record_reference
+    from rfprm_export.reference import has_reference, record_reference
     from rfprm_runtime.ground.progress import shown_stages
     from rfprm_training.learning.config import read_config
     from rfprm_training.learning.run_folder import FinishedRunError

@@ -27,6 +27,7 @@ from rfprm_export.commands import (
     VerifyOption,
     reading_options,
 )
+from rfprm_export.reference import Reference, reference_for
 from rfprm_export.source import artifact_or_source
 from rfprm_export.tensorrt.builder import (
     BuildOptions,
@@ -50,7 +51,6 @@ from rfprm_export.tensorrt.profiles import (
     parse_profiles,
     read_traces,
 )
-from rfprm_export.verify import Reference, reference_for
 from rfprm_runtime.artifact.manifest import (
     EngineFlavour,
     EngineProfile,

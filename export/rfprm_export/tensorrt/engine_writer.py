@@ -11,7 +11,9 @@ from pathlib import Path
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import check_output, export_artifact
 from rfprm_export.choices import Precision
+from rfprm_export.gate import check_parity, gate_for
 from rfprm_export.preset import ReadingOptions
+from rfprm_export.reference import Reference
 from rfprm_export.source import Place, Source
 from rfprm_export.tensorrt.builder import (
     BuildOptions,
@@ -20,7 +22,7 @@ from rfprm_export.tensorrt.builder import (
     ProgressListener,
 )
 from rfprm_export.tensorrt.plan_contents import PlanContents, read_plan
-from rfprm_export.verify import Reference, check_parity, gate_for, measure_parity
+from rfprm_export.verify import measure_parity
 from rfprm_runtime.artifact.integrity import check_files, describe_file
 from rfprm_runtime.artifact.manifest import (
     MANIFEST_NAME,

@@ -19,7 +19,7 @@ from rfprm_export.checkpoint import (
     read_checkpoint,
 )
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
-from rfprm_export.verify import record_reference
+from rfprm_export.reference import record_reference
 from rfprm_runtime.artifact.manifest import Calibration, Readout
 from rfprm_runtime.ground.claims import claimed_folder
 from rfprm_runtime.ground.progress import Progress, silent
