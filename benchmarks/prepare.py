@@ -20,7 +20,12 @@ from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.artifact.network_tensors import network_tensors
 
 WORK = Path("artifacts/benchmarks")
-_OPTIMUM = ("torch==2.13.0", "optimum-onnx[onnxruntime]==0.1.0")
+_VENVS = {
+    "optimum": ("torch==2.13.0", "optimum-onnx[onnxruntime]==0.1.0"),
+    "llama": ("llama-cpp-python==0.3.36", "gguf", "safetensors"),
+}
+"""What the environments of peers that cannot share ours hold. llama.cpp is compiled for this
+processor, which takes minutes."""
 _PRECISIONS: tuple[Precision, ...] = ("int16", "fp32")
 
 
@@ -69,11 +74,10 @@ def _prepare_checkpoint(folder: Path, prm: LoadedPRM) -> None:
 
 def prepare_venv(name: str, folder: Path = WORK) -> Path:
     """The Python of a new environment for a peer that cannot share ours."""
-    assert name == "optimum", name
     python = folder / "venvs" / name / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(python.parent.parent)], check=True)
-        for requirement in _OPTIMUM:
+        for requirement in _VENVS[name]:
             subprocess.run([str(python), "-m", "pip", "install", "-q", requirement], check=True)
     return python
 

@@ -28,6 +28,8 @@ class EngineSpec:
 _STREAMS = ("/streams=1", "/streams=2")
 _GROUPS = tuple(f"{streams},group={size}" for streams in _STREAMS for size in (0, 32, 64))
 
+_ROWS = ("/rows=1", "/rows=1,ubatch=2048", "/rows=8", "/rows=8,ubatch=2048")
+
 ENGINES = {
     "rfprm int16": EngineSpec("ours", "int16", is_ours=True),
     "rfprm int8": EngineSpec("ours", "int8", is_ours=True, files=("artifact-int8",)),
@@ -46,5 +48,7 @@ ENGINES = {
     "OpenVINO int8 + bf16": EngineSpec(
         "open_vino", "int8-bf16", ("openvino", "nncf"), _GROUPS, ("avx512_bf16", "amx_bf16")
     ),
+    "llama.cpp Q8_0": EngineSpec("llama", "Q8_0", settings=_ROWS, venv="llama"),
+    "llama.cpp Q4_K_M": EngineSpec("llama", "Q4_K_M", settings=_ROWS, venv="llama"),
     "optimum-onnx, fp32": EngineSpec("optimum_onnx", "", venv="optimum"),
 }
