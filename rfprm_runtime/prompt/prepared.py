@@ -11,7 +11,7 @@ from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
 from rfprm_runtime.prompt.windowing import check_length, first_windowed_step, plan_windows
-from rfprm_runtime.types import Overflow, Trajectory
+from rfprm_runtime.types import Trajectory, Windows
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class Prepared:
     windowed_from: int | None
 
     @property
+    def num_run_tokens(self) -> int:
+        """Of all rows; what they repeat counts each time."""
+        return sum(row.num_tokens for row in self.rows)
+
+    @property
     def num_step_scores(self) -> int:
         """The first so many markers of its rows are those of steps, or of prefixes."""
         return self.num_prefixes or self.row.num_step_markers
@@ -35,19 +40,19 @@ def prepare(
     encoder: TrajectoryEncoder,
     manifest: Manifest,
     *,
-    overflow: Overflow,
+    windows: Windows | None,
     score_prefixes: bool,
 ) -> Prepared:
-    """Raises :class:`TraceTooLongError` if it does not fit, not even in windows if ``overflow``
-    allows them, and :class:`InvalidTrajectoryError` for a text that cannot be encoded."""
+    """Raises :class:`TraceTooLongError` if it does not fit, or not even in ``windows`` if they are
+    allowed, and :class:`InvalidTrajectoryError` for a text that cannot be encoded."""
     limit, engine_of = manifest.max_positions, manifest.positions_beyond_engine
     row = encoder.encode(trajectory)
-    if overflow != "window":
+    if windows is None:
         check_length(row.num_tokens, limit, engine_of=engine_of)
-    windows = plan_windows(row, limit, engine_of=engine_of)
+    whole = plan_windows(row, limit, windows, engine_of=engine_of)
     prefixes = _prefix_rows(trajectory, encoder, limit) if score_prefixes else []
     windowed_from = first_windowed_step(row, limit)
-    return Prepared(row, [*prefixes, *windows], len(prefixes), windowed_from)
+    return Prepared(row, [*prefixes, *whole], len(prefixes), windowed_from)
 
 
 def _prefix_rows(trajectory: Trajectory, encoder: TrajectoryEncoder, limit: int) -> list[TokenRow]:

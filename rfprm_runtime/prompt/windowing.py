@@ -1,16 +1,25 @@
 """Splits traces longer than the model's positions into windows that fit. Knows integers only.
 
-Every window begins with the question; a step that does not fit with its whole past is scored
-with the steps just before it.
+Every window begins with the question; what does not fit with its whole past is scored with the
+steps just before it.
+
+Of two windows of a trace only the question is the same to the model: what it computes for a token
+depends on all tokens before it, so a step after other steps is another computation. A window's
+repeated steps are therefore its whole cost, and the plan repeats no more of them than was asked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.errors import TraceTooLongError
 from rfprm_runtime.prompt.encoding import EncodedTrajectory
+from rfprm_runtime.types import Windows
 
 
 def check_length(num_tokens: int, max_positions: int, *, engine_of: int | None = None) -> None:
@@ -20,71 +29,91 @@ def check_length(num_tokens: int, max_positions: int, *, engine_of: int | None =
 
 
 def plan_windows(
-    row: EncodedTrajectory, max_positions: int, *, engine_of: int | None = None
+    row: EncodedTrajectory,
+    max_positions: int,
+    windows: Windows | None = None,
+    *,
+    engine_of: int | None = None,
 ) -> list[TokenRow]:
     """Rows of at most ``max_positions`` tokens whose markers, in order, are those of ``row``.
 
     A trace that fits is one row. For a longer one, the first row holds as many steps as fit. Each
-    further row repeats the question and enough preceding steps to fill up to half of the remaining
-    positions, then continues with new steps. The last row holds as many of the last steps as fit
-    before the response and the trajectory marker; it is the only one where steps have no markers.
+    further row repeats the question and the fewest preceding steps that fill the share of the
+    remaining positions that ``windows`` asks for, fewer only if the next step would not fit then,
+    and continues with as many new steps as fit. The response and the trajectory's marker are new
+    like a step. Where only the trajectory has a marker, its one row repeats all that fits.
 
     Raises :class:`TraceTooLongError` (with ``engine_of``) if the question with a single step, or
-    with the response, does not fit.
+    with the response that a marker follows, does not fit.
     """
     if row.num_tokens <= max_positions:
         return [row]
     room = max_positions - row.num_prefix_tokens
-    num_suffix = row.num_tokens - row.step_bounds[-1]
-    longest = max(int(np.diff(row.step_bounds).max()), int(num_suffix))
-    if longest > room:
-        needed = row.num_prefix_tokens + longest
+    parts = _Parts.of(row)
+    if parts.longest > room:
+        needed = row.num_prefix_tokens + parts.longest
         raise TraceTooLongError(needed, max_positions, windowed=True, engine_of=engine_of)
-    windows, num_scored = [], 0
-    while num_scored < row.num_step_markers:
-        start = _first_step_within(row, num_scored, room // 2) if num_scored else 0
-        # A long step may leave less than half of the room for preceding steps.
-        while row.step_bounds[num_scored + 1] - row.step_bounds[start] > room:
-            start += 1
-        stop = _end_within(row, start, room)
-        windows.append(_window(row, start, num_scored, stop))
-        num_scored = stop
-    if num_suffix:
-        windows.append(_last_window(row, room - int(num_suffix)))
-    return windows
+    context = (windows or Windows()).context * room if row.num_step_markers else room
+    return [_window(row, parts, *window) for window in _spans(parts, room, context)]
 
 
 def first_windowed_step(row: EncodedTrajectory, max_positions: int) -> int | None:
     """The first step that is not scored with its whole past; None if the trace fits."""
     if row.num_tokens <= max_positions:
         return None
-    return _end_within(row, 0, max_positions - row.num_prefix_tokens)
+    return _end_within(row.step_bounds, 0, max_positions - row.num_prefix_tokens)
 
 
-def _first_step_within(row: EncodedTrajectory, step: int, room: int) -> int:
-    """The earliest step such that the tokens from there up to ``step`` fit into ``room``."""
-    earliest = row.step_bounds[step] - room
-    return min(int(np.searchsorted(row.step_bounds, earliest, side="left")), step)
+@dataclass(frozen=True)
+class _Parts:
+    """What is never split: each step, then what closes the steps, if a marker is in it."""
+
+    bounds: NDArray[np.int64]  # [num_parts + 1], where each begins and the last ends
+    num_unmarked: int
+    """The first so many parts have no marker; each of the others has one."""
+
+    @classmethod
+    def of(cls, row: EncodedTrajectory) -> _Parts:
+        closes = len(row.marker_positions) > row.num_step_markers
+        bounds = np.append(row.step_bounds, row.num_tokens) if closes else row.step_bounds
+        return cls(bounds, row.num_steps - row.num_step_markers)
+
+    @property
+    def count(self) -> int:
+        return len(self.bounds) - 1
+
+    @property
+    def longest(self) -> int:
+        return int(np.diff(self.bounds).max())
 
 
-def _end_within(row: EncodedTrajectory, start: int, room: int) -> int:
-    """One after the last step that fits into ``room`` tokens from step ``start`` on."""
-    end = row.step_bounds[start] + room
-    return int(np.searchsorted(row.step_bounds, end, side="right")) - 1
+def _spans(parts: _Parts, room: int, context: float) -> Iterator[tuple[int, int, int]]:
+    """(start, first, stop) of each window: it holds parts [start, stop), with the markers of
+    [first, stop)."""
+    first = parts.num_unmarked
+    while first < parts.count:
+        start = _start_of(parts.bounds, first, room, context)
+        stop = _end_within(parts.bounds, start, room)
+        yield start, first, stop
+        first = stop
 
 
-def _window(row: EncodedTrajectory, start: int, first_scored: int, stop: int) -> TokenRow:
-    """Question and steps [start, stop), with the markers of [first_scored, stop)."""
-    prefix, begin = row.num_prefix_tokens, row.step_bounds[start]
-    tokens = (row.token_ids[:prefix], row.token_ids[begin : row.step_bounds[stop]])
-    markers = row.marker_positions[first_scored:stop] - begin + prefix
-    return TokenRow(np.concatenate(tokens), markers)
+def _start_of(bounds: NDArray[np.int64], first: int, room: int, context: float) -> int:
+    """The latest part with ``context`` tokens from there up to part ``first``; a later one if part
+    ``first`` would not fit into ``room`` then."""
+    asked = int(np.searchsorted(bounds, bounds[first] - context, side="right")) - 1
+    fits = int(np.searchsorted(bounds, bounds[first + 1] - room, side="left"))
+    return max(asked, fits, 0)
 
 
-def _last_window(row: EncodedTrajectory, room: int) -> TokenRow:
-    """Question, as many of the last steps as fit, and what follows the steps."""
-    prefix = row.num_prefix_tokens
-    begin = row.step_bounds[_first_step_within(row, row.num_steps, room)]
-    tokens = (row.token_ids[:prefix], row.token_ids[begin:])
-    markers = row.marker_positions[row.num_step_markers :] - begin + prefix
-    return TokenRow(np.concatenate(tokens), markers)
+def _end_within(bounds: NDArray[np.int64], start: int, room: int) -> int:
+    """One after the last part that fits into ``room`` tokens from part ``start`` on."""
+    return int(np.searchsorted(bounds, bounds[start] + room, side="right")) - 1
+
+
+def _window(row: EncodedTrajectory, parts: _Parts, start: int, first: int, stop: int) -> TokenRow:
+    """The question and parts [start, stop), with the markers of [first, stop)."""
+    prefix, begin = row.num_prefix_tokens, parts.bounds[start]
+    tokens = (row.token_ids[:prefix], row.token_ids[begin : parts.bounds[stop]])
+    marked = slice(first - parts.num_unmarked, stop - parts.num_unmarked)
+    return TokenRow(np.concatenate(tokens), row.marker_positions[marked] - begin + prefix)
