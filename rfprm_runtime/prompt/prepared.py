@@ -5,12 +5,13 @@ Whatever cannot be scored is found here, before anything runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
-from rfprm_runtime.prompt.windowing import check_length, first_windowed_step, plan_windows
+from rfprm_runtime.prompt.windowing import WindowPlan, check_length, plan_windows
 from rfprm_runtime.types import Trajectory, Windows
 
 
@@ -50,15 +51,20 @@ def prepare(
     if windows is None:
         check_length(row.num_tokens, limit, engine_of=engine_of)
     whole = plan_windows(row, limit, windows, engine_of=engine_of)
-    prefixes = _prefix_rows(trajectory, encoder, limit) if score_prefixes else []
-    windowed_from = first_windowed_step(row, limit)
-    return Prepared(row, [*prefixes, *whole], len(prefixes), windowed_from)
+    if not score_prefixes:
+        return Prepared(row, whole.rows, 0, whole.windowed_from)
+    prefixes = [plan_windows(prefix, limit) for prefix in _prefixes(trajectory, encoder)]
+    rows = [row for plan in (*prefixes, whole) for row in plan.rows]
+    return Prepared(row, rows, len(prefixes), _first_windowed([*prefixes, whole]))
 
 
-def _prefix_rows(trajectory: Trajectory, encoder: TrajectoryEncoder, limit: int) -> list[TokenRow]:
-    """The trace after each step, as if it ended there; if it is too long, its last window."""
-    rows = []
+def _prefixes(trajectory: Trajectory, encoder: TrajectoryEncoder) -> Iterator[EncodedTrajectory]:
+    """The trace after each step, as if it ended there."""
     for end in range(1, len(trajectory.steps) + 1):
-        prefix = Trajectory(question=trajectory.question, steps=trajectory.steps[:end])
-        rows += plan_windows(encoder.encode(prefix), limit)
-    return rows
+        yield encoder.encode(Trajectory(question=trajectory.question, steps=trajectory.steps[:end]))
+
+
+def _first_windowed(plans: list[WindowPlan]) -> int | None:
+    """The first step whose prefix did not fit; the number of steps if only the whole did not."""
+    windowed = (index for index, plan in enumerate(plans) if plan.windowed_from is not None)
+    return next(windowed, None)

@@ -3,14 +3,13 @@
 Every window begins with the question; what does not fit with its whole past is scored with the
 steps just before it.
 
-Of two windows of a trace only the question is the same to the model: what it computes for a token
-depends on all tokens before it, so a step after other steps is another computation. A window's
-repeated steps are therefore its whole cost, and the plan repeats no more of them than was asked.
+Only the question is the same computation in two windows of a trace: what a model computes for a
+token depends on every token before it. So the steps that a window repeats are run again, and a plan
+has as few windows as the repeated steps allow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,40 +27,52 @@ def check_length(num_tokens: int, max_positions: int, *, engine_of: int | None =
         raise TraceTooLongError(num_tokens, max_positions, engine_of=engine_of)
 
 
+@dataclass(frozen=True)
+class WindowPlan:
+    """What is run to score one trace."""
+
+    rows: list[TokenRow]
+    """Their markers, in order, are those of the trace."""
+    windowed_from: int | None = None
+    """The first step that is scored without its whole past; the number of steps if only the
+    trajectory is, and None if nothing is."""
+
+
 def plan_windows(
     row: EncodedTrajectory,
     max_positions: int,
     windows: Windows | None = None,
     *,
     engine_of: int | None = None,
-) -> list[TokenRow]:
-    """Rows of at most ``max_positions`` tokens whose markers, in order, are those of ``row``.
+) -> WindowPlan:
+    """Rows of at most ``max_positions`` tokens that score all of ``row``.
 
-    A trace that fits is one row. For a longer one, the first row holds as many steps as fit. Each
-    further row repeats the question and the fewest preceding steps that fill the share of the
-    remaining positions that ``windows`` asks for, fewer only if the next step would not fit then,
-    and continues with as many new steps as fit. The response and the trajectory's marker are new
-    like a step. Where only the trajectory has a marker, its one row repeats all that fits.
+    A trace that fits is one row. Otherwise each row begins with the question, and the first step
+    that it scores has at least ``windows.context`` of the remaining positions before it: all of its
+    past, or whole steps; fewer only where the step would not fit otherwise. One row of a plan may
+    be short. If the trajectory has a marker, that is the first one: the last then holds as many
+    steps before the response as fit, since the trajectory's score rests on it. Otherwise it is the
+    last one, and the first scores as many steps as fit, which have their whole past. Where only the
+    trajectory has a marker there is but one row: as many of the last steps as fit, and the
+    response.
 
     Raises :class:`TraceTooLongError` (with ``engine_of``) if the question with a single step, or
-    with the response that a marker follows, does not fit.
+    with a response that a marker follows, does not fit.
     """
     if row.num_tokens <= max_positions:
-        return [row]
+        return WindowPlan([row])
     room = max_positions - row.num_prefix_tokens
     parts = _Parts.of(row)
     if parts.longest > room:
         needed = row.num_prefix_tokens + parts.longest
         raise TraceTooLongError(needed, max_positions, windowed=True, engine_of=engine_of)
-    context = (windows or Windows()).context * room if row.num_step_markers else room
-    return [_window(row, parts, *window) for window in _spans(parts, room, context)]
-
-
-def first_windowed_step(row: EncodedTrajectory, max_positions: int) -> int | None:
-    """The first step that is not scored with its whole past; None if the trace fits."""
-    if row.num_tokens <= max_positions:
-        return None
-    return _end_within(row.step_bounds, 0, max_positions - row.num_prefix_tokens)
+    context = (windows or Windows()).context * room
+    spans_of = _spans_from_end if parts.closing else _spans_from_start
+    spans = spans_of(parts, room, context)
+    rows = [_window(row, parts, span) for span in spans]
+    if spans[0].start:  # the only one
+        return WindowPlan(rows, min(_end_within(parts.bounds, 0, room), row.num_steps))
+    return WindowPlan(rows, spans[1].first if len(spans) > 1 else None)
 
 
 @dataclass(frozen=True)
@@ -71,12 +82,14 @@ class _Parts:
     bounds: NDArray[np.int64]  # [num_parts + 1], where each begins and the last ends
     num_unmarked: int
     """The first so many parts have no marker; each of the others has one."""
+    closing: bool
+    """Whether the last part is what closes the steps."""
 
     @classmethod
     def of(cls, row: EncodedTrajectory) -> _Parts:
-        closes = len(row.marker_positions) > row.num_step_markers
-        bounds = np.append(row.step_bounds, row.num_tokens) if closes else row.step_bounds
-        return cls(bounds, row.num_steps - row.num_step_markers)
+        closing = len(row.marker_positions) > row.num_step_markers
+        bounds = np.append(row.step_bounds, row.num_tokens) if closing else row.step_bounds
+        return cls(bounds, row.num_steps - row.num_step_markers, closing)
 
     @property
     def count(self) -> int:
@@ -87,23 +100,44 @@ class _Parts:
         return int(np.diff(self.bounds).max())
 
 
-def _spans(parts: _Parts, room: int, context: float) -> Iterator[tuple[int, int, int]]:
-    """(start, first, stop) of each window: it holds parts [start, stop), with the markers of
-    [first, stop)."""
-    first = parts.num_unmarked
+@dataclass(frozen=True)
+class _Span:
+    """A window: parts [start, stop), with the markers of [first, stop)."""
+
+    start: int
+    first: int
+    stop: int
+
+
+def _spans_from_start(parts: _Parts, room: int, context: float) -> list[_Span]:
+    """Every window but the last is full."""
+    spans: list[_Span] = []
+    first = 0
     while first < parts.count:
-        start = _start_of(parts.bounds, first, room, context)
+        enough = _last_with(parts.bounds, first, context)
+        start = max(enough, _earliest_within(parts.bounds, first + 1, room))
         stop = _end_within(parts.bounds, start, room)
-        yield start, first, stop
+        spans.append(_Span(start, first, stop))
         first = stop
+    return spans
 
 
-def _start_of(bounds: NDArray[np.int64], first: int, room: int, context: float) -> int:
-    """The latest part with ``context`` tokens from there up to part ``first``; a later one if part
-    ``first`` would not fit into ``room`` then."""
-    asked = int(np.searchsorted(bounds, bounds[first] - context, side="right")) - 1
-    fits = int(np.searchsorted(bounds, bounds[first + 1] - room, side="left"))
-    return max(asked, fits, 0)
+def _spans_from_end(parts: _Parts, room: int, context: float) -> list[_Span]:
+    """Every window but the first is full."""
+    spans: list[_Span] = []
+    stop = parts.count
+    while stop > parts.num_unmarked:
+        start = _earliest_within(parts.bounds, stop, room)
+        enough = _first_with(parts.bounds, start, context) if start else 0
+        first = max(parts.num_unmarked, min(enough, stop - 1))
+        spans.append(_Span(start, first, stop))
+        stop = first
+    return spans[::-1]
+
+
+def _earliest_within(bounds: NDArray[np.int64], stop: int, room: int) -> int:
+    """The earliest part from which ``room`` tokens reach to the end of the part before ``stop``."""
+    return int(np.searchsorted(bounds, bounds[stop] - room, side="left"))
 
 
 def _end_within(bounds: NDArray[np.int64], start: int, room: int) -> int:
@@ -111,9 +145,19 @@ def _end_within(bounds: NDArray[np.int64], start: int, room: int) -> int:
     return int(np.searchsorted(bounds, bounds[start] + room, side="right")) - 1
 
 
-def _window(row: EncodedTrajectory, parts: _Parts, start: int, first: int, stop: int) -> TokenRow:
-    """The question and parts [start, stop), with the markers of [first, stop)."""
-    prefix, begin = row.num_prefix_tokens, parts.bounds[start]
-    tokens = (row.token_ids[:prefix], row.token_ids[begin : parts.bounds[stop]])
-    marked = slice(first - parts.num_unmarked, stop - parts.num_unmarked)
+def _last_with(bounds: NDArray[np.int64], part: int, context: float) -> int:
+    """The last part with ``context`` tokens from there up to ``part``, or the first of all."""
+    return max(0, int(np.searchsorted(bounds, bounds[part] - context, side="right")) - 1)
+
+
+def _first_with(bounds: NDArray[np.int64], start: int, context: float) -> int:
+    """The first part with ``context`` tokens before it from part ``start`` on."""
+    return int(np.searchsorted(bounds, bounds[start] + context, side="left"))
+
+
+def _window(row: EncodedTrajectory, parts: _Parts, span: _Span) -> TokenRow:
+    """The question and the parts of ``span``, with its markers."""
+    prefix, begin = row.num_prefix_tokens, parts.bounds[span.start]
+    tokens = (row.token_ids[:prefix], row.token_ids[begin : parts.bounds[span.stop]])
+    marked = slice(span.first - parts.num_unmarked, span.stop - parts.num_unmarked)
     return TokenRow(np.concatenate(tokens), row.marker_positions[marked] - begin + prefix)
