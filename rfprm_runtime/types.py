@@ -23,15 +23,17 @@ Float32Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Windows:
-    """How a trace with more tokens than the model has positions is split into windows.
+    """How a trace with more tokens than the model has positions is scored in windows.
 
     Raises :class:`InvalidArgumentError` for a ``context`` outside of [0, 1).
     """
 
     context: float = 0.5
-    """The share of the positions left by the question that a window gives to what comes before its
-    first new step; 0: nothing. More of it costs more: c computes up to 1 / (1 - c) times the
-    tokens of a long trace."""
+    """What each step is scored with at least, if not with its whole past: the steps just before it
+    that fill this share of the positions left by the question; fewer only where a long step leaves
+    less room. It is also the price: a trace just too long runs about 1 + ``context`` times its
+    tokens, a very long one 1 / (1 - ``context``) times. The trajectory's score rests on all that
+    fits, whatever the context."""
 
     def __post_init__(self) -> None:
         check_share("context", self.context)
@@ -186,7 +188,8 @@ class TrajectoryScore(Validated):
     """Length of the encoded trajectory."""
     windowed_from: int | None = None
     """The first step scored without its whole past, if the trace was longer than the model's
-    positions. The trajectory score then rests on the last window."""
+    positions; the number of steps if only the trajectory was. The trajectory score then rests on
+    the last window."""
     num_run_tokens: int | None = None
     """Tokens of all rows that were run for it: ``num_tokens``, unless windows or scored prefixes
     repeat some. A backend that shares prefixes computes the question of these rows only once. None

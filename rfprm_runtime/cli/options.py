@@ -42,8 +42,8 @@ OverflowOption = Annotated[
 WindowContextOption = Annotated[
     float | None,
     typer.Option(
-        help="Share of a window for the steps before it that it repeats, from 0 to below 1; "
-        f"{Windows().context} by default. Less is faster.",
+        help="With --overflow window: the share of the positions, from 0 to below 1, that a step's "
+        f"past keeps at least; {Windows().context} by default. Less is faster.",
     ),
 ]
 

@@ -143,7 +143,7 @@ def _write(lines: ScoredLines, group: list[Record], ranking: Ranking, top: int |
         record = group[candidate.index]
         if candidate.score is None:
             continue
-        lines.count(record)
+        lines.count(record, candidate.score)
         if top is None or candidate.rank <= top:
             lines.write(
                 record,

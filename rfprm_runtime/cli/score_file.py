@@ -81,7 +81,7 @@ def score_file(
             for record, result in zip(records, results, strict=True):
                 if isinstance(result, TrajectoryScore):
                     lines.write(record, values_of(result))
-                    lines.count(record)
+                    lines.count(record, result)
                 else:
                     bar.advance(1)
                     lines.fail(record, result)
