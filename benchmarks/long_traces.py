@@ -31,6 +31,8 @@ from rfprm_runtime import Scorer, Trajectory, TrajectoryScore, Windows
 LENGTHS = (1_000, 2_000, 4_000, 8_000, 16_000, 30_000)
 CONTEXTS = (0, 1 / 8, 1 / 4, 1 / 2, 3 / 4)
 _SAMPLE_SECONDS = 0.02
+_CLOSING = 64
+"""More tokens than close a trace without a response."""
 
 
 def main() -> None:
@@ -54,9 +56,13 @@ def main() -> None:
         }
         lengths = LENGTHS[:2] if options.quick else LENGTHS
         measured["lengths"] = measure_lengths(scorer, real, lengths, options.rounds)
-        positions = options.positions or (1_000 if options.quick else manifest.max_positions // 4)
+        longest = min(1_500, manifest.max_positions) if options.quick else manifest.max_positions
+        positions = options.positions or longest // 4
+        traces = chosen_traces(scorer, real, positions, longest)
         contexts = CONTEXTS[::3] if options.quick else CONTEXTS
-        measured["windows"] = measure_windows(scorer, real, positions, contexts, options.traces)
+        measured["windows"] = measure_windows(
+            scorer, spread(traces, options.traces), positions, contexts
+        )
     text = as_markdown(measured)
     print(text)
     name = options.name
@@ -141,14 +147,9 @@ def _peak_memory() -> Iterator[list[float]]:
 
 
 def measure_windows(
-    scorer: Scorer,
-    real: Sequence[Trajectory],
-    positions: int,
-    contexts: Sequence[float],
-    count: int,
+    scorer: Scorer, traces: Sequence[Trajectory], positions: int, contexts: Sequence[float]
 ) -> dict[str, Any]:
-    """Score up to ``count`` real traces in one piece, and with ``positions`` in windows."""
-    traces = chosen_traces(scorer, real, positions, count)
+    """Score ``traces`` in one piece, and with ``positions`` in windows."""
     whole, seconds = _timed(scorer, traces, Windows())
     num_tokens = [score.num_tokens for score in whole]
     say(f"{len(traces)} traces, {sum(num_tokens):,} tokens in one piece: {seconds:.1f} s")
@@ -183,29 +184,34 @@ def limited(scorer: Scorer, positions: int) -> Scorer:
 
 
 def chosen_traces(
-    scorer: Scorer, real: Sequence[Trajectory], positions: int, count: int
+    scorer: Scorer, real: Sequence[Trajectory], positions: int, longest: int
 ) -> list[Trajectory]:
-    """Up to ``count`` of the ``real`` traces that need windows with so few ``positions`` but not
-    with the model's own, spread over their lengths. Of a longer one the first steps are taken.
+    """The ``real`` traces of up to ``longest`` tokens that need windows with so few ``positions``,
+    by length. Of longer ones the first steps are taken.
 
     Raises :class:`SystemExit` if there is none."""
-    encode, limit = scorer._encoder.encode, scorer.manifest.max_positions
+    encode = scorer._encoder.encode
     found: list[tuple[int, Trajectory]] = []
     for trace in real:
         row = encode(trace)
-        if row.num_tokens > limit:
-            num_steps = int(np.searchsorted(row.step_bounds, limit - 64, side="right")) - 1
+        if row.num_tokens > longest:
+            num_steps = int(np.searchsorted(row.step_bounds, longest - _CLOSING, side="right")) - 1
             trace = Trajectory(question=trace.question, steps=trace.steps[: max(1, num_steps)])
             row = encode(trace)
         closing = row.num_tokens - row.step_bounds[-1]
-        longest = max(int(np.diff(row.step_bounds).max()), int(closing))
-        if positions < row.num_tokens <= limit and row.num_prefix_tokens + longest <= positions:
+        part = max(int(np.diff(row.step_bounds).max()), int(closing))
+        if positions < row.num_tokens <= longest and row.num_prefix_tokens + part <= positions:
             found.append((row.num_tokens, trace))
     if not found:
-        raise SystemExit(f"no trace needs windows with {positions} positions, but not with {limit}")
-    found.sort(key=lambda pair: pair[0])
-    apart = max(1, len(found) // count)
-    return [trace for _, trace in found[::apart][:count]]
+        raise SystemExit(
+            f"no trace of up to {longest} tokens can be scored in windows of {positions} positions"
+        )
+    return [trace for _, trace in sorted(found, key=lambda pair: pair[0])]
+
+
+def spread(traces: Sequence[Trajectory], count: int) -> Sequence[Trajectory]:
+    """At most ``count`` of them, at equal distances."""
+    return traces[:: max(1, len(traces) // count)][:count]
 
 
 def compare(
