@@ -91,7 +91,7 @@ def provenance(plan: Plan, manifest: Manifest, scoring: Scoring) -> dict[str, An
         "scoring": {
             "split": scoring.split,
             "overflow": "error" if windows is None else "window",
-            **({} if windows is None else {"window_context": windows.context}),
+            **({} if windows is None else {"window_context": float(windows.context)}),
             "shard_rows": scoring.shard_rows,
             **scoring.names.given_names(),
             **({"score_prefixes": True} if scoring.score_prefixes else {}),
