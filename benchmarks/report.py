@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,20 @@ def write_json(name: str, measured: dict[str, Any], folder: Path = RESULTS) -> P
     path = folder / f"{name}.json"
     write_whole(path, json.dumps(measured, indent=1) + "\n")
     return path
+
+
+def write_markdown(name: str, text: str, folder: Path = RESULTS) -> Path:
+    """Beside the JSON of the same name, for the documents."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.md"
+    write_whole(path, text)
+    return path
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The first column holds names, the others numbers."""
+    rules = ["---", *["---:"] * (len(columns) - 1)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (columns, rules, *rows))
 
 
 def over_questions(figure: Callable[[np.ndarray], float], rows: np.ndarray) -> list[float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +76,7 @@ class Workloads:
     def long(self, num_tokens: int, count: int) -> dict[str, Any]:
         """Traces of just under ``num_tokens``, made of steps from real long traces."""
         pool = self._long_steps()
-        traces = []
-        for _ in range(count):
-            question, step = next(pool)
-            steps = [step]
-            size = self._encoder.encode(Trajectory(question=question, steps=(step,))).num_tokens
-            while True:
-                step = next(pool)[1]
-                size += self._encoder.encode_steps(question, [step]).num_tokens
-                if size > num_tokens:
-                    break
-                steps.append(step)
-            traces.append(Trajectory(question=question, steps=tuple(steps)))
+        traces = [trace_of_length(num_tokens, pool, self._encoder) for _ in range(count)]
         return self._write(f"{num_tokens:,} tokens", [traces])
 
     def search(self) -> dict[str, Any]:
@@ -141,17 +130,9 @@ class Workloads:
                 ]
 
     def _long_steps(self) -> Iterator[tuple[str, str]]:
-        """An endless stream of (question, step) pairs, in the order of the traces."""
-        traces = [trace for group in self.groups for trace in group]
         if self._data is not None:
-            with (self._data / "long_cot_aime24.jsonl").open(encoding="utf-8") as file:
-                rows = [json.loads(line) for line in file]
-            traces = [Trajectory.from_text(row["question"], row["completion"]) for row in rows]
-        while True:
-            for trace in traces:
-                for step in trace.steps:
-                    if len(step) < 1500:
-                        yield trace.question, step
+            return endless_steps(long_traces(self._data))
+        return endless_steps([trace for group in self.groups for trace in group])
 
     def _row(self, trace: Trajectory) -> dict[str, Any]:
         return _fields(self._encoder.encode(trace), trace.question, trace.steps, trace.response)
@@ -182,6 +163,40 @@ class Workloads:
             # Rows of one question are adjacent; each group's best row is compared.
             "group_size": len(calls[0]) if len(calls) > 1 else 4 if name == "solutions" else 1,
         }
+
+
+def long_traces(data: Path = DATA) -> list[Trajectory]:
+    """Real long chains of thought; none if their file is missing."""
+    path = data / "long_cot_aime24.jsonl"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return [Trajectory.from_text(row["question"], row["completion"]) for row in rows]
+
+
+def endless_steps(traces: Sequence[Trajectory]) -> Iterator[tuple[str, str]]:
+    """Pairs of question and step without end, in the order of the traces."""
+    while True:
+        for trace in traces:
+            for step in trace.steps:
+                if len(step) < 1500:
+                    yield trace.question, step
+
+
+def trace_of_length(
+    num_tokens: int, pool: Iterator[tuple[str, str]], encoder: TrajectoryEncoder
+) -> Trajectory:
+    """A trace of just under ``num_tokens``, made of the next steps of ``pool``."""
+    question, step = next(pool)
+    steps = [step]
+    size = encoder.encode(Trajectory(question=question, steps=(step,))).num_tokens
+    while True:
+        step = next(pool)[1]
+        size += encoder.encode_steps(question, [step]).num_tokens
+        if size > num_tokens:
+            return Trajectory(question=question, steps=tuple(steps))
+        steps.append(step)
 
 
 def _calibration(readout: Readout | None) -> tuple[float, float]:

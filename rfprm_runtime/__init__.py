@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rfprm_runtime.session import Session
     from rfprm_runtime.traces.choosing import FieldNames
     from rfprm_runtime.traces.formats import fields_read, trajectory_from_record
-    from rfprm_runtime.types import Trajectory, TrajectoryScore
+    from rfprm_runtime.types import Trajectory, TrajectoryScore, Windows
 
 _HOMES = {
     "Scorer": "scorer",
@@ -41,6 +41,7 @@ _HOMES = {
     "Reranker": "reranker",
     "Trajectory": "types",
     "TrajectoryScore": "types",
+    "Windows": "types",
     "FieldNames": "traces.choosing",
     "fields_read": "traces.formats",
     "trajectory_from_record": "traces.formats",
@@ -82,6 +83,7 @@ __all__ = [
     "TraceTooLongError",
     "Trajectory",
     "TrajectoryScore",
+    "Windows",
     "__version__",
     "fields_read",
     "merge_steps",

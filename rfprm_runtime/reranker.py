@@ -29,7 +29,7 @@ from rfprm_runtime.traces.prompts import question_of_prompt
 from rfprm_runtime.traces.questions import question_key
 from rfprm_runtime.traces.right import answer_text
 from rfprm_runtime.traces.tally import note_single_steps
-from rfprm_runtime.types import Float32Array, Overflow, Trajectory, TrajectoryScore
+from rfprm_runtime.types import Float32Array, Overflow, Trajectory, TrajectoryScore, windows_of
 
 Kind = TypeVar("Kind")
 Candidate: TypeAlias = str | Trajectory | InvalidTrajectoryError
@@ -139,7 +139,7 @@ class Reranker:
         has_prefixes = getattr(scorer, "score_prefixes", False)
         check_aggregation("aggregation", aggregation, manifest, score_prefixes=has_prefixes)
         check_choice("split", split, get_args(SplitRule))
-        check_choice("overflow", overflow, get_args(Overflow))
+        windows_of(overflow)  # checks it
         self._scorer = scorer
         self._aggregation = aggregation
         self._weigh: Weigh = weighing(manifest, aggregation)

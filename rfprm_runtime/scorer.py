@@ -37,7 +37,16 @@ from rfprm_runtime.prompt.prepared import Prepared, prepare
 from rfprm_runtime.scores.readout import assemble_score, read_step_scores
 from rfprm_runtime.session import Session, SessionHost
 from rfprm_runtime.traces.items import Scorable, trajectory_of
-from rfprm_runtime.types import Float32Array, Mode, OnError, Overflow, Trajectory, TrajectoryScore
+from rfprm_runtime.types import (
+    Float32Array,
+    Mode,
+    OnError,
+    Overflow,
+    Trajectory,
+    TrajectoryScore,
+    Windows,
+    windows_of,
+)
 
 DEFAULT_SESSION_BYTES = DEFAULT_PAST_BYTES
 
@@ -192,6 +201,8 @@ class Scorer:
         A trace with more tokens than the model has positions is an error. With
         ``overflow="window"`` its later steps are scored with the question and the steps just
         before them instead, and ``windowed_from`` says from which step on.
+        ``overflow=Windows(context=…)`` also says how much of these: less is faster, more is closer
+        to the score of the whole trace. ``num_run_tokens`` of a score says what it cost.
 
         With ``on_error="raise"`` nothing is scored unless every trace can be:
         :class:`InvalidTrajectoryError` is raised for anything that is not a trace,
@@ -202,22 +213,22 @@ class Scorer:
         ``show_progress_bar`` draws tokens done of tokens to do on stderr; ``on_scored`` is called
         with the number of traces just scored (``tqdm.update`` fits).
         """
-        check_choice("overflow", overflow, ("error", "window"))
+        windows = windows_of(overflow)
         check_choice("on_error", on_error, get_args(OnError))
         with self._engine.call():
             return self._score_batch(
-                trajectories, overflow, show_progress_bar, on_scored, on_error == "raise"
+                trajectories, windows, show_progress_bar, on_scored, on_error == "raise"
             )
 
     def _score_batch(
         self,
         trajectories: Iterable[Scorable],
-        overflow: Overflow,
+        windows: Windows | None,
         show_progress_bar: bool,
         on_scored: Callable[[int], object] | None,
         raise_errors: bool,
     ) -> list[TrajectoryScore | RfprmError]:
-        prepared = [self._prepare(item, overflow) for item in trajectories]
+        prepared = [self._prepare(item, windows) for item in trajectories]
         if raise_errors:
             raise_first(prepared, "item")
         rows = [row for item in prepared if isinstance(item, Prepared) for row in item.rows]
@@ -225,7 +236,7 @@ class Scorer:
         with closing(progress_bar(total, "tokens", show=show_progress_bar)) as bar:
             return around_errors(prepared, lambda items: self._score_all(items, bar, on_scored))
 
-    def _prepare(self, item: Scorable, overflow: Overflow) -> Prepared | RfprmError:
+    def _prepare(self, item: Scorable, windows: Windows | None) -> Prepared | RfprmError:
         """Render and encode. Whatever cannot be scored is found here, before anything runs."""
         trajectory = trajectory_of(item)
         if isinstance(trajectory, RfprmError):
@@ -235,7 +246,7 @@ class Scorer:
                 trajectory,
                 self._encoder,
                 self.manifest,
-                overflow=overflow,
+                windows=windows,
                 score_prefixes=self._score_prefixes,
             )
         except UNSCORABLE as error:
@@ -273,6 +284,7 @@ class Scorer:
             logits[num_steps:],
             num_tokens=item.row.num_tokens,
             windowed_from=item.windowed_from,
+            num_run_tokens=item.num_run_tokens,
         )
 
     def session(self, question: str) -> Session:

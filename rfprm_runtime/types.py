@@ -5,6 +5,7 @@ Nothing here knows tokens, models or files.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,12 +14,47 @@ from pydantic import ConfigDict, Field, field_serializer
 from pydantic import field_validator as validator
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.arguments import check_choice, check_share
 from rfprm_runtime.ground.parsing import SplitRule, split_trace
 from rfprm_runtime.ground.validated import Validated
 
 Float32Array = NDArray[np.float32]
-Overflow = Literal["error", "window"]
-"""What to do with a trace that has more tokens than the model has positions."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a trace with more tokens than the model has positions is scored in windows.
+
+    Raises :class:`InvalidArgumentError` for a ``context`` outside of [0, 1).
+    """
+
+    context: float = 0.5
+    """What each step is scored with at least, if not with its whole past: the steps just before it
+    that fill this share of the positions left by the question; fewer only where a long step leaves
+    less room. It is also the price: a trace just too long runs about 1 + ``context`` times its
+    tokens, a very long one 1 / (1 - ``context``) times. The trajectory's score rests on all that
+    fits, whatever the context."""
+
+    def __post_init__(self) -> None:
+        check_share("context", self.context)
+
+
+Overflow = Literal["error", "window"] | Windows
+"""What to do with a trace that has more tokens than the model has positions: report an error, or
+score it in windows (``"window"`` is ``Windows()``)."""
+
+
+def windows_of(overflow: object) -> Windows | None:
+    """The windows that ``overflow`` asks for; None if it asks for an error.
+
+    Raises :class:`InvalidArgumentError` for anything but an :data:`Overflow`.
+    """
+    if isinstance(overflow, Windows):
+        return overflow
+    check_choice("overflow", overflow, ("error", "window"), more=", or Windows(context=…)")
+    return Windows() if overflow == "window" else None
+
+
 Mode = Literal["auto", "throughput", "latency"]
 """How cores are used: ``throughput`` runs one trace on each, ``latency`` one trace at a time on all
 of them, ``auto`` decides by the number of traces."""
@@ -152,7 +188,13 @@ class TrajectoryScore(Validated):
     """Length of the encoded trajectory."""
     windowed_from: int | None = None
     """The first step scored without its whole past, if the trace was longer than the model's
-    positions. The trajectory score then rests on the last window."""
+    positions; the number of steps if only the trajectory was. The trajectory score then rests on
+    the last window."""
+    num_run_tokens: int | None = None
+    """Tokens of all rows that were run for it: ``num_tokens``, unless windows or scored prefixes
+    repeat some. A backend that shares prefixes computes the question of these rows only once. None
+    for a session, which has run most of them before. No part of the score: equal scores may differ
+    in it."""
 
     @field_serializer("step_scores")
     def _as_list(self, step_scores: Float32Array) -> list[float]:

@@ -16,7 +16,7 @@ from rfprm_runtime.artifact.network_tensors import network_tensors
 from rfprm_runtime.errors import TraceTooLongError
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.prompt.prepared import prepare
-from rfprm_runtime.types import Trajectory
+from rfprm_runtime.types import Trajectory, Windows
 
 _COUNTS = ((1e9, 256), (4e9, 128), (math.inf, 64))
 """Parameters up to which a model is compared on so many traces."""
@@ -68,7 +68,7 @@ def traces_that_fit(
 
 def _fits(trajectory: Trajectory, encoder: TrajectoryEncoder, manifest: Manifest) -> bool:
     try:
-        prepare(trajectory, encoder, manifest, overflow="window", score_prefixes=False)
+        prepare(trajectory, encoder, manifest, windows=Windows(), score_prefixes=False)
     except TraceTooLongError:
         return False
     return True

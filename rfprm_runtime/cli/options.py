@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from rfprm_runtime.backends.table import backend_names
+from rfprm_runtime.errors import InvalidArgumentError
 from rfprm_runtime.ground.parsing import SplitRule
-from rfprm_runtime.types import Overflow
+from rfprm_runtime.types import Overflow, Windows
 
 ARTIFACT_HELP = "The PRM's artifact: a folder, or org/name[@revision] of the Hub."
 ArtifactOption = Annotated[
@@ -33,10 +34,34 @@ BackendSettings = Annotated[
     ),
 ]
 SplitOption = Annotated[SplitRule, typer.Option(help="What separates the steps in a text.")]
+TooLong = Literal["error", "window"]
 OverflowOption = Annotated[
-    Overflow,
+    TooLong,
     typer.Option(help="Traces too long for the model: report an error, or score in windows."),
 ]
+WindowContextOption = Annotated[
+    float | None,
+    typer.Option(
+        help="With --overflow window: the share of the positions, from 0 to below 1, that a step's "
+        f"past keeps at least; {Windows().context} by default. Less is faster.",
+    ),
+]
+
+
+def read_overflow(overflow: TooLong, window_context: float | None) -> Overflow:
+    """What ``--overflow`` and ``--window-context`` ask for together.
+
+    Raises :class:`InvalidArgumentError` for a context without windows, or outside of [0, 1)."""
+    if window_context is None:
+        return overflow
+    if overflow != "window":
+        raise InvalidArgumentError(
+            f"--window-context {window_context} is for traces scored in windows; add --overflow "
+            "window, or leave it out"
+        )
+    return Windows(window_context)
+
+
 PrefixesOption = Annotated[
     bool,
     typer.Option(

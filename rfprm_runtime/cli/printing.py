@@ -51,7 +51,7 @@ def print_file_summary(
         console.print("backend 'fake' makes its scores up", style="yellow")
     if not summary.num_scored + summary.num_failed:
         console.print(f"{source} is empty: it has no traces to score", markup=False, style="yellow")
-    for sentence in (*summary.tally.sentences(), *said):
+    for sentence in (*summary.tally.sentences(), *said, *summary.about_windows()):
         console.print(sentence, markup=False)
     console.quiet = False
     for error in summary.first_errors:

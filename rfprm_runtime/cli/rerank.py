@@ -25,6 +25,8 @@ from rfprm_runtime.cli.options import (
     TextField,
     ThinkingField,
     ThreadsOption,
+    WindowContextOption,
+    read_overflow,
 )
 from rfprm_runtime.cli.terminal import (
     DEFAULT_ARTIFACT,
@@ -52,6 +54,7 @@ def rerank(
     backend_option: BackendSettings = None,
     split: SplitOption = "blank_lines",
     overflow: OverflowOption = "error",
+    window_context: WindowContextOption = None,
     score_prefixes: PrefixesOption = False,
     prefix: PrefixOption = "",
     question_field: QuestionField = None,
@@ -93,7 +96,7 @@ def rerank(
             score=score,
             top=top,
             split=split,
-            overflow=overflow,
+            overflow=read_overflow(overflow, window_context),
             prefix=prefix,
             names=FieldNames(question_field, text_field, steps_field, thinking_field, answer_field),
             limit=limit,

@@ -32,7 +32,7 @@ from rfprm_runtime.traces.questions import question_key
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.right import Agree, Shares, comparing, is_right
 from rfprm_runtime.traces.sources import open_stream
-from rfprm_runtime.types import Overflow, Trajectory
+from rfprm_runtime.types import Overflow, Trajectory, windows_of
 
 _CHUNK_TRACES = 256
 
@@ -109,7 +109,7 @@ def rerank_file(
 
 def _added(method: Method, overflow: Overflow) -> tuple[str, ...]:
     ranking = [name for name in RANKING_FIELDS if name != "votes" or method != "best_of_n"]
-    return (*SCORE_FIELDS, *([WINDOWED_FROM] if overflow == "window" else []), *ranking)
+    return (*SCORE_FIELDS, *([WINDOWED_FROM] if windows_of(overflow) else []), *ranking)
 
 
 def _by_question(rows: Iterator[Record], lines: ScoredLines) -> list[list[Record]]:
@@ -143,7 +143,7 @@ def _write(lines: ScoredLines, group: list[Record], ranking: Ranking, top: int |
         record = group[candidate.index]
         if candidate.score is None:
             continue
-        lines.count(record)
+        lines.count(record, candidate.score)
         if top is None or candidate.rank <= top:
             lines.write(
                 record,

@@ -24,6 +24,8 @@ from rfprm_runtime.cli.options import (
     TextField,
     ThinkingField,
     ThreadsOption,
+    WindowContextOption,
+    read_overflow,
 )
 from rfprm_runtime.cli.terminal import (
     DEFAULT_ARTIFACT,
@@ -42,6 +44,7 @@ def score(
     backend_option: BackendSettings = None,
     split: SplitOption = "blank_lines",
     overflow: OverflowOption = "error",
+    window_context: WindowContextOption = None,
     score_prefixes: PrefixesOption = False,
     prefix: PrefixOption = "",
     question_field: QuestionField = None,
@@ -78,7 +81,7 @@ def score(
             traces,
             output,
             split=split,
-            overflow=overflow,
+            overflow=read_overflow(overflow, window_context),
             prefix=prefix,
             names=FieldNames(question_field, text_field, steps_field, thinking_field),
             limit=limit,

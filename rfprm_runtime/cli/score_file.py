@@ -20,7 +20,7 @@ from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.sources import open_stream
-from rfprm_runtime.types import Overflow, TrajectoryScore
+from rfprm_runtime.types import Overflow, TrajectoryScore, windows_of
 
 # Enough traces at once to keep every core busy and to balance long and short ones.
 _CHUNK_TRACES = 256
@@ -42,7 +42,7 @@ def score_file(
 
     ``traces`` is a file (see :func:`~rfprm_runtime.traces.sources.open_source`), ``-`` for standard
     input, or ``hf://NAME[@CONFIG][:SPLIT]``, which is streamed. Every row keeps its fields and gets
-    ``step_scores``, ``trajectory_score`` and ``reward``, and with ``overflow="window"`` also
+    ``step_scores``, ``trajectory_score`` and ``reward``, and with windows (``overflow``) also
     ``windowed_from``; ``prefix`` goes before these names. A row of several outputs is written once
     for each, with its index as ``generation``. Rows that cannot be scored are listed with number
     and reason in ``OUTPUT.errors.jsonl``, which exists only if there are any. A missing output
@@ -57,7 +57,7 @@ def score_file(
     """
     source = str(traces)
     check_outputs(source, output, "rfprm score")
-    added = (*SCORE_FIELDS, WINDOWED_FROM) if overflow == "window" else SCORE_FIELDS
+    added = (*SCORE_FIELDS, WINDOWED_FROM) if windows_of(overflow) else SCORE_FIELDS
     reading = Reading(split, with_outcome=False, names=names or FieldNames())
     if limit is not None:
         check_whole("limit", limit)
@@ -81,7 +81,7 @@ def score_file(
             for record, result in zip(records, results, strict=True):
                 if isinstance(result, TrajectoryScore):
                     lines.write(record, values_of(result))
-                    lines.count(record)
+                    lines.count(record, result)
                 else:
                     bar.advance(1)
                     lines.fail(record, result)

@@ -18,7 +18,7 @@ from rfprm_runtime.traces.added_fields import GENERATION, first_taken, prefixed
 from rfprm_runtime.traces.jsonl import json_line
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.tally import Tally
-from rfprm_runtime.types import Trajectory
+from rfprm_runtime.types import Trajectory, TrajectoryScore
 
 _OTHER_FORMATS = (".parquet", ".arrow", ".csv", ".tsv")
 _MAX_FIRST_ERRORS = 10
@@ -36,6 +36,20 @@ class FileSummary:
     """What to call a row of the source."""
     tally: Tally = field(default_factory=Tally)
     """Which fields the scored traces were read from."""
+    num_windowed: int = 0
+    num_windowed_tokens: int = 0
+    num_run_tokens: int = 0
+    """The scored traces that were too long, their tokens, and the tokens that windows ran."""
+
+    def about_windows(self) -> list[str]:
+        """What windows cost, as a sentence; none if there were none."""
+        if not self.num_windowed:
+            return []
+        factor = self.num_run_tokens / self.num_windowed_tokens
+        return [
+            f"{self.num_windowed:,} of them longer than the model's positions and scored in "
+            f"windows, which ran {factor:.2f} times their tokens"
+        ]
 
 
 @dataclass(frozen=True)
@@ -71,9 +85,13 @@ class ScoredLines:
                 "Parquet, which keeps such values"
             ) from None
 
-    def count(self, record: Record) -> None:
+    def count(self, record: Record, score: TrajectoryScore) -> None:
         """Count a trace that was scored, whether or not it is written."""
         self.summary.num_scored += 1
+        if score.windowed_from is not None:
+            self.summary.num_windowed += 1
+            self.summary.num_windowed_tokens += score.num_tokens
+            self.summary.num_run_tokens += score.num_run_tokens or 0
         if isinstance(record.trajectory, Trajectory):
             self.summary.tally.count(record, record.trajectory)
 

@@ -35,6 +35,8 @@ try:
         TextField,
         ThinkingField,
         ThreadsOption,
+        WindowContextOption,
+        read_overflow,
     )
 except ImportError:
     raise MissingExtraError("typer", "select", "rfprm select") from None
@@ -85,6 +87,7 @@ def select(
     thinking_field: ThinkingField = None,
     answer_field: AnswerField = None,
     overflow: OverflowOption = "error",
+    window_context: WindowContextOption = None,
     score_prefixes: PrefixesOption = False,
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
@@ -133,7 +136,7 @@ def select(
         rule,
         scoring=Scoring(
             split=split,
-            overflow=overflow,
+            overflow=read_overflow(overflow, window_context),
             backend=backend,
             backend_options=read_backend_options(backend_option, threads),
             shard_rows=shard_rows,

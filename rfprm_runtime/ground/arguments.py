@@ -50,6 +50,15 @@ def check_positive(name: str, value: object, of: str) -> None:
         raise InvalidArgumentError(f"{name} is {shown(value)}, expected more than 0 {of}")
 
 
+def check_share(name: str, value: object) -> None:
+    """A number of at least 0 and less than 1."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 1:  # type: ignore[operator]
+        raise InvalidArgumentError(
+            f"{name} is {shown(value)}, expected a share: at least 0 and less than 1"
+        )
+
+
 def check_sha256(name: str, value: object) -> None:
     """A sha256 sum, spelled as 64 hexadecimal digits."""
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):

@@ -1,16 +1,24 @@
 """Splits traces longer than the model's positions into windows that fit. Knows integers only.
 
-Every window begins with the question; a step that does not fit with its whole past is scored
-with the steps just before it.
+Every window begins with the question; what does not fit with its whole past is scored with the
+steps just before it.
+
+Only the question is the same computation in two windows of a trace: what a model computes for a
+token depends on every token before it. So the steps that a window repeats are run again, and a plan
+has as few windows as the repeated steps allow.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from rfprm_runtime.engine.rows import TokenRow
 from rfprm_runtime.errors import TraceTooLongError
 from rfprm_runtime.prompt.encoding import EncodedTrajectory
+from rfprm_runtime.types import Windows
 
 
 def check_length(num_tokens: int, max_positions: int, *, engine_of: int | None = None) -> None:
@@ -19,72 +27,137 @@ def check_length(num_tokens: int, max_positions: int, *, engine_of: int | None =
         raise TraceTooLongError(num_tokens, max_positions, engine_of=engine_of)
 
 
-def plan_windows(
-    row: EncodedTrajectory, max_positions: int, *, engine_of: int | None = None
-) -> list[TokenRow]:
-    """Rows of at most ``max_positions`` tokens whose markers, in order, are those of ``row``.
+@dataclass(frozen=True)
+class WindowPlan:
+    """What is run to score one trace."""
 
-    A trace that fits is one row. For a longer one, the first row holds as many steps as fit. Each
-    further row repeats the question and enough preceding steps to fill up to half of the remaining
-    positions, then continues with new steps. The last row holds as many of the last steps as fit
-    before the response and the trajectory marker; it is the only one where steps have no markers.
+    rows: list[TokenRow]
+    """Their markers, in order, are those of the trace."""
+    windowed_from: int | None = None
+    """The first step that is scored without its whole past; the number of steps if only the
+    trajectory is, and None if nothing is."""
+
+
+def plan_windows(
+    row: EncodedTrajectory,
+    max_positions: int,
+    windows: Windows | None = None,
+    *,
+    engine_of: int | None = None,
+) -> WindowPlan:
+    """Rows of at most ``max_positions`` tokens that score all of ``row``.
+
+    A trace that fits is one row. Otherwise each row begins with the question, and the first step
+    that it scores has at least ``windows.context`` of the remaining positions before it: all of its
+    past, or whole steps; fewer only where the step would not fit otherwise. One row of a plan may
+    be short. If the trajectory has a marker, that is the first one: the last then holds as many
+    steps before the response as fit, since the trajectory's score rests on it. Otherwise it is the
+    last one, and the first scores as many steps as fit, which have their whole past. Where only the
+    trajectory has a marker there is but one row: as many of the last steps as fit, and the
+    response.
 
     Raises :class:`TraceTooLongError` (with ``engine_of``) if the question with a single step, or
-    with the response, does not fit.
+    with a response that a marker follows, does not fit.
     """
     if row.num_tokens <= max_positions:
-        return [row]
+        return WindowPlan([row])
     room = max_positions - row.num_prefix_tokens
-    num_suffix = row.num_tokens - row.step_bounds[-1]
-    longest = max(int(np.diff(row.step_bounds).max()), int(num_suffix))
-    if longest > room:
-        needed = row.num_prefix_tokens + longest
+    parts = _Parts.of(row)
+    if parts.longest > room:
+        needed = row.num_prefix_tokens + parts.longest
         raise TraceTooLongError(needed, max_positions, windowed=True, engine_of=engine_of)
-    windows, num_scored = [], 0
-    while num_scored < row.num_step_markers:
-        start = _first_step_within(row, num_scored, room // 2) if num_scored else 0
-        # A long step may leave less than half of the room for preceding steps.
-        while row.step_bounds[num_scored + 1] - row.step_bounds[start] > room:
-            start += 1
-        stop = _end_within(row, start, room)
-        windows.append(_window(row, start, num_scored, stop))
-        num_scored = stop
-    if num_suffix:
-        windows.append(_last_window(row, room - int(num_suffix)))
-    return windows
+    context = (windows or Windows()).context * room
+    spans_of = _spans_from_end if parts.closing else _spans_from_start
+    spans = spans_of(parts, room, context)
+    rows = [_window(row, parts, span) for span in spans]
+    if spans[0].start:  # the only one
+        return WindowPlan(rows, min(_end_within(parts.bounds, 0, room), row.num_steps))
+    return WindowPlan(rows, spans[1].first if len(spans) > 1 else None)
 
 
-def first_windowed_step(row: EncodedTrajectory, max_positions: int) -> int | None:
-    """The first step that is not scored with its whole past; None if the trace fits."""
-    if row.num_tokens <= max_positions:
-        return None
-    return _end_within(row, 0, max_positions - row.num_prefix_tokens)
+@dataclass(frozen=True)
+class _Parts:
+    """What is never split: each step, then what closes the steps, if a marker is in it."""
+
+    bounds: NDArray[np.int64]  # [num_parts + 1], where each begins and the last ends
+    num_unmarked: int
+    """The first so many parts have no marker; each of the others has one."""
+    closing: bool
+    """Whether the last part is what closes the steps."""
+
+    @classmethod
+    def of(cls, row: EncodedTrajectory) -> _Parts:
+        closing = len(row.marker_positions) > row.num_step_markers
+        bounds = np.append(row.step_bounds, row.num_tokens) if closing else row.step_bounds
+        return cls(bounds, row.num_steps - row.num_step_markers, closing)
+
+    @property
+    def count(self) -> int:
+        return len(self.bounds) - 1
+
+    @property
+    def longest(self) -> int:
+        return int(np.diff(self.bounds).max())
 
 
-def _first_step_within(row: EncodedTrajectory, step: int, room: int) -> int:
-    """The earliest step such that the tokens from there up to ``step`` fit into ``room``."""
-    earliest = row.step_bounds[step] - room
-    return min(int(np.searchsorted(row.step_bounds, earliest, side="left")), step)
+@dataclass(frozen=True)
+class _Span:
+    """A window: parts [start, stop), with the markers of [first, stop)."""
+
+    start: int
+    first: int
+    stop: int
 
 
-def _end_within(row: EncodedTrajectory, start: int, room: int) -> int:
-    """One after the last step that fits into ``room`` tokens from step ``start`` on."""
-    end = row.step_bounds[start] + room
-    return int(np.searchsorted(row.step_bounds, end, side="right")) - 1
+def _spans_from_start(parts: _Parts, room: int, context: float) -> list[_Span]:
+    """Every window but the last is full."""
+    spans: list[_Span] = []
+    first = 0
+    while first < parts.count:
+        enough = _last_with(parts.bounds, first, context)
+        start = max(enough, _earliest_within(parts.bounds, first + 1, room))
+        stop = _end_within(parts.bounds, start, room)
+        spans.append(_Span(start, first, stop))
+        first = stop
+    return spans
 
 
-def _window(row: EncodedTrajectory, start: int, first_scored: int, stop: int) -> TokenRow:
-    """Question and steps [start, stop), with the markers of [first_scored, stop)."""
-    prefix, begin = row.num_prefix_tokens, row.step_bounds[start]
-    tokens = (row.token_ids[:prefix], row.token_ids[begin : row.step_bounds[stop]])
-    markers = row.marker_positions[first_scored:stop] - begin + prefix
-    return TokenRow(np.concatenate(tokens), markers)
+def _spans_from_end(parts: _Parts, room: int, context: float) -> list[_Span]:
+    """Every window but the first is full."""
+    spans: list[_Span] = []
+    stop = parts.count
+    while stop > parts.num_unmarked:
+        start = _earliest_within(parts.bounds, stop, room)
+        enough = _first_with(parts.bounds, start, context) if start else 0
+        first = max(parts.num_unmarked, min(enough, stop - 1))
+        spans.append(_Span(start, first, stop))
+        stop = first
+    return spans[::-1]
 
 
-def _last_window(row: EncodedTrajectory, room: int) -> TokenRow:
-    """Question, as many of the last steps as fit, and what follows the steps."""
-    prefix = row.num_prefix_tokens
-    begin = row.step_bounds[_first_step_within(row, row.num_steps, room)]
-    tokens = (row.token_ids[:prefix], row.token_ids[begin:])
-    markers = row.marker_positions[row.num_step_markers :] - begin + prefix
-    return TokenRow(np.concatenate(tokens), markers)
+def _earliest_within(bounds: NDArray[np.int64], stop: int, room: int) -> int:
+    """The earliest part from which ``room`` tokens reach to the end of the part before ``stop``."""
+    return int(np.searchsorted(bounds, bounds[stop] - room, side="left"))
+
+
+def _end_within(bounds: NDArray[np.int64], start: int, room: int) -> int:
+    """One after the last part that fits into ``room`` tokens from part ``start`` on."""
+    return int(np.searchsorted(bounds, bounds[start] + room, side="right")) - 1
+
+
+def _last_with(bounds: NDArray[np.int64], part: int, context: float) -> int:
+    """The last part with ``context`` tokens from there up to ``part``, or the first of all."""
+    return max(0, int(np.searchsorted(bounds, bounds[part] - context, side="right")) - 1)
+
+
+def _first_with(bounds: NDArray[np.int64], start: int, context: float) -> int:
+    """The first part with ``context`` tokens before it from part ``start`` on."""
+    return int(np.searchsorted(bounds, bounds[start] + context, side="left"))
+
+
+def _window(row: EncodedTrajectory, parts: _Parts, span: _Span) -> TokenRow:
+    """The question and the parts of ``span``, with its markers."""
+    prefix, begin = row.num_prefix_tokens, parts.bounds[span.start]
+    tokens = (row.token_ids[:prefix], row.token_ids[begin : parts.bounds[span.stop]])
+    marked = slice(span.first - parts.num_unmarked, span.stop - parts.num_unmarked)
+    return TokenRow(np.concatenate(tokens), row.marker_positions[marked] - begin + prefix)

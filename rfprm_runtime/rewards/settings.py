@@ -28,7 +28,7 @@ from rfprm_runtime.rewards.advantages import DEFAULT_BETA, mixed_reward
 from rfprm_runtime.scorer import check_prefixes
 from rfprm_runtime.scores.aggregation import Aggregation, check_aggregation, value_bounds
 from rfprm_runtime.scores.bounds import Bounds
-from rfprm_runtime.types import Overflow, TrajectoryScore
+from rfprm_runtime.types import Overflow, TrajectoryScore, Windows, windows_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class RewardSettings:
     """For a reward model of whole sequences: make step scores, as :meth:`Scorer.load` does."""
     split: SplitRule = "blank_lines"
     overflow: Overflow = "error"
+    """As of :meth:`Scorer.score_batch`. :meth:`build` also takes the fields of
+    :class:`~rfprm_runtime.Windows` as a mapping, which is how YAML spells them."""
     backend: str = "auto"
     num_threads: int | None = None
     """Cores each process scores with; None for all of them."""
@@ -81,7 +83,7 @@ class RewardSettings:
         check_prefixes(self.score_prefixes, manifest)
         check_aggregation("process", self.process, manifest, score_prefixes=self.score_prefixes)
         check_choice("split", self.split, get_args(SplitRule))
-        check_choice("overflow", self.overflow, get_args(Overflow))
+        windows_of(self.overflow)  # checks it
         check_flag("unit_scale", self.unit_scale)
         check_positive("answer_timeout", self.answer_timeout, "seconds")
         check_positive("answer_budget", self.answer_budget, "seconds")
@@ -118,7 +120,7 @@ class RewardSettings:
                 raise InvalidArgumentError(
                     f"unknown setting {name!r}, expected some of {[*adapters_own, *known]}"
                 )
-        return cls(artifact, **settings)
+        return cls(artifact, **{**settings, "overflow": _overflow(settings)})
 
     def bounds(self, manifest: Manifest) -> Bounds:
         """The lowest and the highest r̂ that the PRM of ``manifest`` can give, before mixing.
@@ -159,6 +161,18 @@ class RewardSettings:
                 "cannot be scored could get; pass unscorable=NUMBER, or unit_scale=True"
             )
         return 0.0 if bounds is None else beta * bounds[0]
+
+
+def _overflow(settings: Mapping[str, Any]) -> Any:
+    """The setting ``overflow``, with a mapping made :class:`Windows`."""
+    given = settings.get("overflow", "error")
+    if not isinstance(given, Mapping):
+        return given
+    known = [field.name for field in fields(Windows)]
+    for name in given:
+        if name not in known:
+            raise InvalidArgumentError(f"overflow has {name!r}, expected some of {known}")
+    return Windows(**given)
 
 
 @cache

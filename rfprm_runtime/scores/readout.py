@@ -65,6 +65,7 @@ def assemble_score(
     *,
     num_tokens: int,
     windowed_from: int | None = None,
+    num_run_tokens: int | None = None,
 ) -> TrajectoryScore:
     """The score of a trajectory. ``closing_logits`` [1, num_labels], of the trajectory's marker,
     are not read if the PRM has none."""
@@ -77,6 +78,7 @@ def assemble_score(
         reward=trajectory_reward(judged, trajectory_score, manifest.alpha),
         num_tokens=num_tokens,
         windowed_from=windowed_from,
+        num_run_tokens=num_run_tokens,
     )
 
 

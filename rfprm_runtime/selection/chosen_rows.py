@@ -23,14 +23,14 @@ from rfprm_runtime.traces.added_fields import (
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.shards import Block, OnNames, Shard
 from rfprm_runtime.traces.sources import Source
-from rfprm_runtime.types import Trajectory
+from rfprm_runtime.types import Trajectory, windows_of
 
 
 def added_names(scoring: Scoring, options: OutputOptions, fields: Container[str]) -> dict[str, str]:
     """The added fields in order: own name → name in the output. ``fields`` are the fields of a row,
     or all columns of a table."""
     names = [*SCORE_FIELDS, *SELECTION_FIELDS]
-    if scoring.overflow == "window":
+    if windows_of(scoring.overflow):
         names.append(WINDOWED_FROM)
     if "generations" in fields:
         names.append(GENERATION)

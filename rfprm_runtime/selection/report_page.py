@@ -26,7 +26,7 @@ from rfprm_runtime.selection.settings import Scoring
 from rfprm_runtime.selection.summary import SelectionSummary
 from rfprm_runtime.traces.shards import Plan, Shard
 from rfprm_runtime.traces.sources import Source
-from rfprm_runtime.types import Trajectory
+from rfprm_runtime.types import Trajectory, windows_of
 
 _TEMPLATE = "report.html.j2"
 _MAX_CHARTS = 9
@@ -217,9 +217,11 @@ def _cut(text: str) -> str:
 
 def _settings(found: ReportInput) -> list[tuple[str, str]]:
     rule = {k: v for k, v in found.rule.model_dump().items() if v is not None}
+    windows = windows_of(found.scoring.overflow)
     scoring = {
         "steps split on": found.scoring.split.replace("_", " "),
-        "overlong traces": found.scoring.overflow,
+        "overlong traces": "error" if windows is None else "window",
+        **({} if windows is None else {"window context": windows.context}),
         **({"prefixes scored": "yes"} if found.scoring.score_prefixes else {}),
         "backend": found.scoring.backend,
         "rows per shard": found.scoring.shard_rows,

@@ -19,6 +19,7 @@ from rfprm_runtime.selection.settings import RayWorkers, Scoring
 from rfprm_runtime.selection.work_folder import WorkFolder
 from rfprm_runtime.traces.shards import Block, Plan, Shard
 from rfprm_runtime.traces.sources import Source
+from rfprm_runtime.types import windows_of
 
 Scored = Generator[tuple[Shard, bytes], None, None]
 """Shards with the bytes of their scores, as they finish."""
@@ -83,12 +84,14 @@ def provenance(plan: Plan, manifest: Manifest, scoring: Scoring) -> dict[str, An
         for name, value in scoring.backend_options.items()
         if name not in same_scores
     }
+    windows = windows_of(scoring.overflow)
     return {
         "input": plan.fingerprint,
         "artifact": {"name": manifest.name, "manifest_sha256": digest_of(manifest)},
         "scoring": {
             "split": scoring.split,
-            "overflow": scoring.overflow,
+            "overflow": "error" if windows is None else "window",
+            **({} if windows is None else {"window_context": float(windows.context)}),
             "shard_rows": scoring.shard_rows,
             **scoring.names.given_names(),
             **({"score_prefixes": True} if scoring.score_prefixes else {}),

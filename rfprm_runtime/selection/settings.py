@@ -15,7 +15,7 @@ from rfprm_runtime.ground.arguments import (
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.formats import Reading
-from rfprm_runtime.types import Overflow
+from rfprm_runtime.types import Overflow, windows_of
 
 DEFAULT_SHARD_ROWS = 256
 Order = Literal["input", "rank"]
@@ -45,7 +45,7 @@ class Scoring:
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, get_args(SplitRule))
-        check_choice("overflow", self.overflow, get_args(Overflow))
+        windows_of(self.overflow)  # checks it
         check_whole("shard_rows (--shard-rows)", self.shard_rows)
         check_flag("score_prefixes (--score-prefixes)", self.score_prefixes)
 

@@ -11,7 +11,7 @@ from rfprm_runtime.types import TrajectoryScore
 SCORE_FIELDS = ("step_scores", "trajectory_score", "reward")
 """What ``rfprm score`` and ``rfprm select`` add."""
 WINDOWED_FROM = "windowed_from"
-"""What they add with ``overflow="window"``."""
+"""What they add where traces may be scored in windows."""
 SELECTION_FIELDS = ("selection_score", "rank")
 """What ``rfprm select`` adds to those."""
 RANKING_FIELDS = ("final_answer", "votes", "selection_score", "rank")

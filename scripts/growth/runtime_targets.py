@@ -22,7 +22,7 @@ from rfprm_runtime.engine.prefix import plan_prefixes
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.ground import made_from, parsing, thinking
 from rfprm_runtime.prompt.encoding import EncodedTrajectory
-from rfprm_runtime.prompt.windowing import first_windowed_step, plan_windows
+from rfprm_runtime.prompt.windowing import plan_windows
 from rfprm_runtime.rewards import completions
 from rfprm_runtime.search.proposals import Proposal
 from rfprm_runtime.search.step_format import StepFormat
@@ -127,7 +127,6 @@ def _token_rows(text: str) -> list[Any]:
 
 
 measure("plan_windows", lambda row: plan_windows(row, 512), _encoded)
-measure("first_windowed_step", lambda row: first_windowed_step(row, 512), _encoded)
 measure("plan_prefixes(pieces)", plan_prefixes, _token_rows)
 
 # Prompts and messages.

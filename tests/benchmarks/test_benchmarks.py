@@ -14,9 +14,13 @@ import pytest
 from benchmarks import runner
 from benchmarks.engines import ENGINES, EngineSpec
 from benchmarks.engines.base import Row, pad, sorted_batches
+from benchmarks.long_traces import chosen_traces, compare, measure_windows
 from benchmarks.prepare import engines_to_run
-from benchmarks.report import best_peer, percentiles, write_json
+from benchmarks.report import best_peer, markdown_table, percentiles, write_json
 from benchmarks.runner import Timing, Worker, summarise
+from benchmarks.workloads import endless_steps, trace_of_length
+from rfprm_runtime import Trajectory, TrajectoryScore
+from tiny_models import fake_scorer
 
 
 def row(length: int, *, is_whole: bool = True) -> Row:
@@ -139,3 +143,56 @@ def test_results_are_written_whole_as_json(tmp_path: Path) -> None:
     path = write_json("one", {"a": 1}, tmp_path)
     assert json.loads(path.read_text()) == {"a": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["one.json"]
+
+
+def _scored(steps: list[float], final: float, windowed_from: int | None = None) -> TrajectoryScore:
+    num_run = 10 if windowed_from is None else 15
+    return TrajectoryScore(
+        step_scores=steps,
+        trajectory_score=final,
+        reward=final,
+        num_tokens=10,
+        windowed_from=windowed_from,
+        num_run_tokens=num_run,
+    )
+
+
+def test_windows_are_compared_with_the_same_traces_in_one_piece() -> None:
+    whole = [_scored([0.5, 0.5, 0.25], 0.5), _scored([0.25], 1.0)]
+    windowed = [_scored([0.5, 0.5, 0.75], 0.25, 2), _scored([0.25], 1.0)]
+    found = compare(whole, windowed)
+    assert found["run_tokens_per_token"] == 1.25
+    assert found["steps_with_whole_past"] == 0.75
+    assert (found["steps"]["mean"], found["steps"]["max"]) == (0.125, 0.5)
+    assert found["trajectory"]["bias"] == -0.125
+    assert found["reward"]["spearman"] == pytest.approx(1)
+
+
+def test_a_scorer_with_fewer_positions_scores_real_steps_as_before() -> None:
+    trace = Trajectory(question="q?", steps=[f"step {index}" for index in range(40)])
+    with fake_scorer(max_positions=1_000) as scorer:
+        [chosen] = chosen_traces(scorer, [trace], 160, 1_000)
+        [begun] = chosen_traces(scorer, [trace], 160, 300)
+        found = measure_windows(scorer, [chosen], 160, (0, 0.5))
+        with pytest.raises(SystemExit, match="scored in windows of 900 positions"):
+            chosen_traces(scorer, [trace], 900, 1_000)
+    assert chosen == trace
+    assert begun.steps == trace.steps[: len(begun.steps)]
+    assert 1 < len(begun.steps) < 40
+    costs = [each["run_tokens_per_token"] for each in found["contexts"]]
+    assert 1 < costs[0] < costs[1]
+    assert found["contexts"][0]["steps"]["max"] > 0
+
+
+def test_a_trace_is_as_long_as_wanted() -> None:
+    pool = endless_steps([Trajectory(question="q?", steps=["a", "b" * 1_500, "a step"])])
+    with fake_scorer() as scorer:
+        made = trace_of_length(200, pool, scorer._encoder)
+        num_tokens = scorer._encoder.encode(made).num_tokens
+    assert 180 < num_tokens <= 200
+    assert set(made.steps) == {"a", "a step"}
+
+
+def test_a_table_has_a_rule_under_its_head() -> None:
+    table = markdown_table(("context", "seconds"), [("0", "1.5")])
+    assert table == "| context | seconds |\n| --- | ---: |\n| 0 | 1.5 |\n"

@@ -20,7 +20,7 @@ from rfprm_runtime.cli.score_file import score_file
 from rfprm_runtime.cli.terminal import read_backend_options
 from rfprm_runtime.errors import install_command
 from run_rfprm import rfprm
-from tiny_models import fake_scorer
+from tiny_models import byte_tokenizer, fake_artifact, fake_scorer, tiny_manifest
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -195,6 +195,27 @@ def test_a_prefix_keeps_old_scores(tmp_path: Path) -> None:
     assert row["reward"] == -1
     assert row["prm_reward"] > 0
     assert row["prm_windowed_from"] is None
+
+
+def test_windows_cost_what_is_printed(tmp_path: Path) -> None:
+    traces, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    long = {"question": "q?", "steps": [f"step {index}" for index in range(40)]}
+    traces.write_text(json.dumps(long) + "\n" + json.dumps(GOOD) + "\n", encoding="utf-8")
+    artifact = fake_artifact(tmp_path / "prm", tiny_manifest(byte_tokenizer(), max_positions=160))
+    command = ("score", traces, "-o", output, "-a", artifact, "--backend", "fake")
+    factors = []
+    for context in (0, 0.5):
+        windows = ("--overflow", "window", "--window-context", context, "--overwrite")
+        done = rfprm(*command, *windows)
+        assert done.returncode == 0
+        said = re.search(r"1 of them longer than .* which ran (\d\.\d\d) times", done.stderr)
+        assert said is not None
+        factors.append(float(said.group(1)))
+    assert 1 < factors[0] < factors[1] < 3
+    refused = rfprm(*command, "--window-context", "0.5", "--overwrite")
+    assert refused.returncode == 1
+    assert "add --overflow window, or leave it out" in refused.stderr
+    assert "context is 1.0" in rfprm(*command, *windows[:3], 1, "--overwrite").stderr
 
 
 def test_many_lines_keep_their_order(tmp_path: Path) -> None:

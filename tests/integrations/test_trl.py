@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rfprm_runtime import ArtifactError
+from rfprm_runtime import ArtifactError, Windows
 from rfprm_runtime.integrations.trl import process_reward
+from rfprm_runtime.rewards.settings import RewardSettings
 
 QUESTION = "What is 6 times 7?"
 RIGHT, WRONG, NONE = "6 * 7 = 42.\n\nThe answer is 42.", "6 + 7 = 13.\n\nSo 13.", " \n "
@@ -176,6 +177,8 @@ def test_wrong_settings_are_refused_at_once(artifact: str) -> None:
         ({"process": "avg"}, r"process is 'avg', expected one of \('reward'"),
         ({"split": "line"}, "split is 'line', expected one of"),
         ({"overflow": "cut"}, "overflow is 'cut', expected one of"),
+        ({"overflow": {"ctx": 0.5}}, r"overflow has 'ctx', expected some of \['context'\]"),
+        ({"overflow": {"context": 1.0}}, "context is 1.0, expected a share"),
         ({"num_threads": 0}, "num_threads is 0, expected a whole number"),
         ({"answer_timeout": float("inf")}, "answer_timeout is inf, expected a finite number"),
     ],
@@ -185,6 +188,13 @@ def test_an_invalid_setting_is_refused_at_once(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         process_reward(artifact, **settings)
+
+
+def test_windows_may_be_spelled_as_yaml_does(artifact: str) -> None:
+    given = {"overflow": {"context": 0.25}}
+    settings = RewardSettings.build(artifact, given, adapters_own=())
+    assert settings == RewardSettings(artifact, overflow=Windows(0.25))
+    assert RewardSettings.build(artifact, {}, adapters_own=()).overflow == "error"
 
 
 def test_a_folder_without_an_artifact_is_refused_at_once(artifact: str, tmp_path: Path) -> None:

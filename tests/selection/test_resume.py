@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rfprm_runtime import RfprmError
+from rfprm_runtime import RfprmError, Windows
 from rfprm_runtime.selection import OutputOptions, Scoring, Selection, select_traces
 from rfprm_runtime.selection.scores import ShardScores
 from selection.selection_helpers import logging_scorer, read_jsonl, traces, write_jsonl
@@ -165,6 +165,18 @@ def test_scores_of_something_else_are_refused_with_the_difference(
     assert named in str(caught.value)
     assert "choose another --work folder, or remove this one" in str(caught.value)
     assert output.read_bytes() == before
+
+
+def test_scores_of_other_windows_are_not_reused(tmp_path: Path) -> None:
+    source, output = write_jsonl(tmp_path / "in.jsonl", traces(3)), tmp_path / "out.jsonl"
+    with fake_scorer() as scorer:
+        for same in ("window", Windows(0.5)):
+            scoring = Scoring(overflow=same)
+            select_traces(scorer, source, output, Selection(top=1), scoring=scoring)
+        scoring = Scoring(overflow=Windows(0.25))
+        with pytest.raises(RfprmError, match=r"scoring.window_context was 0.5, is 0.25"):
+            select_traces(scorer, source, output, Selection(top=1), scoring=scoring)
+    assert "windowed_from" in read_jsonl(output)[0]
 
 
 def test_a_file_is_not_a_work_folder(tmp_path: Path) -> None:
