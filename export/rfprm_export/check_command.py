@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -72,22 +72,24 @@ def compare_with_published(
     weights are read or fetched, and :class:`MissingExtraError` without torch.
     """
     if isinstance(place, Path):
-        name = read_manifest(place).name
-        published = _published(name)
+        manifest = read_manifest(place)
+        name, published = manifest.name, _published(manifest.name, manifest.source)
         with Scorer.load(place) as scorer:
             scores = scorer.score_batch([one.trajectory for one in published])
             return name, scorer.backend_description, compare(published, scores)
-    published = _published(place.name)
+    published = _published(place.name, place.record)
     measured_on, scores = _by_reference(place, reading, base, published, progress)
     return place.name, measured_on, compare(published, scores)
 
 
-def _published(name: str) -> Sequence[PublishedScore]:
-    found = published_scores_of(name)
+def _published(name: str, origin: Mapping[str, Any]) -> Sequence[PublishedScore]:
+    repo = origin.get("repo")
+    found = published_scores_of(name, repo if isinstance(repo, str) else None)
     if not found:
         known = sorted({one.model for one in PUBLISHED_SCORES})
         raise ExportError(
-            f"no published scores of {name} are known here; there are some of {', '.join(known)}"
+            f"no published scores of {repo or name} are known here; there are some of "
+            f"{', '.join(known)}"
         )
     return found
 
