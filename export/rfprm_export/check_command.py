@@ -51,10 +51,10 @@ def check(
     """Compare a model's scores with those that its authors published of it."""
     reading = reading_options(family, step_separator, system_prompt, chat_template)
     with shown_stages(progress) as told:
-        name, measured_on, found = compare_with_published(
-            artifact_or_source(model), reading, base, told
-        )
-    print_rows(Console(highlight=False), _rows(name, measured_on, found))
+        place = artifact_or_source(model)
+        name, measured_on, found = compare_with_published(place, reading, base, told)
+    origin = place.record if isinstance(place, Source) else {}
+    print_rows(Console(highlight=False), _rows(name, origin, measured_on, found))
     if not all(one.agrees for one in found):
         raise ExportError(
             f"{name} does not give the scores that its authors published; if it is that model, "
@@ -110,8 +110,11 @@ def _by_reference(
     return score_by_reference(prm, [one.trajectory for one in published], progress)
 
 
-def _rows(name: str, measured_on: str, found: Sequence[Comparison]) -> Iterator[tuple[str, str]]:
+def _rows(
+    name: str, origin: Mapping[str, str], measured_on: str, found: Sequence[Comparison]
+) -> Iterator[tuple[str, str]]:
     yield "model", name
+    yield from origin.items()
     yield "measured on", measured_on
     for one in found:
         verdict = "agrees" if one.agrees else "DIFFERS"

@@ -117,7 +117,11 @@ def export_qwen2_layout(
 
     with shown_stages(progress) as told:
         reading = reading_options(family, step_separator, None, None)
-        step_id = write_qwen2_layout(load_prm(checkpoint, reading=reading, base=base), output, told)
+        prm = load_prm(checkpoint, reading=reading, base=base)
+        step_id = write_qwen2_layout(prm, output, told)
+    origin = prm.manifest.source
+    if "pinned" in origin:
+        typer.echo(f"of {origin['repo']}@{origin['revision']}: {origin['pinned']}")
     typer.echo(f"written: {output}, where <extra_0> has the id {step_id} (vLLM: step_tag_id)")
 
 
