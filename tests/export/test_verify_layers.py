@@ -235,7 +235,7 @@ def test_int8_is_chosen_in_parts_as_in_the_whole(
 ) -> None:
     gate = Gate(num_trajectories=1, spearman=-1.0, mean_difference=3e-4, same_best_of_4=-1.0)
     monkeypatch.setattr(linear_choice, "STRICT_GATE", gate)
-    monkeypatch.setattr("rfprm_export.gate_traces.groups_of_4", lambda traces: [[0]])
+    monkeypatch.setattr("rfprm_export.verify.groups_of_4", lambda traces: [[0]])
     monkeypatch.setattr("rfprm_export.gate.GATE", gate)
     chosen = []
     for is_large in (True, False):
