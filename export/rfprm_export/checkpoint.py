@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from rfprm_export import ExportError
-from rfprm_export.base_model import read_base_model
+from rfprm_export.base_model import read_base_model, read_config
 from rfprm_export.family_choice import choose_family
-from rfprm_export.given_base import check_weights
+from rfprm_export.given_base import WEIGHTS_DIGEST, check_weights, doubt_about
 from rfprm_export.loaded_prm import LoadedPRM, only_used
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
 from rfprm_export.opened_model import fetch_whole, open_model
@@ -239,7 +239,7 @@ def _load_checkpoint(opened: Source, base: Place | None) -> LoadedPRM:
         source={
             **checkpoint.source,
             **({} if opened.repository is None else opened.record),
-            **({} if given is None else {"base": given.record}),
+            **({} if given is None else _said_of_base(given, checkpoint)),
             "checkpoint_sha256": checkpoint_digest(folder),
             **model.said_of_tokenizer,
         },
@@ -252,6 +252,14 @@ def _fetched(source: Source) -> Path:
     if source.kind == "model":
         fetch_whole(source)
     return source.path
+
+
+def _said_of_base(given: Source, checkpoint: Checkpoint) -> dict[str, Any]:
+    """For the manifest: which base was merged, and whether only its name says that it is right."""
+    base, doubt = checkpoint.base, None
+    if isinstance(base, FolderBase) and WEIGHTS_DIGEST not in checkpoint.source:
+        doubt = doubt_about(base.path, given, read_config(given.path))
+    return {"base": given.record, **({"base_doubt": doubt} if doubt else {})}
 
 
 def checkpoint_digest(folder: Path) -> str:

@@ -83,16 +83,17 @@ def check_tokens(own: Tokenizer, base: Tokenizer, adapter: Path, place: Path) ->
 
 
 def doubt_about(named: str | None, base: Source, config: Mapping[str, Any]) -> str | None:
-    """What to say where the base that a user gave does not have the name that the adapter gives it;
-    None if it has. ``config``: its ``config.json``, in which its maker may have left its name."""
+    """What to say where the base that a user gave does not have the name that the adapter or the
+    checkpoint gives it; None if it has. ``config``: its ``config.json``, in which its maker may
+    have left its name."""
     if not named:
-        return "the adapter names none; that it is this one cannot be told"
+        return "none was named; that it is this one cannot be told"
     last = PurePosixPath(named.replace("\\", "/")).name.lower()
     origin = config.get("_name_or_path")
     names = [base.name, *([PurePosixPath(origin).name] if isinstance(origin, str) else [])]
     if any(last == name.lower() or _is_called(name, last) for name in names):
         return None
-    return f"the adapter names {shown(named)}; that it is this one cannot be told from its name"
+    return f"{shown(named)} was named; that it is this one cannot be told from its name"
 
 
 def _is_called(name: str, last: str) -> bool:

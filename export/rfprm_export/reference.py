@@ -142,7 +142,7 @@ def _recorded(
 ) -> Reference:
     recorded = _read_recorded(checkpoint, path, REFERENCE_NAMES[kind])
     scores = recorded.by_trace()
-    missing = set(chosen) - set(scores)
+    missing = [i for i in chosen if i not in scores or not 0 <= i < len(trajectories)]
     if missing:
         raise ExportError(
             f"{checkpoint / REFERENCE_NAMES[kind]} has no scores of {len(missing)} of the "

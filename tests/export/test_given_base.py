@@ -191,7 +191,7 @@ def test_a_manifest_names_the_base_that_was_merged_and_the_doubt(tmp_path: Path)
     adapter = save_adapter(tmp_path / "adapter", base_model_name_or_path="org/theirs")
     record = open_model(open_source(adapter), base).record
     assert record["base"] == {"folder": "mine"}
-    assert "names 'org/theirs'; that it is this one cannot be told" in record["base_doubt"]
+    assert "'org/theirs' was named; that it is this one cannot be told" in record["base_doubt"]
     assert (
         "base_doubt"
         not in open_model(open_source(adapter), base.rename(tmp_path / "theirs")).record

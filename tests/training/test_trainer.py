@@ -156,6 +156,12 @@ def test_a_base_model_that_was_replaced_by_another_of_its_shape_is_found_out(
     save_file(weights, copy / "model.safetensors")
     with pytest.raises(ExportError, match="copy is not the base model that the checkpoint was"):
         load_prm(finished_run, base=copy)
+    path = finished_run / "checkpoint.json"
+    older = json.loads(path.read_text())
+    del older["source"]["base_weights_sha256"]
+    path.write_text(json.dumps(older))
+    said = load_prm(finished_run, base=copy).manifest.source["base_doubt"]
+    assert said.endswith("was named; that it is this one cannot be told from its name")
 
 
 def test_layers_above_the_kept_ones_are_neither_trained_nor_scored(
