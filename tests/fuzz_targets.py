@@ -24,6 +24,7 @@ from gguf_files import byte_level_fields, random_base, write_gguf
 from rfprm_export.base_model import config_fields, read_base_model
 from rfprm_export.checkpoint import find_base_model, load_prm, read_checkpoint
 from rfprm_export.gguf_reader import read_gguf
+from rfprm_export.gguf_tokenizer_config import gguf_tokenizer_config
 from rfprm_export.graph import write_graph
 from rfprm_export.lora import merge_lora
 from rfprm_export.pickled_weights import open_pickled
@@ -168,8 +169,15 @@ def _prepare_artifact(folder: Path) -> None:
 
 
 def _prepare_gguf(folder: Path) -> None:
-    fields = byte_level_fields(_TOKENIZER)
-    write_gguf(folder / "model.gguf", _MANIFEST.backbone, _base_weights(), fields)
+    fields = {**byte_level_fields(_TOKENIZER), "bos_token_id": 1, "add_bos_token": True}
+    template = {"tokenizer.chat_template": "{{ bos_token }}"}
+    path = folder / "model.gguf"
+    write_gguf(path, _MANIFEST.backbone, _base_weights(), fields, fields=template)
+
+
+def _read_gguf(folder: Path) -> object:
+    gguf_tokenizer_config(folder / "model.gguf")
+    return dict(read_gguf(folder / "model.gguf")[1])
 
 
 def _prepare_gguf_sentencepiece(folder: Path) -> None:
@@ -250,11 +258,11 @@ TARGETS = {
         lambda at: write_pickled(at / "pytorch_model.bin"),
         lambda at: dict(open_pickled(at / "pytorch_model.bin")),
     ),
-    "gguf": Target("model.gguf", _prepare_gguf, lambda at: dict(read_gguf(at / "model.gguf")[1])),
+    "gguf": Target("model.gguf", _prepare_gguf, _read_gguf),
     "gguf-sentencepiece": Target(
         "model.gguf",
         _prepare_gguf_sentencepiece,
-        lambda at: dict(read_gguf(at / "model.gguf")[1]),
+        _read_gguf,
     ),
     "vocabulary": Target(
         "vocab.json", lambda at: write_byte_level(at, "GPT2Tokenizer"), _open_tokenizer

@@ -8,6 +8,7 @@ has no program in it.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 from rfprm_export import ExportError
 from rfprm_export.chat_rendering import TODAY
+from rfprm_export.gguf_tokenizer_config import gguf_tokenizer_config
 from rfprm_export.vocabulary.added_tokens import SPECIAL_NAME
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.ground.names import file_in, holds_file
@@ -105,7 +107,8 @@ def chat_format(template: str, config: Mapping[str, Any], system: str | None) ->
 
 
 def read_chat_template(folder: Path, given: Path | None) -> str:
-    """The template in ``given``, or of the model in ``folder``. Raises :class:`ExportError`."""
+    """The template in ``given``, or of the model in ``folder``, which may be a GGUF file. Raises
+    :class:`ExportError`."""
     if given is not None:
         return _read_text(given)
     for name in TEMPLATE_NAMES:
@@ -127,7 +130,10 @@ def read_chat_template(folder: Path, given: Path | None) -> str:
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
     """``tokenizer_config.json``, with the special tokens that only ``special_tokens_map.json``
-    names; empty if there is none. Raises :class:`ExportError`."""
+    names; empty if there is none. Of a GGUF file: what it says in their place. Raises
+    :class:`ExportError`."""
+    if folder.suffix == ".gguf" and os.path.isfile(folder):
+        return gguf_tokenizer_config(folder)
     config = _read_if_there(folder, TOKENIZER_CONFIG_NAME)
     if "added_tokens_decoder" in config:  # then transformers does not read the other file
         return config

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,11 +31,10 @@ from rfprm_export.published_scores import (
 from rfprm_export.source import Place, Source, artifact_or_source
 from rfprm_runtime.artifact.manifest import read_manifest
 from rfprm_runtime.cli.options import ProgressOption
-from rfprm_runtime.cli.printing import print_rows
+from rfprm_runtime.cli.printing import print_rows, source_rows
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.ground.progress import Progress, shown_stages
 from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.types import TrajectoryScore
 
 
 def check(
@@ -51,43 +51,53 @@ def check(
     """Compare a model's scores with those that its authors published of it."""
     reading = reading_options(family, step_separator, system_prompt, chat_template)
     with shown_stages(progress) as told:
-        name, measured_on, found = compare_with_published(
-            artifact_or_source(model), reading, base, told
-        )
-    print_rows(Console(highlight=False), _rows(name, measured_on, found))
-    if not all(one.agrees for one in found):
+        found = compare_with_published(artifact_or_source(model), reading, base, told)
+    print_rows(Console(highlight=False), _rows(found))
+    if not all(one.agrees for one in found.comparisons):
         raise ExportError(
-            f"{name} does not give the scores that its authors published; if it is that model, "
-            "its prompt or head is read wrongly: do not use these scores"
+            f"{found.name} does not give the scores that its authors published; if it is that "
+            "model, its prompt or head is read wrongly: do not use these scores"
         )
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model beside what was published of it."""
+
+    name: str
+    origin: Mapping[str, Any]
+    """A manifest's ``source``."""
+    measured_on: str
+    comparisons: list[Comparison]
 
 
 def compare_with_published(
     place: Path | Source, reading: ReadingOptions, base: Place | None, progress: Progress
-) -> tuple[str, str, list[Comparison]]:
-    """The model's name, what ran it, and the comparisons: of an artifact by its own backend, of
-    another model by the reference network.
+) -> Checked:
+    """An artifact is run by its own backend, another model by the reference network.
 
     Raises :class:`ExportError` if nothing is known to have been published of it, before its
     weights are read or fetched, and :class:`MissingExtraError` without torch.
     """
     if isinstance(place, Path):
-        name = read_manifest(place).name
-        published = _published(name)
+        manifest = read_manifest(place)
+        name, published = manifest.name, _published(manifest.name, manifest.source)
         with Scorer.load(place) as scorer:
             scores = scorer.score_batch([one.trajectory for one in published])
-            return name, scorer.backend_description, compare(published, scores)
-    published = _published(place.name)
-    measured_on, scores = _by_reference(place, reading, base, published, progress)
-    return place.name, measured_on, compare(published, scores)
+            compared = compare(published, scores)
+            return Checked(name, manifest.source, scorer.backend_description, compared)
+    published = _published(place.name, place.record)
+    return _by_reference(place, reading, base, published, progress)
 
 
-def _published(name: str) -> Sequence[PublishedScore]:
-    found = published_scores_of(name)
+def _published(name: str, origin: Mapping[str, Any]) -> Sequence[PublishedScore]:
+    repo = origin.get("repo")
+    found = published_scores_of(name, repo if isinstance(repo, str) else None)
     if not found:
         known = sorted({one.model for one in PUBLISHED_SCORES})
         raise ExportError(
-            f"no published scores of {name} are known here; there are some of {', '.join(known)}"
+            f"no published scores of {repo or name} are known here; there are some of "
+            f"{', '.join(known)}"
         )
     return found
 
@@ -98,20 +108,23 @@ def _by_reference(
     base: Place | None,
     published: Sequence[PublishedScore],
     progress: Progress,
-) -> tuple[str, list[TrajectoryScore]]:
+) -> Checked:
     if find_spec("torch") is None:
         raise MissingExtraError("torch", "train", "running the reference network")
     from rfprm_export.checkpoint import load_prm
     from rfprm_export.reference import score_by_reference
 
     prm = load_prm(place, reading=reading, base=base)
-    return score_by_reference(prm, [one.trajectory for one in published], progress)
+    traces = [one.trajectory for one in published]
+    measured_on, scores = score_by_reference(prm, traces, progress)
+    return Checked(place.name, prm.manifest.source, measured_on, compare(published, scores))
 
 
-def _rows(name: str, measured_on: str, found: Sequence[Comparison]) -> Iterator[tuple[str, str]]:
-    yield "model", name
-    yield "measured on", measured_on
-    for one in found:
+def _rows(found: Checked) -> Iterator[tuple[str, str]]:
+    yield "model", found.name
+    yield from source_rows(found.origin)
+    yield "measured on", found.measured_on
+    for one in found.comparisons:
         verdict = "agrees" if one.agrees else "DIFFERS"
         yield "published", f"{_numbers(one.published.expected)}  ({one.published.source})"
         yield (

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from rfprm_export import ExportError
-from rfprm_export.base_model import read_base_model
+from rfprm_export.base_model import read_base_model, read_config
 from rfprm_export.family_choice import choose_family
+from rfprm_export.given_base import WEIGHTS_DIGEST, check_weights, doubt_about
 from rfprm_export.loaded_prm import LoadedPRM, only_used
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
 from rfprm_export.opened_model import fetch_whole, open_model
@@ -211,11 +212,13 @@ def _trusted_folder(path: str, folder: Path) -> Path:
 def _load_checkpoint(opened: Source, base: Place | None) -> LoadedPRM:
     folder = opened.path
     checkpoint = read_checkpoint(folder)
-    base_path = find_base_model(checkpoint.base, folder) if base is None else _fetched(base)
+    given = None if base is None else open_source(base)
+    base_path = find_base_model(checkpoint.base, folder) if given is None else _fetched(given)
     opened.fetch(_CHECKPOINT_FILES)
     if isinstance(checkpoint.base, GgufBase):
         _check_base(base_path, checkpoint.base)
     model = read_base_model(base_path)
+    check_weights(model.weights, checkpoint.source, base_path)
     backbone = _kept_layers(model.backbone, checkpoint.num_layers)
     weights = only_used(model.weights, backbone)
     if holds_file(folder, ADAPTER_NAME) or holds_file(folder, ADAPTER_CONFIG_NAME):
@@ -236,6 +239,7 @@ def _load_checkpoint(opened: Source, base: Place | None) -> LoadedPRM:
         source={
             **checkpoint.source,
             **({} if opened.repository is None else opened.record),
+            **({} if given is None else _said_of_base(given, checkpoint)),
             "checkpoint_sha256": checkpoint_digest(folder),
             **model.said_of_tokenizer,
         },
@@ -243,12 +247,19 @@ def _load_checkpoint(opened: Source, base: Place | None) -> LoadedPRM:
     return LoadedPRM(manifest, weights.kept_if_small(), model.tokenizer)
 
 
-def _fetched(base: Place) -> Path:
+def _fetched(source: Source) -> Path:
     """The base model that a user names, which may be one of the Hub."""
-    source = open_source(base)
     if source.kind == "model":
         fetch_whole(source)
     return source.path
+
+
+def _said_of_base(given: Source, checkpoint: Checkpoint) -> dict[str, Any]:
+    """For the manifest: which base was merged, and whether only its name says that it is right."""
+    base, doubt = checkpoint.base, None
+    if isinstance(base, FolderBase) and WEIGHTS_DIGEST not in checkpoint.source:
+        doubt = doubt_about(base.path, given, read_config(given.path))
+    return {"base": given.record, **({"base_doubt": doubt} if doubt else {})}
 
 
 def checkpoint_digest(folder: Path) -> str:

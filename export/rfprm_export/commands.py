@@ -113,11 +113,14 @@ def export_qwen2_layout(
     """Write a checkpoint as a Qwen2ForProcessRewardModel folder, which vLLM and others load."""
     from rfprm_export.checkpoint import load_prm
     from rfprm_export.qwen2_layout import write_qwen2_layout
+    from rfprm_runtime.cli.printing import print_rows, source_rows
     from rfprm_runtime.ground.progress import shown_stages
 
     with shown_stages(progress) as told:
         reading = reading_options(family, step_separator, None, None)
-        step_id = write_qwen2_layout(load_prm(checkpoint, reading=reading, base=base), output, told)
+        prm = load_prm(checkpoint, reading=reading, base=base)
+        step_id = write_qwen2_layout(prm, output, told)
+    print_rows(Console(highlight=False), source_rows(prm.manifest.source))
     typer.echo(f"written: {output}, where <extra_0> has the id {step_id} (vLLM: step_tag_id)")
 
 

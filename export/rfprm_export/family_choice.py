@@ -4,7 +4,7 @@ is read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 
 from rfprm_export import ExportError
@@ -40,6 +40,42 @@ def choose_family(
     refused = why_refused(name)
     if refused is not None:
         raise ExportError(refused)
+    several = tuple(dict.fromkeys(architectures))
+    if len(several) < 2:
+        return _choose(asked, name, several, file_names)
+    return _agreed([_tried(asked, name, one, file_names) for one in several], several)
+
+
+def _agreed(
+    found: Sequence[tuple[str, Preset] | ExportError], architectures: tuple[str, ...]
+) -> tuple[str, Preset]:
+    """What all of several architectures are. Raises :class:`ExportError` if they differ: which of
+    them the weights are of, their order does not tell."""
+    chosen = [one for one in found if not isinstance(one, ExportError)]
+    if not chosen:
+        raise next(one for one in found if isinstance(one, ExportError))
+    if len(chosen) < len(found) or len({family for family, _ in chosen}) > 1:
+        kinds = " and ".join(f"{one} ({_kind(one)})" for one in architectures)
+        raise ExportError(
+            f"the model's config.json names several architectures, which are not of one family: "
+            f'{kinds}; leave the one that the weights are of in its "architectures"'
+        )
+    return chosen[0]
+
+
+def _tried(
+    asked: str | None, name: str, architecture: str, file_names: Collection[str]
+) -> tuple[str, Preset] | ExportError:
+    try:
+        return _choose(asked, name, (architecture,), file_names)
+    except ExportError as error:
+        return error
+
+
+def _choose(
+    asked: str | None, name: str, architectures: tuple[str, ...], file_names: Collection[str]
+) -> tuple[str, Preset]:
+    """For one architecture, or none."""
     fitting = {known: preset for known, preset in PRESETS.items() if preset.fits(architectures)}
     if asked is not None:
         if asked not in fitting:
@@ -107,8 +143,10 @@ def _one_of(fitting: Mapping[str, Preset], verb: str) -> str:
 def _described(architectures: tuple[str, ...]) -> str:
     if not architectures:
         return "the model's config.json names no architecture"
-    for name in architectures:
-        for ending, what in _KINDS.items():
-            if name.endswith(ending):
-                return f"the model's architecture is {name}, {what}"
-    return f"the model's architecture is {architectures[0]}, which is not a known kind of PRM"
+    name = architectures[0]
+    return f"the model's architecture is {name}, {_kind(name)}"
+
+
+def _kind(architecture: str) -> str:
+    found = (what for ending, what in _KINDS.items() if architecture.endswith(ending))
+    return next(found, "which is not a known kind of PRM")

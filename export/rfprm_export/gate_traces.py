@@ -82,6 +82,17 @@ def groups_of_4(trajectories: Sequence[Trajectory]) -> list[list[int]]:
     return [group[:4] for group in by_question.values() if len(group) >= 4]
 
 
+def few_enough(
+    trajectories: Sequence[Trajectory], label: str, manifest: Manifest
+) -> tuple[list[int], str]:
+    """Which of these a model of this size is compared on, and their label."""
+    count, total = num_gate_traces(manifest), len(trajectories)
+    if total <= count:
+        return list(range(total)), label
+    chosen = spread_over(groups_of_4(trajectories), count)
+    return chosen, f"{len(chosen)} of the {total} {label}"
+
+
 def spread_over(groups: Sequence[Sequence[int]], count: int) -> list[int]:
     """The members of so many ``groups``, at equal distances, that there are ``count``, or all."""
     size = sum(map(len, groups)) / max(1, len(groups))

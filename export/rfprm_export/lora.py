@@ -54,6 +54,7 @@ _NOT_PLAIN = {
 # them when an adapter is loaded.
 _PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
 _HEAD_TENSORS = re.compile(r"(?:score|classifier|lm_head|v_head|[a-z_]*head)\b.*")
+_LAYER = re.compile(r"model\.layers\.([0-9]{1,9})\.")
 _VOCABULARY = ("model.embed_tokens.weight", "lm_head.weight")
 
 
@@ -76,10 +77,25 @@ class AdapterConfig(Validated):
     """Of the base model."""
     auto_mapping: dict[str, Any] | None = None
     """Without a task type: which class the adapted model was of."""
+    target_modules: Any = None
+    exclude_modules: Any = None
+    layers_to_transform: Any = None
+    layers_pattern: Any = None
 
     @property
     def scale(self) -> float:
         return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
+
+    @property
+    def is_in_every_layer(self) -> bool:
+        """Whether the modules that were adapted are named by what every layer calls them."""
+        if self.exclude_modules or self.layers_to_transform is not None or self.layers_pattern:
+            return False
+        named = self.target_modules
+        if not isinstance(named, list):  # a text is a pattern, but for this one
+            return isinstance(named, str) and named == "all-linear"
+        parts = [part for name in named for part in str(name).split(".")]
+        return bool(parts) and not any(part.isdigit() for part in parts)
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
@@ -115,6 +131,8 @@ def merge_lora(weights: StoredWeights, folder: Path) -> StoredWeights:
     config = read_adapter_config(folder)
     tensors, path = _read_tensors(folder)
     weights = weights.including(_whole_tensors(tensors, weights))
+    if config.is_in_every_layer:
+        _check_layers(tensors, weights, path)
     merged = {}
     for name in sorted(tensors):
         module, lora, rest = _inner(name).partition(".lora_")
@@ -177,6 +195,18 @@ def _whole_tensors(tensors: StoredWeights, weights: StoredWeights) -> dict[str, 
             raise ExportError(f"the adapter holds {inner!r} twice, by two names; {_AGAIN}")
         found[inner] = stored
     return found
+
+
+def _check_layers(tensors: StoredWeights, weights: StoredWeights, path: Path) -> None:
+    """Raises :class:`ExportError` if the base has layers without an update, of which a smaller
+    model has none."""
+    updated = {int(match[1]) for match in map(_LAYER.search, tensors) if match}
+    present = {int(match[1]) for match in map(_LAYER.search, weights) if match}
+    if updated and updated < present:
+        raise ExportError(
+            f"{path} was trained on a model of {max(updated) + 1} layers, and the base model has "
+            f"{max(present) + 1}; give the right base with --base"
+        )
 
 
 def _check_shapes(name: str, weight: Shape, high: Shape, low: Shape, rank: int) -> None:

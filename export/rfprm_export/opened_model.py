@@ -12,14 +12,17 @@ from typing import Any
 
 from rfprm_export import ExportError
 from rfprm_export.base_model import (
+    CONFIG_NAME,
     BaseModel,
     architectures_in,
+    backbone_from_config,
     check_base_model,
     read_base_model,
     read_config,
 )
 from rfprm_export.chat_template import TEMPLATE_NAMES, TOKENIZER_CONFIG_NAME
 from rfprm_export.gguf_reader import gguf_architecture
+from rfprm_export.given_base import check_shape, check_tokens, doubt_about
 from rfprm_export.lora import ADAPTER_NAMES, AdapterConfig, merge_lora, read_adapter_config
 from rfprm_export.source import Place, Source, open_source
 from rfprm_export.vocabulary.folder import has_tokenizer, open_tokenizer
@@ -110,6 +113,7 @@ def _open_adapter(source: Source, base: Place | None) -> OpenedModel:
             "give it with --base"
         )
     config = read_config(under.path)
+    doubt = None if base is None else doubt_about(adapter.base_model_name_or_path, under, config)
     return OpenedModel(
         source,
         _adapted(_architectures(under, config), adapter),
@@ -117,7 +121,7 @@ def _open_adapter(source: Source, base: Place | None) -> OpenedModel:
         _owner((TOKENIZER_CONFIG_NAME,), source, under),
         _owner((TOKENIZER_CONFIG_NAME, *TEMPLATE_NAMES), source, under),
         lambda: _read_adapted(source, under),
-        {**source.record, "base": under.record},
+        {**source.record, "base": under.record, **({"base_doubt": doubt} if doubt else {})},
     )
 
 
@@ -164,12 +168,17 @@ def _decoder(architecture: str) -> str:
 def _read_adapted(source: Source, under: Source) -> BaseModel:
     source.fetch_tokenizer()
     source.fetch(ADAPTER_NAMES[:1] if ADAPTER_NAMES[0] in source.file_names else ADAPTER_NAMES)
+    if under.kind == "model" and CONFIG_NAME in source.file_names:  # before gigabytes are fetched
+        check_shape(source, backbone_from_config(read_config(under.path)), under.path)
     model = _read_whole(under)
+    check_shape(source, model.backbone, under.path)
+    own = open_tokenizer(source.path, {}) if has_tokenizer(source.path) else None
+    if own is not None:
+        check_tokens(own.tokenizer, model.tokenizer, source.path, under.path)
     weights = merge_lora(model.weights, source.path)
     # New tokens come with rows of the embedding, and with a tokenizer.
     embedding = weights.stored.get("model.embed_tokens.weight")
     rows = model.backbone.vocab_size if embedding is None else embedding.shape[0]
-    own = open_tokenizer(source.path, {}) if has_tokenizer(source.path) else None
     return replace(
         model,
         backbone=model.backbone.model_copy(update={"vocab_size": rows}),

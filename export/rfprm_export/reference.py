@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,11 +16,10 @@ from rfprm_export import ExportError
 from rfprm_export.checkpoint import checkpoint_digest, load_prm
 from rfprm_export.choices import Precision
 from rfprm_export.gate import gate_for
-from rfprm_export.gate_traces import groups_of_4, num_gate_traces, spread_over, traces_that_fit
+from rfprm_export.gate_traces import few_enough, traces_that_fit
 from rfprm_export.in_parts import ending
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.stored_weights import stay_in_files
-from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.backends.walk import Walk
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.errors import install_command
@@ -45,7 +44,16 @@ class RecordedScores(Validated):
     reference: str
     traces_sha256: str
     checkpoint_sha256: str
+    chosen: list[int] | None = None
+    """Which of the traces the scores are of; None: all."""
     scores: list[TrajectoryScore]
+
+    def by_trace(self) -> dict[int, TrajectoryScore]:
+        """The scores by the places of their traces in the file. Raises :class:`ExportError`."""
+        chosen = range(len(self.scores)) if self.chosen is None else self.chosen
+        if len(chosen) != len(self.scores):
+            raise ExportError(f"it names {len(chosen)} traces and has {len(self.scores)} scores")
+        return dict(zip(chosen, self.scores, strict=True))
 
 
 @dataclass(frozen=True)
@@ -91,60 +99,61 @@ def reference_for(
             f"{path} holds {len(trajectories)} trajectories, but --precision {precision} is "
             f"verified on at least {needed}; give more, or leave --verify-traces out"
         )
+    chosen = list(range(len(trajectories)))
+    if traces is None:
+        fewest = 1 if precision == "fp32" else needed
+        chosen, label = _chosen(trajectories, label, prm, fewest)
     # The reference network takes minutes on the gate's traces, so its scores are recorded.
     recorded_first = kind == "gate" and (checkpoint / REFERENCE_NAMES[kind]).is_file()
     if find_spec("torch") is None or (recorded_first and traces is None):
-        recorded = _recorded(checkpoint, kind, path, label, trajectories)
-        return recorded if traces else _shipped(recorded, prm, precision)
-    asked = Reference("", label, trajectories, [])
-    if traces is None:
-        asked = _shipped(asked, prm, precision)
-    description, scores = score_by_reference(prm, asked.trajectories, progress)
-    return replace(asked, description=description, scores=scores)
+        return _recorded(checkpoint, kind, path, label, trajectories, chosen)
+    asked = [trajectories[index] for index in chosen]
+    description, scores = score_by_reference(prm, asked, progress)
+    return Reference(description, label, asked, scores)
 
 
-def _shipped(reference: Reference, prm: LoadedPRM, precision: Precision) -> Reference:
-    """Those of the shipped traces that such a model is compared on."""
-    return _few_enough(_fitting(reference, prm, precision), prm.manifest)
-
-
-def _few_enough(reference: Reference, manifest: Manifest) -> Reference:
-    """The shipped traces that a model of this size is compared on."""
-    count, trajectories = num_gate_traces(manifest), reference.trajectories
-    if len(trajectories) <= count:
-        return reference
-    chosen = spread_over(groups_of_4(trajectories), count)
-    return _only(reference, chosen, f"{len(chosen)} of the {len(trajectories)} {reference.traces}")
-
-
-def _fitting(reference: Reference, prm: LoadedPRM, precision: Precision) -> Reference:
-    """Those that fit into the model's positions. Raises :class:`ExportError` if too few do."""
-    needed = 1 if precision == "fp32" else gate_for(prm.manifest).num_trajectories
-    chosen, label = traces_that_fit(reference.trajectories, reference.traces, prm, needed)
-    return _only(reference, chosen, label)
-
-
-def _only(reference: Reference, chosen: Sequence[int], label: str) -> Reference:
-    return replace(
-        reference,
-        traces=label,
-        trajectories=[reference.trajectories[index] for index in chosen],
-        scores=[reference.scores[index] for index in chosen] if reference.scores else [],
-    )
+def _chosen(
+    trajectories: Sequence[Trajectory], label: str, prm: LoadedPRM, needed: int
+) -> tuple[list[int], str]:
+    """Which of the shipped traces such a model is compared on, and their label. Raises
+    :class:`ExportError` if fewer than ``needed`` fit into its positions."""
+    fitting, label = traces_that_fit(trajectories, label, prm, needed)
+    few, label = few_enough([trajectories[index] for index in fitting], label, prm.manifest)
+    return [fitting[index] for index in few], label
 
 
 def recorded_reference(checkpoint: Path) -> Reference:
     """The recorded scores of the gate's traces. Raises :class:`ExportError` if ``checkpoint`` holds
     none, or has changed since."""
     path = gate_traces_path()
-    return _recorded(checkpoint, "gate", path, "shipped gate traces", read_trajectories(path))
+    chosen = list(_read_recorded(checkpoint, path, REFERENCE_NAMES["gate"]).by_trace())
+    return _recorded(
+        checkpoint, "gate", path, "shipped gate traces", read_trajectories(path), chosen
+    )
 
 
 def _recorded(
-    checkpoint: Path, kind: str, path: Path, label: str, trajectories: list[Trajectory]
+    checkpoint: Path,
+    kind: str,
+    path: Path,
+    label: str,
+    trajectories: list[Trajectory],
+    chosen: list[int],
 ) -> Reference:
     recorded = _read_recorded(checkpoint, path, REFERENCE_NAMES[kind])
-    return Reference(f"recorded: {recorded.reference}", label, trajectories, recorded.scores)
+    scores = recorded.by_trace()
+    missing = [i for i in chosen if i not in scores or not 0 <= i < len(trajectories)]
+    if missing:
+        raise ExportError(
+            f"{checkpoint / REFERENCE_NAMES[kind]} has no scores of {len(missing)} of the "
+            f"{len(chosen)} traces to verify on ({label}){_way_out()}"
+        )
+    return Reference(
+        f"recorded: {recorded.reference}",
+        label,
+        [trajectories[index] for index in chosen],
+        [scores[index] for index in chosen],
+    )
 
 
 def score_by_reference(
@@ -177,18 +186,25 @@ def scorer_over(prm: LoadedPRM, backend: Backend) -> Scorer:
 def record_reference(
     checkpoint: Path, *, base: Path | None = None, progress: Progress = silent
 ) -> None:
-    """Write the reference's scores of the shipped traces into a checkpoint, for exports without
-    torch. ``base``: its base model, if it is not found by itself."""
+    """Write the reference's scores into a checkpoint, for exports without torch: of those shipped
+    traces that an export of it is compared on. ``base``: its base model, if it is not found by
+    itself."""
     prm = load_prm(checkpoint, base=base)
     for kind, path in _shipped_traces().items():
-        reference, scores = score_by_reference(prm, read_trajectories(path), progress)
+        trajectories = read_trajectories(path)
+        chosen, _ = _chosen(trajectories, kind, prm, needed=0)
+        asked = [trajectories[index] for index in chosen]
+        reference, scores = score_by_reference(prm, asked, progress)
+        are_all = len(chosen) == len(trajectories)
         recorded = RecordedScores(
             reference=reference,
             traces_sha256=_digest(path),
             checkpoint_sha256=checkpoint_digest(checkpoint),
+            chosen=None if are_all else chosen,
             scores=scores,
         )
-        write_whole(checkpoint / REFERENCE_NAMES[kind], recorded.model_dump_json() + "\n")
+        content = recorded.model_dump_json(exclude={"chosen"} if are_all else None)
+        write_whole(checkpoint / REFERENCE_NAMES[kind], content + "\n")
 
 
 def has_reference(checkpoint: Path) -> bool:
@@ -202,11 +218,7 @@ def has_reference(checkpoint: Path) -> bool:
 
 
 def _read_recorded(checkpoint: Path, traces: Path, name: str) -> RecordedScores:
-    path = checkpoint / name
-    way_out = (
-        f"; install torch ({install_command('train')}) to run the reference network, or "
-        "skip verification with --no-verify, at your own risk"
-    )
+    path, way_out = checkpoint / name, _way_out()
     if not holds_file(checkpoint, name):
         raise ExportError(f"{checkpoint} holds no {name} to verify with{way_out}")
     file_in(checkpoint, name, refusal=ExportError, way_out=way_out.removeprefix("; "))
@@ -214,6 +226,7 @@ def _read_recorded(checkpoint: Path, traces: Path, name: str) -> RecordedScores:
         recorded = RecordedScores.model_validate(
             read_json(path, refusal=ExportError, way_out="record it again")
         )
+        recorded.by_trace()
     except ExportError as error:
         raise ExportError(f"{path} cannot be read: {error}{way_out}") from None
     if recorded.traces_sha256 != _digest(traces):
@@ -221,6 +234,13 @@ def _read_recorded(checkpoint: Path, traces: Path, name: str) -> RecordedScores:
     if recorded.checkpoint_sha256 != checkpoint_digest(checkpoint):
         raise ExportError(f"{path} was recorded for another state of the checkpoint{way_out}")
     return recorded
+
+
+def _way_out() -> str:
+    return (
+        f"; install torch ({install_command('train')}) to run the reference network, or "
+        "skip verification with --no-verify, at your own risk"
+    )
 
 
 def _digest(path: Path) -> str:

@@ -18,6 +18,7 @@ from rfprm_export import ExportError
 from rfprm_export.base_model import CONFIG_NAME
 from rfprm_export.chat_template import TEMPLATE_NAMES, TOKENIZER_CONFIG_NAME
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAMES
+from rfprm_export.pinned_revisions import pinned
 from rfprm_export.vocabulary.added_tokens import SPECIAL_NAME
 from rfprm_export.vocabulary.folder import (
     MERGES_NAME,
@@ -100,7 +101,7 @@ def open_source(place: Place | Source) -> Source:
         return place
     found = place if isinstance(place, HubId) else place_of_model(place)
     if isinstance(found, HubId):
-        return _of_repository(open_repository(found, refusal=ExportError))
+        return _of_repository(open_repository(pinned(found), refusal=ExportError))
     return _of_path(found)
 
 
@@ -110,7 +111,7 @@ def artifact_or_source(place: Place) -> Path | Source:
     found = place if isinstance(place, HubId) else place_of_model(place)
     if isinstance(found, Path):
         return found if os.path.isfile(found / MANIFEST_NAME) else open_source(found)
-    repository = open_repository(found, refusal=ExportError)
+    repository = open_repository(pinned(found), refusal=ExportError)
     if MANIFEST_NAME in repository.file_names:
         return download_artifact(str(found))
     return _of_repository(repository)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 from rich.console import Console
@@ -210,13 +210,19 @@ def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
         *((name, _marker(marker)) for name, marker in markers if marker),
         *_reward_rows(manifest),
         *((f"file {name}", f"{file.num_bytes:,} bytes") for name, file in manifest.files.items()),
-        *((key.replace("_", " "), _said(value)) for key, value in manifest.source.items()),
+        *source_rows(manifest.source),
         ("exported with", ", ".join(f"{k} {v}" for k, v in manifest.exporter.items())),
         *(engine_rows(manifest.engine) if manifest.engine is not None else ()),
     ]
     if parity is None:
         return [*rows, ("parity", "not verified")]
     return [*rows, *_parity_rows(parity)]
+
+
+def source_rows(source: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """A manifest's ``source``, where a model came from, as labels and texts."""
+    for name, fact in source.items():
+        yield name.replace("_", " "), _said(fact)
 
 
 def _parity_rows(parity: Parity) -> Iterator[tuple[str, str]]:

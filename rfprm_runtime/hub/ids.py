@@ -33,6 +33,8 @@ class HubId:
     """``org/name``."""
     revision: str | None = None
     """A branch, tag or commit; None for ``main``."""
+    is_pinned: bool = False
+    """Whether the revision is not the user's word but the one that is taken where there is none."""
 
     def __str__(self) -> str:
         return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
@@ -41,6 +43,11 @@ class HubId:
     def name(self) -> str:
         """The repository's name without its owner."""
         return self.repo.partition("/")[2]
+
+    @property
+    def newest(self) -> str:
+        """What a user writes for the newest revision, whichever is taken otherwise."""
+        return f"{self.repo}@main"
 
 
 def parse_hub_id(text: str, *, refusal: type[RfprmError] = InvalidArgumentError) -> HubId:

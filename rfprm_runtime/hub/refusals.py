@@ -6,6 +6,7 @@ No text of another library's error is passed on: some of them quote the header w
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 
 from rfprm_runtime.hub.ids import HubId
@@ -17,12 +18,16 @@ _HTTP_PACKAGES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urlli
 _BEFORE_AN_ANSWER = ("Connect", "Pool", "Proxy", "Name", "SSL", "Unsupported", "NewConnection")
 
 
-def not_cached(hub_id: HubId, cache: Path, what: str = "") -> str:
-    """The sentence for what is needed, not in the cache, and must not be fetched."""
+def not_cached(hub_id: HubId, cache: Path, what: str = "", *, others: Iterable[str] = ()) -> str:
+    """The sentence for what is needed, not in the cache, and must not be fetched. ``others``:
+    revisions of the model that are there."""
     part = f"{what} of " if what else ""
+    taken = " (the revision that is taken where none is named)" if hub_id.is_pinned else ""
+    there = [f"{hub_id.repo}@{revision}" for revision in others]
+    instead = f", or take the one that is there: {' or '.join(there)}" if there else ""
     return (
-        f"{part}the model {hub_id} is not in the Hub's cache {cache}, and HF_HUB_OFFLINE forbids "
-        "to fetch it; unset HF_HUB_OFFLINE, or give a folder"
+        f"{part}the model {hub_id}{taken} is not in the Hub's cache {cache}, and HF_HUB_OFFLINE "
+        f"forbids to fetch it; unset HF_HUB_OFFLINE, or give a folder{instead}"
     )
 
 
@@ -71,6 +76,12 @@ def _answer(error: BaseException, hub_id: HubId, endpoint: str) -> str:
         return (
             f"the Hub at {endpoint} has no model {hub_id.repo} {seen}; check the name, and if it "
             f"is private, {LOG_IN}"
+        )
+    if isinstance(error, errors.RevisionNotFoundError) and hub_id.is_pinned:
+        return (
+            f"the model {hub_id.repo} no longer has the commit {hub_id.revision}, which is taken "
+            f"where no revision is named; name one that {page} shows, or take the newest as "
+            f"{hub_id.newest}"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return (

@@ -76,7 +76,10 @@ class Repository:
     @property
     def record(self) -> dict[str, str]:
         """What a manifest says about where weights came from."""
-        return {"repo": self.asked.repo, "revision": self.commit}
+        origin = {"repo": self.asked.repo, "revision": self.commit}
+        if self.asked.is_pinned:
+            origin["pinned"] = f"no revision was named; the newest one is {self.asked.newest}"
+        return origin
 
     def fetch(self, names: Iterable[str]) -> Path:
         """Get those files of the commit that are not here yet; returns their folder.
@@ -178,8 +181,22 @@ def _cached(hub_id: HubId, settings: _Settings, refusal: type[RfprmError]) -> Re
     except (OSError, ValueError):
         names = frozenset()
     if not names or not _COMMIT.fullmatch(commit):
-        raise refusal(not_cached(hub_id, settings.cache))
+        raise refusal(not_cached(hub_id, settings.cache, others=_revisions(storage)))
     return Repository(hub_id, commit, names, folder, settings, refusal)
+
+
+def _revisions(storage: Path) -> list[str]:
+    """The branches and tags of a repository in the cache whose commit is there."""
+    try:
+        refs = [place for place in sorted((storage / "refs").rglob("*")) if place.is_file()]
+        known = [(place, place.read_text().strip()) for place in refs]
+    except (OSError, ValueError):
+        return []
+    return [
+        place.relative_to(storage / "refs").as_posix()
+        for place, commit in known
+        if _COMMIT.fullmatch(commit) and (storage / "snapshots" / commit).is_dir()
+    ]
 
 
 def _storage(cache: Path, repo: str) -> Path:

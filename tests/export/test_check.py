@@ -28,7 +28,12 @@ def test_every_published_score_is_of_a_trace() -> None:
         steps = len(one.step_scores)
         assert steps in (0, len(one.trajectory.steps))
         assert one.expected
-        assert published_scores_of(one.model.upper())
+        assert one.model.count("/") == 1
+        owner, _, name = one.model.partition("/")
+        for called in (name, name.upper(), f"models--{owner}--{name}", f"{owner}_{name}"):
+            assert one in published_scores_of(called)
+        assert one in published_scores_of(name, one.model)
+        assert not published_scores_of(name, f"another/{name}")
     assert not published_scores_of("unheard-of")
 
 

@@ -333,6 +333,49 @@ def test_a_classifier_may_have_the_name_of_what_it_was_trained_from() -> None:
     assert found == "token-classifier"
 
 
+PRM, CLASSIFIER = "Qwen2ForProcessRewardModel", "Qwen2ForTokenClassification"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("asked", "name", "architectures"),
+    [
+        (None, "model", (PRM, CLASSIFIER)),
+        (None, "model", (PRM, "Qwen2ForCausalLM")),
+        (None, "model", (CLASSIFIER, "Qwen2ForSequenceClassification")),
+        (None, "Qwen2.5-Math-PRM-7B", (PRM, CLASSIFIER)),
+        (None, "Qwen2.5-Math-PRM-7B", (PRM, "Qwen2ForCausalLM")),
+        ("rlhflow-prm", "model", ("LlamaForCausalLM", "LlamaForTokenClassification")),
+    ],
+)
+def test_several_architectures_of_different_families_are_refused(
+    asked: str | None, name: str, architectures: tuple[str, ...], order: int
+) -> None:
+    said = r'several architectures, .*For.* \(.*\) and .*; leave the one .* in its "architectures"'
+    with pytest.raises(ExportError, match=said):
+        choose_family(asked, name, architectures[::order])
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "architectures", "family"),
+    [
+        (None, "model", (PRM, PRM), "qwen2.5-math-prm"),
+        (None, "Qwen2.5-Math-PRM-7B", (PRM, "Qwen2Model"), "qwen2.5-math-prm"),
+        ("rlhflow-prm", "model", ("LlamaForCausalLM", "MistralForCausalLM"), "rlhflow-prm"),
+    ],
+)
+def test_several_architectures_of_one_family_are_that(
+    asked: str | None, name: str, architectures: tuple[str, ...], family: str
+) -> None:
+    assert choose_family(asked, name, architectures)[0] == family
+
+
+def test_several_architectures_of_which_none_can_be_read_say_why() -> None:
+    for asked, said in ((None, "say which PRM it is"), ("no-such-prm", "which is not known")):
+        with pytest.raises(ExportError, match=said):
+            choose_family(asked, "model", ("LlamaForCausalLM", "MistralForCausalLM"))
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

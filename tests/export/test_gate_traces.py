@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from rfprm_export import ExportError, reference
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import load_prm
+from rfprm_export.choices import Precision
 from rfprm_export.gate import GATE, STRICT_GATE, Gate, gate_failures, gate_for
 from rfprm_export.gate_traces import (
+    few_enough,
     groups_of_4,
     num_gate_traces,
     num_parameters,
@@ -21,11 +24,20 @@ from rfprm_export.gate_traces import (
     traces_that_fit,
 )
 from rfprm_export.loaded_prm import LoadedPRM
-from rfprm_export.reference import Reference, gate_traces_path, reference_for
+from rfprm_export.reference import (
+    REFERENCE_NAMES,
+    Reference,
+    gate_traces_path,
+    has_reference,
+    record_reference,
+    recorded_reference,
+    reference_for,
+)
 from rfprm_export.verify import keeps_gate, measure_parity
 from rfprm_runtime.artifact.manifest import Backbone, Manifest, Parity
 from rfprm_runtime.artifact.parity import best_of_4_interval, spearman_interval
 from rfprm_runtime.backends.native.library import available_variants
+from rfprm_runtime.prompt.prepared import prepare
 from rfprm_runtime.traces.sources import read_trajectories
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from tiny_models import byte_tokenizer, save_published_prm, tiny_manifest
@@ -127,15 +139,97 @@ def test_no_groups_give_no_members() -> None:
     assert spread_over([], 64) == []
 
 
-def test_recorded_scores_keep_their_traces_when_fewer_are_compared() -> None:
+def test_a_large_model_is_compared_on_whole_groups_and_says_so() -> None:
     trajectories = read_trajectories(gate_traces_path())
-    marks: list[Any] = [trajectory.steps for trajectory in trajectories]
-    few = reference._few_enough(Reference("r", "shipped gate traces", trajectories, marks), LARGE)
-    assert few.traces == "64 of the 256 shipped gate traces"
-    assert len(groups_of_4(few.trajectories)) == 16
-    assert [trajectory.steps for trajectory in few.trajectories] == few.scores
-    all_of_them = Reference("r", "shipped gate traces", trajectories, marks)
-    assert reference._few_enough(all_of_them, SMALL) is all_of_them
+    chosen, label = few_enough(trajectories, "shipped gate traces", LARGE)
+    assert label == "64 of the 256 shipped gate traces"
+    assert len(groups_of_4([trajectories[index] for index in chosen])) == 16
+    assert few_enough(trajectories, "all", SMALL) == (list(range(256)), "all")
+
+
+def _mark(trajectory: Trajectory) -> TrajectoryScore:
+    """A score by which a trace is known again."""
+    length = float(len(trajectory.question) + sum(map(len, trajectory.steps)))
+    scores = np.zeros(len(trajectory.steps), np.float32)
+    return TrajectoryScore(step_scores=scores, trajectory_score=length, reward=0.0, num_tokens=1)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], LoadedPRM]:
+    """Records the marks of a checkpoint of so many positions, as if no torch were installed."""
+    monkeypatch.setattr("rfprm_export.gate_traces._COUNTS", ((float("inf"), 24),))
+    monkeypatch.setattr(reference, "find_spec", lambda _: None)
+    monkeypatch.setattr(reference, "checkpoint_digest", lambda _: "a checkpoint")
+
+    def score(prm: Any, traces: Sequence[Trajectory], _: Any) -> tuple[str, list[TrajectoryScore]]:
+        encoder = prm.encoder()
+        for trace in traces:  # as a scorer does, which refuses what does not fit
+            prepare(trace, encoder, prm.manifest, overflow="window", score_prefixes=False)
+        return "marks", [_mark(trace) for trace in traces]
+
+    def record(positions: int) -> LoadedPRM:
+        prm = LoadedPRM(
+            tiny_manifest(byte_tokenizer(), max_positions=positions), {}, byte_tokenizer()
+        )
+        monkeypatch.setattr(reference, "load_prm", lambda *_, **__: prm)
+        monkeypatch.setattr(reference, "score_by_reference", score)
+        record_reference(tmp_path)
+        assert has_reference(tmp_path)
+        return prm
+
+    return record
+
+
+@pytest.mark.parametrize("positions", [330, 4096])
+def test_what_is_recorded_is_what_an_export_asks_for(
+    recorded: Callable[[int], LoadedPRM], tmp_path: Path, positions: int
+) -> None:
+    prm = recorded(positions)
+    for precision, kind in (("fp32", "examples"), ("int8", "gate")):
+        found = reference_for(prm, tmp_path, cast(Precision, precision))
+        content = json.loads((tmp_path / REFERENCE_NAMES[kind]).read_text())
+        assert found.description == "recorded: marks"
+        assert len(content["scores"]) == len(found.scores) > 0
+        assert [_mark(one).trajectory_score for one in found.trajectories] == [
+            score.trajectory_score for score in found.scores
+        ]
+        assert ("chosen" in content) is (" of the " in found.traces)
+        if kind == "gate":
+            assert len(found.scores) >= 24
+            assert ("which fit into" in found.traces) is (positions < 4096)
+            assert len(recorded_reference(tmp_path).scores) == len(found.scores)
+
+
+def test_a_model_into_which_nothing_fits_records_nothing_and_says_so_at_export(
+    recorded: Callable[[int], LoadedPRM], tmp_path: Path
+) -> None:
+    prm = recorded(20)
+    for precision in ("fp32", "int8"):
+        with pytest.raises(ExportError, match=r"into which 0 of the .* fit"):
+            reference_for(prm, tmp_path, cast(Precision, precision))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda content: content["chosen"].pop(), "it names 23 traces and has 24 scores"),
+        (lambda content: content["chosen"].__setitem__(0, 255), "has no scores of 1 of the 24 tr"),
+    ],
+)
+def test_recorded_scores_of_other_traces_are_refused(
+    recorded: Callable[[int], LoadedPRM],
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], object],
+    problem: str,
+) -> None:
+    prm = recorded(4096)
+    path = tmp_path / REFERENCE_NAMES["gate"]
+    content = json.loads(path.read_text())
+    assert content["chosen"][0] == 0
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ExportError, match=f"{problem}.*install torch"):
+        reference_for(prm, tmp_path, "int8")
 
 
 @pytest.mark.skipif(not available_variants(), reason="the package was built without a C compiler")

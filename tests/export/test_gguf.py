@@ -9,13 +9,19 @@ import gguf
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from gguf_files import byte_level_fields, random_base, write_gguf
+from published_models import QWEN_CHAT, QWEN_SPECIAL
 from rfprm_export import ExportError
+from rfprm_export.chat_template import read_chat_template, read_tokenizer_config
+from rfprm_export.checkpoint import load_prm
 from rfprm_export.gguf_file import open_gguf
 from rfprm_export.gguf_reader import read_gguf
 from rfprm_export.opened_model import open_model
+from rfprm_export.preset import ReadingOptions
 from rfprm_export.source import open_source
+from rfprm_runtime import Trajectory
 from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.artifact.rope_scaling import LinearScaling, Llama3Scaling, YarnScaling
 from rfprm_runtime.backends.rotary import rotary_frequencies
@@ -296,3 +302,100 @@ def test_a_packed_model_is_known_by_its_name(tmp_path: Path, packed: str) -> Non
     path = tmp_path / f"Llama3.1-8B-PRM-Deepseek-Data{packed}.gguf"
     path.touch()
     assert open_source(path).name == "Llama3.1-8B-PRM-Deepseek-Data"
+
+
+# What is said in place of a tokenizer's config.
+
+IDS = {"bos_token_id": 5, "eos_token_id": 6, "padding_token_id": 7}
+
+
+@pytest.mark.parametrize(
+    ("pre", "fields", "template", "begins"),
+    [
+        ("qwen2", {}, "", False),
+        ("qwen2", {"add_bos_token": False}, "", False),
+        ("qwen2", {"add_bos_token": True}, "", True),
+        ("qwen2", {}, "{{ bos_token }}{{ messages }}", True),
+        ("llama-bpe", {}, "{{ messages }}", True),
+        ("llama-bpe", {"add_bos_token": False}, "{{ messages }}", False),
+    ],
+)
+def test_a_gguf_file_has_the_chat_template_and_special_tokens_of_its_model(
+    tmp_path: Path, pre: str, fields: dict[str, Any], template: str, begins: bool
+) -> None:
+    vocabulary = {**byte_level_fields(TOKENIZER, pre), **IDS, **fields}
+    own = {"tokenizer.chat_template": template, "tokenizer.chat_template.tool_use": "no"}
+    path = _write(tmp_path, vocabulary=vocabulary, fields=own if template else None)
+    tokens = vocabulary["tokens"]
+    expected = {"eos_token": tokens[6], "pad_token": tokens[7]}
+    if begins:
+        expected["bos_token"] = tokens[5]
+    if template:
+        expected["chat_template"] = template
+    assert read_tokenizer_config(path) == expected
+    if template:
+        assert read_chat_template(path, None) == template
+        return
+    with pytest.raises(ExportError, match=r"has no chat template, .* --chat-template FILE"):
+        read_chat_template(path, None)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "fields", "problem"),
+    [
+        ({"eos_token_id": 70_000}, {}, "eos_token_id 70000, but only"),
+        ({"eos_token_id": "2"}, {}, "eos_token_id' '2', expected a whole number"),
+        ({}, {"tokenizer.chat_template": 3}, "chat_template' 3, expected a text"),
+        ({"add_bos_token": 1}, {}, "add_bos_token' 1, expected true or false"),
+    ],
+)
+def test_damaged_texts_of_a_gguf_file_are_refused(
+    tmp_path: Path, vocabulary: dict[str, Any], fields: dict[str, Any], problem: str
+) -> None:
+    path = _write(
+        tmp_path, vocabulary={**byte_level_fields(TOKENIZER), **vocabulary}, fields=fields
+    )
+    with pytest.raises(ExportError, match=problem):
+        read_tokenizer_config(path)
+
+
+def _classifier_over(path: Path, task: str, num_labels: int) -> Path:
+    """An adapter that holds a head, and nothing of a tokenizer."""
+    folder = path.parent / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(
+        f'{{"peft_type": "LORA", "r": 2, "lora_alpha": 2, "task_type": "{task}"}}'
+    )
+    head = np.ones((num_labels, 32), np.float32)
+    save_file({"base_model.model.score.weight": head}, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_an_adapter_over_a_gguf_file_is_asked_in_the_files_chat(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(QWEN_SPECIAL)
+    path = _write(
+        tmp_path,
+        _shape(vocab_size=tokenizer.get_vocab_size()),
+        vocabulary=byte_level_fields(tokenizer, "qwen2"),
+        fields={"tokenizer.chat_template": QWEN_CHAT},
+        architecture="qwen2",
+    )
+    prm = load_prm(_classifier_over(path, "SEQ_CLS", 1), base=path)
+    row = prm.encoder().encode(Trajectory(question="What is 3 + 4?", steps=("It is 7.",)))
+    text = tokenizer.decode(row.token_ids.tolist(), skip_special_tokens=False)
+    assert text.endswith(
+        "<|im_end|>\n<|im_start|>user\nWhat is 3 + 4?<|im_end|>\n<|im_start|>assistant\nIt is 7."
+        "<|im_end|>\n"
+    )
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_token_classifier_over_a_gguf_file_begins_as_the_files_texts_do(
+    tmp_path: Path, begins: bool
+) -> None:
+    fields = {**byte_level_fields(TOKENIZER), "bos_token_id": 5, "add_bos_token": begins}
+    path = _write(tmp_path, vocabulary=fields)
+    options = ReadingOptions(step_separator="\n")
+    prm = load_prm(_classifier_over(path, "TOKEN_CLS", 2), reading=options, base=path)
+    row = prm.encoder().encode(Trajectory(question="What?", steps=("It is 7.",)))
+    assert (row.token_ids[0] == 5) is np.bool_(begins)

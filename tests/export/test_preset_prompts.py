@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from published_models import LLAMA_SPECIAL, QWEN_SPECIAL, llama_tokenizer, qwen_
 from rfprm_export.preset import Described, ReadingOptions
 from rfprm_export.presets import PRESETS
 from rfprm_export.published import _marker_ids
+from rfprm_export.published_scores import published_scores_of
 from rfprm_runtime import Trajectory
 from rfprm_runtime.artifact.prompt_format import Prompt
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder, with_template_ids
@@ -109,3 +111,38 @@ def test_step_bounds_lie_where_steps_begin(name: str) -> None:
         assert not any(other in text for other in steps if other != step)
     if prompt.step_marker is not None:
         assert (row.marker_positions[:3] < row.step_bounds[1:]).all()
+
+
+def _in_qwen_chat(question: str, steps: tuple[str, ...]) -> str:
+    answer = "".join(f"{step}<extra_0>" for step in steps)
+    return (
+        "<|im_start|>system\nPlease reason step by step, and put your final answer within "
+        f"\\boxed{{}}.<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{answer}"
+        "<|im_end|>\n"
+    )
+
+
+def _with_step_tags(question: str, steps: tuple[str, ...]) -> str:
+    return f"<s> {question} " + "\n".join(f"{step} ки" for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("model", "family", "their_text"),
+    [
+        ("qwen2.5-math-prm-7b", "qwen2.5-math-prm", _in_qwen_chat),
+        ("qwen2.5-math-7b-prm800k", "qwen2.5-math-prm", _in_qwen_chat),
+        ("math-shepherd-mistral-7b-prm", "math-shepherd", _with_step_tags),
+    ],
+)
+def test_a_published_trace_gives_the_tokens_of_the_page_that_scored_it(
+    model: str, family: str, their_text: Callable[[str, tuple[str, ...]], str]
+) -> None:
+    encoder, tokenizer = ENCODERS[family][0], _tokenizer(family)
+    published = published_scores_of(model)
+    assert published
+    for one in published:
+        trace = one.trajectory
+        row = encoder.encode(trace)
+        theirs = tokenizer.encode(their_text(trace.question, trace.steps), add_special_tokens=False)
+        assert row.token_ids.tolist() == theirs.ids[: row.num_tokens]
+        assert len(row.marker_positions) == len(one.step_scores)

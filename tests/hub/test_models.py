@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from hub_server import COMMIT, HubServer, Repo
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_export.checkpoint import load_prm
-from rfprm_export.source import open_source
+from rfprm_export.pinned_revisions import PINNED_REVISIONS, pinned
+from rfprm_export.source import artifact_or_source, open_source
+from rfprm_runtime.hub.ids import parse_hub_id
 
 CODE = {
     "modeling_qwen2_rm.py": b"raise SystemExit('remote code')",
@@ -182,3 +185,70 @@ def test_weights_in_a_subfolder_are_named(hub: HubServer) -> None:
     hub.repos["org/x"] = Repo(weights)
     with pytest.raises(ExportError, match=r"no weights.* not in \['zeta-2', 'zeta-4'\]: give one"):
         open_source("org/x").fetch_weights()
+
+
+PINNED_REPO, PIN = "Qwen/Qwen2.5-Math-PRM-7B", PINNED_REVISIONS["Qwen/Qwen2.5-Math-PRM-7B"]
+
+
+def test_every_pin_is_a_whole_commit_of_a_repository() -> None:
+    for repo, commit in PINNED_REVISIONS.items():
+        assert re.fullmatch(r"[0-9a-f]{40}", commit)
+        assert parse_hub_id(repo).revision is None
+        assert pinned(parse_hub_id(repo.upper())).revision == commit
+    assert len(set(PINNED_REVISIONS.values())) == len(PINNED_REVISIONS)
+
+
+def test_a_known_model_is_taken_at_its_commit_unless_a_revision_is_named(
+    hub: HubServer, published_prm: Path
+) -> None:
+    hub.repos[PINNED_REPO] = Repo.of(published_prm, commit=PIN)
+    source = load_prm(PINNED_REPO).manifest.source
+    assert source["repo"] == PINNED_REPO
+    assert source["revision"] == PIN
+    assert source["pinned"] == f"no revision was named; the newest one is {PINNED_REPO}@main"
+    asked = {one.path for one in hub.requests if one.path.startswith("/api/")}
+    assert asked == {f"/api/models/{PINNED_REPO}/revision/{PIN}"}
+    for named in (f"{PINNED_REPO}@main", f"{PINNED_REPO}@{PIN}"):
+        assert open_source(named).record == {"repo": PINNED_REPO, "revision": PIN}
+    found = artifact_or_source(f"hf://{PINNED_REPO}")
+    assert found == open_source(PINNED_REPO)
+
+
+def test_a_repository_that_lost_its_commit_says_how_to_take_another(hub: HubServer) -> None:
+    hub.repos[PINNED_REPO] = Repo({"config.json": b"{}"})  # its history was squashed
+    said = f"{PINNED_REPO} no longer has the commit {PIN}.*the newest as {PINNED_REPO}@main"
+    with pytest.raises(ExportError, match=said):
+        open_source(PINNED_REPO)
+    assert open_source(f"{PINNED_REPO}@main").record["revision"] == COMMIT
+    with pytest.raises(ExportError, match="has no revision v9; give a branch"):
+        open_source(f"{PINNED_REPO}@v9")
+
+
+def test_offline_another_cached_revision_is_named_and_not_taken(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repos[PINNED_REPO] = Repo({"config.json": b"{}"})
+    open_source(f"{PINNED_REPO}@main")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    said = (
+        rf"{PINNED_REPO}@{PIN} \(the revision that is taken where none is named\) is not in .*; "
+        rf"unset HF_HUB_OFFLINE, or give a folder, or take the one that is there: "
+        rf"{PINNED_REPO}@main$"
+    )
+    with pytest.raises(ExportError, match=said):
+        open_source(PINNED_REPO)
+    assert open_source(f"{PINNED_REPO}@main").record["revision"] == COMMIT
+    with pytest.raises(ExportError, match=r"or give a folder$"):
+        open_source("Qwen/Qwen2.5-Math-PRM-72B")
+
+
+def test_offline_the_pinned_commit_is_found_beside_a_newer_one(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repos[PINNED_REPO] = Repo({"config.json": b'{"is": "pinned"}'}, commit=PIN)
+    open_source(PINNED_REPO)
+    hub.repos[PINNED_REPO] = Repo({"config.json": b'{"is": "newer"}'})
+    open_source(f"{PINNED_REPO}@main")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for named, content in ((PINNED_REPO, "pinned"), (f"{PINNED_REPO}@main", "newer")):
+        assert content in (open_source(named).path / "config.json").read_text()

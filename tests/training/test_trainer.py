@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
+from rfprm_export import ExportError
+from rfprm_export.checkpoint import load_prm
 from rfprm_runtime.engine.rows import pad_batch
 from rfprm_training import TrainingError
 from rfprm_training.evaluation.held_out import open_scorer
@@ -142,6 +144,24 @@ def test_the_checkpoint_scores_as_the_network_that_was_trained(
         np.testing.assert_allclose(score.step_scores, chances[:-1, 0], atol=1e-4)
         assert score.trajectory_score == pytest.approx(chances[-1, 1], abs=1e-4)
         assert not np.allclose(score.step_scores, 0.5, atol=1e-3)  # something was learnt
+
+
+def test_a_base_model_that_was_replaced_by_another_of_its_shape_is_found_out(
+    finished_run: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(tiny_base, tmp_path / "copy")
+    assert load_prm(finished_run, base=copy).manifest.source["base"] == {"folder": "copy"}
+    weights = load_file(copy / "model.safetensors")
+    weights["model.layers.0.self_attn.q_proj.weight"] *= np.float32(1.01)
+    save_file(weights, copy / "model.safetensors")
+    with pytest.raises(ExportError, match="copy is not the base model that the checkpoint was"):
+        load_prm(finished_run, base=copy)
+    path = finished_run / "checkpoint.json"
+    older = json.loads(path.read_text())
+    del older["source"]["base_weights_sha256"]
+    path.write_text(json.dumps(older))
+    said = load_prm(finished_run, base=copy).manifest.source["base_doubt"]
+    assert said.endswith("was named; that it is this one cannot be told from its name")
 
 
 def test_layers_above_the_kept_ones_are_neither_trained_nor_scored(

@@ -23,6 +23,7 @@ from rfprm_export.checkpoint import (
     base_of_config,
     read_checkpoint,
 )
+from rfprm_export.given_base import WEIGHTS_DIGEST, some_weights_digest
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, read_adapter_config
 from rfprm_export.stored_weights import Array
 from rfprm_export.weights_files import open_safetensors
@@ -158,9 +159,12 @@ class TrainedPRM:
         if lora:
             save_file(lora, folder / ADAPTER_NAME)
             _save_adapter_config(self.config, folder)
-        (folder / CHECKPOINT_NAME).write_text(
-            _describe(self.config, self.base).to_json(), encoding="utf-8"
-        )
+        description = _describe(self.config, self.base)
+        if isinstance(self.config.base, FolderBase):  # a GGUF file has its sha256
+            digest = some_weights_digest(self.base.weights)
+            source = {**description.source, WEIGHTS_DIGEST: digest}
+            description = description.model_copy(update={"source": source})
+        (folder / CHECKPOINT_NAME).write_text(description.to_json(), encoding="utf-8")
 
 
 def _read_weights(folder: Path, name: str) -> dict[str, Array]:
