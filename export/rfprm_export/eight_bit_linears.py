@@ -67,15 +67,14 @@ def choose_8_bit_linears(
         order = sorted(names, key=lambda name: differences[name] ** 2 / gains[name])
         together = stage(progress, "linears together in 8 bits, trial")
         sets = [[name] for name in order]
-        count = most_allowed(sets, scorer_with, reference, prm.manifest, together)
+        allowed = most_allowed(sets, scorer_with, reference, prm.manifest, together)
     for path in paths:
         path.unlink()
-    if not count:
-        raise none_allowed("8 bits", differences, reference, "int16 or fp32")
+    if not allowed.count:
+        raise none_allowed("8 bits", differences, allowed.failures, reference, "int16 or fp32")
+    chosen = frozenset(order[: allowed.count])
     return tuple(
-        ProductRecord(
-            name=name, bits=8 if name in order[:count] else 16, difference=differences[name]
-        )
+        ProductRecord(name=name, bits=8 if name in chosen else 16, difference=differences[name])
         for name in names
     )
 

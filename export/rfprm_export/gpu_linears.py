@@ -16,7 +16,7 @@ from rfprm_export.linear_choice import differences_alone, most_allowed, none_all
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.quantization import Quantization
 from rfprm_export.reference import Reference
-from rfprm_export.verify import keeps_gate
+from rfprm_export.verify import trial_failures
 from rfprm_runtime.artifact.manifest import Backbone, ProductRecord
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.ground.progress import Progress, silent, stage
@@ -38,7 +38,7 @@ def _best_float_type(prm: LoadedPRM, reference: Reference) -> FloatType:
     try:
         with emulating_scorer(prm, "fp16") as scorer:
             gate = STRICT_GATE.for_size_of(prm.manifest)
-            return "fp16" if keeps_gate(scorer, reference, gate) else "bf16"
+            return "bf16" if trial_failures(scorer, reference, gate) else "fp16"
     except (ExportError, BackendError):  # a weight does not fit, or a score is not finite
         return "bf16"
 
@@ -71,18 +71,18 @@ def choose_gpu_linears(
 
     with scorer_with(names) as scorer:
         gate = STRICT_GATE.for_size_of(prm.manifest)
-        kept = keeps_gate(scorer, reference, gate)
-    if kept:
+        failures = trial_failures(scorer, reference, gate)
+    if not failures:
         return everything, tuple(ProductRecord(name=name, bits=8) for name in names)
     alone = stage(progress, "layer alone in 8 bits")
     differences = differences_alone(layers, scorer_with, reference, prm.manifest, alone)
     order = sorted(layers, key=differences.__getitem__)
     together = stage(progress, "layers together in 8 bits, trial")
     sets = [layers[layer] for layer in order]
-    count = most_allowed(sets, scorer_with, reference, prm.manifest, together)
-    if not count:
-        raise none_allowed(precision, differences, reference, "bf16")
-    in_8_bits = frozenset(name for layer in order[:count] for name in layers[layer])
+    allowed = most_allowed(sets, scorer_with, reference, prm.manifest, together)
+    if not allowed.count:
+        raise none_allowed(precision, differences, allowed.failures, reference, "bf16")
+    in_8_bits = frozenset(name for layer in order[: allowed.count] for name in layers[layer])
     records = tuple(
         ProductRecord(name=name, bits=8 if name in in_8_bits else 16, difference=differences[layer])
         for layer, linears in layers.items()

@@ -28,22 +28,27 @@ def measure_parity(
     return _parity(scorer, scores, reference)
 
 
-def keeps_gate(scorer: Scorer, reference: Reference, gate: Gate) -> bool:
-    """Whether ``scorer`` keeps ``gate``: what :func:`measure_parity` and :func:`gate_failures`
-    would say of all traces, but scored in parts, and no further once they could not say yes."""
+def trial_failures(scorer: Scorer, reference: Reference, gate: Gate) -> list[str]:
+    """The limits of ``gate`` that ``scorer`` exceeds; empty if and only if :func:`measure_parity`
+    and :func:`gate_failures` would find none. The traces are scored in parts, and no further once
+    a limit is exceeded for good."""
     trajectories, scores = reference.trajectories, list(reference.scores)
     groups = groups_of_4(trajectories)
     grouped = [index for group in groups for index in group]
     others = sorted(set(range(len(trajectories))) - set(grouped))
     order = grouped + others
+    num_scored = 0
     for part in np.array_split(np.array(order), max(1, min(_PARTS, len(order)))):
         found = scorer.score_batch([trajectories[index] for index in part], overflow="window")
         for index, score in zip(part, found, strict=True):
             scores[index] = score
+        num_scored += len(part)
         # What is not scored yet stands there with the reference's own scores.
-        if lasting_failures(_parity(scorer, scores, reference), gate):
-            return False
-    return not gate_failures(_parity(scorer, scores, reference), gate)
+        failures = lasting_failures(_parity(scorer, scores, reference), gate)
+        if failures and num_scored < len(order):
+            rest = f"after {num_scored} of {len(order)} traces, the others taken to be exact"
+            return [f"{failure} ({rest})" for failure in failures]
+    return gate_failures(_parity(scorer, scores, reference), gate)
 
 
 def _parity(scorer: Scorer, scores: Sequence[TrajectoryScore], reference: Reference) -> Parity:

@@ -33,13 +33,13 @@ from rfprm_export.reference import (
     recorded_reference,
     reference_for,
 )
-from rfprm_export.verify import keeps_gate, measure_parity
+from rfprm_export.verify import measure_parity, trial_failures
 from rfprm_runtime.artifact.manifest import Backbone, Manifest, Parity
 from rfprm_runtime.artifact.parity import best_of_4_interval, spearman_interval
 from rfprm_runtime.backends.native.library import available_variants
 from rfprm_runtime.prompt.prepared import prepare
 from rfprm_runtime.traces.sources import read_trajectories
-from rfprm_runtime.types import Trajectory, TrajectoryScore
+from rfprm_runtime.types import Trajectory, TrajectoryScore, Windows
 from tiny_models import byte_tokenizer, save_published_prm, tiny_manifest
 
 
@@ -164,7 +164,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int],
     def score(prm: Any, traces: Sequence[Trajectory], _: Any) -> tuple[str, list[TrajectoryScore]]:
         encoder = prm.encoder()
         for trace in traces:  # as a scorer does, which refuses what does not fit
-            prepare(trace, encoder, prm.manifest, overflow="window", score_prefixes=False)
+            prepare(trace, encoder, prm.manifest, windows=Windows(), score_prefixes=False)
         return "marks", [_mark(trace) for trace in traces]
 
     def record(positions: int) -> LoadedPRM:
@@ -312,7 +312,10 @@ def test_a_gate_that_is_lost_is_given_up_early_with_the_same_answer() -> None:
         scorer: Any = _Recorded(scores)
         expected = not gate_failures(measure_parity(scorer, reference), gate)
         scorer.asked = 0
-        assert keeps_gate(scorer, reference, gate) == expected
+        failures = trial_failures(scorer, reference, gate)
+        assert (not failures) == expected
+        given_up = scorer.asked < len(traces)
+        assert all((f"after {scorer.asked} of 26 traces" in one) == given_up for one in failures)
         if expected:
             assert scorer.asked == len(traces)
         kept, lost = kept + expected, lost + (not expected)
@@ -324,4 +327,4 @@ def test_a_gate_that_is_lost_is_given_up_early_with_the_same_answer() -> None:
 def test_no_traces_keep_no_gate() -> None:
     nothing: Any = _Recorded({})
     with pytest.raises(ExportError, match="hold no trajectory"):
-        keeps_gate(nothing, Reference("exact", "none", [], []), GATE)
+        trial_failures(nothing, Reference("exact", "none", [], []), GATE)
