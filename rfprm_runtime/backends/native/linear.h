@@ -80,6 +80,7 @@ INLINE void linear_tile(int bits, int rows, const Linear *linear, int64_t column
                     dot_step(bits, sums[row][part], input + row * linear->depth * 2, b[part]);
         input += bits == 8 ? FOUR_BYTES : 4;
     }
+    UNROLLED_BY_CLANG /* or it also stores the sums of 8 bits, in every step */
     for (int row = 0; row < rows; row++)
         finish_row(linear, column, block, sums[row], row_scales[row], out + row * out_stride, finish);
 }
