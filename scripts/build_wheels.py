@@ -1,7 +1,8 @@
 """Builds the wheels for every platform, on any of them: ``make wheel``.
 
-gcc compiles the kernels for this machine if it is installed: its AVX-512 VNNI code takes two thirds
-of the time of clang's (docs/log.md). zig's C compiler (the package ``ziglang``), which comes with
+gcc compiles the kernels for this machine if it is installed: its AVX-512 VNNI code took two thirds
+of the time of clang's (docs/log.md), before clang kept the products whole; nobody has timed them
+since. zig's C compiler (the package ``ziglang``), which comes with
 the headers and libraries of every target, compiles them for other machines. The kernels call little
 of the C library, so the Linux wheels run on systems since 2014 either way; ``auditwheel`` confirms
 it. The libraries do not depend on Python, so one wheel serves all its versions. Windows gets no

@@ -16,6 +16,7 @@ static inline __m256i fours(__m256i sum, __m256i a, __m256i b) {
     return total.all;
 }
 
+#undef __clang__ /* intrinsics only */
 #define _mm256_dpwssd_avx_epi32 pairs
 #define _mm256_dpbusd_avx_epi32 fours
 #include "isa_avxvnni.h"

@@ -1,6 +1,6 @@
 /* Plain C that checks the other sets, bit by bit. It has the arithmetic of the NEON sets
  * (compare_aarch64.sh); with -DBYTES its 8-bit inputs are shifted, as those of AVX-512 are, and with
- * -DEMULATED_TILES many rows go through tile_blocks.h as well (tests/runtime/test_kernel_tiles.py). */
+ * -DEMULATED_TILES many rows go through tile_blocks.h as well (tests/runtime/test_emulated_kernels.py). */
 
 #pragma once
 

@@ -37,13 +37,51 @@ static Page page_of(const Model *m, char *layer, int64_t kv_head) {
     return (Page){keys, values, units, units + PAGE};
 }
 
-/* `rows` queries against one page. */
-INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int64_t first_key,
-                        int64_t head_dim) {
-    float weights[TILE][PAGE]; /* logits at first */
-    int16_t whole[TILE][PAGE]; /* weights times the unit of their value, as integers */
-    float units[TILE];
-    vec shrink[TILE];
+/* Logits of a vector of keys, from the sums of their products. */
+INLINE void put_logits(const AttentionRow *row, const Page *page, int key, ivec sums,
+                       float *logits) {
+    store(logits + key,
+          __builtin_convertvector(sums, vec) * (load(page->key_units + key) * row->unit));
+}
+
+/* Adds the sums of products of values, of a vector of columns, to what a row mixes. */
+INLINE void add_mixed(const AttentionRow *row, int64_t column, ivec sums, float unit, vec shrink) {
+    float *place = row->mixed + column;
+    store(place, fma_vec(__builtin_convertvector(sums, vec), splat(unit), load(place) * shrink));
+}
+
+/* Turns a row's logits into weights, and these times the units of their values into the integers
+ * `whole`; returns the size of a unit. */
+INLINE float weigh(const AttentionRow *row, const Page *page, int64_t first_key, float *weights,
+                   vec shrink, int16_t *whole) {
+    int64_t seen = row->position - first_key + 1;
+    float now = *row->largest;
+    vec total = load(row->weights) * shrink, sum = {0}, best = {0};
+    for (int key = 0; key < PAGE; key += LANES) {
+        vec weight = exp2_vec(load(weights + key) - now);
+        weight = up_to(weight, seen - key); /* masked ones are tiny, and must be 0 */
+        total = total + weight;
+        weight = weight * load(page->value_units + key);
+        weight = up_to(weight, seen - key); /* what a page held before may be NaN */
+        sum = sum + weight;
+        best = vmax(best, weight);
+        store(weights + key, weight);
+    }
+    store(row->weights, total);
+    float by_range = max_lanes(best) / 32767.0f, by_sum = sum_lanes(sum) / WEIGHT_SUM;
+    float unit = by_range > by_sum ? by_range : by_sum;
+    if (!isfinite(unit)) { /* of a value: make NaN of everything that attends to it */
+        memset(whole, 0, PAGE * sizeof *whole);
+        return NAN;
+    }
+    if (unit < 1e-30f) unit = 1e-30f;
+    to_integers(weights, PAGE, 1.0f / unit, whole);
+    return unit;
+}
+
+/* Logits of `rows` queries. */
+INLINE void find_logits(int rows, const AttentionRow *row, const Page *page, int64_t head_dim,
+                        float logits[TILE][PAGE]) {
     for (int first = 0; first < PAGE; first += WIDTH) {
         ivec sums[TILE][PARTS];
         for (int r = 0; r < rows; r++)
@@ -53,73 +91,55 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
             for (int part = 0; part < PARTS; part++)
                 k[part] = *(const ivec *)(page->keys + d * PAGE + 2 * (first + part * LANES));
             for (int r = 0; r < rows; r++) {
-                int32_t pair;
-                memcpy(&pair, row[r].query + d, sizeof pair);
+                int32_t pair = load_int32(row[r].query + d);
                 for (int part = 0; part < PARTS; part++)
                     sums[r][part] = dot_pairs(sums[r][part], pair, k[part]);
             }
         }
-        for (int part = 0; part < PARTS; part++) {
-            vec unit = load(page->key_units + first + part * LANES);
+        for (int part = 0; part < PARTS; part++)
             for (int r = 0; r < rows; r++)
-                store(weights[r] + first + part * LANES,
-                      __builtin_convertvector(sums[r][part], vec) * (unit * row[r].unit));
+                put_logits(row + r, page, first + part * LANES, sums[r][part], logits[r]);
+    }
+}
+
+/* Mixes `parts` vectors of columns of the first `num_keys` values. */
+INLINE void mix_values(int rows, int parts, const AttentionRow *row, const Page *page,
+                       int64_t num_keys, int64_t head_dim, int64_t column,
+                       int16_t whole[TILE][PAGE], const float *units, const vec *shrink) {
+    ivec sums[TILE][PARTS];
+    for (int r = 0; r < rows; r++)
+        for (int part = 0; part < parts; part++) sums[r][part] = (ivec){0};
+    for (int64_t key = 0; key < num_keys; key += 2) {
+        ivec v[PARTS];
+        for (int part = 0; part < parts; part++)
+            v[part] = *(const ivec *)(page->values + key * head_dim + 2 * (column + part * LANES));
+        for (int r = 0; r < rows; r++) {
+            int32_t pair = load_int32(whole[r] + key);
+            for (int part = 0; part < parts; part++)
+                sums[r][part] = dot_pairs(sums[r][part], pair, v[part]);
         }
     }
+    for (int r = 0; r < rows; r++)
+        for (int part = 0; part < parts; part++)
+            add_mixed(row + r, column + part * LANES, sums[r][part], units[r], shrink[r]);
+}
+
+/* `rows` queries against one page. */
+INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int64_t first_key,
+                        int64_t head_dim) {
+    float weights[TILE][PAGE]; /* logits at first */
+    int16_t whole[TILE][PAGE];
+    float units[TILE];
+    vec shrink[TILE];
+    find_logits(rows, row, page, head_dim, weights);
     raise_largest(rows, row, first_key, weights, shrink);
-    for (int r = 0; r < rows; r++) {
-        int64_t seen = row[r].position - first_key + 1;
-        float now = *row[r].largest;
-        vec total = load(row[r].weights) * shrink[r], sum = {0}, best = {0};
-        for (int key = 0; key < PAGE; key += LANES) {
-            vec weight = exp2_vec(load(weights[r] + key) - now);
-            weight = up_to(weight, seen - key); /* masked ones are tiny, and must be 0 */
-            total = total + weight;
-            weight = weight * load(page->value_units + key);
-            weight = up_to(weight, seen - key); /* what a page held before may be NaN */
-            sum = sum + weight;
-            best = vmax(best, weight);
-            store(weights[r] + key, weight);
-        }
-        store(row[r].weights, total);
-        float by_range = max_lanes(best) / 32767.0f, by_sum = sum_lanes(sum) / WEIGHT_SUM;
-        units[r] = by_range > by_sum ? by_range : by_sum;
-        if (!isfinite(units[r])) { /* of a value: make NaN of everything that attends to it */
-            units[r] = NAN;
-            memset(whole[r], 0, sizeof whole[r]);
-            continue;
-        }
-        if (units[r] < 1e-30f) units[r] = 1e-30f;
-        to_integers(weights[r], PAGE, 1.0f / units[r], whole[r]);
-    }
+    for (int r = 0; r < rows; r++)
+        units[r] = weigh(row + r, page, first_key, weights[r], shrink[r], whole[r]);
     int64_t num_keys = row[rows - 1].position - first_key + 1; /* the last row sees the most */
     if (num_keys > PAGE) num_keys = PAGE;
-#define MIX(parts)                                                                              \
-    do {                                                                                        \
-        ivec sums[TILE][parts];                                                                 \
-        for (int r = 0; r < rows; r++)                                                          \
-            for (int part = 0; part < parts; part++) sums[r][part] = (ivec){0};                 \
-        for (int64_t key = 0; key < num_keys; key += 2) {                                       \
-            ivec v[parts];                                                                      \
-            for (int part = 0; part < parts; part++)                                            \
-                v[part] = *(const ivec *)(page->values + key * head_dim +                       \
-                                          2 * (column + part * LANES));                         \
-            for (int r = 0; r < rows; r++) {                                                    \
-                int32_t pair;                                                                   \
-                memcpy(&pair, whole[r] + key, sizeof pair);                                     \
-                for (int part = 0; part < parts; part++)                                        \
-                    sums[r][part] = dot_pairs(sums[r][part], pair, v[part]);                    \
-            }                                                                                   \
-        }                                                                                       \
-        for (int r = 0; r < rows; r++)                                                          \
-            for (int part = 0; part < parts; part++) {                                          \
-                float *place = row[r].mixed + column + part * LANES;                            \
-                store(place, fma_vec(__builtin_convertvector(sums[r][part], vec),               \
-                                     splat(units[r]), load(place) * shrink[r]));                \
-            }                                                                                   \
-    } while (0)
     int64_t column = 0;
-    for (; column + WIDTH <= head_dim; column += WIDTH) MIX(PARTS);
-    for (; column < head_dim; column += LANES) MIX(1);
-#undef MIX
+    for (; column + WIDTH <= head_dim; column += WIDTH)
+        mix_values(rows, PARTS, row, page, num_keys, head_dim, column, whole, units, shrink);
+    for (; column < head_dim; column += LANES)
+        mix_values(rows, 1, row, page, num_keys, head_dim, column, whole, units, shrink);
 }

@@ -8,6 +8,7 @@
 #include "isa.h"
 
 #define PAGE 64 /* positions of a page of keys and values */
+#define MOST_ROWS (BLOCK_ROWS > TILE ? BLOCK_ROWS : TILE) /* that meet a page at once */
 
 typedef struct {
     const number *query; /* [head_dim] */
@@ -27,8 +28,8 @@ INLINE vec up_to(vec x, int64_t count) {
 /* Masks the logits of keys after a row's position and raises its running maximum. `shrink` is what
  * its sums so far are worth then. */
 INLINE void raise_largest(int rows, const AttentionRow *row, int64_t first_key,
-                          float logits[TILE][PAGE], vec shrink[TILE]) {
-    float shrinks[(TILE + LANES - 1) / LANES * LANES] = {0};
+                          float logits[][PAGE], vec *shrink) {
+    float shrinks[(MOST_ROWS + LANES - 1) / LANES * LANES] = {0};
     for (int r = 0; r < rows; r++) {
         int64_t seen = row[r].position - first_key + 1;
         for (int64_t key = seen; key < PAGE; key++) logits[r][key] = -INFINITY;

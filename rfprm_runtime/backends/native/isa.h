@@ -16,9 +16,10 @@
  *
  * A set that multiplies many rows faster from rearranged copies of inputs and weights also defines
  *   MANY_ROWS, BLOCK_ROWS from how many rows on that pays; rows of a block
- *   pack_rows, pack_panel make the copies, of packed_rows_bytes and packed_panel_bytes
+ *   pack_rows, pack_panel make the copies, of packed_rows_bytes and packed_panel_bytes. A panel has
+ *                         64 columns, with 16 bits also another multiple of 16
  *   multiply_block        the sums of up to BLOCK_ROWS packed rows and a packed panel
- *   begin_blocks, end_blocks before and after the blocks of a linear */
+ *   begin_blocks, end_blocks before and after blocks */
 
 #pragma once
 
@@ -26,3 +27,11 @@
 #define ISA "isa_generic.h"
 #endif
 #include ISA
+
+#ifdef MANY_ROWS
+#define HAS_BLOCKS 1
+#else
+#define HAS_BLOCKS 0
+#define MANY_ROWS INT64_MAX
+#define BLOCK_ROWS 0
+#endif

@@ -1,6 +1,7 @@
 /* x86-64 with AMX: Intel since Sapphire Rapids. A process may use its tiles only with the system's
- * permission (cpu.py asks for it). They are set up for one linear and released after it, so that other
- * code in the same thread that uses AMX finds them as it left them: unused. */
+ * permission (cpu.py asks for it). They are set up for one linear or one page of attention and
+ * released after it, so that other code in the same thread that uses AMX finds them as it left
+ * them: unused. */
 
 #pragma once
 

@@ -80,6 +80,7 @@ INLINE void linear_tile(int bits, int rows, const Linear *linear, int64_t column
                     dot_step(bits, sums[row][part], input + row * linear->depth * 2, b[part]);
         input += bits == 8 ? FOUR_BYTES : 4;
     }
+    UNROLLED_BY_CLANG /* or it also stores the sums of 8 bits, in every step */
     for (int row = 0; row < rows; row++)
         finish_row(linear, column, block, sums[row], row_scales[row], out + row * out_stride, finish);
 }
@@ -104,22 +105,22 @@ INLINE void linear_as(int bits, Finish finish, const Linear *linear, const int16
 #undef TILE_OF
 }
 
-#ifdef MANY_ROWS
+#if HAS_BLOCKS
 /* The same sums by blocks of rows: both sides are rearranged first, in `room`. */
 INLINE void linear_in_blocks(int bits, Finish finish, const Linear *linear, const int16_t *inputs,
                              const float *row_scales, int64_t rows, float *out, int64_t out_stride,
                              char *room) {
     const int64_t depth = linear->depth, steps = depth * bits / 32;
-    char *panel = room, *packed = room + packed_panel_bytes(depth);
+    char *panel = room, *packed = room + packed_panel_bytes(depth, PANEL);
     pack_rows(bits, inputs, rows, depth, packed);
     begin_blocks();
     for (int64_t column = 0; column < linear->width; column += PANEL) {
-        pack_panel(bits, linear->panels + column * steps, depth, panel);
+        pack_panel(bits, linear->panels + column * steps, depth, PANEL, panel);
         for (int64_t first = 0; first < rows; first += BLOCK_ROWS) {
             int64_t count = rows - first < BLOCK_ROWS ? rows - first : BLOCK_ROWS;
             int32_t sums[BLOCK_ROWS * PANEL];
             multiply_block(bits, count, packed + packed_rows_bytes(first, depth), panel, depth,
-                           sums);
+                           PANEL, sums);
             for (int64_t row = 0; row < count; row++)
                 for (int block = 0; block < PANEL / WIDTH; block++) {
                     ivec parts[PARTS];
@@ -136,13 +137,12 @@ INLINE void linear_in_blocks(int bits, Finish finish, const Linear *linear, cons
     end_blocks();
 }
 
-static int64_t room_bytes(int64_t rows, int64_t depth) {
-    return packed_panel_bytes(depth) + packed_rows_bytes(rows, depth);
+static int64_t linear_room_bytes(int64_t rows, int64_t depth) {
+    return packed_panel_bytes(depth, PANEL) + packed_rows_bytes(rows, depth);
 }
 #else /* nothing is rearranged */
-#define MANY_ROWS INT64_MAX
 #define linear_in_blocks(bits, finish, l, in, scales, n, out, stride, room) (void)(room)
-static int64_t room_bytes(int64_t rows, int64_t depth) { return 0 * rows * depth; }
+static int64_t linear_room_bytes(int64_t rows, int64_t depth) { return 0 * rows * depth; }
 #endif
 
 /* One function per finish and number of bits, so that each gets a loop of its own. */

@@ -20,8 +20,6 @@
 
 typedef enum { STORE, ADD, SWIGLU } Finish;
 
-#define WORK_BYTES(rows, depth) ((DEPTH + (rows)) * GROUP * (int64_t)sizeof(float))
-
 /* The columns of one side of a group: [depth][stride] from `from` on. */
 typedef struct {
     const float *from;

@@ -7,15 +7,14 @@
 
 #define MANY_ROWS 8
 #define BLOCK_ROWS 8 /* four pairs of rows times four columns fit the registers */
-#define COLUMNS 64   /* of a panel */
 
 /* Pairs of rows: 128 times their sums, then [depth / 8][bits / 8][2][8] bytes, low ones first. */
 static int64_t packed_pair_bytes(int64_t depth) { return 16 + 4 * depth; }
 static int64_t packed_rows_bytes(int64_t rows, int64_t depth) {
     return (rows + 1) / 2 * packed_pair_bytes(depth);
 }
-/* A panel: [16][depth / 8][2 pairs of columns][bits / 8][2][8] bytes. */
-static int64_t packed_panel_bytes(int64_t depth) { return 2 * COLUMNS * depth; }
+/* A panel: [width / 4][depth / 8][2 pairs of columns][bits / 8][2][8] bytes. */
+static int64_t packed_panel_bytes(int64_t depth, int64_t width) { return 2 * width * depth; }
 
 static void pack_pair(int bits, const int16_t *one, const int16_t *two, int64_t depth, char *to) {
     int32x4_t sums[2] = {vdupq_n_s32(0), vdupq_n_s32(0)};
@@ -45,15 +44,15 @@ static void pack_rows(int bits, const int16_t *rows, int64_t count, int64_t dept
 }
 
 /* Eight weights of four columns, from the words of eight / (32 / bits) steps. */
-INLINE void pack_columns(int bits, const int32_t *words, int8_t *to) {
-    int32x4_t a = vld1q_s32(words), b = vld1q_s32(words + COLUMNS);
+INLINE void pack_columns(int bits, const int32_t *words, int64_t width, int8_t *to) {
+    int32x4_t a = vld1q_s32(words), b = vld1q_s32(words + width);
     int32x4_t low = vzip1q_s32(a, b), high = vzip2q_s32(a, b); /* two columns each */
     if (bits == 8) {
         vst1q_s8(to, vreinterpretq_s8_s32(low));
         vst1q_s8(to + 16, vreinterpretq_s8_s32(high));
         return;
     }
-    int32x4_t c = vld1q_s32(words + 2 * COLUMNS), d = vld1q_s32(words + 3 * COLUMNS);
+    int32x4_t c = vld1q_s32(words + 2 * width), d = vld1q_s32(words + 3 * width);
     int64x2_t before[2] = {vreinterpretq_s64_s32(low), vreinterpretq_s64_s32(high)};
     int64x2_t after[2] = {vreinterpretq_s64_s32(vzip1q_s32(c, d)),
                           vreinterpretq_s64_s32(vzip2q_s32(c, d))};
@@ -65,16 +64,17 @@ INLINE void pack_columns(int bits, const int32_t *words, int8_t *to) {
     }
 }
 
-static void pack_panel(int bits, const int32_t *panel, int64_t depth, char *packed) {
+static void pack_panel(int bits, const int32_t *panel, int64_t depth, int64_t width,
+                       char *packed) {
     int8_t *to = (int8_t *)packed;
-    for (int64_t i = 0; i < depth; i += 8, panel += bits / 4 * COLUMNS, to += 4 * bits)
-        for (int64_t column = 0; column < COLUMNS; column += 4)
-            pack_columns(bits, panel + column, to + column * depth * bits / 8);
+    for (int64_t i = 0; i < depth; i += 8, panel += bits / 4 * width, to += 4 * bits)
+        for (int64_t column = 0; column < width; column += 4)
+            pack_columns(bits, panel + column, width, to + column * depth * bits / 8);
 }
 
-/* `pairs` of rows times four columns; sums are [rows][64]. */
+/* `pairs` of rows times four columns; sums are [rows][width]. */
 INLINE void multiply_tile(int bits, int pairs, const char *rows, const char *columns, int64_t depth,
-                          int32_t *sums) {
+                          int64_t width, int32_t *sums) {
     const int8_t *weights = (const int8_t *)columns, *inputs = (const int8_t *)rows + 16;
     int32x4_t low[BLOCK_ROWS / 2][2], middle[BLOCK_ROWS / 2][2], high[BLOCK_ROWS / 2][2];
     for (int r = 0; r < pairs; r++) {
@@ -111,17 +111,17 @@ INLINE void multiply_tile(int bits, int pairs, const char *rows, const char *col
             int32x4_t sum = vaddq_s32(middle[r][c], vshlq_n_s32(high[r][c], 8));
             whole[c] = vreinterpretq_s64_s32(vaddq_s32(low[r][c], vshlq_n_s32(sum, 8)));
         }
-        int32_t *to = sums + 2 * r * COLUMNS;
+        int32_t *to = sums + 2 * r * width;
         vst1q_s32(to, vreinterpretq_s32_s64(vzip1q_s64(whole[0], whole[1])));
-        vst1q_s32(to + COLUMNS, vreinterpretq_s32_s64(vzip2q_s64(whole[0], whole[1])));
+        vst1q_s32(to + width, vreinterpretq_s32_s64(vzip2q_s64(whole[0], whole[1])));
     }
 }
 
-/* Up to BLOCK_ROWS packed rows times a packed panel; sums are [rows rounded up to pairs][64]. */
+/* Up to BLOCK_ROWS packed rows times a packed panel; sums are [rows rounded up to pairs][width]. */
 INLINE void multiply_block(int bits, int64_t count, const char *rows, const char *panel,
-                           int64_t depth, int32_t *sums) {
-#define TILE_OF(pairs) multiply_tile(bits, pairs, rows, panel, depth, sums)
-    for (int64_t column = 0; column < COLUMNS; column += 4) {
+                           int64_t depth, int64_t width, int32_t *sums) {
+#define TILE_OF(pairs) multiply_tile(bits, pairs, rows, panel, depth, width, sums)
+    for (int64_t column = 0; column < width; column += 4) {
         switch ((count + 1) / 2) {
         case 4: TILE_OF(4); break;
         case 3: TILE_OF(3); break;

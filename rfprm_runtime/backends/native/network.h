@@ -82,7 +82,11 @@ static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int
 }
 
 static void attend_rows(int64_t count, const AttentionRow *row, const Page *page,
-                        int64_t first_key, int64_t head_dim) {
+                        int64_t first_key, int64_t head_dim, void *work) {
+    if (count >= MANY_QUERIES) {
+        attend_in_blocks(count, row, page, first_key, head_dim, work);
+        return;
+    }
     for (; count >= TILE; count -= TILE, row += TILE)
         attend_tile(TILE, row, page, first_key, head_dim);
     switch (count) {
@@ -120,7 +124,7 @@ static void attend(const Model *m, const Scratch *s, int64_t offset, const Part 
             while (part->shift + chosen[first] < page * PAGE) first++; /* rows before this page */
             Page memory = page_of(m, part->pages[page] + offset, kv);
             attend_rows((count - first) * group, s->rows + first * group, &memory, page * PAGE,
-                        size);
+                        size, s->inputs.work);
         }
         for (row = s->rows; row < s->rows + count * group; row++) {
             float scale = 1.0f / sum_lanes(load(row->weights));

@@ -8,8 +8,9 @@
  *   place_key, place_value     write one to a slot of a page
  *   store_products, add_products, gate_products     linears: the result is stored, added to what is
  *                        there, or gated (SwiGLU)
- *   WORK_BYTES           memory that these need for so many rows of such a depth
  *   Page, page_of, head_bytes, attend_tile     attention to a page
+ *   attend_in_blocks     of MANY_QUERIES or more
+ *   work_bytes           memory that linears of so many rows of such a depth need, or attention
  *   embed_row            a row of the embedding
  *   examine              what rfprm_examine answers */
 
@@ -25,7 +26,7 @@
 typedef struct {
     void *numbers; /* [rows][depth] */
     float *units;  /* [rows], the size of a unit */
-    void *work;    /* WORK_BYTES */
+    void *work;    /* work_bytes */
 } Inputs;
 
 #include NUMBERS

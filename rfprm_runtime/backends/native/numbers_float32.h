@@ -33,6 +33,14 @@ static void gate_products(const Linear *l, const Inputs *x, int64_t rows, float 
     linear_float32(l, x->numbers, x->work, rows, out, stride, SWIGLU);
 }
 
+#define MANY_QUERIES INT64_MAX /* never */
+#define attend_in_blocks(count, row, page, first_key, head_dim, work) (void)(work)
+
+static int64_t work_bytes(int64_t rows, int64_t depth, int64_t head_dim) {
+    (void)depth, (void)head_dim;
+    return (DEPTH + rows) * GROUP * (int64_t)sizeof(float);
+}
+
 static float take_input(const float *row, const Linear *linear, number *out) {
     memcpy(out, row, (size_t)linear->depth * sizeof *out);
     return 1;

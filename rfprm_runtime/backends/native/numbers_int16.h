@@ -5,12 +5,16 @@
 typedef int16_t number;
 
 #include "attention.h"
+#include "attention_blocks.h"
 #include "linear.h"
 #include "rows.h"
 #include "structures.h"
 #include "weights.h"
 
-#define WORK_BYTES(rows, depth) room_bytes(rows, depth)
+static int64_t work_bytes(int64_t rows, int64_t depth, int64_t head_dim) {
+    int64_t linear = linear_room_bytes(rows, depth), attention = attention_room_bytes(head_dim);
+    return linear > attention ? linear : attention;
+}
 
 static void store_products(const Linear *l, const Inputs *x, int64_t rows, float *out,
                            int64_t stride) {

@@ -61,7 +61,7 @@ static int64_t lay_out(const Model *m, int64_t num_tokens, char *base, Scratch *
     TAKE(query_units, rows * m->num_heads * 4);
     TAKE(inputs.numbers, rows * deepest * (int64_t)sizeof(number));
     TAKE(inputs.units, rows * 4);
-    TAKE(inputs.work, WORK_BYTES(rows, deepest));
+    TAKE(inputs.work, work_bytes(rows, deepest, m->head_dim));
     TAKE(line, round_up(most(deepest, m->head_inner), LANES) * 4);
     TAKE(running, rows * group * (LANES + 1) * 4);
     TAKE(rows, rows * group * (int64_t)sizeof(AttentionRow));

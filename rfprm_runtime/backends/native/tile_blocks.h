@@ -16,7 +16,6 @@
 
 #define BLOCK_ROWS 16
 #define MANY_ROWS 8
-#define COLUMNS 64     /* of a panel */
 #define TILE_BYTES 1024
 
 static int64_t tile_steps(int64_t depth) { return (depth + 63) / 64; }
@@ -26,8 +25,10 @@ static int64_t tile_steps(int64_t depth) { return (depth + 63) / 64; }
 static int64_t packed_rows_bytes(int64_t rows, int64_t depth) {
     return (rows + BLOCK_ROWS - 1) / BLOCK_ROWS * tile_steps(depth) * 2 * TILE_BYTES;
 }
-/* A panel: [4][depth / 64][bits / 8][16][16 columns][4] bytes, 0 beyond the depth. */
-static int64_t packed_panel_bytes(int64_t depth) { return 8 * tile_steps(depth) * TILE_BYTES; }
+/* A panel: [width / 16][depth / 64][bits / 8][16][16 columns][4] bytes, 0 beyond the depth. */
+static int64_t packed_panel_bytes(int64_t depth, int64_t width) {
+    return width / 16 * tile_steps(depth) * 2 * TILE_BYTES;
+}
 
 static void pack_row(int bits, const int16_t *row, int64_t depth, uint8_t *to) {
     for (int64_t first = 0; first < depth; first += 64, to += bits / 8 * TILE_BYTES) {
@@ -50,31 +51,32 @@ static void pack_rows(int bits, const int16_t *rows, int64_t count, int64_t dept
 }
 
 /* Four weights of all columns, in place `four` of a tile. */
-INLINE void pack_four(int bits, const int32_t *words, char *to, int64_t slice) {
-    for (int64_t column = 0; column < COLUMNS; column += LANES) {
+INLINE void pack_four(int bits, const int32_t *words, int64_t width, char *to, int64_t slice) {
+    for (int64_t column = 0; column < width; column += LANES) {
         char *place = to + column / 16 * slice + column % 16 * 4;
         uvec first = *(const uvec *)(words + column);
         if (bits == 8) {
             *(uvec *)place = first;
             continue;
         }
-        uvec second = *(const uvec *)(words + COLUMNS + column);
+        uvec second = *(const uvec *)(words + width + column);
         *(uvec *)place = even_bytes(first, second);
         *(uvec *)(place + TILE_BYTES) = odd_bytes(first, second);
     }
 }
 
-static void pack_panel(int bits, const int32_t *panel, int64_t depth, char *packed) {
+static void pack_panel(int bits, const int32_t *panel, int64_t depth, int64_t width,
+                       char *packed) {
     int64_t fours = tile_steps(depth) * 16, slice = tile_steps(depth) * bits / 8 * TILE_BYTES;
     for (int64_t four = 0; four < fours; four++) {
         char *to = packed + four / 16 * bits / 8 * TILE_BYTES + four % 16 * 64;
         if (four * 4 < depth) {
-            pack_four(bits, panel, to, slice);
-            panel += bits / 8 * COLUMNS;
+            pack_four(bits, panel, width, to, slice);
+            panel += bits / 8 * width;
             continue;
         }
         for (int plane = 0; plane < bits / 8; plane++)
-            for (int64_t columns = 0; columns < 4; columns++)
+            for (int64_t columns = 0; columns < width / 16; columns++)
                 memset(to + columns * slice + plane * TILE_BYTES, 0, 64);
     }
 }
@@ -94,20 +96,20 @@ INLINE void store_sums(int32_t *to, int64_t step, int64_t row_bytes) {
 }
 
 /* 16 columns of sums, from the tiles' own. */
-static void put_together(int64_t count, const int32_t *low, int32_t *sums) {
+static void put_together(int64_t count, const int32_t *low, int64_t width, int32_t *sums) {
     const int32_t *low_high = low + 256, *high_low = low + 512, *high = low + 768;
     for (int64_t row = 0; row < count; row++)
         for (int64_t column = 0; column < 16; column += LANES) {
             int64_t at = row * 16 + column;
             uvec middle = *(const uvec *)(low_high + at) + *(const uvec *)(high_low + at);
             middle += *(const uvec *)(high + at) << 8;
-            *(uvec *)(sums + row * COLUMNS + column) = *(const uvec *)(low + at) + (middle << 8);
+            *(uvec *)(sums + row * width + column) = *(const uvec *)(low + at) + (middle << 8);
         }
 }
 
 static void multiply_16_bits(int64_t count, const char *rows, const char *panel, int64_t depth,
-                             int32_t *sums) {
-    for (int64_t column = 0; column < COLUMNS; column += 16, sums += 16) {
+                             int64_t width, int32_t *sums) {
+    for (int64_t column = 0; column < width; column += 16, sums += 16) {
         const char *inputs = rows;
         int32_t parts[4 * 256] __attribute__((aligned(64)));
         zero_sums();
@@ -124,10 +126,11 @@ static void multiply_16_bits(int64_t count, const char *rows, const char *panel,
             panel += 2 * TILE_BYTES;
         }
         store_sums(parts, 256, 64);
-        put_together(count, parts, sums);
+        put_together(count, parts, width, sums);
     }
 }
 
+/* 64 columns. */
 static void multiply_8_bits(const char *rows, const char *panel, int64_t depth, int32_t *sums) {
     const int64_t steps = tile_steps(depth), slice = steps * TILE_BYTES;
     zero_sums();
@@ -142,15 +145,15 @@ static void multiply_8_bits(const char *rows, const char *panel, int64_t depth, 
         tile_load(7, panel + 3 * slice, 64);
         tile_us(3, 4, 7);
     }
-    store_sums(sums, 16, COLUMNS * 4);
+    store_sums(sums, 16, 64 * 4);
 }
 
-/* Up to BLOCK_ROWS packed rows times a packed panel; sums are [rows][64]. Tiles for fewer rows take
- * less time. 8-bit inputs are shifted by INPUT_SHIFT, so they have no sign. */
+/* Up to BLOCK_ROWS packed rows times a packed panel; sums are [rows][width]. Tiles for fewer rows
+ * take less time. 8-bit inputs are shifted by INPUT_SHIFT, so they have no sign. */
 static void multiply_block(int bits, int64_t count, const char *rows, const char *panel,
-                           int64_t depth, int32_t *sums) {
+                           int64_t depth, int64_t width, int32_t *sums) {
     if (count < BLOCK_ROWS) tiles_for(count);
-    if (bits == 16) multiply_16_bits(count, rows, panel, depth, sums);
+    if (bits == 16) multiply_16_bits(count, rows, panel, depth, width, sums);
     else multiply_8_bits(rows, panel, depth, sums);
     if (count < BLOCK_ROWS) tiles_for(BLOCK_ROWS);
 }

@@ -14,6 +14,11 @@
 /* Before a loop over the rows of a tile, whose sums stay in registers only if nothing is left of
  * the loop. */
 #define UNROLLED _Pragma("GCC unroll 8")
+#if defined(__clang__)
+#define UNROLLED_BY_CLANG UNROLLED
+#else
+#define UNROLLED_BY_CLANG
+#endif
 
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
