@@ -1,42 +1,25 @@
-"""Scorer: trajectories in, scores out.
-
-    render → encode → plan → run → read out
-
-Each stage lives in its own module; this one only walks the path.
-"""
+"""Scorer: trajectories in, scores out. Opens a model and hands whole traces and growing ones to
+those that score them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
-
-import numpy as np
-from numpy.typing import NDArray
 
 from rfprm_runtime.artifact.contents import ArtifactFiles
 from rfprm_runtime.artifact.manifest import Manifest, read_manifest
 from rfprm_runtime.backends.table import choose_backend, open_backend
 from rfprm_runtime.engine.backend import Backend
 from rfprm_runtime.engine.engine import DEFAULT_PAST_BYTES, Engine
-from rfprm_runtime.engine.rows import Extension
-from rfprm_runtime.errors import (
-    UNSCORABLE,
-    InvalidArgumentError,
-    RfprmError,
-    around_errors,
-    raise_first,
-)
+from rfprm_runtime.errors import InvalidArgumentError, RfprmError
 from rfprm_runtime.ground.arguments import check_choice, check_flag, check_whole
-from rfprm_runtime.ground.progress import ProgressBar, progress_bar
 from rfprm_runtime.hub.artifacts import find_artifact
 from rfprm_runtime.prefix_session import PrefixSessionHost
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
-from rfprm_runtime.prompt.prepared import Prepared, prepare
-from rfprm_runtime.scores.readout import assemble_score, read_step_scores
 from rfprm_runtime.session import Session, SessionHost
-from rfprm_runtime.traces.items import Scorable, trajectory_of
+from rfprm_runtime.trace_scoring import TraceScoring
+from rfprm_runtime.traces.items import Scorable
 from rfprm_runtime.types import (
     Float32Array,
     Mode,
@@ -44,7 +27,6 @@ from rfprm_runtime.types import (
     Overflow,
     Trajectory,
     TrajectoryScore,
-    Windows,
     windows_of,
 )
 
@@ -73,6 +55,7 @@ class Scorer:
             backend, mode, share_prefixes=share_prefixes, past_bytes=session_bytes
         )
         self._score_prefixes = score_prefixes
+        self._traces = TraceScoring(manifest, encoder, self._engine, score_prefixes)
         host = PrefixSessionHost if score_prefixes else SessionHost
         self._sessions = host(manifest, encoder, self._engine)
         self._loaded_as: tuple[str, dict[str, Any]] = (type(backend).__name__, {})
@@ -215,76 +198,12 @@ class Scorer:
         """
         windows = windows_of(overflow)
         check_choice("on_error", on_error, get_args(OnError))
-        with self._engine.call():
-            return self._score_batch(
-                trajectories, windows, show_progress_bar, on_scored, on_error == "raise"
-            )
-
-    def _score_batch(
-        self,
-        trajectories: Iterable[Scorable],
-        windows: Windows | None,
-        show_progress_bar: bool,
-        on_scored: Callable[[int], object] | None,
-        raise_errors: bool,
-    ) -> list[TrajectoryScore | RfprmError]:
-        prepared = [self._prepare(item, windows) for item in trajectories]
-        if raise_errors:
-            raise_first(prepared, "item")
-        rows = [row for item in prepared if isinstance(item, Prepared) for row in item.rows]
-        total = sum(row.num_tokens for row in rows)
-        with closing(progress_bar(total, "tokens", show=show_progress_bar)) as bar:
-            return around_errors(prepared, lambda items: self._score_all(items, bar, on_scored))
-
-    def _prepare(self, item: Scorable, windows: Windows | None) -> Prepared | RfprmError:
-        """Render and encode. Whatever cannot be scored is found here, before anything runs."""
-        trajectory = trajectory_of(item)
-        if isinstance(trajectory, RfprmError):
-            return trajectory
-        try:
-            return prepare(
-                trajectory,
-                self._encoder,
-                self.manifest,
-                windows=windows,
-                score_prefixes=self._score_prefixes,
-            )
-        except UNSCORABLE as error:
-            return error
-
-    def _score_all(
-        self,
-        items: list[Prepared],
-        bar: ProgressBar,
-        on_scored: Callable[[int], object] | None,
-    ) -> list[TrajectoryScore]:
-        rows = [row for item in items for row in item.rows]
-        owners = [owner for owner, item in enumerate(items) for _ in item.rows]
-        num_left = [len(item.rows) for item in items]
-
-        def on_row_done(index: int) -> None:
-            bar.advance(rows[index].num_tokens)
-            num_left[owners[index]] -= 1
-            if on_scored is not None and num_left[owners[index]] == 0:
-                on_scored(1)
-
-        extensions = [Extension(row.token_ids, row.marker_positions) for row in rows]
-        done = iter(self._engine.run(extensions, on_row_done))
-        return [
-            self._read_out(item, np.concatenate([next(done).logits for _ in item.rows]))
-            for item in items
-        ]
-
-    def _read_out(self, item: Prepared, logits: NDArray[np.float32]) -> TrajectoryScore:
-        """``logits`` [num_markers, num_labels]: of steps or prefixes, then of the trajectory."""
-        num_steps = item.num_step_scores
-        return assemble_score(
-            self.manifest,
-            read_step_scores(logits[:num_steps], self.manifest),
-            logits[num_steps:],
-            num_tokens=item.row.num_tokens,
-            windowed_from=item.windowed_from,
-            num_run_tokens=item.num_run_tokens,
+        return self._traces.score(
+            trajectories,
+            windows,
+            show_progress_bar=show_progress_bar,
+            on_scored=on_scored,
+            raise_errors=on_error == "raise",
         )
 
     def session(self, question: str) -> Session:
