@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from rfprm_runtime.ground.thinking import parse_trace
     from rfprm_runtime.reranker import RankedCandidate, Ranking, Reranker
     from rfprm_runtime.scorer import Scorer
-    from rfprm_runtime.session import Session
+    from rfprm_runtime.sessions.session import Session
     from rfprm_runtime.traces.choosing import FieldNames
     from rfprm_runtime.traces.formats import fields_read, trajectory_from_record
     from rfprm_runtime.types import Trajectory, TrajectoryScore, Windows
 
 _HOMES = {
     "Scorer": "scorer",
-    "Session": "session",
+    "Session": "sessions.session",
     "RankedCandidate": "reranker",
     "Ranking": "reranker",
     "Reranker": "reranker",

@@ -15,9 +15,10 @@ from rfprm_runtime.engine.engine import DEFAULT_PAST_BYTES, Engine
 from rfprm_runtime.errors import InvalidArgumentError, RfprmError
 from rfprm_runtime.ground.arguments import check_choice, check_flag, check_whole
 from rfprm_runtime.hub.artifacts import find_artifact
-from rfprm_runtime.prefix_session import PrefixSessionHost
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
-from rfprm_runtime.session import Session, SessionHost
+from rfprm_runtime.sessions.host import SessionHost
+from rfprm_runtime.sessions.prefix_host import PrefixSessionHost
+from rfprm_runtime.sessions.session import Session
 from rfprm_runtime.trace_scoring import TraceScoring
 from rfprm_runtime.traces.items import Scorable
 from rfprm_runtime.types import (

@@ -29,7 +29,7 @@ LAYERS = [
     "hub engine",
     "prompt scores answers",
     "backends traces",
-    "session prefix_session trace_scoring",
+    "sessions trace_scoring",
     "scorer",
     "reranker rewards search view",
     "selection integrations",

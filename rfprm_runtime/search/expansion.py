@@ -21,7 +21,7 @@ from rfprm_runtime.search.proposals import (
     propose,
 )
 from rfprm_runtime.search.tree import Node
-from rfprm_runtime.session import Session
+from rfprm_runtime.sessions.session import Session
 from rfprm_runtime.types import Float32Array, TrajectoryScore
 
 _BLANK = "the proposed step is blank and does not finish the trace"

@@ -13,7 +13,7 @@ import numpy as np
 from rfprm_runtime.errors import MissingExtraError, RfprmError
 from rfprm_runtime.ground.strict_json import read_json
 from rfprm_runtime.ground.whole_files import write_whole
-from rfprm_runtime.session import Session
+from rfprm_runtime.sessions.session import Session
 from rfprm_runtime.types import Float32Array, Trajectory, TrajectoryScore
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from rfprm_runtime.engine.rows import Extension
 from rfprm_runtime.integrations import verl
 from rfprm_runtime.rewards.micro_batcher import MicroBatcher
 from rfprm_runtime.search import BeamSearch, Searcher
-from rfprm_runtime.session import Session
+from rfprm_runtime.sessions.session import Session
 from search.policies import KnownPolicy
 from tiny_models import manifest_of, scorer_on
 

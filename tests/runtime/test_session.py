@@ -15,8 +15,8 @@ import pytest
 
 from counting_backend import CountingBackend
 from rfprm_runtime import BackendError, InvalidTrajectoryError, Scorer, TraceTooLongError, types
-from rfprm_runtime import session as session_module
 from rfprm_runtime.engine.rows import Extended, Extension
+from rfprm_runtime.sessions import host as host_module
 from rfprm_runtime.types import Trajectory
 from tiny_models import fake_scorer, scorer_on
 
@@ -206,7 +206,7 @@ def test_an_interrupt_after_the_pass_leaves_all_sessions_as_they_were(
     """Their pasts have grown, and must not be taken for those of what comes next."""
     sessions = [scorer.session(QUESTION), scorer.session(QUESTION)]
     scorer.extend_sessions(sessions, [STEPS[:1], STEPS[:1]])
-    grown, calls = session_module._grown, itertools.count()
+    grown, calls = host_module._grown, itertools.count()
 
     def interrupt(*arguments: Any) -> Any:
         if next(calls):
@@ -214,7 +214,7 @@ def test_an_interrupt_after_the_pass_leaves_all_sessions_as_they_were(
         return grown(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(session_module, "_grown", interrupt)
+        patch.setattr(host_module, "_grown", interrupt)
         with pytest.raises(KeyboardInterrupt):
             scorer.extend_sessions(sessions, [["one"], ["other"]])
     assert [session.steps for session in sessions] == [(STEPS[0],), (STEPS[0],)]

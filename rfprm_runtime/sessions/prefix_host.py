@@ -13,14 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.engine.rows import Extension, Past, TokenRow
-from rfprm_runtime.session import (
-    NO_MARKERS,
-    KeptPast,
-    Session,
-    SessionHost,
-    Texts,
-    Turn,
-)
+from rfprm_runtime.sessions.content import KeptPast
+from rfprm_runtime.sessions.host import NO_MARKERS, SessionHost, Texts, Turn
+from rfprm_runtime.sessions.session import Session
 from rfprm_runtime.types import Float32Array, Trajectory
 
 _UNSETTLED = 8

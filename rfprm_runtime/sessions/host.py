@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-import sys
-import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, get_args
 
 import numpy as np
@@ -20,13 +16,16 @@ from numpy.typing import NDArray
 
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.engine.engine import Engine
-from rfprm_runtime.engine.rows import Block, Extended, Extension, Past, TokenRow
+from rfprm_runtime.engine.rows import Extended, Extension, Past, TokenRow
 from rfprm_runtime.errors import UNSCORABLE, BackendError, RfprmError, around_errors, raise_first
 from rfprm_runtime.ground.arguments import check_choice, check_is, check_one_for_each
-from rfprm_runtime.ground.running import check_can_be_asked, is_running, uninterrupted
+from rfprm_runtime.ground.running import uninterrupted
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.prompt.windowing import check_length
 from rfprm_runtime.scores.readout import assemble_score, read_step_scores
+from rfprm_runtime.sessions.claims import Claims
+from rfprm_runtime.sessions.content import KeptPast, Versions, Written
+from rfprm_runtime.sessions.session import Session
 from rfprm_runtime.types import (
     Float32Array,
     OnError,
@@ -37,125 +36,6 @@ from rfprm_runtime.types import (
 
 NO_MARKERS = np.zeros(0, np.int64)
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class _Written:
-    """A session's content. Replaced and never changed, so that forks can share it."""
-
-    steps: tuple[str, ...]
-    step_scores: Float32Array
-    token_ids: NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class _Versions:
-    """A session's content before and after a call. The sessions of the call share ``is_done``,
-    which is empty until all of them are extended: an interrupt finds all extended or none."""
-
-    before: _Written
-    after: _Written
-    is_done: list[bool]
-
-
-@dataclass(frozen=True, eq=False)
-class KeptPast:
-    """A past and the tokens it is of. Those may be more than a session has, or others: an interrupt
-    can come between a pass and the session that it extends."""
-
-    past: Past
-    token_ids: NDArray[np.int64]
-
-    @property
-    def num_tokens(self) -> int:
-        return self.past.num_tokens
-
-    @property
-    def blocks(self) -> Sequence[Block]:
-        return self.past.blocks
-
-    def begins(self, written: _Written) -> bool:
-        """Whether the session's tokens begin with the past's."""
-        begin = written.token_ids[: len(self.token_ids)]
-        return np.array_equal(begin, self.token_ids)
-
-
-class Session:
-    """A question and the steps so far. Made by :meth:`Scorer.session` and :meth:`fork`.
-
-    Use a session from one thread at a time; different sessions, forks included, may run in
-    different threads at once. An error leaves a session as it was.
-    """
-
-    def __init__(self, host: SessionHost, question: str, written: _Written) -> None:
-        self._host = host
-        self._key = host.new_key()
-        self._closed = False
-        self._calls: list[FrameType] = []  # that use it; the first that still runs has it
-        self._versions = _Versions(written, written, [])
-        self.question = question
-        weakref.finalize(self, host.forget, self._key).atexit = False
-
-    @property
-    def _written(self) -> _Written:
-        versions = self._versions
-        return versions.after if versions.is_done else versions.before
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """The steps so far."""
-        return self._written.steps
-
-    @property
-    def step_scores(self) -> Float32Array:
-        """float32 [T], the score of each step so far."""
-        return self._written.step_scores
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the question and the steps so far."""
-        return len(self._written.token_ids)
-
-    def extend(self, steps: Sequence[str]) -> Float32Array:
-        """Add steps; returns their scores, float32 [len(steps)].
-
-        Raises :class:`InvalidTrajectoryError` if ``steps`` is empty or has a blank step, and
-        :class:`TraceTooLongError` if the model has no positions left for them.
-        """
-        [scores] = self._host.extend([self], [steps], "return")
-        if isinstance(scores, RfprmError):
-            raise scores  # without a place: there is only one session
-        return scores
-
-    def score(self, response: Sequence[str] = ()) -> TrajectoryScore:
-        """Score the trace so far as if it ended with ``response``; it can still be extended.
-
-        Equals :meth:`Scorer.score` of the same trace, as exactly as :meth:`Scorer.session` says.
-        """
-        [score] = self._host.score([self], [response], "return")
-        if isinstance(score, RfprmError):
-            raise score
-        return score
-
-    def fork(self) -> Session:
-        """A new session with the same past. A past that is not in the cache is computed here,
-        unless ``session_bytes`` is 0 and none is kept."""
-        return self._host.fork(self)
-
-    def close(self) -> None:
-        """Free the past. Calling it twice is fine."""
-        self._closed = True
-        self._host.forget(self._key)
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self.num_tokens} tokens"
-        return f"<Session: {len(self.steps)} steps, {state}>"
 
 
 @dataclass(frozen=True)
@@ -193,7 +73,7 @@ class SessionHost:
             UnfinishedTrajectory.build(question=question)
             opening = self._encoder.encode_opening(question)
             self._check_length(opening.num_tokens)
-            return Session(self, question, _Written((), np.zeros(0, np.float32), opening.token_ids))
+            return Session(self, question, Written((), np.zeros(0, np.float32), opening.token_ids))
 
     def extend(
         self,
@@ -202,7 +82,7 @@ class SessionHost:
         on_error: OnError,
     ) -> list[Float32Array | RfprmError]:
         _check_each("steps", steps, sessions, on_error)
-        with self._engine.call(), _Claims(self, sessions) as refusals:
+        with self._engine.call(), Claims(self, sessions) as refusals:
             turns = self._turns(sessions, steps, refusals, self._read_steps, on_error)
             return around_errors(turns, self._extend)
 
@@ -212,7 +92,7 @@ class SessionHost:
         is_done: list[bool] = []
         for turn, own in zip(turns, scores, strict=True):
             before = turn.session._written
-            turn.session._versions = _Versions(before, _grown(turn, own), is_done)
+            turn.session._versions = Versions(before, _grown(turn, own), is_done)
         is_done.append(True)
         return scores
 
@@ -227,7 +107,7 @@ class SessionHost:
         on_error: OnError,
     ) -> list[TrajectoryScore | RfprmError]:
         _check_each("responses", responses, sessions, on_error)
-        with self._engine.call(), _Claims(self, sessions) as refusals:
+        with self._engine.call(), Claims(self, sessions) as refusals:
             turns = self._turns(sessions, responses, refusals, self._read_response, on_error)
             return around_errors(turns, self._score)
 
@@ -249,7 +129,7 @@ class SessionHost:
         return [result.logits for result in self._run(turns, keep=False)]
 
     def fork(self, session: Session) -> Session:
-        with self._engine.call(), _Claims(self, [session]) as [refusal]:
+        with self._engine.call(), Claims(self, [session]) as [refusal]:
             if refusal is not None:
                 raise refusal
             row = TokenRow(self._worth_keeping(session._written.token_ids), NO_MARKERS)
@@ -355,49 +235,6 @@ class SessionHost:
             self.forget(session._key)
 
 
-class _Claims:
-    """A context that keeps other calls away from the sessions. It gives an error for each that is
-    closed or in use, and None for the others.
-
-    Raises if the call itself makes no sense: another scorer's session, or one given twice.
-    """
-
-    def __init__(self, host: SessionHost, sessions: Sequence[Session]) -> None:
-        self._host, self._sessions = host, sessions
-
-    def __enter__(self) -> list[BackendError | None]:
-        _check_sessions(self._host, self._sessions)
-        call = sys._getframe(1)
-        check_can_be_asked(call)
-        return [_claim(session, call) for session in self._sessions]
-
-    def __exit__(self, *exc_info: object) -> None:
-        call = sys._getframe(1)
-        for session in self._sessions:
-            _give_up(session, call)
-
-
-def _claim(session: Session, call: FrameType) -> BackendError | None:
-    if session._closed:
-        return BackendError("the session was closed; open another one")
-    session._calls.append(call)
-    for other in list(session._calls):
-        if other is call:
-            return None
-        if is_running(other):
-            _give_up(session, call)
-            return BackendError(
-                "another thread is using the session; give each thread its own fork"
-            )
-        _give_up(session, other)  # an interrupt kept it from doing so itself
-    return None
-
-
-def _give_up(session: Session, call: FrameType) -> None:
-    with suppress(ValueError):  # it had no claim, or somebody else removed it
-        session._calls.remove(call)
-
-
 def _longer(session: Session, new: TokenRow) -> TokenRow:
     """The session's tokens, then the new ones; only the new ones have markers."""
     before = session._written.token_ids
@@ -405,23 +242,14 @@ def _longer(session: Session, new: TokenRow) -> TokenRow:
     return TokenRow(ids, new.marker_positions + len(before))
 
 
-def _grown(turn: Turn, scores: Float32Array) -> _Written:
+def _grown(turn: Turn, scores: Float32Array) -> Written:
     before = turn.session._written
     step_scores = np.concatenate([before.step_scores, scores])
     step_scores.flags.writeable = False  # forks share the array
-    return _Written(before.steps + turn.texts, step_scores, turn.row.token_ids)
+    return Written(before.steps + turn.texts, step_scores, turn.row.token_ids)
 
 
 def _check_each(name: str, given: Sequence[Any], sessions: Sequence[Session], how: str) -> None:
     check_choice("on_error", how, get_args(OnError))
     check_is("sessions", sessions, Sequence, "a list of sessions")
     check_one_for_each(name, given, len(sessions), "sessions")
-
-
-def _check_sessions(host: SessionHost, sessions: Sequence[Session]) -> None:
-    for index, session in enumerate(sessions):
-        check_is(f"session {index} (from 0)", session, Session, "a scorer.session(question)")
-        if session._host is not host:
-            raise BackendError(f"session {index} (from 0) belongs to another scorer")
-    if len(set(sessions)) < len(sessions):
-        raise BackendError("a session is given twice in this call; pass a fork of it")
