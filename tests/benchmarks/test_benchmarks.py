@@ -82,7 +82,7 @@ def test_engines_are_chosen_by_parts_of_their_names() -> None:
     assert engines_to_run([]) == list(ENGINES)
     assert engines_to_run(["rfprm"]) == ["rfprm int16", "rfprm int8", "rfprm fp32"]
     with pytest.raises(SystemExit, match="no engine matches"):
-        engines_to_run(["llama"])
+        engines_to_run(["an engine of nobody"])
 
 
 def test_an_engine_that_the_cpu_can_only_emulate_is_left_out(

@@ -165,12 +165,12 @@ def test_train_and_evaluate_work_from_the_command_line(
 def test_a_trained_checkpoint_can_be_exported_and_verified_without_torch(
     write_config: WriteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rfprm_export import verify
+    from rfprm_export import reference
     from rfprm_export.artifact_writer import export_artifact
     from rfprm_training.commands import train
 
     train(write_config(), output=tmp_path / "run", device="cpu")
-    monkeypatch.setattr(verify, "find_spec", lambda name: None)
+    monkeypatch.setattr(reference, "find_spec", lambda name: None)
     manifest = export_artifact(tmp_path / "run", tmp_path / "artifact")
     assert manifest.parity is not None
     assert manifest.parity.reference.startswith("recorded: torch")
