@@ -55,7 +55,6 @@ class Scorer:
         self._engine = Engine(
             backend, mode, share_prefixes=share_prefixes, past_bytes=session_bytes
         )
-        self._score_prefixes = score_prefixes
         self._traces = TraceScoring(manifest, encoder, self._engine, score_prefixes)
         host = PrefixSessionHost if score_prefixes else SessionHost
         self._sessions = host(manifest, encoder, self._engine)
@@ -300,12 +299,12 @@ class Scorer:
     @property
     def has_step_scores(self) -> bool:
         """False for a reward model of whole sequences, unless it scores prefixes."""
-        return self.manifest.step_readout is not None or self._score_prefixes
+        return self.manifest.step_readout is not None or self.score_prefixes
 
     @property
     def score_prefixes(self) -> bool:
         """Whether step scores are those of prefixes, as :meth:`load` was asked to make them."""
-        return self._score_prefixes
+        return self._traces.score_prefixes
 
     @property
     def backend_name(self) -> str:

@@ -33,8 +33,6 @@ class LlamaEngine:
     """Up to ``num_rows`` rows at once, each a sequence of its own."""
 
     def __init__(self, path: Path, folder: Path, num_rows: int, ubatch: int) -> None:
-        import json
-
         import llama_cpp
         from safetensors import safe_open
 
@@ -47,9 +45,8 @@ class LlamaEngine:
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), options)
         if not self._model:
             raise RuntimeError(f"llama.cpp cannot read {path}")
-        config = json.loads((folder / "checkpoint" / "config.json").read_text())
-        self._labels: int = config["num_labels"]
         with safe_open(folder / "checkpoint" / "model.safetensors", "numpy") as tensors:
+            self._labels: int = tensors.get_slice("score.weight").get_shape()[0]
             has_bias = "score.bias" in tensors.keys()  # noqa: SIM118, it is no mapping
             self._bias = tensors.get_tensor("score.bias") if has_bias else 0.0
         self._num_rows, self._ubatch = num_rows, ubatch

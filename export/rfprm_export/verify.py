@@ -44,11 +44,12 @@ def trial_failures(scorer: Scorer, reference: Reference, gate: Gate) -> list[str
             scores[index] = score
         num_scored += len(part)
         # What is not scored yet stands there with the reference's own scores.
-        failures = lasting_failures(_parity(scorer, scores, reference), gate)
+        parity = _parity(scorer, scores, reference)
+        failures = lasting_failures(parity, gate)
         if failures and num_scored < len(order):
             rest = f"after {num_scored} of {len(order)} traces, the others taken to be exact"
             return [f"{failure} ({rest})" for failure in failures]
-    return gate_failures(_parity(scorer, scores, reference), gate)
+    return gate_failures(parity, gate)
 
 
 def _parity(scorer: Scorer, scores: Sequence[TrajectoryScore], reference: Reference) -> Parity:
