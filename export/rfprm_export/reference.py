@@ -106,7 +106,9 @@ def reference_for(
     # The reference network takes minutes on the gate's traces, so its scores are recorded.
     recorded_first = kind == "gate" and (checkpoint / REFERENCE_NAMES[kind]).is_file()
     if find_spec("torch") is None or (recorded_first and traces is None):
-        return _recorded(checkpoint, kind, path, label, trajectories, chosen)
+        name = REFERENCE_NAMES[kind]
+        recorded = _read_recorded(checkpoint, path, name)
+        return _compared_with(recorded, checkpoint / name, label, trajectories, chosen)
     asked = [trajectories[index] for index in chosen]
     description, scores = score_by_reference(prm, asked, progress)
     return Reference(description, label, asked, scores)
@@ -125,27 +127,26 @@ def _chosen(
 def recorded_reference(checkpoint: Path) -> Reference:
     """The recorded scores of the gate's traces. Raises :class:`ExportError` if ``checkpoint`` holds
     none, or has changed since."""
-    path = gate_traces_path()
-    chosen = list(_read_recorded(checkpoint, path, REFERENCE_NAMES["gate"]).by_trace())
-    return _recorded(
-        checkpoint, "gate", path, "shipped gate traces", read_trajectories(path), chosen
-    )
+    path, name = gate_traces_path(), REFERENCE_NAMES["gate"]
+    recorded = _read_recorded(checkpoint, path, name)
+    trajectories, chosen = read_trajectories(path), list(recorded.by_trace())
+    return _compared_with(recorded, checkpoint / name, "shipped gate traces", trajectories, chosen)
 
 
-def _recorded(
-    checkpoint: Path,
-    kind: str,
-    path: Path,
+def _compared_with(
+    recorded: RecordedScores,
+    file: Path,
     label: str,
     trajectories: list[Trajectory],
     chosen: list[int],
 ) -> Reference:
-    recorded = _read_recorded(checkpoint, path, REFERENCE_NAMES[kind])
+    """The scores of ``chosen`` traces that ``file`` records. Raises :class:`ExportError` if it
+    lacks some."""
     scores = recorded.by_trace()
     missing = [i for i in chosen if i not in scores or not 0 <= i < len(trajectories)]
     if missing:
         raise ExportError(
-            f"{checkpoint / REFERENCE_NAMES[kind]} has no scores of {len(missing)} of the "
+            f"{file} has no scores of {len(missing)} of the "
             f"{len(chosen)} traces to verify on ({label}){_way_out()}"
         )
     return Reference(
