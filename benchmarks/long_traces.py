@@ -54,15 +54,17 @@ def main() -> None:
             "backend": scorer.backend_description,
             "max_positions": manifest.max_positions,
         }
-        lengths = LENGTHS[:2] if options.quick else LENGTHS
-        measured["lengths"] = measure_lengths(scorer, real, lengths, options.rounds)
-        longest = min(1_500, manifest.max_positions) if options.quick else manifest.max_positions
-        positions = options.positions or longest // 4
-        traces = chosen_traces(scorer, real, positions, longest)
-        contexts = CONTEXTS[::3] if options.quick else CONTEXTS
-        measured["windows"] = measure_windows(
-            scorer, spread(traces, options.traces), positions, contexts
-        )
+        measured["lengths"] = measure_lengths(scorer, real, options.lengths, options.rounds)
+        if options.traces:
+            longest = (
+                min(1_500, manifest.max_positions) if options.quick else manifest.max_positions
+            )
+            positions = options.positions or longest // 4
+            traces = chosen_traces(scorer, real, positions, longest)
+            contexts = CONTEXTS[::3] if options.quick else CONTEXTS
+            measured["windows"] = measure_windows(
+                scorer, spread(traces, options.traces), positions, contexts
+            )
     text = as_markdown(measured)
     print(text)
     name = options.name
@@ -75,10 +77,11 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--model", type=Path, help="an artifact, instead of the shipped PRM's")
     parser.add_argument("--data", type=Path, default=DATA, help="of the real traces (%(default)s)")
+    parser.add_argument("--lengths", type=int, nargs="+", help="of one trace, in tokens")
     parser.add_argument(
         "--positions", type=int, help="of the model in windows; a quarter of its own by default"
     )
-    parser.add_argument("--traces", type=int, help="at most, in windows (12)")
+    parser.add_argument("--traces", type=int, help="at most, in windows (12); 0 measures none")
     parser.add_argument("--rounds", type=int, help="for each length (3)")
     parser.add_argument("--quick", action="store_true", help="two lengths, traces and contexts")
     parser.add_argument(
@@ -87,7 +90,9 @@ def _options() -> argparse.Namespace:
         help="of the files in benchmarks/results (%(default)s)",
     )
     options = parser.parse_args()
-    options.traces = options.traces or (2 if options.quick else 12)
+    if options.traces is None:
+        options.traces = 2 if options.quick else 12
+    options.lengths = sorted(options.lengths or (LENGTHS[:2] if options.quick else LENGTHS))
     options.rounds = options.rounds or (1 if options.quick else 3)
     return options
 
@@ -252,17 +257,22 @@ def _difference(whole: Any, windowed: Any) -> dict[str, float | None] | None:
 
 
 def as_markdown(measured: dict[str, Any]) -> str:
-    """Two tables, and what they were measured on."""
-    where, windows = measured["environment"], measured["windows"]
-    tokens = windows["num_tokens"]
-    return (
+    """A table of lengths, one of windows if there were any, and what they were measured on."""
+    where = measured["environment"]
+    text = (
         f"{measured['model']} in {measured['precision']}, {measured['backend']}, {where['cpu']}, "
         f"{where['cores']} cores, {where['date']}.\n\n"
-        + markdown_table(
-            ("tokens of one trace", "seconds", "ms a token", "tokens/s", "peak MiB"),
-            map(_length_cells, measured["lengths"]),
-        )
-        + f"\n{len(tokens)} traces of {min(tokens):,} to {max(tokens):,} tokens in windows of "
+    ) + markdown_table(
+        ("tokens of one trace", "seconds", "ms a token", "tokens/s", "peak MiB"),
+        map(_length_cells, measured["lengths"]),
+    )
+    return text + (_windows_as_markdown(measured["windows"]) if "windows" in measured else "")
+
+
+def _windows_as_markdown(windows: dict[str, Any]) -> str:
+    tokens = windows["num_tokens"]
+    return (
+        f"\n{len(tokens)} traces of {min(tokens):,} to {max(tokens):,} tokens in windows of "
         f"{windows['positions']:,} positions; in one piece: "
         f"{windows['seconds_in_one_piece']:.1f} seconds.\n\n"
         + markdown_table(

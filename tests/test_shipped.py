@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rfprm_export import reference
+from rfprm_export import reference, shipped
 from rfprm_export.checkpoint import load_prm
 from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.reference import score_by_reference
@@ -67,6 +67,24 @@ def test_the_shipped_prm_is_faithful_without_torch(artifact: Path) -> None:
 
 def _tolerance(artifact: Path) -> float:
     return TOLERANCE[read_manifest(artifact).precision]
+
+
+@pytest.mark.parametrize(
+    ("variants", "precision"),
+    [
+        (["avx512amx", "avx512vnni", "avxvnni", "avx2", "generic"], "int16"),
+        (["avxvnni", "avx2", "generic"], "int16"),
+        (["avx2", "generic"], "int16"),
+        (["neoni8mm", "neondot", "neon", "generic"], "fp32"),
+        (["generic"], "fp32"),
+        ([], "fp32"),
+    ],
+)
+def test_the_faster_precision_is_built(
+    variants: list[str], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "available_variants", lambda: variants)
+    assert shipped.best_precision() == precision
 
 
 @needs_base_model

@@ -19,13 +19,14 @@ def load(folder: Path, option: str) -> Engine:
     weights = "int8" if kind.startswith("int8") else "fp32"
     path = folder / "openvino" / f"{weights}.xml"
     if not path.exists():
-        convert(folder, path.parent)
+        convert(folder, path)
     numbers = dict(setting.split("=") for setting in settings.split(",") if setting)
     return OpenVinoEngine(path, _HINTS[kind], numbers.get("streams", "1"), numbers.get("group"))
 
 
 def convert(folder: Path, target: Path) -> None:
-    """Convert the reference network; OpenVINO's converter fails on transformers' own Llama."""
+    """Convert the reference network to ``fp32.xml`` or ``int8.xml``; OpenVINO's converter fails on
+    transformers' own Llama. The weights are in memory once."""
     import nncf
     import openvino
     import torch
@@ -39,7 +40,7 @@ def convert(folder: Path, target: Path) -> None:
     manifest = read_manifest(folder / "artifact-fp32")
     shape = manifest.backbone
     weights = load_file(folder / "checkpoint" / "model.safetensors")
-    network = reference.build_network(shape, manifest.head, weights)
+    network = reference.build_network(shape, manifest.head, weights, copy=False)
 
     def attention(
         self: Any,
@@ -86,10 +87,10 @@ def convert(folder: Path, target: Path) -> None:
         example_input=(torch.ones((1, 64), dtype=torch.int64),),
         input=[("ids", openvino.PartialShape([-1, -1]), openvino.Type.i64)],
     )
-    target.mkdir(parents=True, exist_ok=True)
-    openvino.save_model(model, target / "fp32.xml", compress_to_fp16=False)
-    compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
-    openvino.save_model(compressed, target / "int8.xml")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.stem == "int8":
+        model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+    openvino.save_model(model, target, compress_to_fp16=target.stem == "int8")
 
 
 class OpenVinoEngine:

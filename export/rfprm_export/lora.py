@@ -198,11 +198,11 @@ def _whole_tensors(tensors: StoredWeights, weights: StoredWeights) -> dict[str, 
 
 
 def _check_layers(tensors: StoredWeights, weights: StoredWeights, path: Path) -> None:
-    """Raises :class:`ExportError` if the base has layers without an update, of which a smaller
-    model has none."""
+    """Raises :class:`ExportError` if only the base's lower layers have an update, as a smaller
+    model's would. Upper layers alone were chosen, whatever the adapter's config says of it."""
     updated = {int(match[1]) for match in map(_LAYER.search, tensors) if match}
     present = {int(match[1]) for match in map(_LAYER.search, weights) if match}
-    if updated and updated < present:
+    if updated and updated < present and updated == set(range(len(updated))):
         raise ExportError(
             f"{path} was trained on a model of {max(updated) + 1} layers, and the base model has "
             f"{max(present) + 1}; give the right base with --base"

@@ -53,7 +53,7 @@ def save_base(folder: Path, shape: Backbone = SHAPE, **more: Any) -> Path:
     return folder
 
 
-def save_adapter(folder: Path, *, layers: int = 2, **settings: Any) -> Path:
+def save_adapter(folder: Path, *, layers: int = 2, first_layer: int = 0, **settings: Any) -> Path:
     folder.mkdir()
     described = {
         "peft_type": "LORA",
@@ -65,8 +65,9 @@ def save_adapter(folder: Path, *, layers: int = 2, **settings: Any) -> Path:
     }
     (folder / "adapter_config.json").write_text(json.dumps(described))
     name = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
-    tensors = {name.format(i, "A"): np.ones((2, 32), np.float32) for i in range(layers)}
-    tensors |= {name.format(i, "B"): np.ones((32, 2), np.float32) for i in range(layers)}
+    updated = range(first_layer, layers)
+    tensors = {name.format(i, "A"): np.ones((2, 32), np.float32) for i in updated}
+    tensors |= {name.format(i, "B"): np.ones((32, 2), np.float32) for i in updated}
     save_file(tensors, folder / "adapter_model.safetensors")
     return folder
 
@@ -136,6 +137,11 @@ def test_an_adapter_of_a_model_of_fewer_layers_is_refused(tmp_path: Path) -> Non
         merged(save_adapter(tmp_path / "smaller", layers=1), base)
     some = save_adapter(tmp_path / "some", layers=1, layers_to_transform=[0])
     assert merged(some, base).backbone == SHAPE
+
+
+def test_an_adapter_of_upper_layers_alone_says_nothing_about_the_base(tmp_path: Path) -> None:
+    base, upper = save_base(tmp_path / "base"), save_adapter(tmp_path / "upper", first_layer=1)
+    assert merged(upper, base).backbone == SHAPE
 
 
 @pytest.mark.parametrize(

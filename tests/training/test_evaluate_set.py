@@ -330,7 +330,7 @@ def test_the_command_measures_a_judge_on_sets(tmp_path: Path) -> None:
         result = run("--judge", judge, "--on", f"processbench:{path}", "-o", out)
     assert result.exit_code == 0, result.output
     assert "first wrong step: F1 0.000" in result.output
-    (figures,) = json.loads(out.read_text()).values()
+    figures = json.loads(out.read_text())[f"processbench:{path}"]
     assert figures["first_error"] == {"wrong_located": 0.0, "right_accepted": 1.0, "f1": 0.0}
 
 

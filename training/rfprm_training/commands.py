@@ -12,7 +12,6 @@ from rfprm_training import check_extras
 
 if TYPE_CHECKING:
     from rfprm_training.evaluation.held_out import Evaluation
-    from rfprm_training.evaluation.set_figures import SetEvaluation
 
 check_extras()  # without them, the help says how to get these commands
 
@@ -97,7 +96,15 @@ def evaluate(
         typer.Option(
             "--on",
             help="FORMAT:PATH, with processbench, prmbench, big_bench_mistake, outcomes or "
-            "rewarded; repeatable. By default, what the training config held out.",
+            "rewarded; repeatable. processbench or prmbench alone is read from the Hub. By "
+            "default, what the training config held out.",
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another checkpoint or artifact, such as the same PRM in another precision: also "
+            "count the first errors, picks and selections that change."
         ),
     ] = None,
     config: Annotated[
@@ -129,19 +136,28 @@ def evaluate(
 
     from rfprm_runtime.ground.whole_files import write_whole
     from rfprm_training import TrainingError
-    from rfprm_training.evaluation.printing import plot_reliability, print_evaluation, print_set
+    from rfprm_training.evaluation.evaluated_sets import evaluate_sets
+    from rfprm_training.evaluation.printing import (
+        plot_reliability,
+        print_evaluated_sets,
+        print_evaluation,
+    )
+    from rfprm_training.labelling.expert.config import ExpertConfig
     from rfprm_training.learning.model_card import EVALUATION_NAME, write_model_card
+    from rfprm_training.toml_config import read_toml
 
     if (model is None) == (judge is None):
         raise TrainingError("give either a checkpoint or artifact, or an LLM with --judge")
+    if against is not None and (model is None or not on):
+        raise TrainingError("--against compares two PRMs on sets; give a PRM, and sets with --on")
     console = Console(highlight=False)
     if on:
-        sets = _evaluate_sets(model, judge, on)
-        for name, found in sets.items():
-            print_set(console, name, found)
+        expert = read_toml(judge, ExpertConfig, "description of an expert LLM") if judge else None
+        found = evaluate_sets(on, model=model, judge=expert, against=against)
+        print_evaluated_sets(console, found)
         if plot is not None:
-            plot_reliability(sets, plot)
-        content = {name: found.as_dict() for name, found in sets.items()}
+            plot_reliability(found.sets, plot)
+        content = found.as_dict()
     elif model is None:
         raise TrainingError("--judge needs evaluation sets; name some with --on")
     else:
@@ -227,25 +243,3 @@ def _evaluate_held_out(model: Path, config: Path | None) -> Evaluation:
     settings = read_config(config or model / CONFIG_NAME)
     with open_scorer(model) as scorer:
         return evaluate_scorer(scorer, settings, show_progress_bar=True)
-
-
-def _evaluate_sets(
-    model: Path | None, judge: Path | None, specs: list[str]
-) -> dict[str, SetEvaluation]:
-    """Evaluate each set. All are read before any is scored: a wrong path must not cost an hour."""
-    from rfprm_training.evaluation.held_out import open_scorer
-    from rfprm_training.evaluation.set_figures import judge_set, score_set, summarise_set
-    from rfprm_training.evaluation.set_formats import read_evaluation_set
-    from rfprm_training.labelling.expert.config import ExpertConfig
-    from rfprm_training.toml_config import read_toml
-
-    sets = {spec: read_evaluation_set(spec) for spec in specs}
-    if model is None:
-        assert judge is not None
-        expert = read_toml(judge, ExpertConfig, "description of an expert LLM")
-        return {spec: summarise_set(e, judge_set(e, expert)) for spec, e in sets.items()}
-    with open_scorer(model) as scorer:
-        return {
-            spec: summarise_set(e, score_set(scorer, e), scorer.manifest)
-            for spec, e in sets.items()
-        }

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rfprm_runtime.cli.options import OverwriteOption, SplitOption
+from rfprm_runtime.cli.options import OverwriteOption, ProgressOption, SplitOption
 from rfprm_runtime.cli.terminal import HUB_SPELLING
-from rfprm_runtime.ground.whole_files import check_target
+from rfprm_runtime.ground.whole_files import check_target, errors_path_of
 
 EXIT_STOPPED = 4
 """Labelling stopped at the budget; the same command resumes it."""
@@ -145,6 +145,46 @@ def sample(
             on_progress=lambda done, total: status.update(f"{done:,} of {total:,} beginnings"),
         )
     typer.echo(f"{count:,} beginnings with sampled next steps → {output}")
+
+
+def solve(
+    source: Annotated[
+        str, typer.Argument(help=f"Questions, with or without answers: a file, or {HUB_SPELLING}.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
+    config: Annotated[
+        Path, typer.Option(help="TOML file with the server, the model and how much to sample.")
+    ],
+    overwrite: OverwriteOption = False,
+    progress: ProgressOption = None,
+) -> None:
+    """Sample solutions from an LLM behind a server, with their outcomes; run it again to resume."""
+    from rfprm_runtime.ground.progress import shown_stages, stage
+    from rfprm_training.construction.sampling.solutions import (
+        SolvingConfig,
+        read_problems,
+        solve_file,
+    )
+    from rfprm_training.toml_config import read_toml
+
+    check_target(output, reads=[config, Path(source)])
+    settings = read_toml(config, SolvingConfig, "solving config")
+    problems = read_problems(source, settings)
+    with shown_stages(progress) as told:
+        found = solve_file(
+            problems,
+            output,
+            settings,
+            overwrite=overwrite,
+            on_progress=stage(told, "solving, solution"),
+        )
+    questions = "1 question" if len(problems) == 1 else f"{len(problems):,} questions"
+    text = f"{found.num_solutions:,} solutions to {questions}"
+    if found.num_judged:
+        text += f", {found.num_right / found.num_judged:.1%} of {found.num_judged:,} right"
+    if found.num_failed:
+        text += f"; {found.num_failed:,} requests failed, see {errors_path_of(output)}"
+    typer.echo(f"{text} → {output}")
 
 
 def fetch_data(

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from rfprm_runtime.artifact.manifest import Manifest, Readout
 from rfprm_runtime.scores.bounds import unit_scale
 from rfprm_runtime.types import TrajectoryScore
+from rfprm_training.evaluation.step_metrics import Search
+from rfprm_training.example import Example
 
 FloatArray = NDArray[np.float64]
 
@@ -56,6 +58,10 @@ class Claims:
         low, high = min(float(x.min()) for x in scores), max(float(x.max()) for x in scores)
         return (low, high) if low < high else (low - 0.5, high + 0.5)
 
+    def search(self, scores: Sequence[NDArray[Any]]) -> Search:
+        """Where to look for a threshold of ``scores``."""
+        return Search(*self.ends(scores), self.undecided)
+
     def probabilities(self, scores: Any) -> FloatArray:
         """float64, in the shape of ``scores``."""
         values = self._unscaled(scores)
@@ -79,3 +85,12 @@ class Claims:
 def have_steps(scores: Sequence[TrajectoryScore | None]) -> bool:
     """False for the scores of a reward model of whole sequences."""
     return all(score is None or len(score.step_scores) > 0 for score in scores)
+
+
+def step_scores_of(
+    example: Example, score: TrajectoryScore | None, highest: float
+) -> NDArray[np.float32]:
+    """The step scores; a trajectory without a score counts as all right, with ``highest``."""
+    if score is None:
+        return np.full(len(example.trajectory.steps), highest, np.float32)
+    return score.step_scores

@@ -138,10 +138,14 @@ def first_error_accuracy(
     located: list[bool] = []
     accepted: list[bool] = []
     for scores, truth in zip(step_scores, first_errors, strict=True):
-        below = np.flatnonzero(scores < threshold)
-        found = int(below[0]) if len(below) else None
-        (accepted if truth is None else located).append(found == truth)
+        (accepted if truth is None else located).append(first_below(scores, threshold) == truth)
     return FirstError(_share(located), _share(accepted))
+
+
+def first_below(step_scores: NDArray[np.float32], threshold: float) -> int | None:
+    """Index of the first step that scores less, or None."""
+    below = np.flatnonzero(step_scores < threshold)
+    return int(below[0]) if len(below) else None
 
 
 def _share(flags: list[bool]) -> float:

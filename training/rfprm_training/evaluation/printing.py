@@ -12,10 +12,15 @@ from rich.table import Table
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.ground.whole_files import replacing_path
 from rfprm_training.evaluation.held_out import Evaluation, RankingReport
+from rfprm_training.evaluation.metrics import FirstError
 from rfprm_training.evaluation.set_figures import SetEvaluation
 
 if TYPE_CHECKING:
     from rfprm_training.evaluation.cross_validation import CrossValidation
+    from rfprm_training.evaluation.decisions import Decisions
+    from rfprm_training.evaluation.evaluated_sets import EvaluatedSets
+    from rfprm_training.evaluation.prmbench import PRMBench
+    from rfprm_training.evaluation.processbench import ProcessBench
 
 
 NO_STEPS = "the PRM gives no step scores, so figures of steps are left out"
@@ -87,6 +92,90 @@ def print_cross_validation(console: Console, found: CrossValidation) -> None:
     if found.outcome_calibration_fitted is not None:
         text += f", temperature-scaled {found.outcome_calibration_fitted.ece:.3f}"
     console.print(text)
+
+
+def print_evaluated_sets(console: Console, found: EvaluatedSets) -> None:
+    """What :func:`rfprm_training.evaluation.evaluated_sets.evaluate_sets` measured."""
+    for name, one in found.sets.items():
+        print_set(console, name, one)
+        if name in found.decisions:
+            console.print(_of_decisions(found.decisions[name]))
+    if found.processbench is not None:
+        _print_processbench(console, found.processbench)
+    if found.prmbench is not None:
+        console.print("\nPRMBench, in percent; what was not modified is left out", style="bold")
+        console.print(_prmbench(found.prmbench))
+
+
+def _of_decisions(found: Decisions | None) -> str:
+    if found is None:
+        return "against the other PRM: no trajectory has both scores"
+    parts = [f"rewards differ by {found.mean_reward_difference:.5f} on average"]
+    if found.rank_correlation is not None:
+        parts[0] += f", rank correlation {found.rank_correlation:.5f}"
+    if found.mean_step_difference is not None:
+        parts.append(f"step scores by {found.mean_step_difference:.5f}")
+    if found.first_errors_changed is not None:
+        parts.append(f"first errors that change {found.first_errors_changed:.1%}")
+    if found.picks_changed is not None:
+        parts.append(f"picks {found.picks_changed:.1%} of {found.num_questions_picked:,} questions")
+    top = ", ".join(f"top {share:.0%} {part:.1%}" for share, part in found.top_changed.items())
+    return "against the other PRM: " + "; ".join([*parts, f"selections: {top}"])
+
+
+def _print_processbench(console: Console, found: ProcessBench) -> None:
+    """A table for each rule, in percent, as published."""
+    half = {name: subset.at_half for name, subset in found.subsets.items()}
+    title = "\nProcessBench, in percent; threshold"  # a title inside the table would be broken
+    console.print(f"{title} {found.threshold_at_half:.3f}", style="bold")
+    console.print(_first_errors(found, half, found.mean_f1_at_half))
+    chosen = {name: s.at_chosen for name, s in found.subsets.items() if s.at_chosen is not None}
+    if found.threshold_chosen is not None and found.mean_f1_at_chosen is not None:
+        threshold = found.threshold_chosen
+        console.print(f"{title} {threshold:.3f}, the best on gsm8k", style="bold")
+        console.print(_first_errors(found, chosen, found.mean_f1_at_chosen))
+
+
+def _first_errors(bench: ProcessBench, found: Mapping[str, FirstError], mean_f1: float) -> Table:
+    table = Table()
+    table.add_column("subset", no_wrap=True)
+    for heading in ("wrong", "right", "located", "accepted", "F1"):
+        table.add_column(heading, justify="right")
+    for name, of_subset in found.items():
+        subset = bench.subsets[name]
+        shares = (of_subset.wrong_located, of_subset.right_accepted, of_subset.f1)
+        table.add_row(
+            name,
+            f"{subset.num_wrong:,}",
+            f"{subset.num_right:,}",
+            *map(_percent, shares),
+        )
+    table.add_row("mean", "", "", "", "", _percent(mean_f1))
+    return table
+
+
+def _percent(share: float) -> str:
+    """A dash for NaN: a subset with right or with wrong solutions alone has no F1."""
+    return f"{100 * share:.1f}" if share == share else "–"
+
+
+def _prmbench(found: PRMBench) -> Table:
+    """In percent, as published."""
+    table = Table()
+    table.add_column("kind", no_wrap=True)
+    for heading in ("processes", "F1 right", "F1 wrong", "PRM score"):
+        table.add_column(heading, justify="right")
+    rows = [
+        (name, f"{kind.num_processes:,}", kind.steps, kind.prm_score)
+        for name, kind in found.kinds.items()
+    ]
+    total = sum(kind.num_processes for kind in found.kinds.values())
+    for name, number, steps, score in (*rows, ("all", f"{total:,}", found.steps, found.prm_score)):
+        wrong = f"{100 * steps.f1_wrong:.1f}" if steps.num_wrong else ""
+        table.add_row(name, number, f"{100 * steps.f1_right:.1f}", wrong, f"{100 * score:.1f}")
+    for name, score in found.groups.items():
+        table.add_row(name, "", "", "", f"{100 * score:.1f}")
+    return table
 
 
 def print_set(console: Console, name: str, found: SetEvaluation) -> None:

@@ -16,7 +16,7 @@ from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.bounds import unit_scale
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.best_of_n import CurvePoint, best_of_n_curve
-from rfprm_training.evaluation.claims import Claims, have_steps
+from rfprm_training.evaluation.claims import Claims, have_steps, step_scores_of
 from rfprm_training.evaluation.metrics import (
     Estimate,
     FirstError,
@@ -29,7 +29,6 @@ from rfprm_training.evaluation.step_metrics import (
     PROBABILITIES,
     Calibration,
     CannotCalibrateError,
-    Search,
     StepClassification,
     calibration,
     cross_fitted_classification,
@@ -102,20 +101,13 @@ def summarise_set(
     return SetEvaluation(len(examples), questions, failed, **figures)
 
 
-def _step_scores(example: Example, score: TrajectoryScore | None, highest: float) -> Any:
-    """The step scores; a trajectory without a score counts as all right."""
-    if score is None:
-        return np.full(len(example.trajectory.steps), highest, np.float32)
-    return score.step_scores
-
-
 def _step_figures(
     examples: Sequence[Example], scores: Sequence[TrajectoryScore | None], claims: Claims
 ) -> dict[str, Any]:
     known = [score.step_scores for score in scores if score is not None]
-    search = Search(*claims.ends(known), claims.undecided) if known else PROBABILITIES
+    search = claims.search(known) if known else PROBABILITIES
     labelled = [
-        (example, _step_scores(example, score, search.high))
+        (example, step_scores_of(example, score, search.high))
         for example, score in zip(examples, scores, strict=True)
         if not math.isnan(example.step_labels[0])
     ]

@@ -16,13 +16,17 @@ from rfprm_training import DataError, TrainingError
 from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.rewarded import question_key, read_rewarded
 
+ORIGINAL = "right"
+"""The kind of a process of PRMBench before it was modified."""
+
 
 def processbench(row: Mapping[str, Any]) -> Iterator[Example]:
     """ProcessBench (arXiv 2412.06559): ``problem``, ``steps``, ``label`` (first wrong step from 0,
-    or -1), ``final_answer_correct``."""
+    or -1), ``final_answer_correct``, and ``id``, such as ``gsm8k-12``, which names the subset."""
     correct = row.get("final_answer_correct")
+    subset = str(row.get("id", "")).rpartition("-")[0] or "processbench"
     yield _first_error_example(
-        row["problem"], row["steps"], _none_if(row["label"], -1), "processbench", correct
+        row["problem"], row["steps"], _none_if(row["label"], -1), subset, correct
     )
 
 
@@ -39,7 +43,7 @@ def prmbench(row: Mapping[str, Any]) -> Iterator[Example]:
     """PRMBench (arXiv 2501.03124): a right process and one with ``error_steps`` (from 1)."""
     kind = str(row.get("classification", "prmbench"))
     question, steps = row["original_question"], row["original_process"]
-    yield _example(question, steps, (1.0,) * len(steps), UNKNOWN, "right")
+    yield _example(question, steps, (1.0,) * len(steps), UNKNOWN, ORIGINAL)
     question, steps = row["modified_question"], row["modified_process"]
     wrong = set(row["error_steps"])
     labels = tuple(float(index not in wrong) for index in range(1, len(steps) + 1))
@@ -52,29 +56,50 @@ FORMATS: dict[str, Callable[[Mapping[str, Any]], Iterator[Example]]] = {
     "prmbench": prmbench,
 }
 FILE_FORMATS = (*FORMATS, "outcomes", "rewarded")
+PUBLISHED: dict[str, tuple[str, ...]] = {
+    "processbench": tuple(
+        f"hf://Qwen/ProcessBench:{subset}"
+        for subset in ("gsm8k", "math", "olympiadbench", "omnimath")
+    ),
+    "prmbench": ("hf://hitsmy/PRMBench_Preview",),
+}
+"""Where the authors publish a set, by its format."""
+
+_IDENTITY = {"prmbench": ("classification", "idx")}
+"""Fields that tell rows apart, where a set repeats some: PRMBench has five twice, and its authors
+count the first."""
 
 
 def read_evaluation_set(spec: str) -> list[Example]:
-    """The examples of ``FORMAT:PATH``.
+    """The examples of ``FORMAT:PATH``. For a format in :data:`PUBLISHED`, ``FORMAT`` alone is what
+    its authors publish on the Hub.
 
     Besides the published formats there are ``outcomes`` (traces in any common format with a
     verified outcome) and ``rewarded`` (output of ``rfprm label``; a reward of 0.5 or more counts as
     right). Raises :class:`TrainingError` for an unknown format, or naming a bad record.
     """
     name, colon, place = spec.partition(":")
-    if not colon or name not in FILE_FORMATS:
+    if name not in FILE_FORMATS or not (colon or name in PUBLISHED):
         raise TrainingError(
             f"got the evaluation set {spec!r}, expected FORMAT:PATH with a format of "
-            f"{list(FILE_FORMATS)}"
+            f"{list(FILE_FORMATS)}; only {' and '.join(PUBLISHED)} are on the Hub, and need no path"
         )
+    if not colon:
+        return [e for place in PUBLISHED[name] for e in read_evaluation_set(f"{name}:{place}")]
     if name == "rewarded":
         return [row.as_example(held_out=True) for row in read_rewarded(Path(place))]
     if name == "outcomes":
         return _outcomes(place)
     examples: list[Example] = []
+    seen: set[tuple[str, ...]] = set()
     for record in read_records(place):
         if record.error is not None:
             raise TrainingError(f"{record.place}: {record.error}")
+        identity = tuple(str(record.fields.get(field, "")) for field in _IDENTITY.get(name, ()))
+        if all(identity) and identity in seen:
+            continue
+        if identity:
+            seen.add(identity)
         try:
             examples += FORMATS[name](record.fields)
         except (KeyError, TypeError, ValueError, InvalidTrajectoryError) as error:

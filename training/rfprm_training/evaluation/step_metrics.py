@@ -76,7 +76,7 @@ def cross_fitted_first_error(
     def best(chosen: NDArray[np.int64]) -> float:
         scores = [step_scores[i] for i in chosen]
         truth = [first_errors[i] for i in chosen]
-        return _best_threshold(lambda t: _worth(first_error_accuracy(scores, truth, t)), search)
+        return best_first_error_threshold(scores, truth, search)
 
     thresholds = _cross_fitted(best, folds(groups))
     # Scores are shifted so that one threshold serves all folds.
@@ -85,6 +85,14 @@ def cross_fitted_first_error(
         for scores, threshold in zip(step_scores, thresholds, strict=True)
     ]
     return first_error_accuracy(moved, list(first_errors)), thresholds
+
+
+def best_first_error_threshold(
+    step_scores: StepScores, first_errors: Sequence[int | None], search: Search = PROBABILITIES
+) -> float:
+    """The threshold with the highest F1 of 199 between the ends of ``search``."""
+    scores, truth = list(step_scores), list(first_errors)
+    return _best_threshold(lambda t: _worth(first_error_accuracy(scores, truth, t)), search)
 
 
 def _cross_fitted(

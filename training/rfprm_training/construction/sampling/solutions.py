@@ -1,0 +1,285 @@
+"""Whole solutions, sampled from an LLM behind an OpenAI-compatible server, with their outcomes.
+
+The pool that selection, Best-of-N and outcome training start from: any number of solutions to each
+question, at one or several temperatures. Knows a server, and no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from rfprm_runtime.answers.extraction import final_answer
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.endpoint import (
+    Endpoint,
+    EndpointError,
+    EndpointRefusedError,
+    TryAgainError,
+)
+from rfprm_runtime.traces.known import references_of
+from rfprm_runtime.traces.layouts import unwrapped
+from rfprm_runtime.traces.right import Agree, comparing
+from rfprm_runtime.traces.sources import read_records
+from rfprm_training import TrainingError
+from rfprm_training.resumable import ResumableLines
+from rfprm_training.toml_config import Section
+
+if TYPE_CHECKING:
+    import httpx
+
+_FORMAT_VERSION = 1
+"""Rises when the code begins to ask for other samples."""
+_AHEAD = 4
+"""Requests kept waiting for each that the server may answer at once: a long solution then holds up
+only the file, not the server."""
+
+
+class SolvingConfig(Section):
+    """What to ask of whom."""
+
+    base_url: str = "http://localhost:8000/v1"
+    """A server that offers the chat completions of OpenAI's API."""
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; keys are never read from files."""
+    system_prompt: str | None = (
+        "Please reason step by step, and put your final answer within \\boxed{}."
+    )
+    samples_per_question: int = Field(default=8, gt=0)
+    temperatures: tuple[float, ...] = Field(default=(0.8,), min_length=1)
+    """Taken in turns by the samples of a question; 0 is greedy."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_tokens: int = Field(default=512, gt=0)
+    """Of one solution; a longer one is cut off, and its ``finish_reason`` is ``length``."""
+    num_questions: int | None = Field(default=None, gt=0)
+    """How many questions to take; None takes all."""
+    skip_questions: int = Field(default=0, ge=0)
+    """Questions to leave out before that."""
+    logprobs: bool = False
+    """Also ask for the log-probabilities of the tokens, and keep their mean."""
+    seed: int = 0
+    concurrency: int = Field(default=16, gt=0)
+    """Requests that the server gets at once. It changes neither the samples nor their order."""
+    timeout: float = Field(default=600.0, gt=0)
+    """Seconds for one attempt."""
+    max_attempts: int = Field(default=6, gt=0)
+    max_wait: float = Field(default=60.0, gt=0)
+
+
+_HOW = {"base_url", "api_key_env", "concurrency", "timeout", "max_attempts", "max_wait"}
+"""Settings that say how the server is asked, not for what."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question and the answers that are right, of which there may be none."""
+
+    question: str
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What :func:`solve_file` did."""
+
+    num_solutions: int
+    num_failed: int
+    num_right: int
+    num_judged: int
+
+
+def read_problems(source: str, config: SolvingConfig) -> list[Problem]:
+    """The questions of a source in any readable format. Raises :class:`TrainingError` for a record
+    without one, and if none is left."""
+    found: list[Problem] = []
+    last = None if config.num_questions is None else config.skip_questions + config.num_questions
+    for number, record in enumerate(read_records(source)):
+        if last is not None and number >= last:
+            break
+        if number < config.skip_questions:
+            continue
+        question = record.question
+        if isinstance(question, InvalidTrajectoryError):
+            raise TrainingError(f"{record.place}: {question}")
+        found.append(Problem(question, tuple(references_of(unwrapped(record.fields)))))
+    if not found:
+        raise TrainingError(
+            f"{source} has no question after the first {config.skip_questions:,}; lower "
+            "skip_questions"
+        )
+    return found
+
+
+def solve_file(
+    problems: Sequence[Problem],
+    output: Path,
+    config: SolvingConfig,
+    *,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Solved:
+    """Write a line for each solution, in the order of the questions; run it again to resume.
+
+    A line has ``question``, ``completion``, ``sample``, ``temperature``, ``num_tokens`` and
+    ``finish_reason``; where the question's answer is known, ``answer`` and ``outcome`` (None where
+    the answers cannot be compared); and with ``logprobs`` the ``mean_logprob`` of a token. A
+    request that failed is listed in ``output.errors.jsonl``.
+
+    Without ``overwrite``, raises :class:`TrainingError` if ``output`` exists, or was started with
+    other questions or settings, and if the server refuses every request.
+    """
+    key = {
+        "format_version": _FORMAT_VERSION,
+        "problems_sha256": _digest(problems),
+        **config.model_dump(mode="json", exclude=_HOW),
+    }
+    with ResumableLines(output, key, overwrite=overwrite) as lines, comparing() as agree:
+        asyncio.run(_solve(problems, config, lines, agree, on_progress))
+        num_failed = lines.num_errors
+        lines.finish()
+    return _count(output, num_failed)
+
+
+async def _solve(
+    problems: Sequence[Problem],
+    config: SolvingConfig,
+    lines: ResumableLines,
+    agree: Agree,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    total = len(problems) * config.samples_per_question
+    endpoint = Endpoint(
+        config.base_url,
+        api_key_env=config.api_key_env,
+        timeout=config.timeout,
+        concurrency=config.concurrency,
+        max_attempts=config.max_attempts,
+        max_wait=config.max_wait,
+    )
+    waiting: deque[asyncio.Task[dict[str, Any] | EndpointError]] = deque()
+    asked = lines.num_done
+    try:
+        for done in range(lines.num_done, total):
+            while asked < total and len(waiting) < _AHEAD * config.concurrency:
+                number, sample = divmod(asked, config.samples_per_question)
+                one = _ask(endpoint, config, problems[number], sample)
+                waiting.append(asyncio.create_task(one))
+                asked += 1
+            found = await waiting.popleft()
+            problem = problems[done // config.samples_per_question]
+            sample = done % config.samples_per_question
+            if isinstance(found, EndpointError):
+                failed = {"question": problem.question, "sample": sample, "error": str(found)}
+                lines.write_error(failed)
+            else:
+                # In a thread: computer algebra may take seconds, and requests go on meanwhile.
+                verdict = await asyncio.to_thread(_judged, problem, found["completion"], agree)
+                row = {**found, **verdict}
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            on_progress(done + 1, total)
+    except EndpointRefusedError as error:
+        raise TrainingError(f"{error}; check base_url and model") from None
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await endpoint.close()
+
+
+async def _ask(
+    endpoint: Endpoint, config: SolvingConfig, problem: Problem, sample: int
+) -> dict[str, Any] | EndpointError:
+    """The fields of one solution, or why there is none."""
+    temperature = config.temperatures[sample % len(config.temperatures)]
+    system = config.system_prompt
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    request: dict[str, Any] = {
+        "model": config.model,
+        "messages": [*messages, {"role": "user", "content": problem.question}],
+        "temperature": temperature,
+        "top_p": config.top_p,
+        "max_tokens": config.max_tokens,
+        "seed": _seed(config.seed, problem.question, sample),
+    }
+    if config.logprobs:
+        request["logprobs"] = True
+    try:
+        answered = await endpoint.post("chat/completions", request, _read)
+    except EndpointRefusedError:
+        raise
+    except EndpointError as error:
+        return error
+    return {
+        "question": problem.question,
+        "sample": sample,
+        "temperature": temperature,
+        **answered,
+    }
+
+
+def _read(response: httpx.Response) -> dict[str, Any]:
+    try:
+        content = response.json()
+        choice = content["choices"][0]
+        found = {
+            "completion": str(choice["message"]["content"] or ""),
+            "num_tokens": int((content.get("usage") or {}).get("completion_tokens") or 0),
+            "finish_reason": choice.get("finish_reason"),
+        }
+        tokens = (choice.get("logprobs") or {}).get("content") or ()
+        logprobs = [float(token["logprob"]) for token in tokens]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        # A proxy's page with status 200, or an answer that broke off.
+        raise TryAgainError(
+            f"not a chat completion ({type(error).__name__}): {response.text[:120]!r}"
+        ) from None
+    if logprobs:
+        found["mean_logprob"] = round(sum(logprobs) / len(logprobs), 6)
+    return found
+
+
+def _judged(problem: Problem, completion: str, agree: Agree) -> dict[str, Any]:
+    if not problem.references:
+        return {}
+    answers = problem.references
+    kept = answers[0] if len(answers) == 1 else list(answers)
+    stated = final_answer(completion)
+    if stated is None:
+        return {"answer": kept, "outcome": False}
+    verdicts = [agree(stated, answer) for answer in answers]
+    outcome = True if True in verdicts else None if None in verdicts else False
+    return {"answer": kept, "outcome": outcome}
+
+
+def _seed(seed: int, question: str, sample: int) -> int:
+    """Its own for each sample, so that neither order nor number of questions changes it."""
+    digest = hashlib.sha256(f"{seed} {sample} {question}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _digest(problems: Iterable[Problem]) -> str:
+    digest = hashlib.sha256()
+    for problem in problems:
+        line = json.dumps([problem.question, *problem.references])
+        digest.update(hashlib.sha256(line.encode()).digest())
+    return digest.hexdigest()
+
+
+def _count(output: Path, num_failed: int) -> Solved:
+    outcomes = [row.get("outcome") for row in _rows(output)]
+    judged = [outcome for outcome in outcomes if outcome is not None]
+    return Solved(len(outcomes), num_failed, sum(judged), len(judged))
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        yield from map(json.loads, file)

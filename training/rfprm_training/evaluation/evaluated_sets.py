@@ -1,0 +1,133 @@
+"""Measures a PRM, or an LLM as a judge, on evaluation sets: the figures of each set, the tables
+that the authors of a set publish, and the decisions in which another scorer differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.types import TrajectoryScore
+from rfprm_training.evaluation.claims import Claims
+from rfprm_training.evaluation.decisions import Decisions, changed_decisions
+from rfprm_training.evaluation.held_out import open_scorer
+from rfprm_training.evaluation.prmbench import PRMBench, prmbench_table
+from rfprm_training.evaluation.processbench import ProcessBench, processbench_table
+from rfprm_training.evaluation.set_figures import (
+    SetEvaluation,
+    judge_set,
+    score_set,
+    summarise_set,
+)
+from rfprm_training.evaluation.set_formats import read_evaluation_set
+from rfprm_training.example import Example
+from rfprm_training.labelling.expert.config import ExpertConfig
+
+Scores = list[TrajectoryScore | None]
+
+
+@dataclass(frozen=True)
+class EvaluatedSets:
+    """What was measured; sets by what named them, ``FORMAT:PATH``."""
+
+    sets: Mapping[str, SetEvaluation]
+    processbench: ProcessBench | None = None
+    """Over all sets in that format together, as its subsets come in files of their own."""
+    prmbench: PRMBench | None = None
+    decisions: Mapping[str, Decisions | None] = field(default_factory=dict)
+    """Of each set, if there was a scorer to compare with."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The sets by name, and beside them what there is of ``processbench_table``,
+        ``prmbench_table`` and ``decisions``."""
+        found: dict[str, Any] = {name: one.as_dict() for name, one in self.sets.items()}
+        if self.processbench is not None:
+            table = asdict(self.processbench)
+            for name, subset in self.processbench.subsets.items():
+                for rule in ("at_half", "at_chosen"):
+                    accuracy = getattr(subset, rule)
+                    if accuracy is not None:
+                        table["subsets"][name][rule]["f1"] = accuracy.f1
+            for name in ("mean_f1_at_half", "mean_f1_at_chosen"):
+                table[name] = getattr(self.processbench, name)
+            found["processbench_table"] = table
+        if self.prmbench is not None:
+            found["prmbench_table"] = {
+                **asdict(self.prmbench),
+                "prm_score": self.prmbench.prm_score,
+            }
+        if self.decisions:
+            found["decisions"] = {
+                name: None if one is None else asdict(one) for name, one in self.decisions.items()
+            }
+        return found
+
+
+def evaluate_sets(
+    specs: Sequence[str],
+    *,
+    model: Path | None = None,
+    judge: ExpertConfig | None = None,
+    against: Path | None = None,
+) -> EvaluatedSets:
+    """Score the sets by the PRM at ``model``, a checkpoint or an artifact, or else by ``judge``.
+
+    ``against`` is another PRM that scores the same. All sets are read before any is scored, because
+    a wrong path must not cost an hour; and one PRM is in memory at a time.
+
+    Raises :class:`TrainingError` for a set that cannot be read.
+    """
+    sets = {spec: read_evaluation_set(spec) for spec in specs}
+    if model is None:
+        assert judge is not None, "either a model or a judge"
+        scores = {spec: judge_set(examples, judge) for spec, examples in sets.items()}
+        return summarise_sets(sets, scores, None)
+    scores, manifest = _scored(sets, model)
+    found = summarise_sets(sets, scores, manifest)
+    if against is None:
+        return found
+    others, other_manifest = _scored(sets, against)
+    compare = partial(changed_decisions, claims=Claims.of_steps(manifest))
+    decisions = {
+        spec: compare(
+            examples, scores[spec], others[spec], other_claims=Claims.of_steps(other_manifest)
+        )
+        for spec, examples in sets.items()
+    }
+    return EvaluatedSets(found.sets, found.processbench, found.prmbench, decisions)
+
+
+def _scored(sets: Mapping[str, list[Example]], model: Path) -> tuple[dict[str, Scores], Manifest]:
+    with open_scorer(model) as scorer:
+        scores = {spec: score_set(scorer, examples) for spec, examples in sets.items()}
+        return scores, scorer.manifest
+
+
+def summarise_sets(
+    sets: Mapping[str, list[Example]],
+    scores: Mapping[str, Scores],
+    manifest: Manifest | None,
+) -> EvaluatedSets:
+    """All figures and tables. Pure. ``manifest``: of the PRM that scored; without one, scores are
+    probabilities."""
+    claims = Claims.of_steps(manifest)
+
+    def table(name: str, make: Callable[[list[Example], Scores, Claims], Any]) -> Any:
+        chosen = [spec for spec in sets if spec.partition(":")[0] == name]
+        if not chosen:
+            return None
+        return make(
+            [example for spec in chosen for example in sets[spec]],
+            [score for spec in chosen for score in scores[spec]],
+            claims,
+        )
+
+    return EvaluatedSets(
+        {spec: summarise_set(examples, scores[spec], manifest) for spec, examples in sets.items()},
+        processbench=table("processbench", processbench_table),
+        prmbench=table("prmbench", prmbench_table),
+    )
