@@ -72,9 +72,9 @@ def _prepare_checkpoint(folder: Path, prm: LoadedPRM) -> None:
         write_transformers_checkpoint(prm, checkpoint)
 
 
-def prepare_venv(name: str, folder: Path = WORK) -> Path:
-    """The Python of a new environment for a peer that cannot share ours."""
-    python = folder / "venvs" / name / "bin" / "python"
+def prepare_venv(name: str) -> Path:
+    """The Python of an environment for a peer that cannot share ours; all models share it."""
+    python = WORK / "venvs" / name / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(python.parent.parent)], check=True)
         for requirement in _VENVS[name]:

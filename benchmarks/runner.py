@@ -60,7 +60,7 @@ class Worker:
         self.error: str | None = why_left_out(spec, folder)
         if self.error:
             return
-        python = sys.executable if spec.venv is None else str(prepare_venv(spec.venv, folder))
+        python = sys.executable if spec.venv is None else str(prepare_venv(spec.venv))
         log_name = f"{spec.module}-{self.option.replace('/', '-')}.log"
         log = (folder / "logs" / log_name).absolute()
         log.parent.mkdir(parents=True, exist_ok=True)

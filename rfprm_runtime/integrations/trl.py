@@ -170,6 +170,7 @@ def _rewards(
         outcomes = judge_answers(texts, _column(columns, outcome, "outcome", count), settings)
         undecided += checker.num_undecided
     rewards = completion_rewards(questions, texts, outcomes, settings)
+    _hand_over(rewards, columns.get("log_metric"), name)
     _report(rewards, columns, name, time.perf_counter() - started, undecided)
     return [reward.reward for reward in rewards]
 
@@ -198,6 +199,13 @@ def _check_trainer(log_metric: Any) -> None:
             "completion that cannot be scored counts as 0 beside the other functions; pass them as "
             "one: summed_reward([…])"
         )
+
+
+def _hand_over(rewards: Sequence[CompletionReward], log_metric: Any, name: str) -> None:
+    """Give step scores to a trainer that uses them (:mod:`.trl_dense`)."""
+    take = getattr(getattr(log_metric, "__self__", None), "take_process_rewards", None)
+    if take is not None:
+        take(name, rewards)
 
 
 def _report(

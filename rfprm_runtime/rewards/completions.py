@@ -47,8 +47,13 @@ class CompletionReward:
     outcome: float | None = None
     score: TrajectoryScore | None = None
     error: RfprmError | None = None
-    num_steps: int | None = None
-    """Of its thinking, scored or not; None if the completion cannot be scored."""
+    trajectory: Trajectory | None = None
+    """What was scored; None if the completion cannot be scored."""
+
+    @property
+    def num_steps(self) -> int | None:
+        """Of its thinking, scored or not; None if the completion cannot be scored."""
+        return None if self.trajectory is None else len(self.trajectory.steps)
 
 
 def completion_rewards(
@@ -113,7 +118,6 @@ def _reward(
     if not isinstance(score, TrajectoryScore):
         return CompletionReward(None, outcome=outcome, error=score)
     assert isinstance(trajectory, Trajectory)  # it has a score
-    num_steps = len(trajectory.steps)
     process = _process_reward(score, settings)
     mixed = float(mixed_reward(outcome, process, beta))
     if math.isnan(mixed):
@@ -121,8 +125,8 @@ def _reward(
             "could not tell whether the answer is right: there is no target, or it is too long or "
             "too large to compare"
         )
-        return CompletionReward(None, process, outcome, score, error, num_steps)
-    return CompletionReward(mixed, process, outcome, score, None, num_steps)
+        return CompletionReward(None, process, outcome, score, error, trajectory)
+    return CompletionReward(mixed, process, outcome, score, None, trajectory)
 
 
 def _process_reward(score: TrajectoryScore, settings: RewardSettings) -> float:
