@@ -27,7 +27,7 @@ from benchmarks.problems import held_out_questions
 from benchmarks.report import over_questions, write_json
 from benchmarks.runner import environment
 from benchmarks.small_policy import question_text
-from rfprm_export.checkpoint import FolderBase
+from rfprm_export.named_base import FolderBase
 from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime import Scorer
 from rfprm_runtime.answers.compare import answers_agree

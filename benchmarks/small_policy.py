@@ -23,7 +23,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from benchmarks.problems import held_out_questions
 from rfprm_export.base_model import read_base_model
-from rfprm_export.checkpoint import find_base_model
+from rfprm_export.named_base import find_base_model
 from rfprm_export.shipped import shipped_checkpoint
 from rfprm_training.construction.sampling.line_sampler import causal_lm
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, strip_notes

@@ -30,7 +30,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
 from rfprm_export.base_model import BaseModel, read_base_model
-from rfprm_export.checkpoint import find_base_model, read_checkpoint
+from rfprm_export.checkpoint import read_checkpoint
+from rfprm_export.named_base import find_base_model
 from rfprm_runtime import RfprmError, Scorer, Trajectory
 from rfprm_runtime.answers import answers_agree, final_answer
 from rfprm_runtime.integrations.trl import Oversampling, process_reward

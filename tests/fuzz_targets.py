@@ -22,11 +22,12 @@ from safetensors.numpy import save_file
 
 from gguf_files import byte_level_fields, random_base, write_gguf
 from rfprm_export.base_model import config_fields, read_base_model
-from rfprm_export.checkpoint import find_base_model, load_prm, read_checkpoint
+from rfprm_export.checkpoint import load_prm, read_checkpoint
 from rfprm_export.gguf_reader import read_gguf
 from rfprm_export.gguf_tokenizer_config import gguf_tokenizer_config
 from rfprm_export.graph import write_graph
 from rfprm_export.lora import merge_lora
+from rfprm_export.named_base import find_base_model
 from rfprm_export.pickled_weights import open_pickled
 from rfprm_export.stored_weights import StoredWeights
 from rfprm_export.vocabulary.folder import open_tokenizer

@@ -42,7 +42,8 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import PreTrainedTokenizerFast
 
     from rfprm_export.base_model import read_base_model
-    from rfprm_export.checkpoint import find_base_model, read_checkpoint
+    from rfprm_export.checkpoint import read_checkpoint
+    from rfprm_export.named_base import find_base_model
     from rfprm_export.shipped import shipped_checkpoint
     from rfprm_training.construction.sampling.line_sampler import language_model
 

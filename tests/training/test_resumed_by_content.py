@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from rfprm_export import ExportError
-from rfprm_export.checkpoint import FolderBase, find_base_model
+from rfprm_export.named_base import FolderBase, find_base_model
 from rfprm_export.reference import REFERENCE_NAMES, has_reference
 from rfprm_runtime.errors import OutputError
 from rfprm_runtime.ground.claims import claimed_folder

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rfprm_export.checkpoint import FolderBase
+from rfprm_export.named_base import FolderBase
 from rfprm_training import TrainingError
 from rfprm_training.construction.sampling.line_sampler import LineSampler, causal_lm
 from rfprm_training.construction.sampling.next_steps import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rfprm_export.checkpoint import FolderBase, GgufBase, base_of_config
+from rfprm_export.named_base import FolderBase, GgufBase, base_of_config
 from rfprm_runtime.ground.content import content_of
 from rfprm_training import TrainingError
 

@@ -32,7 +32,7 @@ def train(
     progress: ProgressOption = None,
 ) -> None:
     """Train a PRM; run it again to resume."""
-    from rfprm_export.checkpoint import base_of_config
+    from rfprm_export.named_base import base_of_config
     from rfprm_export.reference import has_reference, record_reference
     from rfprm_runtime.ground.progress import shown_stages
     from rfprm_training.learning.config import read_config

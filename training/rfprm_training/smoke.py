@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_export.artifact_writer import export_artifact
-from rfprm_export.checkpoint import GgufBase, read_checkpoint
+from rfprm_export.checkpoint import read_checkpoint
+from rfprm_export.named_base import GgufBase
 from rfprm_export.shipped import shipped_checkpoint
 from rfprm_training import TrainingError
 from rfprm_training.construction.corruption import CORRUPTIONS, corrupt

@@ -12,13 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_export.checkpoint import (
-    CHECKPOINT_NAME,
-    HEADS_NAME,
-    find_base_model,
-    read_checkpoint,
-)
+from rfprm_export.checkpoint import CHECKPOINT_NAME, HEADS_NAME, read_checkpoint
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
+from rfprm_export.named_base import find_base_model
 from rfprm_export.reference import record_reference
 from rfprm_runtime.artifact.manifest import Calibration, Readout
 from rfprm_runtime.ground.claims import claimed_folder

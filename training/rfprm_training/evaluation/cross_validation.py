@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from rfprm_export.checkpoint import CHECKPOINT_NAME, base_of_config, checkpoint_digest
+from rfprm_export.checkpoint import CHECKPOINT_NAME, checkpoint_digest
+from rfprm_export.named_base import base_of_config
 from rfprm_runtime.ground.claims import claimed_folder
 from rfprm_runtime.ground.made_from import MadeFrom
 from rfprm_runtime.ground.progress import Progress, counting, silent, stage

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from rfprm_export.checkpoint import FolderBase, GgufBase
+from rfprm_export.named_base import FolderBase, GgufBase
 from rfprm_training import ConfigError
 from rfprm_training.construction.config import ConstructionConfig
 from rfprm_training.construction.procedures import PROCEDURES

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rfprm_export.checkpoint import GgufBase
+from rfprm_export.named_base import GgufBase
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_training.learning.config import RewardedDataConfig, TrainingConfig, read_config
 from rfprm_training.learning.run_folder import CONFIG_NAME, DATA_NAME, read_log

@@ -14,17 +14,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rfprm_export.base_model import BaseModel, read_base_model
-from rfprm_export.checkpoint import (
-    CHECKPOINT_NAME,
-    HEADS_NAME,
-    Checkpoint,
-    FolderBase,
-    GgufBase,
-    base_of_config,
-    read_checkpoint,
-)
+from rfprm_export.checkpoint import CHECKPOINT_NAME, HEADS_NAME, Checkpoint, read_checkpoint
 from rfprm_export.given_base import WEIGHTS_DIGEST, some_weights_digest
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME, read_adapter_config
+from rfprm_export.named_base import FolderBase, GgufBase, base_of_config
 from rfprm_export.stored_weights import Array
 from rfprm_export.weights_files import open_safetensors
 from rfprm_runtime.artifact.families import FAMILIES

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from rfprm_export.base_model import BaseModel, config_fields, read_base_model
-from rfprm_export.checkpoint import FolderBase, GgufBase, base_of_config
+from rfprm_export.named_base import FolderBase, GgufBase, base_of_config
 
 
 class SampledLine(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from pydantic import Field
 
-from rfprm_export.checkpoint import FolderBase, GgufBase
+from rfprm_export.named_base import FolderBase, GgufBase
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
 from rfprm_training.example import UNKNOWN, Example
