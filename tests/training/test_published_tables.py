@@ -149,6 +149,32 @@ def test_repeated_rows_of_prmbench_count_once(tmp_path: Path) -> None:
     assert wrong == ["circular", "deception", "circular", "prmbench", "prmbench"]
 
 
+def test_blank_steps_are_left_out_with_their_labels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PRMBench has three processes with some, and error steps beyond the end of a process."""
+    row = {
+        "original_question": "q",
+        "original_process": ["a", " "],
+        "modified_question": "q",
+        "modified_process": ["", "a", "b", "\n", "c"],
+        "error_steps": [3, 4, 9],
+        "classification": "deception",
+    }
+    path = tmp_path / "set.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    right, wrong = read_evaluation_set(f"prmbench:{path}")
+    assert (right.trajectory.steps, right.step_labels) == (("a",), (1.0,))
+    assert (wrong.trajectory.steps, wrong.step_labels) == (("a", "b", "c"), (1.0, 0.0, 1.0))
+    assert "2 of 5 steps hold nothing" in caplog.text
+    path.write_text(json.dumps({"problem": "q", "steps": ["", "a", "b"], "label": 1}) + "\n")
+    (found,) = read_evaluation_set(f"processbench:{path}")
+    assert (found.first_error, len(found.step_labels)) == (0, 2)
+    path.write_text(json.dumps({"problem": "q", "steps": ["a", ""], "label": 1}) + "\n")
+    with pytest.raises(TrainingError, match=r"the first wrong step, 1 \(from 0\), holds nothing"):
+        read_evaluation_set(f"processbench:{path}")
+
+
 def test_only_published_sets_need_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 

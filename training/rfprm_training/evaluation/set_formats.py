@@ -5,17 +5,20 @@ A step label is 1 (right), 0 (wrong) or NaN (not labelled).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.arguments import shown
 from rfprm_runtime.traces.sources import read_records, read_traces
 from rfprm_runtime.types import Trajectory
 from rfprm_training import DataError, TrainingError
 from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.rewarded import question_key, read_rewarded
 
+_logger = logging.getLogger(__name__)
 ORIGINAL = "right"
 """The kind of a process of PRMBench before it was modified."""
 
@@ -130,6 +133,8 @@ def _first_error_example(
     if first_error is None:
         labels: tuple[float, ...] = (1.0,) * len(steps)
     elif 0 <= first_error < len(steps):
+        if not steps[first_error].strip():
+            raise DataError(f"the first wrong step, {first_error} (from 0), holds nothing")
         after = len(steps) - first_error - 1
         labels = (1.0,) * first_error + (0.0,) + (UNKNOWN,) * after
     else:
@@ -140,8 +145,18 @@ def _first_error_example(
 def _example(
     question: str, steps: list[str], labels: tuple[float, ...], outcome: float, kind: str
 ) -> Example:
-    trajectory = Trajectory.build(question=question, steps=steps)
-    return Example(trajectory, labels, outcome, question_key(question), kind, held_out=True)
+    """Steps that hold nothing are left out, with their labels: PRMBench has some."""
+    kept = [index for index, step in enumerate(steps) if step.strip()]
+    if len(kept) < len(steps):
+        _logger.warning(
+            "%d of %d steps hold nothing and are left out, with their labels; the question is %s",
+            len(steps) - len(kept),
+            len(steps),
+            shown(question),
+        )
+    trajectory = Trajectory.build(question=question, steps=[steps[index] for index in kept])
+    own = tuple(labels[index] for index in kept)
+    return Example(trajectory, own, outcome, question_key(question), kind, held_out=True)
 
 
 def _none_if(value: int, none: int) -> int | None:
