@@ -79,7 +79,13 @@ class Workloads:
         traces = [trace_of_length(num_tokens, pool, self._encoder) for _ in range(count)]
         return self._write(f"{num_tokens:,} tokens", [traces])
 
-    def search(self) -> dict[str, Any]:
+    def search(
+        self,
+        *,
+        num_beams: int = NUM_BEAMS,
+        num_expansions: int = NUM_EXPANSIONS,
+        num_depths: int = NUM_DEPTHS,
+    ) -> dict[str, Any]:
         """Beam search over real steps. The surviving candidates are random, so that all engines do
         the same work. Peers score each candidate's whole prefix."""
         rng = random.Random(0)
@@ -87,17 +93,17 @@ class Workloads:
         pool = [step for group in self.groups for trace in group for step in trace.steps]
         depths, calls = [], []
         prefixes: list[tuple[str, ...]] = [()]
-        for depth in range(NUM_DEPTHS):
+        for depth in range(num_depths):
             parents = (
-                sorted(rng.sample(range(len(prefixes)), NUM_BEAMS)) * NUM_EXPANSIONS
+                sorted(rng.sample(range(len(prefixes)), num_beams)) * num_expansions
                 if depth
-                else [0] * (NUM_BEAMS * NUM_EXPANSIONS)
+                else [0] * (num_beams * num_expansions)
             )
             candidates = [(parent, rng.choice(pool)) for parent in parents]
             prefixes = [(*prefixes[parent], step) for parent, step in candidates]
             depths.append(candidates)
             calls.append([self._prefix_row(question, steps) for steps in prefixes])
-        name = f"search {NUM_BEAMS}x{NUM_EXPANSIONS}x{NUM_DEPTHS}"
+        name = f"search {num_beams}x{num_expansions}x{num_depths}"
         return self._save(name, calls, {"question": question, "depths": depths})
 
     def mixed(self, count: int) -> dict[str, Any]:
