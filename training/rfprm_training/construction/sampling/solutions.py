@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from rfprm_runtime.ground.endpoint import (
     EndpointRefusedError,
     TryAgainError,
 )
+from rfprm_runtime.ground.progress import Step
 from rfprm_runtime.traces.known import references_of
 from rfprm_runtime.traces.layouts import unwrapped
 from rfprm_runtime.traces.right import Agree, comparing
@@ -125,7 +126,7 @@ def solve_file(
     config: SolvingConfig,
     *,
     overwrite: bool = False,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Step = lambda done, total: None,
 ) -> Solved:
     """Write a line for each solution, in the order of the questions; run it again to resume.
 
@@ -154,7 +155,7 @@ async def _solve(
     config: SolvingConfig,
     lines: ResumableLines,
     agree: Agree,
-    on_progress: Callable[[int, int], None],
+    on_progress: Step,
 ) -> None:
     total = len(problems) * config.samples_per_question
     endpoint = Endpoint(
