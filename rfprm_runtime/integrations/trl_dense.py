@@ -14,7 +14,7 @@ import numpy as np
 
 from rfprm_runtime.errors import InvalidArgumentError, RfprmError
 from rfprm_runtime.ground.arguments import shown
-from rfprm_runtime.integrations.trl_sums import is_marked
+from rfprm_runtime.integrations.trl_sums import metric_name_of
 from rfprm_runtime.rewards.completions import CompletionReward
 from rfprm_runtime.rewards.dense import DenseCredit, step_advantages, token_advantages
 from rfprm_runtime.rewards.token_rewards import step_token_spans, token_offsets
@@ -28,7 +28,7 @@ class DenseAdvantages:
 
     Every token then has the advantage of its completion, as TRL computes it, plus that of its step.
     One of ``reward_funcs`` is a :func:`~rfprm_runtime.integrations.trl.process_reward`; of several
-    the first to answer counts. Its PRM scores each completion once, for the reward and for the
+    the first counts. Its PRM scores each completion once, for the reward and for the
     steps. What has no step scores (a completion that cannot be scored, or whose steps cannot be
     found among its tokens) keeps the one advantage of the completion.
 
@@ -45,10 +45,13 @@ class DenseAdvantages:
         if dense is not None and not isinstance(dense, DenseCredit):
             raise InvalidArgumentError(f"dense is {shown(dense)}, expected a DenseCredit or None")
         self._dense = dense or DenseCredit()
-        self._scored: dict[str, list[CompletionReward]] = {}
+        self._scored: list[CompletionReward] | None = None
+        self._reads: str | None = None
         trainer: Any = self
         super().__init__(*arguments, **options)
-        if not any(map(is_marked, trainer.reward_funcs)):
+        names = map(metric_name_of, trainer.reward_funcs)
+        self._reads = next((name for name in names if name is not None), None)
+        if self._reads is None:
             raise InvalidArgumentError(
                 f"none of the {len(trainer.reward_funcs)} reward functions is a process reward, so "
                 "there are no steps to reward; add process_reward(…)"
@@ -61,14 +64,14 @@ class DenseAdvantages:
 
     def take_process_rewards(self, name: str, rewards: Sequence[CompletionReward]) -> None:
         """Called by process rewards with what they found for this process's completions."""
-        self._scored.setdefault(name, list(rewards))
+        if name == self._reads:
+            self._scored = list(rewards)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        self._scored.clear()
+        self._scored = None
         trainer: Any = super()
         output: dict[str, Any] = trainer._generate_and_score_completions(inputs)
-        rewards = next(iter(self._scored.values()), None)
-        self._scored.clear()
+        rewards, self._scored = self._scored, None
         if rewards is None or len(rewards) != len(output["advantages"]):
             raise InvalidArgumentError(
                 f"the process reward scored {0 if rewards is None else len(rewards)} of "

@@ -82,6 +82,12 @@ def is_marked(function: Any) -> bool:
     return hasattr(function, _MARK)
 
 
+def metric_name_of(function: Any) -> str | None:
+    """What the metrics of a process reward begin with; None for other functions."""
+    found: str | None = getattr(function, _MARK, None)
+    return found
+
+
 def take_marks(function: Any, other: Any) -> None:
     """Treat ``function`` as ``other`` is treated."""
     if is_marked(other):

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 QUESTIONS = ["What is 6 times 7?", "What is 9 minus 4?"]
 COMPLETIONS = [
     "6 * 7 = 42.\n\nThe answer is 42.",
-    "First, six sixes are 36.\n\nAnd six more: 42.\n\nSo 42.",
+    "First, six sixes are 36.\nAnd six more: 42.\n\nSo 42.",
     "<think>6 + 7 = 13.\n\nHm, ½ of it — 6.5.</think>It is 13.",
     "  \n ",  # cannot be scored
     "9 - 4 = 5.",
@@ -207,6 +207,22 @@ def test_it_trains(reward: Any, policy_tokenizer: Any, tmp_path: Path) -> None:
     assert any((a != b).any() for a, b in zip(before, trainer.model.parameters(), strict=True))
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert all(entry["dense/without_steps"] == 1 / 8 for entry in logged)
+
+
+def test_of_several_process_rewards_the_first_counts(
+    artifact: str, policy_tokenizer: Any, tmp_path: Path
+) -> None:
+    """Whichever answers first: async functions are awaited after the others."""
+    slow = process_reward(artifact, backend="fake", name="steps", asynchronous=True)
+    lines = process_reward(artifact, backend="fake", name="whole", split="lines")
+    blank_lines = process_reward(artifact, backend="fake")
+    both = _batch(_trainer("dense", policy_tokenizer, [slow, lines], tmp_path))
+    alone = _batch(_trainer("dense", policy_tokenizer, blank_lines, tmp_path))
+    for found in (both, alone):
+        found["advantages"] -= found["advantages"][:, :1].clone()
+        found["advantages"] *= found["completion_mask"]
+    assert (both["completion_ids"] == alone["completion_ids"]).all()
+    assert np.allclose(both["advantages"], alone["advantages"], atol=1e-5)
 
 
 def test_what_it_cannot_do_is_refused(reward: Any, policy_tokenizer: Any, tmp_path: Path) -> None:
