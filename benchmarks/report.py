@@ -85,7 +85,7 @@ def print_workloads(measured: dict[str, Any]) -> None:
                     else (f"{result['tokens_per_second']:,.0f}",)
                 ),
                 f"{faster:.2f}×" if faster and engine != "rfprm int16" else "",
-                f"{result.get('mean_difference', 0):.5f}",
+                f"{result['mean_difference']:.5f}" if "mean_difference" in result else "",
                 f"{best:.0%}" if best is not None else "",
             )
         console.print(table)
