@@ -47,7 +47,13 @@ def is_right(record: Record, trajectory: Trajectory, agree: Agree) -> bool | Non
     references = references_of(fields, record.reading.names.given("answer", fields))
     if not references:
         return None
-    stated = final_answer(answer_text(trajectory))
+    return states_right_answer(answer_text(trajectory), references, agree)
+
+
+def states_right_answer(text: str, references: Sequence[str], agree: Agree) -> bool | None:
+    """Whether the final answer of ``text`` means the same as one of ``references``; None if it
+    cannot be compared with one and agrees with no other. A text that states no answer is wrong."""
+    stated = final_answer(text)
     if stated is None:
         return False
     verdicts = [agree(stated, reference) for reference in references]

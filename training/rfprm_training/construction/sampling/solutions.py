@@ -10,14 +10,13 @@ import asyncio
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.endpoint import (
     Endpoint,
@@ -28,9 +27,10 @@ from rfprm_runtime.ground.endpoint import (
 from rfprm_runtime.ground.progress import Step
 from rfprm_runtime.traces.known import references_of
 from rfprm_runtime.traces.layouts import unwrapped
-from rfprm_runtime.traces.right import Agree, comparing
+from rfprm_runtime.traces.right import Agree, comparing, states_right_answer
 from rfprm_runtime.traces.sources import read_records
 from rfprm_training import TrainingError
+from rfprm_training.gsm8k import read_rows
 from rfprm_training.resumable import ResumableLines
 from rfprm_training.toml_config import Section
 
@@ -253,12 +253,7 @@ def _judged(problem: Problem, completion: str, agree: Agree) -> dict[str, Any]:
         return {}
     answers = problem.references
     kept = answers[0] if len(answers) == 1 else list(answers)
-    stated = final_answer(completion)
-    if stated is None:
-        return {"answer": kept, "outcome": False}
-    verdicts = [agree(stated, answer) for answer in answers]
-    outcome = True if True in verdicts else None if None in verdicts else False
-    return {"answer": kept, "outcome": outcome}
+    return {"answer": kept, "outcome": states_right_answer(completion, answers, agree)}
 
 
 def _seed(seed: int, question: str, sample: int) -> int:
@@ -276,11 +271,6 @@ def _digest(problems: Iterable[Problem]) -> str:
 
 
 def _count(output: Path, num_failed: int) -> Solved:
-    outcomes = [row.get("outcome") for row in _rows(output)]
+    outcomes = [row.get("outcome") for row in read_rows(output)]
     judged = [outcome for outcome in outcomes if outcome is not None]
     return Solved(len(outcomes), num_failed, sum(judged), len(judged))
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
