@@ -110,8 +110,12 @@ def _architecture(shape: Backbone) -> tuple[str, str]:
 
 
 def engines_to_run(chosen: list[str]) -> list[str]:
-    """Engines whose names contain one of ``chosen``; all of them by default."""
-    names = [name for name in ENGINES if not chosen or any(part in name for part in chosen)]
+    """Engines whose names contain one of ``chosen``; by default all that need not be asked for."""
+    names = [
+        name
+        for name, spec in ENGINES.items()
+        if (any(part in name for part in chosen) if chosen else not spec.only_if_asked)
+    ]
     if not names:
         raise SystemExit(f"no engine matches {chosen}, expected parts of {list(ENGINES)}")
     return names

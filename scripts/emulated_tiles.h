@@ -63,3 +63,10 @@ INLINE uvec even_bytes(uvec a, uvec b) {
     return (a & 0xff) | (a >> 8 & 0xff00) | (b << 16 & 0xff0000) | (b << 8 & 0xff000000);
 }
 INLINE uvec odd_bytes(uvec a, uvec b) { return even_bytes(a >> 8, b >> 8); }
+
+INLINE void split_64(const int16_t *from, uint8_t *low, uint8_t *high) {
+    for (int i = 0; i < 64; i++) {
+        low[i] = (uint8_t)from[i];
+        high[i] = (uint8_t)((uint16_t)from[i] >> 8);
+    }
+}

@@ -25,6 +25,8 @@ INLINE ivec dot_pairs(ivec sum, int32_t pair, ivec b) {
 
 INLINE float sum_lanes(vec v) { return (v[0] + v[1]) + (v[2] + v[3]); }
 
+#include "rows_of_lanes.h"
+
 #ifndef BYTES
 #include "portable_fours.h"
 #else

@@ -23,6 +23,8 @@ class EngineSpec:
     files: tuple[str, ...] = ()
     """What must have been prepared; not every model has everything."""
     is_ours: bool = False
+    only_if_asked: bool = False
+    """Left out unless ``--engines`` names it."""
 
 
 _STREAMS = ("/streams=1", "/streams=2")
@@ -34,6 +36,13 @@ ENGINES = {
     "rfprm int16": EngineSpec("ours", "int16", is_ours=True),
     "rfprm int8": EngineSpec("ours", "int8", is_ours=True, files=("artifact-int8",)),
     "rfprm fp32": EngineSpec("ours", "fp32", is_ours=True),
+    # Slower kernels than this processor's best, to compare them on one machine.
+    **{
+        f"rfprm int16, {kernels}": EngineSpec(
+            "ours", f"int16/kernels={kernels}", is_ours=True, only_if_asked=True
+        )
+        for kernels in ("avx512vnni", "avxvnni", "avx2")
+    },
     "transformers fp32, one by one": EngineSpec("hf_transformers", "fp32-loop", ("transformers",)),
     "transformers fp32, batched": EngineSpec("hf_transformers", "fp32-batched", ("transformers",)),
     "transformers bf16": EngineSpec(

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 
 def load(folder: Path, option: str) -> Engine:
-    return OurEngine(folder / f"artifact-{option}")
+    precision, _, kernels = option.partition("/kernels=")
+    return OurEngine(folder / f"artifact-{precision}", kernels or None)
 
 
 class OurEngine:
-    def __init__(self, artifact: Path) -> None:
+    def __init__(self, artifact: Path, kernels: str | None) -> None:
         from rfprm_runtime import Scorer
 
         self._artifact = artifact
-        self._scorer = Scorer.load(artifact)
+        self._scorer = Scorer.load(artifact, kernels=kernels)
         self._for_one_trace: Scorer | None = None
         self.versions = self._scorer.backend_description
 

@@ -112,6 +112,38 @@ def test_8_bit_linears_agree_with_the_reference(name: str, tmp_path: Path) -> No
         assert np.abs(ours - found[0]).max() <= 0.02 * np.abs(theirs).max()
 
 
+TWINS = [("avx512amx", "avx512vnni"), ("avxvnni", "avx2")]
+"""Kernels with the same vectors, whose products only take other instructions."""
+
+
+@pytest.mark.parametrize(("kernels", "others"), TWINS)
+@pytest.mark.parametrize("bits", [16, 8])
+def test_kernels_that_multiply_otherwise_have_the_same_bits(
+    kernels: str, others: str, bits: int, tmp_path: Path
+) -> None:
+    """On the processor itself; test_emulated_kernels.py does it everywhere."""
+    if kernels not in available_variants():
+        pytest.skip(f"this processor cannot run the {kernels} kernels")
+    save_published_prm(tmp_path, max_positions=1024, **BACKBONES["llama"])
+    prm = load_prm(tmp_path)
+    manifest = prm.manifest
+    path = tmp_path / "native.safetensors"
+    names = linear_names(manifest.backbone) if bits == 8 else []
+    write_native(path, manifest.backbone, manifest.head, prm.weights, in_8_bits=names)
+    rng = np.random.default_rng(0)
+    ours, theirs = (
+        NativeBackend(path, manifest, num_threads=2, kernels=k) for k in (kernels, others)
+    )
+    # Whole blocks of rows, rests of them, more than one page, more rows than go through at once.
+    for length in (1, 7, 8, 9, 15, 16, 17, 64, 65, 130, 513, 700):
+        ids = rng.integers(0, manifest.backbone.vocab_size, length)
+        batch = _row(ids, sorted({0, length // 2, length - 1}))
+        assert (ours.run(batch) == theirs.run(batch)).all(), f"{length} tokens"
+        assert (ours.run(batch, threads=2) == theirs.run(batch)).all(), f"{length} tokens"
+    for backend in (ours, theirs):
+        backend.close()
+
+
 def test_linears_are_switched_between_two_models(
     model_file: tuple[Path, Manifest], tmp_path: Path
 ) -> None:

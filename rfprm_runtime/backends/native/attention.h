@@ -50,33 +50,55 @@ INLINE void add_mixed(const AttentionRow *row, int64_t column, ivec sums, float 
     store(place, fma_vec(__builtin_convertvector(sums, vec), splat(unit), load(place) * shrink));
 }
 
-/* Turns a row's logits into weights, and these times the units of their values into the integers
- * `whole`; returns the size of a unit. */
-INLINE float weigh(const AttentionRow *row, const Page *page, int64_t first_key, float *weights,
-                   vec shrink, int16_t *whole) {
-    int64_t seen = row->position - first_key + 1;
+/* Turns a row's logits into weights, and leaves these times the units of their values; of the
+ * latter `sum` is the sum and `best` the largest, by lane. */
+INLINE void weigh_seen(int is_masked, const AttentionRow *row, const Page *page, int64_t seen,
+                       float *weights, vec shrink, vec *sum, vec *best) {
+    vec total = load(row->weights) * shrink;
     float now = *row->largest;
-    vec total = load(row->weights) * shrink, sum = {0}, best = {0};
+    *sum = *best = (vec){0};
     for (int key = 0; key < PAGE; key += LANES) {
         vec weight = exp2_vec(load(weights + key) - now);
-        weight = up_to(weight, seen - key); /* masked ones are tiny, and must be 0 */
+        if (is_masked) weight = up_to(weight, seen - key); /* they are tiny, and must be 0 */
         total = total + weight;
         weight = weight * load(page->value_units + key);
-        weight = up_to(weight, seen - key); /* what a page held before may be NaN */
-        sum = sum + weight;
-        best = vmax(best, weight);
+        if (is_masked) weight = up_to(weight, seen - key); /* what a page held before may be NaN */
+        *sum = *sum + weight;
+        *best = vmax(*best, weight);
         store(weights + key, weight);
     }
     store(row->weights, total);
-    float by_range = max_lanes(best) / 32767.0f, by_sum = sum_lanes(sum) / WEIGHT_SUM;
-    float unit = by_range > by_sum ? by_range : by_sum;
-    if (!isfinite(unit)) { /* of a value: make NaN of everything that attends to it */
-        memset(whole, 0, PAGE * sizeof *whole);
-        return NAN;
+}
+
+INLINE void weigh_row(const AttentionRow *row, const Page *page, int64_t first_key, float *weights,
+                      vec shrink, vec *sum, vec *best) {
+    int64_t seen = keys_seen(row, first_key);
+    if (seen < PAGE) weigh_seen(1, row, page, seen, weights, shrink, sum, best);
+    else weigh_seen(0, row, page, seen, weights, shrink, sum, best);
+}
+
+/* Turns weights times the units of their values into the integers `whole`, from what weigh_row left
+ * of each row; `units` are the sizes of a unit. What is the same for all rows is done for a vector
+ * of them. */
+INLINE void round_weights(int rows, float weights[][PAGE], const vec *sum, const vec *best,
+                          int16_t whole[][PAGE], float *units) {
+    float sums[ROW_LANES], largest[ROW_LANES], per_unit[ROW_LANES];
+    sums_of_rows(rows, sum, sums);
+    max_of_rows(rows, best, largest);
+    for (int r = 0; r < rows; r += LANES) {
+        vec unit = vmax(load(largest + r) / 32767.0f, load(sums + r) / WEIGHT_SUM);
+        unit = vmax(splat(1e-30f), unit);
+        store(units + r, unit);
+        store(per_unit + r, 1.0f / unit);
     }
-    if (unit < 1e-30f) unit = 1e-30f;
-    to_integers(weights, PAGE, 1.0f / unit, whole);
-    return unit;
+    for (int r = 0; r < rows; r++) {
+        if (isfinite(units[r])) {
+            to_integers(weights[r], PAGE, per_unit[r], whole[r]);
+            continue;
+        }
+        units[r] = NAN; /* of a value: make NaN of everything that attends to it */
+        memset(whole[r], 0, sizeof whole[r]);
+    }
 }
 
 /* Logits of `rows` queries. */
@@ -129,13 +151,14 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
                         int64_t head_dim) {
     float weights[TILE][PAGE]; /* logits at first */
     int16_t whole[TILE][PAGE];
-    float units[TILE];
-    vec shrink[TILE];
+    float units[ROW_LANES];
+    vec shrink[TILE], sum[TILE], best[TILE];
     find_logits(rows, row, page, head_dim, weights);
     raise_largest(rows, row, first_key, weights, shrink);
     for (int r = 0; r < rows; r++)
-        units[r] = weigh(row + r, page, first_key, weights[r], shrink[r], whole[r]);
-    int64_t num_keys = row[rows - 1].position - first_key + 1; /* the last row sees the most */
+        weigh_row(row + r, page, first_key, weights[r], shrink[r], sum + r, best + r);
+    round_weights(rows, weights, sum, best, whole, units);
+    int64_t num_keys = keys_seen(row + rows - 1, first_key); /* the last row sees the most */
     if (num_keys > PAGE) num_keys = PAGE;
     int64_t column = 0;
     for (; column + WIDTH <= head_dim; column += WIDTH)

@@ -87,7 +87,7 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
     vec shrink[TILE];
     int64_t seen[TILE]; /* keys; what a page holds after them is masked, and may be anything */
     for (int r = 0; r < rows; r++) {
-        int64_t count = row[r].position - first_key + 1;
+        int64_t count = keys_seen(row + r, first_key);
         seen[r] = count < PAGE ? count : PAGE;
     }
     find_logits(rows, row, page, seen[rows - 1], head_dim, weights);
@@ -96,7 +96,7 @@ INLINE void attend_tile(int rows, const AttentionRow *row, const Page *page, int
         vec total = load(row[r].weights) * shrink[r];
         for (int key = 0; key < PAGE; key += LANES) {
             vec weight = exp2_vec(load(weights[r] + key) - *row[r].largest);
-            weight = up_to(weight, seen[r] - key); /* masked ones are tiny, and must be 0 */
+            if (seen[r] < PAGE) weight = up_to(weight, seen[r] - key); /* tiny, and must be 0 */
             total = total + weight;
             store(weights[r] + key, weight);
         }

@@ -48,4 +48,14 @@ INLINE uvec every_other_byte(int first, uvec a, uvec b) {
 INLINE uvec even_bytes(uvec a, uvec b) { return every_other_byte(0, a, b); }
 INLINE uvec odd_bytes(uvec a, uvec b) { return every_other_byte(1, a, b); }
 
+INLINE void split_64(const int16_t *from, uint8_t *low, uint8_t *high) {
+    __m512i a = _mm512_loadu_si512(from), b = _mm512_loadu_si512(from + 32);
+    __m512i even = _mm512_set_epi64(0x7e7c7a7876747270, 0x6e6c6a6866646260, 0x5e5c5a5856545250,
+                                    0x4e4c4a4846444240, 0x3e3c3a3836343230, 0x2e2c2a2826242220,
+                                    0x1e1c1a1816141210, 0x0e0c0a0806040200);
+    __m512i odd = _mm512_add_epi8(even, _mm512_set1_epi8(1));
+    _mm512_storeu_si512(low, _mm512_permutex2var_epi8(a, even, b));
+    _mm512_storeu_si512(high, _mm512_permutex2var_epi8(a, odd, b));
+}
+
 #include "tile_blocks.h"

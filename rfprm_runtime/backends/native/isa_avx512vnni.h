@@ -6,6 +6,7 @@
 
 #define LANES 16
 #define PARTS 4
+#define HAS_VMAX
 #include "vectors.h"
 
 INLINE vec splat(float x) { return (vec){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
@@ -14,9 +15,33 @@ INLINE vec fma_vec(vec a, vec b, vec c) {
     return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }
 
+INLINE vec vmax(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+
 INLINE float sum_lanes(vec v) { return _mm512_reduce_add_ps((__m512)v); }
 
 INLINE float max_lanes(vec v) { return _mm512_reduce_max_ps((__m512)v); }
+
+/* Across the lanes of up to 16 vectors at once: the halves of two meet in one, then the quarters of
+ * four, and so on, in the order in which _mm512_reduce_add_ps adds those of one. */
+#define ACROSS_ROWS(name, op)                                                                   \
+    INLINE void name(int rows, const vec *row, float *out) {                                    \
+        __m512 a[16];                                                                           \
+        for (int r = 0; r < 16; r++) a[r] = r < rows ? (__m512)row[r] : _mm512_setzero_ps();    \
+        for (int r = 0; 2 * r < rows; r++)                                                      \
+            a[r] = op(_mm512_shuffle_f32x4(a[2 * r], a[2 * r + 1], 0x44),                       \
+                      _mm512_shuffle_f32x4(a[2 * r], a[2 * r + 1], 0xee));                      \
+        for (int r = 0; 4 * r < rows; r++)                                                      \
+            a[r] = op(_mm512_shuffle_f32x4(a[2 * r], a[2 * r + 1], 0x88),                       \
+                      _mm512_shuffle_f32x4(a[2 * r], a[2 * r + 1], 0xdd));                      \
+        for (int r = 0; 8 * r < rows; r++)                                                      \
+            a[r] = op(_mm512_shuffle_ps(a[2 * r], a[2 * r + 1], 0x44),                          \
+                      _mm512_shuffle_ps(a[2 * r], a[2 * r + 1], 0xee));                         \
+        a[0] = op(_mm512_shuffle_ps(a[0], a[1], 0x88), _mm512_shuffle_ps(a[0], a[1], 0xdd));    \
+        __m512i place = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); \
+        store(out, (vec)_mm512_permutexvar_ps(place, a[0]));                                    \
+    }
+ACROSS_ROWS(sums_of_rows, _mm512_add_ps)
+ACROSS_ROWS(max_of_rows, _mm512_max_ps)
 
 INLINE void store_int16(int16_t *out, ivec whole) {
     _mm256_storeu_si256((__m256i *)out, _mm512_cvtsepi32_epi16((__m512i)whole));

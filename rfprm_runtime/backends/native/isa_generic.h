@@ -25,3 +25,4 @@ INLINE ivec dot_pairs(ivec sum, int32_t pair, ivec b) {
 
 #include "portable_fours.h"
 #include "portable_lanes.h"
+#include "rows_of_lanes.h"

@@ -85,15 +85,39 @@ INLINE void linear_tile(int bits, int rows, const Linear *linear, int64_t column
         finish_row(linear, column, block, sums[row], row_scales[row], out + row * out_stride, finish);
 }
 
+/* The panel after the one in use, which comes from memory meanwhile, a share of it with each of
+ * `parts` parts of the work. */
+typedef struct {
+    const char *from, *end;
+    int64_t share;
+} NextPanel;
+
+INLINE NextPanel next_panel(const Linear *linear, int64_t column, int64_t parts) {
+    int64_t bytes = linear->depth * linear->bits / 32 * PANEL * (int64_t)sizeof(int32_t);
+    const char *from = (const char *)linear->panels + (column / PANEL + 1) * bytes;
+    return (NextPanel){from, from + (column + PANEL < linear->width ? bytes : 0),
+                       (bytes / 64 + most(parts, 1) - 1) / most(parts, 1) * 64};
+}
+
+INLINE void fetch_share(NextPanel *next) {
+    if (next->from >= next->end) return;
+    for (int64_t i = 0; i < next->share; i += 64) __builtin_prefetch(next->from + i, 0, 2);
+    next->from += next->share;
+}
+
 INLINE void linear_as(int bits, Finish finish, const Linear *linear, const int16_t *inputs,
                       const float *row_scales, int64_t rows, float *out, int64_t out_stride) {
 #define TILE_OF(n)                                                                              \
     linear_tile(bits, n, linear, column, block, inputs + row * linear->depth, row_scales + row, \
                 out + row * out_stride, out_stride, finish)
-    for (int64_t column = 0; column < linear->width; column += PANEL)
+    for (int64_t column = 0; column < linear->width; column += PANEL) {
+        NextPanel next = next_panel(linear, column, (rows + TILE - 1) / TILE * (PANEL / WIDTH));
         for (int block = 0; block < PANEL / WIDTH; block++) {
             int64_t row = 0;
-            for (; row + TILE <= rows; row += TILE) TILE_OF(TILE);
+            for (; row + TILE <= rows; row += TILE) {
+                TILE_OF(TILE);
+                fetch_share(&next);
+            }
             switch (rows - row) {
             case 5: TILE_OF(5); break;
             case 4: TILE_OF(4); break;
@@ -102,47 +126,109 @@ INLINE void linear_as(int bits, Finish finish, const Linear *linear, const int16
             case 1: TILE_OF(1); break;
             }
         }
+    }
 #undef TILE_OF
 }
 
 #if HAS_BLOCKS
-/* The same sums by blocks of rows: both sides are rearranged first, in `room`. */
+/* The sums of a slice of a block, and what becomes of them. */
+typedef struct {
+    const int32_t *sums;
+    int64_t column, rows; /* of the panel; of the block */
+    const float *row_scales;
+    float *out;
+} Slice;
+
+/* Finishes 16 columns, one of the four groups of a panel. Gates, the first two, wait for their ups
+ * in `gates`. */
+INLINE void finish_group(int bits, Finish finish, const Linear *linear, const Slice *slice,
+                         int group, int64_t out_stride, float gates[2][BLOCK_ROWS][16]) {
+    const int64_t column = slice->column + 16 * group;
+    float *out = slice->out + (finish == SWIGLU ? slice->column / 2 + 16 * (group - 2) : column);
+    vec scales[16 / LANES], bias[16 / LANES];
+    ivec first[16 / LANES];
+    for (int i = 0; i < 16 / LANES; i++) {
+        scales[i] = load(linear->scales + column + i * LANES);
+        bias[i] = linear->bias ? load(linear->bias + column + i * LANES) : (vec){0};
+        first[i] = first_sum(bits, linear, column + i * LANES);
+    }
+    for (int64_t row = 0; row < slice->rows; row++, out += out_stride)
+        for (int i = 0; i < 16 / LANES; i++) {
+            float *gate = gates[group % 2][row] + i * LANES, *place = out + i * LANES;
+            ivec sums = first[i] + sums_of_slice(bits, slice->sums, group % SLICE_GROUPS(bits), row,
+                                                 i * LANES);
+            vec scale = scales[i] * splat(slice->row_scales[row]);
+            vec value = fma_vec(__builtin_convertvector(sums, vec), scale, bias[i]);
+            if (finish == SWIGLU && group < 2) place = gate;
+            else if (finish == SWIGLU) value = silu(load(gate)) * value;
+            else if (finish == ADD) value = load(place) + value;
+            store(place, value);
+        }
+}
+
+/* Packs `count` rows of a block, which begins with row `first`, behind the room of the block. */
+static void pack_inputs(const Linear *linear, int16_t *inputs, int64_t first, int64_t count) {
+    char *packed = (char *)(inputs + BLOCK_ROWS * linear->depth);
+    pack_rows((int)linear->bits, inputs, count, linear->depth,
+              packed + packed_rows_bytes(first, linear->depth));
+}
+
+/* The same sums by blocks of rows, which are packed; panels are packed here, in `room`. A slice
+ * of one group is finished when the next one has been multiplied: sums that a tile has just stored
+ * are slow to load. */
 INLINE void linear_in_blocks(int bits, Finish finish, const Linear *linear, const int16_t *inputs,
                              const float *row_scales, int64_t rows, float *out, int64_t out_stride,
                              char *room) {
-    const int64_t depth = linear->depth, steps = depth * bits / 32;
-    char *panel = room, *packed = room + packed_panel_bytes(depth, PANEL);
-    pack_rows(bits, inputs, rows, depth, packed);
+    const int64_t depth = linear->depth, words = depth * bits / 32, steps = slice_steps(bits, depth);
+    const int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    const char *packed = (const char *)(inputs + BLOCK_ROWS * depth);
+    char *panel = room;
+    float gates[2][BLOCK_ROWS][16];
+    int32_t sums[2][SLICE_SUMS] __attribute__((aligned(64)));
+    Slice last = {.rows = 0};
     begin_blocks();
     for (int64_t column = 0; column < linear->width; column += PANEL) {
-        pack_panel(bits, linear->panels + column * steps, depth, PANEL, panel);
+        NextPanel next =
+            next_panel(linear, column, blocks * steps * (PANEL / 16 / SLICE_GROUPS(bits)));
+        pack_panel(bits, linear->panels + column * words, depth, PANEL, panel);
         for (int64_t first = 0; first < rows; first += BLOCK_ROWS) {
-            int64_t count = rows - first < BLOCK_ROWS ? rows - first : BLOCK_ROWS;
-            int32_t sums[BLOCK_ROWS * PANEL];
-            multiply_block(bits, count, packed + packed_rows_bytes(first, depth), panel, depth,
-                           PANEL, sums);
-            for (int64_t row = 0; row < count; row++)
-                for (int block = 0; block < PANEL / WIDTH; block++) {
-                    ivec parts[PARTS];
-                    for (int part = 0; part < PARTS; part++) {
-                        int place = part_column(block, part);
-                        parts[part] = *(const ivec *)(sums + row * PANEL + place) +
-                                      first_sum(bits, linear, column + place);
-                    }
-                    finish_row(linear, column, block, parts, row_scales[first + row],
-                               out + (first + row) * out_stride, finish);
+            int64_t count = least(rows - first, BLOCK_ROWS);
+            const char *block = packed + packed_rows_bytes(first, depth), *slice = panel;
+            begin_block(count);
+            UNROLLED
+            for (int group = 0; group < PANEL / 16; group += SLICE_GROUPS(bits)) {
+                Slice now = {sums[group % 2], column, count, row_scales + first,
+                             out + first * out_stride};
+                begin_slice(bits, block, slice);
+                for (int64_t step = 0; step < steps; step++) {
+                    step_slice(bits, step, count, block, slice, depth, sums[group % 2]);
+                    fetch_share(&next);
                 }
+                end_slice(sums[group % 2]);
+                if (SLICE_GROUPS(bits) == 1)
+                    finish_group(bits, finish, linear, &last, (group + 3) % 4, out_stride, gates);
+                else
+                    for (int own = 0; own < 4; own++)
+                        finish_group(bits, finish, linear, &now, own, out_stride, gates);
+                last = now;
+                slice += slice_bytes(bits, depth);
+            }
+            end_block(count);
         }
     }
+    if (SLICE_GROUPS(bits) == 1) finish_group(bits, finish, linear, &last, 3, out_stride, gates);
     end_blocks();
 }
 
-static int64_t linear_room_bytes(int64_t rows, int64_t depth) {
-    return packed_panel_bytes(depth, PANEL) + packed_rows_bytes(rows, depth);
+static int64_t linear_room_bytes(int64_t depth) { return packed_panel_bytes(depth, PANEL); }
+static int64_t linear_packed_bytes(int64_t rows, int64_t depth) {
+    return packed_rows_bytes(rows, depth);
 }
 #else /* nothing is rearranged */
 #define linear_in_blocks(bits, finish, l, in, scales, n, out, stride, room) (void)(room)
-static int64_t linear_room_bytes(int64_t rows, int64_t depth) { return 0 * rows * depth; }
+#define pack_inputs(linear, inputs, first, count) (void)0
+static int64_t linear_room_bytes(int64_t depth) { return 0 * depth; }
+static int64_t linear_packed_bytes(int64_t rows, int64_t depth) { return 0 * rows * depth; }
 #endif
 
 /* One function per finish and number of bits, so that each gets a loop of its own. */

@@ -20,6 +20,8 @@ INLINE float sum_lanes(vec v) { return vaddvq_f32((float32x4_t)v); }
 
 INLINE float max_lanes(vec v) { return vmaxvq_f32((float32x4_t)v); } /* NaN if one is */
 
+#include "rows_of_lanes.h"
+
 INLINE void store_int16(int16_t *out, ivec whole) {
     vst1_s16(out, vqmovn_s32((int32x4_t)whole));
 }

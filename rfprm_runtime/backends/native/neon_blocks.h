@@ -117,8 +117,9 @@ INLINE void multiply_tile(int bits, int pairs, const char *rows, const char *col
     }
 }
 
-/* Up to BLOCK_ROWS packed rows times a packed panel; sums are [rows rounded up to pairs][width]. */
-INLINE void multiply_block(int bits, int64_t count, const char *rows, const char *panel,
+/* Up to BLOCK_ROWS packed rows times a packed panel of `width` columns; sums are [rows rounded up to
+ * pairs][width]. */
+INLINE void multiply_panel(int bits, int64_t count, const char *rows, const char *panel,
                            int64_t depth, int64_t width, int32_t *sums) {
 #define TILE_OF(pairs) multiply_tile(bits, pairs, rows, panel, depth, width, sums)
     for (int64_t column = 0; column < width; column += 4) {
@@ -134,5 +135,46 @@ INLINE void multiply_block(int bits, int64_t count, const char *rows, const char
 #undef TILE_OF
 }
 
+/* A slice is a whole panel of 64 columns, multiplied in one step. */
+#define SLICE_GROUPS(bits) 4 /* of 16 columns */
+#define SLICE_SUMS (BLOCK_ROWS * 64)
+INLINE int64_t slice_bytes(int bits, int64_t depth) { return depth * 64 * bits / 8; }
+INLINE int64_t slice_steps(int bits, int64_t depth) {
+    (void)bits, (void)depth;
+    return 1;
+}
+#define begin_slice(bits, rows, slice) (void)(slice)
+#define end_slice(sums) (void)(sums)
+
+INLINE void step_slice(int bits, int64_t step, int64_t count, const char *rows, const char *slice,
+                       int64_t depth, int32_t *sums) {
+    (void)step;
+    multiply_panel(bits, count, rows, slice, depth, 64, sums);
+}
+
+INLINE ivec sums_of_slice(int bits, const int32_t *sums, int64_t group, int64_t row,
+                          int64_t column) {
+    (void)bits;
+    return *(const ivec *)(sums + row * 64 + group * 16 + column);
+}
+
+/* 16 columns of 16-bit numbers. */
+#define GROUP_SUMS (BLOCK_ROWS * 16)
+INLINE int64_t group_bytes(int64_t depth) { return 2 * 16 * depth; }
+
+INLINE void multiply_group(int64_t group, int64_t count, const char *rows, const char *columns,
+                           int64_t depth, int32_t *sums) {
+    (void)group;
+    multiply_panel(16, count, rows, columns, depth, 16, sums);
+}
+
+INLINE ivec sums_of_group(const int32_t *sums, int64_t row, int64_t column) {
+    return *(const ivec *)(sums + row * 16 + column);
+}
+
+INLINE void stay_awake(void) {}
+
 static void begin_blocks(void) {}
 static void end_blocks(void) {}
+#define begin_block(rows) (void)(rows)
+#define end_block(rows) (void)(rows)

@@ -8,19 +8,19 @@
 
 static void take_normed(const Scratch *s, const float *hidden, const float *norm,
                         const Linear *linear, int64_t rows, float eps) {
-    for (int64_t row = 0; row < rows; row++) {
-        rms_norm(hidden + row * s->hidden_stride, norm, linear->depth, eps, s->line);
-        number *out = (number *)s->inputs.numbers + row * linear->depth;
-        s->inputs.units[row] = take_input(s->line, linear, out);
+    for (int64_t row = 0; row < rows; row += SIDE_BY_SIDE) {
+        int64_t count = least(rows - row, SIDE_BY_SIDE), depth = linear->depth;
+        const float *from = hidden + row * s->hidden_stride;
+        rms_norms(count, from, s->hidden_stride, norm, depth, eps, s->line);
+        take_some(&s->inputs, row, count, rows, s->line, depth, linear);
     }
 }
 
 static void take_inputs(const Scratch *s, const float *from, int64_t stride, const Linear *linear,
                         int64_t rows) {
-    for (int64_t row = 0; row < rows; row++) {
-        number *out = (number *)s->inputs.numbers + row * linear->depth;
-        s->inputs.units[row] = take_input(from + row * stride, linear, out);
-    }
+    for (int64_t row = 0; row < rows; row += SIDE_BY_SIDE)
+        take_some(&s->inputs, row, least(rows - row, SIDE_BY_SIDE), rows, from + row * stride,
+                     stride, linear);
 }
 
 static int64_t layer_bytes(const Model *m) { /* of a page */
@@ -62,12 +62,14 @@ static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int
         const float *cos = m->cos + position * half, *sin = m->sin + position * half;
         float *head = s->wide + row * s->wide_stride;
         char *place = part->pages[position / PAGE] + offset;
+        float *units = s->query_units + row * m->num_heads;
         for (int64_t h = 0; h < m->num_heads; h++, head += size) {
-            int64_t at = row * m->num_heads + h;
             if (layer->query_norm) rms_norm(head, layer->query_norm, size, m->eps, head);
             rotate(head, cos, sin, size);
-            s->query_units[at] = query_scale * take_query(head, size, s->queries + at * size);
         }
+        take_queries(m->num_heads, head - m->num_heads * size, size,
+                     s->queries + row * m->num_heads * size, units);
+        for (int64_t h = 0; h < m->num_heads; h++) units[h] *= query_scale;
         for (int64_t h = 0; h < m->num_kv_heads; h++, head += size) {
             Page page = page_of(m, place, h);
             if (layer->key_norm) rms_norm(head, layer->key_norm, size, m->eps, head);
@@ -81,13 +83,14 @@ static void place_keys(const Model *m, const Layer *layer, const Scratch *s, int
     }
 }
 
-static void attend_rows(int64_t count, const AttentionRow *row, const Page *page,
+/* Queries from number `first` on against a page that those before it do not see. */
+static void attend_rows(int64_t first, int64_t count, const AttentionRow *row, const Page *page,
                         int64_t first_key, int64_t head_dim, void *work) {
     if (count >= MANY_QUERIES) {
-        attend_in_blocks(count, row, page, first_key, head_dim, work);
+        attend_in_blocks(first, count, row, page, first_key, head_dim, work);
         return;
     }
-    for (; count >= TILE; count -= TILE, row += TILE)
+    for (row += first, count -= first; count >= TILE; count -= TILE, row += TILE)
         attend_tile(TILE, row, page, first_key, head_dim);
     switch (count) {
     case 5: attend_tile(5, row, page, first_key, head_dim); break;
@@ -108,23 +111,24 @@ static void attend(const Model *m, const Scratch *s, int64_t offset, const Part 
         AttentionRow *row = s->rows;
         for (int64_t i = 0; i < count; i++)
             for (int64_t g = 0; g < group; g++, row++) {
-                float *running = s->running + (i * group + g) * (LANES + 1);
-                memset(running, 0, LANES * sizeof(float));
-                running[LANES] = -INFINITY; /* nothing finite is below it, whatever the logits */
                 int64_t head = kv * group + g;
+                row->largest = s->largest + i * group + g;
+                *row->largest = -INFINITY; /* nothing finite is below it, whatever the logits */
+                row->weights = s->weights + (i * group + g) * LANES;
+                memset(row->weights, 0, LANES * sizeof(float));
                 row->query = s->queries + (chosen[i] * m->num_heads + head) * size;
                 row->unit = s->query_units[chosen[i] * m->num_heads + head];
                 row->mixed = mixed + i * query_size + head * size;
-                row->weights = running;
-                row->largest = running + LANES;
                 row->position = part->shift + chosen[i];
             }
+        if (count * group >= MANY_QUERIES)
+            pack_queries(count * group, s->rows, size, s->inputs.work);
         int64_t last = count ? part->shift + chosen[count - 1] : -1, first = 0;
         for (int64_t page = 0; page * PAGE <= last; page++) {
             while (part->shift + chosen[first] < page * PAGE) first++; /* rows before this page */
             Page memory = page_of(m, part->pages[page] + offset, kv);
-            attend_rows((count - first) * group, s->rows + first * group, &memory, page * PAGE,
-                        size, s->inputs.work);
+            attend_rows(first * group, count * group, s->rows, &memory, page * PAGE, size,
+                        s->inputs.work);
         }
         for (row = s->rows; row < s->rows + count * group; row++) {
             float scale = 1.0f / sum_lanes(load(row->weights));

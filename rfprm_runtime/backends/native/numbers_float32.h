@@ -34,21 +34,30 @@ static void gate_products(const Linear *l, const Inputs *x, int64_t rows, float 
 }
 
 #define MANY_QUERIES INT64_MAX /* never */
-#define attend_in_blocks(count, row, page, first_key, head_dim, work) (void)(work)
+#define pack_queries(count, row, head_dim, work) (void)(work)
+#define attend_in_blocks(first, count, row, page, first_key, head_dim, work) (void)(work)
 
-static int64_t work_bytes(int64_t rows, int64_t depth, int64_t head_dim) {
-    (void)depth, (void)head_dim;
+static int64_t work_bytes(int64_t rows, int64_t depth, int64_t queries, int64_t head_dim) {
+    (void)depth, (void)queries, (void)head_dim;
     return (DEPTH + rows) * GROUP * (int64_t)sizeof(float);
 }
 
-static float take_input(const float *row, const Linear *linear, number *out) {
-    memcpy(out, row, (size_t)linear->depth * sizeof *out);
-    return 1;
+static int64_t input_bytes(int64_t rows, int64_t depth) {
+    return rows * depth * (int64_t)sizeof(number);
 }
 
-static float take_query(const float *head, int64_t size, number *out) {
-    memcpy(out, head, (size_t)size * sizeof *out);
-    return 1;
+static void take_some(const Inputs *x, int64_t row, int64_t count, int64_t rows,
+                         const float *from, int64_t stride, const Linear *linear) {
+    number *to = (number *)x->numbers + row * linear->depth;
+    (void)rows;
+    for (; count > 0; count--, from += stride, to += linear->depth)
+        memcpy(to, from, (size_t)linear->depth * sizeof(number));
+}
+
+static void take_queries(int64_t count, const float *head, int64_t size, number *out,
+                         float *units) {
+    memcpy(out, head, (size_t)(count * size) * sizeof *out);
+    for (int64_t h = 0; h < count; h++) units[h] = 1;
 }
 
 static void place_key(const Page *page, int64_t slot, const float *head, int64_t size,

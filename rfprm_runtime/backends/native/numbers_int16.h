@@ -11,8 +11,10 @@ typedef int16_t number;
 #include "structures.h"
 #include "weights.h"
 
-static int64_t work_bytes(int64_t rows, int64_t depth, int64_t head_dim) {
-    int64_t linear = linear_room_bytes(rows, depth), attention = attention_room_bytes(head_dim);
+static int64_t work_bytes(int64_t rows, int64_t depth, int64_t queries, int64_t head_dim) {
+    int64_t linear = linear_room_bytes(depth);
+    int64_t attention = attention_room_bytes(queries, head_dim);
+    (void)rows;
     return linear > attention ? linear : attention;
 }
 
@@ -31,19 +33,43 @@ static void gate_products(const Linear *l, const Inputs *x, int64_t rows, float 
     linear_swiglu(l, x->numbers, x->units, rows, out, stride, x->work);
 }
 
-static float take_input(const float *row, const Linear *linear, number *out) {
-    return quantise_input(row, linear, out);
+/* Turns rows of inputs into the integers that `linear` takes. */
+static void quantise_inputs(int64_t rows, const float *row, int64_t stride, const Linear *linear,
+                            int16_t *out, float *units) {
+    int64_t depth = linear->depth;
+    if (linear->bits == 16) {
+        quantise(rows, row, stride, depth, 32767, linear->activation_limit, out, depth, units);
+        return;
+    }
+    quantise(rows, row, stride, depth, 127, INFINITY, out, depth, units);
+    for (int64_t r = 0; r < rows; r++) narrow(out + r * depth, depth);
 }
 
-static float take_query(const float *head, int64_t size, number *out) {
-    return quantise(head, size, 32767, QUERY_NORM(size), out);
+/* From MANY_ROWS rows on each block of them is packed once it is full, behind its own room. */
+static int64_t input_bytes(int64_t rows, int64_t depth) {
+    int64_t plain = (HAS_BLOCKS ? BLOCK_ROWS : rows) * depth * (int64_t)sizeof(number);
+    return plain + linear_packed_bytes(rows, depth);
+}
+
+static void take_some(const Inputs *x, int64_t row, int64_t count, int64_t rows,
+                         const float *from, int64_t stride, const Linear *linear) {
+    int64_t place = rows < MANY_ROWS ? row : ROW_IN_BLOCK(row), end = place + count;
+    number *block = x->numbers;
+    quantise_inputs(count, from, stride, linear, block + place * linear->depth, x->units + row);
+    if (rows >= MANY_ROWS && (end == BLOCK_ROWS || row + count == rows))
+        pack_inputs(linear, block, row - place, end);
+}
+
+static void take_queries(int64_t count, const float *head, int64_t size, number *out,
+                         float *units) {
+    quantise(count, head, size, size, 32767, QUERY_NORM(size), out, size, units);
 }
 
 /* `whole`: room for one head. */
 static void place_key(const Page *page, int64_t slot, const float *head, int64_t size,
                       float *line) {
     int16_t *keys = (int16_t *)page->keys + 2 * slot, *whole = (int16_t *)line;
-    ((float *)page->key_units)[slot] = quantise(head, size, 32767, QUERY_NORM(size), whole);
+    quantise(1, head, 0, size, 32767, QUERY_NORM(size), whole, 0, (float *)page->key_units + slot);
     for (int64_t d = 0; d < size; d += 2) memcpy(keys + d * PAGE, whole + d, 4);
 }
 
@@ -51,7 +77,8 @@ static void place_value(const Page *page, int64_t slot, const float *head, int64
                         float *line) {
     int16_t *values = (int16_t *)page->values + (slot & ~1) * size + (slot & 1);
     int16_t *whole = (int16_t *)line;
-    ((float *)page->value_units)[slot] = quantise(head, size, LARGEST_VALUE, INFINITY, whole);
+    quantise(1, head, 0, size, LARGEST_VALUE, INFINITY, whole, 0,
+             (float *)page->value_units + slot);
     for (int64_t d = 0; d < size; d++) values[2 * d] = whole[d];
 }
 

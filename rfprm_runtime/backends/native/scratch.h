@@ -28,14 +28,13 @@ typedef struct {
     number *queries;   /* [rows][heads * head_dim] */
     float *query_units; /* [rows][heads] */
     Inputs inputs;     /* for the deepest linear */
-    float *line;       /* [widest row] */
-    float *running;    /* [rows * group][LANES + 1]: weights by lane, largest */
+    float *line;       /* [SIDE_BY_SIDE][widest row] */
+    float *weights;    /* [rows * group][LANES], of attention, their running sums by lane */
+    float *largest;    /* [rows * group] and a vector more, the largest logits */
     AttentionRow *rows;
     int64_t hidden_stride, wide_stride;
 } Scratch;
 
-static int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* Lays out the scratch memory from `base` and returns its size; base may be NULL for the size. */
 static int64_t lay_out(const Model *m, int64_t num_tokens, char *base, Scratch *s) {
@@ -59,11 +58,12 @@ static int64_t lay_out(const Model *m, int64_t num_tokens, char *base, Scratch *
     TAKE(mixed, rows * query_size * 4);
     TAKE(queries, rows * query_size * (int64_t)sizeof(number));
     TAKE(query_units, rows * m->num_heads * 4);
-    TAKE(inputs.numbers, rows * deepest * (int64_t)sizeof(number));
+    TAKE(inputs.numbers, input_bytes(rows, deepest));
     TAKE(inputs.units, rows * 4);
-    TAKE(inputs.work, work_bytes(rows, deepest, m->head_dim));
-    TAKE(line, round_up(most(deepest, m->head_inner), LANES) * 4);
-    TAKE(running, rows * group * (LANES + 1) * 4);
+    TAKE(inputs.work, work_bytes(rows, deepest, rows * group, m->head_dim));
+    TAKE(line, most(SIDE_BY_SIDE * deepest, round_up(m->head_inner, LANES)) * 4);
+    TAKE(weights, rows * group * LANES * 4);
+    TAKE(largest, (rows * group + LANES) * 4);
     TAKE(rows, rows * group * (int64_t)sizeof(AttentionRow));
 #undef TAKE
     return used;

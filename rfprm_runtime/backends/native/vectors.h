@@ -25,6 +25,8 @@ typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alia
 typedef uint32_t uvec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int16_t svec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
+static const int32_t LANE_NUMBERS[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 INLINE vec load(const float *p) { return *(const vec *)p; }
 INLINE void store(float *p, vec v) { *(vec *)p = v; }
 INLINE int32_t load_int32(const void *p) {
@@ -32,8 +34,14 @@ INLINE int32_t load_int32(const void *p) {
     memcpy(&x, p, sizeof x);
     return x;
 }
+#ifndef HAS_VMAX
 INLINE vec vmax(vec a, vec b) { /* b if either is NaN */
     ivec more = a > b;
     return (vec)((more & (ivec)a) | (~more & (ivec)b));
 }
+#endif
 INLINE vec vabs(vec a) { return (vec)((ivec)a & 0x7fffffff); }
+
+static int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
