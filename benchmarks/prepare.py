@@ -110,11 +110,16 @@ def _architecture(shape: Backbone) -> tuple[str, str]:
 
 
 def engines_to_run(chosen: list[str]) -> list[str]:
-    """Engines whose names contain one of ``chosen``; by default all that need not be asked for."""
+    """Engines whose names are among ``chosen`` or contain a part that is no name of its own; by
+    default all that need not be asked for."""
+
+    def is_asked_for(name: str) -> bool:
+        return any(part == name or (part not in ENGINES and part in name) for part in chosen)
+
     names = [
         name
         for name, spec in ENGINES.items()
-        if (any(part in name for part in chosen) if chosen else not spec.only_if_asked)
+        if (is_asked_for(name) if chosen else not spec.only_if_asked)
     ]
     if not names:
         raise SystemExit(f"no engine matches {chosen}, expected parts of {list(ENGINES)}")

@@ -219,7 +219,7 @@ def _run_one(workers: list[Worker], workload: str, rounds: int) -> dict[str, Tim
 def summarise(timings: dict[str, Timing], workload: dict[str, Any]) -> dict[str, Any]:
     good = {name: timing for name, timing in timings.items() if not timing.error}
     reference = good.get(REFERENCE) or good.get("rfprm fp32")
-    ours = good.get("rfprm int16")
+    ours = next((good[name] for name in good if name.startswith("rfprm int16")), None)
     summary: dict[str, Any] = {}
     for name, timing in timings.items():
         if timing.error:
@@ -259,6 +259,10 @@ def _fidelity(
     return fidelity
 
 
+_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Variables that keep peers from using all that a processor has."""
+
+
 def environment() -> dict[str, Any]:
     wanted = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
     model, flags = _cpu_field("model name") or platform.processor(), cpu_flags()
@@ -267,6 +271,7 @@ def environment() -> dict[str, Any]:
         "cpu": model,
         "cores": usable_cores(None),
         "instructions": [flag for flag in wanted if flag in flags],
+        "limited_by": {name: os.environ[name] for name in _LIMITS if name in os.environ},
         "python": platform.python_version(),
         "platform": platform.platform(),
     }

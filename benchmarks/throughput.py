@@ -37,7 +37,9 @@ def run_benchmark(name: str, description: str | None, make_workloads: MakeWorklo
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--engines", nargs="*", default=[], help="parts of names; all by default")
+    parser.add_argument(
+        "--engines", nargs="*", default=[], help="names or parts of them; all by default"
+    )
     parser.add_argument("--workloads", nargs="*", default=[], help="parts of names")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a few traces, one round")
