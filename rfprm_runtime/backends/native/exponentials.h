@@ -22,7 +22,7 @@ INLINE vec exp_vec(vec x) {
     p = fma_vec(p, r, splat(1.6666665459e-1f));
     p = fma_vec(p, r, splat(5.0000001201e-1f));
     p = fma_vec(p, r * r, r) + 1.0f;
-    uvec bits = ((uvec)shifted - 0x4b400000u) << 23;
+    uvec bits = (uvec)shifted << 23; /* n in the exponent; what the rounder left is shifted out */
     return (vec)((uvec)p + bits);
 }
 
@@ -35,7 +35,7 @@ INLINE vec exp2_vec(vec x) {
     p = fma_vec(p, r, splat(2.402211972e-1f));
     p = fma_vec(p, r, splat(6.931469671e-1f));
     p = fma_vec(p, r, splat(1.000000072f));
-    uvec bits = ((uvec)shifted - 0x4b400000u) << 23;
+    uvec bits = (uvec)shifted << 23; /* n in the exponent; what the rounder left is shifted out */
     return (vec)((uvec)p + bits);
 }
 

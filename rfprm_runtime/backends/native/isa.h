@@ -8,7 +8,8 @@
  *                        the same bits in a tile of any height
  *   sum_lanes, max_lanes across the lanes of a vector
  *   sums_of_rows, max_of_rows    the same of several vectors, in the same order
- *   vmax                 where the machine has it: b if either is NaN; and HAS_VMAX
+ *   vmax, rounded        where the machine has them, with HAS_VMAX and HAS_ROUNDED: b if either is
+ *                        NaN; the nearest integer
  *   store_int16          lanes as 16-bit integers; what is too large becomes the largest
  *   dot_pairs            adds a.lo * b.lo + a.hi * b.hi to each 32-bit lane; `pair` holds both a
  *   dot_fours            adds the products of the four 8-bit inputs at `at` and the weights in b

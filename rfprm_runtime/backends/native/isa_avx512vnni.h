@@ -7,6 +7,7 @@
 #define LANES 16
 #define PARTS 4
 #define HAS_VMAX
+#define HAS_ROUNDED
 #include "vectors.h"
 
 INLINE vec splat(float x) { return (vec){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
@@ -16,6 +17,8 @@ INLINE vec fma_vec(vec a, vec b, vec c) {
 }
 
 INLINE vec vmax(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+
+INLINE ivec rounded(vec a) { return (ivec)_mm512_cvtps_epi32((__m512)a); }
 
 INLINE float sum_lanes(vec v) { return _mm512_reduce_add_ps((__m512)v); }
 

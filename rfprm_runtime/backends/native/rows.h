@@ -8,11 +8,7 @@
 #include "structures.h"
 
 static void to_integers(const float *row, int64_t size, float per_unit, int16_t *out) {
-    for (int64_t i = 0; i < size; i += LANES) {
-        vec shifted = load(row + i) * per_unit + 12582912.0f;
-        ivec whole = (ivec)shifted - 0x4b400000;
-        store_int16(out + i, whole);
-    }
+    for (int64_t i = 0; i < size; i += LANES) store_int16(out + i, rounded(load(row + i) * per_unit));
 }
 
 /* Rows whose sums are made side by side: each has to wait for its last addition, and so do as many

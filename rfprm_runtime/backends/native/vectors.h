@@ -40,6 +40,11 @@ INLINE vec vmax(vec a, vec b) { /* b if either is NaN */
     return (vec)((more & (ivec)a) | (~more & (ivec)b));
 }
 #endif
+#ifndef HAS_ROUNDED
+INLINE ivec rounded(vec a) { /* to the nearest integer, the even one of two; below 2^22 */
+    return (ivec)(a + 12582912.0f) - 0x4b400000;
+}
+#endif
 INLINE vec vabs(vec a) { return (vec)((ivec)a & 0x7fffffff); }
 
 static int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }

@@ -7,6 +7,7 @@
 #define LANES 8
 #define PARTS 2
 #define HAS_VMAX
+#define HAS_ROUNDED
 #include "vectors.h"
 
 INLINE vec splat(float x) { return (vec){x, x, x, x, x, x, x, x}; }
@@ -16,6 +17,8 @@ INLINE vec fma_vec(vec a, vec b, vec c) {
 }
 
 INLINE vec vmax(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+
+INLINE ivec rounded(vec a) { return (ivec)_mm256_cvtps_epi32((__m256)a); }
 
 INLINE float sum_lanes(vec v) {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
