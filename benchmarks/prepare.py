@@ -110,16 +110,13 @@ def _architecture(shape: Backbone) -> tuple[str, str]:
 
 
 def engines_to_run(chosen: list[str]) -> list[str]:
-    """Engines whose names are among ``chosen`` or contain a part that is no name of its own; by
-    default all that need not be asked for."""
-
-    def is_asked_for(name: str) -> bool:
-        return any(part == name or (part not in ENGINES and part in name) for part in chosen)
-
+    """Engines whose names are among ``chosen`` or contain one of them; all by default. Those that
+    must be asked for have to be named in full."""
     names = [
         name
         for name, spec in ENGINES.items()
-        if (is_asked_for(name) if chosen else not spec.only_if_asked)
+        if name in chosen
+        or (not spec.only_if_asked and (not chosen or any(part in name for part in chosen)))
     ]
     if not names:
         raise SystemExit(f"no engine matches {chosen}, expected parts of {list(ENGINES)}")

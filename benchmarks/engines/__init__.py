@@ -24,7 +24,7 @@ class EngineSpec:
     """What must have been prepared; not every model has everything."""
     is_ours: bool = False
     only_if_asked: bool = False
-    """Left out unless ``--engines`` names it."""
+    """Left out unless ``--engines`` names it in full."""
 
 
 _STREAMS = ("/streams=1", "/streams=2")
