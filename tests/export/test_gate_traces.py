@@ -238,12 +238,14 @@ def test_a_large_model_is_exported_on_few_traces_and_says_so(
 ) -> None:
     save_published_prm(tmp_path / "prm", "qwen2", max_positions=1024)
     size = num_parameters(load_prm(tmp_path / "prm").manifest)
-    counts = ((size - 1, 256), (size, 8), (size + 1, 4))
+    # Of fewer traces the interval around ρ may be too wide for the gate: a random model's weights,
+    # and so its ρ, differ between processors.
+    counts = ((size - 1, 256), (size, 32), (size + 1, 4))
     monkeypatch.setattr("rfprm_export.gate_traces._COUNTS", counts)
     parity = export_artifact(tmp_path / "prm", tmp_path / "out", precision="int16").parity
     assert parity is not None
-    assert (parity.num_trajectories, parity.num_groups) == (8, 2)
-    assert parity.traces == "8 of the 256 shipped gate traces"
+    assert (parity.num_trajectories, parity.num_groups) == (32, 8)
+    assert parity.traces == "32 of the 256 shipped gate traces"
 
 
 def test_given_traces_are_all_compared_but_must_be_enough(
