@@ -12,8 +12,8 @@
 typedef struct {
     char *keys, *values; /* of the page, packed */
     char *weights;       /* of a block, packed */
-    int16_t *block; /* [BLOCK_ROWS][head_dim] of queries */
-    char *queries;  /* all of them, packed */
+    int16_t *block;      /* [BLOCK_ROWS][head_dim] of queries */
+    char *queries;       /* all of them, packed */
 } AttentionRoom;
 
 /* Lays it out from `base`, and returns its size; base may be NULL for the size. */
@@ -42,7 +42,7 @@ static void pack_queries(int64_t count, const AttentionRow *row, int64_t head_di
     AttentionRoom room;
     lay_out_room(count, head_dim, work, &room);
     for (int64_t first = 0; first < count; first += BLOCK_ROWS) {
-        int64_t rows = count - first < BLOCK_ROWS ? count - first : BLOCK_ROWS;
+        int64_t rows = least(count - first, BLOCK_ROWS);
         for (int64_t r = 0; r < rows; r++)
             memcpy(room.block + r * head_dim, row[first + r].query,
                    (size_t)head_dim * sizeof(int16_t));
@@ -101,9 +101,9 @@ static void attend_in_blocks(int64_t first, int64_t count, const AttentionRow *r
     pack_panel(16, (const int32_t *)page->values, PAGE, head_dim, room.values);
     begin_blocks();
     for (int64_t begin = first / BLOCK_ROWS * BLOCK_ROWS; begin < count; begin += BLOCK_ROWS) {
-        int rows = count - begin < BLOCK_ROWS ? (int)(count - begin) : BLOCK_ROWS;
+        int rows = (int)least(count - begin, BLOCK_ROWS);
         begin_block(rows);
-        attend_block(first > begin ? (int)(first - begin) : 0, rows, row + begin, page, first_key,
+        attend_block((int)most(first - begin, 0), rows, row + begin, page, first_key,
                      head_dim, room.queries + packed_rows_bytes(begin, head_dim), &room);
         end_block(rows);
     }

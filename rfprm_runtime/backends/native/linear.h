@@ -31,15 +31,22 @@ INLINE ivec first_sum(int bits, const Linear *linear, int64_t column) {
     return first;
 }
 
+/* What sums are worth. Every way through a linear comes here, and so gets the same bits. */
+INLINE vec worth(ivec sums, vec scale, float row_scale, vec bias) {
+    return fma_vec(__builtin_convertvector(sums, vec), scale * splat(row_scale), bias);
+}
+
+INLINE vec bias_at(const Linear *linear, int64_t column) {
+    return linear->bias ? load(linear->bias + column) : (vec){0};
+}
+
 /* Stores a row's sums, of the parts of tile `block`, as `finish` says. */
 INLINE void finish_row(const Linear *linear, int64_t column, int block, const ivec *sums,
                        float row_scale, float *to, Finish finish) {
     vec value[PARTS];
     for (int part = 0; part < PARTS; part++) {
         int64_t at = column + part_column(block, part);
-        vec scale = load(linear->scales + at) * splat(row_scale);
-        vec bias = linear->bias ? load(linear->bias + at) : (vec){0};
-        value[part] = fma_vec(__builtin_convertvector(sums[part], vec), scale, bias);
+        value[part] = worth(sums[part], load(linear->scales + at), row_scale, bias_at(linear, at));
     }
     if (finish == SWIGLU) {
         for (int part = 0; part < PARTS / 2; part++)
@@ -95,8 +102,9 @@ typedef struct {
 INLINE NextPanel next_panel(const Linear *linear, int64_t column, int64_t parts) {
     int64_t bytes = linear->depth * linear->bits / 32 * PANEL * (int64_t)sizeof(int32_t);
     const char *from = (const char *)linear->panels + (column / PANEL + 1) * bytes;
+    parts = most(parts, 1);
     return (NextPanel){from, from + (column + PANEL < linear->width ? bytes : 0),
-                       (bytes / 64 + most(parts, 1) - 1) / most(parts, 1) * 64};
+                       round_up(bytes, 64 * parts) / parts};
 }
 
 INLINE void fetch_share(NextPanel *next) {
@@ -149,7 +157,7 @@ INLINE void finish_group(int bits, Finish finish, const Linear *linear, const Sl
     ivec first[16 / LANES];
     for (int i = 0; i < 16 / LANES; i++) {
         scales[i] = load(linear->scales + column + i * LANES);
-        bias[i] = linear->bias ? load(linear->bias + column + i * LANES) : (vec){0};
+        bias[i] = bias_at(linear, column + i * LANES);
         first[i] = first_sum(bits, linear, column + i * LANES);
     }
     for (int64_t row = 0; row < slice->rows; row++, out += out_stride)
@@ -157,8 +165,7 @@ INLINE void finish_group(int bits, Finish finish, const Linear *linear, const Sl
             float *gate = gates[group % 2][row] + i * LANES, *place = out + i * LANES;
             ivec sums = first[i] + sums_of_slice(bits, slice->sums, group % SLICE_GROUPS(bits), row,
                                                  i * LANES);
-            vec scale = scales[i] * splat(slice->row_scales[row]);
-            vec value = fma_vec(__builtin_convertvector(sums, vec), scale, bias[i]);
+            vec value = worth(sums, scales[i], slice->row_scales[row], bias[i]);
             if (finish == SWIGLU && group < 2) place = gate;
             else if (finish == SWIGLU) value = silu(load(gate)) * value;
             else if (finish == ADD) value = load(place) + value;
