@@ -17,6 +17,8 @@
 #define STRIPS (GROUP / WIDTH)
 #define DEPTH (24576 / GROUP) /* inputs of a block, at most: it has 96 KiB */
 #define CHUNK (16 * TILE)     /* rows that meet one strip after another */
+#define LINE 16               /* numbers that come from memory together */
+#define STEP (2 * LINE)       /* inputs that are multiplied before more is fetched */
 
 typedef enum { STORE, ADD, SWIGLU } Finish;
 
@@ -32,17 +34,26 @@ typedef struct {
     const float *weights;  /* [STRIPS][depth][WIDTH]; a half of a strip belongs to either side */
     const float *bias;     /* [STRIPS][WIDTH] */
     Side next[2];          /* of the next block, from the row on that is fetched next */
-    int64_t num_next, gap; /* rows of it to fetch; inputs between two of them */
+    int64_t num_next, at_once; /* rows of it to fetch; so many in a step */
 } Block;
 
-/* Starts to bring a row of the next block near. */
-INLINE void fetch(Block *block) {
-    if (block->num_next <= 0) return;
-    block->num_next--;
-    for (Side *side = block->next; side < block->next + 2; side++) {
-        for (int i = 0; i < SIDE; i += 16) __builtin_prefetch(side->from + i, 0, 2);
-        side->from += side->stride;
-    }
+/* Starts to bring some rows of the next block near. */
+INLINE void fetch_weights(Block *block) {
+    for (int64_t i = 0; i < block->at_once && block->num_next > 0; i++, block->num_next--)
+        for (Side *side = block->next; side < block->next + 2; side++) {
+            for (int column = 0; column < SIDE; column += LINE)
+                __builtin_prefetch(side->from + column, 0, 2);
+            side->from += side->stride;
+        }
+}
+
+/* Starts to bring a step of the next tile's inputs near. Rows are far apart: a processor that
+ * fetches ahead by itself begins anew with each, too late for its first lines. Past the last row it
+ * does no harm. */
+INLINE void fetch_inputs(int rows, const float *inputs, int64_t stride) {
+    for (int line = 0; line < STEP; line += LINE)
+        for (int row = 0; row < rows; row++)
+            __builtin_prefetch(inputs + row * stride + line, 0, 3);
 }
 
 INLINE int column_in_group(int strip, int part) {
@@ -61,8 +72,9 @@ INLINE void float_tile(int rows, Block *block, int strip, const float *inputs, i
                                    ? (vec){0}
                                    : load(sums + row * GROUP + strip * WIDTH + part * LANES);
     for (int64_t at = 0; at < block->depth;) {
-        int64_t end = block->depth - at < block->gap ? block->depth : at + block->gap;
-        fetch(block);
+        int64_t end = block->depth - at < STEP ? block->depth : at + STEP;
+        fetch_weights(block);
+        if (strip == 0) fetch_inputs(rows, inputs + rows * stride + at, stride);
         for (; at < end; at++, weights += WIDTH) {
             vec b[PARTS];
             for (int part = 0; part < PARTS; part++) b[part] = load(weights + part * LANES);
@@ -148,6 +160,7 @@ static void linear_float32(const Linear *linear, const float *inputs, float *wor
     const int64_t tiles = (rows + TILE - 1) / TILE * STRIPS;
     const float *matrix = (const float *)linear->panels;
     float bias[GROUP] = {0}, *copied = work, *sums = work + DEPTH * GROUP;
+    if (rows == 0) return; /* a last layer without markers */
     for (int64_t group = 0; group < groups; group++) {
         for (int side = 0; side < 2 && linear->bias; side++)
             copy_side(side_of(linear->bias, width, group, side, finish), 1,
@@ -161,7 +174,7 @@ static void linear_float32(const Linear *linear, const float *inputs, float *wor
                 .weights = copied,
                 .bias = bias,
                 .num_next = step,
-                .gap = tiles > 3 ? tiles - 1 : 2,
+                .at_once = (STEP + tiles - 1) / tiles,
             };
             for (int side = 0; side < 2; side++) {
                 Side columns = side_of(matrix, width, group, side, finish);
