@@ -2,9 +2,11 @@
 
 python -m benchmarks.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
     --policy runs/small-policy/model [--questions 100]
+python -m benchmarks.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
+    --server http://localhost:8080/v1 --served qwen2.5-coder-1.5b --traces 64
 
-`benchmarks.small_policy` trains the policy. The problems are those of GSM8K that neither it nor the
-PRM was trained on. Resumable.
+The policy is one of `benchmarks.small_policy`, or a chat model behind an OpenAI-compatible server.
+The problems are those of GSM8K that neither the small policy nor the PRM was trained on. Resumable.
 """
 
 from __future__ import annotations
@@ -12,22 +14,19 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import warnings
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.policies import SmallPolicy, served_policy
 from benchmarks.problems import held_out_questions
 from benchmarks.report import over_questions, write_json
 from benchmarks.runner import environment
-from benchmarks.small_policy import question_text
-from rfprm_export.named_base import FolderBase
 from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime import Scorer
 from rfprm_runtime.answers.compare import answers_agree
@@ -40,17 +39,14 @@ from rfprm_runtime.search import (
     BestOfN,
     Budget,
     DiverseTreeSearch,
-    Proposal,
-    Request,
     Searcher,
     SearchResult,
 )
-from rfprm_training.construction.sampling.line_sampler import LineSampler
+from rfprm_runtime.search.completion_proposer import CompletionProposer
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
 from rfprm_training.resumable import ResumableLines
 
-METHODS: dict[str, dict[str, Any]] = {
-    "Best-of-N": {"strategy": BestOfN(32)},
+SEARCHES: dict[str, dict[str, Any]] = {
     "beam search": {"strategy": BeamSearch(4, 4)},
     "beam search, by reward": {"strategy": BeamSearch(4, 4), "value": "reward"},
     "diverse trees": {"strategy": DiverseTreeSearch(4, 4)},
@@ -58,67 +54,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "best-first": {"strategy": BestFirstSearch(4, 4), "value": "mean"},
 }
 PICKS = ("reward", "weighted vote", "majority vote", "random", "oracle")
-BUDGET = Budget(max_depth=8, max_tokens=2000)
+CURVE = (1, 4, 16, 64)
+"""Numbers of traces at which Best-of-N is shown."""
 _AT_ONCE = 4
-_ROWS = 32
 _DRAWS = 50
 """Random orders in which the traces of Best-of-N are bought until the tokens are spent."""
-_OPENING = "Question:"
-"""The beginning of all prompts; the sampler computes it once."""
 
 
-class SmallPolicy:
-    """A language model as a proposer; a step is a line."""
-
-    def __init__(self, folder: Path, *, temperature: float, seed: int) -> None:
-        self._sampler = LineSampler(
-            FolderBase(path=str(folder.absolute())),
-            folder,
-            _OPENING,
-            prepare_model=_with_small_weights,
-        )
-        self._temperature = temperature
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, requests: Sequence[Request]) -> list[list[Proposal]]:
-        found: dict[int, list[Proposal]] = {}
-        order = sorted(range(len(requests)), key=lambda index: requests[index].count)
-        for count, group in groupby(order, key=lambda index: requests[index].count):
-            indices = list(group)
-            size = max(1, _ROWS // count)
-            for start in range(0, len(indices), size):
-                batch = indices[start : start + size]
-                texts = [_beginning(requests[index]) for index in batch]
-                lines = self._sampler.sample(
-                    texts,
-                    count=count,
-                    temperature=self._temperature,
-                    max_tokens=64,
-                    generator=self._generator,
-                )
-                for index, drawn in zip(batch, lines, strict=True):
-                    found[index] = [_proposal(*line) for line in drawn]
-        return [found[index] for index in range(len(requests))]
-
-
-def _with_small_weights(model: Any) -> Any:
-    """The model with linears in 8 bits, which doubles its speed on a CPU."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        quantize: Any = torch.ao.quantization.quantize_dynamic
-        return quantize(model, {torch.nn.Linear}, dtype=torch.qint8)
-
-
-def _beginning(request: Request) -> str:
-    text = question_text(request.question) + "".join(f"{step}\n" for step in request.steps)
-    return text.removeprefix(_OPENING)
-
-
-def _proposal(text: str, num_tokens: int, is_whole: bool) -> Proposal:
-    step = text.strip()
-    # After its answer the model would invent another question. A blank line also ends a trace.
-    is_last = not step or not is_whole or "answer is" in step.lower() or step.startswith("A:")
-    return Proposal(step, num_tokens, finished=is_last)
+def methods(num_traces: int) -> dict[str, dict[str, Any]]:
+    return {"Best-of-N": {"strategy": BestOfN(num_traces)}, **SEARCHES}
 
 
 def problems(gold: Path, count: int, max_steps: int) -> list[GoldSolution]:
@@ -130,7 +74,12 @@ def problems(gold: Path, count: int, max_steps: int) -> list[GoldSolution]:
 
 
 def run(
-    scorer: Scorer, policy: SmallPolicy, asked: Sequence[GoldSolution], output: Path, key: Any
+    scorer: Scorer,
+    policy: SmallPolicy | CompletionProposer,
+    asked: Sequence[GoldSolution],
+    output: Path,
+    key: dict[str, Any],
+    budget: Budget,
 ) -> list[dict[str, Any]]:
     """One row per question: what each method found and spent."""
     if output.exists():
@@ -140,8 +89,10 @@ def run(
         for start in range(first, len(asked), _AT_ONCE):
             batch = asked[start : start + _AT_ONCE]
             rows: list[dict[str, Any]] = [{"question": s.question, "methods": {}} for s in batch]
-            for name, options in METHODS.items():
-                searcher = Searcher(scorer, policy, budget=_budget(name), **options)
+            for name, options in methods(key["traces"]).items():
+                # Best-of-N is drawn whole, and bought from afterwards.
+                of_method = replace(budget, max_tokens=None) if name == "Best-of-N" else budget
+                searcher = Searcher(scorer, policy, budget=of_method, **options)
                 results = searcher.search_many([s.question for s in batch])
                 for row, solution, result in zip(rows, batch, results, strict=True):
                     row["methods"][name] = _outcome(result, solution.answer)
@@ -151,10 +102,6 @@ def run(
             print(f"{start + len(batch)} of {len(asked)} questions", flush=True)
         lines.finish()
     return [json.loads(line) for line in output.read_text().splitlines()]
-
-
-def _budget(name: str) -> Budget:
-    return Budget(max_depth=BUDGET.max_depth) if name == "Best-of-N" else BUDGET
 
 
 def _outcome(result: SearchResult, answer: str) -> dict[str, Any]:
@@ -215,7 +162,7 @@ def affordable(
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The accuracy of each method, and of Best-of-N with as many tokens."""
     found: dict[str, Any] = {}
-    for name in METHODS:
+    for name in ("Best-of-N", *SEARCHES):
         searches = [row["methods"][name] for row in rows]
         figures = {how: [pick(s["traces"], how) for s in searches] for how in PICKS}
         found[name] = {
@@ -243,6 +190,31 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def best_of_n_curve(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The accuracy of each way to pick from N of the independent traces, and what they cost."""
+    rng, found = np.random.default_rng(0), {}
+    pools = [row["methods"]["Best-of-N"]["traces"] for row in rows]
+    for size in CURVE:
+        if size > max(map(len, pools)):
+            break
+        sets = [
+            [[pool[i] for i in rng.permutation(len(pool))[:size]] for _ in range(_DRAWS)]
+            for pool in pools
+        ]
+        found[str(size)] = {
+            "tokens": float(np.mean([_num_tokens(s) for of_row in sets for s in of_row])),
+            "accuracy": {
+                how: _estimate([float(np.mean([pick(s, how) for s in of_row])) for of_row in sets])
+                for how in PICKS
+            },
+        }
+    return found
+
+
+def _num_tokens(traces: Sequence[dict[str, Any]]) -> int:
+    return sum(trace["num_tokens"] for trace in traces)
+
+
 def _estimate(values: Sequence[float] | np.ndarray) -> list[float]:
     """The mean with its 95 % interval over questions."""
     return over_questions(lambda some: float(some.mean()), np.asarray(values, dtype=np.float64))
@@ -256,6 +228,9 @@ def report(measured: dict[str, Any]) -> None:
     def cells(figures: dict[str, list[float]]) -> list[str]:
         return ["{:.3f} [{:.3f}, {:.3f}]".format(*figures[how]) for how in PICKS]
 
+    for size, found in measured["curve"].items():
+        table.add_row(f"Best-of-{size}", f"{found['tokens']:,.0f}", size, *cells(found["accuracy"]))
+    table.add_section()
     for name, found in measured["methods"].items():
         tokens, traces = f"{found['tokens']:,.0f}", f"{found['traces']:.1f}"
         table.add_row(name, tokens, traces, *cells(found["accuracy"]))
@@ -266,36 +241,65 @@ def report(measured: dict[str, Any]) -> None:
     Console(width=190, highlight=False).print(table)
 
 
+def _policy(options: argparse.Namespace) -> SmallPolicy | CompletionProposer:
+    if options.policy is not None:
+        return SmallPolicy(options.policy, temperature=options.temperature, seed=0)
+    return served_policy(
+        options.server,
+        options.served,
+        temperature=options.temperature,
+        concurrency=options.concurrency,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--gold", type=Path, required=True, help="GSM8K's train.jsonl")
-    parser.add_argument("--policy", type=Path, required=True, help="the model's folder")
+    parser.add_argument("--policy", type=Path, help="the folder of a small policy")
+    parser.add_argument("--server", help="or the base URL of a server")
+    parser.add_argument("--served", help="the name of its model")
+    parser.add_argument("--concurrency", type=int, default=32, help="requests at once")
+    parser.add_argument("--artifact", type=Path, help="of the PRM (the shipped one in int16)")
+    parser.add_argument("--traces", type=int, default=32, help="N of Best-of-N")
+    parser.add_argument("--tokens", type=int, default=2000, help="that a search may generate")
+    parser.add_argument("--depth", type=int, default=8, help="steps of a trace, at most")
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--max-steps", type=int, default=3, help="of the problems' gold solutions")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--output", type=Path, default=Path("runs/guided-search.jsonl"))
+    parser.add_argument("--name", default="guided_search", help="of the result (%(default)s)")
     options = parser.parse_args()
+    if (options.policy is None) == (options.server is None):
+        parser.error("give a --policy or a --server")
+    if options.server is not None and options.served is None:
+        parser.error("--server needs the name of a model (--served)")
     asked = problems(options.gold, options.questions, options.max_steps)
-    artifact = Path("artifacts/benchmarks/artifact-int16")
-    ensure_artifact(artifact, precision="int16")
+    artifact = options.artifact or Path("artifacts/benchmarks/artifact-int16")
+    if options.artifact is None:
+        ensure_artifact(artifact, precision="int16")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     settings = {
         "questions": len(asked),
         "questions_sha256": hashlib.sha256("".join(s.question for s in asked).encode()).hexdigest(),
         "max_steps": options.max_steps,
         "temperature": options.temperature,
-        "methods": {name: repr(method) for name, method in METHODS.items()},
+        "policy": options.served or "small",
+        "traces": options.traces,
+        "tokens": options.tokens,
+        "depth": options.depth,
+        "methods": {name: repr(method) for name, method in methods(options.traces).items()},
     }
+    budget = Budget(max_depth=options.depth, max_tokens=options.tokens)
     with Scorer.load(artifact) as scorer:
-        policy = SmallPolicy(options.policy, temperature=options.temperature, seed=0)
-        rows = run(scorer, policy, asked, options.output, settings)
+        rows = run(scorer, _policy(options), asked, options.output, settings, budget)
     measured = {
         "environment": environment(),
         "settings": settings,
         "num_questions": len(rows),
+        "curve": best_of_n_curve(rows),
         "methods": summarise(rows),
     }
-    path = write_json("guided_search", measured)
+    path = write_json(options.name, measured)
     report(measured)
     print(f"→ {path}")
 

@@ -25,6 +25,7 @@ first_trained_layer = 1
 lora_rank = 2
 lora_alpha = 4
 lora_dropout = 0.1
+precision = "float32"
 [data]
 gold = "{gold}"
 model_solutions = "{solutions}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rfprm_runtime.types import Trajectory
-from rfprm_training import TrainingError
+from rfprm_training import DataError, TrainingError
 from rfprm_training.construction.propagation import CorruptedSolution
 from rfprm_training.construction.question_examples import corrupted_example, gold_example
 from rfprm_training.gsm8k import GoldSolution
@@ -18,6 +18,7 @@ from rfprm_training.learning.dataset import (
     group_batches,
     sampled_example,
 )
+from rfprm_training.rewarded import RewardedTrajectory
 
 
 def data_config(tiny_data: Path, **changes: object) -> DataConfig:
@@ -117,6 +118,43 @@ def test_without_model_solutions_all_examples_are_constructed(tiny_data: Path) -
     assert not any(e.held_out for e in made_up)
     assert len({e.group for e in made_up}) == 5
     assert {e.kind for e in made_up} == {"gold", "sums", "liars"}
+
+
+def rewarded_file(folder: Path, questions: list[str]) -> Path:
+    """Two solutions to each question: a right one, and one without any reward."""
+    rows = []
+    for question in questions:
+        right = Trajectory(question=question, steps=("one", "two"), response=("2",))
+        known = {"step_rewards": (1.0, None), "trajectory_reward": 1.0}
+        rows.append(RewardedTrajectory(trajectory=right, **known))
+        rows.append(RewardedTrajectory(trajectory=right, step_rewards=(None, None)))
+    path = folder / "rewarded.jsonl"
+    path.write_text("".join(row.to_line() for row in rows), encoding="utf-8")
+    return path
+
+
+def test_rewarded_trajectories_are_trained_on_beside_the_rest(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    before = build_examples(data_config(tiny_data, held_out_fold=1), seed=0)
+    held_out = [example.trajectory.question for example in before if example.held_out]
+    path = rewarded_file(tmp_path, ["How many are two?", *held_out, "And how many three?"])
+    config = data_config(tiny_data, held_out_fold=1, rewarded=(path,))
+    examples = build_examples(config, seed=0)
+    assert repr(examples[: len(before)]) == repr(before)  # NaN is not equal to itself
+    added = examples[len(before) :]
+    questions = [example.trajectory.question for example in added]
+    assert questions == ["How many are two?", "And how many three?"]
+    assert {e.held_out for e in added} == {False}
+    assert [e.trajectory_label for e in added] == [1.0, 1.0]
+    assert all(e.step_labels[0] == 1 and math.isnan(e.step_labels[1]) for e in added)
+
+
+def test_a_bad_rewarded_file_is_named(tiny_data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rewarded.jsonl"
+    path.write_text('{"question": "Q"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"rewarded\.jsonl, line 1 is not a rewarded trajectory"):
+        build_examples(data_config(tiny_data, rewarded=(path,)), seed=0)
 
 
 def test_a_later_run_can_skip_the_questions_of_an_earlier_one(tiny_data: Path) -> None:

@@ -275,12 +275,45 @@ def test_full_training_moves_the_weights_themselves(
 def test_training_in_bfloat16_keeps_trained_weights_in_float32(
     write_config: WriteConfig, tmp_path: Path
 ) -> None:
-    config = write_config(("lora_rank = 2", 'lora_rank = 2\nprecision = "bfloat16"'))
+    config = write_config(('precision = "float32"', 'precision = "bfloat16"'))
     trainer = Trainer(config, tmp_path / "run", device="cpu")
     trainer.run()
     kinds = {p.dtype for p in trainer.prm.trained_parameters().values()}
     frozen = {p.dtype for p in trainer.prm.network.parameters() if not p.requires_grad}
     assert (kinds, frozen) == ({torch.float32}, {torch.bfloat16})
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_automatic_precision_suits_the_processor_and_stays_with_the_run(
+    amx: bool, write_config: WriteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def become(amx: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+
+    config = write_config(('precision = "float32"', 'precision = "auto"'))
+    become(amx)
+    first = Trainer(config, tmp_path / "run", device="cpu")
+    assert first.prm.dtype == (torch.bfloat16 if amx else torch.float32)
+    first.run(max_steps=1)
+    become(not amx)  # the run goes on elsewhere
+    second = Trainer(config, tmp_path / "run", device="cpu")
+    assert second.prm.dtype == first.prm.dtype
+    second.run(max_steps=1)
+    assert Trainer(config, tmp_path / "new", device="cpu").prm.dtype != first.prm.dtype
+
+
+def test_a_run_from_before_precision_was_recorded_goes_on_in_float32(
+    write_config: WriteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
+    config = write_config(('precision = "float32"', 'precision = "auto"'))
+    Trainer(config, tmp_path / "run", device="cpu").run(max_steps=1)
+    recorded = json.loads((tmp_path / "run" / "inputs.json").read_text(encoding="utf-8"))
+    assert recorded["machine"] == {"device": "cpu", "processes": 1}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    trainer = Trainer(config, tmp_path / "run", device="cpu")
+    assert trainer.prm.dtype == torch.float32
+    trainer.run(max_steps=1)
 
 
 def test_a_run_starts_from_the_weights_of_another(

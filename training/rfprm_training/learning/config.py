@@ -27,7 +27,8 @@ class NetworkConfig(Section):
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the frozen weights and the activations; trained weights are float32. ``auto`` is
-    bfloat16 on a GPU and float32 on a CPU, because most CPUs only emulate bfloat16."""
+    bfloat16 on a GPU and on CPUs with AMX, and float32 on others, which only emulate bfloat16. A
+    run that has begun keeps its type."""
     gradient_checkpointing: bool = False
     """Keep only each layer's input and recompute the rest in the backward pass: less memory, about
     a third more time."""
@@ -78,6 +79,9 @@ class DataConfig(Section):
     next_steps: Path | None = None
     """Output of ``rfprm sample``: next steps that a small model wrote after the beginning of a
     solution, graded against that solution. Held-out questions are skipped."""
+    rewarded: tuple[Path, ...] = ()
+    """Files of ``rfprm label`` to train on as well, for example solutions of another model with
+    their outcomes. Held-out questions are skipped."""
     procedures: dict[str, Annotated[int, Field(ge=0)]] = Field(default={})
     """How many made-up problems of each kind to add (chains of sums, who holds what, expressions,
     sorting, brackets, liars). Each gives a right trajectory and wrong ones, like a ``gold``

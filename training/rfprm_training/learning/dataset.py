@@ -30,7 +30,7 @@ from rfprm_training.learning.config import (
     RewardedDataConfig,
     SampledSteps,
 )
-from rfprm_training.rewarded import read_rewarded
+from rfprm_training.rewarded import question_key, read_rewarded
 
 __all__ = ["UNKNOWN", "Example", "build_examples", "group_batches", "sampled_example"]
 
@@ -83,13 +83,19 @@ def gsm8k_examples(config: DataConfig, seed: int) -> list[Example]:
     constructed = construct_examples(solutions, config, seed)
     constructed += _next_steps(solutions, constructed, config, seed)
     constructed += _procedures(config, seed)
-    if config.model_solutions is None:
-        return constructed
-    sampled = sampled_examples(read_model_solutions(config.model_solutions), config, seed)
-    return [
-        *constructed,
-        *(replace(example, held_out=_in_held_out_fold(example, config)) for example in sampled),
-    ]
+    if config.model_solutions is not None:
+        sampled = sampled_examples(read_model_solutions(config.model_solutions), config, seed)
+        constructed += (
+            replace(example, held_out=_in_held_out_fold(example, config)) for example in sampled
+        )
+    return [*constructed, *_rewarded(constructed, config)]
+
+
+def _rewarded(others: Sequence[Example], config: DataConfig) -> list[Example]:
+    """Examples of ``rewarded`` files whose questions none of the ``others`` holds out."""
+    held_out = {question_key(e.trajectory.question) for e in others if e.held_out}
+    examples = (row.as_example() for path in config.rewarded for row in read_rewarded(path))
+    return [e for e in examples if _has_a_label(e) and e.group not in held_out]
 
 
 def _next_steps(

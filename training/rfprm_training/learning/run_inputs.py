@@ -5,7 +5,7 @@ Paths do not count: a run whose files moved goes on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rfprm_training.learning.config import DataConfig, RewardedDataConfig, Train
 INPUTS_NAME = "inputs.json"
 _FORMAT_VERSION = 1
 """Rises when the code begins to train other weights."""
-_DATA_PATHS = ("gold", "model_solutions", "next_steps", "train", "evaluation")
+_DATA_PATHS = ("gold", "model_solutions", "next_steps", "rewarded", "train", "evaluation")
 _WAY_OUT = "choose another folder, or remove this one to start again"
 
 
@@ -44,15 +44,21 @@ def inputs_of(config: TrainingConfig, config_folder: Path) -> dict[str, Any]:
 
 def data_paths(data: DataConfig | RewardedDataConfig) -> dict[str, Path]:
     """The files that examples are built from, by the setting that names them."""
+    found: dict[str, Path | None]
     if isinstance(data, RewardedDataConfig):
-        lists = {"train": data.train, "evaluation": data.evaluation}
-        return {f"{n} {i}": path for n, paths in lists.items() for i, path in enumerate(paths)}
-    found = {
-        "gold": data.gold,
-        "model_solutions": data.model_solutions,
-        "next_steps": data.next_steps,
-    }
+        found = {**_numbered("train", data.train), **_numbered("evaluation", data.evaluation)}
+    else:
+        found = {
+            "gold": data.gold,
+            "model_solutions": data.model_solutions,
+            "next_steps": data.next_steps,
+            **_numbered("rewarded", data.rewarded),
+        }
     return {name: path for name, path in found.items() if path is not None}
+
+
+def _numbered(name: str, paths: Sequence[Path]) -> dict[str, Path]:
+    return {f"{name} {index}": path for index, path in enumerate(paths)}
 
 
 def check_inputs(folder: Path, now: Mapping[str, Any], config: TrainingConfig) -> None:

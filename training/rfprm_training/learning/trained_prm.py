@@ -26,6 +26,7 @@ from rfprm_runtime.ground.names import file_in, holds_file
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder, with_template_ids
 from rfprm_training import TrainingError
 from rfprm_training.learning.config import NetworkConfig, TrainingConfig
+from rfprm_training.learning.precision import Precision
 
 _HEAD_PREFIXES = ("score.", "model.norm.")
 
@@ -34,7 +35,13 @@ class TrainedPRM:
     """A PRM in training. Trained are the LoRA matrices, the heads and the final norm, in float32;
     with ``method = "full"`` the upper layers' own weights."""
 
-    def __init__(self, config: TrainingConfig, config_folder: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        config_folder: Path,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
         base_path = base_of_config(config.base, config_folder)
         if isinstance(config.base, FolderBase):
             # The path is relative to the config, but the checkpoint will be in another folder.
@@ -45,7 +52,7 @@ class TrainedPRM:
         if config.start_from is not None:  # fail now, not after an hour of computing activations
             _check_same_network(config.start_from, _describe(config, self.base))
         torch.manual_seed(config.seed)
-        self.dtype = compute_dtype(config.network, device)
+        self.dtype: torch.dtype = getattr(torch, precision)
         """Of the frozen weights and the activations."""
         self.network = _frozen_network(self.base, config).to(device=device, dtype=self.dtype)
 
@@ -182,13 +189,6 @@ def _check_same_network(folder: Path, mine: Checkpoint) -> None:
 def _stored_name(name: str) -> str:
     """A parameter's name in the checkpoint's files: PEFT's name for LoRA weights."""
     return "base_model.model." + name.replace(".default.", ".") if ".lora_" in name else name
-
-
-def compute_dtype(network: NetworkConfig, device: torch.device) -> torch.dtype:
-    """The type of frozen weights and activations on ``device``."""
-    if network.precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return torch.bfloat16 if network.precision == "bfloat16" else torch.float32
 
 
 def lora_config(network: NetworkConfig) -> Any:

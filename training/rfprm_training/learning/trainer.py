@@ -32,6 +32,7 @@ from rfprm_training.learning.config import read_config
 from rfprm_training.learning.dataset import Example, build_examples
 from rfprm_training.learning.losses import PARTS, Targets, joint_loss
 from rfprm_training.learning.model_card import write_model_card
+from rfprm_training.learning.precision import precision_of, recorded_precision
 from rfprm_training.learning.run_folder import CONFIG_NAME, DATA_NAME, LOG_NAME, RunFolder
 from rfprm_training.learning.run_inputs import data_paths, inputs_of
 from rfprm_training.learning.trained_prm import TrainedPRM
@@ -103,12 +104,13 @@ class Trainer:
             )
         self.folder = folder
         self._config_folder = config_path.parent
+        self._precision = precision_of(self.config.network, self.device, folder)
         self._inputs = self._inputs_now()
         self._run: RunFolder | None = None
         if self._accelerator.is_main_process:
             self._run = RunFolder(folder, config_path, self.config, self._inputs)
         self._accelerator.wait_for_everyone()
-        self.prm = TrainedPRM(self.config, config_path.parent, self.device)
+        self.prm = TrainedPRM(self.config, config_path.parent, self.device, self._precision)
         self.examples = build_examples(self.config.data, self.config.seed)
         self._check_unchanged()
         if self._run is not None:
@@ -179,7 +181,11 @@ class Trainer:
         self._accelerator.wait_for_everyone()
 
     def _inputs_now(self) -> dict[str, Any]:
-        machine = {"device": self.device.type, "processes": self._accelerator.num_processes}
+        machine = {
+            "device": self.device.type,
+            "processes": self._accelerator.num_processes,
+            **recorded_precision(self.config.network, self.device, self._precision),
+        }
         return {**inputs_of(self.config, self._config_folder), "machine": machine}
 
     def _check_unchanged(self) -> None:

@@ -1,0 +1,54 @@
+"""The type that frozen weights and activations are computed in.
+
+bfloat16 where the processor multiplies it fast: on a GPU, and on CPUs with AMX. A run that has
+begun keeps its type, wherever it goes on: another type would train other weights.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from rfprm_training.learning.config import NetworkConfig
+from rfprm_training.learning.run_inputs import INPUTS_NAME
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def precision_of(network: NetworkConfig, device: torch.device, folder: Path) -> Precision:
+    """What the run in ``folder``, which may not have begun, computes in on ``device``."""
+    if network.precision != "auto":
+        return network.precision
+    return _begun_in(folder, device) or ("bfloat16" if _is_fast_in_bfloat16(device) else "float32")
+
+
+def recorded_precision(
+    network: NetworkConfig, device: torch.device, precision: Precision
+) -> dict[str, str]:
+    """What a run records of it beside its config: nothing where ``auto`` has always meant this
+    type, so that runs of earlier versions go on."""
+    if network.precision != "auto" or precision == _first_meaning(device):
+        return {}
+    return {"precision": precision}
+
+
+def _begun_in(folder: Path, device: torch.device) -> Precision | None:
+    try:
+        machine: Any = json.loads((folder / INPUTS_NAME).read_text(encoding="utf-8"))["machine"]
+        found = machine.get("precision", _first_meaning(device))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # nothing has begun, or RunFolder says what is wrong
+    return found if found in ("float32", "bfloat16") else None
+
+
+def _first_meaning(device: torch.device) -> Precision:
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def _is_fast_in_bfloat16(device: torch.device) -> bool:
+    if device.type != "cpu":
+        return device.type == "cuda"
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
