@@ -104,9 +104,12 @@ def _run(compiler: list[str], names: list[str], folder: Path, options: argparse.
     }
     arguments = ["--libraries", str(folder), "--seconds", str(options.seconds)]
     arguments += ["--seed", str(options.seed), "--variants", *names]
-    return subprocess.run(
+    status = subprocess.run(
         [sys.executable, __file__, *arguments], env={**os.environ, **settings}
     ).returncode
+    if status < 0:
+        print(f"signal {-status} ended the process, at the seed that it printed last")
+    return abs(status)
 
 
 def _give_up(reason: str) -> None:
