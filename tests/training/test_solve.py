@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,63 @@ def test_a_stopped_run_resumes_with_the_same_bytes(tmp_path: Path, concurrency: 
     assert stopped.read_bytes() == whole.read_bytes()
     with pytest.raises(TrainingError, match="exists"):
         solve_file(PROBLEMS, whole, settings)
+
+
+def many(most: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A server that returns at most ``most`` of the answers that a request asks for."""
+
+    def reply(request: dict[str, Any]) -> dict[str, Any]:
+        wanted = request.get("n", 1)
+        answers = [adds({**request, "seed": request["seed"] + i}) for i in range(wanted)]
+        body = completion("", answer_tokens=7 * wanted)
+        body["choices"] = [answer["choices"][0] for answer in answers[:most]]
+        return body
+
+    return reply
+
+
+@pytest.mark.parametrize(("most", "num_requests"), [(9, 12), (1, 30)])
+def test_samples_that_share_a_request(tmp_path: Path, most: int, num_requests: int) -> None:
+    path, stopped = tmp_path / "pool.jsonl", tmp_path / "stopped.jsonl"
+    with serving(many(most)) as server:
+        settings = config(
+            server.url, samples_per_question=5, samples_per_request=3, temperatures=(0.5, 1.0)
+        )
+        solve_file(PROBLEMS, path, settings)
+        assert len(server.requests) == num_requests
+
+        class StoppedError(Exception):
+            pass
+
+        def stop(done: int, total: int) -> None:
+            if done == 8:  # the eighth is the last but one of its request
+                raise StoppedError
+
+        with pytest.raises(StoppedError):
+            solve_file(PROBLEMS, stopped, settings, on_progress=stop)
+        solve_file(PROBLEMS, stopped, settings)
+    rows = lines(path)
+    assert [row["sample"] for row in rows] == list(range(5)) * 6
+    assert [row["temperature"] for row in rows[:5]] == [0.5, 0.5, 0.5, 1.0, 1.0]
+    assert stopped.read_bytes() == path.read_bytes()
+    if most > 1:
+        assert sum(row["num_tokens"] for row in rows) == 7 * 30
+    assert {row["outcome"] for row in rows} == {True, False}
+
+
+def test_a_failed_request_lists_each_of_its_samples(tmp_path: Path) -> None:
+    path = tmp_path / "pool.jsonl"
+
+    def reply(request: dict[str, Any]) -> Any:
+        return status(500) if "2 + 1" in question_of(request) else many(9)(request)
+
+    with serving(reply) as server:
+        found = solve_file(
+            PROBLEMS, path, config(server.url, samples_per_request=3, max_attempts=1)
+        )
+    assert (found.num_solutions, found.num_failed) == (15, 3)
+    errors = lines(tmp_path / "pool.jsonl.errors.jsonl")
+    assert [error["sample"] for error in errors] == [0, 1, 2]
 
 
 def test_another_temperature_is_another_pool(tmp_path: Path) -> None:

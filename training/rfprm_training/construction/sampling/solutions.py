@@ -10,32 +10,26 @@ import asyncio
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.ground.endpoint import (
-    Endpoint,
-    EndpointError,
-    EndpointRefusedError,
-    TryAgainError,
-)
+from rfprm_runtime.ground.endpoint import Endpoint, EndpointError, EndpointRefusedError
 from rfprm_runtime.ground.progress import Step
 from rfprm_runtime.traces.known import references_of
 from rfprm_runtime.traces.layouts import unwrapped
 from rfprm_runtime.traces.right import Agree, comparing, states_right_answer
 from rfprm_runtime.traces.sources import read_records
 from rfprm_training import TrainingError
+from rfprm_training.construction.sampling.completions import draw
 from rfprm_training.gsm8k import read_rows
 from rfprm_training.resumable import ResumableLines
 from rfprm_training.toml_config import Section
-
-if TYPE_CHECKING:
-    import httpx
 
 _FORMAT_VERSION = 1
 """Rises when the code begins to ask for other samples."""
@@ -57,7 +51,10 @@ class SolvingConfig(Section):
     )
     samples_per_question: int = Field(default=8, gt=0)
     temperatures: tuple[float, ...] = Field(default=(0.8,), min_length=1)
-    """Taken in turns by the samples of a question; 0 is greedy."""
+    """Taken in turns by the requests for a question; 0 is greedy."""
+    samples_per_request: int = Field(default=1, gt=0)
+    """Samples to ask for at once (``n`` of OpenAI's API): servers compute their prompt once. One
+    that returns fewer is asked again for the rest."""
     top_p: float = Field(default=0.95, gt=0, le=1)
     max_tokens: int = Field(default=512, gt=0)
     """Of one solution; a longer one is cut off, and its ``finish_reason`` is ``length``."""
@@ -76,8 +73,14 @@ class SolvingConfig(Section):
     max_wait: float = Field(default=60.0, gt=0)
 
 
+_LATER = {"samples_per_request": 1}
+"""Settings that came later, with what they were before: pools begun then go on."""
 _HOW = {"base_url", "api_key_env", "concurrency", "timeout", "max_attempts", "max_wait"}
 """Settings that say how the server is asked, not for what."""
+
+
+def _unchanged(config: SolvingConfig) -> set[str]:
+    return {name for name, value in _LATER.items() if getattr(config, name) == value}
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ def solve_file(
     key = {
         "format_version": _FORMAT_VERSION,
         "problems_sha256": _digest(problems),
-        **config.model_dump(mode="json", exclude=_HOW),
+        **config.model_dump(mode="json", exclude=_HOW | _unchanged(config)),
     }
     with ResumableLines(output, key, overwrite=overwrite) as lines, comparing() as agree:
         asyncio.run(_solve(problems, config, lines, agree, on_progress))
@@ -166,86 +169,95 @@ async def _solve(
         max_attempts=config.max_attempts,
         max_wait=config.max_wait,
     )
-    waiting: deque[asyncio.Task[dict[str, Any] | EndpointError]] = deque()
-    asked = lines.num_done
+    waiting: deque[tuple[_Request, asyncio.Task[_Answers]]] = deque()
+    requests = _requests(problems, config, lines.num_done)
+    done = lines.num_done
     try:
-        for done in range(lines.num_done, total):
-            while asked < total and len(waiting) < _AHEAD * config.concurrency:
-                number, sample = divmod(asked, config.samples_per_question)
-                one = _ask(endpoint, config, problems[number], sample)
-                waiting.append(asyncio.create_task(one))
-                asked += 1
-            found = await waiting.popleft()
-            problem = problems[done // config.samples_per_question]
-            sample = done % config.samples_per_question
-            if isinstance(found, EndpointError):
-                failed = {"question": problem.question, "sample": sample, "error": str(found)}
-                lines.write_error(failed)
-            else:
-                # In a thread: computer algebra may take seconds, and requests go on meanwhile.
-                verdict = await asyncio.to_thread(_judged, problem, found["completion"], agree)
-                row = {**found, **verdict}
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-            on_progress(done + 1, total)
+        while True:
+            for request in islice(requests, _AHEAD * config.concurrency - len(waiting)):
+                asked = asyncio.create_task(_ask(endpoint, config, request))
+                waiting.append((request, asked))
+            if not waiting:
+                break
+            request, asked = waiting.popleft()
+            found = await asked
+            for sample in range(request.first_missing, request.stop):
+                if isinstance(found, EndpointError):
+                    failed = {"question": request.problem.question, "sample": sample}
+                    lines.write_error({**failed, "error": str(found)})
+                else:
+                    row = found[sample - request.first]
+                    # In a thread: computer algebra may take seconds, and requests go on meanwhile.
+                    verdict = await asyncio.to_thread(
+                        _judged, request.problem, row["completion"], agree
+                    )
+                    lines.write(json.dumps({**row, **verdict}, ensure_ascii=False) + "\n")
+                done += 1
+                on_progress(done, total)
     except EndpointRefusedError as error:
         raise TrainingError(f"{error}; check base_url and model") from None
     finally:
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        for _, asked in waiting:
+            asked.cancel()
+        await asyncio.gather(*(asked for _, asked in waiting), return_exceptions=True)
         await endpoint.close()
 
 
-async def _ask(
-    endpoint: Endpoint, config: SolvingConfig, problem: Problem, sample: int
-) -> dict[str, Any] | EndpointError:
-    """The fields of one solution, or why there is none."""
-    temperature = config.temperatures[sample % len(config.temperatures)]
-    system = config.system_prompt
+@dataclass(frozen=True)
+class _Request:
+    """Samples ``first`` to ``stop`` of a question, of which those before ``first_missing`` were
+    written by an earlier run."""
+
+    problem: Problem
+    first: int
+    stop: int
+    first_missing: int
+
+
+_Answers = list[dict[str, Any]] | EndpointError
+
+
+def _requests(
+    problems: Sequence[Problem], config: SolvingConfig, num_done: int
+) -> Iterator[_Request]:
+    number, sample = divmod(num_done, config.samples_per_question)
+    size = config.samples_per_request
+    for problem in problems[number:]:
+        for first in range(sample - sample % size, config.samples_per_question, size):
+            stop = min(first + size, config.samples_per_question)
+            yield _Request(problem, first, stop, max(first, sample))
+        sample = 0
+
+
+async def _ask(endpoint: Endpoint, config: SolvingConfig, asked: _Request) -> _Answers:
+    """The fields of each solution, or why there are none."""
+    turn = asked.first // config.samples_per_request
+    temperature = config.temperatures[turn % len(config.temperatures)]
+    system, question = config.system_prompt, asked.problem.question
     messages = [] if system is None else [{"role": "system", "content": system}]
     request: dict[str, Any] = {
         "model": config.model,
-        "messages": [*messages, {"role": "user", "content": problem.question}],
+        "messages": [*messages, {"role": "user", "content": question}],
         "temperature": temperature,
         "top_p": config.top_p,
         "max_tokens": config.max_tokens,
-        "seed": _seed(config.seed, problem.question, sample),
     }
     if config.logprobs:
         request["logprobs"] = True
+
+    def seed_of(num_found: int) -> int:
+        return _seed(config.seed, question, asked.first + num_found)
+
     try:
-        answered = await endpoint.post("chat/completions", request, _read)
+        found = await draw(endpoint, request, asked.stop - asked.first, seed_of)
     except EndpointRefusedError:
         raise
     except EndpointError as error:
         return error
-    return {
-        "question": problem.question,
-        "sample": sample,
-        "temperature": temperature,
-        **answered,
-    }
-
-
-def _read(response: httpx.Response) -> dict[str, Any]:
-    try:
-        content = response.json()
-        choice = content["choices"][0]
-        found = {
-            "completion": str(choice["message"]["content"] or ""),
-            "num_tokens": int((content.get("usage") or {}).get("completion_tokens") or 0),
-            "finish_reason": choice.get("finish_reason"),
-        }
-        tokens = (choice.get("logprobs") or {}).get("content") or ()
-        logprobs = [float(token["logprob"]) for token in tokens]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        # A proxy's page with status 200, or an answer that broke off.
-        raise TryAgainError(
-            f"not a chat completion ({type(error).__name__}): {response.text[:120]!r}"
-        ) from None
-    if logprobs:
-        found["mean_logprob"] = round(sum(logprobs) / len(logprobs), 6)
-    return found
+    return [
+        {"question": question, "sample": sample, "temperature": temperature, **answer}
+        for sample, answer in enumerate(found, start=asked.first)
+    ]
 
 
 def _judged(problem: Problem, completion: str, agree: Agree) -> dict[str, Any]:
