@@ -20,7 +20,7 @@ PAGES = [
 ]
 # A diary says what was typed on its day, and a changelog what is gone.
 CURRENT = [page for page in PAGES if page.name not in ("log.md", "CHANGELOG.md")]
-OURS = ("rfprm_runtime", "rfprm_export", "rfprm_training", "benchmarks")
+OURS = ("rfprm_runtime", "rfprm_export", "rfprm_training", "benchmarks", "experiments")
 
 _spec = spec_from_file_location("make_cli_page", ROOT / "docs" / "make_cli_page.py")
 assert _spec is not None

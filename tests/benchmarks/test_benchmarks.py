@@ -14,7 +14,6 @@ import pytest
 from benchmarks import runner
 from benchmarks.engines import ENGINES, EngineSpec
 from benchmarks.engines.base import Row, pad, sorted_batches
-from benchmarks.guided_search import best_of_n_curve
 from benchmarks.long_traces import chosen_traces, compare, measure_windows
 from benchmarks.prepare import engines_to_run
 from benchmarks.report import best_peer, markdown_table, percentiles, write_json
@@ -197,26 +196,6 @@ def test_a_trace_is_as_long_as_wanted() -> None:
         num_tokens = scorer._encoder.encode(made).num_tokens
     assert 180 < num_tokens <= 200
     assert set(made.steps) == {"a", "a step"}
-
-
-def test_the_curve_of_best_of_n_lies_between_its_ends() -> None:
-    def trace(answer: str, reward: float) -> dict[str, Any]:
-        return {"answer": answer, "right": answer == "4", "reward": reward, "num_tokens": 10}
-
-    sure = [trace("4", 0.9), trace("4", 0.8), trace("5", 0.2), trace("4", 0.1)]
-    fooled = [trace("7", 0.9), trace("7", 0.8), trace("4", 0.3), trace("4", 0.1)]
-    curve = best_of_n_curve(
-        [{"methods": {"Best-of-N": {"traces": pool}}} for pool in (sure, fooled)]
-    )
-    assert list(curve) == ["1", "4"]
-    assert [curve[size]["tokens"] for size in curve] == [10, 40]
-    one, four = (curve[size]["accuracy"] for size in curve)
-    assert one["reward"][0] == one["random"][0] == one["oracle"][0]
-    assert 0.5 < one["random"][0] < 0.75
-    assert four["reward"][0] == four["weighted vote"][0] == 0.5
-    assert four["random"][0] == pytest.approx(0.625)
-    assert four["oracle"][0] == 1
-    assert 0.5 <= four["majority vote"][0] <= 1  # two votes each: the first drawn wins
 
 
 def test_a_table_has_a_rule_under_its_head() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.small_policy import question_text
+from experiments.small_policy import question_text
 from rfprm_export.named_base import FolderBase
 from rfprm_runtime.search import Proposal, Request
 from rfprm_runtime.search.completion_proposer import CompletionProposer
@@ -24,7 +24,7 @@ _SYSTEM = "Please reason step by step, and put your final answer within \\boxed{
 
 
 class SmallPolicy:
-    """A model of `benchmarks.small_policy` as a proposer; a step is a line."""
+    """A model of `experiments.small_policy` as a proposer; a step is a line."""
 
     def __init__(self, folder: Path, *, temperature: float, seed: int) -> None:
         self._sampler = LineSampler(

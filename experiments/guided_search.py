@@ -1,11 +1,11 @@
 """Compares guided search with Best-of-N at the same number of generated tokens, on real problems.
 
-python -m benchmarks.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
+python -m experiments.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
     --policy runs/small-policy/model [--questions 100]
-python -m benchmarks.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
+python -m experiments.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
     --server http://localhost:8080/v1 --served qwen2.5-coder-1.5b --traces 64
 
-The policy is one of `benchmarks.small_policy`, or a chat model behind an OpenAI-compatible server.
+The policy is one of `experiments.small_policy`, or a chat model behind an OpenAI-compatible server.
 The problems are those of GSM8K that neither the small policy nor the PRM was trained on. Resumable.
 """
 
@@ -23,10 +23,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.policies import SmallPolicy, served_policy
-from benchmarks.problems import held_out_questions
 from benchmarks.report import over_questions, write_json
 from benchmarks.runner import environment
+from experiments import RESULTS
+from experiments.policies import SmallPolicy, served_policy
+from experiments.problems import held_out_questions
 from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime import Scorer
 from rfprm_runtime.answers.compare import answers_agree
@@ -299,7 +300,7 @@ def main() -> None:
         "curve": best_of_n_curve(rows),
         "methods": summarise(rows),
     }
-    path = write_json(options.name, measured)
+    path = write_json(options.name, measured, RESULTS)
     report(measured)
     print(f"→ {path}")
 

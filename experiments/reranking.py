@@ -1,6 +1,6 @@
 """Compares the reranker's methods with chance, majority vote and oracle on real solutions.
 
-python -m benchmarks.reranking --solutions ../shared/data/gsm8k_model_solutions.jsonl \\
+python -m experiments.reranking --solutions ../shared/data/gsm8k_model_solutions.jsonl \\
     --folds runs/smollm2-135m-gsm8k-folds
 
 Each question is ranked by the PRM of the fold that holds it out, from `rfprm cross-validate`.
@@ -21,6 +21,7 @@ from rich.table import Table
 
 from benchmarks.report import over_questions, write_json
 from benchmarks.runner import environment
+from experiments import RESULTS
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_runtime import Ranking, Reranker, Scorer, Trajectory
 from rfprm_training.gsm8k import read_model_solutions
@@ -136,7 +137,7 @@ def main() -> None:
             for name, values in right.items()
         },
     }
-    path = write_json("reranking", json.loads(json.dumps(measured)))
+    path = write_json("reranking", json.loads(json.dumps(measured)), RESULTS)
     report(measured)
     print(f"→ {path}")
 

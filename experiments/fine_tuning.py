@@ -1,0 +1,77 @@
+"""Fine-tunes the base model of the shipped PRM on prompts and completions; resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import PreTrainedTokenizerFast
+from transformers.trainer_utils import get_last_checkpoint
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from rfprm_export.base_model import read_base_model
+from rfprm_export.named_base import find_base_model
+from rfprm_export.shipped import shipped_checkpoint
+from rfprm_training.construction.sampling.line_sampler import causal_lm
+from rfprm_training.learning.config import read_config
+
+
+def base_path() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct."""
+    checkpoint = shipped_checkpoint()
+    return find_base_model(read_config(checkpoint / "config.toml").base, checkpoint)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    make: Any = PreTrainedTokenizerFast
+    made: PreTrainedTokenizerFast = make(
+        tokenizer_object=read_base_model(base_path()).tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
+    )
+    return made
+
+
+def fine_tune(rows: Dataset, output: Path, *, epochs: float, seed: int = 0) -> Path:
+    """Train a LoRA adapter on ``rows`` (``prompt``, ``completion``) with TRL's SFTTrainer and merge
+    it; returns the model's folder. What is there is kept."""
+    model_folder, checkpoints = output / "model", output / "checkpoints"
+    if (model_folder / "config.json").is_file():
+        return model_folder
+    processing = tokenizer()
+    trainer = SFTTrainer(
+        model=causal_lm(base_path()),
+        args=SFTConfig(
+            output_dir=str(checkpoints),
+            num_train_epochs=epochs,
+            per_device_train_batch_size=8,
+            gradient_accumulation_steps=2,
+            learning_rate=1e-3,
+            lr_scheduler_type="cosine",
+            warmup_steps=10,
+            max_length=512,
+            train_sampling_strategy="group_by_length",
+            gradient_checkpointing=False,
+            save_steps=5,
+            save_total_limit=1,
+            logging_steps=5,
+            report_to="none",
+            use_cpu=True,
+            bf16=False,
+            seed=seed,
+        ),
+        train_dataset=rows,
+        processing_class=processing,
+        peft_config=LoraConfig(r=32, lora_alpha=64, target_modules="all-linear"),
+    )
+    last: Any = get_last_checkpoint
+    trainer.train(resume_from_checkpoint=last(str(checkpoints)) if checkpoints.is_dir() else None)
+    model: Any = trainer.model
+    processing.save_pretrained(model_folder)
+    model.merge_and_unload().save_pretrained(model_folder)
+    return model_folder

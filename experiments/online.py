@@ -1,0 +1,267 @@
+"""GRPO on made-up chains of arithmetic: outcome alone, with the process reward, with dense steps.
+
+python -m experiments.online -o runs/online [--seeds 0 1 2] [--steps 60]
+
+A small policy is first fine-tuned until it solves some of the chains. Then each arm trains it with
+TRL's GRPOTrainer from the same weights, on the same questions in the same order, for every seed.
+Accuracy is that of greedy answers to held-out chains. Finished runs are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from benchmarks.report import write_json
+from benchmarks.runner import environment
+from experiments import RESULTS
+from experiments.chains import Chain, chains
+from experiments.fine_tuning import fine_tune, tokenizer
+from experiments.small_policy import question_text
+from rfprm_export.shipped import ensure_artifact
+from rfprm_runtime.answers import answers_agree, final_answer
+from rfprm_runtime.ground.whole_files import write_whole
+from rfprm_runtime.integrations.trl import process_reward
+from rfprm_runtime.integrations.trl_dense import DenseAdvantages, DenseCredit
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What the policy is rewarded for."""
+
+    beta: float
+    """Weight of the process reward beside the outcome (Eq. 12)."""
+    dense: DenseCredit | None = None
+
+
+ARMS = {
+    "outcome": Arm(0.0),
+    "outcome + PRM": Arm(0.5),
+    "outcome + dense PRM": Arm(0.0, DenseCredit("progress", weight=0.5)),
+}
+
+
+class DenseTrainer(DenseAdvantages, GRPOTrainer):  # type: ignore[misc]
+    pass
+
+
+class Accuracy(TrainerCallback):  # type: ignore[misc]
+    """Greedy accuracy on held-out chains, before the first step and every so many."""
+
+    def __init__(self, asked: Sequence[Chain], every: int, max_tokens: int) -> None:
+        self.found: dict[int, float] = {}
+        self._asked, self._every, self._max_tokens = asked, every, max_tokens
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self._measure(0, given["model"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step % self._every == 0:
+            self._measure(state.global_step, given["model"])
+
+    def _measure(self, step: int, model: Any) -> None:
+        self.found[step] = accuracy(model, self._asked, self._max_tokens)
+        print(f"step {step}: accuracy {self.found[step]:.3f}", flush=True)
+
+
+def accuracy(model: Any, asked: Sequence[Chain], max_tokens: int, batch: int = 50) -> float:
+    """The share of chains that greedy answers solve."""
+    processing: Any = tokenizer()
+    was_training, right = model.training, 0
+    model.eval()
+    for start in range(0, len(asked), batch):
+        some = asked[start : start + batch]
+        encoded = processing(
+            [question_text(chain.question) for chain in some],
+            return_tensors="pt",
+            padding=True,
+            return_token_type_ids=False,
+        )
+        with torch.inference_mode():
+            written = model.generate(
+                **encoded,
+                max_new_tokens=max_tokens,
+                do_sample=False,
+                pad_token_id=processing.pad_token_id,
+                eos_token_id=processing.eos_token_id,
+            )
+        texts = processing.batch_decode(
+            written[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        right += sum(
+            answers_agree(final_answer(text), chain.answer) is True
+            for text, chain in zip(texts, some, strict=True)
+        )
+    model.train(was_training)
+    return right / len(asked)
+
+
+def run(arm: Arm, seed: int, options: argparse.Namespace, policy: Path) -> dict[str, Any]:
+    """Train one policy; returns its curves."""
+    held_out = chains(options.held_out, seed=1)
+    excluded = frozenset(chain.question for chain in held_out)
+    trained = chains(options.steps * options.prompts, seed=1000 + seed, excluded=excluded)
+    reward = process_reward(
+        str(options.artifact), beta=arm.beta, outcome="answer", question="question", split="lines"
+    )
+    measured = Accuracy(held_out, options.every, options.max_tokens)
+    make: Any = DenseTrainer if arm.dense is not None else GRPOTrainer
+    trainer = make(
+        model=AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
+        reward_funcs=reward,
+        args=_settings(seed, options),
+        train_dataset=Dataset.from_list([_row(chain) for chain in trained]),
+        processing_class=tokenizer(),
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
+        callbacks=[measured],
+        **({} if arm.dense is None else {"dense": arm.dense}),
+    )
+    trainer.train()
+    log = [entry for entry in trainer.state.log_history if "reward" in entry]
+    names = {
+        "reward": "reward",
+        "outcome": "process_reward/outcome",
+        "process": "process_reward/process",
+        "seconds": "step_time",
+        "scoring_seconds": "process_reward/seconds",
+    }
+    return {
+        "accuracy": {str(step): found for step, found in measured.found.items()},
+        **{name: [entry.get(key) for entry in log] for name, key in names.items()},
+    }
+
+
+def _row(chain: Chain) -> dict[str, str]:
+    prompt = question_text(chain.question)
+    return {"prompt": prompt, "question": chain.question, "answer": chain.answer}
+
+
+def _settings(seed: int, options: argparse.Namespace) -> GRPOConfig:
+    return GRPOConfig(
+        output_dir=str(options.output / "trainer"),
+        max_steps=options.steps,
+        per_device_train_batch_size=options.prompts * options.generations,
+        num_generations=options.generations,
+        max_completion_length=options.max_tokens,
+        temperature=1.0,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=5,
+        scale_rewards="group",
+        shuffle_dataset=False,
+        logging_steps=1,
+        report_to="none",
+        save_strategy="no",
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        seed=seed,
+    )
+
+
+def summarise(runs: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Mean and spread over seeds, by arm: accuracy by step, and what each arm gained over
+    ``outcome`` with the same seed."""
+    found: dict[str, Any] = {}
+    for name, of_arm in runs.items():
+        steps = sorted({int(step) for one in of_arm.values() for step in one["accuracy"]})
+        curves = np.array(
+            [[one["accuracy"][str(step)] for step in steps] for one in of_arm.values()]
+        )
+        found[name] = {
+            "steps": steps,
+            "mean": curves.mean(axis=0).tolist(),
+            "lowest": curves.min(axis=0).tolist(),
+            "highest": curves.max(axis=0).tolist(),
+        }
+        shared = [seed for seed in of_arm if seed in runs.get("outcome", {})]
+        if name != "outcome" and shared:
+            last = str(steps[-1])
+            found[name]["gain"] = [
+                of_arm[seed]["accuracy"][last] - runs["outcome"][seed]["accuracy"][last]
+                for seed in shared
+            ]
+    return found
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in found.items():
+        (line,) = axes.plot(curve["steps"], curve["mean"], marker=".", label=name)
+        axes.fill_between(
+            curve["steps"], curve["lowest"], curve["highest"], alpha=0.15, color=line.get_color()
+        )
+    axes.set(xlabel="training step", ylabel="greedy accuracy on held-out chains", ylim=(0, 1))
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    if options.artifact is None:
+        options.artifact = Path("artifacts/benchmarks/artifact-int16")
+        ensure_artifact(options.artifact, precision="int16")
+    right = Dataset.from_list(
+        [
+            {"prompt": question_text(chain.question), "completion": chain.solution}
+            for chain in chains(options.solutions, seed=0)
+        ]
+    )
+    policy = fine_tune(right, options.output / "policy", epochs=options.epochs)
+    runs: dict[str, dict[str, dict[str, Any]]] = {}
+    for seed in options.seeds:
+        for name in options.arms:
+            path = options.output / f"{name.replace(' ', '_')}-{seed}.json"
+            if not path.is_file():
+                print(f"{name}, seed {seed}", flush=True)
+                curves = run(ARMS[name], seed, options, policy)
+                write_whole(path, json.dumps(curves, indent=1) + "\n")
+            runs.setdefault(name, {})[str(seed)] = json.loads(path.read_text(encoding="utf-8"))
+    found = summarise(runs)
+    settings = {k: v for k, v in vars(options).items() if k not in ("output", "artifact")}
+    measured = {"environment": environment(), "settings": settings, "arms": found, "runs": runs}
+    written = write_json("online", measured, RESULTS if options.keep else options.output)
+    plot(found, written.with_suffix(".png"))
+    for name, curve in found.items():
+        gain = ", ".join(f"{value:+.3f}" for value in curve.get("gain", []))
+        print(f"{name}: {curve['mean'][0]:.3f} → {curve['mean'][-1]:.3f} {gain}")
+    print(f"→ {written}")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("-o", "--output", type=Path, default=Path("runs/online"), help="folder of the runs")
+    add("--artifact", type=Path, help="of the PRM (the shipped one in int16)")
+    add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--steps", type=int, default=60)
+    add("--prompts", type=int, default=4, help="questions a step")
+    add("--generations", type=int, default=8, help="completions of a question")
+    add("--max-tokens", type=int, default=80, help="of a completion")
+    add("--learning-rate", type=float, default=1e-4)
+    add("--every", type=int, default=10, help="steps between two measurements")
+    add("--held-out", type=int, default=200, help="chains to measure on")
+    add("--solutions", type=int, default=320, help="right solutions to fine-tune the policy on")
+    add("--epochs", type=float, default=1.0, help="of fine-tuning")
+    add("--keep", action="store_true", help="write the result to experiments/results")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The experiments' problems and arithmetic, and a short run of a real trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.chains import chains
+from experiments.guided_search import best_of_n_curve
+from rfprm_runtime.answers import answers_agree, final_answer
+from rfprm_training.labelling.verifier import find_equations
+
+
+def test_the_curve_of_best_of_n_lies_between_its_ends() -> None:
+    def trace(answer: str, reward: float) -> dict[str, Any]:
+        return {"answer": answer, "right": answer == "4", "reward": reward, "num_tokens": 10}
+
+    sure = [trace("4", 0.9), trace("4", 0.8), trace("5", 0.2), trace("4", 0.1)]
+    fooled = [trace("7", 0.9), trace("7", 0.8), trace("4", 0.3), trace("4", 0.1)]
+    curve = best_of_n_curve(
+        [{"methods": {"Best-of-N": {"traces": pool}}} for pool in (sure, fooled)]
+    )
+    assert list(curve) == ["1", "4"]
+    assert [curve[size]["tokens"] for size in curve] == [10, 40]
+    one, four = (curve[size]["accuracy"] for size in curve)
+    assert one["reward"][0] == one["random"][0] == one["oracle"][0]
+    assert 0.5 < one["random"][0] < 0.75
+    assert four["reward"][0] == four["weighted vote"][0] == 0.5
+    assert four["random"][0] == pytest.approx(0.625)
+    assert four["oracle"][0] == 1
+    assert 0.5 <= four["majority vote"][0] <= 1  # two votes each: the first drawn wins
+
+
+def test_chains_are_right_and_different() -> None:
+    trained = chains(300, seed=0)
+    questions = {chain.question for chain in trained}
+    assert len(questions) == 300
+    for chain in trained:
+        assert all(e.holds for step in chain.steps for e in find_equations(step))
+        assert answers_agree(final_answer(chain.solution), chain.answer) is True
+        assert int(chain.answer) > 0
+    assert chains(300, seed=0) == trained
+    others = chains(300, seed=0, excluded=frozenset(questions))
+    assert not questions & {chain.question for chain in others}
+
+
+def test_arms_are_compared_seed_by_seed() -> None:
+    pytest.importorskip("trl")
+    from experiments.online import summarise
+
+    def curve(*values: float) -> dict[str, Any]:
+        return {"accuracy": {str(10 * i): value for i, value in enumerate(values)}}
+
+    runs = {
+        "outcome": {"0": curve(0.2, 0.3), "1": curve(0.2, 0.5)},
+        "outcome + PRM": {"1": curve(0.2, 0.6), "0": curve(0.2, 0.2)},
+    }
+    found = summarise(runs)
+    assert found["outcome"] == {
+        "steps": [0, 10],
+        "mean": [0.2, 0.4],
+        "lowest": [0.2, 0.3],
+        "highest": [0.2, 0.5],
+    }
+    assert found["outcome + PRM"]["gain"] == pytest.approx([0.1, -0.1])
+
+
+@pytest.mark.filterwarnings("ignore")  # TRL's and transformers' own
+@pytest.mark.parametrize("name", ["outcome", "outcome + dense PRM"])
+def test_an_arm_trains_a_policy(
+    name: str, tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trl")
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from experiments import online
+    from tiny_models import byte_tokenizer
+
+    processing = PreTrainedTokenizerFast(
+        tokenizer_object=byte_tokenizer(),
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        padding_side="left",
+    )
+    monkeypatch.setattr(online, "tokenizer", lambda: processing)
+    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    policy = LlamaForCausalLM(
+        LlamaConfig(**size, num_attention_heads=2, vocab_size=len(processing))
+    )
+    policy.save_pretrained(tmp_path / "policy")
+    settings = "--steps 2 --every 2 --prompts 2 --generations 2 --max-tokens 6 --held-out 3"
+    paths = ["-o", str(tmp_path), "--artifact", str(tiny_artifact)]
+    options = online._options([*paths, *settings.split()])
+    found = online.run(online.ARMS[name], 0, options, tmp_path / "policy")
+    assert found["accuracy"] == {"0": 0.0, "2": 0.0}
+    assert len(found["reward"]) == len(found["seconds"]) == 2
