@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import PreTrainedTokenizerFast
@@ -17,6 +18,7 @@ from rfprm_export.named_base import find_base_model
 from rfprm_export.shipped import shipped_checkpoint
 from rfprm_training.construction.sampling.line_sampler import causal_lm
 from rfprm_training.learning.config import read_config
+from rfprm_training.learning.precision import is_fast_in_bfloat16
 
 
 def base_path() -> Path:
@@ -62,7 +64,7 @@ def fine_tune(rows: Dataset, output: Path, *, epochs: float, seed: int = 0) -> P
             logging_steps=5,
             report_to="none",
             use_cpu=True,
-            bf16=False,
+            bf16=is_fast_in_bfloat16(torch.device("cpu")),
             seed=seed,
         ),
         train_dataset=rows,

@@ -34,6 +34,7 @@ from rfprm_runtime.answers import answers_agree, final_answer
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.integrations.trl_dense import DenseAdvantages, DenseCredit
+from rfprm_training.learning.precision import is_fast_in_bfloat16
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _settings(seed: int, options: argparse.Namespace) -> GRPOConfig:
         report_to="none",
         save_strategy="no",
         use_cpu=True,
-        bf16=False,
+        bf16=is_fast_in_bfloat16(torch.device("cpu")),
         gradient_checkpointing=False,
         seed=seed,
     )
@@ -257,7 +258,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--learning-rate", type=float, default=1e-4)
     add("--every", type=int, default=10, help="steps between two measurements")
     add("--held-out", type=int, default=200, help="chains to measure on")
-    add("--solutions", type=int, default=320, help="right solutions to fine-tune the policy on")
+    add("--solutions", type=int, default=1000, help="right solutions to fine-tune the policy on")
     add("--epochs", type=float, default=1.0, help="of fine-tuning")
     add("--keep", action="store_true", help="write the result to experiments/results")
     return parser.parse_args(arguments)

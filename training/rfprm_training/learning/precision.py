@@ -22,7 +22,7 @@ def precision_of(network: NetworkConfig, device: torch.device, folder: Path) -> 
     """What the run in ``folder``, which may not have begun, computes in on ``device``."""
     if network.precision != "auto":
         return network.precision
-    return _begun_in(folder, device) or ("bfloat16" if _is_fast_in_bfloat16(device) else "float32")
+    return _begun_in(folder, device) or ("bfloat16" if is_fast_in_bfloat16(device) else "float32")
 
 
 def recorded_precision(
@@ -48,7 +48,8 @@ def _first_meaning(device: torch.device) -> Precision:
     return "bfloat16" if device.type == "cuda" else "float32"
 
 
-def _is_fast_in_bfloat16(device: torch.device) -> bool:
+def is_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` multiplies bfloat16 by itself, and does not only emulate it."""
     if device.type != "cpu":
         return device.type == "cuda"
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
