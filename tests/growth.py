@@ -39,7 +39,8 @@ def num_operations(call: Callable[[], object]) -> int:
 def _forget() -> None:
     """Empty our caches of values. Caches without a limit hold what a process has once, and stay."""
     for cached in gc.get_objects():
-        if not isinstance(cached, functools._lru_cache_wrapper):
+        # Not isinstance, which asks objects for their class, and some warn.
+        if type(cached) is not functools._lru_cache_wrapper:
             continue
         is_ours = str(getattr(cached, "__module__", "")).startswith("rfprm_")
         if is_ours and cached.cache_parameters()["maxsize"] is not None:
