@@ -1,7 +1,7 @@
 """Whether the method pays: what picking, searching, selecting and rewarding by our scores brings.
 
 Each module answers one question, says how to run it, resumes, and writes JSON to
-``experiments/results``; docs/findings.md has the tables.
+``experiments/results``.
 """
 
 from pathlib import Path

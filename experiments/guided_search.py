@@ -44,6 +44,7 @@ from rfprm_runtime.search import (
     SearchResult,
 )
 from rfprm_runtime.search.completion_proposer import CompletionProposer
+from rfprm_training.evaluation.best_of_n import any_right, picked_right
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
 from rfprm_training.resumable import ResumableLines
 
@@ -198,22 +199,30 @@ def best_of_n_curve(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for size in CURVE:
         if size > max(map(len, pools)):
             break
-        sets = [
-            [[pool[i] for i in rng.permutation(len(pool))[:size]] for _ in range(_DRAWS)]
-            for pool in pools
-        ]
         found[str(size)] = {
-            "tokens": float(np.mean([_num_tokens(s) for of_row in sets for s in of_row])),
+            "tokens": size * float(np.mean([_mean_tokens(pool) for pool in pools])),
             "accuracy": {
-                how: _estimate([float(np.mean([pick(s, how) for s in of_row])) for of_row in sets])
-                for how in PICKS
+                how: _estimate([_chance(pool, size, how, rng) for pool in pools]) for how in PICKS
             },
         }
     return found
 
 
-def _num_tokens(traces: Sequence[dict[str, Any]]) -> int:
-    return sum(trace["num_tokens"] for trace in traces)
+def _chance(pool: Sequence[dict[str, Any]], size: int, how: str, rng: np.random.Generator) -> float:
+    """How often the pick from ``size`` traces of the pool is right: exactly, but for votes."""
+    size, right = min(size, len(pool)), np.array([trace["right"] for trace in pool], bool)
+    if not size or how == "random":
+        return pick(pool, how)
+    if how == "oracle":
+        return any_right(right, size)
+    if how == "reward":
+        return picked_right(np.array([trace["reward"] for trace in pool]), right, size)
+    orders = (rng.permutation(len(pool))[:size] for _ in range(_DRAWS))
+    return float(np.mean([pick([pool[i] for i in order], how) for order in orders]))
+
+
+def _mean_tokens(pool: Sequence[dict[str, Any]]) -> float:
+    return float(np.mean([trace["num_tokens"] for trace in pool])) if pool else 0.0
 
 
 def _estimate(values: Sequence[float] | np.ndarray) -> list[float]:

@@ -60,8 +60,11 @@ class DenseTrainer(DenseAdvantages, GRPOTrainer):  # type: ignore[misc]
 class Accuracy(TrainerCallback):  # type: ignore[misc]
     """Greedy accuracy on held-out chains, before the first step and every so many."""
 
-    def __init__(self, asked: Sequence[Chain], every: int, max_tokens: int) -> None:
+    def __init__(
+        self, processing: Any, asked: Sequence[Chain], every: int, max_tokens: int
+    ) -> None:
         self.found: dict[int, float] = {}
+        self._processing = processing
         self._asked, self._every, self._max_tokens = asked, every, max_tokens
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -72,13 +75,14 @@ class Accuracy(TrainerCallback):  # type: ignore[misc]
             self._measure(state.global_step, given["model"])
 
     def _measure(self, step: int, model: Any) -> None:
-        self.found[step] = accuracy(model, self._asked, self._max_tokens)
+        self.found[step] = accuracy(model, self._processing, self._asked, self._max_tokens)
         print(f"step {step}: accuracy {self.found[step]:.3f}", flush=True)
 
 
-def accuracy(model: Any, asked: Sequence[Chain], max_tokens: int, batch: int = 50) -> float:
-    """The share of chains that greedy answers solve."""
-    processing: Any = tokenizer()
+def accuracy(
+    model: Any, processing: Any, asked: Sequence[Chain], max_tokens: int, batch: int = 50
+) -> float:
+    """The share of chains that greedy answers solve; ``processing`` is the model's tokenizer."""
     was_training, right = model.training, 0
     model.eval()
     for start in range(0, len(asked), batch):
@@ -116,14 +120,15 @@ def run(arm: Arm, seed: int, options: argparse.Namespace, policy: Path) -> dict[
     reward = process_reward(
         str(options.artifact), beta=arm.beta, outcome="answer", question="question", split="lines"
     )
-    measured = Accuracy(held_out, options.every, options.max_tokens)
+    processing = tokenizer()
+    measured = Accuracy(processing, held_out, options.every, options.max_tokens)
     make: Any = DenseTrainer if arm.dense is not None else GRPOTrainer
     trainer = make(
         model=AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
         reward_funcs=reward,
         args=_settings(seed, options),
         train_dataset=Dataset.from_list([_row(chain) for chain in trained]),
-        processing_class=tokenizer(),
+        processing_class=processing,
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
         callbacks=[measured],
         **({} if arm.dense is None else {"dense": arm.dense}),
