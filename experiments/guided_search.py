@@ -4,8 +4,11 @@ python -m experiments.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
     --policy runs/small-policy/model [--questions 100]
 python -m experiments.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
     --server http://localhost:8080/v1 --served qwen2.5-coder-1.5b --traces 64
+python -m experiments.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
+    --model qwen2.5-coder-1.5b-instruct-q4_k_m.gguf --traces 64
 
-The policy is one of `experiments.small_policy`, or a chat model behind an OpenAI-compatible server.
+The policy is one of `experiments.small_policy`, a chat model behind an OpenAI-compatible server, or
+one of the Qwen family on a GPU.
 The problems are those of GSM8K that neither the small policy nor the PRM was trained on. Resumable.
 """
 
@@ -26,12 +29,14 @@ from rich.table import Table
 from benchmarks.report import over_questions, write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
-from experiments.policies import SmallPolicy, served_policy
+from experiments.policies import SmallPolicy, TorchPolicy, served_policy
 from experiments.problems import held_out_questions
+from rfprm_export.base_model import read_base_model
 from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime import Scorer
 from rfprm_runtime.answers.compare import answers_agree
 from rfprm_runtime.answers.extraction import final_answer
+from rfprm_runtime.ground.content import content_of
 from rfprm_runtime.reranker import count_votes
 from rfprm_runtime.scores.aggregation import aggregate
 from rfprm_runtime.search import (
@@ -59,6 +64,7 @@ PICKS = ("reward", "weighted vote", "majority vote", "random", "oracle")
 CURVE = (1, 4, 16, 64)
 """Numbers of traces at which Best-of-N is shown."""
 _AT_ONCE = 4
+_AT_ONCE_ON_GPU = 50
 _DRAWS = 50
 """Random orders in which the traces of Best-of-N are bought until the tokens are spent."""
 
@@ -77,19 +83,22 @@ def problems(gold: Path, count: int, max_steps: int) -> list[GoldSolution]:
 
 def run(
     scorer: Scorer,
-    policy: SmallPolicy | CompletionProposer,
+    policy: SmallPolicy | CompletionProposer | TorchPolicy,
     asked: Sequence[GoldSolution],
     output: Path,
     key: dict[str, Any],
     budget: Budget,
+    *,
+    at_once: int = _AT_ONCE,
 ) -> list[dict[str, Any]]:
-    """One row per question: what each method found and spent."""
+    """One row per question: what each method found and spent. ``at_once`` questions are searched
+    together and share their time."""
     if output.exists():
         return [json.loads(line) for line in output.read_text().splitlines()]
     with ResumableLines(output, key) as lines:
-        first = lines.num_lines // _AT_ONCE * _AT_ONCE
-        for start in range(first, len(asked), _AT_ONCE):
-            batch = asked[start : start + _AT_ONCE]
+        first = lines.num_lines // at_once * at_once
+        for start in range(first, len(asked), at_once):
+            batch = asked[start : start + at_once]
             rows: list[dict[str, Any]] = [{"question": s.question, "methods": {}} for s in batch]
             for name, options in methods(key["traces"]).items():
                 # Best-of-N is drawn whole, and bought from afterwards.
@@ -97,7 +106,7 @@ def run(
                 searcher = Searcher(scorer, policy, budget=of_method, **options)
                 results = searcher.search_many([s.question for s in batch])
                 for row, solution, result in zip(rows, batch, results, strict=True):
-                    row["methods"][name] = _outcome(result, solution.answer)
+                    row["methods"][name] = _outcome(result, solution.answer, len(batch))
             written = lines.num_lines - start
             for row in rows[written:]:
                 lines.write(json.dumps(row) + "\n")
@@ -106,7 +115,7 @@ def run(
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
-def _outcome(result: SearchResult, answer: str) -> dict[str, Any]:
+def _outcome(result: SearchResult, answer: str, num_together: int) -> dict[str, Any]:
     traces = []
     for node in result.finished:
         given = final_answer("\n".join(result.tree.path(node)))
@@ -123,8 +132,8 @@ def _outcome(result: SearchResult, answer: str) -> dict[str, Any]:
         "traces": traces,
         "num_tokens": spent.num_tokens,
         "num_steps": spent.num_steps,
-        "proposing_seconds": spent.proposing_seconds,
-        "scoring_seconds": spent.scoring_seconds,
+        "proposing_seconds": spent.proposing_seconds / num_together,
+        "scoring_seconds": spent.scoring_seconds / num_together,
     }
 
 
@@ -170,9 +179,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         found[name] = {
             "tokens": float(np.mean([s["num_tokens"] for s in searches])),
             "traces": float(np.mean([len(s["traces"]) for s in searches])),
-            # Questions searched together share their time.
-            "proposing": sum(s["proposing_seconds"] for s in searches) / _AT_ONCE,
-            "scoring": sum(s["scoring_seconds"] for s in searches) / _AT_ONCE,
+            "proposing": sum(s["proposing_seconds"] for s in searches),
+            "scoring": sum(s["scoring_seconds"] for s in searches),
             "accuracy": {how: _estimate(values) for how, values in figures.items()},
         }
         if name != "Best-of-N":
@@ -251,9 +259,11 @@ def report(measured: dict[str, Any]) -> None:
     Console(width=190, highlight=False).print(table)
 
 
-def _policy(options: argparse.Namespace) -> SmallPolicy | CompletionProposer:
+def _policy(options: argparse.Namespace) -> SmallPolicy | CompletionProposer | TorchPolicy:
     if options.policy is not None:
         return SmallPolicy(options.policy, temperature=options.temperature, seed=0)
+    if options.model is not None:
+        return TorchPolicy(read_base_model(options.model), temperature=options.temperature)
     return served_policy(
         options.server,
         options.served,
@@ -268,6 +278,7 @@ def main() -> None:
     parser.add_argument("--policy", type=Path, help="the folder of a small policy")
     parser.add_argument("--server", help="or the base URL of a server")
     parser.add_argument("--served", help="the name of its model")
+    parser.add_argument("--model", type=Path, help="or a GGUF file or folder, for a GPU")
     parser.add_argument("--concurrency", type=int, default=32, help="requests at once")
     parser.add_argument("--artifact", type=Path, help="of the PRM (the shipped one in int16)")
     parser.add_argument("--traces", type=int, default=32, help="N of Best-of-N")
@@ -279,8 +290,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/guided-search.jsonl"))
     parser.add_argument("--name", default="guided_search", help="of the result (%(default)s)")
     options = parser.parse_args()
-    if (options.policy is None) == (options.server is None):
-        parser.error("give a --policy or a --server")
+    if sum(x is not None for x in (options.policy, options.server, options.model)) != 1:
+        parser.error("give a --policy, a --server or a --model")
     if options.server is not None and options.served is None:
         parser.error("--server needs the name of a model (--served)")
     asked = problems(options.gold, options.questions, options.max_steps)
@@ -293,7 +304,8 @@ def main() -> None:
         "questions_sha256": hashlib.sha256("".join(s.question for s in asked).encode()).hexdigest(),
         "max_steps": options.max_steps,
         "temperature": options.temperature,
-        "policy": options.served or "small",
+        "policy": options.served or content_of(options.model or options.policy),
+        "artifact": content_of(artifact),
         "traces": options.traces,
         "tokens": options.tokens,
         "depth": options.depth,
@@ -301,7 +313,10 @@ def main() -> None:
     }
     budget = Budget(max_depth=options.depth, max_tokens=options.tokens)
     with Scorer.load(artifact) as scorer:
-        rows = run(scorer, _policy(options), asked, options.output, settings, budget)
+        at_once = _AT_ONCE if options.model is None else _AT_ONCE_ON_GPU
+        rows = run(
+            scorer, _policy(options), asked, options.output, settings, budget, at_once=at_once
+        )
     measured = {
         "environment": environment(),
         "settings": settings,

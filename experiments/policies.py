@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from experiments.small_policy import question_text
+from experiments.torch_sampling import Sampled, SamplingSettings, TokenSampler
+from rfprm_export.base_model import BaseModel
 from rfprm_export.named_base import FolderBase
 from rfprm_runtime.search import Proposal, Request
 from rfprm_runtime.search.completion_proposer import CompletionProposer
@@ -20,7 +22,12 @@ from rfprm_training.construction.sampling.line_sampler import LineSampler
 _ROWS = 32
 _OPENING = "Question:"
 """The beginning of all prompts; the sampler computes it once."""
-_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+VERBOSE = "Please reason step by step, and put your final answer within \\boxed{}."
+CONCISE = (
+    "Solve the problem in a few short steps, one line each. End with the final answer in \\boxed{}."
+)
+"""A system prompt after which a line is a step."""
+_ENDS_OF_TURN = ("<|im_end|>", "<|endoftext|>")
 
 
 class SmallPolicy:
@@ -64,15 +71,86 @@ def served_policy(
     return CompletionProposer(
         base_url,
         model,
-        step_format=StepFormat(prompt=_chat_prompt, is_final=lambda step: "\\boxed" in step),
+        step_format=StepFormat(prompt=chat_prompt, is_final=lambda step: "\\boxed" in step),
         temperature=temperature,
         concurrency=concurrency,
         timeout=600,
     )
 
 
-def _chat_prompt(question: str, so_far: str) -> str:
-    turns = (("system", _SYSTEM), ("user", question))
+class TorchPolicy:
+    """A chat model of the Qwen family on a GPU, which continues all branches of all searches at
+    once; a step is a line."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        *,
+        device: str = "cuda",
+        dtype: torch.dtype = torch.bfloat16,
+        temperature: float = 0.8,
+        max_step_tokens: int = 96,
+        seed: int = 0,
+    ) -> None:
+        self._tokenizer = base.tokenizer
+        self._sampler = TokenSampler(base, device=device, dtype=dtype)
+        self._settings = SamplingSettings(temperature=temperature, max_tokens=max_step_tokens)
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._end_of_turn = ends_of_turn(base)
+        self._ends = self._end_of_turn | _with_newline(base)
+
+    def __call__(self, requests: Sequence[Request]) -> list[list[Proposal]]:
+        texts = [
+            chat_prompt(request.question, "".join(f"{s}\n" for s in request.steps), CONCISE)
+            for request in requests
+        ]
+        encoded = [e.ids for e in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+        prompts = [
+            ids
+            for ids, request in zip(encoded, requests, strict=True)
+            for _ in range(request.count)
+        ]
+        sampled = iter(
+            self._sampler.sample(
+                prompts, self._settings, ends=self._ends, generator=self._generator
+            )
+        )
+        return [[self._proposal(next(sampled)) for _ in range(r.count)] for r in requests]
+
+    def _proposal(self, sampled: Sampled) -> Proposal:
+        step = self._tokenizer.decode(sampled.token_ids, skip_special_tokens=True).strip()
+        ended = bool(self._end_of_turn[sampled.token_ids[-1]])
+        is_last = ended or not step or not sampled.ended or "\\boxed" in step
+        return Proposal(step, len(sampled.token_ids), finished=is_last)
+
+
+def ends_of_turn(base: BaseModel) -> torch.Tensor:
+    """Which tokens end the answer of a chat model of the Qwen family, bool [vocab_size]."""
+    ends = torch.zeros(base.backbone.vocab_size, dtype=torch.bool)
+    ends[[base.tokenizer.token_to_id(token) for token in _ENDS_OF_TURN]] = True
+    return ends
+
+
+def _with_newline(base: BaseModel) -> torch.Tensor:
+    ids = range(base.tokenizer.get_vocab_size())
+    texts = base.tokenizer.decode_batch([[index] for index in ids], skip_special_tokens=False)
+    ends = torch.zeros(base.backbone.vocab_size, dtype=torch.bool)
+    ends[: len(texts)] = torch.tensor(["\n" in text for text in texts])
+    return ends
+
+
+def chat_prompt(
+    question: str,
+    so_far: str = "",
+    system: str = VERBOSE,
+    examples: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The beginning of an answer in the chat format of the Qwen family; ``examples`` are earlier
+    questions with their answers."""
+    turns = [("system", system)]
+    for asked, answer in examples:
+        turns += [("user", asked), ("assistant", answer)]
+    turns.append(("user", question))
     before = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
     return f"{before}<|im_start|>assistant\n{so_far}"
 

@@ -209,7 +209,14 @@ class PRMNetwork(nn.Module):
     def run_to_markers(
         self, hidden: Tensor, marker_positions: Tensor, start: int = 0, *, tree: Tree | None = None
     ) -> Tensor:
-        """Run the layers from ``start`` on and the head; logits [num_markers, num_labels].
+        """Run the layers from ``start`` on and the head; logits [num_markers, num_labels]."""
+        out: Tensor = self.score(self.marker_states(hidden, marker_positions, start, tree=tree))
+        return out
+
+    def marker_states(
+        self, hidden: Tensor, marker_positions: Tensor, start: int = 0, *, tree: Tree | None = None
+    ) -> Tensor:
+        """What the head reads, float32 [num_markers, hidden_size].
 
         After the last attention only marker rows are read, so the others are dropped.
         """
@@ -218,7 +225,7 @@ class PRMNetwork(nn.Module):
         cos, sin = self._rotary(hidden, tree)
         hidden = last.attend(hidden, cos, sin, None if tree is None else tree.visible)
         rows = hidden.reshape(-1, hidden.shape[-1])[marker_positions]
-        out: Tensor = self.score(self.model.norm(last.feed_forward(rows).float()))
+        out: Tensor = self.model.norm(last.feed_forward(rows).float())
         return out
 
     def _rotary(self, hidden: Tensor, tree: Tree | None) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from rfprm_training.labelling.config import (
     TrajectoryRewardConfig,
     read_label_config,
 )
-from rfprm_training.labelling.label_file import label_file
+from rfprm_training.labelling.label_file import label_file, what_labels_depend_on
 from rfprm_training.labelling.negatives import Negative, NegativePool, sample_steps
 from rfprm_training.labelling.step_rewards import fuse
 from rfprm_training.resumable import ResumableLines
@@ -72,6 +72,45 @@ def test_the_quality_of_a_false_equation_is_zero(tmp_path: Path) -> None:
     assert row.step_rewards == (0.0, None)
     assert row.quality_reasons == ("2 + 2 is not 5", "no false equation")
     assert row.errors == ("trajectory reward: it has neither an outcome nor a reference answer",)
+
+
+def test_right_solutions_show_where_a_wrong_one_goes_astray(tmp_path: Path) -> None:
+    question = "Tim has 3 bags of 4 apples and eats 5. How many are left?"
+
+    def row(outcome: bool | None, *steps: str, of: str = question) -> str:
+        fields = {"question": of, "steps": steps, "outcome": outcome}
+        return json.dumps({name: x for name, x in fields.items() if x is not None}) + "\n"
+
+    wrong = row(False, "3 * 4 = 12 apples", "12 * 5 = 60", "60 are left")
+    others = [
+        row(True, "3 * 4 = 12 apples", "12 - 5 = 7"),
+        row(None, "12 * 5 = 60"),  # nothing is known of it
+        row(False, "12 * 5 = 60"),
+        row(True, "12 * 5 = 60", of="What is 12 * 5?"),
+    ]
+
+    def grades(rows: list[str], right_solutions: int, name: str) -> tuple[float | None, ...]:
+        source = tmp_path / f"{name}.jsonl"
+        source.write_text("".join(rows))
+        steps = StepRewardConfig(components=("quality",), right_solutions=right_solutions)
+        label_file(str(source), tmp_path / f"{name}-out.jsonl", LabelConfig(steps=steps))
+        found = list(read_rewarded(tmp_path / f"{name}-out.jsonl"))
+        return next(r.step_rewards for r in found if r.trajectory.steps[-1] == "60 are left")
+
+    assert grades([wrong, *others], 0, "without") == (None, None, None)
+    assert grades([wrong, *others], 1, "before") == (1.0, 0.0, 0.0)
+    assert grades([*others, wrong], 6, "after") == (1.0, 0.0, 0.0)
+    # Another right way that has the value excuses it.
+    other_way = row(True, "5 * 12 = 60", "60 / 12 = 5", "12 - 5 = 7")
+    assert grades([*others, other_way, wrong], 1, "first of two")[1] == 0.0
+    assert grades([*others, other_way, wrong], 2, "two")[1] == 1.0
+
+
+def test_labels_begun_before_right_solutions_go_on() -> None:
+    dumped = what_labels_depend_on(LabelConfig())
+    assert "right_solutions" not in dumped["steps"]
+    some = LabelConfig(steps=StepRewardConfig(right_solutions=2))
+    assert what_labels_depend_on(some)["steps"]["right_solutions"] == 2
 
 
 @pytest.mark.parametrize("pairing", ["merged", "assigned", "nearest"])

@@ -272,15 +272,26 @@ def test_full_training_moves_the_weights_themselves(
     assert score.trajectory_score == pytest.approx(torch.sigmoid(logits[-1, 1]).item(), abs=1e-4)
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("checkpointing", ["false", "true"])
 def test_training_in_bfloat16_keeps_trained_weights_in_float32(
-    write_config: WriteConfig, tmp_path: Path
+    method: str, checkpointing: str, write_config: WriteConfig, tmp_path: Path
 ) -> None:
-    config = write_config(('precision = "float32"', 'precision = "bfloat16"'))
-    trainer = Trainer(config, tmp_path / "run", device="cpu")
-    trainer.run()
-    kinds = {p.dtype for p in trainer.prm.trained_parameters().values()}
-    frozen = {p.dtype for p in trainer.prm.network.parameters() if not p.requires_grad}
-    assert (kinds, frozen) == ({torch.float32}, {torch.bfloat16})
+    more = f'method = "{method}"\ngradient_checkpointing = {checkpointing}'
+    runs = {}
+    for precision in ("bfloat16", "float32"):
+        config = write_config(('precision = "float32"', f'precision = "{precision}"\n{more}'))
+        runs[precision] = Trainer(config, tmp_path / precision, device="cpu")
+        runs[precision].run()
+    trained = runs["bfloat16"].prm.trained_parameters()
+    frozen = {p.dtype for p in runs["bfloat16"].prm.network.parameters() if not p.requires_grad}
+    assert ({p.dtype for p in trained.values()}, frozen) == ({torch.float32}, {torch.bfloat16})
+    wide, narrow = (
+        [json.loads(line) for line in (tmp_path / name / LOG_NAME).read_text().splitlines()]
+        for name in ("float32", "bfloat16")
+    )
+    for first, second in zip(wide, narrow, strict=True):
+        assert second["loss_total"] == pytest.approx(first["loss_total"], rel=0.03)
 
 
 @pytest.mark.parametrize("amx", [True, False])

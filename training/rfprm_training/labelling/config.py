@@ -34,6 +34,9 @@ class StepRewardConfig(Section):
     """Temperature of the softmax that weights the components; 1 is the paper's."""
     quality: Literal["verifier", "llm", "both"] = "verifier"
     """Who judges quality. ``both``: the LLM, but 0 where the verifier finds a false equation."""
+    right_solutions: int = Field(default=0, ge=0)
+    """How many right traces to the same question, of those that are labelled, show the verifier
+    where a wrong one goes astray, beside a reference in the row. They are kept in memory."""
     quality_scale: tuple[float, float] = (1.0, 5.0)
     """The lowest and highest grade of the LLM's scale; the prompt must use the same ones."""
 

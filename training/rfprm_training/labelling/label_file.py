@@ -1,8 +1,8 @@
 """Files of trajectories in, files of rewarded trajectories out; resumable.
 
-Makes two passes over a file: the first takes its fingerprint and samples steps for coherence to
-compare with, the second labels. Memory holds a batch and the sampled steps, whatever the size of
-the file.
+Makes passes over a file: first it takes its fingerprint, samples steps for coherence to compare
+with, and collects right solutions if asked for; then it labels. Memory holds a batch, the sampled
+steps and the right solutions, whatever the size of the file.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from rfprm_training.labelling.expert.budget import BudgetSpentError, Usage
 from rfprm_training.labelling.expert.prompts import NAMES, load_prompt
 from rfprm_training.labelling.labeller import Labeller
 from rfprm_training.labelling.negatives import Negative, NegativePool, sample_steps
+from rfprm_training.labelling.right_solutions import RightSolutions
 from rfprm_training.resumable import ResumableLines, check_free
 from rfprm_training.rewarded import question_key
 
@@ -77,8 +78,12 @@ def label_file(
     with closing(open_source(source)) as opened:
         steps: list[Negative] = []
         if "coherence" in config.steps.components:
-            every_step = _all_steps(opened, Reading(split))
+            every_step = _all_steps(_trajectories(opened, Reading(split)))
             steps = sample_steps(every_step, config.steps.reservoir_size, config.seed)
+        right = None
+        if config.steps.right_solutions:
+            all_traces = _trajectories(opened, Reading(split))
+            right = RightSolutions(all_traces, config.steps.right_solutions)
         if encoder is None and {"alignment", "coherence"} & set(config.steps.components):
             encoder = SentenceTransformerEncoder(config.steps.encoder)
         key = {
@@ -95,7 +100,7 @@ def label_file(
             if "coherence" in config.steps.components:
                 assert encoder is not None
                 pool = NegativePool(steps, encoder, config.seed)
-            labeller = Labeller(config, encoder=encoder, negatives=pool)
+            labeller = Labeller(config, encoder=encoder, negatives=pool, right_solutions=right)
             summary = asyncio.run(
                 _label_into(lines, labeller, _traces(opened, Reading(split)), on_progress)
             )
@@ -121,6 +126,8 @@ def what_labels_depend_on(config: LabelConfig) -> dict[str, Any]:
         # The encoder's content counts, not its name or path.
         exclude={"batch_size": True, "expert": how, "policy": how, "steps": {"encoder"}},
     )
+    if not config.steps.right_solutions:  # came later: files begun before it go on
+        del dumped["steps"]["right_solutions"]
     return dumped
 
 
@@ -141,12 +148,17 @@ def _traces(source: Source, reading: Reading) -> Iterator[Record]:
         yield from record.each()
 
 
-def _all_steps(source: Source, reading: Reading) -> Iterator[Negative]:
+def _trajectories(source: Source, reading: Reading) -> Iterator[Trajectory]:
     for record in _traces(source, reading):
         if isinstance(record.trajectory, Trajectory):
-            key = question_key(record.trajectory.question)
-            for step in record.trajectory.steps:
-                yield Negative(key, step)
+            yield record.trajectory
+
+
+def _all_steps(trajectories: Iterable[Trajectory]) -> Iterator[Negative]:
+    for trajectory in trajectories:
+        key = question_key(trajectory.question)
+        for step in trajectory.steps:
+            yield Negative(key, step)
 
 
 async def _label_into(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from rfprm_training.labelling.expert.client import ExpertClient, ExpertError
 from rfprm_training.labelling.expert.judge import StepJudge
 from rfprm_training.labelling.negatives import NegativePool
 from rfprm_training.labelling.pairing import pair_steps
+from rfprm_training.labelling.right_solutions import RightSolutions
 from rfprm_training.labelling.step_rewards import (
     alignment_rewards,
     coherence_rewards,
@@ -53,9 +55,12 @@ class Labeller:
         *,
         encoder: SentenceEncoder | None = None,
         negatives: NegativePool | None = None,
+        right_solutions: RightSolutions | None = None,
     ) -> None:
-        """``encoder`` replaces the config's. Coherence needs ``negatives``."""
+        """``encoder`` replaces the config's. Coherence needs ``negatives``. ``right_solutions`` are
+        references of the verifier beside those in the rows."""
         self.config = config
+        self._right_solutions = right_solutions
         self._encoder = encoder
         self._negatives = negatives
         self._exit = AsyncExitStack()
@@ -184,7 +189,7 @@ class Labeller:
         self, trajectory: Trajectory, errors: list[str]
     ) -> tuple[FloatArray, list[str]]:
         settings = self.config.steps
-        verified = _verify(trajectory)
+        verified = self._verify(trajectory)
         if settings.quality == "verifier":
             return np.array([g.grade for g in verified]), [g.reason for g in verified]
         assert self._judge is not None
@@ -221,14 +226,18 @@ class Labeller:
             errors.append(f"trajectory reward: {found.reason}")
         return found
 
+    def _verify(self, trajectory: Trajectory) -> list[StepGrade]:
+        references = [] if (given := _reference(trajectory)) is None else [given]
+        if self._right_solutions is not None:
+            references += self._right_solutions.to(trajectory.question)
+        outcome = None if trajectory.outcome is None else trajectory.outcome > 0.5
+        return grade_steps(
+            trajectory.question, trajectory.steps, references=references, outcome=outcome
+        )
 
-def _verify(trajectory: Trajectory) -> list[StepGrade]:
+
+def _reference(trajectory: Trajectory) -> Sequence[str] | None:
+    """The steps of a right solution that the row brings along."""
     reference = trajectory.metadata.get("reference")
     is_list = isinstance(reference, (list, tuple)) and all(isinstance(s, str) for s in reference)
-    outcome = None if trajectory.outcome is None else trajectory.outcome > 0.5
-    return grade_steps(
-        trajectory.question,
-        trajectory.steps,
-        references=[reference] if is_list and reference else [],
-        outcome=outcome,
-    )
+    return reference if is_list and reference else None

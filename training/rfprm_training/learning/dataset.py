@@ -159,11 +159,17 @@ def construct_examples(
     the rest. Solutions with a false equation are skipped. A held-out question gives one right and
     one wrong trajectory.
     """
-    ordered = sorted(solutions, key=lambda solution: _hash(seed, solution.question))
+    ordered = by_hash(solutions, seed)
     held_out, used = _take(ordered, config.num_constructed_held_out, config, seed, held_out=True)
     others = ordered[used:][::-1][config.skip_constructed :]
     trained, _ = _take(others, config.num_constructed, config, seed, held_out=False)
     return [*trained, *held_out]
+
+
+def by_hash(solutions: Sequence[GoldSolution], seed: int) -> list[GoldSolution]:
+    """In an order that depends on nothing but each question and the seed: what is held out comes
+    first, what is trained on last."""
+    return sorted(solutions, key=lambda solution: _hash(seed, solution.question))
 
 
 def _hash(seed: int, question: str) -> str:

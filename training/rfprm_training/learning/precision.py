@@ -29,10 +29,12 @@ def recorded_precision(
     network: NetworkConfig, device: torch.device, precision: Precision
 ) -> dict[str, str]:
     """What a run records of it beside its config: nothing where ``auto`` has always meant this
-    type, so that runs of earlier versions go on."""
-    if network.precision != "auto" or precision == _first_meaning(device):
-        return {}
-    return {"precision": precision}
+    type, so that runs of earlier versions go on. In earlier ones, adapters of frozen weights in 16
+    bits multiplied in float32."""
+    found: dict[str, str] = {} if precision == "float32" else {"products": precision}
+    if network.precision == "auto" and precision != _first_meaning(device):
+        found["precision"] = precision
+    return found
 
 
 def _begun_in(folder: Path, device: torch.device) -> Precision | None:

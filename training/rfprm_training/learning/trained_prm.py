@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ class TrainedPRM:
             from peft import inject_adapter_in_model
 
             inject_adapter_in_model(lora_config(settings), self.network)
+            if self.dtype != torch.float32:
+                _multiply_as_stored(self.network)
             kept: tuple[str, ...] = ()
         else:
             layers = range(settings.first_trained_layer, settings.num_layers)
@@ -105,21 +108,19 @@ class TrainedPRM:
     def logits(self, hidden: Tensor, marker_positions: Tensor, tree: Tree | None = None) -> Tensor:
         """Logits [num_markers, 2] from the hidden states [batch, length, hidden_size] below the
         first trained layer."""
-        settings = self.config.network
+        settings, network = self.config.network, self.network
         first, last = settings.first_trained_layer, settings.num_layers - 1
-        if settings.gradient_checkpointing:
-            # Not reentrant: that would need an input with a gradient, and this one has none.
-            for layer in range(first, last):
-                hidden = checkpoint(
-                    self.network.run_layers,
-                    hidden,
-                    layer,
-                    layer + 1,
-                    tree=tree,
-                    use_reentrant=False,
-                )
-            first = last
-        return self.network.run_to_markers(hidden, marker_positions, first, tree=tree)
+        narrow = self.dtype != torch.float32
+        with torch.autocast(hidden.device.type, self.dtype if narrow else None, enabled=narrow):
+            if settings.gradient_checkpointing:
+                # Not reentrant: that would need an input with a gradient, and this one has none.
+                for layer in range(first, last):
+                    run = partial(network.run_layers, start=layer, stop=layer + 1, tree=tree)
+                    hidden = checkpoint(run, hidden, use_reentrant=False)
+                first = last
+            states = network.marker_states(hidden, marker_positions, first, tree=tree)
+        out: Tensor = network.score(states)  # the head stays in float32
+        return out
 
     def trained_parameters(self) -> dict[str, Tensor]:
         return {
@@ -203,6 +204,16 @@ def lora_config(network: NetworkConfig) -> Any:
         layers_pattern="layers",
         bias="none",
     )
+
+
+def _multiply_as_stored(network: PRMNetwork) -> None:
+    """PEFT would widen what comes into an adapter to the float32 of its weights, which costs more
+    than the adapter's products; autocast narrows the weights instead."""
+    from peft.tuners.lora import LoraLayer
+
+    for module in network.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = False
 
 
 def _save_adapter_config(config: TrainingConfig, folder: Path) -> None:

@@ -1,0 +1,190 @@
+"""The sampler against transformers, and what is built on it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+pytest.importorskip("datasets")  # beside the policy that needs it
+
+from experiments import sample_solutions
+from experiments.policies import TorchPolicy
+from experiments.torch_sampling import SamplingSettings, TokenSampler, _draw
+from rfprm_export.base_model import BaseModel, backbone_from_config
+from rfprm_export.stored_weights import StoredWeights
+from rfprm_runtime.search import Request
+from rfprm_training.gsm8k import GoldSolution
+from tiny_models import byte_tokenizer
+
+_END = 7
+"""The last of the tokens that end a continuation."""
+_MOST = 40
+
+
+def _model(kind: str, vocab_size: int = 300, *, tied: bool = False) -> tuple[Any, BaseModel]:
+    """A model of transformers with random weights, and the same as a base model."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=vocab_size,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+    )
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).eval().float()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    if tied:
+        del state["lm_head.weight"]
+    shape = backbone_from_config({**config.to_dict(), "architectures": [f"{kind}ForCausalLM"]})
+    tokenizer = byte_tokenizer((*_SPECIAL, "<|im_end|>", "<|endoftext|>"))
+    return model, BaseModel(shape, StoredWeights.of(state), tokenizer, 512)
+
+
+_SPECIAL = ("<|im_start|>",)
+
+
+@pytest.mark.parametrize(("kind", "tied"), [("Qwen2", False), ("Qwen2", True), ("Llama", False)])
+def test_greedy_continuations_are_those_of_transformers(kind: str, tied: bool) -> None:
+    model, base = _model(kind, tied=tied)
+    rng = np.random.default_rng(0)
+    lengths = (3, 9, 30, 70, 5, 64, 63, 65, 12, 9)
+    prompts = [rng.integers(0, 300, size=length).tolist() for length in lengths]
+    prompts += prompts[:3]  # shared prompts are computed once
+    ends = torch.arange(300) <= _END
+    sampler = TokenSampler(base, device="cpu", dtype=torch.float32, max_rows=7)
+    done: list[int] = []
+    found = sampler.sample(
+        prompts,
+        SamplingSettings(temperature=0, max_tokens=_MOST),
+        ends=ends,
+        on_done=lambda number, total: done.append(number),
+    )
+    assert done == [7, 13]
+    assert {one.ended for one in found} == {True, False}
+    for prompt, one in zip(prompts, found, strict=True):
+        expected, logprobs = _greedy(model, prompt)
+        assert one.token_ids == expected
+        assert one.mean_logprob == pytest.approx(np.mean(logprobs), abs=1e-4)
+        assert one.ended == (expected[-1] <= _END)
+
+
+def _greedy(model: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
+    ids, logprobs = list(prompt), []
+    with torch.no_grad():
+        for _ in range(_MOST):
+            at_end = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+            ids.append(int(at_end.argmax()))
+            logprobs.append(float(at_end.max()))
+            if ids[-1] <= _END:
+                break
+    return ids[len(prompt) :], logprobs
+
+
+def test_draws_follow_temperature_and_nucleus() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).repeat(20_000, 1)
+    generator = torch.Generator().manual_seed(0)
+
+    def shares(**settings: Any) -> list[float]:
+        tokens, logprobs = _draw(logits, SamplingSettings(**settings), generator)
+        assert torch.allclose(logprobs, logits[0][tokens], atol=1e-5)
+        counts = torch.bincount(tokens, minlength=4).numpy()
+        return (counts / len(tokens)).tolist()
+
+    assert shares(temperature=1.0, top_p=1.0) == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.02)
+    squares = np.array([0.25, 0.09, 0.0225, 0.0025])
+    assert shares(temperature=0.5, top_p=1.0) == pytest.approx(squares / squares.sum(), abs=0.02)
+    # The nucleus is the fewest tokens that hold top_p together.
+    assert shares(temperature=1.0, top_p=0.8) == pytest.approx([0.625, 0.375, 0, 0], abs=0.02)
+    assert shares(temperature=1.0, top_p=0.81)[2] > 0.1
+    assert shares(temperature=1.0, top_p=1.0, top_k=1)[0] == 1
+    assert shares(temperature=0.0)[0] == 1
+
+
+def test_other_families_are_refused() -> None:
+    _, base = _model("Qwen2")
+    shape = base.backbone.model_copy(update={"qk_norm": True})
+    with pytest.raises(ValueError, match="Llama and Qwen2"):
+        TokenSampler(BaseModel(shape, base.weights, base.tokenizer, 512), device="cpu")
+
+
+def test_a_policy_proposes_lines() -> None:
+    _, base = _model("Qwen2", vocab_size=300)
+    policy = TorchPolicy(base, device="cpu", dtype=torch.float32, max_step_tokens=40)
+    requests = [
+        Request(question="What is 1 + 1?", steps=(), count=3),
+        Request(question="What is 1 + 1?", steps=("1 + 1 = 2",), count=2),
+    ]
+    found = policy(requests)
+    assert [len(of_request) for of_request in found] == [3, 2]
+    for proposal in (one for of_request in found for one in of_request):
+        assert "\n" not in proposal.text
+        assert 1 <= proposal.num_tokens <= 40
+        assert proposal.finished or proposal.text
+    again = TorchPolicy(base, device="cpu", dtype=torch.float32, max_step_tokens=40)(requests)
+    assert again == found
+
+
+def test_sampled_solutions_are_those_of_an_unbroken_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, base = _model("Qwen2", vocab_size=300)
+    gold = tmp_path / "gold.jsonl"
+    answers = [f"{n} + 1 = {n + 1}\nIt is {n + 1}\nSo it is.\n#### {n + 1}" for n in range(9)]
+    rows = [{"question": f"{n} + 1?", "answer": answer} for n, answer in enumerate(answers)]
+    gold.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(sample_solutions, "read_base_model", lambda path: base)
+    monkeypatch.setattr(sample_solutions, "_AT_ONCE", 2)
+
+    def run(name: str) -> list[dict[str, Any]]:
+        options = f"{gold} -o {tmp_path / name} --model {gold} --questions 5 --device cpu"
+        styles = "--styles concise:0.8:2 gold:1.0:1 --max-tokens 12 --rows 4"
+        monkeypatch.setattr(sys, "argv", ["sample_solutions", *f"{options} {styles}".split()])
+        sample_solutions.main()
+        return [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+
+    whole = run("whole.jsonl")
+    assert len(whole) == 15
+    assert [row["sample"] for row in whole] == [0, 1, 2] * 5
+    assert len({row["question"] for row in whole}) == 5
+    for row in whole:
+        assert row["outcome"] in (True, False)
+        assert row["answer"] == str(int(row["question"].split()[0]) + 1)
+    written = 0
+    write = sample_solutions.ResumableLines.write
+
+    def stopping(self: Any, line: str) -> None:
+        nonlocal written
+        if written == 8:
+            raise KeyboardInterrupt
+        written += 1
+        write(self, line)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sample_solutions.ResumableLines, "write", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run("stopped.jsonl")
+    assert run("stopped.jsonl") == whole
+
+
+def test_examples_of_a_style_are_other_questions() -> None:
+    shots = [GoldSolution("What is 2 + 3?", ("2 + 3 = <<2+3=5>>5",), "5")]
+    prompts = sample_solutions.prompts_of(shots)
+    text = prompts["gold"]("What is 4 + 4?")
+    assert "2 + 3 = 5\n#### 5" in text
+    assert text.endswith("<|im_start|>user\nWhat is 4 + 4?<|im_end|>\n<|im_start|>assistant\n")
