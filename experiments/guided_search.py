@@ -8,7 +8,7 @@ python -m experiments.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
     --model qwen2.5-coder-1.5b-instruct-q4_k_m.gguf --traces 64
 
 The policy is one of `experiments.small_policy`, a chat model behind an OpenAI-compatible server, or
-one of the Qwen family on a GPU.
+one of the Qwen family that runs here, on a GPU if there is one.
 The problems are those of GSM8K that neither the small policy nor the PRM was trained on. Resumable.
 """
 
@@ -64,7 +64,7 @@ PICKS = ("reward", "weighted vote", "majority vote", "random", "oracle")
 CURVE = (1, 4, 16, 64)
 """Numbers of traces at which Best-of-N is shown."""
 _AT_ONCE = 4
-_AT_ONCE_ON_GPU = 50
+_AT_ONCE_HERE = 50
 _DRAWS = 50
 """Random orders in which the traces of Best-of-N are bought until the tokens are spent."""
 
@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--policy", type=Path, help="the folder of a small policy")
     parser.add_argument("--server", help="or the base URL of a server")
     parser.add_argument("--served", help="the name of its model")
-    parser.add_argument("--model", type=Path, help="or a GGUF file or folder, for a GPU")
+    parser.add_argument("--model", type=Path, help="or a GGUF file or folder")
     parser.add_argument("--concurrency", type=int, default=32, help="requests at once")
     parser.add_argument("--artifact", type=Path, help="of the PRM (the shipped one in int16)")
     parser.add_argument("--traces", type=int, default=32, help="N of Best-of-N")
@@ -313,7 +313,7 @@ def main() -> None:
     }
     budget = Budget(max_depth=options.depth, max_tokens=options.tokens)
     with Scorer.load(artifact) as scorer:
-        at_once = _AT_ONCE if options.model is None else _AT_ONCE_ON_GPU
+        at_once = _AT_ONCE if options.model is None else _AT_ONCE_HERE
         rows = run(
             scorer, _policy(options), asked, options.output, settings, budget, at_once=at_once
         )

@@ -28,9 +28,11 @@ from benchmarks.runner import environment
 from experiments import RESULTS
 from experiments.chains import Chain, chains
 from experiments.fine_tuning import fine_tune, tokenizer
+from experiments.greedy import solves
 from experiments.small_policy import question_text
 from rfprm_export.shipped import ensure_artifact
-from rfprm_runtime.answers import answers_agree, final_answer
+from rfprm_runtime.ground.content import content_of
+from rfprm_runtime.ground.made_from import MadeFrom
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.integrations.trl_dense import DenseAdvantages, DenseCredit
@@ -75,41 +77,9 @@ class Accuracy(TrainerCallback):  # type: ignore[misc]
             self._measure(state.global_step, given["model"])
 
     def _measure(self, step: int, model: Any) -> None:
-        self.found[step] = accuracy(model, self._processing, self._asked, self._max_tokens)
+        right = solves(model, self._processing, self._asked, self._max_tokens)
+        self.found[step] = sum(right) / len(right)
         print(f"step {step}: accuracy {self.found[step]:.3f}", flush=True)
-
-
-def accuracy(
-    model: Any, processing: Any, asked: Sequence[Chain], max_tokens: int, batch: int = 50
-) -> float:
-    """The share of chains that greedy answers solve; ``processing`` is the model's tokenizer."""
-    was_training, right = model.training, 0
-    model.eval()
-    for start in range(0, len(asked), batch):
-        some = asked[start : start + batch]
-        encoded = processing(
-            [question_text(chain.question) for chain in some],
-            return_tensors="pt",
-            padding=True,
-            return_token_type_ids=False,
-        )
-        with torch.inference_mode():
-            written = model.generate(
-                **encoded,
-                max_new_tokens=max_tokens,
-                do_sample=False,
-                pad_token_id=processing.pad_token_id,
-                eos_token_id=processing.eos_token_id,
-            )
-        texts = processing.batch_decode(
-            written[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        right += sum(
-            answers_agree(final_answer(text), chain.answer) is True
-            for text, chain in zip(texts, some, strict=True)
-        )
-    model.train(was_training)
-    return right / len(asked)
 
 
 def run(arm: Arm, seed: int, options: argparse.Namespace, policy: Path) -> dict[str, Any]:
@@ -228,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for chain in chains(options.solutions, seed=0)
         ]
     )
+    _check_made_alike(options)
     policy = fine_tune(right, options.output / "policy", epochs=options.epochs)
     runs: dict[str, dict[str, dict[str, Any]]] = {}
     for seed in options.seeds:
@@ -247,6 +218,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         gain = ", ".join(f"{value:+.3f}" for value in curve.get("gain", []))
         print(f"{name}: {curve['mean'][0]:.3f} → {curve['mean'][-1]:.3f} {gain}")
     print(f"→ {written}")
+
+
+def _check_made_alike(options: argparse.Namespace) -> None:
+    """Runs that are kept were made with the same settings and PRM, or it ends here."""
+    made_from = MadeFrom(options.output / "made_from.json")
+    free = {"output", "artifact", "arms", "seeds", "keep"}
+    now = {name: value for name, value in vars(options).items() if name not in free}
+    now["artifact"] = content_of(options.artifact)
+    if made_from.is_recorded and (changed := made_from.changes(now)):
+        raise SystemExit(
+            f"{options.output} holds runs made otherwise: {'; '.join(changed)}; choose another -o"
+        )
+    made_from.record(now)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

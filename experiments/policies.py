@@ -20,6 +20,7 @@ from rfprm_runtime.search.step_format import StepFormat
 from rfprm_training.construction.sampling.line_sampler import LineSampler
 
 _ROWS = 32
+_ROWS_OF = {"cuda": 2048, "cpu": 256}
 _OPENING = "Question:"
 """The beginning of all prompts; the sampler computes it once."""
 VERBOSE = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -79,21 +80,22 @@ def served_policy(
 
 
 class TorchPolicy:
-    """A chat model of the Qwen family on a GPU, which continues all branches of all searches at
+    """A chat model of the Qwen family, without a server: all branches of all searches continue at
     once; a step is a line."""
 
     def __init__(
         self,
         base: BaseModel,
         *,
-        device: str = "cuda",
-        dtype: torch.dtype = torch.bfloat16,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
         temperature: float = 0.8,
         max_step_tokens: int = 96,
         seed: int = 0,
     ) -> None:
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer = base.tokenizer
-        self._sampler = TokenSampler(base, device=device, dtype=dtype)
+        self._sampler = TokenSampler(base, device=device, dtype=dtype, max_rows=_ROWS_OF[device])
         self._settings = SamplingSettings(temperature=temperature, max_tokens=max_step_tokens)
         self._generator = torch.Generator(device).manual_seed(seed)
         self._end_of_turn = ends_of_turn(base)

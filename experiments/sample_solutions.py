@@ -1,4 +1,4 @@
-"""Samples solutions to GSM8K's questions from a chat model of the Qwen family on a GPU.
+"""Samples solutions to GSM8K's questions from a chat model of the Qwen family, without a server.
 
 python -m experiments.sample_solutions GOLD -o data/solutions.jsonl --model MODEL.gguf \\
     [--questions 1000] [--skip 0] [--styles concise:0.6:2 gold:1.0:2]
@@ -118,8 +118,8 @@ def main() -> None:
         "--styles", type=Style.parse, nargs="+", default=[*map(Style.parse, _DEFAULT)]
     )
     parser.add_argument("--max-tokens", type=int, default=320)
-    parser.add_argument("--rows", type=int, default=2048, help="that decode together")
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--rows", type=int, default=2048, help="that decode together (CPU: 256)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=17)
     options = parser.parse_args()
     ordered = by_hash(read_gold_solutions(options.gold), options.seed)[::-1]
@@ -133,9 +133,8 @@ def main() -> None:
         "seed": options.seed,
     }
     base = read_base_model(options.model)
-    dtype = torch.float32 if options.device == "cpu" else torch.bfloat16
     with ResumableLines(options.output, key) as lines, comparing() as agree:
-        sampler = TokenSampler(base, device=options.device, dtype=dtype, max_rows=options.rows)
+        sampler = TokenSampler(base, device=options.device, max_rows=options.rows)
         per_question = sum(style.count for style in options.styles)
         for start in range(
             lines.num_lines // per_question // _AT_ONCE * _AT_ONCE, len(asked), _AT_ONCE

@@ -1,4 +1,4 @@
-"""Samples from a decoder on a GPU, thousands of rows at a time, with torch alone.
+"""Samples from a decoder, thousands of rows at a time on a GPU, with torch alone.
 
 A pool of solutions needs throughput and no server: all rows of a wave decode together, and a
 prompt that several rows share is computed once. Knows token ids; knows no text.
@@ -17,6 +17,7 @@ from rfprm_export.base_model import BaseModel
 from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.backends.rotary import rotary_tables
 from rfprm_runtime.backends.torch import RMSNorm, rotate
+from rfprm_training.learning.precision import is_fast_in_bfloat16
 
 _SPAN = 64
 """Attention reads the cache up to a multiple of this, so that it meets few different shapes."""
@@ -67,19 +68,22 @@ class TokenSampler:
         base: BaseModel,
         *,
         device: str | torch.device,
-        dtype: torch.dtype = torch.bfloat16,
+        dtype: torch.dtype | None = None,
         max_rows: int = 2048,
     ) -> None:
-        """``max_rows``: of a wave. Its cache takes 2 · layers · KV heads · head size numbers a
-        token and row (28 KB for Qwen2.5-1.5B in 16 bits)."""
+        """``dtype``: by default bfloat16 where the device multiplies it fast. ``max_rows``: of a
+        wave, whose cache takes 2 · layers · KV heads · head size numbers a token and row (28 KB for
+        Qwen2.5-1.5B in 16 bits)."""
         self.shape: Backbone = base.backbone
         if self.shape.qk_norm or self.shape.output_bias or self.shape.mlp_bias:
             raise ValueError("the sampler knows decoders of the Llama and Qwen2 families")
-        self.device, self.dtype, self.max_rows = torch.device(device), dtype, max_rows
+        self.device, self.max_rows = torch.device(device), max_rows
+        narrow = is_fast_in_bfloat16(self.device)
+        self.dtype = dtype or (torch.bfloat16 if narrow else torch.float32)
         self._rotary: dict[int, tuple[Tensor, Tensor]] = {}
 
         def tensor(name: str) -> Tensor:
-            return torch.from_numpy(base.weights[name]).to(dtype).to(self.device)
+            return torch.from_numpy(base.weights[name]).to(self.dtype).to(self.device)
 
         def norm(name: str) -> RMSNorm:
             made = RMSNorm(self.shape.hidden_size, self.shape.rms_norm_eps)

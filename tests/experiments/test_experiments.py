@@ -93,6 +93,10 @@ def test_an_arm_trains_a_policy(
     settings = "--steps 2 --every 2 --prompts 2 --generations 2 --max-tokens 6 --held-out 3"
     paths = ["-o", str(tmp_path), "--artifact", str(tiny_artifact)]
     options = online._options([*paths, *settings.split()])
+    online._check_made_alike(options)
+    online._check_made_alike(online._options([*paths, *settings.split(), "--seeds", "7"]))
+    with pytest.raises(SystemExit, match="steps was 2, is 3"):
+        online._check_made_alike(online._options([*paths, *settings.split(), "--steps", "3"]))
     found = online.run(online.ARMS[name], 0, options, tmp_path / "policy")
     assert found["accuracy"] == {"0": 0.0, "2": 0.0}
     assert len(found["reward"]) == len(found["seconds"]) == 2

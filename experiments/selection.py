@@ -1,0 +1,274 @@
+"""Whether selection by the PRM pays: the same student, fine-tuned on differently chosen traces.
+
+python -m experiments.selection POOL --gold TEST -o runs/selection [--artifact ARTIFACT] [--keep]
+
+POOL holds rows of `rfprm solve` or `experiments.sample_solutions`, several of each question. Each
+arm takes one trace of a question (`everything` takes all), and every student sees as many: an arm
+with fewer traces repeats them. Accuracy is that of greedy answers to problems of TEST with few
+steps, none of which is in the pool. Before the first student is trained, the difference that so
+many problems can show is printed. Finished students are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.report import over_questions, write_json
+from benchmarks.runner import environment
+from experiments import RESULTS
+from experiments.small_policy import question_text
+from rfprm_export.shipped import ensure_artifact
+from rfprm_runtime import Scorer
+from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.content import content_of
+from rfprm_runtime.ground.made_from import MadeFrom
+from rfprm_runtime.ground.whole_files import write_whole
+from rfprm_runtime.traces.formats import trajectory_from_record
+from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, read_rows
+from rfprm_training.learning.dataset import by_hash
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sampled solution and what arms choose by."""
+
+    question: str
+    completion: str
+    num_tokens: int
+    outcome: bool | None
+    reward: float
+
+
+_OF_STUDENTS = ("seen", "problems", "most_steps", "max_tokens")
+"""Settings that students and their answers depend on."""
+
+Choice = Callable[[Sequence[Sample], random.Random], Sequence[Sample]]
+
+
+def _the_best(by: Callable[[Sample], float]) -> Choice:
+    return lambda samples, rng: [max(samples, key=by)]
+
+
+def _verified(samples: Sequence[Sample], rng: random.Random) -> Sequence[Sample]:
+    right = [sample for sample in samples if sample.outcome]
+    return [rng.choice(right)] if right else []
+
+
+ARMS: dict[str, Choice] = {
+    "random": lambda samples, rng: [rng.choice(samples)],
+    "longest": _the_best(lambda sample: sample.num_tokens),
+    "PRM": _the_best(lambda sample: sample.reward),
+    "verified": _verified,
+    "everything": lambda samples, rng: samples,
+}
+"""Which samples of a question a student is trained on."""
+
+
+def read_pool(path: Path, scorer: Scorer) -> list[list[Sample]]:
+    """The samples of each question, scored; those that were cut off are left out, as a selection
+    in practice would."""
+    rows = [row for row in read_rows(path) if row.get("finish_reason") != "length"]
+    kept, traces = [], []
+    for row in rows:
+        try:
+            traces.append(trajectory_from_record(row, split="lines"))
+        except InvalidTrajectoryError:  # an empty completion
+            continue
+        kept.append(row)
+    scores = scorer.score_batch(traces, show_progress_bar=True)
+    found: dict[str, list[Sample]] = {}
+    for row, score in zip(kept, scores, strict=True):
+        sample = Sample(
+            row["question"], row["completion"], row["num_tokens"], row["outcome"], score.reward
+        )
+        found.setdefault(sample.question, []).append(sample)
+    return list(found.values())
+
+
+def choose(pool: Sequence[Sequence[Sample]], arm: str, num_seen: int, seed: int) -> list[Sample]:
+    """``num_seen`` traces for a student to see: those that the arm takes, repeated as needed."""
+    rng = random.Random(f"{arm} {seed}")
+    taken = [sample for samples in pool for sample in ARMS[arm](samples, rng)]
+    seen: list[Sample] = []
+    while len(seen) < num_seen:
+        rng.shuffle(taken)
+        seen += taken[: num_seen - len(seen)]
+    return seen
+
+
+def held_out(
+    path: Path, pool: Sequence[Sequence[Sample]], most_steps: int, count: int
+) -> list[GoldSolution]:
+    """``count`` problems of at most so many steps that are not in the pool."""
+    asked = {samples[0].question for samples in pool}
+    found = [
+        solution
+        for solution in by_hash(read_gold_solutions(path), 0)
+        if solution.question not in asked and len(solution.steps) <= most_steps
+    ]
+    return found[:count]
+
+
+def detectable(accuracy: float, num_problems: int, num_seeds: int) -> float:
+    """The difference of two accuracies that 80 % of such experiments would find at the 5 % level,
+    if answers to one problem were independent: an upper bound, since arms answer the same ones."""
+    return 2.8 * math.sqrt(2 * accuracy * (1 - accuracy) / (num_problems * num_seeds))
+
+
+def train(samples: Sequence[Sample], folder: Path, seed: int) -> Path:
+    from datasets import Dataset
+
+    from experiments.fine_tuning import fine_tune
+
+    rows = [
+        {"prompt": question_text(s.question), "completion": s.completion + "\n"} for s in samples
+    ]
+    return fine_tune(Dataset.from_list(rows), folder, epochs=1, seed=seed)
+
+
+def answers(folder: Path, asked: Sequence[GoldSolution], max_tokens: int) -> list[bool]:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from experiments.fine_tuning import tokenizer
+    from experiments.greedy import solves
+    from rfprm_training.learning.precision import is_fast_in_bfloat16
+
+    narrow = is_fast_in_bfloat16(torch.device("cpu"))
+    dtype = torch.bfloat16 if narrow else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return solves(model, tokenizer(), asked, max_tokens)
+
+
+def summarise(right: dict[str, dict[str, list[bool]]], chosen: dict[str, Any]) -> dict[str, Any]:
+    """For each arm its accuracy, and the difference from ``random`` on the same problems, with 95 %
+    intervals over problems."""
+
+    def mean_over_seeds(arm: str) -> np.ndarray:
+        rows = np.array([right[arm][seed] for seed in sorted(right[arm])], dtype=np.float64)
+        mean: np.ndarray = rows.mean(axis=0)
+        return mean
+
+    found: dict[str, Any] = {}
+    for arm in right:
+        values = mean_over_seeds(arm)
+        found[arm] = {**chosen[arm], "accuracy": _estimate(values)}
+        found[arm]["of_seeds"] = [float(np.mean(right[arm][s])) for s in sorted(right[arm])]
+        if arm != "random" and set(right[arm]) == set(right.get("random", {})):
+            found[arm]["over_random"] = _estimate(values - mean_over_seeds("random"))
+    return found
+
+
+def _estimate(values: np.ndarray) -> list[float]:
+    return over_questions(lambda some: float(some.mean()), np.asarray(values, dtype=np.float64))
+
+
+def described(samples: Sequence[Sample]) -> dict[str, Any]:
+    """What an arm has chosen."""
+    different = set(samples)
+    return {
+        "traces": len(different),
+        "right": float(np.mean([bool(s.outcome) for s in different])),
+        "tokens": float(np.mean([s.num_tokens for s in different])),
+    }
+
+
+def report(found: dict[str, Any]) -> None:
+    table = Table(title="one student for each choice", title_justify="left")
+    for name in ("traces", "different", "right", "tokens", "accuracy", "over random"):
+        table.add_column(name, justify="left" if name == "traces" else "right")
+    for arm, figures in found.items():
+        gain = figures.get("over_random")
+        table.add_row(
+            arm,
+            f"{figures['traces']:,}",
+            f"{figures['right']:.3f}",
+            f"{figures['tokens']:.0f}",
+            "{:.3f} [{:.3f}, {:.3f}]".format(*figures["accuracy"]),
+            "" if gain is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gain),
+        )
+    Console(width=110, highlight=False).print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    if options.artifact is None:
+        options.artifact = Path("artifacts/benchmarks/artifact-int16")
+        ensure_artifact(options.artifact, precision="int16")
+    settings = {
+        "pool": content_of(options.pool),
+        "gold": content_of(options.gold),
+        "artifact": content_of(options.artifact),
+        **{name: getattr(options, name) for name in _OF_STUDENTS},
+    }
+    made_from = MadeFrom(options.output / "made_from.json")
+    if made_from.is_recorded and (changed := made_from.changes(settings)):
+        raise SystemExit(
+            f"{options.output} holds students of another pool, PRM or setting: "
+            f"{'; '.join(changed)}; choose another -o"
+        )
+    made_from.record(settings)
+    with Scorer.load(options.artifact) as scorer:
+        pool = read_pool(options.pool, scorer)
+    asked = held_out(options.gold, pool, options.most_steps, options.problems)
+    shown = {p: detectable(p, len(asked), len(options.seeds)) for p in (0.1, 0.2, 0.3)}
+    told = ", ".join(f"{difference:.3f} at {p:.0%}" for p, difference in shown.items())
+    print(f"{len(asked)} problems can show a difference in accuracy of {told}", flush=True)
+    right: dict[str, dict[str, list[bool]]] = {arm: {} for arm in options.arms}
+    chosen: dict[str, Any] = {}
+    for seed in options.seeds:
+        for arm in options.arms:
+            samples = choose(pool, arm, options.seen, seed)
+            chosen.setdefault(arm, described(samples))
+            folder = options.output / f"{arm}-{seed}"
+            path = options.output / f"{arm}-{seed}.json"
+            if not path.is_file():
+                print(f"{arm}, seed {seed}", flush=True)
+                student = train(samples, folder, seed)
+                found = answers(student, asked, options.max_tokens)
+                write_whole(path, json.dumps(found) + "\n")
+            right[arm][str(seed)] = json.loads(path.read_text(encoding="utf-8"))
+    figures = summarise(right, chosen)
+    measured = {
+        "environment": environment(),
+        "settings": settings,
+        "problems": len(asked),
+        "detectable": {str(p): difference for p, difference in shown.items()},
+        "arms": figures,
+    }
+    written = write_json("selection", measured, RESULTS if options.keep else options.output)
+    report(figures)
+    print(f"→ {written}")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("pool", type=Path, help="sampled solutions with their outcomes")
+    add("--gold", type=Path, required=True, help="problems to test on, as GSM8K's files")
+    add("-o", "--output", type=Path, default=Path("runs/selection"), help="folder of the students")
+    add("--artifact", type=Path, help="of the PRM (the shipped one in int16)")
+    add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--seen", type=int, default=3000, help="traces that a student sees")
+    add("--problems", type=int, default=1000, help="to test on")
+    add("--most-steps", type=int, default=3, help="of the gold solutions to test on")
+    add("--max-tokens", type=int, default=200, help="of an answer")
+    add("--keep", action="store_true", help="write the result to experiments/results")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
