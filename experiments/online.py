@@ -29,10 +29,10 @@ from experiments import RESULTS
 from experiments.chains import Chain, chains
 from experiments.fine_tuning import fine_tune, tokenizer
 from experiments.greedy import solves
+from experiments.kept import check_made_alike
 from experiments.small_policy import question_text
 from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime.ground.content import content_of
-from rfprm_runtime.ground.made_from import MadeFrom
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.integrations.trl_dense import DenseAdvantages, DenseCredit
@@ -188,7 +188,6 @@ def plot(found: dict[str, Any], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    options.output.mkdir(parents=True, exist_ok=True)
     if options.artifact is None:
         options.artifact = Path("artifacts/benchmarks/artifact-int16")
         ensure_artifact(options.artifact, precision="int16")
@@ -198,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for chain in chains(options.solutions, seed=0)
         ]
     )
-    _check_made_alike(options)
+    check_made_alike(options.output, _made_from(options))
     policy = fine_tune(right, options.output / "policy", epochs=options.epochs)
     runs: dict[str, dict[str, dict[str, Any]]] = {}
     for seed in options.seeds:
@@ -220,17 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"→ {written}")
 
 
-def _check_made_alike(options: argparse.Namespace) -> None:
-    """Runs that are kept were made with the same settings and PRM, or it ends here."""
-    made_from = MadeFrom(options.output / "made_from.json")
+def _made_from(options: argparse.Namespace) -> dict[str, Any]:
     free = {"output", "artifact", "arms", "seeds", "keep"}
-    now = {name: value for name, value in vars(options).items() if name not in free}
-    now["artifact"] = content_of(options.artifact)
-    if made_from.is_recorded and (changed := made_from.changes(now)):
-        raise SystemExit(
-            f"{options.output} holds runs made otherwise: {'; '.join(changed)}; choose another -o"
-        )
-    made_from.record(now)
+    settings = {name: value for name, value in vars(options).items() if name not in free}
+    return {**settings, "artifact": content_of(options.artifact)}
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -27,12 +27,12 @@ from rich.table import Table
 from benchmarks.report import over_questions, write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
+from experiments.kept import check_made_alike
 from experiments.small_policy import question_text
 from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime import Scorer
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.content import content_of
-from rfprm_runtime.ground.made_from import MadeFrom
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.traces.formats import trajectory_from_record
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, read_rows
@@ -203,7 +203,6 @@ def report(found: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    options.output.mkdir(parents=True, exist_ok=True)
     if options.artifact is None:
         options.artifact = Path("artifacts/benchmarks/artifact-int16")
         ensure_artifact(options.artifact, precision="int16")
@@ -213,13 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "artifact": content_of(options.artifact),
         **{name: getattr(options, name) for name in _OF_STUDENTS},
     }
-    made_from = MadeFrom(options.output / "made_from.json")
-    if made_from.is_recorded and (changed := made_from.changes(settings)):
-        raise SystemExit(
-            f"{options.output} holds students of another pool, PRM or setting: "
-            f"{'; '.join(changed)}; choose another -o"
-        )
-    made_from.record(settings)
+    check_made_alike(options.output, settings)
     with Scorer.load(options.artifact) as scorer:
         pool = read_pool(options.pool, scorer)
     asked = held_out(options.gold, pool, options.most_steps, options.problems)

@@ -9,6 +9,7 @@ import pytest
 
 from experiments.chains import chains
 from experiments.guided_search import best_of_n_curve
+from experiments.kept import check_made_alike
 from rfprm_runtime.answers import answers_agree, final_answer
 from rfprm_training.labelling.verifier import find_equations
 
@@ -93,10 +94,13 @@ def test_an_arm_trains_a_policy(
     settings = "--steps 2 --every 2 --prompts 2 --generations 2 --max-tokens 6 --held-out 3"
     paths = ["-o", str(tmp_path), "--artifact", str(tiny_artifact)]
     options = online._options([*paths, *settings.split()])
-    online._check_made_alike(options)
-    online._check_made_alike(online._options([*paths, *settings.split(), "--seeds", "7"]))
+    check_made_alike(tmp_path, online._made_from(options))
+    for others in ("--seeds 7", "--arms outcome", "--keep"):
+        others_too = online._options([*paths, *settings.split(), *others.split()])
+        check_made_alike(tmp_path, online._made_from(others_too))
+    more_steps = online._options([*paths, *settings.split(), "--steps", "3"])
     with pytest.raises(SystemExit, match="steps was 2, is 3"):
-        online._check_made_alike(online._options([*paths, *settings.split(), "--steps", "3"]))
+        check_made_alike(tmp_path, online._made_from(more_steps))
     found = online.run(online.ARMS[name], 0, options, tmp_path / "policy")
     assert found["accuracy"] == {"0": 0.0, "2": 0.0}
     assert len(found["reward"]) == len(found["seconds"]) == 2

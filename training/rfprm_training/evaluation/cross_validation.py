@@ -35,7 +35,12 @@ from rfprm_training.evaluation.set_figures import cross_fitted_calibration
 from rfprm_training.evaluation.step_metrics import Calibration, calibration
 from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.gsm8k import read_rows
-from rfprm_training.learning.config import DataConfig, TrainingConfig, read_config
+from rfprm_training.learning.config import (
+    DataConfig,
+    TrainingConfig,
+    for_another_folder,
+    read_config,
+)
 from rfprm_training.learning.model_card import FOLDS_NAME
 from rfprm_training.learning.run_inputs import check_inputs, inputs_of
 from rfprm_training.learning.trainer import Trainer
@@ -124,11 +129,7 @@ def _train_and_score(
 
 def _write_fold_config(config: TrainingConfig, config_path: Path, fold: int, folder: Path) -> Path:
     data = config.data.model_copy(update={"held_out_fold": fold})
-    base = config.base
-    if base.kind == "folder":
-        # The path is relative to the config, which is in another folder now.
-        base = base.model_copy(update={"path": str((config_path.parent / base.path).resolve())})
-    changed = config.model_copy(update={"data": data, "base": base})
+    changed = for_another_folder(config, config_path.parent).model_copy(update={"data": data})
     path = folder / f"fold-{fold}.toml"
     content = changed.model_dump(mode="json", exclude_none=True)
     write_whole(path, tomli_w.dumps(content))

@@ -172,6 +172,15 @@ class TrainingConfig(Section):
     optimizer: OptimizerConfig
 
 
+def for_another_folder(config: TrainingConfig, folder: Path) -> TrainingConfig:
+    """``config``, read from ``folder``, as it must be written elsewhere: the path of a base model
+    counts from its config."""
+    if not isinstance(config.base, FolderBase):
+        return config
+    path = str((folder / config.base.path).resolve())
+    return config.model_copy(update={"base": FolderBase(path=path)})
+
+
 def read_config(path: Path) -> TrainingConfig:
     """Read a TOML file. Raises :class:`rfprm_training.ConfigError` naming every bad field."""
     return read_toml(path, TrainingConfig, "training config")

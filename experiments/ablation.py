@@ -1,0 +1,292 @@
+"""Which parts of the reward design earn their place: one PRM for each, trained and judged alike.
+
+python -m experiments.ablation LABELS --config training/configs/….toml -o runs/ablation \\
+    [--on prmbench:FILE …] [--seeds 0 1 2] [--keep]
+
+LABELS is a file of `rfprm label` with the components alignment, coherence and quality and a
+trajectory reward, several traces of each question. A variant keeps some of them; the rest of its
+labels is unknown to training. CONFIG gives the base model, the network, the loss and the optimiser;
+its data is replaced. A share of the questions is held out, chosen by a hash, and ranked by the
+traces' own outcomes. `--on` adds labelled sets, as `rfprm evaluate` takes them. Finished runs are
+kept, and a stopped one goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.report import over_questions, write_json
+from benchmarks.runner import environment
+from experiments import RESULTS
+from experiments.kept import check_made_alike
+from rfprm_export.artifact_writer import export_artifact
+from rfprm_runtime import Scorer
+from rfprm_runtime.ground.content import content_of
+from rfprm_runtime.ground.whole_files import write_whole
+from rfprm_training.evaluation.evaluated_sets import evaluate_sets
+from rfprm_training.labelling.step_rewards import fuse
+from rfprm_training.learning.config import TrainingConfig, for_another_folder, read_config
+from rfprm_training.learning.trainer import Trainer
+from rfprm_training.rewarded import (
+    RewardedTrajectory,
+    known_or_none,
+    question_key,
+    read_rewarded,
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a PRM is trained on."""
+
+    components: tuple[str, ...]
+    """Of the step reward, fused; without any, the steps have no labels."""
+    trajectory: bool = True
+    """Whether the reward of the whole trace is known."""
+
+
+_ALL = ("alignment", "coherence", "quality")
+VARIANTS = {
+    "outcome": Variant(()),
+    "+ alignment": Variant(("alignment",)),
+    "+ coherence": Variant(("coherence",)),
+    "+ quality": Variant(("quality",)),
+    "+ all three": Variant(_ALL),
+    "all three, no trajectory reward": Variant(_ALL, trajectory=False),
+    "quality, no trajectory reward": Variant(("quality",), trajectory=False),
+}
+WEIGHTS = {"steps alone": 0.0, "α = 1": 1.0, "α = 7": 7.0, "trajectory alone": float("inf")}
+"""α of the reward that ranks traces: mean step score + α · trajectory score (Eq. 11)."""
+_WINS, _PAIRS, _PICKED, _RANDOM, _BEST = range(5)
+
+
+def labelled_as(variant: Variant, row: RewardedTrajectory) -> RewardedTrajectory:
+    """``row`` with the labels that a variant knows. Raises :class:`SystemExit` if the file lacks a
+    component."""
+    missing = [name for name in variant.components if name not in row.components]
+    if missing:
+        raise SystemExit(f"the labels have no {missing}; set steps.components in rfprm label")
+    rewards: tuple[float | None, ...] = (None,) * len(row.trajectory.steps)
+    if variant.components:
+        chosen = {name: _with_nan(row.components[name]) for name in variant.components}
+        rewards = known_or_none(fuse(chosen))
+    return row.model_copy(
+        update={
+            "step_rewards": rewards,
+            "trajectory_reward": row.trajectory_reward if variant.trajectory else None,
+            "components": {},
+        }
+    )
+
+
+def _with_nan(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values])
+
+
+def is_held_out(row: RewardedTrajectory, share: float) -> bool:
+    return int(question_key(row.trajectory.question), 16) < share * 16**16
+
+
+def train(
+    template: TrainingConfig, rows: Iterable[RewardedTrajectory], name: str, seed: int, folder: Path
+) -> Path:
+    """A run on ``rows``; returns the checkpoint's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    labels, config, run = folder / "labels.jsonl", folder / "config.toml", folder / "run"
+    write_whole(labels, "".join(row.to_line() for row in rows))
+    content = template.model_dump(mode="json", exclude_none=True)
+    content["name"], content["seed"] = f"{template.name}-{name}", seed
+    content["data"] = {"kind": "rewarded", "train": [str(labels)], "held_out_share": 0.0}
+    write_whole(config, tomli_w.dumps(content))
+    # Runs share the activations below the trained layers where they share traces.
+    return Trainer(config, run, cache=folder.parent / "activations").run()
+
+
+def measure(
+    run: Path, held_out: Sequence[RewardedTrajectory], specs: Sequence[str], artifact: Path
+) -> dict[str, Any]:
+    """The scores of the held-out traces, and the figures of the labelled sets."""
+    if not (artifact / "prm.json").is_file():
+        export_artifact(run, artifact, precision="fp32")
+    with Scorer.load(artifact) as scorer:
+        scores = scorer.score_batch([row.trajectory for row in held_out])
+    sets = evaluate_sets(specs, model=artifact).sets if specs else {}
+    return {
+        "steps": [float(score.step_scores.mean()) for score in scores],
+        "trajectory": [float(score.trajectory_score or 0.0) for score in scores],
+        "sets": {
+            spec.partition(":")[2]: {
+                "step_auc": one.step_auc,
+                "first_error_f1": None if one.first_error is None else one.first_error.f1,
+            }
+            for spec, one in sets.items()
+        },
+    }
+
+
+def of_questions(
+    measured: dict[str, Any], right: np.ndarray, groups: Sequence[str], alpha: float
+) -> np.ndarray:
+    """What a reward with ``alpha`` ranks right, [questions, 5]: pairs won, pairs, whether its pick
+    is right (a share where several tie), the share of right traces, whether any is right."""
+    steps, trajectory = np.array(measured["steps"]), np.array(measured["trajectory"])
+    reward = trajectory if np.isinf(alpha) else steps + alpha * trajectory
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    rows = []
+    for indices in members.values():
+        of_right, values = right[indices], reward[indices]
+        margins = values[of_right][:, None] - values[~of_right][None]
+        wins = (margins > 0).sum() + 0.5 * (margins == 0).sum()
+        picked = of_right[values == values.max()].mean()
+        rows.append([wins, margins.size, picked, of_right.mean(), of_right.any()])
+    return np.array(rows, dtype=np.float64)
+
+
+def auc(rows: np.ndarray) -> float:
+    """Within a question, of ``rows`` [questions, seeds, 5]: the mean over seeds."""
+    sums = rows.sum(axis=0)
+    return float(np.mean(sums[:, _WINS] / np.maximum(sums[:, _PAIRS], 1)))
+
+
+def gap(rows: np.ndarray) -> float:
+    """The share of the gap from a random pick to the best, the mean over seeds."""
+    sums = rows.sum(axis=0)
+    room = np.maximum(sums[:, _BEST] - sums[:, _RANDOM], 1e-9)
+    return float(np.mean((sums[:, _PICKED] - sums[:, _RANDOM]) / room))
+
+
+def summarise(
+    runs: dict[str, dict[str, dict[str, Any]]], right: np.ndarray, groups: Sequence[str]
+) -> dict[str, Any]:
+    """For each variant and α: AUC within a question and gap recovered, and the AUC's difference
+    from ``outcome``, with 95 % intervals over questions; and the means over seeds on the sets."""
+    tables = {
+        name: {
+            kind: np.stack(
+                [of_questions(of_seed[s], right, groups, alpha) for s in sorted(of_seed)], 1
+            )
+            for kind, alpha in WEIGHTS.items()
+        }
+        for name, of_seed in runs.items()
+    }
+    found: dict[str, Any] = {}
+    for name, by_kind in tables.items():
+        found[name] = {
+            kind: {"auc": over_questions(auc, rows), "gap": over_questions(gap, rows)}
+            for kind, rows in by_kind.items()
+        }
+        others = tables.get("outcome")
+        if name != "outcome" and others and set(runs[name]) == set(runs["outcome"]):
+            best = others["trajectory alone"]  # its steps were never trained
+            for kind, rows in by_kind.items():
+                both = np.concatenate([rows, best], axis=2)
+                found[name][kind]["over_outcome"] = over_questions(_difference, both)
+        found[name]["sets"] = _mean_over_seeds([runs[name][s]["sets"] for s in sorted(runs[name])])
+    return found
+
+
+def _difference(both: np.ndarray) -> float:
+    return auc(both[:, :, :5]) - auc(both[:, :, 5:])
+
+
+def _mean_over_seeds(of_seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        spec: {
+            figure: None
+            if any(one[spec][figure] is None for one in of_seeds)
+            else float(np.mean([one[spec][figure] for one in of_seeds]))
+            for figure in of_seeds[0][spec]
+        }
+        for spec in of_seeds[0]
+    }
+
+
+def report(found: dict[str, Any]) -> None:
+    table = Table(
+        title="AUC within a question; the share of the gap recovered", title_justify="left"
+    )
+    table.add_column("trained on")
+    for kind in WEIGHTS:
+        table.add_column(kind, justify="right")
+    for name, figures in found.items():
+        cells = [
+            "{:.3f} [{:.3f}, {:.3f}]; {:.0%}".format(*figures[kind]["auc"], figures[kind]["gap"][0])
+            for kind in WEIGHTS
+        ]
+        table.add_row(name, *cells)
+    Console(width=150, highlight=False).print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    template = for_another_folder(read_config(options.config), options.config.parent)
+    held_out: list[RewardedTrajectory] = []
+    trained_on: list[RewardedTrajectory] = []
+    for row in read_rewarded(options.labels):
+        (held_out if is_held_out(row, options.held_out) else trained_on).append(row)
+    held_out = [row for row in held_out if row.trajectory.outcome is not None]
+    right = np.array([bool(row.trajectory.outcome) for row in held_out])
+    groups = [question_key(row.trajectory.question) for row in held_out]
+    told = f"{len(held_out):,} of {len(set(groups)):,} held-out questions to judge by"
+    print(f"{len(trained_on):,} traces to train on, {told}", flush=True)
+    now = {
+        "labels": content_of(options.labels),
+        "config": template.model_dump(mode="json", exclude={"data"}),
+        "held_out": options.held_out,
+        "sets": {spec: content_of(Path(spec.partition(":")[2])) for spec in options.on},
+    }
+    check_made_alike(options.output, now)
+    runs: dict[str, dict[str, dict[str, Any]]] = {}
+    for seed in options.seeds:
+        for name in options.variants:
+            slug = f"{''.join(c if c.isalnum() else '-' for c in name).strip('-')}-{seed}"
+            path = options.output / f"{slug}.json"
+            if not path.is_file():
+                print(f"{name}, seed {seed}", flush=True)
+                labelled = (labelled_as(VARIANTS[name], row) for row in trained_on)
+                run = train(template, labelled, slug, seed, options.output / slug)
+                measured = measure(run, held_out, options.on, options.output / slug / "artifact")
+                write_whole(path, json.dumps(measured) + "\n")
+            runs.setdefault(name, {})[str(seed)] = json.loads(path.read_text(encoding="utf-8"))
+    found = summarise(runs, right, groups)
+    result = {
+        "environment": environment(),
+        "made_from": now,
+        "seeds": options.seeds,
+        "trained_on": len(trained_on),
+        "held_out": {"traces": len(held_out), "questions": len(set(groups))},
+        "variants": found,
+    }
+    written = write_json("ablation", result, RESULTS if options.keep else options.output)
+    report(found)
+    print(f"→ {written}")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("labels", type=Path, help="of rfprm label, with all components")
+    add("--config", type=Path, required=True, help="a training config")
+    add("-o", "--output", type=Path, default=Path("runs/ablation"), help="folder of the runs")
+    add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--held-out", type=float, default=0.25, help="share of the questions to judge by")
+    add("--on", nargs="*", default=[], help="labelled sets, FORMAT:PATH")
+    add("--keep", action="store_true", help="write the result to experiments/results")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What the variants of the reward design know, how they are compared, and a real small run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments import ablation
+from experiments.ablation import VARIANTS, WEIGHTS, auc, gap, labelled_as, of_questions, summarise
+from rfprm_runtime import Trajectory
+from rfprm_training.rewarded import RewardedTrajectory
+
+
+def _row(question: str = "q", outcome: bool = True, **components: Any) -> RewardedTrajectory:
+    known = components or {"alignment": (0.2, 0.4), "coherence": (0.6, None), "quality": (1.0, 0.0)}
+    return RewardedTrajectory(
+        trajectory=Trajectory(question=question, steps=("one", "two"), outcome=outcome),
+        step_rewards=(0.5, 0.5),
+        components=known,
+        trajectory_reward=float(outcome),
+    )
+
+
+def test_a_variant_knows_nothing_else() -> None:
+    def rewards(name: str) -> tuple[Any, Any]:
+        found = labelled_as(VARIANTS[name], _row())
+        assert found.components == {}
+        return found.step_rewards, found.trajectory_reward
+
+    assert rewards("outcome") == ((None, None), 1.0)
+    assert rewards("+ alignment") == ((0.2, 0.4), 1.0)
+    assert rewards("+ coherence") == ((0.6, None), 1.0)
+    assert rewards("quality, no trajectory reward") == ((1.0, 0.0), None)
+    steps, trajectory = rewards("all three, no trajectory reward")
+    assert trajectory is None
+    assert 0.6 < steps[0] < 1  # the softmax leans to the largest
+    assert 0 < steps[1] < 0.4  # of the two that are known
+    with pytest.raises(SystemExit, match="no \\['quality'\\]"):
+        labelled_as(VARIANTS["+ quality"], _row(alignment=(0.2, 0.4)))
+
+
+def test_ranking_is_counted_by_question() -> None:
+    right = np.array([True, False, True, False, False, True])
+    groups = ["a", "a", "b", "b", "b", "c"]
+    measured = {
+        "steps": [0.9, 0.1, 0.5, 0.5, 0.7, 0.3],
+        "trajectory": [0.1, 0.2, 0.9, 0.0, 0.3, 0.5],
+    }
+    steps = of_questions(measured, right, groups, 0.0)
+    assert steps.tolist() == [
+        [1, 1, 1, 0.5, 1],
+        [0.5, 2, 0, pytest.approx(1 / 3), 1],
+        [0, 0, 1, 1, 1],
+    ]
+    alone = of_questions(measured, right, groups, float("inf"))
+    assert alone[:, 0].tolist() == [0, 2, 0]
+    both = of_questions(measured, right, groups, 1.0)  # 1.0 and 0.3; 1.4, 0.5 and 1.0
+    assert both[:, 0].tolist() == [1, 2, 0]
+    seeds = np.stack([steps, alone], axis=1)
+    assert auc(seeds) == pytest.approx((1.5 / 3 + 2 / 3) / 2)
+    at_random = 0.5 + 1 / 3 + 1
+    assert gap(np.stack([both], axis=1)) == 1
+    assert gap(np.stack([steps], axis=1)) == pytest.approx((2 - at_random) / (3 - at_random))
+
+
+def test_ties_are_picked_by_share() -> None:
+    measured = {"steps": [0.5, 0.5, 0.1], "trajectory": [0.0] * 3}
+    rows = of_questions(measured, np.array([True, False, True]), ["a"] * 3, 0.0)
+    assert rows[0].tolist() == [0.5, 2, 0.5, pytest.approx(2 / 3), 1]
+
+
+def test_variants_are_compared_with_outcome_alone() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random(200) < 0.5
+    groups = [str(index // 4) for index in range(200)]
+    good = (right + rng.normal(0, 0.3, 200)).tolist()
+    blind = rng.random(200).tolist()
+
+    def measured(trajectory: list[float]) -> dict[str, Any]:
+        sets = {"f": {"step_auc": trajectory[0], "first_error_f1": None}}
+        return {"steps": blind, "trajectory": trajectory, "sets": sets}
+
+    runs = {
+        "outcome": {"0": measured(blind), "1": measured(blind)},
+        "+ quality": {"0": measured(good), "1": measured(good)},
+        "+ alignment": {"0": measured(good)},  # a seed is missing
+    }
+    found = summarise(runs, right, groups)
+    assert found["+ quality"]["trajectory alone"]["auc"][0] > 0.9
+    difference, low, high = found["+ quality"]["trajectory alone"]["over_outcome"]
+    assert 0.3 < low <= difference <= high
+    assert found["+ quality"]["steps alone"]["over_outcome"][0] == pytest.approx(0, abs=1e-9)
+    assert "over_outcome" not in found["outcome"]["steps alone"]
+    assert "over_outcome" not in found["+ alignment"]["steps alone"]
+    assert found["outcome"]["sets"] == {"f": {"step_auc": blind[0], "first_error_f1": None}}
+
+
+def test_a_small_ablation_runs_whole(
+    tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, sets = tmp_path / "labels.jsonl", tmp_path / "sets.jsonl"
+    rows = [
+        _row(f"What is {n} + {n}?", outcome=bool((n + sample) % 2))
+        for n in range(16)
+        for sample in range(3)
+    ]
+    labels.write_text("".join(row.to_line() for row in rows))
+    sets.write_text("".join(row.to_line() for row in rows[:6]))
+    options = [str(labels), "--config", str(tiny_config), "-o", str(tmp_path / "out")]
+    options += ["--seeds", "0", "--variants", "outcome", "all three, no trajectory reward"]
+    options += ["--on", f"rewarded:{sets}"]
+    ablation.main(options)
+    found = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    assert set(found["variants"]) == {"outcome", "all three, no trajectory reward"}
+    assert 0 < found["held_out"]["questions"] < 16
+    for figures in found["variants"].values():
+        assert all(0 <= figures[kind]["auc"][0] <= 1 for kind in WEIGHTS)
+        assert set(figures["sets"]) == {str(sets)}
+    told = capsys.readouterr().out
+    assert "outcome, seed 0" in told
+    ablation.main(options)
+    assert "seed 0" not in capsys.readouterr().out  # kept
+    with pytest.raises(SystemExit, match="held_out was"):
+        ablation.main([*options, "--held-out", "0.5"])
