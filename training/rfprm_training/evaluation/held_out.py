@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME, load_prm
 from rfprm_runtime.artifact.manifest import Manifest
-from rfprm_runtime.backends.torch import TorchBackend, build_network
+from rfprm_runtime.backends.packed_torch import PackedTorchBackend
+from rfprm_runtime.backends.torch import build_network
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import TrajectoryScore
@@ -36,6 +37,7 @@ from rfprm_training.evaluation.step_metrics import (
 )
 from rfprm_training.learning.config import TrainingConfig
 from rfprm_training.learning.dataset import Example, build_examples
+from rfprm_training.learning.precision import Precision
 
 SCORE_KINDS = ("reward", "trajectory_score", "mean_step_score", "shorter_is_better")
 
@@ -79,9 +81,9 @@ class Evaluation:
         return {**asdict(self), **f1}
 
 
-def open_scorer(path: Path, *, base: Path | None = None) -> Scorer:
-    """A scorer of a checkpoint, by the reference network, or of an artifact, by its backend.
-    ``base``: a checkpoint's base model, if it is not found by itself."""
+def open_scorer(path: Path, *, base: Path | None = None, dtype: Precision = "float32") -> Scorer:
+    """A scorer of a checkpoint, by torch, or of an artifact, by its backend. ``base``: a
+    checkpoint's base model, if it is not found by itself; ``dtype``: what its layers compute in."""
     if not (path / CHECKPOINT_NAME).is_file():
         return Scorer.load(path)
     prm = load_prm(path, base=base)
@@ -89,7 +91,7 @@ def open_scorer(path: Path, *, base: Path | None = None) -> Scorer:
         prm.tokenizer, prm.manifest.prompt, vocab_size=prm.manifest.backbone.vocab_size
     )
     network = build_network(prm.manifest.backbone, prm.manifest.head, prm.weights)
-    return Scorer(prm.manifest, encoder, TorchBackend(network))
+    return Scorer(prm.manifest, encoder, PackedTorchBackend(network, dtype=dtype))
 
 
 def evaluate_scorer(
