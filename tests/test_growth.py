@@ -216,7 +216,7 @@ def test_training_functions_end(text: str) -> None:
     """Each of these took quadratic time in one of them."""
     from rfprm_training.arithmetic import evaluate, misreadings
     from rfprm_training.construction.wording import LabelledSteps, bare
-    from rfprm_training.labelling.expert.client import UnusableAnswerError, parse_form
+    from rfprm_training.labelling.expert.forms import UnusableAnswerError, parse_form
 
     assert bare(LabelledSteps((text,), (1.0,)), random.Random(0)).steps == (text,)
     assert evaluate(text) is None

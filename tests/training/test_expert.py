@@ -23,10 +23,10 @@ from rfprm_training.labelling.expert.client import (
     ExpertClient,
     ExpertError,
     ServerRefusedError,
-    parse_form,
 )
 from rfprm_training.labelling.expert.config import ExpertConfig
-from rfprm_training.labelling.expert.judge import StepJudge
+from rfprm_training.labelling.expert.forms import parse_form, schema_of
+from rfprm_training.labelling.expert.judge import StepJudge, grades_form
 from rfprm_training.labelling.expert.prompts import load_prompt
 
 MESSAGES = [{"role": "user", "content": "What is 40 + 2?"}]
@@ -208,7 +208,7 @@ def test_structured_output_is_requested_as_the_server_supports_it(tmp_path: Path
             found, _ = ask(config(server, tmp_path, structured_output=kind), structured)
             assert found.total == 42
     formats = [request.get("response_format") for request in server.requests]
-    assert formats[0]["json_schema"]["schema"] == Sum.model_json_schema()
+    assert formats[0]["json_schema"]["schema"] == schema_of(Sum)
     assert formats[1:] == [{"type": "json_object"}, None]
 
 
@@ -223,6 +223,22 @@ def test_structured_output_is_requested_as_the_server_supports_it(tmp_path: Path
 )
 def test_json_is_found_within_other_text(text: str) -> None:
     assert parse_form(text, Sum).total == 42
+
+
+def test_a_schema_is_strict_at_every_level() -> None:
+    """As OpenAI refuses others: https://platform.openai.com/docs/guides/structured-outputs."""
+    schema = schema_of(grades_form(3, 5, (1.0, 5.0)))
+    entry = schema["$defs"]["_Entry"]
+    assert list(entry["properties"]) == ["step", "reason", "grade"]  # it reasons before it grades
+    for part in (schema, entry):
+        assert part["required"] == list(part["properties"])
+        assert part["additionalProperties"] is False
+    grades = schema["properties"]["grades"]
+    assert (grades["minItems"], grades["maxItems"]) == (3, 3)
+    assert "default" not in json.dumps(schema)
+    # What a server answers that ignores the schema is still read.
+    found = parse_form('{"grades": [{"step": 1, "grade": 2}]}', grades_form(1, 1, (1.0, 5.0)))
+    assert found.model_dump()["grades"] == [{"step": 1, "reason": "", "grade": 2.0}]
 
 
 def test_an_answer_that_does_not_fit_is_sent_back_with_the_reason(tmp_path: Path) -> None:

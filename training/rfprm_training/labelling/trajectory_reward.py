@@ -11,7 +11,8 @@ from pydantic import BaseModel, field_validator
 from rfprm_runtime.answers.checker import AnswerChecker
 from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.types import Trajectory
-from rfprm_training.labelling.expert.client import ExpertClient, UnusableAnswerError
+from rfprm_training.labelling.expert.client import ExpertClient
+from rfprm_training.labelling.expert.forms import UnusableAnswerError
 from rfprm_training.labelling.expert.judge import numbered
 from rfprm_training.labelling.expert.prompts import load_prompt
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from rfprm_runtime.ground.endpoint import (
     Endpoint,
@@ -19,19 +18,19 @@ from rfprm_training import TrainingError
 from rfprm_training.labelling.expert.budget import Budget, Usage
 from rfprm_training.labelling.expert.cache import Answer, AnswerCache, request_key
 from rfprm_training.labelling.expert.config import ExpertConfig
+from rfprm_training.labelling.expert.forms import (
+    Form,
+    UnusableAnswerError,
+    parse_form,
+    schema_of,
+)
 
 if TYPE_CHECKING:
     import httpx
 
-Form = TypeVar("Form", bound=BaseModel)
-
 
 class ExpertError(TrainingError):
     """A request failed; the trajectory is marked with the reason, and labelling continues."""
-
-
-class UnusableAnswerError(TrainingError, ValueError):
-    """An LLM's answer does not have the requested form; the message tells it what to correct."""
 
 
 class ServerRefusedError(TrainingError):
@@ -176,7 +175,7 @@ class ExpertClient:
                 "type": "json_schema",
                 "json_schema": {
                     "name": form.__name__,
-                    "schema": form.model_json_schema(),
+                    "schema": schema_of(form),
                     "strict": True,
                 },
             }
@@ -202,23 +201,6 @@ class ExpertClient:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._endpoint.close()
         self._cache.close()
-
-
-def parse_form(text: str, form: type[Form]) -> Form:
-    """The JSON object in ``text`` as ``form``. Raises :class:`UnusableAnswerError`."""
-    # Thinking models think first, and many servers ignore response_format.
-    answer = text.rpartition("</think>")[2]
-    start, end = answer.find("{"), answer.rfind("}") + 1
-    if not 0 <= start < end:
-        raise UnusableAnswerError("there is no JSON object in it")
-    try:
-        return form.model_validate(json.loads(answer[start:end]))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise UnusableAnswerError(f"{place}: {first['msg']}") from None
-    except (ValueError, RecursionError) as error:
-        raise UnusableAnswerError(f"it is not JSON: {error}") from None
 
 
 def _read_answer(response: httpx.Response) -> Answer:

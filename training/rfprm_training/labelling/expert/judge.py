@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 
-from pydantic import BaseModel, ConfigDict, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from rfprm_runtime.types import Trajectory
-from rfprm_training.labelling.expert.client import ExpertClient, UnusableAnswerError
+from rfprm_training.labelling.expert.client import ExpertClient
+from rfprm_training.labelling.expert.forms import UnusableAnswerError
 from rfprm_training.labelling.expert.prompts import Prompt, load_prompt
 from rfprm_training.labelling.verifier.grading import StepGrade
 
@@ -80,8 +81,9 @@ def grades_form(first: int, last: int, scale: tuple[float, float]) -> type[BaseM
                 )
         return grades
 
+    count = last - first + 1
     return create_model(
         "Grades",
         __validators__={"check": field_validator("grades")(check)},
-        grades=(list[_Entry], ...),
+        grades=(list[_Entry], Field(json_schema_extra={"minItems": count, "maxItems": count})),
     )
