@@ -28,28 +28,18 @@ from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
 from rfprm_training import TrainingError
 from rfprm_training.learning.activations import ActivationCache
 from rfprm_training.learning.batch_plan import BatchPlan
+from rfprm_training.learning.batches import Batch, BatchLoader
 from rfprm_training.learning.config import read_config
 from rfprm_training.learning.dataset import Example, build_examples
-from rfprm_training.learning.losses import PARTS, Targets, joint_loss
+from rfprm_training.learning.losses import PARTS, joint_loss
 from rfprm_training.learning.model_card import write_model_card
 from rfprm_training.learning.precision import precision_of, recorded_precision
 from rfprm_training.learning.run_folder import CONFIG_NAME, DATA_NAME, LOG_NAME, RunFolder
 from rfprm_training.learning.run_inputs import data_paths, inputs_of
 from rfprm_training.learning.trained_prm import TrainedPRM
-from rfprm_training.learning.trees import build_trees, pad_trees
+from rfprm_training.learning.trees import build_trees
 
-__all__ = ["CONFIG_NAME", "LOG_NAME", "Trainer", "learning_rate_scale", "make_targets"]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Padded hidden states of some token trees, and what their trajectories should score."""
-
-    hidden: Tensor  # [batch, length, hidden_size]
-    tree: Tree | None
-    step_positions: Tensor  # int64 [num_steps], into the flattened [batch * length]
-    trajectory_positions: Tensor  # int64 [num_trajectories]
-    targets: Targets
+__all__ = ["CONFIG_NAME", "LOG_NAME", "Trainer", "learning_rate_scale"]
 
 
 @dataclass
@@ -139,7 +129,7 @@ class Trainer:
 
     def _run_claimed(self, max_steps: int | None) -> Path:
         settings = self.config.optimizer
-        cache = self._fill_cache()
+        batches = BatchLoader(self.prm, self.examples, self.trees, self._fill_cache())
         self.prm.add_trained_parts()
         self._check_unchanged()
         optimizer = torch.optim.AdamW(self.prm.parameter_groups())
@@ -156,13 +146,13 @@ class Trainer:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
             mine = plan[step][self._accelerator.process_index]
-            self._train_step(step, self._load(cache, mine), model, optimizer, len(plan))
+            self._train_step(step, batches.load(mine), model, optimizer, len(plan))
             self._progress("training, step", step + 1, len(plan))
             finished = step + 1 == len(plan)
             if settings.evaluate_every_steps is not None and (
                 finished or (step + 1) % settings.evaluate_every_steps == 0
             ):
-                finished = self._evaluate(cache, step + 1) or finished
+                finished = self._evaluate(batches, step + 1) or finished
             if finished or step + 1 == stop or (step + 1) % settings.save_every_steps == 0:
                 self._save_state(optimizer, step + 1)
             if finished:
@@ -242,7 +232,7 @@ class Trainer:
         means: Any = self._accelerator.reduce(values, reduction="mean")
         return dict(zip(losses, means.tolist(), strict=True))
 
-    def _evaluate(self, cache: ActivationCache | None, step: int) -> bool:
+    def _evaluate(self, loader: BatchLoader, step: int) -> bool:
         """Log the loss on held-out examples; returns whether training should stop."""
         batches = self.batch_plan.evaluation_batches()
         self.prm.network.eval()
@@ -251,7 +241,7 @@ class Trainer:
         with torch.no_grad():
             model = _Logits(self.prm)
             for batch in batches[accelerator.process_index :: accelerator.num_processes]:
-                for name, value in self._losses(self._load(cache, batch), model).items():
+                for name, value in self._losses(loader.load(batch), model).items():
                     sums[name] = sums.get(
                         name, 0.0
                     ) + value.item() * self.batch_plan.num_trajectories(batch)
@@ -291,33 +281,6 @@ class Trainer:
         with self._accelerator.main_process_first():
             cache.fill(self.prm.network, step=stage(self._progress, "frozen layers, batch"))
         return cache
-
-    def _load(self, cache: ActivationCache | None, indices: list[int]) -> Batch:
-        trees = [self.trees[index] for index in indices]
-        padded = pad_trees(trees, self.device)
-        network = self.prm.network
-        if cache is not None:
-            rows = [cache[index] for index in indices]
-            dtype = network.model.embed_tokens.weight.dtype
-            hidden = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device, dtype)
-        else:
-            first = self.config.network.first_trained_layer
-            with torch.no_grad():
-                embedded = network.embed(padded.token_ids)
-                hidden = network.run_layers(embedded, 0, first, tree=padded.tree)
-        markers = [
-            torch.from_numpy(positions) + row * hidden.shape[1]
-            for row, tree in enumerate(trees)
-            for positions in tree.marker_positions
-        ]
-        targets = make_targets([self.examples[i] for tree in trees for i in tree.members])
-        return Batch(
-            hidden,
-            padded.tree,
-            torch.cat([positions[:-1] for positions in markers]).to(self.device),
-            torch.cat([positions[-1:] for positions in markers]).to(self.device),
-            Targets(*(getattr(targets, name).to(self.device) for name in vars(targets))),
-        )
 
     def _describe_data(self) -> dict[str, Any]:
         """What was trained on and what was held out, for the model card."""
@@ -366,25 +329,6 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in self.prm.trained_parameters().items():
                 parameter.copy_(parameters[name])
-
-
-def make_targets(examples: list[Example]) -> Targets:
-    """The targets of a batch, in the order of its markers."""
-    owner = [row for row, example in enumerate(examples) for _ in example.step_labels]
-    names = sorted({example.group for example in examples})
-    beginnings: dict[tuple[str, ...], int] = {}
-    siblings = [
-        beginnings.setdefault((example.group, *example.trajectory.steps[:index]), len(beginnings))
-        for example in examples
-        for index in range(len(example.step_labels))
-    ]
-    return Targets(
-        step_labels=torch.tensor([label for example in examples for label in example.step_labels]),
-        step_owner=torch.tensor(owner),
-        trajectory_labels=torch.tensor([example.trajectory_label for example in examples]),
-        groups=torch.tensor([names.index(example.group) for example in examples]),
-        siblings=torch.tensor(siblings),
-    )
 
 
 def learning_rate_scale(step: int, num_steps: int, warmup_steps: int) -> float:
