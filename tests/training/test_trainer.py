@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch_file
 
 from rfprm_export import ExportError
 from rfprm_export.checkpoint import load_prm
+from rfprm_export.lora import ADAPTER_NAME
 from rfprm_runtime.engine.rows import pad_batch
 from rfprm_training import TrainingError
 from rfprm_training.evaluation.held_out import open_scorer
@@ -292,6 +294,19 @@ def test_training_in_bfloat16_keeps_trained_weights_in_float32(
     )
     for first, second in zip(wide, narrow, strict=True):
         assert second["loss_total"] == pytest.approx(first["loss_total"], rel=0.03)
+    if method == "lora":
+        stored = load_torch_file(tmp_path / "bfloat16" / ADAPTER_NAME)
+        assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+        trained = {n: p for n, p in trained.items() if ".lora_" in n}
+        for name, parameter in trained.items():  # as autocast multiplied them
+            found = stored["base_model.model." + name.replace(".default.", ".")]
+            assert torch.equal(found, parameter.detach().to(torch.bfloat16))
+        start = ("seed = 3", f'seed = 3\nstart_from = "{tmp_path / "bfloat16"}"')
+        again = Trainer(write_config(start), tmp_path / "again", device="cpu")
+        again.prm.add_trained_parts()
+        for name, parameter in again.prm.trained_parameters().items():
+            if name in trained:
+                assert torch.equal(parameter, trained[name].detach().to(torch.bfloat16).float())
 
 
 @pytest.mark.parametrize("amx", [True, False])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -149,13 +149,18 @@ class TrainedPRM:
 
     def save_checkpoint(self, folder: Path) -> None:
         """Write what ``rfprm export`` reads: the adapter, the heads (with ``method = "full"`` all
-        trained weights) and ``checkpoint.json``."""
+        trained weights) and ``checkpoint.json``.
+
+        The adapter is stored in the type that it multiplied in, which loses nothing."""
         folder.mkdir(parents=True, exist_ok=True)
-        lora: dict[str, Any] = {}
-        heads: dict[str, Any] = {}
+        lora: dict[str, Tensor] = {}
+        heads: dict[str, Tensor] = {}
         for name, parameter in self.trained_parameters().items():
-            array = parameter.detach().cpu().numpy().astype(np.float32)
-            (lora if ".lora_" in name else heads)[_stored_name(name)] = array
+            weights = parameter.detach().cpu().contiguous()
+            if ".lora_" in name:
+                lora[_stored_name(name)] = weights.to(self.dtype)
+            else:
+                heads[_stored_name(name)] = weights.float()
         save_file(heads, folder / HEADS_NAME)
         if lora:
             save_file(lora, folder / ADAPTER_NAME)
