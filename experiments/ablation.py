@@ -14,7 +14,6 @@ kept, and a stopped one goes on.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from rich.table import Table
 from benchmarks.report import over_questions, write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
-from experiments.kept import check_made_alike
+from experiments.kept import check_made_alike, kept_runs, slug
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_runtime import Scorer
 from rfprm_runtime.ground.content import content_of
@@ -248,18 +247,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "sets": {spec: content_of(Path(spec.partition(":")[2])) for spec in options.on},
     }
     check_made_alike(options.output, now)
-    runs: dict[str, dict[str, dict[str, Any]]] = {}
-    for seed in options.seeds:
-        for name in options.variants:
-            slug = f"{''.join(c if c.isalnum() else '-' for c in name).strip('-')}-{seed}"
-            path = options.output / f"{slug}.json"
-            if not path.is_file():
-                print(f"{name}, seed {seed}", flush=True)
-                labelled = (labelled_as(VARIANTS[name], row) for row in trained_on)
-                run = train(template, labelled, slug, seed, options.output / slug)
-                measured = measure(run, held_out, options.on, options.output / slug / "artifact")
-                write_whole(path, json.dumps(measured) + "\n")
-            runs.setdefault(name, {})[str(seed)] = json.loads(path.read_text(encoding="utf-8"))
+
+    def make(name: str, seed: int) -> dict[str, Any]:
+        folder = options.output / f"{slug(name)}-{seed}"
+        labelled = (labelled_as(VARIANTS[name], row) for row in trained_on)
+        run = train(template, labelled, folder.name, seed, folder)
+        return measure(run, held_out, options.on, folder / "artifact")
+
+    runs = kept_runs(options.output, options.variants, options.seeds, make)
     found = summarise(runs, right, groups)
     result = {
         "environment": environment(),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.ground.made_from import MadeFrom
+from rfprm_runtime.ground.whole_files import write_whole
 
 
 def check_made_alike(folder: Path, now: Mapping[str, Any]) -> None:
@@ -19,3 +21,24 @@ def check_made_alike(folder: Path, now: Mapping[str, Any]) -> None:
             f"{folder} holds results made otherwise: {'; '.join(changed)}; choose another -o"
         )
     made_from.record(now)
+
+
+def kept_runs(
+    folder: Path, arms: Iterable[str], seeds: Iterable[int], make: Callable[[str, int], Any]
+) -> dict[str, dict[str, Any]]:
+    """What ``make(arm, seed)`` gives, JSON, by arm and seed. Results that ``folder`` holds are not
+    made again; all arms of a seed come before the next seed."""
+    arms, found = list(arms), dict[str, dict[str, Any]]()
+    for seed in seeds:
+        for arm in arms:
+            path = folder / f"{slug(arm)}-{seed}.json"
+            if not path.is_file():
+                print(f"{arm}, seed {seed}", flush=True)
+                write_whole(path, json.dumps(make(arm, seed)) + "\n")
+            found.setdefault(arm, {})[str(seed)] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def slug(arm: str) -> str:
+    """An arm's name in the names of files."""
+    return "-".join("".join(c if c.isalnum() else " " for c in arm).split())

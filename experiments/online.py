@@ -10,7 +10,6 @@ Accuracy is that of greedy answers to held-out chains. Finished runs are kept.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +28,10 @@ from experiments import RESULTS
 from experiments.chains import Chain, chains
 from experiments.fine_tuning import fine_tune, tokenizer
 from experiments.greedy import solves
-from experiments.kept import check_made_alike
+from experiments.kept import check_made_alike, kept_runs
 from experiments.small_policy import question_text
 from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime.ground.content import content_of
-from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.integrations.trl_dense import DenseAdvantages, DenseCredit
 from rfprm_training.learning.precision import is_fast_in_bfloat16
@@ -199,15 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     check_made_alike(options.output, _made_from(options))
     policy = fine_tune(right, options.output / "policy", epochs=options.epochs)
-    runs: dict[str, dict[str, dict[str, Any]]] = {}
-    for seed in options.seeds:
-        for name in options.arms:
-            path = options.output / f"{name.replace(' ', '_')}-{seed}.json"
-            if not path.is_file():
-                print(f"{name}, seed {seed}", flush=True)
-                curves = run(ARMS[name], seed, options, policy)
-                write_whole(path, json.dumps(curves, indent=1) + "\n")
-            runs.setdefault(name, {})[str(seed)] = json.loads(path.read_text(encoding="utf-8"))
+
+    def make(name: str, seed: int) -> dict[str, Any]:
+        return run(ARMS[name], seed, options, policy)
+
+    runs = kept_runs(options.output, options.arms, options.seeds, make)
     found = summarise(runs)
     settings = {k: v for k, v in vars(options).items() if k not in ("output", "artifact")}
     measured = {"environment": environment(), "settings": settings, "arms": found, "runs": runs}

@@ -12,7 +12,6 @@ many problems can show is printed. Finished students are kept.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -27,13 +26,12 @@ from rich.table import Table
 from benchmarks.report import over_questions, write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
-from experiments.kept import check_made_alike
+from experiments.kept import check_made_alike, kept_runs, slug
 from experiments.small_policy import question_text
 from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime import Scorer
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.content import content_of
-from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_runtime.traces.formats import trajectory_from_record
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, read_rows
 from rfprm_training.learning.dataset import by_hash
@@ -219,20 +217,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shown = {p: detectable(p, len(asked), len(options.seeds)) for p in (0.1, 0.2, 0.3)}
     told = ", ".join(f"{difference:.3f} at {p:.0%}" for p, difference in shown.items())
     print(f"{len(asked)} problems can show a difference in accuracy of {told}", flush=True)
-    right: dict[str, dict[str, list[bool]]] = {arm: {} for arm in options.arms}
-    chosen: dict[str, Any] = {}
-    for seed in options.seeds:
-        for arm in options.arms:
-            samples = choose(pool, arm, options.seen, seed)
-            chosen.setdefault(arm, described(samples))
-            folder = options.output / f"{arm}-{seed}"
-            path = options.output / f"{arm}-{seed}.json"
-            if not path.is_file():
-                print(f"{arm}, seed {seed}", flush=True)
-                student = train(samples, folder, seed)
-                found = answers(student, asked, options.max_tokens)
-                write_whole(path, json.dumps(found) + "\n")
-            right[arm][str(seed)] = json.loads(path.read_text(encoding="utf-8"))
+
+    def make(arm: str, seed: int) -> list[bool]:
+        samples = choose(pool, arm, options.seen, seed)
+        student = train(samples, options.output / f"{slug(arm)}-{seed}", seed)
+        return answers(student, asked, options.max_tokens)
+
+    right = kept_runs(options.output, options.arms, options.seeds, make)
+    first = options.seeds[0]
+    chosen = {arm: described(choose(pool, arm, options.seen, first)) for arm in options.arms}
     figures = summarise(right, chosen)
     measured = {
         "environment": environment(),
