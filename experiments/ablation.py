@@ -30,6 +30,7 @@ from experiments import RESULTS
 from experiments.kept import check_made_alike, kept_runs, slug
 from rfprm_export.artifact_writer import export_artifact
 from rfprm_runtime import Scorer
+from rfprm_runtime.artifact.manifest import MANIFEST_NAME
 from rfprm_runtime.ground.content import content_of
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_training.evaluation.evaluated_sets import evaluate_sets
@@ -115,7 +116,7 @@ def measure(
     run: Path, held_out: Sequence[RewardedTrajectory], specs: Sequence[str], artifact: Path
 ) -> dict[str, Any]:
     """The scores of the held-out traces, and the figures of the labelled sets."""
-    if not (artifact / "prm.json").is_file():
+    if not (artifact / MANIFEST_NAME).is_file():
         export_artifact(run, artifact, precision="fp32")
     with Scorer.load(artifact) as scorer:
         scores = scorer.score_batch([row.trajectory for row in held_out])
