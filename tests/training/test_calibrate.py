@@ -10,12 +10,20 @@ import typer
 from typer.testing import CliRunner
 
 from rfprm_export.checkpoint import load_prm
+from rfprm_runtime.artifact.manifest import Calibration
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.commands import calibrate
-from rfprm_training.evaluation.calibrate import fit_calibration, refuse_calibrated
+from rfprm_training.evaluation.calibrate import (
+    CalibrationResult,
+    KnownScores,
+    fit_alpha,
+    fit_calibration,
+    refuse_calibrated,
+)
 from rfprm_training.evaluation.held_out import open_scorer
 from rfprm_training.example import Example
+from rfprm_training.learning.config import read_config
 from rfprm_training.learning.trainer import Trainer
 
 
@@ -84,6 +92,7 @@ def test_the_command_writes_helpful_calibrations_to_the_checkpoint(
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "scores: temperature" in result.output
+    assert "scores are calibrated: temperature" in (folder / "README.md").read_text()
     after = load_prm(folder).manifest
     kept = [m.calibration for m in (after.step_readout, after.trajectory_readout) if m is not None]
     assert any(kept), result.output
@@ -97,3 +106,108 @@ def test_the_command_writes_helpful_calibrations_to_the_checkpoint(
     assert "already calibrated" in str(again.exception)
     with pytest.raises(TrainingError, match="is not a checkpoint"):
         refuse_calibrated(tmp_path)
+
+
+def ranked(num_questions: int, *, better: str) -> tuple[list[Example], list[TrajectoryScore]]:
+    """Two right and two wrong solutions to each question. One of the two scores tells them apart,
+    the other one is noise."""
+    rng = np.random.default_rng(1)
+    examples, scores = [], []
+    for index in range(num_questions):
+        for right in (True, True, False, False):
+            knowing, noise = 0.5 + (0.2 if right else -0.2) + rng.normal(0, 0.1), rng.random()
+            steps, whole = (knowing, noise) if better == "steps" else (noise, knowing)
+            trajectory = Trajectory(question=f"q{index}", steps=("a", "b"))
+            examples.append(
+                Example(trajectory, (float("nan"),) * 2, float(right), f"q{index}", "test")
+            )
+            scores.append(
+                TrajectoryScore(
+                    step_scores=np.full(2, np.clip(steps, 0.01, 0.99), np.float32),
+                    trajectory_score=float(np.clip(whole, 0.01, 0.99)),
+                    reward=0.0,
+                    num_tokens=1,
+                )
+            )
+    return examples, scores
+
+
+def alpha_for(examples: list[Example], scores: list[TrajectoryScore], before: float) -> Any:
+    known = KnownScores(examples, scores)
+    return fit_alpha(known, [], readouts={"step": None, "trajectory": None}, before=before)
+
+
+def test_alpha_goes_to_the_score_that_ranks_solutions() -> None:
+    found = alpha_for(*ranked(80, better="steps"), before=7.0)
+    assert found.chosen == 0.0
+    assert found.helps
+    assert found.auc_after > 0.95 > 0.7 > found.auc_before
+    assert found.gap_after > found.gap_before
+    found = alpha_for(*ranked(80, better="trajectory"), before=0.5)
+    assert found.chosen >= 5
+    assert found.auc_after > found.auc_before
+
+
+def test_alpha_stays_where_another_is_no_better() -> None:
+    examples, scores = ranked(80, better="steps")
+    alike = [
+        score.model_copy(update={"trajectory_score": float(score.step_scores[0])})
+        for score in scores
+    ]
+    found = alpha_for(examples, alike, before=4.0)
+    assert found.chosen == 4.0
+    assert not found.helps
+
+
+def test_alpha_needs_questions_with_both_outcomes_and_both_scores() -> None:
+    examples, scores = ranked(49, better="steps")
+    assert alpha_for(examples, scores, before=1.0) is None
+    examples, scores = ranked(50, better="steps")
+    assert alpha_for(examples, scores, before=1.0) is not None
+    without = [score.model_copy(update={"trajectory_score": None}) for score in scores]
+    assert alpha_for(examples, without, before=1.0) is None
+
+
+def test_alpha_is_chosen_for_calibrated_scores() -> None:
+    """Steps that say too little weigh more once their calibration has spread them."""
+    examples, scores = ranked(80, better="steps")
+    squeezed = [
+        score.model_copy(update={"step_scores": 0.5 + (score.step_scores - 0.5) / 50})
+        for score in scores
+    ]
+    known = KnownScores(examples, squeezed)
+    stretched = Calibration(temperature=0.02, bias=0.0, fitted_on="test")
+    result = CalibrationResult("step", 100, 0.3, 0.1, stretched)
+    readouts: Any = {"step": None, "trajectory": None}
+    plain = fit_alpha(known, [], readouts=readouts, before=0.25)
+    calibrated = fit_alpha(known, [result], readouts=readouts, before=0.25)
+    assert plain is not None
+    assert calibrated is not None
+    assert plain.auc_before < 0.7 < 0.9 < calibrated.auc_before
+
+
+def test_the_command_chooses_alpha_from_folds(write_config: Any, tmp_path: Path) -> None:
+    folder = Trainer(write_config(), tmp_path / "run", device="cpu").run()
+    examples, scores = ranked(60, better="trajectory")
+    rows = [
+        {
+            "group": example.group,
+            "trajectory": example.trajectory.model_dump(mode="json"),
+            "outcome": example.trajectory_label,
+            "step_scores": score.step_scores.tolist(),
+            "trajectory_score": score.trajectory_score,
+            "reward": score.reward,
+            "num_tokens": score.num_tokens,
+        }
+        for example, score in zip(examples, scores, strict=True)
+    ]
+    (tmp_path / "out_of_fold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    app = typer.Typer()
+    app.command()(calibrate)
+    result = CliRunner().invoke(app, [str(folder), "--folds", str(tmp_path), "--fit-alpha"])
+    assert result.exit_code == 0, result.output
+    assert "AUC within a question" in result.output
+    assert "60 questions, cross-fitted" in result.output
+    alpha = load_prm(folder).manifest.alpha
+    assert alpha > read_config(folder / "config.toml").alpha
+    assert f"{alpha:g} · trajectory score" in (folder / "README.md").read_text()

@@ -11,6 +11,7 @@ from rfprm_runtime.cli.options import ProgressOption
 from rfprm_training import check_extras
 
 if TYPE_CHECKING:
+    from rfprm_training.evaluation.alpha import AlphaChoice
     from rfprm_training.evaluation.held_out import Evaluation
 
 check_extras()  # without them, the help says how to get these commands
@@ -193,15 +194,26 @@ def calibrate(
             help="Fit the step score on the constructed trajectories that the config held out.",
         ),
     ] = False,
+    with_alpha: Annotated[
+        bool,
+        typer.Option(
+            "--fit-alpha",
+            help="Then choose α, the weight of the trajectory score in the reward, by how well the "
+            "reward ranks the solutions of --folds and --on.",
+        ),
+    ] = False,
 ) -> None:
     """Calibrate a checkpoint's scores by temperature, where that helps; export it again after."""
+    from rfprm_export.checkpoint import read_checkpoint
     from rfprm_runtime.ground.progress import shown_stages
     from rfprm_training.evaluation.calibrate import (
         collect_scores,
+        fit_alpha,
         fit_calibration,
         refuse_calibrated,
         write_calibration,
     )
+    from rfprm_training.learning.model_card import write_model_card
 
     refuse_calibrated(checkpoint)
     data = collect_scores(checkpoint, on or [], folds=folds, held_out=held_out)
@@ -230,9 +242,33 @@ def calibrate(
         typer.echo(
             "nothing fitted: fewer than 100 scores with labels, or they do not rise with the labels"
         )
-    if any(result.helps for result in found):
+    alpha = None
+    if with_alpha:
+        alpha = fit_alpha(
+            data["trajectory"],
+            found,
+            readouts={kind: known.readout for kind, known in data.items()},
+            before=read_checkpoint(checkpoint).alpha,
+        )
+        typer.echo(_said_of_alpha(alpha))
+    if any(result.helps for result in found) or (alpha is not None and alpha.helps):
         with shown_stages() as told:
-            write_calibration(checkpoint, found, told)
+            write_calibration(checkpoint, found, alpha, told)
+        write_model_card(checkpoint)
+
+
+def _said_of_alpha(found: AlphaChoice | None) -> str:
+    if found is None:
+        return (
+            "α not fitted: fewer than 50 questions have right and wrong solutions with step and "
+            "trajectory scores"
+        )
+    verdict = "kept" if found.helps else "does not help, left as it was"
+    return (
+        f"α {found.before:g} → {found.chosen:g}: AUC within a question {found.auc_before:.3f} → "
+        f"{found.auc_after:.3f}, Best-of-N gap recovered {found.gap_before:.3f} → "
+        f"{found.gap_after:.3f} ({found.num_questions} questions, cross-fitted): {verdict}"
+    )
 
 
 def _evaluate_held_out(model: Path, config: Path | None) -> Evaluation:

@@ -1,10 +1,10 @@
-"""Calibrates a checkpoint's scores by temperature scaling, where that helps."""
+"""Calibrates a checkpoint's scores by temperature scaling, and chooses its α, where that helps."""
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from rfprm_runtime.ground.progress import Progress, silent
 from rfprm_runtime.ground.whole_files import replacing_files
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
+from rfprm_training.evaluation.alpha import AlphaChoice, choose_alpha
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.cross_validation import read_out_of_fold
 from rfprm_training.evaluation.held_out import held_out_examples, open_scorer
@@ -137,6 +138,31 @@ def fit_calibration(
     return CalibrationResult(kind, len(values), before.ece, after.ece, fitted)
 
 
+def fit_alpha(
+    known: KnownScores,
+    results: Sequence[CalibrationResult],
+    *,
+    readouts: Mapping[Kind, Readout | None],
+    before: float,
+) -> AlphaChoice | None:
+    """The α with which the reward ranks the solutions of ``known`` best, once its scores are
+    calibrated as ``results`` say; see :func:`choose_alpha`."""
+    fitted = {result.kind: result.fitted for result in results if result.helps}
+    of_steps, of_wholes = (Claims(readouts[kind]) for kind in ("step", "trajectory"))
+    rows: list[tuple[float, float, bool, str]] = []
+    for example, score in zip(known.examples, known.scores, strict=True):
+        whole = score.trajectory_score
+        if whole is None or not len(score.step_scores) or math.isnan(example.trajectory_label):
+            continue
+        steps = of_steps.calibrated(score.step_scores, fitted.get("step")).mean()
+        value = of_wholes.calibrated(whole, fitted.get("trajectory"))
+        rows.append((float(steps), float(value), example.trajectory_label >= 0.5, example.group))
+    if not rows:
+        return None
+    steps, wholes, right, groups = zip(*rows, strict=True)
+    return choose_alpha(np.array(steps), np.array(wholes), np.array(right), groups, before=before)
+
+
 def _labelled(
     kind: Kind, examples: Sequence[Example], scores: Sequence[TrajectoryScore]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], list[str]]:
@@ -156,14 +182,20 @@ def _labelled(
 
 
 def write_calibration(
-    folder: Path, results: Sequence[CalibrationResult], progress: Progress = silent
+    folder: Path,
+    results: Sequence[CalibrationResult],
+    alpha: AlphaChoice | None = None,
+    progress: Progress = silent,
 ) -> None:
-    """Write the calibrations that help to ``checkpoint.json``, and the reference's new scores.
+    """Write the calibrations that help, and an ``alpha`` that does, to ``checkpoint.json``, and the
+    reference's new scores.
 
     Either all of it is there afterwards, or after a kill the checkpoint is as it was.
     """
     checkpoint = read_checkpoint(folder)
     changes: dict[str, Any] = {}
+    if alpha is not None and alpha.helps:
+        changes["alpha"] = alpha.chosen
     for result in results:
         name = f"{result.kind}_readout"
         readout: Readout | None = getattr(checkpoint, name)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_runtime.artifact.manifest import Manifest, Readout
+from rfprm_runtime.artifact.manifest import Calibration, Manifest, Readout
 from rfprm_runtime.scores.bounds import unit_scale
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.step_metrics import Search
@@ -74,6 +74,16 @@ class Claims:
             return values
         clipped = np.clip(values, 1e-6, 1 - 1e-6)
         return np.asarray(np.log(clipped / (1 - clipped)), dtype=np.float64)
+
+    def calibrated(self, scores: Any, fitted: Calibration | None) -> FloatArray:
+        """What the readout gives instead once ``fitted`` is part of it, float64 in the shape of
+        ``scores``. A raw score becomes a probability."""
+        if fitted is None:
+            return np.asarray(scores, dtype=np.float64)
+        chances = unit_scale(self.log_odds(scores) / fitted.temperature + fitted.bias, None)
+        if self.readout is None or self.are_raw:
+            return chances
+        return np.asarray(chances * self.readout.scale + self.readout.offset, dtype=np.float64)
 
     def _unscaled(self, scores: Any) -> FloatArray:
         values = np.asarray(scores, dtype=np.float64)

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rfprm_export.checkpoint import CHECKPOINT_NAME, Checkpoint, read_checkpoint
 from rfprm_export.named_base import GgufBase
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_training.learning.config import RewardedDataConfig, TrainingConfig, read_config
@@ -34,7 +35,7 @@ def write_model_card(folder: Path) -> None:
         _front_matter(config),
         _MARK,
         f"# {config.name}",
-        _what_it_is(config),
+        _what_it_is(config, _checkpoint_of(folder)),
         "## Data",
         _data(_read_json(folder / DATA_NAME), config),
         "## Training",
@@ -60,7 +61,14 @@ def _front_matter(config: TrainingConfig) -> str:
     )
 
 
-def _what_it_is(config: TrainingConfig) -> str:
+def _checkpoint_of(folder: Path) -> Checkpoint | None:
+    """None before a run has written it."""
+    return read_checkpoint(folder) if (folder / CHECKPOINT_NAME).is_file() else None
+
+
+def _what_it_is(config: TrainingConfig, checkpoint: Checkpoint | None) -> str:
+    # Calibration may have chosen another α than the run began with.
+    alpha = config.alpha if checkpoint is None else checkpoint.alpha
     network = config.network
     layers = f"layers {network.first_trained_layer} to {network.num_layers - 1}"
     if network.method == "lora":
@@ -74,7 +82,20 @@ def _what_it_is(config: TrainingConfig) -> str:
         f"A process reward model in the format `{config.family}`: {trained}, the final norm and "
         f"the heads, on the first {network.num_layers} layers of the base. It scores every step "
         "and the whole of a trajectory; reward = mean step score + "
-        f"{config.alpha:g} · trajectory score."
+        f"{alpha:g} · trajectory score." + _calibrations(checkpoint)
+    )
+
+
+def _calibrations(checkpoint: Checkpoint | None) -> str:
+    """Sentences, or nothing."""
+    if checkpoint is None:
+        return ""
+    readouts = {"Step": checkpoint.step_readout, "Trajectory": checkpoint.trajectory_readout}
+    return "".join(
+        f" {name} scores are calibrated: temperature {found.temperature:.3f}, bias "
+        f"{found.bias:+.3f}, fitted on {found.fitted_on}."
+        for name, readout in readouts.items()
+        if readout is not None and (found := readout.calibration) is not None
     )
 
 
