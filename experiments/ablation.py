@@ -34,11 +34,14 @@ from rfprm_runtime.artifact.manifest import MANIFEST_NAME
 from rfprm_runtime.ground.content import content_of
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_training.evaluation.evaluated_sets import evaluate_sets
+from rfprm_training.evaluation.metrics import pairs_won, picks, rankings
 from rfprm_training.labelling.step_rewards import fuse
 from rfprm_training.learning.config import TrainingConfig, for_another_folder, read_config
 from rfprm_training.learning.trainer import Trainer
 from rfprm_training.rewarded import (
     RewardedTrajectory,
+    is_held_out,
+    known_or_nan,
     known_or_none,
     question_key,
     read_rewarded,
@@ -67,7 +70,6 @@ VARIANTS = {
 }
 WEIGHTS = {"steps alone": 0.0, "α = 1": 1.0, "α = 7": 7.0, "trajectory alone": float("inf")}
 """α of the reward that ranks traces: mean step score + α · trajectory score (Eq. 11)."""
-_WINS, _PAIRS, _PICKED, _RANDOM, _BEST = range(5)
 
 
 def labelled_as(variant: Variant, row: RewardedTrajectory) -> RewardedTrajectory:
@@ -78,7 +80,7 @@ def labelled_as(variant: Variant, row: RewardedTrajectory) -> RewardedTrajectory
         raise SystemExit(f"the labels have no {missing}; set steps.components in rfprm label")
     rewards: tuple[float | None, ...] = (None,) * len(row.trajectory.steps)
     if variant.components:
-        chosen = {name: _with_nan(row.components[name]) for name in variant.components}
+        chosen = {name: np.array(known_or_nan(row.components[name])) for name in variant.components}
         rewards = known_or_none(fuse(chosen))
     return row.model_copy(
         update={
@@ -87,14 +89,6 @@ def labelled_as(variant: Variant, row: RewardedTrajectory) -> RewardedTrajectory
             "components": {},
         }
     )
-
-
-def _with_nan(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([np.nan if value is None else value for value in values])
-
-
-def is_held_out(row: RewardedTrajectory, share: float) -> bool:
-    return int(question_key(row.trajectory.question), 16) < share * 16**16
 
 
 def train(
@@ -134,37 +128,24 @@ def measure(
     }
 
 
-def of_questions(
+def rank(
     measured: dict[str, Any], right: np.ndarray, groups: Sequence[str], alpha: float
 ) -> np.ndarray:
-    """What a reward with ``alpha`` ranks right, [questions, 5]: pairs won, pairs, whether its pick
-    is right (a share where several tie), the share of right traces, whether any is right."""
+    """What a reward with ``alpha`` makes of each question, [questions, 5]."""
     steps, trajectory = np.array(measured["steps"]), np.array(measured["trajectory"])
     reward = trajectory if np.isinf(alpha) else steps + alpha * trajectory
-    members: dict[str, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
-    rows = []
-    for indices in members.values():
-        of_right, values = right[indices], reward[indices]
-        margins = values[of_right][:, None] - values[~of_right][None]
-        wins = (margins > 0).sum() + 0.5 * (margins == 0).sum()
-        picked = of_right[values == values.max()].mean()
-        rows.append([wins, margins.size, picked, of_right.mean(), of_right.any()])
-    return np.array(rows, dtype=np.float64)
+    numbers = np.unique(np.array(groups), return_inverse=True)[1]
+    return rankings(reward, right, numbers)
 
 
 def auc(rows: np.ndarray) -> float:
     """Within a question, of ``rows`` [questions, seeds, 5]: the mean over seeds."""
-    sums = rows.sum(axis=0)
-    return float(np.mean(sums[:, _WINS] / np.maximum(sums[:, _PAIRS], 1)))
+    return float(np.mean([pairs_won(rows[:, seed]) for seed in range(rows.shape[1])]))
 
 
 def gap(rows: np.ndarray) -> float:
     """The share of the gap from a random pick to the best, the mean over seeds."""
-    sums = rows.sum(axis=0)
-    room = np.maximum(sums[:, _BEST] - sums[:, _RANDOM], 1e-9)
-    return float(np.mean((sums[:, _PICKED] - sums[:, _RANDOM]) / room))
+    return float(np.mean([picks(rows[:, seed]).gap_recovered for seed in range(rows.shape[1])]))
 
 
 def summarise(
@@ -174,9 +155,7 @@ def summarise(
     from ``outcome``, with 95 % intervals over questions; and the means over seeds on the sets."""
     tables = {
         name: {
-            kind: np.stack(
-                [of_questions(of_seed[s], right, groups, alpha) for s in sorted(of_seed)], 1
-            )
+            kind: np.stack([rank(of_seed[s], right, groups, alpha) for s in sorted(of_seed)], 1)
             for kind, alpha in WEIGHTS.items()
         }
         for name, of_seed in runs.items()
@@ -235,7 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     held_out: list[RewardedTrajectory] = []
     trained_on: list[RewardedTrajectory] = []
     for row in read_rewarded(options.labels):
-        (held_out if is_held_out(row, options.held_out) else trained_on).append(row)
+        key = question_key(row.trajectory.question)
+        (held_out if is_held_out(key, options.held_out) else trained_on).append(row)
     held_out = [row for row in held_out if row.trajectory.outcome is not None]
     right = np.array([bool(row.trajectory.outcome) for row in held_out])
     groups = [question_key(row.trajectory.question) for row in held_out]

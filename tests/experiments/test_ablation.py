@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import ablation
-from experiments.ablation import VARIANTS, WEIGHTS, auc, gap, labelled_as, of_questions, summarise
+from experiments.ablation import VARIANTS, WEIGHTS, auc, gap, labelled_as, rank, summarise
 from rfprm_runtime import Trajectory
 from rfprm_training.rewarded import RewardedTrajectory
 
@@ -50,15 +50,15 @@ def test_ranking_is_counted_by_question() -> None:
         "steps": [0.9, 0.1, 0.5, 0.5, 0.7, 0.3],
         "trajectory": [0.1, 0.2, 0.9, 0.0, 0.3, 0.5],
     }
-    steps = of_questions(measured, right, groups, 0.0)
+    steps = rank(measured, right, groups, 0.0)
     assert steps.tolist() == [
         [1, 1, 1, 0.5, 1],
         [0.5, 2, 0, pytest.approx(1 / 3), 1],
         [0, 0, 1, 1, 1],
     ]
-    alone = of_questions(measured, right, groups, float("inf"))
+    alone = rank(measured, right, groups, float("inf"))
     assert alone[:, 0].tolist() == [0, 2, 0]
-    both = of_questions(measured, right, groups, 1.0)  # 1.0 and 0.3; 1.4, 0.5 and 1.0
+    both = rank(measured, right, groups, 1.0)  # 1.0 and 0.3; 1.4, 0.5 and 1.0
     assert both[:, 0].tolist() == [1, 2, 0]
     seeds = np.stack([steps, alone], axis=1)
     assert auc(seeds) == pytest.approx((1.5 / 3 + 2 / 3) / 2)
@@ -69,7 +69,7 @@ def test_ranking_is_counted_by_question() -> None:
 
 def test_ties_are_picked_by_share() -> None:
     measured = {"steps": [0.5, 0.5, 0.1], "trajectory": [0.0] * 3}
-    rows = of_questions(measured, np.array([True, False, True]), ["a"] * 3, 0.0)
+    rows = rank(measured, np.array([True, False, True]), ["a"] * 3, 0.0)
     assert rows[0].tolist() == [0.5, 2, 0.5, pytest.approx(2 / 3), 1]
 
 

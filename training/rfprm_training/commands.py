@@ -214,6 +214,7 @@ def calibrate(
         write_calibration,
     )
     from rfprm_training.learning.model_card import write_model_card
+    from rfprm_training.learning.run_folder import CONFIG_NAME
 
     refuse_calibrated(checkpoint)
     data = collect_scores(checkpoint, on or [], folds=folds, held_out=held_out)
@@ -254,7 +255,8 @@ def calibrate(
     if any(result.helps for result in found) or (alpha is not None and alpha.helps):
         with shown_stages() as told:
             write_calibration(checkpoint, found, alpha, told)
-        write_model_card(checkpoint)
+        if (checkpoint / CONFIG_NAME).is_file():
+            write_model_card(checkpoint)
 
 
 def _said_of_alpha(found: AlphaChoice | None) -> str:

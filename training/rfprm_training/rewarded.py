@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class RewardedTrajectory(Validated):
         """The example that training reads. Trajectories to one question share a group."""
         return Example(
             trajectory=self.trajectory,
-            step_labels=tuple(UNKNOWN if r is None else r for r in self.step_rewards),
+            step_labels=known_or_nan(self.step_rewards),
             trajectory_label=UNKNOWN if self.trajectory_reward is None else self.trajectory_reward,
             group=question_key(self.trajectory.question),
             kind="rewarded",
@@ -76,6 +76,17 @@ def question_key(question: str) -> str:
     """A key that ignores case and white space."""
     text = " ".join(question.lower().split())
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_held_out(key: str, share: float) -> bool:
+    """Whether the question with this key (:func:`question_key`) is one of the ``share`` that is
+    held out: a hash decides, so the same ones are in every file."""
+    return int(key[:12], 16) < int(share * 16**12)
+
+
+def known_or_nan(values: Sequence[Reward]) -> tuple[float, ...]:
+    """Values of a file as labels: None becomes NaN."""
+    return tuple(UNKNOWN if value is None else value for value in values)
 
 
 def known_or_none(values: Any) -> tuple[Reward, ...]:

@@ -47,6 +47,10 @@ _GRAPH_OPERATIONS = 6e12
 """A pass with fewer operations runs as a graph, or the GPU would be done before the host has
 launched it (measured on an H200; docs/log.md)."""
 
+_BATCH_TOKENS = {"cuda": 32_768}
+_BATCH_TOKENS_ELSEWHERE = 4_096
+"""Enough to fill a CPU; progress is told, and memory freed, after every pass."""
+
 
 class PackedTorchBackend:
     """A :class:`~rfprm_runtime.engine.backend.CachingBackend`, to the rounding of its type: a
@@ -58,16 +62,18 @@ class PackedTorchBackend:
         *,
         device: str | torch.device | None = None,
         dtype: DType = "float32",
-        max_batch_tokens: int = 32_768,
+        max_batch_tokens: int | None = None,
         cuda_graphs: bool = True,
     ) -> None:
-        """``max_batch_tokens``: new tokens of one pass over the weights. ``cuda_graphs``: short
-        passes are captured, where the device can. ``network`` is copied.
+        """``max_batch_tokens``: new tokens of one pass over the weights, by default 32,768 on a GPU
+        and 4,096 elsewhere. ``cuda_graphs``: short passes are captured, where the device can.
+        ``network`` is copied.
 
         Raises :class:`InvalidArgumentError` for a device or type that torch does not know, and
         :class:`BackendError` where torch does not have the device.
         """
-        check_whole("max_batch_tokens", max_batch_tokens)
+        if max_batch_tokens is not None:
+            check_whole("max_batch_tokens", max_batch_tokens)
         check_choice("dtype", dtype, get_args(DType))
         check_flag("cuda_graphs", cuda_graphs)
         self._device = find_device(device)
@@ -82,7 +88,8 @@ class PackedTorchBackend:
         if cuda_graphs and flash:
             self._graphs = PassGraphs(self._launch, self._device)
         self._graph_tokens = int(_GRAPH_OPERATIONS / _operations_of_a_token(weights))
-        self.limits = BackendLimits(max_batch_size=256, max_batch_tokens=max_batch_tokens)
+        tokens = max_batch_tokens or _BATCH_TOKENS.get(self._device.type, _BATCH_TOKENS_ELSEWHERE)
+        self.limits = BackendLimits(max_batch_size=256, max_batch_tokens=tokens)
         self.description = f"{describe(self._device, dtype)}, packed"
 
     @classmethod

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_training.evaluation.metrics import best_of_n, within_group_auc
+from rfprm_training.evaluation.metrics import num_with_pairs, pairs_won, picks, rankings
 from rfprm_training.evaluation.step_metrics import folds
 
 ALPHAS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 20.0)
@@ -51,31 +51,30 @@ def choose_alpha(
 
     None if fewer than 50 questions have both right and wrong solutions.
     """
-    numbers = np.unique(np.array(groups, dtype=np.str_), return_inverse=True)[1]
-    shares = np.bincount(numbers, weights=right) / np.bincount(numbers)
-    both = int(((shares > 0) & (shares < 1)).sum())
-    if both < _MIN_QUESTIONS:
-        return None
+    names, numbers = np.unique(np.array(groups, dtype=np.str_), return_inverse=True)
     # The current one first: of equally good ones it stays.
     candidates = (before, *(alpha for alpha in ALPHAS if alpha != before))
-    rewards = [mean_steps + alpha * trajectory for alpha in candidates]
+    ranked = np.stack(
+        [rankings(mean_steps + alpha * trajectory, right, numbers) for alpha in candidates]
+    )
+    num_questions = num_with_pairs(ranked[0])
+    if num_questions < _MIN_QUESTIONS:
+        return None
 
     def best(rows: NDArray[np.bool_]) -> int:
-        found = [within_group_auc(reward[rows], right[rows], numbers[rows]) for reward in rewards]
-        return int(np.nanargmax(found))
+        return int(np.nanargmax([pairs_won(of_alpha[rows]) for of_alpha in ranked]))
 
-    fold_of = folds(groups)
-    crossed = np.empty_like(trajectory)
+    fold_of = folds(names.tolist())
+    crossed = np.empty_like(ranked[0])
     for fold in np.unique(fold_of):
         own = fold_of == fold
-        crossed[own] = rewards[best(~own)][own]
-    chosen = candidates[best(np.ones(len(right), dtype=np.bool_))]
+        crossed[own] = ranked[best(~own), own]
     return AlphaChoice(
         before=before,
-        chosen=chosen,
-        num_questions=both,
-        auc_before=within_group_auc(rewards[0], right, numbers),
-        auc_after=within_group_auc(crossed, right, numbers),
-        gap_before=best_of_n(rewards[0], right, numbers).gap_recovered,
-        gap_after=best_of_n(crossed, right, numbers).gap_recovered,
+        chosen=candidates[best(np.ones(len(names), dtype=np.bool_))],
+        num_questions=num_questions,
+        auc_before=pairs_won(ranked[0]),
+        auc_after=pairs_won(crossed),
+        gap_before=picks(ranked[0]).gap_recovered,
+        gap_after=picks(crossed).gap_recovered,
     )

@@ -17,6 +17,7 @@ from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
 from rfprm_export.named_base import find_base_model
 from rfprm_export.reference import record_reference
 from rfprm_runtime.artifact.manifest import Calibration, Readout
+from rfprm_runtime.backends.torch import find_device
 from rfprm_runtime.ground.claims import claimed_folder
 from rfprm_runtime.ground.progress import Progress, silent
 from rfprm_runtime.ground.whole_files import replacing_files
@@ -31,6 +32,7 @@ from rfprm_training.evaluation.set_formats import read_evaluation_set
 from rfprm_training.evaluation.step_metrics import calibration, fit_temperature
 from rfprm_training.example import Example
 from rfprm_training.learning.config import read_config
+from rfprm_training.learning.precision import Precision, precision_of
 from rfprm_training.learning.run_folder import CONFIG_NAME
 
 _MIN_SCORES = 100
@@ -90,7 +92,7 @@ def collect_scores(
     if held_out:
         _, constructed = held_out_examples(read_config(checkpoint / CONFIG_NAME))
         sets.append(("held-out constructed trajectories", constructed, ("step",)))
-    with open_scorer(checkpoint) as scorer:
+    with open_scorer(checkpoint, dtype=_trained_in(checkpoint)) as scorer:
         found["step"].readout = scorer.manifest.step_readout
         found["trajectory"].readout = scorer.manifest.trajectory_readout
         for name, examples, kinds in sets:
@@ -101,6 +103,14 @@ def collect_scores(
     if not any(known.examples for known in found.values()):
         raise TrainingError("there is nothing to fit on; give --on, --folds or --held-out")
     return found
+
+
+def _trained_in(checkpoint: Path) -> Precision:
+    """For a large base, float32 on a CPU would take far longer."""
+    if not (checkpoint / CONFIG_NAME).is_file():
+        return "float32"
+    network = read_config(checkpoint / CONFIG_NAME).network
+    return precision_of(network, find_device(None), checkpoint)
 
 
 def fit_calibration(

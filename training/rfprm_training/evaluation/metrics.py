@@ -39,12 +39,7 @@ def auc(scores: Scores, right: Flags) -> float:
 def within_group_auc(scores: Scores, right: Flags, groups: Groups) -> float:
     """AUC over pairs of solutions to the same question, so that the difficulty of questions, which
     length alone reveals, does not count. NaN if no question has both kinds."""
-    won = pairs = 0.0
-    for members in _members(groups):
-        in_group, right_in_group = scores[members], right[members]
-        w, p = _won_pairs(in_group[right_in_group], in_group[~right_in_group])
-        won, pairs = won + w, pairs + p
-    return won / pairs if pairs else float("nan")
+    return pairs_won(rankings(scores, right, groups))
 
 
 def _won_pairs(above: Scores, below: Scores) -> tuple[float, int]:
@@ -72,13 +67,42 @@ class BestOfN:
 
 def best_of_n(scores: Scores, right: Flags, groups: Groups) -> BestOfN:
     """Pick the highest score of each group; ties are split evenly."""
-    picked, random, oracle = [], [], []
+    return picks(rankings(scores, right, groups))
+
+
+_WON, _PAIRS, _PICKED, _RIGHT, _ANY = range(5)
+
+
+def rankings(scores: Scores, right: Flags, groups: Groups) -> NDArray[np.float64]:
+    """How the scores rank the solutions to each question, float64 [questions, 5].
+
+    The columns: won pairs of a right and a wrong solution, all pairs, the chance that the one with
+    the highest score is right, the share of right ones, whether any is right.
+    """
+    rows = []
     for members in _members(groups):
-        in_group, right_in_group = scores[members], right[members]
-        picked.append(right_in_group[in_group == in_group.max()].mean())
-        random.append(right_in_group.mean())
-        oracle.append(right_in_group.any())
-    return BestOfN(float(np.mean(picked)), float(np.mean(random)), float(np.mean(oracle)))
+        values, are_right = scores[members], right[members]
+        won, pairs = _won_pairs(values[are_right], values[~are_right])
+        picked = are_right[values == values.max()].mean()
+        rows.append((won, pairs, picked, are_right.mean(), are_right.any()))
+    return np.array(rows, dtype=np.float64).reshape(-1, 5)
+
+
+def num_with_pairs(rows: NDArray[np.float64]) -> int:
+    """The questions of :func:`rankings` that have right and wrong solutions."""
+    return int((rows[:, _PAIRS] > 0).sum())
+
+
+def pairs_won(rows: NDArray[np.float64]) -> float:
+    """AUC within a question, of :func:`rankings`; NaN without a pair."""
+    pairs = rows[:, _PAIRS].sum()
+    return float(rows[:, _WON].sum() / pairs) if pairs else float("nan")
+
+
+def picks(rows: NDArray[np.float64]) -> BestOfN:
+    """What picking the highest score brings, of :func:`rankings`."""
+    picked, random, oracle = rows[:, [_PICKED, _RIGHT, _ANY]].mean(axis=0)
+    return BestOfN(float(picked), float(random), float(oracle))
 
 
 def bootstrap(

@@ -30,7 +30,7 @@ from rfprm_training.learning.config import (
     RewardedDataConfig,
     SampledSteps,
 )
-from rfprm_training.rewarded import question_key, read_rewarded
+from rfprm_training.rewarded import is_held_out, question_key, read_rewarded
 
 __all__ = ["UNKNOWN", "Example", "build_examples", "group_batches", "sampled_example"]
 
@@ -63,9 +63,8 @@ def rewarded_examples(config: RewardedDataConfig) -> list[Example]:
                 f"{question[:80]!r}; curate the training data with --not-in"
             )
     else:
-        limit = int(config.held_out_share * 16**12)
-        held_out = []
-        trained = [replace(e, held_out=int(e.group[:12], 16) < limit) for e in trained]
+        held_out, share = [], config.held_out_share
+        trained = [replace(e, held_out=is_held_out(e.group, share)) for e in trained]
     return [e for e in (*trained, *held_out) if _has_a_label(e)]
 
 
