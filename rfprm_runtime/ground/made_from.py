@@ -52,6 +52,24 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def without_later(settings: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` as versions before ``later`` recorded them, so that work begun with those goes
+    on: settings that came later, ``steps.pairing``, are left out while they have the value, given
+    in ``later``, that everything had before."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            inside = {
+                path.partition(".")[2]: first
+                for path, first in later.items()
+                if path.startswith(f"{name}.")
+            }
+            found[name] = without_later(value, inside)
+        elif name not in later or value != later[name]:
+            found[name] = value
+    return found
+
+
 def _flat(content: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """``{"input": {"sha256": …}}`` as ``{"input.sha256": …}``."""
     flat: dict[str, Any] = {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rfprm_runtime.ground import content
 from rfprm_runtime.ground.content import content_of
-from rfprm_runtime.ground.made_from import MadeFrom
+from rfprm_runtime.ground.made_from import MadeFrom, without_later
 
 
 def model(folder: Path, weights: str = "weights") -> Path:
@@ -94,3 +95,22 @@ def test_a_record_names_every_change(tmp_path: Path) -> None:
     for text in ("{", "[]", '"text"', "[" * 100_000):
         record.path.write_text(text)
         assert record.changes({"seed": 1}) == ["made_from.json is damaged"]
+
+
+def test_settings_that_came_later_are_left_out_while_they_change_nothing() -> None:
+    later = {"pairs": 1, "steps.pairing": "nearest", "steps.deep.rule": None}
+    old = {"seed": 1, "steps": {"kind": "a", "deep": {}}}
+    new: dict[str, Any] = {
+        "seed": 1,
+        "pairs": 1,
+        "steps": {"kind": "a", "pairing": "nearest", "deep": {"rule": None}},
+    }
+    assert without_later(new, later) == old
+    changed = {**new, "pairs": 2, "steps": {**new["steps"], "pairing": "merged"}}
+    assert without_later(changed, later) == {
+        **old,
+        "pairs": 2,
+        "steps": {"kind": "a", "pairing": "merged", "deep": {}},
+    }
+    # The same name elsewhere is another setting.
+    assert without_later({"pairing": "nearest"}, later) == {"pairing": "nearest"}

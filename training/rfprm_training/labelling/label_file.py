@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.made_from import without_later
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.ground.whole_files import check_target, errors_path_of
 from rfprm_runtime.traces.formats import Reading
@@ -35,6 +36,8 @@ from rfprm_training.rewarded import question_key
 
 _FORMAT_VERSION = 1
 """Rises when the code begins to give other labels."""
+_LATER = {"steps.right_solutions": 0}
+"""Settings that came later, with what they were before."""
 
 
 @dataclass
@@ -121,14 +124,12 @@ def what_labels_depend_on(config: LabelConfig) -> dict[str, Any]:
         *("price_per_million_prompt_tokens", "price_per_million_answer_tokens"),
         *("max_cost", "max_tokens"),
     }
-    dumped: dict[str, Any] = config.model_dump(
+    dumped = config.model_dump(
         mode="json",
         # The encoder's content counts, not its name or path.
         exclude={"batch_size": True, "expert": how, "policy": how, "steps": {"encoder"}},
     )
-    if not config.steps.right_solutions:  # came later: files begun before it go on
-        del dumped["steps"]["right_solutions"]
-    return dumped
+    return without_later(dumped, _LATER)
 
 
 def _content(encoder: SentenceEncoder | None) -> str | None:

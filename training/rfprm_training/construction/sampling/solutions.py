@@ -20,6 +20,7 @@ from pydantic import Field
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.endpoint import Endpoint, EndpointError, EndpointRefusedError
+from rfprm_runtime.ground.made_from import without_later
 from rfprm_runtime.ground.progress import Step
 from rfprm_runtime.traces.known import references_of
 from rfprm_runtime.traces.layouts import unwrapped
@@ -74,13 +75,9 @@ class SolvingConfig(Section):
 
 
 _LATER = {"samples_per_request": 1}
-"""Settings that came later, with what they were before: pools begun then go on."""
+"""Settings that came later, with what they were before."""
 _HOW = {"base_url", "api_key_env", "concurrency", "timeout", "max_attempts", "max_wait"}
 """Settings that say how the server is asked, not for what."""
-
-
-def _unchanged(config: SolvingConfig) -> set[str]:
-    return {name for name, value in _LATER.items() if getattr(config, name) == value}
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ def solve_file(
     key = {
         "format_version": _FORMAT_VERSION,
         "problems_sha256": _digest(problems),
-        **config.model_dump(mode="json", exclude=_HOW | _unchanged(config)),
+        **without_later(config.model_dump(mode="json", exclude=_HOW), _LATER),
     }
     with ResumableLines(output, key, overwrite=overwrite) as lines, comparing() as agree:
         asyncio.run(_solve(problems, config, lines, agree, on_progress))
