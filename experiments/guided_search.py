@@ -89,10 +89,11 @@ def run(
     key: dict[str, Any],
     budget: Budget,
     *,
+    num_traces: int,
     at_once: int = _AT_ONCE,
 ) -> list[dict[str, Any]]:
-    """One row per question: what each method found and spent. ``at_once`` questions are searched
-    together and share their time."""
+    """One row per question: what each method found and spent. ``num_traces``: N of Best-of-N.
+    ``at_once`` questions are searched together and share their time."""
     if output.exists():
         return [json.loads(line) for line in output.read_text().splitlines()]
     with ResumableLines(output, key) as lines:
@@ -100,7 +101,7 @@ def run(
         for start in range(first, len(asked), at_once):
             batch = asked[start : start + at_once]
             rows: list[dict[str, Any]] = [{"question": s.question, "methods": {}} for s in batch]
-            for name, options in methods(key["traces"]).items():
+            for name, options in methods(num_traces).items():
                 # Best-of-N is drawn whole, and bought from afterwards.
                 of_method = replace(budget, max_tokens=None) if name == "Best-of-N" else budget
                 searcher = Searcher(scorer, policy, budget=of_method, **options)
@@ -315,7 +316,14 @@ def main() -> None:
     with Scorer.load(artifact) as scorer:
         at_once = _AT_ONCE if options.model is None else _AT_ONCE_HERE
         rows = run(
-            scorer, _policy(options), asked, options.output, settings, budget, at_once=at_once
+            scorer,
+            _policy(options),
+            asked,
+            options.output,
+            settings,
+            budget,
+            num_traces=options.traces,
+            at_once=at_once,
         )
     measured = {
         "environment": environment(),

@@ -18,12 +18,13 @@ from rfprm_runtime.search import Proposal, Request
 from rfprm_runtime.search.completion_proposer import CompletionProposer
 from rfprm_runtime.search.step_format import StepFormat
 from rfprm_training.construction.sampling.line_sampler import LineSampler
+from rfprm_training.construction.sampling.solutions import SYSTEM_PROMPT
 
 _ROWS = 32
 _ROWS_OF = {"cuda": 2048, "cpu": 256}
 _OPENING = "Question:"
 """The beginning of all prompts; the sampler computes it once."""
-VERBOSE = "Please reason step by step, and put your final answer within \\boxed{}."
+VERBOSE = SYSTEM_PROMPT
 CONCISE = (
     "Solve the problem in a few short steps, one line each. End with the final answer in \\boxed{}."
 )

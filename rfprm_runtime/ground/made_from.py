@@ -31,13 +31,18 @@ class MadeFrom:
     def record(self, now: Mapping[str, Any]) -> None:
         write_whole(self.path, json.dumps(now, indent=2, ensure_ascii=False) + "\n")
 
-    def changes(self, now: Mapping[str, Any]) -> list[str]:
-        """Every value that differs, for an error: ``input.sha256 was …, is …``."""
+    def recorded(self) -> dict[str, Any] | None:
+        """None if the file is damaged. Raises :class:`OSError` if it cannot be read."""
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def changes(self, now: Mapping[str, Any]) -> list[str]:
+        """Every value that differs, for an error: ``input.sha256 was …, is …``."""
+        found = self.recorded()
+        if found is None:
             return [f"{self.path.name} is damaged"]
         return differences(found, json.loads(json.dumps(now)))  # as it is read back
 

@@ -6,12 +6,12 @@ begun keeps its type, wherever it goes on: another type would train other weight
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
+from rfprm_runtime.ground.made_from import MadeFrom
 from rfprm_training.learning.config import NetworkConfig
 from rfprm_training.learning.run_inputs import INPUTS_NAME
 
@@ -38,11 +38,12 @@ def recorded_precision(
 
 
 def _begun_in(folder: Path, device: torch.device) -> Precision | None:
-    try:
-        machine: Any = json.loads((folder / INPUTS_NAME).read_text(encoding="utf-8"))["machine"]
-        found = machine.get("precision", _first_meaning(device))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # nothing has begun, or RunFolder says what is wrong
+    made_from = MadeFrom(folder / INPUTS_NAME)
+    # Nothing has begun, or RunFolder says what is wrong.
+    machine = (made_from.recorded() or {}).get("machine") if made_from.is_recorded else None
+    if not isinstance(machine, dict):
+        return None
+    found = machine.get("precision", _first_meaning(device))
     return found if found in ("float32", "bfloat16") else None
 
 

@@ -32,6 +32,7 @@ from rfprm_training.gsm8k import read_rows
 from rfprm_training.resumable import ResumableLines
 from rfprm_training.toml_config import Section
 
+SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 _FORMAT_VERSION = 1
 """Rises when the code begins to ask for other samples."""
 _AHEAD = 4
@@ -47,9 +48,7 @@ class SolvingConfig(Section):
     model: str
     api_key_env: str = "OPENAI_API_KEY"
     """The environment variable that holds the key; keys are never read from files."""
-    system_prompt: str | None = (
-        "Please reason step by step, and put your final answer within \\boxed{}."
-    )
+    system_prompt: str | None = SYSTEM_PROMPT
     samples_per_question: int = Field(default=8, gt=0)
     temperatures: tuple[float, ...] = Field(default=(0.8,), min_length=1)
     """Taken in turns by the requests for a question; 0 is greedy."""
