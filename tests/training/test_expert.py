@@ -393,3 +393,74 @@ def test_nan_is_not_a_grade(tmp_path: Path) -> None:
         found, _ = ask(config(server, tmp_path), lambda c: StepJudge(c).grade(TRAJECTORY))
     assert not any(math.isnan(grade.grade) for grade in found)
     assert len(server.requests) == 2
+
+
+def token(**chances: float) -> dict[str, Any]:
+    """The answer of a server that gives log-probabilities; ``_`` stands for a space."""
+    likeliest = max(chances, key=lambda name: chances[name])
+    top = [
+        {"token": name.replace("_", " "), "logprob": math.log(chance), "bytes": None}
+        for name, chance in chances.items()
+    ]
+    answer = completion(likeliest.replace("_", " "), 100, 1)
+    answer["choices"][0]["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+    return answer
+
+
+def test_expected_grades_are_means_over_the_probabilities_of_one_token(tmp_path: Path) -> None:
+    chances = {
+        "1": {"1": 0.5, "5": 0.5},
+        "2": {"4": 0.9, "\n": 0.1},  # what is no grade does not count
+        "3": {"_4": 0.3, "4": 0.3, "2": 0.2, "9": 0.1, "٣": 0.1},
+        "4": {"5": 1.0},
+        "5": {"2": 0.6, "The": 0.4},
+    }
+
+    def reply(request: dict[str, Any]) -> dict[str, Any]:
+        content = request["messages"][1]["content"]
+        step = re.search(r"Grade step (\d)", content).group(1)
+        assert f"[{step}] step" in content
+        assert f"[{int(step) + 1}]" not in content  # later steps are not shown
+        return token(**chances[step])
+
+    with serving(reply) as server:
+        settings = config(server, tmp_path, grading="expected")
+        found, client = ask(settings, lambda client: StepJudge(client).grade(TRAJECTORY))
+        again, _ = ask(settings, lambda client: StepJudge(client).grade(TRAJECTORY))
+    assert [grade.grade for grade in found] == pytest.approx([3, 4, 3.5, 5, 2])
+    assert again == found
+    assert len(server.requests) == 5
+    assert {(r["max_tokens"], r["logprobs"], r["top_logprobs"]) for r in server.requests} == {
+        (1, True, 20)
+    }
+    assert client.usage.answer_tokens == 5
+
+
+@pytest.mark.parametrize("chances", [{"The": 0.7, "5": 0.3}, {"<think>": 1.0}])
+def test_an_answer_that_rarely_begins_with_a_grade_is_refused(
+    tmp_path: Path, chances: dict[str, float]
+) -> None:
+    with serving([token(**chances)]) as server:
+        settings = config(server, tmp_path, grading="expected")
+        with pytest.raises(ExpertError, match=r"a grade in \d+% .*'(The|<think>)'.*written"):
+            ask(settings, lambda client: StepJudge(client).grade(TRAJECTORY))
+
+
+def test_expected_grades_need_log_probabilities_and_digits(tmp_path: Path) -> None:
+    with serving(["5"]) as server:
+        settings = config(server, tmp_path, grading="expected")
+        with pytest.raises(ServerRefusedError, match=r"sends no log-probabilities.*written"):
+            ask(settings, lambda client: StepJudge(client).grade(TRAJECTORY))
+        assert len(server.requests) <= len(TRAJECTORY.steps)
+        for scale in ((0.0, 10.0), (-1.0, 1.0), (0.2, 0.9)):
+            with pytest.raises(ExpertError, match=f"the scale of grades is {scale[0]:g} to"):
+                ask(settings, lambda c, s=scale: StepJudge(c, scale=s).grade(TRAJECTORY))  # type: ignore[misc]
+
+
+def test_a_request_for_one_token_reserves_one(tmp_path: Path) -> None:
+    with serving([token(**{"5": 1.0})]) as server:
+        settings = config(
+            server, tmp_path, grading="expected", max_answer_tokens=10**6, max_tokens=5000
+        )
+        found, _ = ask(settings, lambda client: StepJudge(client).grade(TRAJECTORY))
+    assert [grade.grade for grade in found] == [5] * 5

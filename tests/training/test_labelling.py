@@ -24,6 +24,7 @@ from rfprm_training.labelling.config import (
     TrajectoryRewardConfig,
     read_label_config,
 )
+from rfprm_training.labelling.expert.config import ExpertConfig
 from rfprm_training.labelling.label_file import label_file, what_labels_depend_on
 from rfprm_training.labelling.negatives import Negative, NegativePool, sample_steps
 from rfprm_training.labelling.step_rewards import fuse
@@ -111,6 +112,13 @@ def test_labels_begun_before_right_solutions_go_on() -> None:
     assert "right_solutions" not in dumped["steps"]
     some = LabelConfig(steps=StepRewardConfig(right_solutions=2))
     assert what_labels_depend_on(some)["steps"]["right_solutions"] == 2
+
+
+def test_labels_begun_before_expected_grades_go_on() -> None:
+    written = LabelConfig(expert=ExpertConfig(model="m"))
+    assert "grading" not in what_labels_depend_on(written)["expert"]
+    expected = LabelConfig(expert=ExpertConfig(model="m", grading="expected"))
+    assert what_labels_depend_on(expected)["expert"]["grading"] == "expected"
 
 
 @pytest.mark.parametrize("pairing", ["merged", "assigned", "nearest"])

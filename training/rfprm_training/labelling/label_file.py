@@ -27,6 +27,7 @@ from rfprm_training import TrainingError
 from rfprm_training.labelling.config import LabelConfig
 from rfprm_training.labelling.encoders import SentenceEncoder, SentenceTransformerEncoder
 from rfprm_training.labelling.expert.budget import BudgetSpentError, Usage
+from rfprm_training.labelling.expert.judge import PROMPT_OF
 from rfprm_training.labelling.expert.prompts import NAMES, load_prompt
 from rfprm_training.labelling.labeller import Labeller
 from rfprm_training.labelling.negatives import Negative, NegativePool, sample_steps
@@ -36,7 +37,7 @@ from rfprm_training.rewarded import question_key
 
 _FORMAT_VERSION = 1
 """Rises when the code begins to give other labels."""
-_LATER = {"steps.right_solutions": 0}
+_LATER = {"steps.right_solutions": 0, "expert.grading": "written", "policy.grading": "written"}
 """Settings that came later, with what they were before."""
 
 
@@ -141,7 +142,9 @@ def _content(encoder: SentenceEncoder | None) -> str | None:
 def _prompts(config: LabelConfig) -> dict[str, str]:
     if config.expert is None:
         return {}
-    return {prompt.id: prompt.content for prompt in map(load_prompt, NAMES)}
+    names = [name for name in NAMES if name not in PROMPT_OF.values()]
+    names.append(PROMPT_OF[config.expert.grading])
+    return {prompt.id: prompt.content for prompt in map(load_prompt, names)}
 
 
 def _traces(source: Source, reading: Reading) -> Iterator[Record]:

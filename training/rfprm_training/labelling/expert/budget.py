@@ -42,13 +42,13 @@ class Budget:
     _reserved_tokens: int = 0
     _reserved_cost: float = 0.0
 
-    def reserve(self, messages: list[dict[str, str]]) -> tuple[int, float]:
-        """Reserve tokens and cost for a request. Raises :class:`BudgetSpentError` if it may exceed
-        what is left."""
+    def reserve(self, messages: list[dict[str, str]], answer_tokens: int) -> tuple[int, float]:
+        """Reserve tokens and cost for a request whose answer has at most ``answer_tokens``. Raises
+        :class:`BudgetSpentError` if it may exceed what is left."""
         characters = sum(len(message["content"]) for message in messages)
         prompt_tokens = characters // _CHARACTERS_PER_TOKEN + 16
-        tokens = prompt_tokens + self.config.max_answer_tokens
-        cost = self._cost(prompt_tokens, self.config.max_answer_tokens)
+        tokens = prompt_tokens + answer_tokens
+        cost = self._cost(prompt_tokens, answer_tokens)
         spent = self.usage.prompt_tokens + self.usage.answer_tokens
         limit = self.config.max_tokens
         if limit is not None and spent + self._reserved_tokens + tokens > limit:

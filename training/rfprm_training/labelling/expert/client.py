@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ from rfprm_training.labelling.expert.forms import (
 
 if TYPE_CHECKING:
     import httpx
+
+_MOST_LOGPROBS = 20
+"""What OpenAI's API and vLLM give at most."""
 
 
 class ExpertError(TrainingError):
@@ -102,6 +106,18 @@ class ExpertClient:
             f"{problem}"
         )
 
+    async def ask_for_token(
+        self, messages: list[dict[str, str]], prompt_id: str
+    ) -> dict[str, float]:
+        """The likeliest first tokens of the answer, at most 20, with their log-probabilities.
+        Raises like :meth:`ask`."""
+        request = {
+            **self._request(messages, seed=None, form=None),
+            **{"max_tokens": 1, "logprobs": True, "top_logprobs": _MOST_LOGPROBS},
+        }
+        found: dict[str, float] = json.loads((await self._cached(request, prompt_id)).text)
+        return found
+
     async def _answer(
         self,
         messages: list[dict[str, str]],
@@ -110,7 +126,9 @@ class ExpertClient:
         seed: int | None,
         form: type[BaseModel] | None,
     ) -> Answer:
-        request = self._request(messages, seed, form)
+        return await self._cached(self._request(messages, seed, form), prompt_id)
+
+    async def _cached(self, request: dict[str, Any], prompt_id: str) -> Answer:
         key = request_key(self.config.model, prompt_id, request)
         found = self._cache.get(key)
         if found is not None:
@@ -140,7 +158,7 @@ class ExpertClient:
         messages = request["messages"]
         self.check_length(sum(len(message["content"]) for message in messages))
         async with self._slots:
-            reserved = self._budget.reserve(messages)
+            reserved = self._budget.reserve(messages, request["max_tokens"])
             answer = None
             try:
                 answer = await self._send(request)
@@ -183,7 +201,8 @@ class ExpertClient:
 
     async def _send(self, request: dict[str, Any]) -> Answer:
         try:
-            return await self._endpoint.post("chat/completions", request, _read_answer)
+            read = _read_first_token if "logprobs" in request else _read_answer
+            return await self._endpoint.post("chat/completions", request, read)
         except EndpointRefusedError as error:
             raise ServerRefusedError(f"{error}; check expert.base_url and expert.model") from None
         except EndpointError as error:
@@ -204,15 +223,40 @@ class ExpertClient:
 
 
 def _read_answer(response: httpx.Response) -> Answer:
+    return _read(response, lambda choice: str(choice["message"]["content"] or ""))
+
+
+def _read_first_token(response: httpx.Response) -> Answer:
+    return _read(response, lambda choice: json.dumps(_first_token(choice), ensure_ascii=False))
+
+
+def _first_token(choice: dict[str, Any]) -> dict[str, float]:
+    content = (choice.get("logprobs") or {}).get("content")
+    if not content:
+        raise ServerRefusedError(
+            "the server sends no log-probabilities, which expert.grading = 'expected' needs; set "
+            "expert.grading = 'written'"
+        )
+    found: dict[str, float] = {}
+    for one in content[0]["top_logprobs"]:
+        # Two tokens may have the same text once their bytes are read.
+        token, logprob = str(one["token"]), float(one["logprob"])
+        found[token] = max(logprob, found.get(token, logprob))
+    return found
+
+
+def _read(response: httpx.Response, text_of: Callable[[dict[str, Any]], str]) -> Answer:
     try:
         content = response.json()
-        text = content["choices"][0]["message"]["content"] or ""
+        text = text_of(content["choices"][0])
         usage = content.get("usage") or {}
         return Answer(
-            str(text),
+            text,
             int(usage.get("prompt_tokens") or 0),
             int(usage.get("completion_tokens") or 0),
         )
+    except ServerRefusedError:
+        raise
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         # A proxy's page with status 200, or an answer that broke off.
         raise TryAgainError(

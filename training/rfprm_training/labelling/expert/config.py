@@ -20,6 +20,11 @@ class ExpertConfig(Section):
     structured_output: Literal["json_schema", "json_object", "prompt"] = "json_schema"
     """How to make the server answer in JSON. ``prompt``: by the prompt alone, for servers without
     ``response_format``."""
+    grading: Literal["written", "expected"] = "written"
+    """How steps are graded. ``written``: the LLM writes a reason and a grade for each step of a
+    request. ``expected``: one request a step, for one token, and the grade is the mean over the
+    probabilities of the grades, as in G-Eval (arXiv 2303.16634); it needs a server that gives
+    log-probabilities, and a model that answers without thinking first."""
     temperature: float = Field(default=0.0, ge=0)
     max_answer_tokens: int = Field(default=2048, gt=0)
     concurrency: int = Field(default=8, gt=0)
@@ -34,7 +39,8 @@ class ExpertConfig(Section):
     cache: Path = Path("expert-cache.sqlite")
     """Answers by model, prompt version and content; a request in it is never sent again."""
     steps_per_request: int = Field(default=20, gt=0)
-    """Steps to judge in one request, which also shows all steps before them."""
+    """Steps to judge in one request, which also shows all steps before them; with ``expected``
+    one."""
     max_prompt_characters: int = Field(default=60_000, gt=0)
     """A longer request is not sent; its trajectory is marked with the reason."""
     price_per_million_prompt_tokens: float = Field(default=0.0, ge=0)

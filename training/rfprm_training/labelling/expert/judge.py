@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from rfprm_runtime.types import Trajectory
-from rfprm_training.labelling.expert.client import ExpertClient
+from rfprm_training.labelling.expert.client import ExpertClient, ExpertError
 from rfprm_training.labelling.expert.forms import UnusableAnswerError
 from rfprm_training.labelling.expert.prompts import Prompt, load_prompt
 from rfprm_training.labelling.verifier.grading import StepGrade
@@ -22,8 +23,14 @@ class _Entry(BaseModel):
     grade: float
 
 
+PROMPT_OF = {"written": "judge_steps", "expected": "judge_step"}
+"""The prompt for each way of grading."""
+_LEAST_SHARE = 0.5
+
+
 class StepJudge:
-    """Has an LLM grade the steps of a trajectory, ``steps_per_request`` at a time."""
+    """Has an LLM grade the steps of a trajectory: ``steps_per_request`` at a time in writing, or
+    each by its expected grade."""
 
     def __init__(
         self,
@@ -32,18 +39,35 @@ class StepJudge:
         scale: tuple[float, float] = (1.0, 5.0),
         prompt: Prompt | None = None,
     ) -> None:
+        """Raises :class:`ExpertError` for expected grades on a scale that one digit cannot give."""
         self._client = client
         self._scale = scale
-        self._prompt = prompt or load_prompt("judge_steps")
+        self._by_probability = client.config.grading == "expected"
+        self._prompt = prompt or load_prompt(PROMPT_OF[client.config.grading])
+        if self._by_probability:
+            grades_between(scale)
 
     async def grade(self, trajectory: Trajectory) -> list[StepGrade]:
         """One grade per step, on the scale. Raises like :meth:`ExpertClient.ask`."""
         # Every request shows all steps before its own, so the last is the longest.
         self._client.check_length(sum(map(len, trajectory.steps)))
+        if self._by_probability:
+            # One after the other: a server that keeps prefixes then computes each step once.
+            return [await self._grade_one(trajectory, i) for i in range(len(trajectory.steps))]
         size = self._client.config.steps_per_request
         starts = range(0, len(trajectory.steps), size)
         parts = await asyncio.gather(*(self._grade_part(trajectory, start) for start in starts))
         return [grade for part in parts for grade in part]
+
+    async def _grade_one(self, trajectory: Trajectory, index: int) -> StepGrade:
+        messages = self._prompt.messages(
+            question=trajectory.question,
+            steps=numbered(trajectory.steps[: index + 1]),
+            response="\n".join(trajectory.response) or "(none)",
+            step=index + 1,
+        )
+        logprobs = await self._client.ask_for_token(messages, self._prompt.id)
+        return StepGrade(expected_grade(logprobs, self._scale), "")
 
     async def _grade_part(self, trajectory: Trajectory, start: int) -> list[StepGrade]:
         stop = min(start + self._client.config.steps_per_request, len(trajectory.steps))
@@ -62,6 +86,36 @@ class StepJudge:
 
 def numbered(steps: tuple[str, ...]) -> str:
     return "\n\n".join(f"[{index}] {step}" for index, step in enumerate(steps, start=1))
+
+
+def grades_between(scale: tuple[float, float]) -> range:
+    """The whole grades of a scale. Raises :class:`ExpertError` unless each is one digit."""
+    grades = range(math.ceil(scale[0]), math.floor(scale[1]) + 1)
+    if len(grades) < 2 or grades[0] < 0 or grades[-1] > 9:
+        raise ExpertError(
+            f"the scale of grades is {scale[0]:g} to {scale[1]:g}; expert.grading = 'expected' "
+            "reads one digit, so choose a scale of whole numbers between 0 and 9"
+        )
+    return grades
+
+
+def expected_grade(logprobs: Mapping[str, float], scale: tuple[float, float]) -> float:
+    """The mean grade under the probabilities of an answer's first token. Raises
+    :class:`ExpertError` if less than half of the probability is on grades."""
+    chances = dict.fromkeys(grades_between(scale), 0.0)
+    for token, logprob in logprobs.items():
+        text = token.strip()
+        if text.isascii() and text.isdigit() and int(text) in chances:
+            chances[int(text)] += math.exp(logprob)
+    total = sum(chances.values())
+    if not total >= _LEAST_SHARE:
+        likeliest = max(logprobs, key=lambda token: logprobs[token], default="")
+        raise ExpertError(
+            f"the model's answer begins with a grade in {total:.0%} of the cases, and most often "
+            f"with {likeliest!r}; set expert.grading = 'written', or use a model that answers "
+            "without thinking first"
+        )
+    return sum(grade * chance for grade, chance in chances.items()) / total
 
 
 def grades_form(first: int, last: int, scale: tuple[float, float]) -> type[BaseModel]:

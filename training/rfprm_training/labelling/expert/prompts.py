@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rfprm_training import TrainingError
 
-NAMES = ("judge_steps", "extract_template", "answer_by_template")
+NAMES = ("judge_steps", "judge_step", "extract_template", "answer_by_template")
 _FORMAT = re.compile(
     r"---\nversion: (?P<version>\S+)\n---\n# system\n(?P<system>.*?)\n+# user\n(?P<user>.*)", re.S
 )
