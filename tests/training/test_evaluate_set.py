@@ -24,7 +24,8 @@ from rfprm_training.evaluation.best_of_n import (
     majority_right,
     picked_right,
 )
-from rfprm_training.evaluation.set_figures import judge_set, summarise_set
+from rfprm_training.evaluation.judged import judge_set
+from rfprm_training.evaluation.set_figures import summarise_set
 from rfprm_training.evaluation.set_formats import read_evaluation_set
 from rfprm_training.evaluation.step_metrics import (
     calibration,
@@ -304,7 +305,12 @@ def test_an_llm_is_measured_like_a_prm(tmp_path: Path) -> None:
     examples = marked(16)
     with serving(reply) as server:
         config = ExpertConfig(base_url=server.url, model="m", cache=tmp_path / "c.sqlite")
-        scores = judge_set(examples, config)
+        judged = judge_set(examples, config)
+    scores = judged.scores
+    assert (judged.usage.answers, judged.usage.cached) == (6, 8)  # pairs are alike
+    assert list(judged.problems.values()) == [4]
+    assert "400" in next(iter(judged.problems))
+    assert "without a score 4, 4 of them" in str(judged)
     assert [score is None for score in scores] == [False] * 12 + [True] * 4
     assert scores[0] is not None
     assert scores[0].step_scores.tolist() == [1.0, 0.75, 0.5]

@@ -135,6 +135,7 @@ def evaluate(
 
     from rich.console import Console
 
+    from rfprm_runtime.ground.progress import shown_stages
     from rfprm_runtime.ground.whole_files import write_whole
     from rfprm_training import TrainingError
     from rfprm_training.evaluation.evaluated_sets import evaluate_sets
@@ -154,7 +155,8 @@ def evaluate(
     console = Console(highlight=False)
     if on:
         expert = read_toml(judge, ExpertConfig, "description of an expert LLM") if judge else None
-        found = evaluate_sets(on, model=model, judge=expert, against=against)
+        with shown_stages() as told:
+            found = evaluate_sets(on, model=model, judge=expert, against=against, progress=told)
         print_evaluated_sets(console, found)
         if plot is not None:
             plot_reliability(found.sets, plot)

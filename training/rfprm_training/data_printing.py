@@ -39,10 +39,6 @@ def print_labelling(console: Console, summary: LabelSummary, output: Path) -> No
             f"{summary.num_failed:,} records are not trajectories → {output}.errors.jsonl"
         )
     for name, usage in summary.usage.items():
-        console.print(
-            f"{name}: {usage.answers:,} answers ({usage.cached:,} more from the cache), "
-            f"{usage.prompt_tokens:,} + {usage.answer_tokens:,} tokens, cost {usage.cost:.4f}, "
-            f"{usage.retries} retries, {usage.repairs} repairs"
-        )
+        console.print(f"{name}: {usage}")
     if summary.stopped is not None:
         console.print(f"stopped: {summary.stopped}", style="yellow", soft_wrap=True)

@@ -5,21 +5,22 @@ that the authors of a set publish, and the decisions in which another scorer dif
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.ground.progress import Progress, counting, silent, stage
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.decisions import Decisions, changed_decisions
 from rfprm_training.evaluation.held_out import open_scorer
+from rfprm_training.evaluation.judged import Judged, judge_set
 from rfprm_training.evaluation.prmbench import PRMBench, prmbench_table
 from rfprm_training.evaluation.processbench import ProcessBench, processbench_table
 from rfprm_training.evaluation.set_figures import (
     SetEvaluation,
-    judge_set,
     score_set,
     summarise_set,
 )
@@ -40,10 +41,12 @@ class EvaluatedSets:
     prmbench: PRMBench | None = None
     decisions: Mapping[str, Decisions | None] = field(default_factory=dict)
     """Of each set, if there was a scorer to compare with."""
+    judged: Mapping[str, Judged] = field(default_factory=dict)
+    """Of each set, if an LLM graded it."""
 
     def as_dict(self) -> dict[str, Any]:
         """The sets by name, and beside them what there is of ``processbench_table``,
-        ``prmbench_table`` and ``decisions``."""
+        ``prmbench_table``, ``decisions`` and ``judging``."""
         found: dict[str, Any] = {name: one.as_dict() for name, one in self.sets.items()}
         if self.processbench is not None:
             table = asdict(self.processbench)
@@ -64,6 +67,8 @@ class EvaluatedSets:
             found["decisions"] = {
                 name: None if one is None else asdict(one) for name, one in self.decisions.items()
             }
+        if self.judged:
+            found["judging"] = {name: one.as_dict() for name, one in self.judged.items()}
         return found
 
 
@@ -73,19 +78,25 @@ def evaluate_sets(
     model: Path | None = None,
     judge: ExpertConfig | None = None,
     against: Path | None = None,
+    progress: Progress = silent,
 ) -> EvaluatedSets:
     """Score the sets by the PRM at ``model``, a checkpoint or an artifact, or else by ``judge``.
 
     ``against`` is another PRM that scores the same. All sets are read before any is scored, because
-    a wrong path must not cost an hour; and one PRM is in memory at a time.
+    a wrong path must not cost an hour; and one PRM is in memory at a time. ``progress`` is told of
+    what is judged.
 
     Raises :class:`TrainingError` for a set that cannot be read.
     """
     sets = {spec: read_evaluation_set(spec) for spec in specs}
     if model is None:
         assert judge is not None, "either a model or a judge"
-        scores = {spec: judge_set(examples, judge) for spec, examples in sets.items()}
-        return summarise_sets(sets, scores, None)
+        judged = {}
+        for spec, examples in sets.items():
+            told = counting(stage(progress, f"judging {spec}, trajectory"), len(examples))
+            judged[spec] = judge_set(examples, judge, on_judged=told)
+        found = summarise_sets(sets, {spec: one.scores for spec, one in judged.items()}, None)
+        return replace(found, judged=judged)
     scores, manifest = _scored(sets, model)
     found = summarise_sets(sets, scores, manifest)
     if against is None:
@@ -98,7 +109,7 @@ def evaluate_sets(
         )
         for spec, examples in sets.items()
     }
-    return EvaluatedSets(found.sets, found.processbench, found.prmbench, decisions)
+    return replace(found, decisions=decisions)
 
 
 def _scored(sets: Mapping[str, list[Example]], model: Path) -> tuple[dict[str, Scores], Manifest]:

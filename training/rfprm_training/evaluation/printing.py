@@ -98,6 +98,8 @@ def print_evaluated_sets(console: Console, found: EvaluatedSets) -> None:
     """What :func:`rfprm_training.evaluation.evaluated_sets.evaluate_sets` measured."""
     for name, one in found.sets.items():
         print_set(console, name, one)
+        if name in found.judged:
+            console.print(str(found.judged[name]), markup=False)
         if name in found.decisions:
             console.print(_of_decisions(found.decisions[name]))
     if found.processbench is not None:

@@ -1,8 +1,7 @@
-"""Scores an evaluation set by a PRM, or judges it by an LLM, and computes its figures."""
+"""Scores an evaluation set by a PRM, and computes the figures of a set."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -37,9 +36,6 @@ from rfprm_training.evaluation.step_metrics import (
     folds,
 )
 from rfprm_training.example import Example
-from rfprm_training.labelling.expert.client import ExpertClient, ExpertError
-from rfprm_training.labelling.expert.config import ExpertConfig
-from rfprm_training.labelling.expert.judge import StepJudge
 
 
 @dataclass(frozen=True)
@@ -188,32 +184,3 @@ def score_set(scorer: Scorer, examples: Sequence[Example]) -> list[TrajectorySco
     trajectories = [example.trajectory for example in examples]
     scores = scorer.score_batch(trajectories, overflow="window", show_progress_bar=True)
     return list(scores)
-
-
-def judge_set(
-    examples: Sequence[Example], config: ExpertConfig, *, scale: tuple[float, float] = (1.0, 5.0)
-) -> list[TrajectoryScore | None]:
-    """An LLM's grades as scores: a baseline for PRMs that costs at least a request per trajectory.
-    None where the LLM gave no usable answer."""
-
-    async def run() -> list[TrajectoryScore | None]:
-        async with ExpertClient(config) as client:
-            judge = StepJudge(client, scale=scale)
-
-            async def one(example: Example) -> TrajectoryScore | None:
-                try:
-                    grades = await judge.grade(example.trajectory)
-                except ExpertError:
-                    return None
-                on_scale = np.array([grade.grade for grade in grades])
-                values = ((on_scale - scale[0]) / (scale[1] - scale[0])).astype(np.float32)
-                return TrajectoryScore(
-                    step_scores=values,
-                    trajectory_score=None,
-                    reward=float(np.mean(values)),
-                    num_tokens=0,
-                )
-
-            return await asyncio.gather(*map(one, examples))
-
-    return asyncio.run(run())

@@ -32,6 +32,13 @@ class Usage:
     answer_tokens: int = 0
     cost: float = 0.0
 
+    def __str__(self) -> str:
+        return (
+            f"{self.answers:,} answers ({self.cached:,} more from the cache), "
+            f"{self.prompt_tokens:,} + {self.answer_tokens:,} tokens, cost {self.cost:.4f}, "
+            f"{self.retries} retries, {self.repairs} repairs"
+        )
+
 
 @dataclass
 class Budget:

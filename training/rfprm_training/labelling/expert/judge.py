@@ -25,7 +25,8 @@ class _Entry(BaseModel):
 
 PROMPT_OF = {"written": "judge_steps", "expected": "judge_step"}
 """The prompt for each way of grading."""
-_LEAST_SHARE = 0.5
+_LEAST_SHARE = 0.05
+"""Of the probability that must be on grades; a model that thinks first has next to none there."""
 
 
 class StepJudge:
@@ -101,7 +102,7 @@ def grades_between(scale: tuple[float, float]) -> range:
 
 def expected_grade(logprobs: Mapping[str, float], scale: tuple[float, float]) -> float:
     """The mean grade under the probabilities of an answer's first token. Raises
-    :class:`ExpertError` if less than half of the probability is on grades."""
+    :class:`ExpertError` if less than a twentieth of the probability is on grades."""
     chances = dict.fromkeys(grades_between(scale), 0.0)
     for token, logprob in logprobs.items():
         text = token.strip()
