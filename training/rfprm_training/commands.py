@@ -146,6 +146,7 @@ def evaluate(
     )
     from rfprm_training.labelling.expert.config import ExpertConfig
     from rfprm_training.learning.model_card import EVALUATION_NAME, write_model_card
+    from rfprm_training.learning.run_folder import CONFIG_NAME
     from rfprm_training.toml_config import read_toml
 
     if (model is None) == (judge is None):
@@ -169,8 +170,8 @@ def evaluate(
         content = evaluation.as_dict()
     if output is not None:
         write_whole(output, json.dumps(content, indent=2) + "\n")
-        if model is not None and output.resolve() == (model / EVALUATION_NAME).resolve():
-            write_model_card(model)
+        if output.name == EVALUATION_NAME and (output.parent / CONFIG_NAME).is_file():
+            write_model_card(output.parent)
 
 
 def calibrate(
