@@ -2,11 +2,13 @@
 
 python -m experiments.selection POOL --gold TEST -o runs/selection [--artifact ARTIFACT] [--keep]
 
-POOL holds rows of `rfprm solve` or `experiments.sample_solutions`, several of each question. Each
-arm takes one trace of a question (`everything` takes all), and every student sees as many: an arm
-with fewer traces repeats them. Accuracy is that of greedy answers to problems of TEST with few
-steps, none of which is in the pool. Before the first student is trained, the difference that so
-many problems can show is printed. Finished students are kept.
+POOL holds rows of `rfprm solve` or `experiments.sample_solutions`, several of each question. Most
+arms take one trace of a question; `PRM of all` takes as many, wherever the scores are highest, and
+`everything` takes all. Every student sees as many traces: an arm with fewer repeats them. Measured
+are the accuracy of greedy answers to problems of TEST with few steps, none of which is in the pool,
+and the mean log-probability of a token of their gold solutions. Before the first student is
+trained, the difference in accuracy that so many problems can show is printed. Finished students are
+kept.
 """
 
 from __future__ import annotations
@@ -51,26 +53,47 @@ class Sample:
 _OF_STUDENTS = ("seen", "problems", "most_steps", "max_tokens")
 """Settings that students and their answers depend on."""
 
-Choice = Callable[[Sequence[Sample], random.Random], Sequence[Sample]]
+Pool = Sequence[Sequence[Sample]]
+"""The samples of each question."""
+Choice = Callable[[Pool, random.Random], list[Sample]]
+
+
+def _each(choice: Callable[[Sequence[Sample], random.Random], Sample | None]) -> Choice:
+    """At most one trace of a question."""
+
+    def choose(pool: Pool, rng: random.Random) -> list[Sample]:
+        taken = (choice(samples, rng) for samples in pool)
+        return [sample for sample in taken if sample is not None]
+
+    return choose
 
 
 def _the_best(by: Callable[[Sample], float]) -> Choice:
-    return lambda samples, rng: [max(samples, key=by)]
+    return _each(lambda samples, rng: max(samples, key=by))
 
 
-def _verified(samples: Sequence[Sample], rng: random.Random) -> Sequence[Sample]:
+def _verified(samples: Sequence[Sample], rng: random.Random) -> Sample | None:
     right = [sample for sample in samples if sample.outcome]
-    return [rng.choice(right)] if right else []
+    return rng.choice(right) if right else None
+
+
+def _best_of_all(pool: Pool, rng: random.Random) -> list[Sample]:
+    everything = [sample for samples in pool for sample in samples]
+    return sorted(everything, key=lambda sample: -sample.reward)[: len(pool)]
 
 
 ARMS: dict[str, Choice] = {
-    "random": lambda samples, rng: [rng.choice(samples)],
+    "random": _each(lambda samples, rng: rng.choice(samples)),
     "longest": _the_best(lambda sample: sample.num_tokens),
     "PRM": _the_best(lambda sample: sample.reward),
-    "verified": _verified,
-    "everything": lambda samples, rng: samples,
+    "PRM of all": _best_of_all,
+    "verified": _each(_verified),
+    "everything": lambda pool, rng: [sample for samples in pool for sample in samples],
 }
-"""Which samples of a question a student is trained on."""
+"""Which samples a student is trained on."""
+MEASURES = ("accuracy", "gold_logprob")
+"""Of a student, by problem: whether its greedy answer is right, and how likely a token of the gold
+solution is to it."""
 
 
 def read_pool(path: Path, scorer: Scorer) -> list[list[Sample]]:
@@ -94,10 +117,10 @@ def read_pool(path: Path, scorer: Scorer) -> list[list[Sample]]:
     return list(found.values())
 
 
-def choose(pool: Sequence[Sequence[Sample]], arm: str, num_seen: int, seed: int) -> list[Sample]:
+def choose(pool: Pool, arm: str, num_seen: int, seed: int) -> list[Sample]:
     """``num_seen`` traces for a student to see: those that the arm takes, repeated as needed."""
     rng = random.Random(f"{arm} {seed}")
-    taken = [sample for samples in pool for sample in ARMS[arm](samples, rng)]
+    taken = ARMS[arm](pool, rng)
     seen: list[Sample] = []
     while len(seen) < num_seen:
         rng.shuffle(taken)
@@ -105,9 +128,7 @@ def choose(pool: Sequence[Sequence[Sample]], arm: str, num_seen: int, seed: int)
     return seen
 
 
-def held_out(
-    path: Path, pool: Sequence[Sequence[Sample]], most_steps: int, count: int
-) -> list[GoldSolution]:
+def held_out(path: Path, pool: Pool, most_steps: int, count: int) -> list[GoldSolution]:
     """``count`` problems of at most so many steps that are not in the pool."""
     asked = {samples[0].question for samples in pool}
     found = [
@@ -135,36 +156,50 @@ def train(samples: Sequence[Sample], folder: Path, seed: int) -> Path:
     return fine_tune(Dataset.from_list(rows), folder, epochs=1, seed=seed)
 
 
-def answers(folder: Path, asked: Sequence[GoldSolution], max_tokens: int) -> list[bool]:
+def measure(folder: Path, asked: Sequence[GoldSolution], max_tokens: int) -> dict[str, list[float]]:
+    """Each of :data:`MEASURES` for each problem."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from experiments.fine_tuning import tokenizer
+    from experiments.gold_logprob import gold_logprobs
     from experiments.greedy import solves
     from rfprm_training.learning.precision import is_fast_in_bfloat16
 
     narrow = is_fast_in_bfloat16(torch.device("cpu"))
     dtype = torch.bfloat16 if narrow else torch.float32
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    return solves(model, tokenizer(), asked, max_tokens)
+    return {
+        "accuracy": [float(right) for right in solves(model, tokenizer(), asked, max_tokens)],
+        "gold_logprob": gold_logprobs(model, tokenizer(), asked),
+    }
 
 
-def summarise(right: dict[str, dict[str, list[bool]]], chosen: dict[str, Any]) -> dict[str, Any]:
-    """For each arm its accuracy, and the difference from ``random`` on the same problems, with 95 %
-    intervals over problems."""
+def summarise(
+    of_students: dict[str, dict[str, dict[str, list[float]]]], chosen: dict[str, Any]
+) -> dict[str, Any]:
+    """For each arm its measures, and their difference from ``random`` on the same problems, with
+    95 % intervals over problems."""
 
-    def mean_over_seeds(arm: str) -> np.ndarray:
-        rows = np.array([right[arm][seed] for seed in sorted(right[arm])], dtype=np.float64)
+    def mean_over_seeds(arm: str, name: str) -> np.ndarray:
+        rows = np.array([of_students[arm][seed][name] for seed in sorted(of_students[arm])])
         mean: np.ndarray = rows.mean(axis=0)
         return mean
 
     found: dict[str, Any] = {}
-    for arm in right:
-        values = mean_over_seeds(arm)
-        found[arm] = {**chosen[arm], "accuracy": _estimate(values)}
-        found[arm]["of_seeds"] = [float(np.mean(right[arm][s])) for s in sorted(right[arm])]
-        if arm != "random" and set(right[arm]) == set(right.get("random", {})):
-            found[arm]["over_random"] = _estimate(values - mean_over_seeds("random"))
+    for arm, by_seed in of_students.items():
+        found[arm] = {**chosen[arm]}
+        has_random = arm != "random" and set(by_seed) == set(of_students.get("random", {}))
+        for name in MEASURES:
+            values = mean_over_seeds(arm, name)
+            found[arm][name] = _estimate(values)
+            if has_random:
+                found[arm][f"{name}_over_random"] = _estimate(
+                    values - mean_over_seeds("random", name)
+                )
+        found[arm]["of_seeds"] = [
+            float(np.mean(by_seed[seed]["accuracy"])) for seed in sorted(by_seed)
+        ]
     return found
 
 
@@ -184,19 +219,17 @@ def described(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def report(found: dict[str, Any]) -> None:
     table = Table(title="one student for each choice", title_justify="left")
-    for name in ("traces", "different", "right", "tokens", "accuracy", "over random"):
+    columns = ("traces", "different", "right", "tokens", "accuracy", "over random")
+    for name in (*columns, "gold log-probability", "over random"):
         table.add_column(name, justify="left" if name == "traces" else "right")
     for arm, figures in found.items():
-        gain = figures.get("over_random")
-        table.add_row(
-            arm,
-            f"{figures['traces']:,}",
-            f"{figures['right']:.3f}",
-            f"{figures['tokens']:.0f}",
-            "{:.3f} [{:.3f}, {:.3f}]".format(*figures["accuracy"]),
-            "" if gain is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gain),
-        )
-    Console(width=110, highlight=False).print(table)
+        cells = [f"{figures['traces']:,}", f"{figures['right']:.3f}", f"{figures['tokens']:.0f}"]
+        for name in MEASURES:
+            gain = figures.get(f"{name}_over_random")
+            cells.append("{:.3f} [{:.3f}, {:.3f}]".format(*figures[name]))
+            cells.append("" if gain is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gain))
+        table.add_row(arm, *cells)
+    Console(width=150, highlight=False).print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -218,15 +251,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told = ", ".join(f"{difference:.3f} at {p:.0%}" for p, difference in shown.items())
     print(f"{len(asked)} problems can show a difference in accuracy of {told}", flush=True)
 
-    def make(arm: str, seed: int) -> list[bool]:
+    def make(arm: str, seed: int) -> dict[str, list[float]]:
         samples = choose(pool, arm, options.seen, seed)
         student = train(samples, options.output / f"{slug(arm)}-{seed}", seed)
-        return answers(student, asked, options.max_tokens)
+        return measure(student, asked, options.max_tokens)
 
-    right = kept_runs(options.output, options.arms, options.seeds, make)
+    of_students = kept_runs(options.output, options.arms, options.seeds, make)
     first = options.seeds[0]
     chosen = {arm: described(choose(pool, arm, options.seen, first)) for arm in options.arms}
-    figures = summarise(right, chosen)
+    figures = summarise(of_students, chosen)
     measured = {
         "environment": environment(),
         "settings": settings,

@@ -32,6 +32,12 @@ def test_arms_take_what_they_are_named_for() -> None:
     assert len(taken("verified")) == 1  # one trace of a question
     assert len(taken("random")) == 2
     assert len(taken("everything")) == 5
+    assert taken("PRM of all") == {"a 2", "b 1"}
+    unequal = [
+        [_sample("a", 1, True, 0.9), _sample("a", 2, True, 0.8)],
+        [_sample("b", 1, True, 0.1)],
+    ]
+    assert {s.completion for s in choose(unequal, "PRM of all", 9, seed=0)} == {"a 1", "a 2"}
     assert {c for seed in range(20) for c in taken_random(seed)} == taken("everything")
 
 
@@ -50,18 +56,22 @@ def test_every_student_sees_as_many_traces(arm: str) -> None:
 
 
 def test_arms_are_compared_on_the_same_problems() -> None:
-    right = {
-        "random": {"0": [True, False, False, False], "1": [False, False, False, False]},
-        "PRM": {"0": [True, True, False, False], "1": [True, True, False, False]},
-        "longest": {"0": [False, False, False, False]},  # a seed is missing
+    def student(*right: int, logprob: float = -1.0) -> dict[str, list[float]]:
+        return {"accuracy": [*map(float, right)], "gold_logprob": [logprob] * len(right)}
+
+    of_students = {
+        "random": {"0": student(1, 0, 0, 0), "1": student(0, 0, 0, 0, logprob=-2.0)},
+        "PRM": {"0": student(1, 1, 0, 0), "1": student(1, 1, 0, 0)},
+        "longest": {"0": student(0, 0, 0, 0)},  # a seed is missing
     }
     figures = {"traces": 2, "right": 0.5, "tokens": 20.0}
-    found = summarise(right, dict.fromkeys(right, figures))
+    found = summarise(of_students, dict.fromkeys(of_students, figures))
     assert found["random"]["accuracy"][0] == 0.125
-    assert found["PRM"]["over_random"][0] == 0.375
+    assert found["PRM"]["accuracy_over_random"][0] == 0.375
+    assert found["PRM"]["gold_logprob_over_random"] == [0.5, 0.5, 0.5]
     assert found["PRM"]["of_seeds"] == [0.5, 0.5]
-    assert "over_random" not in found["random"]
-    assert "over_random" not in found["longest"]
+    assert "accuracy_over_random" not in found["random"]
+    assert "accuracy_over_random" not in found["longest"]
 
 
 def test_more_problems_show_smaller_differences() -> None:
@@ -105,12 +115,13 @@ def test_finished_students_are_kept_and_others_are_not_mixed_in(
         trained.append(folder.name)
         return folder
 
-    def answers(folder: Path, asked: Any, max_tokens: int) -> list[bool]:
+    def measure(folder: Path, asked: Any, max_tokens: int) -> dict[str, list[float]]:
         assert sorted(s.question for s in asked) == [f"What is {n} + {n}?" for n in range(3, 8)]
-        return [folder.name.startswith("PRM")] * len(asked)
+        right = float(folder.name.startswith("PRM"))
+        return {"accuracy": [right] * len(asked), "gold_logprob": [-1.0] * len(asked)}
 
     monkeypatch.setattr(selection, "train", train)
-    monkeypatch.setattr(selection, "answers", answers)
+    monkeypatch.setattr(selection, "measure", measure)
     options = [str(pool), "--gold", str(gold), "-o", str(tmp_path / "out"), "--seen", "4"]
     options += ["--artifact", str(tiny_artifact), "--arms", "random", "PRM", "--seeds", "0", "1"]
     selection.main(options)
@@ -119,6 +130,35 @@ def test_finished_students_are_kept_and_others_are_not_mixed_in(
     selection.main(options)
     assert len(trained) == 4
     found = json.loads((tmp_path / "out" / "selection.json").read_text())
-    assert found["arms"]["PRM"]["over_random"] == [1.0, 1.0, 1.0]
+    assert found["arms"]["PRM"]["accuracy_over_random"] == [1.0, 1.0, 1.0]
     with pytest.raises(SystemExit, match="seen was 4, is 5"):
         selection.main([*options, "--seen", "5"])
+
+
+def test_gold_solutions_have_the_log_probabilities_that_transformers_gives() -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from experiments.gold_logprob import gold_logprobs
+    from experiments.small_policy import question_text, solution_text
+    from rfprm_training.gsm8k import GoldSolution
+    from tiny_models import byte_tokenizer
+
+    torch.manual_seed(0)
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = LlamaConfig(vocab_size=300, hidden_size=32, intermediate_size=48, **shape)
+    model: Any = LlamaForCausalLM(config).eval()
+    make: Any = PreTrainedTokenizerFast
+    processing = make(tokenizer_object=byte_tokenizer(()))
+    asked = [
+        GoldSolution(f"What is {n} + {n}?", tuple(f"{n} + {i}" for i in range(n)), str(2 * n))
+        for n in (1, 3)
+    ]
+    found = gold_logprobs(model, processing, asked)
+    for one, mean in zip(asked, found, strict=True):
+        prompt = processing(question_text(one.question)).input_ids
+        whole = torch.tensor([prompt + processing(solution_text(one)).input_ids])
+        labels = whole.clone()
+        labels[:, : len(prompt)] = -100
+        loss = model(input_ids=whole, labels=labels).loss.item()
+        assert mean == pytest.approx(-loss, abs=1e-4)
