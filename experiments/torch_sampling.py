@@ -1,7 +1,8 @@
 """Samples from a decoder, thousands of rows at a time on a GPU, with torch alone.
 
-A pool of solutions needs throughput and no server: all rows of a wave decode together, and a
-prompt that several rows share is computed once. Knows token ids; knows no text.
+A pool of solutions needs throughput and no server: all rows decode together, a row that has ended
+makes room for the next prompt, and a prompt that several rows share is computed once. Knows token
+ids; knows no text.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ _SPAN = 64
 """Attention reads the cache up to a multiple of this, so that it meets few different shapes."""
 _CHECK_EVERY = 8
 """Tokens between two looks at which rows have ended: a look waits for the device."""
+_FULL = 7 / 8
+"""New prompts come in when fewer of the places than this are taken."""
 _KEEP = 0.7
-"""A wave moves together when fewer of its rows than this still decode."""
+"""When no prompt is left, the rows move together as soon as fewer than this still decode."""
 _PREFILL_TOKENS = 32_768
 
 
@@ -71,9 +74,9 @@ class TokenSampler:
         dtype: torch.dtype | None = None,
         max_rows: int = 2048,
     ) -> None:
-        """``dtype``: by default bfloat16 where the device multiplies it fast. ``max_rows``: of a
-        wave, whose cache takes 2 · layers · KV heads · head size numbers a token and row (28 KB for
-        Qwen2.5-1.5B in 16 bits)."""
+        """``dtype``: by default bfloat16 where the device multiplies it fast. ``max_rows``: that
+        decode together; their cache takes 2 · layers · KV heads · head size numbers a token and row
+        (28 KB for Qwen2.5-1.5B in 16 bits)."""
         self.shape: Backbone = base.backbone
         if self.shape.qk_norm or self.shape.output_bias or self.shape.mlp_bias:
             raise ValueError("the sampler knows decoders of the Llama and Qwen2 families")
@@ -123,18 +126,15 @@ class TokenSampler:
     ) -> list[Sampled]:
         """One continuation of each prompt, in their order; equal prompts are computed once.
 
-        ``ends``: bool [vocab_size], the tokens that end a continuation. ``on_done`` is called after
-        each wave with the rows done and their number.
+        ``ends``: bool [vocab_size], the tokens that end a continuation. ``on_done`` is called now
+        and then with the number of continuations that have ended, and of all.
         """
-        ends = ends.to(self.device)
-        order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), prompts[row]))
-        found: dict[int, Sampled] = {}
+        if not prompts:
+            return []
+        order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), *prompts[row]))
         with torch.inference_mode():
-            for start in range(0, len(order), self.max_rows):
-                rows = order[start : start + self.max_rows]
-                wave = _Wave(self, [prompts[row] for row in rows], settings, ends, generator)
-                found.update(zip(rows, wave.run(), strict=True))
-                on_done(len(found), len(prompts))
+            rows = _Rows(self, [prompts[row] for row in order], settings, ends, generator)
+            found = dict(zip(order, rows.run(on_done), strict=True))
         return [found[row] for row in range(len(prompts))]
 
     def prefill(self, token_ids: Tensor, cache: list[Tensor], first_row: int) -> Tensor:
@@ -210,8 +210,8 @@ class TokenSampler:
         return self._rotary[length]
 
 
-class _Wave:
-    """Rows that decode together. Rows that have ended leave when enough of them have."""
+class _Rows:
+    """The rows that decode together, each in a place of the cache."""
 
     def __init__(
         self,
@@ -221,90 +221,107 @@ class _Wave:
         ends: Tensor,
         generator: torch.Generator | None,
     ) -> None:
-        self._model, self._settings, self._ends = model, settings, ends
+        self._model, self._settings, self._ends = model, settings, ends.to(model.device)
         self._generator = generator
-        self._num_rows = len(prompts)
-        unique = {tuple(prompt): None for prompt in prompts}
-        self._unique = [list(prompt) for prompt in unique]
-        numbers = {prompt: number for number, prompt in enumerate(unique)}
-        self._of_row = torch.tensor([numbers[tuple(p)] for p in prompts], device=model.device)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
-        self._positions = lengths  # of the token that comes next
+        self._prompts, self._num_begun = prompts, 0
+        places = min(model.max_rows, len(prompts))
         longest = max(map(len, prompts)) + settings.max_tokens
-        self._length = -(-longest // _SPAN) * _SPAN
+        self._cache = model.empty_cache(places, -(-longest // _SPAN) * _SPAN)
+        for kept in self._cache:
+            kept.zero_()  # masked, but NaN times 0 would stay NaN
+        nothing = torch.zeros(places, dtype=torch.long, device=model.device)
+        self._rows = nothing - 1
+        """Of each place the number of its prompt, -1 once that has ended."""
+        self._tokens, self._positions, self._left = nothing, nothing.clone(), nothing.clone()
+        """The token to run next, its position, and how many more may be drawn."""
+        self._longest = 0
+        """At least the largest position; the device is not asked at every step."""
+        self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._token_ids: list[list[int]] = [[] for _ in prompts]
+        self._logprobs = [0.0] * len(prompts)
 
-    def run(self) -> list[Sampled]:
-        model, settings = self._model, self._settings
-        logits, cache = self._prefilled()
-        rows = torch.arange(self._num_rows, device=model.device)  # still in the wave
-        ended = torch.zeros(self._num_rows, dtype=torch.bool, device=model.device)
-        positions = self._positions
-        drawn: list[tuple[Tensor, Tensor, Tensor]] = []
-        for step in range(settings.max_tokens):
-            tokens, logprobs = _draw(logits, settings, self._generator)
-            drawn.append((torch.where(ended, -1, rows), tokens, logprobs))
-            ended = ended | self._ends[tokens]
-            if step + 1 == settings.max_tokens:
+    def run(self, on_done: Callable[[int, int], None]) -> list[Sampled]:
+        while True:
+            taken = self._rows >= 0
+            num_taken = int(taken.sum())
+            num_waiting = len(self._prompts) - self._num_begun
+            on_done(self._num_begun - num_taken, len(self._prompts))
+            if num_waiting and num_taken < _FULL * len(taken):
+                self._fill((~taken).nonzero()[:num_waiting, 0])
+            elif not num_taken:
                 break
-            if (step + 1) % _CHECK_EVERY == 0:
-                num_left = int((~ended).sum())
-                if not num_left:
-                    break
-                if num_left < _KEEP * len(rows):
-                    left = (~ended).nonzero()[:, 0]
-                    rows, tokens, positions = rows[left], tokens[left], positions[left]
-                    ended = ended[left]
-                    for index, kept in enumerate(cache):
-                        cache[index] = kept[:, left]
-            span = -(-(self._longest_prompt + step + 1) // _SPAN) * _SPAN
-            logits = model.decode(tokens, positions, cache, span)
-            positions = positions + 1
-        return self._collected(drawn)
-
-    @property
-    def _longest_prompt(self) -> int:
-        return max(map(len, self._unique))
-
-    def _prefilled(self) -> tuple[Tensor, list[Tensor]]:
-        """The logits after each row's prompt, and the cache of the rows."""
-        model = self._model
-        num_unique, longest = len(self._unique), self._longest_prompt
-        cache = model.empty_cache(num_unique, longest)
-        at_once = max(1, _PREFILL_TOKENS // longest)
-        logits: list[Tensor] = []
-        for start in range(0, num_unique, at_once):
-            part = self._unique[start : start + at_once]
-            ids = torch.zeros((len(part), max(map(len, part))), dtype=torch.long)
-            for row, prompt in enumerate(part):
-                ids[row, : len(prompt)] = torch.tensor(prompt)
-            hidden = model.prefill(ids.to(model.device), cache, start)
-            last = torch.tensor([len(prompt) - 1 for prompt in part], device=model.device)
-            every = torch.arange(len(part), device=model.device)
-            logits.append(model.logits(hidden[every, last]))
-        of_rows: list[Tensor] = []
-        for index, kept in enumerate(cache):
-            whole = kept.new_empty(
-                (2, self._num_rows, *kept.shape[2:3], self._length, kept.shape[4])
-            )
-            whole[:, :, :, :longest] = kept[:, self._of_row]
-            whole[:, :, :, longest:] = 0  # masked, but NaN times 0 would stay NaN
-            of_rows.append(whole)
-            cache[index] = kept.new_empty(0)
-        return torch.cat(logits)[self._of_row], of_rows
-
-    def _collected(self, drawn: Sequence[tuple[Tensor, Tensor, Tensor]]) -> list[Sampled]:
-        tokens: list[list[int]] = [[] for _ in range(self._num_rows)]
-        sums = [0.0] * self._num_rows
-        for step in drawn:
-            for row, token, logprob in zip(*(part.tolist() for part in step), strict=True):
-                if row >= 0:
-                    tokens[row].append(token)
-                    sums[row] += logprob
+            elif not num_waiting and num_taken < _KEEP * len(taken):
+                self._move_together(taken.nonzero()[:, 0])
+            self._longest = int(self._positions.max())
+            for _ in range(_CHECK_EVERY):
+                self._step()
+            self._collect()
         ends = self._ends.tolist()
         return [
-            Sampled(of_row, total / len(of_row), ends[of_row[-1]])
-            for of_row, total in zip(tokens, sums, strict=True)
+            Sampled(ids, total / len(ids), ends[ids[-1]])
+            for ids, total in zip(self._token_ids, self._logprobs, strict=True)
         ]
+
+    def _fill(self, places: Tensor) -> None:
+        """Begin the next prompts in ``places``."""
+        begun = self._prompts[self._num_begun :][: len(places)]
+        unique = list(dict.fromkeys(map(tuple, begun)))
+        numbers = {prompt: number for number, prompt in enumerate(unique)}
+        device = self._model.device
+        of_row = torch.tensor([numbers[tuple(prompt)] for prompt in begun], device=device)
+        longest = max(map(len, unique))
+        logits: list[Tensor] = []
+        at_once = max(1, _PREFILL_TOKENS // longest)
+        for start in range(0, len(unique), at_once):
+            part = unique[start : start + at_once]
+            cache = self._model.empty_cache(len(part), longest)
+            ids = torch.zeros((len(part), longest), dtype=torch.long)
+            for row, prompt in enumerate(part):
+                ids[row, : len(prompt)] = torch.tensor(prompt)
+            hidden = self._model.prefill(ids.to(device), cache, 0)
+            last = torch.tensor([len(prompt) - 1 for prompt in part], device=device)
+            logits.append(self._model.logits(hidden[torch.arange(len(part), device=device), last]))
+            here = ((of_row >= start) & (of_row < start + len(part))).nonzero()[:, 0]
+            for kept, new in zip(self._cache, cache, strict=True):
+                kept[:, places[here], :, :longest] = new[:, of_row[here] - start]
+        self._rows[places] = self._num_begun + torch.arange(len(begun), device=device)
+        self._positions[places] = torch.tensor([len(prompt) for prompt in begun], device=device)
+        self._left[places] = self._settings.max_tokens
+        self._num_begun += len(begun)
+        self._take(torch.cat(logits)[of_row], places)
+
+    def _step(self) -> None:
+        span = min(-(-(self._longest + 1) // _SPAN) * _SPAN, self._cache[0].shape[3])
+        logits = self._model.decode(self._tokens, self._positions, self._cache, span)
+        self._positions = self._positions + 1
+        self._longest += 1
+        self._take(logits, torch.arange(len(self._rows), device=logits.device))
+
+    def _take(self, logits: Tensor, places: Tensor) -> None:
+        """Draw the next token of the rows in ``places``, which may have ended."""
+        tokens, logprobs = _draw(logits, self._settings, self._generator)
+        rows = self._rows[places]
+        self._drawn.append((rows, tokens, logprobs))
+        goes_on = (rows >= 0) & ~self._ends[tokens] & (self._left[places] > 1)
+        self._rows[places] = torch.where(goes_on, rows, -1)
+        self._tokens[places] = tokens
+        self._left[places] -= 1
+        # An empty place stays at the beginning, where every span has room for it.
+        self._positions[places] = torch.where(goes_on, self._positions[places], 0)
+
+    def _collect(self) -> None:
+        for step in self._drawn:
+            for row, token, logprob in zip(*(part.tolist() for part in step), strict=True):
+                if row >= 0:
+                    self._token_ids[row].append(token)
+                    self._logprobs[row] += logprob
+        self._drawn.clear()
+
+    def _move_together(self, places: Tensor) -> None:
+        self._rows, self._tokens = self._rows[places], self._tokens[places]
+        self._positions, self._left = self._positions[places], self._left[places]
+        for index, kept in enumerate(self._cache):
+            self._cache[index] = kept[:, places]
 
 
 def _draw(

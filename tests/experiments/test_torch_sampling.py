@@ -75,13 +75,55 @@ def test_greedy_continuations_are_those_of_transformers(kind: str, tied: bool) -
         ends=ends,
         on_done=lambda number, total: done.append(number),
     )
-    assert done == [7, 13]
+    assert done[0] == 0
+    assert done[-1] == len(prompts)
+    assert done == sorted(done)
     assert {one.ended for one in found} == {True, False}
     for prompt, one in zip(prompts, found, strict=True):
         expected, logprobs = _greedy(model, prompt)
         assert one.token_ids == expected
         assert one.mean_logprob == pytest.approx(np.mean(logprobs), abs=1e-4)
         assert one.ended == (expected[-1] <= _END)
+
+
+def test_places_are_taken_again_before_the_longest_row_has_ended() -> None:
+    _, base = _model("Qwen2")
+    sampler = TokenSampler(base, device="cpu", dtype=torch.float32, max_rows=8)
+    passes: list[int] = []
+    decode = sampler.decode
+
+    def counting(tokens: Any, *rest: Any) -> Any:
+        passes.append(len(tokens))
+        return decode(tokens, *rest)
+
+    sampler.decode = counting  # type: ignore[method-assign]
+    rng = np.random.default_rng(1)
+    prompts = [rng.integers(0, 300, size=6).tolist() for _ in range(64)]
+    found = sampler.sample(
+        prompts,
+        SamplingSettings(max_tokens=150),
+        ends=torch.arange(300) <= 12,
+        generator=torch.Generator().manual_seed(0),
+    )
+    lengths = [len(one.token_ids) for one in found]
+    assert max(lengths) > 2 * np.mean(lengths)
+    # In waves of eight, each would have waited for its longest row.
+    waves = [lengths[start : start + 8] for start in range(0, 64, 8)]
+    assert sum(lengths) < sum(passes) < 0.8 * 8 * sum(map(max, waves))
+    assert {one.ended for one in found} <= {True, False}
+    assert all(one.ended or len(one.token_ids) == 150 for one in found)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 8, 9])
+def test_no_row_has_more_tokens_than_it_may(max_tokens: int) -> None:
+    _, base = _model("Qwen2")
+    sampler = TokenSampler(base, device="cpu", dtype=torch.float32, max_rows=2)
+    nothing_ends = torch.zeros(300, dtype=torch.bool)
+    settings = SamplingSettings(max_tokens=max_tokens)
+    found = sampler.sample([[8, 9]] * 5, settings, ends=nothing_ends)
+    assert [len(one.token_ids) for one in found] == [max_tokens] * 5
+    assert not any(one.ended for one in found)
+    assert sampler.sample([], settings, ends=nothing_ends) == []
 
 
 def _greedy(model: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
