@@ -21,6 +21,7 @@ from rfprm_training.evaluation.calibrate import (
     fit_calibration,
     refuse_calibrated,
 )
+from rfprm_training.evaluation.cross_validation import SCORES_NAME, write_out_of_fold
 from rfprm_training.evaluation.held_out import open_scorer
 from rfprm_training.example import Example
 from rfprm_training.learning.config import read_config
@@ -189,19 +190,7 @@ def test_alpha_is_chosen_for_calibrated_scores() -> None:
 def test_the_command_chooses_alpha_from_folds(write_config: Any, tmp_path: Path) -> None:
     folder = Trainer(write_config(), tmp_path / "run", device="cpu").run()
     examples, scores = ranked(60, better="trajectory")
-    rows = [
-        {
-            "group": example.group,
-            "trajectory": example.trajectory.model_dump(mode="json"),
-            "outcome": example.trajectory_label,
-            "step_scores": score.step_scores.tolist(),
-            "trajectory_score": score.trajectory_score,
-            "reward": score.reward,
-            "num_tokens": score.num_tokens,
-        }
-        for example, score in zip(examples, scores, strict=True)
-    ]
-    (tmp_path / "out_of_fold.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_out_of_fold(tmp_path / SCORES_NAME, examples, scores)
     app = typer.Typer()
     app.command()(calibrate)
     result = CliRunner().invoke(app, [str(folder), "--folds", str(tmp_path), "--fit-alpha"])

@@ -103,7 +103,7 @@ def cross_validate(
             for example, score in read_out_of_fold(run):
                 examples.append(example)
                 scores.append(score)
-        _write_scores(folder / SCORES_NAME, examples, scores)
+        write_out_of_fold(folder / SCORES_NAME, examples, scores)
         found = summarise_folds(examples, scores, num_folds=config.data.num_folds)
         write_whole(folder / FOLDS_NAME, json.dumps(found.as_dict(), indent=2) + "\n")
     return found
@@ -125,7 +125,7 @@ def _train_and_score(
     made_from = MadeFrom(run / SCORED_NAME)
     now = {"format_version": _FORMAT_VERSION, "checkpoint": checkpoint_digest(run)}
     if not ((run / SCORES_NAME).is_file() and made_from.is_recorded and not made_from.changes(now)):
-        _write_scores(run / SCORES_NAME, *_score_held_out(run, config, progress))
+        write_out_of_fold(run / SCORES_NAME, *_score_held_out(run, config, progress))
         made_from.record(now)
 
 
@@ -167,9 +167,10 @@ def summarise_folds(
     )
 
 
-def _write_scores(
+def write_out_of_fold(
     path: Path, examples: Sequence[Example], scores: Sequence[TrajectoryScore]
 ) -> None:
+    """What :func:`read_out_of_fold` reads."""
     rows = (
         {
             "group": example.group,
