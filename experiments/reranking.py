@@ -1,17 +1,16 @@
 """Compares the reranker's methods with chance, majority vote and oracle on real solutions.
 
-python -m experiments.reranking --solutions ../shared/data/gsm8k_model_solutions.jsonl \\
-    --folds runs/smollm2-135m-gsm8k-folds
+python -m experiments.reranking runs/smollm2-135m-gsm8k-folds --checkpoint models/smollm2-135m-gsm8k
 
-Each question is ranked by the PRM of the fold that holds it out, from `rfprm cross-validate`.
+Each question is ranked by the scores of the PRM that was not trained on it, as
+`rfprm cross-validate` has kept them, with the calibrations and the α of the checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,12 @@ from rich.table import Table
 from benchmarks.report import over_questions, write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
-from rfprm_export.artifact_writer import export_artifact
-from rfprm_runtime import Ranking, Reranker, Scorer, Trajectory
-from rfprm_training.gsm8k import read_model_solutions
+from rfprm_export.checkpoint import Checkpoint, read_checkpoint
+from rfprm_runtime import Ranking, Reranker, Trajectory, TrajectoryScore
+from rfprm_runtime.artifact.manifest import Readout
+from rfprm_runtime.ground.content import content_of
+from rfprm_training.evaluation.claims import Claims
+from rfprm_training.evaluation.cross_validation import SCORES_NAME, read_out_of_fold
 
 METHODS: dict[str, dict[str, Any]] = {
     "Best-of-4, reward (Eq. 11)": {"aggregation": "reward"},
@@ -39,43 +41,47 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def questions(path: Path, num_folds: int) -> list[list[list[Trajectory]]]:
-    """For each fold, the candidates of each question it holds out.
+class KnownScores:
+    """Scores that are there already, in place of a scorer."""
 
-    In random order, because the file has weaker models first and ties go to the first candidate.
-    """
-    grouped: dict[int, list[Trajectory]] = {}
-    for trajectory in read_model_solutions(path):
-        grouped.setdefault(trajectory.metadata["question_index"], []).append(trajectory)
-    folds: list[list[list[Trajectory]]] = [[] for _ in range(num_folds)]
-    for index, candidates in grouped.items():
-        random.Random(index).shuffle(candidates)
-        folds[index % num_folds].append(candidates)
-    return folds
+    def __init__(self, pairs: Iterable[tuple[Trajectory, TrajectoryScore]]) -> None:
+        self._scores = {_text(trajectory): score for trajectory, score in pairs}
+
+    def score_batch(self, trajectories: Sequence[Trajectory], **options: Any) -> Any:
+        return [self._scores[_text(trajectory)] for trajectory in trajectories]
 
 
-class ScoredOnce(Scorer):
-    """Caches the scores of the last batch, which all methods rank."""
-
-    _last: tuple[list[Trajectory], Any] = ([], None)
-
-    def score_batch(self, trajectories: Any, **options: Any) -> Any:
-        if trajectories != self._last[0]:
-            self._last = list(trajectories), super().score_batch(trajectories, **options)
-        return self._last[1]
+def _text(trajectory: Trajectory) -> tuple[object, ...]:
+    return trajectory.question, trajectory.steps, trajectory.response
 
 
-def rank_fold(artifact: Path, fold: Sequence[Sequence[Trajectory]]) -> dict[str, list[bool]]:
+def as_calibrated(score: TrajectoryScore, checkpoint: Checkpoint) -> TrajectoryScore:
+    """A score of a fold's PRM, which is not calibrated, read as ``checkpoint`` reads its own."""
+    steps = _calibrated(score.step_scores, checkpoint.step_readout).astype(np.float32)
+    assert score.trajectory_score is not None
+    whole = float(_calibrated(score.trajectory_score, checkpoint.trajectory_readout))
+    reward = float(steps.mean()) + checkpoint.alpha * whole
+    changes = {"step_scores": steps, "trajectory_score": whole, "reward": reward}
+    return score.model_copy(update=changes)
+
+
+def _calibrated(scores: Any, readout: Readout | None) -> np.ndarray:
+    if readout is None:
+        return np.asarray(scores, dtype=np.float64)
+    before = readout.model_copy(update={"calibration": None})
+    return Claims(before).calibrated(scores, readout.calibration)
+
+
+def rank(groups: Sequence[Sequence[Trajectory]], scorer: KnownScores) -> dict[str, list[float]]:
     """For each method, whether its best candidate is right, question by question."""
-    found: dict[str, list[bool]] = {}
-    with ScoredOnce.load(artifact) as scorer:
-        for name, options in METHODS.items():
-            options = dict(options)
-            method = options.pop("method", "best_of_n")
-            with Reranker(scorer, **options) as reranker:
-                asked = [group[0].question for group in fold]
-                rankings = reranker.rank_many(asked, fold, method=method)
-            found[name] = [_is_right(*pair) for pair in zip(rankings, fold, strict=True)]
+    asked = [group[0].question for group in groups]
+    found: dict[str, list[float]] = {}
+    for name, options in METHODS.items():
+        options = dict(options)
+        method = options.pop("method", "best_of_n")
+        with Reranker(scorer, **options) as reranker:  # type: ignore[arg-type]
+            rankings = reranker.rank_many(asked, groups, method=method)
+        found[name] = [float(_is_right(*pair)) for pair in zip(rankings, groups, strict=True)]
     return found
 
 
@@ -108,36 +114,42 @@ def report(measured: dict[str, Any]) -> None:
     Console(width=110, highlight=False).print(table)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--solutions", type=Path, required=True)
-    parser.add_argument("--folds", type=Path, required=True)
-    parser.add_argument("--precision", default="int16")
-    options = parser.parse_args()
-    checkpoints = sorted(options.folds.glob("fold-?/checkpoint.json"))
-    folds = questions(options.solutions, len(checkpoints))
-    right: dict[str, list[float]] = {}
-    for path, fold in zip(checkpoints, folds, strict=True):
-        name = path.parent.name
-        artifact = Path("artifacts/benchmarks/folds") / f"{name}-{options.precision}"
-        if not artifact.exists():
-            export_artifact(path.parent, artifact, precision=options.precision)
-        for method, picks in rank_fold(artifact, fold).items():
-            right.setdefault(method, []).extend(map(float, picks))
-        print(f"{name} ranked", flush=True)
-    outcomes = [[bool(t.outcome) for t in group] for fold in folds for group in fold]
+    parser.add_argument("folds", type=Path, help="the output of rfprm cross-validate")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a PRM of the same recipe")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the result")
+    parser.add_argument("--name", default="reranking", help="of the result (%(default)s)")
+    options = parser.parse_args(arguments)
+    checkpoint = read_checkpoint(options.checkpoint)
+    grouped: dict[str, list[Trajectory]] = {}
+    pairs = []
+    for example, score in read_out_of_fold(options.folds):
+        trajectory = example.trajectory.model_copy(
+            update={"outcome": example.trajectory_label > 0.5}
+        )
+        grouped.setdefault(example.group, []).append(trajectory)
+        pairs.append((trajectory, as_calibrated(score, checkpoint)))
+    for name, group in grouped.items():
+        # The file has weaker models first, and ties go to the first candidate.
+        random.Random(name).shuffle(group)
+    groups = list(grouped.values())
+    right = rank(groups, KnownScores(pairs))
+    outcomes = [[bool(trajectory.outcome) for trajectory in group] for group in groups]
     right["random"] = [float(np.mean(group)) for group in outcomes]
     right["oracle"] = [float(any(group)) for group in outcomes]
     measured = {
         "environment": environment(),
-        "precision": options.precision,
+        "prm": checkpoint.name,
+        "alpha": checkpoint.alpha,
+        "scores_sha256": content_of(options.folds / SCORES_NAME),
         "num_questions": len(outcomes),
         "methods": {
             name: estimates(values, right["random"], right["oracle"])
             for name, values in right.items()
         },
     }
-    path = write_json("reranking", json.loads(json.dumps(measured)), RESULTS)
+    path = write_json(options.name, measured, options.output)
     report(measured)
     print(f"→ {path}")
 
