@@ -125,11 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     grouped: dict[str, list[Trajectory]] = {}
     pairs = []
     for example, score in read_out_of_fold(options.folds):
-        trajectory = example.trajectory.model_copy(
-            update={"outcome": example.trajectory_label > 0.5}
-        )
-        grouped.setdefault(example.group, []).append(trajectory)
-        pairs.append((trajectory, as_calibrated(score, checkpoint)))
+        grouped.setdefault(example.group, []).append(example.trajectory)
+        pairs.append((example.trajectory, as_calibrated(score, checkpoint)))
     for name, group in grouped.items():
         # The file has weaker models first, and ties go to the first candidate.
         random.Random(name).shuffle(group)
