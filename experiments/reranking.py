@@ -1,4 +1,5 @@
-"""Compares the reranker's methods with chance, majority vote and oracle on real solutions.
+"""Compares the reranker's methods with chance, majority vote and oracle on real solutions, and the
+weights α that the reward gives to the trajectory score.
 
 python -m experiments.reranking runs/smollm2-135m-gsm8k-folds --checkpoint models/smollm2-135m-gsm8k
 
@@ -25,8 +26,10 @@ from rfprm_export.checkpoint import Checkpoint, read_checkpoint
 from rfprm_runtime import Ranking, Reranker, Trajectory, TrajectoryScore
 from rfprm_runtime.artifact.manifest import Readout
 from rfprm_runtime.ground.content import content_of
+from rfprm_training.evaluation.alpha import ALPHAS
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.cross_validation import SCORES_NAME, read_out_of_fold
+from rfprm_training.evaluation.metrics import pairs_won, picks, rankings
 
 METHODS: dict[str, dict[str, Any]] = {
     "Best-of-4, reward (Eq. 11)": {"aggregation": "reward"},
@@ -104,6 +107,43 @@ def estimates(values: Sequence[float], chance: Sequence[float], oracle: Sequence
     }
 
 
+def by_alpha(groups: Sequence[Sequence[Trajectory]], scorer: KnownScores) -> dict[str, Any]:
+    """AUC within a question and share of the gap that is recovered by the reward with each α, with
+    95 % intervals over questions."""
+    scores = [score for group in groups for score in scorer.score_batch(group)]
+    right = np.array([bool(trajectory.outcome) for group in groups for trajectory in group])
+    numbers = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    steps = np.array([score.step_scores.mean() for score in scores], dtype=np.float64)
+    wholes = np.array([score.trajectory_score for score in scores], dtype=np.float64)
+    found: dict[str, Any] = {}
+    for alpha in (*ALPHAS, float("inf")):
+        reward = wholes if np.isinf(alpha) else steps + alpha * wholes
+        rows = rankings(reward, right, numbers)
+        found[f"{alpha:g}"] = {
+            "auc": over_questions(pairs_won, rows),
+            "gap_recovered": over_questions(lambda some: picks(some).gap_recovered, rows),
+        }
+    return found
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """Both figures by α, at even distances."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(found))
+    titles = {"auc": "AUC within a question", "gap_recovered": "share of the Best-of-4 gap"}
+    for name, title in titles.items():
+        middle, low, high = np.array([one[name] for one in found.values()]).T
+        (line,) = axes.plot(places, middle, marker=".", label=title)
+        axes.fill_between(places, low, high, alpha=0.15, color=line.get_color())
+    axes.set_xticks(places, ["∞" if name == "inf" else name for name in found])
+    axes.set(xlabel="α: weight of the trajectory score beside the mean step score", ylim=(0, 1))
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=150)
+
+
 def report(measured: dict[str, Any]) -> None:
     table = Table(title=f"{measured['num_questions']} questions, 4 solutions each")
     for column in ("picked by", "right", "of the gap from random to oracle"):
@@ -111,7 +151,14 @@ def report(measured: dict[str, Any]) -> None:
     for name, found in measured["methods"].items():
         cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*found[key]) for key in found]
         table.add_row(name, *cells)
-    Console(width=110, highlight=False).print(table)
+    console = Console(width=110, highlight=False)
+    console.print(table)
+    table = Table(title="the reward with other weights")
+    for column in ("α", "AUC within a question", "of the gap from random to oracle"):
+        table.add_column(column, justify="right")
+    for name, found in measured["by_alpha"].items():
+        table.add_row(name, *("{:.3f} [{:.3f}, {:.3f}]".format(*found[key]) for key in found))
+    console.print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -131,11 +178,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The file has weaker models first, and ties go to the first candidate.
         random.Random(name).shuffle(group)
     groups = list(grouped.values())
-    right = rank(groups, KnownScores(pairs))
+    scorer = KnownScores(pairs)
+    right = rank(groups, scorer)
     outcomes = [[bool(trajectory.outcome) for trajectory in group] for group in groups]
     right["random"] = [float(np.mean(group)) for group in outcomes]
     right["oracle"] = [float(any(group)) for group in outcomes]
-    measured = {
+    measured: dict[str, Any] = {
         "environment": environment(),
         "prm": checkpoint.name,
         "alpha": checkpoint.alpha,
@@ -145,8 +193,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name: estimates(values, right["random"], right["oracle"])
             for name, values in right.items()
         },
+        "by_alpha": by_alpha(groups, scorer),
     }
     path = write_json(options.name, measured, options.output)
+    plot(measured["by_alpha"], path.with_suffix(".png"))
     report(measured)
     print(f"→ {path}")
 
