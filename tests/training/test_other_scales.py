@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
 from rfprm_export import checkpoint as checkpoints
 from rfprm_runtime.artifact.manifest import Manifest, Readout
 from rfprm_runtime.types import Trajectory, TrajectoryScore
-from rfprm_training.evaluation import calibrate, held_out, metrics, set_figures
+from rfprm_training.commands import evaluate
+from rfprm_training.evaluation import calibrate, evaluated_sets, held_out, metrics, set_figures
 from rfprm_training.evaluation.calibrate import fit_calibration
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.held_out import rank_by_every_score, summarise
@@ -24,7 +27,7 @@ from rfprm_training.evaluation.printing import NO_STEPS, print_evaluation, print
 from rfprm_training.evaluation.set_figures import summarise_set
 from rfprm_training.example import Example
 from rfprm_training.learning.model_card import _results
-from tiny_models import KINDS, Kind, manifest_of
+from tiny_models import KINDS, Kind, manifest_of, scorer_of
 
 RAW = Readout(transform="none", positive=0)
 DIFFERENCE = Readout(transform="softmax", positive=1, scale=2, offset=-1)
@@ -161,6 +164,41 @@ def _noisy(kind: Kind) -> tuple[list[Example], list[TrajectoryScore]]:
 
 def _readouts(manifest: Manifest) -> dict[str, Readout | None]:
     return {"step": manifest.step_readout, "trajectory": manifest.trajectory_readout}
+
+
+def test_scored_prefixes_are_steps_of_a_reward_model_of_whole_sequences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def open_scorer(path: Path, *, score_prefixes: bool) -> Any:
+        asked.append(score_prefixes)
+        return scorer_of("sequence", score_prefixes=score_prefixes)
+
+    monkeypatch.setattr(evaluated_sets, "open_scorer", open_scorer)
+    rows = [
+        {"id": f"gsm8k-{i}", "problem": f"q{i}", "steps": ["a", "b"], "label": i % 3 - 1}
+        for i in range(60)
+    ]
+    path = tmp_path / "set.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = f"processbench:{path}"
+    app = typer.Typer()
+    app.command()(evaluate)
+
+    def said(*options: str) -> str:
+        result = CliRunner().invoke(app, [str(tmp_path), "--on", spec, *options])
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    assert "(--score-prefixes scores a trace after each step)" in said()
+    found = said("--score-prefixes", "--against", str(tmp_path))
+    assert NO_STEPS not in found
+    assert "first wrong step: F1" in found
+    assert "first errors that change 0.0%" in found
+    assert asked == [False, True, True]
+    # Its score is a logit, which claims a chance of one half at 0.
+    assert Claims.of_steps(manifest_of("sequence")).undecided == 0.0
 
 
 @pytest.mark.parametrize("kind", KINDS)

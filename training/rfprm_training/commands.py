@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rfprm_runtime.cli.options import ProgressOption
+from rfprm_runtime.cli.options import PrefixesOption, ProgressOption
 from rfprm_training import check_extras
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def evaluate(
             help="TOML file of an expert LLM (base_url, model, …) to measure instead of a PRM."
         ),
     ] = None,
+    score_prefixes: PrefixesOption = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Also write the figures to this JSON file."),
@@ -157,7 +158,14 @@ def evaluate(
     if on:
         expert = read_toml(judge, ExpertConfig, "description of an expert LLM") if judge else None
         with shown_stages() as told:
-            found = evaluate_sets(on, model=model, judge=expert, against=against, progress=told)
+            found = evaluate_sets(
+                on,
+                model=model,
+                judge=expert,
+                against=against,
+                score_prefixes=score_prefixes,
+                progress=told,
+            )
         print_evaluated_sets(console, found)
         if plot is not None:
             plot_reliability(found.sets, plot)
@@ -165,7 +173,7 @@ def evaluate(
     elif model is None:
         raise TrainingError("--judge needs evaluation sets; name some with --on")
     else:
-        evaluation = _evaluate_held_out(model, config)
+        evaluation = _evaluate_held_out(model, config, score_prefixes)
         print_evaluation(console, evaluation)
         content = evaluation.as_dict()
     if output is not None:
@@ -276,11 +284,11 @@ def _said_of_alpha(found: AlphaChoice | None) -> str:
     )
 
 
-def _evaluate_held_out(model: Path, config: Path | None) -> Evaluation:
+def _evaluate_held_out(model: Path, config: Path | None, score_prefixes: bool) -> Evaluation:
     from rfprm_training.evaluation.held_out import evaluate_scorer, open_scorer
     from rfprm_training.learning.config import read_config
     from rfprm_training.learning.run_folder import CONFIG_NAME
 
     settings = read_config(config or model / CONFIG_NAME)
-    with open_scorer(model) as scorer:
+    with open_scorer(model, score_prefixes=score_prefixes) as scorer:
         return evaluate_scorer(scorer, settings, show_progress_bar=True)

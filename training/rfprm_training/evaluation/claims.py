@@ -33,7 +33,10 @@ class Claims:
 
     @classmethod
     def of_steps(cls, manifest: Manifest | None) -> Claims:
-        return cls(None if manifest is None else manifest.step_readout)
+        """The steps of a reward model of whole sequences, if it has any, are scored prefixes."""
+        if manifest is None:
+            return cls()
+        return cls(manifest.step_readout or manifest.trajectory_readout)
 
     @classmethod
     def of_trajectories(cls, manifest: Manifest | None) -> Claims:

@@ -78,11 +78,13 @@ def evaluate_sets(
     model: Path | None = None,
     judge: ExpertConfig | None = None,
     against: Path | None = None,
+    score_prefixes: bool = False,
     progress: Progress = silent,
 ) -> EvaluatedSets:
     """Score the sets by the PRM at ``model``, a checkpoint or an artifact, or else by ``judge``.
 
-    ``against`` is another PRM that scores the same. All sets are read before any is scored, because
+    ``against`` is another PRM that scores the same. ``score_prefixes``: reward models of whole
+    sequences score a trace after each step, too. All sets are read before any is scored, because
     a wrong path must not cost an hour; and one PRM is in memory at a time. ``progress`` is told of
     what is judged.
 
@@ -97,11 +99,11 @@ def evaluate_sets(
             judged[spec] = judge_set(examples, judge, on_judged=told)
         found = summarise_sets(sets, {spec: one.scores for spec, one in judged.items()}, None)
         return replace(found, judged=judged)
-    scores, manifest = _scored(sets, model)
+    scores, manifest = _scored(sets, model, score_prefixes)
     found = summarise_sets(sets, scores, manifest)
     if against is None:
         return found
-    others, other_manifest = _scored(sets, against)
+    others, other_manifest = _scored(sets, against, score_prefixes)
     compare = partial(changed_decisions, claims=Claims.of_steps(manifest))
     decisions = {
         spec: compare(
@@ -112,8 +114,10 @@ def evaluate_sets(
     return replace(found, decisions=decisions)
 
 
-def _scored(sets: Mapping[str, list[Example]], model: Path) -> tuple[dict[str, Scores], Manifest]:
-    with open_scorer(model) as scorer:
+def _scored(
+    sets: Mapping[str, list[Example]], model: Path, score_prefixes: bool
+) -> tuple[dict[str, Scores], Manifest]:
+    with open_scorer(model, score_prefixes=score_prefixes) as scorer:
         scores = {spec: score_set(scorer, examples) for spec, examples in sets.items()}
         return scores, scorer.manifest
 

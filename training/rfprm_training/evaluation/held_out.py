@@ -81,17 +81,25 @@ class Evaluation:
         return {**asdict(self), **f1}
 
 
-def open_scorer(path: Path, *, base: Path | None = None, dtype: Precision = "float32") -> Scorer:
+def open_scorer(
+    path: Path,
+    *,
+    base: Path | None = None,
+    dtype: Precision = "float32",
+    score_prefixes: bool = False,
+) -> Scorer:
     """A scorer of a checkpoint, by torch, or of an artifact, by its backend. ``base``: a
-    checkpoint's base model, if it is not found by itself; ``dtype``: what its layers compute in."""
+    checkpoint's base model, if it is not found by itself; ``dtype``: what its layers compute in;
+    ``score_prefixes``: as of :class:`Scorer`."""
     if not (path / CHECKPOINT_NAME).is_file():
-        return Scorer.load(path)
+        return Scorer.load(path, score_prefixes=score_prefixes)
     prm = load_prm(path, base=base)
     encoder = TrajectoryEncoder(
         prm.tokenizer, prm.manifest.prompt, vocab_size=prm.manifest.backbone.vocab_size
     )
     network = build_network(prm.manifest.backbone, prm.manifest.head, prm.weights)
-    return Scorer(prm.manifest, encoder, PackedTorchBackend(network, dtype=dtype))
+    backend = PackedTorchBackend(network, dtype=dtype)
+    return Scorer(prm.manifest, encoder, backend, score_prefixes=score_prefixes)
 
 
 def evaluate_scorer(

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from rfprm_training.evaluation.processbench import ProcessBench
 
 
-NO_STEPS = "the PRM gives no step scores, so figures of steps are left out"
+NO_STEPS = (
+    "the PRM gives no step scores, so figures of steps are left out (--score-prefixes scores a "
+    "trace after each step)"
+)
 
 
 def print_evaluation(console: Console, evaluation: Evaluation) -> None:
