@@ -51,6 +51,11 @@ def over_questions(figure: Callable[[np.ndarray], float], rows: np.ndarray) -> l
     return [found.value, found.low, found.high]
 
 
+def mean_over_questions(values: Sequence[float] | np.ndarray) -> list[float]:
+    """The mean of ``values`` [questions] and the ends of its 95 % interval."""
+    return over_questions(lambda some: float(some.mean()), np.asarray(values, dtype=np.float64))
+
+
 def print_workloads(measured: dict[str, Any]) -> None:
     """Print a table for each workload, then the version of each engine or why it was left out."""
     console = Console(width=118, highlight=False)

@@ -33,8 +33,9 @@ from rfprm_runtime import Scorer
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME
 from rfprm_runtime.ground.content import content_of
 from rfprm_runtime.ground.whole_files import write_whole
+from rfprm_training.evaluation.alpha import rankings_with
 from rfprm_training.evaluation.evaluated_sets import evaluate_sets
-from rfprm_training.evaluation.metrics import pairs_won, picks, rankings
+from rfprm_training.evaluation.metrics import pairs_won, picks
 from rfprm_training.labelling.step_rewards import fuse
 from rfprm_training.learning.config import TrainingConfig, for_another_folder, read_config
 from rfprm_training.learning.trainer import Trainer
@@ -133,9 +134,8 @@ def rank(
 ) -> np.ndarray:
     """What a reward with ``alpha`` makes of each question, [questions, 5]."""
     steps, trajectory = np.array(measured["steps"]), np.array(measured["trajectory"])
-    reward = trajectory if np.isinf(alpha) else steps + alpha * trajectory
     numbers = np.unique(np.array(groups), return_inverse=True)[1]
-    return rankings(reward, right, numbers)
+    return rankings_with(alpha, steps, trajectory, right, numbers)
 
 
 def auc(rows: np.ndarray) -> float:

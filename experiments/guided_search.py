@@ -26,7 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import over_questions, write_json
+from benchmarks.report import mean_over_questions, write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
 from experiments.policies import SmallPolicy, TorchPolicy, served_policy
@@ -182,7 +182,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "traces": float(np.mean([len(s["traces"]) for s in searches])),
             "proposing": sum(s["proposing_seconds"] for s in searches),
             "scoring": sum(s["scoring_seconds"] for s in searches),
-            "accuracy": {how: _estimate(values) for how, values in figures.items()},
+            "accuracy": {how: mean_over_questions(values) for how, values in figures.items()},
         }
         if name != "Best-of-N":
             rng = np.random.default_rng(0)
@@ -193,10 +193,10 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 for how in PICKS:
                     same[how].append(float(np.mean([pick(traces, how) for traces in sets])))
             found[name]["Best-of-N at the same tokens"] = {
-                how: _estimate(values) for how, values in same.items()
+                how: mean_over_questions(values) for how, values in same.items()
             }
             found[name]["difference"] = {
-                how: _estimate(np.subtract(figures[how], same[how])) for how in PICKS
+                how: mean_over_questions(np.subtract(figures[how], same[how])) for how in PICKS
             }
     return found
 
@@ -211,7 +211,8 @@ def best_of_n_curve(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         found[str(size)] = {
             "tokens": size * float(np.mean([_mean_tokens(pool) for pool in pools])),
             "accuracy": {
-                how: _estimate([_chance(pool, size, how, rng) for pool in pools]) for how in PICKS
+                how: mean_over_questions([_chance(pool, size, how, rng) for pool in pools])
+                for how in PICKS
             },
         }
     return found
@@ -232,11 +233,6 @@ def _chance(pool: Sequence[dict[str, Any]], size: int, how: str, rng: np.random.
 
 def _mean_tokens(pool: Sequence[dict[str, Any]]) -> float:
     return float(np.mean([trace["num_tokens"] for trace in pool])) if pool else 0.0
-
-
-def _estimate(values: Sequence[float] | np.ndarray) -> list[float]:
-    """The mean with its 95 % interval over questions."""
-    return over_questions(lambda some: float(some.mean()), np.asarray(values, dtype=np.float64))
 
 
 def report(measured: dict[str, Any]) -> None:

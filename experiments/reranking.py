@@ -19,17 +19,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import over_questions, write_json
+from benchmarks.report import mean_over_questions, over_questions, write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
 from rfprm_export.checkpoint import Checkpoint, read_checkpoint
 from rfprm_runtime import Ranking, Reranker, Trajectory, TrajectoryScore
 from rfprm_runtime.artifact.manifest import Readout
 from rfprm_runtime.ground.content import content_of
-from rfprm_training.evaluation.alpha import ALPHAS
+from rfprm_training.evaluation.alpha import ALPHAS, rankings_with
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.cross_validation import SCORES_NAME, read_out_of_fold
-from rfprm_training.evaluation.metrics import pairs_won, picks, rankings
+from rfprm_training.evaluation.metrics import BestOfN, pairs_won, picks
 
 METHODS: dict[str, dict[str, Any]] = {
     "Best-of-4, reward (Eq. 11)": {"aggregation": "reward"},
@@ -97,13 +97,11 @@ def estimates(values: Sequence[float], chance: Sequence[float], oracle: Sequence
     questions."""
     rows = np.stack([values, chance, oracle], axis=1).astype(np.float64)
 
-    def gap(some: np.ndarray) -> float:
-        picked, random_pick, best = some.mean(axis=0)
-        return float((picked - random_pick) / (best - random_pick))
-
     return {
-        "accuracy": over_questions(lambda some: float(some[:, 0].mean()), rows),
-        "gap_recovered": over_questions(gap, rows),
+        "accuracy": mean_over_questions(values),
+        "gap_recovered": over_questions(
+            lambda some: float(BestOfN(*some.mean(axis=0)).gap_recovered), rows
+        ),
     }
 
 
@@ -117,8 +115,7 @@ def by_alpha(groups: Sequence[Sequence[Trajectory]], scorer: KnownScores) -> dic
     wholes = np.array([score.trajectory_score for score in scores], dtype=np.float64)
     found: dict[str, Any] = {}
     for alpha in (*ALPHAS, float("inf")):
-        reward = wholes if np.isinf(alpha) else steps + alpha * wholes
-        rows = rankings(reward, right, numbers)
+        rows = rankings_with(alpha, steps, wholes, right, numbers)
         found[f"{alpha:g}"] = {
             "auc": over_questions(pairs_won, rows),
             "gap_recovered": over_questions(lambda some: picks(some).gap_recovered, rows),

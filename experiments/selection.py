@@ -25,7 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import over_questions, write_json
+from benchmarks.report import mean_over_questions, write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
 from experiments.kept import check_made_alike, kept_runs, slug
@@ -192,19 +192,15 @@ def summarise(
         has_random = arm != "random" and set(by_seed) == set(of_students.get("random", {}))
         for name in MEASURES:
             values = mean_over_seeds(arm, name)
-            found[arm][name] = _estimate(values)
+            found[arm][name] = mean_over_questions(values)
             if has_random:
-                found[arm][f"{name}_over_random"] = _estimate(
+                found[arm][f"{name}_over_random"] = mean_over_questions(
                     values - mean_over_seeds("random", name)
                 )
         found[arm]["of_seeds"] = [
             float(np.mean(by_seed[seed]["accuracy"])) for seed in sorted(by_seed)
         ]
     return found
-
-
-def _estimate(values: np.ndarray) -> list[float]:
-    return over_questions(lambda some: float(some.mean()), np.asarray(values, dtype=np.float64))
 
 
 def described(samples: Sequence[Sample]) -> dict[str, Any]:

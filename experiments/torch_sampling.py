@@ -137,8 +137,8 @@ class TokenSampler:
             found = dict(zip(order, rows.run(on_done), strict=True))
         return [found[row] for row in range(len(prompts))]
 
-    def prefill(self, token_ids: Tensor, cache: list[Tensor], first_row: int) -> Tensor:
-        """Run right-padded prompts [rows, length] and fill ``cache`` from ``first_row`` on; the
+    def prefill(self, token_ids: Tensor, cache: list[Tensor]) -> Tensor:
+        """Run right-padded prompts [rows, length] and fill ``cache``, which has as many rows; the
         hidden states [rows, length, hidden] before the final norm."""
         rows, length = token_ids.shape
         cos, sin = self._tables(length)
@@ -147,8 +147,8 @@ class TokenSampler:
             query, key, value = self._project(layer, hidden)
             query, key = (rotate(x.transpose(1, 2), cos, sin) for x in (query, key))
             value = value.transpose(1, 2)
-            kept[0, first_row : first_row + rows, :, :length] = key
-            kept[1, first_row : first_row + rows, :, :length] = value
+            kept[0, :, :, :length] = key
+            kept[1, :, :, :length] = value
             groups = self.shape.num_heads // self.shape.num_kv_heads
             mixed = F.scaled_dot_product_attention(
                 query,
@@ -278,7 +278,7 @@ class _Rows:
             ids = torch.zeros((len(part), longest), dtype=torch.long)
             for row, prompt in enumerate(part):
                 ids[row, : len(prompt)] = torch.tensor(prompt)
-            hidden = self._model.prefill(ids.to(device), cache, 0)
+            hidden = self._model.prefill(ids.to(device), cache)
             last = torch.tensor([len(prompt) - 1 for prompt in part], device=device)
             logits.append(self._model.logits(hidden[torch.arange(len(part), device=device), last]))
             here = ((of_row >= start) & (of_row < start + len(part))).nonzero()[:, 0]

@@ -133,9 +133,12 @@ def ranked(num_questions: int, *, better: str) -> tuple[list[Example], list[Traj
     return examples, scores
 
 
+def known_of(examples: list[Example], scores: list[TrajectoryScore]) -> Any:
+    return {"step": KnownScores(), "trajectory": KnownScores(examples, scores)}
+
+
 def alpha_for(examples: list[Example], scores: list[TrajectoryScore], before: float) -> Any:
-    known = KnownScores(examples, scores)
-    return fit_alpha(known, [], readouts={"step": None, "trajectory": None}, before=before)
+    return fit_alpha(known_of(examples, scores), [], before=before)
 
 
 def test_alpha_goes_to_the_score_that_ranks_solutions() -> None:
@@ -176,12 +179,11 @@ def test_alpha_is_chosen_for_calibrated_scores() -> None:
         score.model_copy(update={"step_scores": 0.5 + (score.step_scores - 0.5) / 50})
         for score in scores
     ]
-    known = KnownScores(examples, squeezed)
+    known = known_of(examples, squeezed)
     stretched = Calibration(temperature=0.02, bias=0.0, fitted_on="test")
     result = CalibrationResult("step", 100, 0.3, 0.1, stretched)
-    readouts: Any = {"step": None, "trajectory": None}
-    plain = fit_alpha(known, [], readouts=readouts, before=0.25)
-    calibrated = fit_alpha(known, [result], readouts=readouts, before=0.25)
+    plain = fit_alpha(known, [], before=0.25)
+    calibrated = fit_alpha(known, [result], before=0.25)
     assert plain is not None
     assert calibrated is not None
     assert plain.auc_before < 0.7 < 0.9 < calibrated.auc_before

@@ -147,7 +147,6 @@ def evaluate(
     )
     from rfprm_training.labelling.expert.config import ExpertConfig
     from rfprm_training.learning.model_card import EVALUATION_NAME, write_model_card
-    from rfprm_training.learning.run_folder import CONFIG_NAME
     from rfprm_training.toml_config import read_toml
 
     if (model is None) == (judge is None):
@@ -178,7 +177,7 @@ def evaluate(
         content = evaluation.as_dict()
     if output is not None:
         write_whole(output, json.dumps(content, indent=2) + "\n")
-        if output.name == EVALUATION_NAME and (output.parent / CONFIG_NAME).is_file():
+        if output.name == EVALUATION_NAME:
             write_model_card(output.parent)
 
 
@@ -225,7 +224,6 @@ def calibrate(
         write_calibration,
     )
     from rfprm_training.learning.model_card import write_model_card
-    from rfprm_training.learning.run_folder import CONFIG_NAME
 
     refuse_calibrated(checkpoint)
     data = collect_scores(checkpoint, on or [], folds=folds, held_out=held_out)
@@ -256,18 +254,12 @@ def calibrate(
         )
     alpha = None
     if with_alpha:
-        alpha = fit_alpha(
-            data["trajectory"],
-            found,
-            readouts={kind: known.readout for kind, known in data.items()},
-            before=read_checkpoint(checkpoint).alpha,
-        )
+        alpha = fit_alpha(data, found, before=read_checkpoint(checkpoint).alpha)
         typer.echo(_said_of_alpha(alpha))
     if any(result.helps for result in found) or (alpha is not None and alpha.helps):
         with shown_stages() as told:
             write_calibration(checkpoint, found, alpha, told)
-        if (checkpoint / CONFIG_NAME).is_file():
-            write_model_card(checkpoint)
+        write_model_card(checkpoint)
 
 
 def _said_of_alpha(found: AlphaChoice | None) -> str:

@@ -47,8 +47,8 @@ _GRAPH_OPERATIONS = 6e12
 """A pass with fewer operations runs as a graph, or the GPU would be done before the host has
 launched it (measured on an H200; docs/log.md)."""
 
-_BATCH_TOKENS = {"cuda": 32_768}
-_BATCH_TOKENS_ELSEWHERE = 4_096
+_GPU_BATCH_TOKENS = 32_768
+_CPU_BATCH_TOKENS = 4_096
 """Enough to fill a CPU; progress is told, and memory freed, after every pass."""
 
 
@@ -88,7 +88,8 @@ class PackedTorchBackend:
         if cuda_graphs and flash:
             self._graphs = PassGraphs(self._launch, self._device)
         self._graph_tokens = int(_GRAPH_OPERATIONS / _operations_of_a_token(weights))
-        tokens = max_batch_tokens or _BATCH_TOKENS.get(self._device.type, _BATCH_TOKENS_ELSEWHERE)
+        usual = _GPU_BATCH_TOKENS if self._device.type == "cuda" else _CPU_BATCH_TOKENS
+        tokens = max_batch_tokens or usual
         self.limits = BackendLimits(max_batch_size=256, max_batch_tokens=tokens)
         self.description = f"{describe(self._device, dtype)}, packed"
 

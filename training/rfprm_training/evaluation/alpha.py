@@ -3,6 +3,7 @@ the same question."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,19 @@ class AlphaChoice:
         return self.chosen != self.before and self.auc_after > self.auc_before
 
 
+def rankings_with(
+    alpha: float,
+    mean_steps: NDArray[np.float64],
+    trajectory: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    groups: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """:func:`~rfprm_training.evaluation.metrics.rankings` by mean step score + α · trajectory score
+    (Eq. 11); of an infinite α by the trajectory score alone."""
+    reward = trajectory if math.isinf(alpha) else mean_steps + alpha * trajectory
+    return rankings(reward, right, groups)
+
+
 def choose_alpha(
     mean_steps: NDArray[np.float64],
     trajectory: NDArray[np.float64],
@@ -55,7 +69,7 @@ def choose_alpha(
     # The current one first: of equally good ones it stays.
     candidates = (before, *(alpha for alpha in ALPHAS if alpha != before))
     ranked = np.stack(
-        [rankings(mean_steps + alpha * trajectory, right, numbers) for alpha in candidates]
+        [rankings_with(alpha, mean_steps, trajectory, right, numbers) for alpha in candidates]
     )
     num_questions = num_with_pairs(ranked[0])
     if num_questions < _MIN_QUESTIONS:

@@ -17,7 +17,6 @@ from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
 from rfprm_export.named_base import find_base_model
 from rfprm_export.reference import record_reference
 from rfprm_runtime.artifact.manifest import Calibration, Readout
-from rfprm_runtime.backends.torch import find_device
 from rfprm_runtime.ground.claims import claimed_folder
 from rfprm_runtime.ground.progress import Progress, silent
 from rfprm_runtime.ground.whole_files import replacing_files
@@ -26,13 +25,12 @@ from rfprm_training import TrainingError
 from rfprm_training.evaluation.alpha import AlphaChoice, choose_alpha
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.cross_validation import read_out_of_fold
-from rfprm_training.evaluation.held_out import held_out_examples, open_scorer
+from rfprm_training.evaluation.held_out import held_out_examples, open_scorer, trained_in
 from rfprm_training.evaluation.set_figures import cross_fitted_calibration
 from rfprm_training.evaluation.set_formats import read_evaluation_set
 from rfprm_training.evaluation.step_metrics import calibration, fit_temperature
 from rfprm_training.example import Example
 from rfprm_training.learning.config import read_config
-from rfprm_training.learning.precision import Precision, precision_of
 from rfprm_training.learning.run_folder import CONFIG_NAME
 
 _MIN_SCORES = 100
@@ -92,7 +90,7 @@ def collect_scores(
     if held_out:
         _, constructed = held_out_examples(read_config(checkpoint / CONFIG_NAME))
         sets.append(("held-out constructed trajectories", constructed, ("step",)))
-    with open_scorer(checkpoint, dtype=_trained_in(checkpoint)) as scorer:
+    with open_scorer(checkpoint, dtype=trained_in(checkpoint)) as scorer:
         found["step"].readout = scorer.manifest.step_readout
         found["trajectory"].readout = scorer.manifest.trajectory_readout
         for name, examples, kinds in sets:
@@ -103,14 +101,6 @@ def collect_scores(
     if not any(known.examples for known in found.values()):
         raise TrainingError("there is nothing to fit on; give --on, --folds or --held-out")
     return found
-
-
-def _trained_in(checkpoint: Path) -> Precision:
-    """For a large base, float32 on a CPU would take far longer."""
-    if not (checkpoint / CONFIG_NAME).is_file():
-        return "float32"
-    network = read_config(checkpoint / CONFIG_NAME).network
-    return precision_of(network, find_device(None), checkpoint)
 
 
 def fit_calibration(
@@ -149,18 +139,15 @@ def fit_calibration(
 
 
 def fit_alpha(
-    known: KnownScores,
-    results: Sequence[CalibrationResult],
-    *,
-    readouts: Mapping[Kind, Readout | None],
-    before: float,
+    known: Mapping[Kind, KnownScores], results: Sequence[CalibrationResult], *, before: float
 ) -> AlphaChoice | None:
-    """The α with which the reward ranks the solutions of ``known`` best, once its scores are
-    calibrated as ``results`` say; see :func:`choose_alpha`."""
+    """The α with which the reward ranks the solutions with trajectory scores best, once all scores
+    are calibrated as ``results`` say; see :func:`choose_alpha`."""
     fitted = {result.kind: result.fitted for result in results if result.helps}
-    of_steps, of_wholes = (Claims(readouts[kind]) for kind in ("step", "trajectory"))
+    of_steps, of_wholes = (Claims(known[kind].readout) for kind in ("step", "trajectory"))
     rows: list[tuple[float, float, bool, str]] = []
-    for example, score in zip(known.examples, known.scores, strict=True):
+    solutions = known["trajectory"]
+    for example, score in zip(solutions.examples, solutions.scores, strict=True):
         whole = score.trajectory_score
         if whole is None or not len(score.step_scores) or math.isnan(example.trajectory_label):
             continue

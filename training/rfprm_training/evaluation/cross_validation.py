@@ -18,7 +18,6 @@ import tomli_w
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME, checkpoint_digest
 from rfprm_export.named_base import base_of_config
-from rfprm_runtime.backends.torch import find_device
 from rfprm_runtime.ground.claims import claimed_folder
 from rfprm_runtime.ground.made_from import MadeFrom
 from rfprm_runtime.ground.progress import Progress, counting, silent, stage
@@ -31,6 +30,7 @@ from rfprm_training.evaluation.held_out import (
     held_out_examples,
     open_scorer,
     rank_by_every_score,
+    trained_in,
 )
 from rfprm_training.evaluation.set_figures import cross_fitted_calibration
 from rfprm_training.evaluation.step_metrics import Calibration, calibration
@@ -43,7 +43,6 @@ from rfprm_training.learning.config import (
     read_config,
 )
 from rfprm_training.learning.model_card import FOLDS_NAME
-from rfprm_training.learning.precision import precision_of
 from rfprm_training.learning.run_inputs import check_inputs, inputs_of
 from rfprm_training.learning.trainer import Trainer
 
@@ -143,9 +142,8 @@ def _score_held_out(
 ) -> tuple[list[Example], list[TrajectoryScore]]:
     examples, _ = held_out_examples(config)
     on_scored = counting(stage(progress, "scoring, trace"), len(examples))
-    # As it was trained: for a large base, float32 on a CPU would take longer than the training.
-    dtype = precision_of(config.network, find_device(None), run)
-    with open_scorer(run, base=base_of_config(config.base, run), dtype=dtype) as scorer:
+    base = base_of_config(config.base, run)
+    with open_scorer(run, base=base, dtype=trained_in(run)) as scorer:
         return examples, scorer.score_batch([e.trajectory for e in examples], on_scored=on_scored)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rfprm_export.checkpoint import CHECKPOINT_NAME, load_prm
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.backends.packed_torch import PackedTorchBackend
-from rfprm_runtime.backends.torch import build_network
+from rfprm_runtime.backends.torch import build_network, find_device
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import TrajectoryScore
@@ -35,9 +35,10 @@ from rfprm_training.evaluation.step_metrics import (
     calibration,
     cross_fitted_first_error,
 )
-from rfprm_training.learning.config import TrainingConfig
+from rfprm_training.learning.config import TrainingConfig, read_config
 from rfprm_training.learning.dataset import Example, build_examples
-from rfprm_training.learning.precision import Precision
+from rfprm_training.learning.precision import Precision, precision_of
+from rfprm_training.learning.run_folder import CONFIG_NAME
 
 SCORE_KINDS = ("reward", "trajectory_score", "mean_step_score", "shorter_is_better")
 
@@ -100,6 +101,14 @@ def open_scorer(
     network = build_network(prm.manifest.backbone, prm.manifest.head, prm.weights)
     backend = PackedTorchBackend(network, dtype=dtype)
     return Scorer(prm.manifest, encoder, backend, score_prefixes=score_prefixes)
+
+
+def trained_in(run: Path) -> Precision:
+    """The type that a run was trained in: for a large base, float32 on a CPU would take far longer
+    to score. Float32 for a checkpoint without its config."""
+    if not (run / CONFIG_NAME).is_file():
+        return "float32"
+    return precision_of(read_config(run / CONFIG_NAME).network, find_device(None), run)
 
 
 def evaluate_scorer(

@@ -28,7 +28,7 @@ from rfprm_training.labelling.config import LabelConfig
 from rfprm_training.labelling.encoders import SentenceEncoder, SentenceTransformerEncoder
 from rfprm_training.labelling.expert.budget import BudgetSpentError, Usage
 from rfprm_training.labelling.expert.judge import PROMPT_OF
-from rfprm_training.labelling.expert.prompts import NAMES, load_prompt
+from rfprm_training.labelling.expert.prompts import TEMPLATE_NAMES, load_prompt
 from rfprm_training.labelling.labeller import Labeller
 from rfprm_training.labelling.negatives import Negative, NegativePool, sample_steps
 from rfprm_training.labelling.right_solutions import RightSolutions
@@ -142,8 +142,7 @@ def _content(encoder: SentenceEncoder | None) -> str | None:
 def _prompts(config: LabelConfig) -> dict[str, str]:
     if config.expert is None:
         return {}
-    names = [name for name in NAMES if name not in PROMPT_OF.values()]
-    names.append(PROMPT_OF[config.expert.grading])
+    names = (PROMPT_OF[config.expert.grading], *TEMPLATE_NAMES)
     return {prompt.id: prompt.content for prompt in map(load_prompt, names)}
 
 

@@ -24,8 +24,11 @@ _NOTES = "## Notes"
 def write_model_card(folder: Path) -> None:
     """Write ``README.md`` from config, data, log and evaluation.
 
-    Notes that a person added at its end are kept, and a handwritten card is left alone.
+    Notes that a person added at its end are kept, and a handwritten card is left alone. A folder
+    without a config is none of a run, and gets no card.
     """
+    if not (folder / CONFIG_NAME).is_file():
+        return
     path = folder / CARD_NAME
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     if old and _MARK not in old:

@@ -255,8 +255,6 @@ def _read(response: httpx.Response, text_of: Callable[[dict[str, Any]], str]) ->
             int(usage.get("prompt_tokens") or 0),
             int(usage.get("completion_tokens") or 0),
         )
-    except ServerRefusedError:
-        raise
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         # A proxy's page with status 200, or an answer that broke off.
         raise TryAgainError(

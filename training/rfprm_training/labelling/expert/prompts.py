@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rfprm_training import TrainingError
 
-NAMES = ("judge_steps", "judge_step", "extract_template", "answer_by_template")
+TEMPLATE_NAMES = ("extract_template", "answer_by_template")
+"""The prompts of the trajectory reward; those of judging are the judge's."""
 _FORMAT = re.compile(
     r"---\nversion: (?P<version>\S+)\n---\n# system\n(?P<system>.*?)\n+# user\n(?P<user>.*)", re.S
 )
