@@ -16,7 +16,7 @@ pytest.importorskip("datasets")  # beside the policy that needs it
 
 from experiments import sample_solutions
 from experiments.policies import TorchPolicy
-from experiments.torch_sampling import SamplingSettings, TokenSampler, _draw
+from experiments.torch_sampling import SamplingSettings, TokenSampler, _draw, _largest
 from rfprm_export.base_model import BaseModel, backbone_from_config
 from rfprm_export.stored_weights import StoredWeights
 from rfprm_runtime.search import Request
@@ -59,12 +59,23 @@ def _model(kind: str, vocab_size: int = 300, *, tied: bool = False) -> tuple[Any
 _SPECIAL = ("<|im_start|>",)
 
 
-@pytest.mark.parametrize(("kind", "tied"), [("Qwen2", False), ("Qwen2", True), ("Llama", False)])
-def test_greedy_continuations_are_those_of_transformers(kind: str, tied: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "tied", "prefix"),
+    [
+        ("Qwen2", False, 0),
+        ("Qwen2", True, 0),
+        ("Llama", False, 0),
+        ("Qwen2", False, 31),
+        ("Qwen2", False, 32),
+        ("Llama", False, 75),
+    ],
+)
+def test_greedy_continuations_are_those_of_transformers(kind: str, tied: bool, prefix: int) -> None:
     model, base = _model(kind, tied=tied)
     rng = np.random.default_rng(0)
     lengths = (3, 9, 30, 70, 5, 64, 63, 65, 12, 9)
-    prompts = [rng.integers(0, 300, size=length).tolist() for length in lengths]
+    beginning = rng.integers(0, 300, size=prefix).tolist()
+    prompts = [beginning + rng.integers(0, 300, size=length).tolist() for length in lengths]
     prompts += prompts[:3]  # shared prompts are computed once
     ends = torch.arange(300) <= _END
     sampler = TokenSampler(base, device="cpu", dtype=torch.float32, max_rows=7)
@@ -126,6 +137,43 @@ def test_no_row_has_more_tokens_than_it_may(max_tokens: int) -> None:
     assert sampler.sample([], settings, ends=nothing_ends) == []
 
 
+@pytest.mark.parametrize("length", [1, 33, 80])
+def test_rows_with_one_prompt_have_its_continuation(length: int) -> None:
+    model, base = _model("Qwen2")
+    prompt = np.random.default_rng(2).integers(0, 300, size=length).tolist()
+    sampler = TokenSampler(base, device="cpu", dtype=torch.float32, max_rows=3)
+    settings = SamplingSettings(temperature=0, max_tokens=_MOST)
+    found = sampler.sample([prompt] * 5, settings, ends=torch.arange(300) <= _END)
+    assert [one.token_ids for one in found] == [_greedy(model, prompt)[0]] * 5
+
+
+def test_every_prompt_has_its_own_temperature() -> None:
+    model, base = _model("Qwen2")
+    rng = np.random.default_rng(3)
+    prompts = [rng.integers(0, 300, size=length).tolist() for length in (9, 4, 20, 7, 12, 5)]
+    sampler = TokenSampler(base, device="cpu", dtype=torch.float32, max_rows=4)
+    temperatures = [0.0, 50.0, 0.0, 50.0, 0.0, 50.0]
+    found = sampler.sample(
+        prompts,
+        SamplingSettings(temperature=0.8, max_tokens=_MOST, top_p=1.0, top_k=300),
+        ends=torch.arange(300) <= _END,
+        temperatures=temperatures,
+        generator=torch.Generator().manual_seed(0),
+    )
+    for prompt, heat, one in zip(prompts, temperatures, found, strict=True):
+        assert (one.token_ids == _greedy(model, prompt)[0]) == (heat == 0)
+
+
+@pytest.mark.parametrize(("size", "count"), [(300, 50), (1024, 5), (12_800, 50), (12_801, 50)])
+def test_the_largest_are_those_of_topk(size: int, count: int) -> None:
+    logits = torch.randn(4, size, generator=torch.Generator().manual_seed(0))
+    logits[1] = torch.linspace(0, 1, size)  # all of them in one chunk
+    expected = logits.topk(count)
+    found, ids = _largest(logits, count)
+    assert torch.equal(found, expected.values)
+    assert torch.equal(ids, expected.indices)
+
+
 def _greedy(model: Any, prompt: list[int]) -> tuple[list[int], list[float]]:
     ids, logprobs = list(prompt), []
     with torch.no_grad():
@@ -143,7 +191,9 @@ def test_draws_follow_temperature_and_nucleus() -> None:
     generator = torch.Generator().manual_seed(0)
 
     def shares(**settings: Any) -> list[float]:
-        tokens, logprobs = _draw(logits, SamplingSettings(**settings), generator)
+        of_rows = SamplingSettings(**settings)
+        heat = torch.full((len(logits),), of_rows.temperature)
+        tokens, logprobs = _draw(logits, heat, of_rows, generator)
         assert torch.allclose(logprobs, logits[0][tokens], atol=1e-5)
         counts = torch.bincount(tokens, minlength=4).numpy()
         return (counts / len(tokens)).tolist()
@@ -191,11 +241,10 @@ def test_sampled_solutions_are_those_of_an_unbroken_run(
     rows = [{"question": f"{n} + 1?", "answer": answer} for n, answer in enumerate(answers)]
     gold.write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(sample_solutions, "read_base_model", lambda path: base)
-    monkeypatch.setattr(sample_solutions, "_AT_ONCE", 2)
 
     def run(name: str) -> list[dict[str, Any]]:
         options = f"{gold} -o {tmp_path / name} --model {gold} --questions 5 --device cpu"
-        styles = "--styles concise:0.8:2 gold:1.0:1 --max-tokens 12 --rows 4"
+        styles = "--styles concise:0.8:2 gold:1.0:1 --max-tokens 12 --rows 4 --at-once 2"
         monkeypatch.setattr(sys, "argv", ["sample_solutions", *f"{options} {styles}".split()])
         sample_solutions.main()
         return [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
@@ -224,9 +273,17 @@ def test_sampled_solutions_are_those_of_an_unbroken_run(
     assert run("stopped.jsonl") == whole
 
 
+def test_a_style_that_thinks_opens_its_answers() -> None:
+    thinking = sample_solutions.prompts_of([])["thinking"]
+    assert thinking.text("What is 4 + 4?").endswith("<|im_start|>assistant\n<think>\n")
+    for _, answer in thinking.examples:
+        assert answer.startswith(thinking.opening)
+        assert answer.count("</think>\n") == answer.count("\\boxed{") == 1
+
+
 def test_examples_of_a_style_are_other_questions() -> None:
     shots = [GoldSolution("What is 2 + 3?", ("2 + 3 = <<2+3=5>>5",), "5")]
     prompts = sample_solutions.prompts_of(shots)
-    text = prompts["gold"]("What is 4 + 4?")
+    text = prompts["gold"].text("What is 4 + 4?")
     assert "2 + 3 = 5\n#### 5" in text
     assert text.endswith("<|im_start|>user\nWhat is 4 + 4?<|im_end|>\n<|im_start|>assistant\n")
