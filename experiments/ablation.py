@@ -1,19 +1,21 @@
 """Which parts of the reward design earn their place: one PRM for each, trained and judged alike.
 
 python -m experiments.ablation LABELS --config training/configs/….toml -o runs/ablation \\
-    [--on prmbench:FILE …] [--seeds 0 1 2] [--keep]
+    [--on prmbench:FILE …] [--folds 3] [--seeds 0 1 2] [--keep]
 
 LABELS is a file of `rfprm label` with the components alignment, coherence and quality and a
 trajectory reward, several traces of each question. A variant keeps some of them; the rest of its
 labels is unknown to training. CONFIG gives the base model, the network, the loss and the optimiser;
-its data is replaced. A share of the questions is held out, chosen by a hash, and ranked by the
-traces' own outcomes. `--on` adds labelled sets, as `rfprm evaluate` takes them. Finished runs are
-kept, and a stopped one goes on.
+its data is replaced. Every trace is scored by a PRM that was trained on the other folds of the
+questions, and ranked by its own outcome. `--on` adds labelled sets, as `rfprm evaluate` takes them,
+for the PRM of the first fold. Finished runs are kept, and a stopped one goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +31,10 @@ from benchmarks.runner import environment
 from experiments import RESULTS
 from experiments.kept import check_made_alike, kept_runs, slug
 from rfprm_export.artifact_writer import export_artifact
-from rfprm_runtime import Scorer
+from rfprm_export.checkpoint import CHECKPOINT_NAME
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME
 from rfprm_runtime.ground.content import content_of
+from rfprm_runtime.ground.progress import shown_stages
 from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_training.evaluation.alpha import rankings_with
 from rfprm_training.evaluation.evaluated_sets import evaluate_sets
@@ -41,7 +44,6 @@ from rfprm_training.learning.config import TrainingConfig, for_another_folder, r
 from rfprm_training.learning.trainer import Trainer
 from rfprm_training.rewarded import (
     RewardedTrajectory,
-    is_held_out,
     known_or_nan,
     known_or_none,
     question_key,
@@ -67,7 +69,6 @@ VARIANTS = {
     "+ quality": Variant(("quality",)),
     "+ all three": Variant(_ALL),
     "all three, no trajectory reward": Variant(_ALL, trajectory=False),
-    "quality, no trajectory reward": Variant(("quality",), trajectory=False),
 }
 WEIGHTS = {"steps alone": 0.0, "α = 1": 1.0, "α = 7": 7.0, "trajectory alone": float("inf")}
 """α of the reward that ranks traces: mean step score + α · trajectory score (Eq. 11)."""
@@ -93,40 +94,84 @@ def labelled_as(variant: Variant, row: RewardedTrajectory) -> RewardedTrajectory
 
 
 def train(
-    template: TrainingConfig, rows: Iterable[RewardedTrajectory], name: str, seed: int, folder: Path
-) -> Path:
-    """A run on ``rows``; returns the checkpoint's folder."""
+    template: TrainingConfig,
+    rows: Sequence[RewardedTrajectory],
+    seed: int,
+    num_folds: int,
+    folder: Path,
+) -> dict[str, list[float]]:
+    """A run for each fold; the mean step score and the trajectory score of each row."""
     folder.mkdir(parents=True, exist_ok=True)
-    labels, config, run = folder / "labels.jsonl", folder / "config.toml", folder / "run"
+    labels = folder / "labels.jsonl"
     write_whole(labels, "".join(row.to_line() for row in rows))
-    content = template.model_dump(mode="json", exclude_none=True)
-    content["name"], content["seed"] = f"{template.name}-{name}", seed
-    content["data"] = {"kind": "rewarded", "train": [str(labels)], "held_out_share": 0.0}
-    write_whole(config, tomli_w.dumps(content))
-    # Runs share the activations below the trained layers where they share traces.
-    return Trainer(config, run, cache=folder.parent / "activations").run()
+    found: dict[str, dict[str, float]] = {}
+    for fold in range(num_folds):
+        content = template.model_dump(mode="json", exclude_none=True)
+        content["name"], content["seed"] = f"{template.name}-{folder.name}-{fold}", seed
+        content["data"] = {
+            "kind": "rewarded",
+            "train": [str(labels)],
+            "num_folds": num_folds,
+            "held_out_fold": fold,
+        }
+        config = folder / f"fold-{fold}.toml"
+        write_whole(config, tomli_w.dumps(content))
+        found.update(_scores_of_fold(config, folder / f"fold-{fold}"))
+    ordered = [found[str(index)] for index in range(len(rows))]
+    return {kind: [scores[kind] for scores in ordered] for kind in ("steps", "trajectory")}
 
 
-def measure(
-    run: Path, held_out: Sequence[RewardedTrajectory], specs: Sequence[str], artifact: Path
-) -> dict[str, Any]:
-    """The scores of the held-out traces, and the figures of the labelled sets."""
+def _scores_of_fold(config: Path, run: Path) -> dict[str, dict[str, float]]:
+    """The scores of what a run held out, by row; the run is made if they are not there yet."""
+    kept = run.with_name(f"{run.name}-scores.json")
+    if not kept.is_file():
+        if (run / CHECKPOINT_NAME).is_file():  # stopped before its scores were written
+            shutil.rmtree(run)
+        # All runs have the same traces in the same order, so they share the frozen states.
+        trainer = Trainer(config, run, cache=run.parent.parent / "activations")
+        with shown_stages(None) as progress:
+            trainer.run(progress=progress)
+            scores = {
+                index: {
+                    "steps": float(score.step_scores.mean()),
+                    "trajectory": float(score.trajectory_score or 0.0),
+                }
+                for index, score in trainer.score_held_out().items()
+            }
+        write_whole(kept, json.dumps(scores))
+    found: dict[str, dict[str, float]] = json.loads(kept.read_text(encoding="utf-8"))
+    return found
+
+
+def measure_sets(run: Path, specs: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """The figures of labelled sets, by file."""
+    if not specs:
+        return {}
+    artifact = run.with_name(f"{run.name}-artifact")
     if not (artifact / MANIFEST_NAME).is_file():
         export_artifact(run, artifact, precision="fp32")
-    with Scorer.load(artifact) as scorer:
-        scores = scorer.score_batch([row.trajectory for row in held_out])
-    sets = evaluate_sets(specs, model=artifact).sets if specs else {}
     return {
-        "steps": [float(score.step_scores.mean()) for score in scores],
-        "trajectory": [float(score.trajectory_score or 0.0) for score in scores],
-        "sets": {
-            spec.partition(":")[2]: {
-                "step_auc": one.step_auc,
-                "first_error_f1": None if one.first_error is None else one.first_error.f1,
-            }
-            for spec, one in sets.items()
-        },
+        spec.partition(":")[2]: {
+            "step_auc": one.step_auc,
+            "first_error_f1": None if one.first_error is None else one.first_error.f1,
+        }
+        for spec, one in evaluate_sets(specs, model=artifact).sets.items()
     }
+
+
+def usable(rows: Iterable[RewardedTrajectory]) -> list[RewardedTrajectory]:
+    """Rows that can be judged and that every variant has a label for: all train on the same."""
+
+    def has_a_label(variant: Variant, row: RewardedTrajectory) -> bool:
+        labels = labelled_as(variant, row)
+        return any(x is not None for x in (*labels.step_rewards, labels.trajectory_reward))
+
+    return [
+        row
+        for row in rows
+        if row.trajectory.outcome is not None
+        and all(has_a_label(variant, row) for variant in VARIANTS.values())
+    ]
 
 
 def rank(
@@ -211,29 +256,25 @@ def report(found: dict[str, Any]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     template = for_another_folder(read_config(options.config), options.config.parent)
-    held_out: list[RewardedTrajectory] = []
-    trained_on: list[RewardedTrajectory] = []
-    for row in read_rewarded(options.labels):
-        key = question_key(row.trajectory.question)
-        (held_out if is_held_out(key, options.held_out) else trained_on).append(row)
-    held_out = [row for row in held_out if row.trajectory.outcome is not None]
-    right = np.array([bool(row.trajectory.outcome) for row in held_out])
-    groups = [question_key(row.trajectory.question) for row in held_out]
-    told = f"{len(held_out):,} of {len(set(groups)):,} held-out questions to judge by"
-    print(f"{len(trained_on):,} traces to train on, {told}", flush=True)
+    all_rows = list(read_rewarded(options.labels))
+    rows = usable(all_rows)
+    right = np.array([bool(row.trajectory.outcome) for row in rows])
+    groups = [question_key(row.trajectory.question) for row in rows]
+    told = f"{len(rows):,} of {len(all_rows):,} traces, {right.mean():.0%} right"
+    print(f"{told}, of {len(set(groups)):,} questions in {options.folds} folds", flush=True)
     now = {
         "labels": content_of(options.labels),
         "config": template.model_dump(mode="json", exclude={"data"}),
-        "held_out": options.held_out,
+        "folds": options.folds,
         "sets": {spec: content_of(Path(spec.partition(":")[2])) for spec in options.on},
     }
     check_made_alike(options.output, now)
 
     def make(name: str, seed: int) -> dict[str, Any]:
         folder = options.output / f"{slug(name)}-{seed}"
-        labelled = (labelled_as(VARIANTS[name], row) for row in trained_on)
-        run = train(template, labelled, folder.name, seed, folder)
-        return measure(run, held_out, options.on, folder / "artifact")
+        labelled = [labelled_as(VARIANTS[name], row) for row in rows]
+        scores = train(template, labelled, seed, options.folds, folder)
+        return {**scores, "sets": measure_sets(folder / "fold-0", options.on)}
 
     runs = kept_runs(options.output, options.variants, options.seeds, make)
     found = summarise(runs, right, groups)
@@ -241,8 +282,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "environment": environment(),
         "made_from": now,
         "seeds": options.seeds,
-        "trained_on": len(trained_on),
-        "held_out": {"traces": len(held_out), "questions": len(set(groups))},
+        "traces": len(rows),
+        "questions": len(set(groups)),
         "variants": found,
     }
     written = write_json("ablation", result, RESULTS if options.keep else options.output)
@@ -258,7 +299,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("-o", "--output", type=Path, default=Path("runs/ablation"), help="folder of the runs")
     add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--held-out", type=float, default=0.25, help="share of the questions to judge by")
+    add("--folds", type=int, default=3, help="of the questions")
     add("--on", nargs="*", default=[], help="labelled sets, FORMAT:PATH")
     add("--keep", action="store_true", help="write the result to experiments/results")
     return parser.parse_args(arguments)

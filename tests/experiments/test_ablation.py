@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import ablation
-from experiments.ablation import VARIANTS, WEIGHTS, auc, gap, labelled_as, rank, summarise
+from experiments.ablation import VARIANTS, WEIGHTS, auc, gap, labelled_as, rank, summarise, usable
 from rfprm_runtime import Trajectory
 from rfprm_training.rewarded import RewardedTrajectory
 
@@ -34,13 +34,21 @@ def test_a_variant_knows_nothing_else() -> None:
     assert rewards("outcome") == ((None, None), 1.0)
     assert rewards("+ alignment") == ((0.2, 0.4), 1.0)
     assert rewards("+ coherence") == ((0.6, None), 1.0)
-    assert rewards("quality, no trajectory reward") == ((1.0, 0.0), None)
     steps, trajectory = rewards("all three, no trajectory reward")
     assert trajectory is None
     assert 0.6 < steps[0] < 1  # the softmax leans to the largest
     assert 0 < steps[1] < 0.4  # of the two that are known
     with pytest.raises(SystemExit, match="no \\['quality'\\]"):
         labelled_as(VARIANTS["+ quality"], _row(alignment=(0.2, 0.4)))
+
+
+def test_all_variants_train_on_the_same_traces() -> None:
+    whole = _row("whole")
+    unjudged = whole.model_copy(update={"trajectory": Trajectory(question="q", steps=("1", "2"))})
+    nothing: tuple[None, None] = (None, None)
+    no_quality = _row("no quality", alignment=(0.2, 0.4), coherence=nothing, quality=nothing)
+    no_steps = _row("no steps", alignment=nothing, coherence=nothing, quality=nothing)
+    assert usable([whole, unjudged, no_quality, no_steps]) == [whole, no_quality]
 
 
 def test_ranking_is_counted_by_question() -> None:
@@ -116,7 +124,7 @@ def test_a_small_ablation_runs_whole(
     ablation.main(options)
     found = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert set(found["variants"]) == {"outcome", "all three, no trajectory reward"}
-    assert 0 < found["held_out"]["questions"] < 16
+    assert (found["traces"], found["questions"]) == (48, 16)
     for figures in found["variants"].values():
         assert all(0 <= figures[kind]["auc"][0] <= 1 for kind in WEIGHTS)
         assert set(figures["sets"]) == {str(sets)}
@@ -124,5 +132,16 @@ def test_a_small_ablation_runs_whole(
     assert "outcome, seed 0" in told
     ablation.main(options)
     assert "seed 0" not in capsys.readouterr().out  # kept
-    with pytest.raises(SystemExit, match="held_out was"):
-        ablation.main([*options, "--held-out", "0.5"])
+    # Stopped after a run, and after a run but before its scores.
+    folder = next(path for path in (tmp_path / "out").glob("all*-0"))
+    for path in (tmp_path / "out").glob("all*-0.json"):
+        path.unlink()
+    (folder / "fold-1-scores.json").unlink()
+    ablation.main(options)
+    assert (
+        json.loads((tmp_path / "out" / "ablation.json").read_text())["variants"]
+        == (found["variants"])
+    )
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="folds was"):
+        ablation.main([*options, "--folds", "2"])

@@ -11,7 +11,7 @@ import typer
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from rfprm_training import TrainingError
+from rfprm_training import ConfigError, TrainingError
 from rfprm_training.commands import cross_validate, evaluate
 from rfprm_training.evaluation.cross_validation import cross_validate as run
 from rfprm_training.evaluation.cross_validation import (
@@ -23,6 +23,7 @@ from rfprm_training.learning.config import read_config
 from rfprm_training.learning.dataset import build_examples
 from rfprm_training.learning.model_card import FOLDS_NAME
 from rfprm_training.learning.trainer import Trainer
+from rfprm_training.rewarded import fold_of
 
 WriteConfig = Callable[..., Path]
 
@@ -105,6 +106,101 @@ def test_a_config_without_real_solutions_has_no_folds(
     config = write_config((f'model_solutions = "{tiny_data / "solutions.jsonl"}"\n', ""))
     with pytest.raises(TrainingError, match="no real solutions to divide into folds"):
         run(config, tmp_path / "folds", device="cpu")
+
+
+REWARDED = """[data]
+kind = "rewarded"
+train = ["{path}"]
+num_folds = 3
+"""
+
+
+def rewarded_config(config: Path, rows: Path) -> Path:
+    text = config.read_text()
+    start, end = text.index("[data]"), text.index("[loss]")
+    config.write_text(text[:start] + REWARDED.format(path=rows) + text[end:])
+    return config
+
+
+def write_rewarded(path: Path, *, outcomes: bool = True) -> Path:
+    lines = []
+    for i in range(36):
+        fields = {
+            "question": f"What is {i // 3} + 2?",
+            "steps": [f"{i // 3} + 2 = {i // 3 + i % 3}", "Done."],
+            "step_rewards": [float(i % 3 == 2), None],
+            "trajectory_reward": 0.2,  # of a template, say
+            "outcome": i % 3 == 2 if outcomes and i != 5 else None,
+        }
+        lines.append(json.dumps(fields) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
+def test_rewarded_trajectories_are_divided_into_folds(
+    write_config: WriteConfig, tmp_path: Path
+) -> None:
+    rows = write_rewarded(tmp_path / "rewarded.jsonl")
+    config = rewarded_config(write_config(("num_epochs = 2", "num_epochs = 1")), rows)
+    found = run(config, tmp_path / "folds", device="cpu")
+    assert (found.num_folds, found.num_solutions, found.num_questions) == (3, 35, 12)
+    pairs = list(read_out_of_fold(tmp_path / "folds"))
+    for example, _ in pairs:
+        _, ends = example.trajectory.steps[0].split(" = ")
+        right = int(ends) == int(example.trajectory.question.split()[2]) + 2
+        assert example.trajectory_label == float(right)  # the outcome, whatever the reward
+    for fold in range(3):
+        settings = read_config(tmp_path / "folds" / f"fold-{fold}" / "config.toml")
+        examples = build_examples(settings.data, settings.seed)
+        of_fold = {e.group for e in examples if e.held_out}
+        assert of_fold == {e.group for e in examples if fold_of(e.group, 3) == fold}
+        assert of_fold
+    assert len(list((tmp_path / "folds" / "activations").glob("*.bin"))) == 1
+
+
+def test_folds_need_outcomes(write_config: WriteConfig, tmp_path: Path) -> None:
+    rows = write_rewarded(tmp_path / "rewarded.jsonl", outcomes=False)
+    config = rewarded_config(write_config(("num_epochs = 2", "num_epochs = 1")), rows)
+    with pytest.raises(TrainingError, match="fold 0 holds out no solution whose outcome is known"):
+        run(config, tmp_path / "folds", device="cpu")
+
+
+def test_files_that_are_held_out_leave_no_folds(write_config: WriteConfig, tmp_path: Path) -> None:
+    config = rewarded_config(write_config(), write_rewarded(tmp_path / "rewarded.jsonl"))
+    text = config.read_text()
+    held_out = f'evaluation = ["{tmp_path / "other.jsonl"}"]\n'
+    config.write_text(text.replace("num_folds = 3\n", held_out))
+    with pytest.raises(TrainingError, match="leave them out to divide the questions"):
+        run(config, tmp_path / "folds", device="cpu")
+    config.write_text(text.replace("num_folds = 3\n", f"{held_out}held_out_fold = 1\n"))
+    with pytest.raises(ConfigError, match="and so does"):
+        read_config(config)
+    config.write_text(text.replace("num_folds = 3\n", "num_folds = 3\nheld_out_fold = 3\n"))
+    with pytest.raises(ConfigError, match="the last of 3 folds is 2"):
+        read_config(config)
+
+
+def test_a_run_scores_what_it_held_out(write_config: WriteConfig, tmp_path: Path) -> None:
+    rows = write_rewarded(tmp_path / "rewarded.jsonl")
+    config = rewarded_config(write_config(("num_epochs = 2", "num_epochs = 1")), rows)
+    config.write_text(
+        config.read_text().replace("num_folds = 3", "num_folds = 3\nheld_out_fold = 1")
+    )
+    trainer = Trainer(config, tmp_path / "run", device="cpu")
+    with pytest.raises(TrainingError, match=r"call run\(\) first"):
+        trainer.score_held_out()
+    folder = trainer.run()
+    found = trainer.score_held_out()
+    held_out = [i for i, example in enumerate(trainer.examples) if example.held_out]
+    assert sorted(found) == held_out
+    with open_scorer(folder) as scorer:
+        again = scorer.score_batch([trainer.examples[i].trajectory for i in held_out])
+    for index, expected in zip(held_out, again, strict=True):
+        score = found[index]
+        np.testing.assert_allclose(score.step_scores, expected.step_scores, atol=1e-5)
+        assert score.trajectory_score == pytest.approx(expected.trajectory_score, abs=1e-5)
+        assert score.reward == pytest.approx(expected.reward, abs=2e-5)
+        assert score.num_tokens == expected.num_tokens
 
 
 def test_a_perfect_prm_recovers_the_whole_gap(write_config: WriteConfig, tmp_path: Path) -> None:

@@ -498,7 +498,33 @@ def test_the_command_reports_what_it_did(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "5 trajectories labelled" in result.output
-    assert "1 records are not trajectories" in result.output
+    assert f"1 records are not trajectories → {out}.errors.jsonl" in result.output
+    assert "read question from 'question', steps from 'steps'" in result.output
+
+
+def test_the_command_says_when_traces_are_one_step_of_lines(tmp_path: Path) -> None:
+    import typer
+
+    from rfprm_training.data_commands import label
+
+    app = typer.Typer()
+    app.command()(label)
+    config, rows = tmp_path / "label.toml", tmp_path / "rows.jsonl"
+    config.write_text("[steps]\ncomponents = ['quality']\n")
+    row = {"question": "What is 1 + 1?", "completion": "1 + 1 = 2\nIt is 2.", "answer": "2"}
+    rows.write_text((json.dumps(row) + "\n") * 3)
+
+    def told(*options: str) -> str:
+        out = tmp_path / f"{len(options)}.jsonl"
+        arguments = [str(rows), "-o", str(out), "--config", str(config), *options]
+        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0
+        return result.output
+
+    assert "3 of 3 traces are a single step of several lines; --split lines" in told()
+    by_lines = told("--split", "lines")
+    assert "single step" not in by_lines
+    assert "text from 'completion'" in by_lines
 
 
 @pytest.mark.slow

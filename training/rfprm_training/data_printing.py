@@ -31,12 +31,15 @@ def print_curation(console: Console, report: CurationReport, output: Path) -> No
 
 
 def print_labelling(console: Console, summary: LabelSummary, output: Path) -> None:
+    for sentence in summary.tally.sentences():
+        console.print(sentence, soft_wrap=True)
     console.print(f"{summary.num_labelled:,} trajectories labelled → {output}", soft_wrap=True)
     if summary.num_incomplete:
         console.print(f"{summary.num_incomplete:,} of them lack some rewards; see their 'errors'")
     if summary.num_failed:
         console.print(
-            f"{summary.num_failed:,} records are not trajectories → {output}.errors.jsonl"
+            f"{summary.num_failed:,} records are not trajectories → {output}.errors.jsonl",
+            soft_wrap=True,
         )
     for name, usage in summary.usage.items():
         console.print(f"{name}: {usage}")

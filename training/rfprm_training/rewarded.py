@@ -84,6 +84,11 @@ def is_held_out(key: str, share: float) -> bool:
     return int(key[:12], 16) < int(share * 16**12)
 
 
+def fold_of(key: str, num_folds: int) -> int:
+    """The fold of the question with this key (:func:`question_key`): the same one in every file."""
+    return int(key[:12], 16) % num_folds
+
+
 def known_or_nan(values: Sequence[Reward]) -> tuple[float, ...]:
     """Values of a file as labels: None becomes NaN."""
     return tuple(UNKNOWN if value is None else value for value in values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.gsm8k import read_rows
 from rfprm_training.learning.config import (
     DataConfig,
+    RewardedDataConfig,
     TrainingConfig,
     for_another_folder,
     read_config,
@@ -84,10 +85,7 @@ def cross_validate(
     ``folder`` holds folds of another config or other data.
     """
     config = read_config(config_path)
-    if not isinstance(config.data, DataConfig) or config.data.model_solutions is None:
-        raise TrainingError(
-            f"{config_path} has no real solutions to divide into folds; set data.model_solutions"
-        )
+    _check_folds(config, config_path)
     folder.mkdir(parents=True, exist_ok=True)
     with claimed_folder(folder, "wait for it, or choose another folder for this one"):
         remove_leftovers(folder)
@@ -106,6 +104,19 @@ def cross_validate(
         found = summarise_folds(examples, scores, num_folds=config.data.num_folds)
         write_whole(folder / FOLDS_NAME, json.dumps(found.as_dict(), indent=2) + "\n")
     return found
+
+
+def _check_folds(config: TrainingConfig, path: Path) -> None:
+    data = config.data
+    if isinstance(data, DataConfig) and data.model_solutions is None:
+        raise TrainingError(
+            f"{path} has no real solutions to divide into folds; set data.model_solutions"
+        )
+    if isinstance(data, RewardedDataConfig) and data.evaluation:
+        raise TrainingError(
+            f"{path} holds out the files of data.evaluation; leave them out to divide the "
+            "questions of data.train into folds"
+        )
 
 
 def _of_fold(progress: Progress, fold: str, stage: str, done: int, total: int) -> None:
@@ -140,11 +151,28 @@ def _write_fold_config(config: TrainingConfig, config_path: Path, fold: int, fol
 def _score_held_out(
     run: Path, config: TrainingConfig, progress: Progress
 ) -> tuple[list[Example], list[TrajectoryScore]]:
-    examples, _ = held_out_examples(config)
+    examples = _judged(config)
     on_scored = counting(stage(progress, "scoring, trace"), len(examples))
     base = base_of_config(config.base, run)
     with open_scorer(run, base=base, dtype=trained_in(run)) as scorer:
         return examples, scorer.score_batch([e.trajectory for e in examples], on_scored=on_scored)
+
+
+def _judged(config: TrainingConfig) -> list[Example]:
+    """Held-out real solutions. Of rewarded trajectories those whose own outcome is known: that is
+    what scores are measured by, whatever rewards they are trained on."""
+    sampled, others = held_out_examples(config)
+    found = sampled + [
+        replace(example, trajectory_label=float(example.trajectory.outcome))
+        for example in others
+        if example.kind == "rewarded" and example.trajectory.outcome is not None
+    ]
+    if not found:
+        raise TrainingError(
+            f"fold {config.data.held_out_fold} holds out no solution whose outcome is known; give "
+            "more questions, or fewer folds"
+        )
+    return found
 
 
 def summarise_folds(

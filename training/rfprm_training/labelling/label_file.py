@@ -22,6 +22,7 @@ from rfprm_runtime.ground.whole_files import check_target, errors_path_of
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Record
 from rfprm_runtime.traces.sources import Source, open_source
+from rfprm_runtime.traces.tally import Tally
 from rfprm_runtime.types import Trajectory
 from rfprm_training import TrainingError
 from rfprm_training.labelling.config import LabelConfig
@@ -53,6 +54,8 @@ class LabelSummary:
     stopped: str | None = None
     """Why it stopped before the end; run it again to resume."""
     usage: dict[str, Usage] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
+    """Which fields the traces were read from that this call has labelled."""
 
 
 def label_file(
@@ -201,6 +204,7 @@ async def _label_batch(
         if isinstance(result, BaseException):
             raise result
         summary.num_incomplete += bool(result.errors)
+        summary.tally.count(record, item)
         lines.write(result.to_line())
     return None
 

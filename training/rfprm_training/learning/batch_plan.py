@@ -67,6 +67,11 @@ class BatchPlan:
                 chosen += groups[key]
         return self._batches(chosen, random.Random(0))
 
+    def held_out_batches(self) -> list[list[int]]:
+        """All held-out trees, the same every time."""
+        chosen = [index for index, held_out in enumerate(self._held_out) if held_out]
+        return self._batches(chosen, random.Random(0))
+
     def num_trajectories(self, batch: Sequence[int]) -> int:
         return sum(len(self._trees[index].members) for index in batch)
 

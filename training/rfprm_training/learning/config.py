@@ -56,6 +56,25 @@ class RewardedDataConfig(Section):
     """Files to hold out. A question both here and in ``train`` is an error."""
     held_out_share: float = Field(default=0.05, ge=0, lt=1)
     """Without ``evaluation``: the share of the questions to hold out, chosen by a hash."""
+    num_folds: int = Field(default=5, gt=1)
+    """Into how many folds a hash divides the questions, for ``rfprm cross-validate``."""
+    held_out_fold: int | None = Field(default=None, ge=0)
+    """The fold to hold out, in place of a share."""
+
+    @model_validator(mode="after")
+    def _one_part_is_held_out(self) -> RewardedDataConfig:
+        if self.held_out_fold is None:
+            return self
+        if self.evaluation:
+            raise ConfigError(
+                "data.evaluation names what is held out, and so does data.held_out_fold; give one"
+            )
+        if self.held_out_fold >= self.num_folds:
+            raise ConfigError(
+                f"data.held_out_fold is {self.held_out_fold}, but the last of {self.num_folds} "
+                f"folds is {self.num_folds - 1}"
+            )
+        return self
 
 
 class DataConfig(Section):

@@ -30,7 +30,7 @@ from rfprm_training.learning.config import (
     RewardedDataConfig,
     SampledSteps,
 )
-from rfprm_training.rewarded import is_held_out, question_key, read_rewarded
+from rfprm_training.rewarded import fold_of, is_held_out, question_key, read_rewarded
 
 __all__ = ["UNKNOWN", "Example", "build_examples", "group_batches", "sampled_example"]
 
@@ -63,9 +63,15 @@ def rewarded_examples(config: RewardedDataConfig) -> list[Example]:
                 f"{question[:80]!r}; curate the training data with --not-in"
             )
     else:
-        held_out, share = [], config.held_out_share
-        trained = [replace(e, held_out=is_held_out(e.group, share)) for e in trained]
+        held_out = []
+        trained = [replace(e, held_out=_is_held_out(e.group, config)) for e in trained]
     return [e for e in (*trained, *held_out) if _has_a_label(e)]
+
+
+def _is_held_out(group: str, config: RewardedDataConfig) -> bool:
+    if config.held_out_fold is None:
+        return is_held_out(group, config.held_out_share)
+    return fold_of(group, config.num_folds) == config.held_out_fold
 
 
 def _has_a_label(example: Example) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rfprm_export.checkpoint import checkpoint_digest
 from rfprm_runtime.ground.content import content_of
-from rfprm_runtime.ground.made_from import MadeFrom
+from rfprm_runtime.ground.made_from import MadeFrom, without_later
 from rfprm_training import TrainingError
 from rfprm_training.base_content import base_content
 from rfprm_training.learning.config import DataConfig, RewardedDataConfig, TrainingConfig
@@ -20,6 +20,8 @@ INPUTS_NAME = "inputs.json"
 _FORMAT_VERSION = 1
 """Rises when the code begins to train other weights."""
 _DATA_PATHS = ("gold", "model_solutions", "next_steps", "rewarded", "train", "evaluation")
+_LATER_OF_REWARDED = {"data.num_folds": 5, "data.held_out_fold": None}
+"""Settings that came later, with the value that every run had before."""
 _WAY_OUT = "choose another folder, or remove this one to start again"
 
 
@@ -33,9 +35,10 @@ def inputs_of(config: TrainingConfig, config_folder: Path) -> dict[str, Any]:
         mode="json", exclude={"base": True, "start_from": True, "data": set(_DATA_PATHS)}
     )
     start = config.start_from
+    later = _LATER_OF_REWARDED if isinstance(config.data, RewardedDataConfig) else {}
     return {
         "format_version": _FORMAT_VERSION,
-        "config": settings,
+        "config": without_later(settings, later),
         "base": base_content(config.base, config_folder),
         "start_from": None if start is None else checkpoint_digest(start),
         "data": {name: content_of(path) for name, path in data_paths(config.data).items()},

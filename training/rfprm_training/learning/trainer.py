@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from rfprm_runtime.ground.made_from import differences
 from rfprm_runtime.ground.progress import Progress, silent, stage
 from rfprm_runtime.ground.whole_files import replacing_files
 from rfprm_runtime.prompt.encoding import EncodedTrajectory, TrajectoryEncoder
+from rfprm_runtime.scores.aggregation import trajectory_reward
+from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.learning.activations import ActivationCache
 from rfprm_training.learning.batch_plan import BatchPlan
@@ -113,6 +116,7 @@ class Trainer:
         self.batch_plan = BatchPlan(self.examples, self.trees, settings, self.config.seed)
         self.cache_folder = cache or folder / "activations"
         self._cache_is_shared = cache is not None
+        self._batches: BatchLoader | None = None
         self._best: Best | None = None
         self._progress: Progress = silent
 
@@ -127,9 +131,47 @@ class Trainer:
         with nullcontext() if self._run is None else self._run.claimed():
             return self._run_claimed(max_steps)
 
+    def score_held_out(self) -> dict[int, TrajectoryScore]:
+        """The scores of each held-out example, by its index in ``examples``, by the network that
+        :meth:`run` trained.
+
+        Quick, because the states below the trained layers are at hand. The cache rounds them to
+        bfloat16, so the checkpoint itself may score a little differently. Raises
+        :class:`TrainingError` before :meth:`run`.
+        """
+        if self._batches is None:
+            raise TrainingError("nothing is trained yet; call run() first")
+        found: dict[int, TrajectoryScore] = {}
+        batches = self.batch_plan.held_out_batches()
+        network = self.prm.network.eval()
+        with torch.no_grad():
+            for number, batch in enumerate(batches):
+                found.update(self._scores(batch, self._batches.load(batch)))
+                self._progress("scoring, batch", number + 1, len(batches))
+        network.train()
+        return found
+
+    def _scores(self, indices: list[int], batch: Batch) -> dict[int, TrajectoryScore]:
+        positions = torch.cat([batch.step_positions, batch.trajectory_positions])
+        chances = self.prm.logits(batch.hidden, positions, batch.tree).sigmoid().cpu().numpy()
+        members = [index for tree in indices for index in self.trees[tree].members]
+        steps = [len(self.examples[index].step_labels) for index in members]
+        of_steps = np.split(chances[: sum(steps), 0], np.cumsum(steps))
+        of_trajectories = chances[sum(steps) :, 1].tolist()
+        return {
+            index: TrajectoryScore(
+                step_scores=scores,
+                trajectory_score=whole,
+                reward=trajectory_reward(scores, whole, self.config.alpha),
+                num_tokens=self._lengths[index],
+            )
+            for index, scores, whole in zip(members, of_steps[:-1], of_trajectories, strict=True)
+        }
+
     def _run_claimed(self, max_steps: int | None) -> Path:
         settings = self.config.optimizer
         batches = BatchLoader(self.prm, self.examples, self.trees, self._fill_cache())
+        self._batches = batches
         self.prm.add_trained_parts()
         self._check_unchanged()
         optimizer = torch.optim.AdamW(self.prm.parameter_groups())
