@@ -2,16 +2,18 @@
 weights α that the reward gives to the trajectory score.
 
 python -m experiments.reranking runs/smollm2-135m-gsm8k-folds --checkpoint models/smollm2-135m-gsm8k
+python -m experiments.reranking scored.jsonl
 
 Each question is ranked by the scores of the PRM that was not trained on it, as
-`rfprm cross-validate` has kept them, with the calibrations and the α of the checkpoint.
+`rfprm cross-validate` has kept them, with the calibrations and the α of the checkpoint; or by the
+scores that `rfprm score` wrote beside solutions with their outcomes.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from rfprm_export.checkpoint import Checkpoint, read_checkpoint
 from rfprm_runtime import Ranking, Reranker, Trajectory, TrajectoryScore
 from rfprm_runtime.artifact.manifest import Readout
 from rfprm_runtime.ground.content import content_of
+from rfprm_runtime.view.scored_rows import ScoredTrace, read_scored_rows
 from rfprm_training.evaluation.alpha import ALPHAS, rankings_with
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.cross_validation import SCORES_NAME, read_out_of_fold
@@ -56,6 +59,29 @@ class KnownScores:
 
 def _text(trajectory: Trajectory) -> tuple[object, ...]:
     return trajectory.question, trajectory.steps, trajectory.response
+
+
+def scored_pairs(path: Path) -> Iterator[tuple[Trajectory, TrajectoryScore]]:
+    """The traces of a file of `rfprm score`, with their outcomes and scores. Raises
+    :class:`SystemExit` for a row without them."""
+    for row in read_scored_rows(path):
+        trace = row.found
+        if not isinstance(trace, ScoredTrace) or trace.outcome is None:
+            reason = trace if not isinstance(trace, ScoredTrace) else "it has no outcome"
+            raise SystemExit(f"{path}, row {row.record.place.number}: {reason}")
+        trajectory = Trajectory(
+            question=trace.question,
+            steps=trace.steps,
+            response=trace.response,
+            outcome=bool(trace.outcome),
+        )
+        score = TrajectoryScore(
+            step_scores=np.array(trace.step_scores, dtype=np.float32),
+            trajectory_score=trace.trajectory_score,
+            reward=trace.reward,
+            num_tokens=0,  # not in the file, and not read here
+        )
+        yield trajectory, score
 
 
 def as_calibrated(score: TrajectoryScore, checkpoint: Checkpoint) -> TrajectoryScore:
@@ -160,31 +186,43 @@ def report(measured: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folds", type=Path, help="the output of rfprm cross-validate")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="a PRM of the same recipe")
+    parser.add_argument(
+        "scores", type=Path, help="the output folder of rfprm cross-validate, or a scored file"
+    )
+    parser.add_argument("--checkpoint", type=Path, help="a PRM of the folds' recipe")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the result")
     parser.add_argument("--name", default="reranking", help="of the result (%(default)s)")
     options = parser.parse_args(arguments)
-    checkpoint = read_checkpoint(options.checkpoint)
+    if options.scores.is_dir() == (options.checkpoint is None):
+        parser.error("folds need --checkpoint, and a scored file takes none")
+    about: dict[str, Any] = {}
+    if options.checkpoint is None:
+        scored = [(pair[0].question, *pair) for pair in scored_pairs(options.scores)]
+        content = content_of(options.scores)
+    else:
+        checkpoint = read_checkpoint(options.checkpoint)
+        about = {"prm": checkpoint.name, "alpha": checkpoint.alpha}
+        scored = [
+            (example.group, example.trajectory, as_calibrated(score, checkpoint))
+            for example, score in read_out_of_fold(options.scores)
+        ]
+        content = content_of(options.scores / SCORES_NAME)
     grouped: dict[str, list[Trajectory]] = {}
-    pairs = []
-    for example, score in read_out_of_fold(options.folds):
-        grouped.setdefault(example.group, []).append(example.trajectory)
-        pairs.append((example.trajectory, as_calibrated(score, checkpoint)))
+    for name, trajectory, _ in scored:
+        grouped.setdefault(name, []).append(trajectory)
     for name, group in grouped.items():
         # The file has weaker models first, and ties go to the first candidate.
         random.Random(name).shuffle(group)
     groups = list(grouped.values())
-    scorer = KnownScores(pairs)
+    scorer = KnownScores((trajectory, score) for _, trajectory, score in scored)
     right = rank(groups, scorer)
     outcomes = [[bool(trajectory.outcome) for trajectory in group] for group in groups]
     right["random"] = [float(np.mean(group)) for group in outcomes]
     right["oracle"] = [float(any(group)) for group in outcomes]
     measured: dict[str, Any] = {
         "environment": environment(),
-        "prm": checkpoint.name,
-        "alpha": checkpoint.alpha,
-        "scores_sha256": content_of(options.folds / SCORES_NAME),
+        **about,
+        "scores_sha256": content,
         "num_questions": len(outcomes),
         "methods": {
             name: estimates(values, right["random"], right["oracle"])

@@ -1,6 +1,7 @@
 """Whether selection by the PRM pays: the same student, fine-tuned on differently chosen traces.
 
-python -m experiments.selection POOL --gold TEST -o runs/selection [--artifact ARTIFACT] [--keep]
+rfprm score POOL -o SCORED --split lines
+python -m experiments.selection SCORED --gold TEST -o runs/selection [--keep]
 
 POOL holds rows of `rfprm solve` or `experiments.sample_solutions`, several of each question. Most
 arms take one trace of a question; `PRM of all` takes as many, wherever the scores are highest, and
@@ -30,11 +31,7 @@ from benchmarks.runner import environment
 from experiments import RESULTS
 from experiments.kept import check_made_alike, kept_runs, slug
 from experiments.small_policy import question_text
-from rfprm_export.shipped import ensure_artifact
-from rfprm_runtime import Scorer
-from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.content import content_of
-from rfprm_runtime.traces.formats import trajectory_from_record
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, read_rows
 from rfprm_training.learning.dataset import by_hash
 
@@ -96,23 +93,17 @@ MEASURES = ("accuracy", "gold_logprob")
 solution is to it."""
 
 
-def read_pool(path: Path, scorer: Scorer) -> list[list[Sample]]:
-    """The samples of each question, scored; those that were cut off are left out, as a selection
-    in practice would."""
-    rows = [row for row in read_rows(path) if row.get("finish_reason") != "length"]
-    kept, traces = [], []
-    for row in rows:
-        try:
-            traces.append(trajectory_from_record(row, split="lines"))
-        except InvalidTrajectoryError:  # an empty completion
-            continue
-        kept.append(row)
-    scores = scorer.score_batch(traces, show_progress_bar=True)
+def read_pool(path: Path) -> list[list[Sample]]:
+    """The samples of each question; those that were cut off are left out, as a selection in
+    practice would. Raises :class:`SystemExit` for rows without scores."""
     found: dict[str, list[Sample]] = {}
-    for row, score in zip(kept, scores, strict=True):
-        sample = Sample(
-            row["question"], row["completion"], row["num_tokens"], row["outcome"], score.reward
-        )
+    for row in read_rows(path):
+        if "reward" not in row:
+            raise SystemExit(f"{path} has rows without a reward; score it with rfprm score")
+        if row["finish_reason"] == "length":
+            continue
+        names = ("question", "completion", "num_tokens", "outcome", "reward")
+        sample = Sample(*(row[name] for name in names))
         found.setdefault(sample.question, []).append(sample)
     return list(found.values())
 
@@ -230,18 +221,13 @@ def report(found: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    if options.artifact is None:
-        options.artifact = Path("artifacts/benchmarks/artifact-int16")
-        ensure_artifact(options.artifact, precision="int16")
     settings = {
         "pool": content_of(options.pool),
         "gold": content_of(options.gold),
-        "artifact": content_of(options.artifact),
         **{name: getattr(options, name) for name in _OF_STUDENTS},
     }
     check_made_alike(options.output, settings)
-    with Scorer.load(options.artifact) as scorer:
-        pool = read_pool(options.pool, scorer)
+    pool = read_pool(options.pool)
     asked = held_out(options.gold, pool, options.most_steps, options.problems)
     shown = {p: detectable(p, len(asked), len(options.seeds)) for p in (0.1, 0.2, 0.3)}
     told = ", ".join(f"{difference:.3f} at {p:.0%}" for p, difference in shown.items())
@@ -271,10 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("pool", type=Path, help="sampled solutions with their outcomes")
+    add("pool", type=Path, help="sampled solutions with their outcomes and scores")
     add("--gold", type=Path, required=True, help="problems to test on, as GSM8K's files")
     add("-o", "--output", type=Path, default=Path("runs/selection"), help="folder of the students")
-    add("--artifact", type=Path, help="of the PRM (the shipped one in int16)")
     add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--seen", type=int, default=3000, help="traces that a student sees")

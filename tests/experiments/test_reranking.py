@@ -94,3 +94,35 @@ def test_the_result_says_what_it_stands_on(
     assert found["by_alpha"]["7"]["gap_recovered"][0] == 1.0
     assert (out / "mine.png").stat().st_size > 1000
     assert "6 questions" in capsys.readouterr().out
+
+
+def test_a_scored_file_is_ranked_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {
+            "question": f"What is {n} + {n}?",
+            "completion": f"<think>\n{n} + {n}\nis {end}\n</think>\nSo \\boxed{{{end}}}",
+            "outcome": end == 2 * n,
+            "step_scores": [0.5, 0.5],
+            "trajectory_score": 0.9 if (end == 2 * n) == (n != 3) else 0.2,
+            "reward": 0.0,
+        }
+        for n in range(6)
+        for end in (2 * n, 2 * n + 1)
+    ]
+    path, out = tmp_path / "scored.jsonl", tmp_path / "out"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reranking.main([str(path), "--output", str(out)])
+    found = json.loads((out / "reranking.json").read_text())
+    assert found["num_questions"] == 6
+    assert "alpha" not in found
+    assert found["methods"]["Best-of-4, trajectory score"]["accuracy"][0] == pytest.approx(5 / 6)
+    assert found["by_alpha"]["inf"]["auc"][0] == pytest.approx(5 / 6)
+    del rows[4]["outcome"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(SystemExit, match="row 5: it has no outcome"):
+        reranking.main([str(path), "--output", str(out)])
+    with pytest.raises(SystemExit):
+        reranking.main([str(path), "--checkpoint", str(SHIPPED), "--output", str(out)])
+    assert "a scored file takes none" in capsys.readouterr().err

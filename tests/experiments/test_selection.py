@@ -81,7 +81,6 @@ def test_more_problems_show_smaller_differences() -> None:
 
 
 def test_finished_students_are_kept_and_others_are_not_mixed_in(
-    tiny_artifact: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -94,12 +93,12 @@ def test_finished_students_are_kept_and_others_are_not_mixed_in(
             "num_tokens": len(completion),
             "finish_reason": reason,
             "outcome": outcome,
+            "reward": 0.1 * len(completion),
         }
         for n in range(3)
         for completion, reason, outcome in (
             (f"{n} + {n} = {2 * n}\nIt is {2 * n}.", "stop", True),
             (f"{n} + {n} = {3 * n + 1}\nIt is {3 * n + 1}.", "stop", False),
-            ("", "stop", False),
             ("and so on and so on", "length", False),
         )
     ]
@@ -123,7 +122,7 @@ def test_finished_students_are_kept_and_others_are_not_mixed_in(
     monkeypatch.setattr(selection, "train", train)
     monkeypatch.setattr(selection, "measure", measure)
     options = [str(pool), "--gold", str(gold), "-o", str(tmp_path / "out"), "--seen", "4"]
-    options += ["--artifact", str(tiny_artifact), "--arms", "random", "PRM", "--seeds", "0", "1"]
+    options += ["--arms", "random", "PRM", "--seeds", "0", "1"]
     selection.main(options)
     assert trained == ["random-0", "PRM-0", "random-1", "PRM-1"]
     assert "5 problems can show a difference" in capsys.readouterr().out
@@ -133,6 +132,9 @@ def test_finished_students_are_kept_and_others_are_not_mixed_in(
     assert found["arms"]["PRM"]["accuracy_over_random"] == [1.0, 1.0, 1.0]
     with pytest.raises(SystemExit, match="seen was 4, is 5"):
         selection.main([*options, "--seen", "5"])
+    pool.write_text(json.dumps({**rows[0], "reward": 1.0}) + "\n" + json.dumps({"question": "?"}))
+    with pytest.raises(SystemExit, match="score it with rfprm score"):
+        selection.main([*options[:-1], "7", "-o", str(tmp_path / "other")])
 
 
 def test_gold_solutions_have_the_log_probabilities_that_transformers_gives() -> None:
