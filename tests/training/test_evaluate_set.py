@@ -340,10 +340,26 @@ def test_the_command_measures_a_judge_on_sets(tmp_path: Path) -> None:
     assert figures["first_error"] == {"wrong_located": 0.0, "right_accepted": 1.0, "f1": 0.0}
 
 
-@pytest.mark.parametrize("arguments", [(), ("model", "--judge", "x.toml"), ("--judge", "x.toml")])
-def test_the_command_needs_one_thing_to_measure(arguments: tuple[str, ...]) -> None:
-    result = run(*arguments)
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("", "give either"),
+        ("model --judge x.toml", "give either"),
+        ("--judge x.toml", "--judge needs evaluation sets"),
+        (
+            "--judge x.toml --on rewarded:f --score-prefixes",
+            "--score-prefixes is for reward models",
+        ),
+        ("--judge x.toml --on rewarded:f --against other", "--against compares two PRMs"),
+        ("model --against other", "--against compares two PRMs"),
+        ("model --on rewarded:f --config c.toml", "--on names other sets"),
+        ("model --plot p.png", "--plot draws evaluation sets"),
+    ],
+)
+def test_options_that_mean_nothing_together_are_refused(arguments: str, complaint: str) -> None:
+    result = run(*arguments.split())
     assert isinstance(result.exception, TrainingError)
+    assert complaint in str(result.exception)
 
 
 def test_a_set_is_read_before_anything_is_scored(tmp_path: Path) -> None:

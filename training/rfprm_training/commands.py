@@ -153,6 +153,12 @@ def evaluate(
         raise TrainingError("give either a checkpoint or artifact, or an LLM with --judge")
     if against is not None and (model is None or not on):
         raise TrainingError("--against compares two PRMs on sets; give a PRM, and sets with --on")
+    if judge is not None and score_prefixes:
+        raise TrainingError("--score-prefixes is for reward models; an LLM judges each step anyway")
+    if on and config is not None:
+        raise TrainingError("--config says what was held out, and --on names other sets; give one")
+    if plot is not None and not on:
+        raise TrainingError("--plot draws evaluation sets; name some with --on")
     console = Console(highlight=False)
     if on:
         expert = read_toml(judge, ExpertConfig, "description of an expert LLM") if judge else None
