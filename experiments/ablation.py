@@ -174,6 +174,30 @@ def usable(rows: Iterable[RewardedTrajectory]) -> list[RewardedTrajectory]:
     ]
 
 
+def of_labels(
+    rows: Sequence[RewardedTrajectory], right: np.ndarray, groups: Sequence[str]
+) -> dict[str, list[float]]:
+    """What the labels know by themselves, before any training: the AUC within a question of each
+    component and of all fused, as the mean over a trace's known steps."""
+    numbers = np.unique(np.array(groups), return_inverse=True)[1]
+    labels = {name: [known_or_nan(row.components[name]) for row in rows] for name in _ALL}
+    labels["all fused"] = [
+        known_or_nan(labelled_as(VARIANTS["+ all three"], row).step_rewards) for row in rows
+    ]
+    found = {}
+    for name, of_rows in labels.items():
+        means = np.array([np.mean(known) if (known := _known(of)) else np.nan for of in of_rows])
+        # A trace without a label is neither better nor worse than the others.
+        means = np.where(np.isnan(means), np.nanmean(means), means)
+        table = rankings_with(0.0, means, np.zeros(len(means)), right, numbers)
+        found[name] = over_questions(pairs_won, table)
+    return found
+
+
+def _known(values: Sequence[float]) -> list[float]:
+    return [value for value in values if not np.isnan(value)]
+
+
 def rank(
     measured: dict[str, Any], right: np.ndarray, groups: Sequence[str], alpha: float
 ) -> np.ndarray:
@@ -237,7 +261,10 @@ def _mean_over_seeds(of_seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def report(found: dict[str, Any]) -> None:
+def report(found: dict[str, Any], labels: dict[str, list[float]]) -> None:
+    console = Console(width=150, highlight=False)
+    known = ", ".join("{} {:.3f} [{:.3f}, {:.3f}]".format(n, *auc) for n, auc in labels.items())
+    console.print(f"labels alone, AUC within a question: {known}")
     table = Table(
         title="AUC within a question; the share of the gap recovered", title_justify="left"
     )
@@ -250,7 +277,7 @@ def report(found: dict[str, Any]) -> None:
             for kind in WEIGHTS
         ]
         table.add_row(name, *cells)
-    Console(width=150, highlight=False).print(table)
+    console.print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -284,10 +311,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "seeds": options.seeds,
         "traces": len(rows),
         "questions": len(set(groups)),
+        "labels": of_labels(rows, right, groups),
         "variants": found,
     }
     written = write_json("ablation", result, RESULTS if options.keep else options.output)
-    report(found)
+    report(found, result["labels"])
     print(f"→ {written}")
 
 

@@ -51,6 +51,21 @@ def test_all_variants_train_on_the_same_traces() -> None:
     assert usable([whole, unjudged, no_quality, no_steps]) == [whole, no_quality]
 
 
+def test_labels_are_ranked_by_themselves() -> None:
+    rows = [
+        _row(f"q{n}", outcome=right, alignment=(0.5, 0.5), coherence=(None, None), quality=quality)
+        for n in range(8)
+        for right, quality in ((True, (1.0, None)), (False, (1.0, 0.0)))
+    ]
+    right = np.array([bool(row.trajectory.outcome) for row in rows])
+    rows[0] = _row("q0", alignment=(0.9, 0.9), coherence=(0.1, None), quality=(None, None))
+    found = ablation.of_labels(rows, right, [row.trajectory.question for row in rows])
+    assert found["quality"][0] == 1.0
+    assert found["alignment"][0] == pytest.approx((1 + 7 * 0.5) / 8)
+    assert found["coherence"][0] == 0.5
+    assert found["all fused"][0] > 0.8
+
+
 def test_ranking_is_counted_by_question() -> None:
     right = np.array([True, False, True, False, False, True])
     groups = ["a", "a", "b", "b", "b", "c"]
@@ -124,6 +139,7 @@ def test_a_small_ablation_runs_whole(
     ablation.main(options)
     found = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert set(found["variants"]) == {"outcome", "all three, no trajectory reward"}
+    assert found["labels"]["quality"][0] == 0.5  # all traces have the same labels
     assert (found["traces"], found["questions"]) == (48, 16)
     for figures in found["variants"].values():
         assert all(0 <= figures[kind]["auc"][0] <= 1 for kind in WEIGHTS)
