@@ -1,6 +1,6 @@
 """Which parts of the reward design earn their place: one PRM for each, trained and judged alike.
 
-python -m experiments.ablation LABELS --config training/configs/….toml -o runs/ablation \\
+python -m experiments.ablation LABELS --config experiments/configs/ablation.toml -o runs/ablation \\
     [--on prmbench:FILE …] [--folds 3] [--seeds 0 1 2] [--keep]
 
 LABELS is a file of `rfprm label` with the components alignment, coherence and quality and a

@@ -12,6 +12,8 @@ import pytest
 from experiments import ablation
 from experiments.ablation import VARIANTS, WEIGHTS, auc, gap, labelled_as, rank, summarise, usable
 from rfprm_runtime import Trajectory
+from rfprm_training.labelling.config import read_label_config
+from rfprm_training.learning.config import read_config
 from rfprm_training.rewarded import RewardedTrajectory
 
 
@@ -120,6 +122,15 @@ def test_variants_are_compared_with_outcome_alone() -> None:
     assert "over_outcome" not in found["outcome"]["steps alone"]
     assert "over_outcome" not in found["+ alignment"]["steps alone"]
     assert found["outcome"]["sets"] == {"f": {"step_auc": blind[0], "first_error_f1": None}}
+
+
+def test_the_configs_are_whole() -> None:
+    folder = Path(ablation.__file__).parent / "configs"
+    config = read_config(folder / "ablation.toml")
+    assert config.network.first_trained_layer == config.network.num_layers - 1
+    labels = read_label_config(folder / "labels.toml")
+    needed = {name for variant in VARIANTS.values() for name in variant.components}
+    assert needed == set(labels.steps.components)
 
 
 def test_a_small_ablation_runs_whole(
