@@ -106,3 +106,13 @@ def write_config(tiny_config: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def rewarded_config(config: Path, train: Path, rule: str) -> Path:
+    """``config`` changed to train on a file of rewarded trajectories; ``rule``: a line that says
+    which are held out."""
+    text = config.read_text(encoding="utf-8")
+    start, end = text.index("[data]"), text.index("[loss]")
+    data = f'[data]\nkind = "rewarded"\ntrain = ["{train}"]\n{rule}\n'
+    config.write_text(text[:start] + data + text[end:], encoding="utf-8")
+    return config

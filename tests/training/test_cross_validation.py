@@ -24,6 +24,7 @@ from rfprm_training.learning.dataset import build_examples
 from rfprm_training.learning.model_card import FOLDS_NAME
 from rfprm_training.learning.trainer import Trainer
 from rfprm_training.rewarded import fold_of
+from tiny_runs import rewarded_config
 
 WriteConfig = Callable[..., Path]
 
@@ -108,20 +109,6 @@ def test_a_config_without_real_solutions_has_no_folds(
         run(config, tmp_path / "folds", device="cpu")
 
 
-REWARDED = """[data]
-kind = "rewarded"
-train = ["{path}"]
-num_folds = 3
-"""
-
-
-def rewarded_config(config: Path, rows: Path) -> Path:
-    text = config.read_text()
-    start, end = text.index("[data]"), text.index("[loss]")
-    config.write_text(text[:start] + REWARDED.format(path=rows) + text[end:])
-    return config
-
-
 def write_rewarded(path: Path, *, outcomes: bool = True) -> Path:
     lines = []
     for i in range(36):
@@ -141,7 +128,9 @@ def test_rewarded_trajectories_are_divided_into_folds(
     write_config: WriteConfig, tmp_path: Path
 ) -> None:
     rows = write_rewarded(tmp_path / "rewarded.jsonl")
-    config = rewarded_config(write_config(("num_epochs = 2", "num_epochs = 1")), rows)
+    config = rewarded_config(
+        write_config(("num_epochs = 2", "num_epochs = 1")), rows, "num_folds = 3"
+    )
     found = run(config, tmp_path / "folds", device="cpu")
     assert (found.num_folds, found.num_solutions, found.num_questions) == (3, 35, 12)
     pairs = list(read_out_of_fold(tmp_path / "folds"))
@@ -160,13 +149,17 @@ def test_rewarded_trajectories_are_divided_into_folds(
 
 def test_folds_need_outcomes(write_config: WriteConfig, tmp_path: Path) -> None:
     rows = write_rewarded(tmp_path / "rewarded.jsonl", outcomes=False)
-    config = rewarded_config(write_config(("num_epochs = 2", "num_epochs = 1")), rows)
+    config = rewarded_config(
+        write_config(("num_epochs = 2", "num_epochs = 1")), rows, "num_folds = 3"
+    )
     with pytest.raises(TrainingError, match="fold 0 holds out no solution whose outcome is known"):
         run(config, tmp_path / "folds", device="cpu")
 
 
 def test_files_that_are_held_out_leave_no_folds(write_config: WriteConfig, tmp_path: Path) -> None:
-    config = rewarded_config(write_config(), write_rewarded(tmp_path / "rewarded.jsonl"))
+    config = rewarded_config(
+        write_config(), write_rewarded(tmp_path / "rewarded.jsonl"), "num_folds = 3"
+    )
     text = config.read_text()
     held_out = f'evaluation = ["{tmp_path / "other.jsonl"}"]\n'
     config.write_text(text.replace("num_folds = 3\n", held_out))
@@ -182,7 +175,9 @@ def test_files_that_are_held_out_leave_no_folds(write_config: WriteConfig, tmp_p
 
 def test_a_run_scores_what_it_held_out(write_config: WriteConfig, tmp_path: Path) -> None:
     rows = write_rewarded(tmp_path / "rewarded.jsonl")
-    config = rewarded_config(write_config(("num_epochs = 2", "num_epochs = 1")), rows)
+    config = rewarded_config(
+        write_config(("num_epochs = 2", "num_epochs = 1")), rows, "num_folds = 3"
+    )
     config.write_text(
         config.read_text().replace("num_folds = 3", "num_folds = 3\nheld_out_fold = 1")
     )

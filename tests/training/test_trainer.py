@@ -23,8 +23,11 @@ from rfprm_export.lora import ADAPTER_NAME
 from rfprm_runtime.engine.rows import pad_batch
 from rfprm_training import TrainingError
 from rfprm_training.evaluation.held_out import open_scorer
+from rfprm_training.learning.config import read_config
 from rfprm_training.learning.model_card import write_model_card
+from rfprm_training.learning.run_inputs import inputs_of
 from rfprm_training.learning.trainer import LOG_NAME, Trainer, learning_rate_scale
+from tiny_runs import rewarded_config
 
 WriteConfig = Callable[..., Path]
 TENSOR_FILES = ("adapter_model.safetensors", "heads.safetensors")
@@ -444,21 +447,6 @@ def test_evaluating_needs_something_held_out(write_config: WriteConfig, tmp_path
         Trainer(config, tmp_path / "run", device="cpu").run()
 
 
-REWARDED = """
-[data]
-kind = "rewarded"
-train = ["{train}"]
-held_out_share = 0.3
-"""
-
-
-def rewarded_config(path: Path, train: Path) -> Path:
-    text = path.read_text()
-    start, end = text.index("[data]"), text.index("[loss]")
-    path.write_text(text[:start] + REWARDED.format(train=train) + text[end:])
-    return path
-
-
 def write_rewarded(path: Path, count: int = 24) -> Path:
     lines = []
     for i in range(count):
@@ -477,7 +465,9 @@ def write_rewarded(path: Path, count: int = 24) -> Path:
 def test_rewarded_trajectories_are_trained_on_with_soft_targets(
     write_config: WriteConfig, tmp_path: Path
 ) -> None:
-    config = rewarded_config(write_config(), write_rewarded(tmp_path / "r.jsonl"))
+    config = rewarded_config(
+        write_config(), write_rewarded(tmp_path / "r.jsonl"), "held_out_share = 0.3"
+    )
     trainer = Trainer(config, tmp_path / "run", device="cpu")
     held_out = [example.held_out for example in trainer.examples]
     assert 2 <= sum(held_out) <= 14
@@ -488,11 +478,23 @@ def test_rewarded_trajectories_are_trained_on_with_soft_targets(
     assert "`r.jsonl`" in card
 
 
+def test_runs_that_knew_no_folds_go_on(write_config: WriteConfig, tmp_path: Path) -> None:
+    rows = write_rewarded(tmp_path / "r.jsonl")
+
+    def recorded(rule: str) -> Any:
+        config = rewarded_config(write_config(), rows, rule)
+        return inputs_of(read_config(config), config.parent)["config"]["data"]
+
+    assert recorded("held_out_share = 0.3") == {"kind": "rewarded", "held_out_share": 0.3}
+    assert recorded("held_out_fold = 1")["held_out_fold"] == 1
+    assert recorded("num_folds = 3")["num_folds"] == 3
+
+
 def test_a_question_cannot_be_trained_on_and_held_out(
     write_config: WriteConfig, tmp_path: Path
 ) -> None:
     rewarded = write_rewarded(tmp_path / "r.jsonl")
-    config = rewarded_config(write_config(), rewarded)
+    config = rewarded_config(write_config(), rewarded, "held_out_share = 0.3")
     config.write_text(
         config.read_text().replace("held_out_share = 0.3", f'evaluation = ["{rewarded}"]')
     )
