@@ -7,8 +7,9 @@ LABELS is a file of `rfprm label` with the components alignment, coherence and q
 trajectory reward, several traces of each question. A variant keeps some of them; the rest of its
 labels is unknown to training. CONFIG gives the base model, the network, the loss and the optimiser;
 its data is replaced. Every trace is scored by a PRM that was trained on the other folds of the
-questions, and ranked by its own outcome. `--on` adds labelled sets, as `rfprm evaluate` takes them,
-for the PRM of the first fold. Finished runs are kept, and a stopped one goes on.
+questions, and ranked by its own outcome; its step scores are compared with the quality of the
+steps. `--on` adds labelled sets, as `rfprm evaluate` takes them, for the PRM of the first fold.
+Finished runs are kept, and a stopped one goes on.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from rfprm_runtime.artifact.manifest import MANIFEST_NAME
 from rfprm_runtime.ground.content import content_of
 from rfprm_runtime.ground.progress import shown_stages
 from rfprm_runtime.ground.whole_files import write_whole
+from rfprm_training.evaluation import metrics
 from rfprm_training.evaluation.alpha import rankings_with
 from rfprm_training.evaluation.evaluated_sets import evaluate_sets
 from rfprm_training.evaluation.metrics import pairs_won, picks
@@ -99,12 +101,12 @@ def train(
     seed: int,
     num_folds: int,
     folder: Path,
-) -> dict[str, list[float]]:
-    """A run for each fold; the mean step score and the trajectory score of each row."""
+) -> dict[str, list[Any]]:
+    """A run for each fold; the step scores and the trajectory score of each row."""
     folder.mkdir(parents=True, exist_ok=True)
     labels = folder / "labels.jsonl"
     write_whole(labels, "".join(row.to_line() for row in rows))
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for fold in range(num_folds):
         content = template.model_dump(mode="json", exclude_none=True)
         content["name"], content["seed"] = f"{template.name}-{folder.name}-{fold}", seed
@@ -121,7 +123,7 @@ def train(
     return {kind: [scores[kind] for scores in ordered] for kind in ("steps", "trajectory")}
 
 
-def _scores_of_fold(config: Path, run: Path) -> dict[str, dict[str, float]]:
+def _scores_of_fold(config: Path, run: Path) -> dict[str, dict[str, Any]]:
     """The scores of what a run held out, by row; the run is made if they are not there yet."""
     kept = run.with_name(f"{run.name}-scores.json")
     if not kept.is_file():
@@ -133,13 +135,13 @@ def _scores_of_fold(config: Path, run: Path) -> dict[str, dict[str, float]]:
             trainer.run(progress=progress)
             scores = {
                 index: {
-                    "steps": float(score.step_scores.mean()),
+                    "steps": [round(float(value), 5) for value in score.step_scores],
                     "trajectory": float(score.trajectory_score or 0.0),
                 }
                 for index, score in trainer.score_held_out().items()
             }
         write_whole(kept, json.dumps(scores))
-    found: dict[str, dict[str, float]] = json.loads(kept.read_text(encoding="utf-8"))
+    found: dict[str, dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
     return found
 
 
@@ -202,7 +204,8 @@ def rank(
     measured: dict[str, Any], right: np.ndarray, groups: Sequence[str], alpha: float
 ) -> np.ndarray:
     """What a reward with ``alpha`` makes of each question, [questions, 5]."""
-    steps, trajectory = np.array(measured["steps"]), np.array(measured["trajectory"])
+    steps = np.array([np.mean(of_trace) for of_trace in measured["steps"]])
+    trajectory = np.array(measured["trajectory"])
     numbers = np.unique(np.array(groups), return_inverse=True)[1]
     return rankings_with(alpha, steps, trajectory, right, numbers)
 
@@ -217,11 +220,23 @@ def gap(rows: np.ndarray) -> float:
     return float(np.mean([picks(rows[:, seed]).gap_recovered for seed in range(rows.shape[1])]))
 
 
+def step_auc(scores: Sequence[Sequence[float]], quality: Sequence[Sequence[float]]) -> float:
+    """How well step scores tell steps of quality above one half from the others, over all traces;
+    unknown qualities do not count."""
+    labels, values = np.concatenate(quality), np.concatenate(scores)
+    known = ~np.isnan(labels)
+    return float(metrics.auc(values[known], labels[known] > 0.5))
+
+
 def summarise(
-    runs: dict[str, dict[str, dict[str, Any]]], right: np.ndarray, groups: Sequence[str]
+    runs: dict[str, dict[str, dict[str, Any]]],
+    right: np.ndarray,
+    groups: Sequence[str],
+    quality: Sequence[Sequence[float]],
 ) -> dict[str, Any]:
     """For each variant and α: AUC within a question and gap recovered, and the AUC's difference
-    from ``outcome``, with 95 % intervals over questions; and the means over seeds on the sets."""
+    from ``outcome``, with 95 % intervals over questions; and the means over seeds of the AUC of a
+    step and of the figures of the sets."""
     tables = {
         name: {
             kind: np.stack([rank(of_seed[s], right, groups, alpha) for s in sorted(of_seed)], 1)
@@ -241,6 +256,8 @@ def summarise(
             for kind, rows in by_kind.items():
                 both = np.concatenate([rows, best], axis=2)
                 found[name][kind]["over_outcome"] = over_questions(_difference, both)
+        aucs = [step_auc(measured["steps"], quality) for measured in runs[name].values()]
+        found[name]["step_auc"] = float(np.mean(aucs))
         found[name]["sets"] = _mean_over_seeds([runs[name][s]["sets"] for s in sorted(runs[name])])
     return found
 
@@ -271,12 +288,13 @@ def report(found: dict[str, Any], labels: dict[str, list[float]]) -> None:
     table.add_column("trained on")
     for kind in WEIGHTS:
         table.add_column(kind, justify="right")
+    table.add_column("AUC of a step", justify="right")
     for name, figures in found.items():
         cells = [
             "{:.3f} [{:.3f}, {:.3f}]; {:.0%}".format(*figures[kind]["auc"], figures[kind]["gap"][0])
             for kind in WEIGHTS
         ]
-        table.add_row(name, *cells)
+        table.add_row(name, *cells, f"{figures['step_auc']:.3f}")
     console.print(table)
 
 
@@ -304,7 +322,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return {**scores, "sets": measure_sets(folder / "fold-0", options.on)}
 
     runs = kept_runs(options.output, options.variants, options.seeds, make)
-    found = summarise(runs, right, groups)
+    quality = [known_or_nan(row.components["quality"]) for row in rows]
+    found = summarise(runs, right, groups, quality)
     result = {
         "environment": environment(),
         "made_from": now,

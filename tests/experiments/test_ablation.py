@@ -72,7 +72,7 @@ def test_ranking_is_counted_by_question() -> None:
     right = np.array([True, False, True, False, False, True])
     groups = ["a", "a", "b", "b", "b", "c"]
     measured = {
-        "steps": [0.9, 0.1, 0.5, 0.5, 0.7, 0.3],
+        "steps": [[0.9], [0.0, 0.2], [0.5], [0.5], [0.7], [0.3]],
         "trajectory": [0.1, 0.2, 0.9, 0.0, 0.3, 0.5],
     }
     steps = rank(measured, right, groups, 0.0)
@@ -93,7 +93,7 @@ def test_ranking_is_counted_by_question() -> None:
 
 
 def test_ties_are_picked_by_share() -> None:
-    measured = {"steps": [0.5, 0.5, 0.1], "trajectory": [0.0] * 3}
+    measured = {"steps": [[0.5], [0.5], [0.1]], "trajectory": [0.0] * 3}
     rows = rank(measured, np.array([True, False, True]), ["a"] * 3, 0.0)
     assert rows[0].tolist() == [0.5, 2, 0.5, pytest.approx(2 / 3), 1]
 
@@ -104,17 +104,21 @@ def test_variants_are_compared_with_outcome_alone() -> None:
     groups = [str(index // 4) for index in range(200)]
     good = (right + rng.normal(0, 0.3, 200)).tolist()
     blind = rng.random(200).tolist()
+    quality = [(float(n % 2), float("nan")) for n in range(200)]
 
     def measured(trajectory: list[float]) -> dict[str, Any]:
         sets = {"f": {"step_auc": trajectory[0], "first_error_f1": None}}
-        return {"steps": blind, "trajectory": trajectory, "sets": sets}
+        steps = [[value, 0.0] for value in blind]
+        return {"steps": steps, "trajectory": trajectory, "sets": sets}
 
     runs = {
         "outcome": {"0": measured(blind), "1": measured(blind)},
         "+ quality": {"0": measured(good), "1": measured(good)},
         "+ alignment": {"0": measured(good)},  # a seed is missing
     }
-    found = summarise(runs, right, groups)
+    found = summarise(runs, right, groups, quality)
+    odd = [blind[n] > blind[m] for n in range(1, 200, 2) for m in range(0, 200, 2)]
+    assert found["outcome"]["step_auc"] == pytest.approx(np.mean(odd))
     assert found["+ quality"]["trajectory alone"]["auc"][0] > 0.9
     difference, low, high = found["+ quality"]["trajectory alone"]["over_outcome"]
     assert 0.3 < low <= difference <= high
