@@ -1,13 +1,14 @@
 """Whether selection by the PRM pays: the same student, fine-tuned on differently chosen traces.
 
 rfprm score POOL -o SCORED --split lines
-python -m experiments.selection SCORED --gold TEST -o runs/selection [--keep]
+python -m experiments.selection SCORED --gold TEST [--references TRACES] -o runs/selection [--keep]
 
 POOL holds rows of `rfprm solve` or `experiments.sample_solutions`, several of each question. Most
 arms take one trace of a question; `PRM of all` takes as many, wherever the scores are highest, and
 `everything` takes all. Every student sees as many traces: an arm with fewer repeats them. Measured
 are the accuracy of greedy answers to problems of TEST with few steps, none of which is in the pool,
-and the mean log-probability of a token of their gold solutions. Before the first student is
+and the mean log-probability of a token of right traces to other questions (`--references`, rows as
+those of the pool), or else of the gold solutions to the problems. Before the first student is
 trained, the difference in accuracy that so many problems can show is printed. Finished students are
 kept.
 """
@@ -30,7 +31,7 @@ from benchmarks.report import mean_over_questions, write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
 from experiments.kept import check_made_alike, kept_runs, slug
-from experiments.small_policy import question_text
+from experiments.small_policy import question_text, solution_text
 from rfprm_runtime.ground.content import content_of
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, read_rows
 from rfprm_training.learning.dataset import by_hash
@@ -88,8 +89,8 @@ ARMS: dict[str, Choice] = {
     "everything": lambda pool, rng: [sample for samples in pool for sample in samples],
 }
 """Which samples a student is trained on."""
-MEASURES = ("accuracy", "gold_logprob")
-"""Of a student, by problem: whether its greedy answer is right, and how likely a token of the gold
+MEASURES = ("accuracy", "reference_logprob")
+"""Of a student, by question: whether its greedy answer is right, and how likely a token of a right
 solution is to it."""
 
 
@@ -147,14 +148,32 @@ def train(samples: Sequence[Sample], folder: Path, seed: int) -> Path:
     return fine_tune(Dataset.from_list(rows), folder, epochs=1, seed=seed)
 
 
-def measure(folder: Path, asked: Sequence[GoldSolution], max_tokens: int) -> dict[str, list[float]]:
-    """Each of :data:`MEASURES` for each problem."""
+def read_references(path: Path, pool: Pool) -> list[tuple[str, list[str]]]:
+    """Questions that are not in the pool, with their right traces as students would write them.
+    Raises :class:`SystemExit` if there are none."""
+    asked = {samples[0].question for samples in pool}
+    found: dict[str, list[str]] = {}
+    for row in read_rows(path):
+        if row["outcome"] and row["question"] not in asked:
+            found.setdefault(row["question"], []).append(row["completion"] + "\n")
+    if not found:
+        raise SystemExit(f"{path} has no right trace to a question that is not in the pool")
+    return list(found.items())
+
+
+def measure(
+    folder: Path,
+    asked: Sequence[GoldSolution],
+    references: Sequence[tuple[str, Sequence[str]]],
+    max_tokens: int,
+) -> dict[str, list[float]]:
+    """Each of :data:`MEASURES` for each problem or question."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from experiments.fine_tuning import tokenizer
-    from experiments.gold_logprob import gold_logprobs
     from experiments.greedy import solves
+    from experiments.reference_logprob import reference_logprobs
     from rfprm_training.learning.precision import is_fast_in_bfloat16
 
     narrow = is_fast_in_bfloat16(torch.device("cpu"))
@@ -162,7 +181,7 @@ def measure(folder: Path, asked: Sequence[GoldSolution], max_tokens: int) -> dic
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return {
         "accuracy": [float(right) for right in solves(model, tokenizer(), asked, max_tokens)],
-        "gold_logprob": gold_logprobs(model, tokenizer(), asked),
+        "reference_logprob": reference_logprobs(model, tokenizer(), references),
     }
 
 
@@ -207,7 +226,7 @@ def described(samples: Sequence[Sample]) -> dict[str, Any]:
 def report(found: dict[str, Any]) -> None:
     table = Table(title="one student for each choice", title_justify="left")
     columns = ("traces", "different", "right", "tokens", "accuracy", "over random")
-    for name in (*columns, "gold log-probability", "over random"):
+    for name in (*columns, "log-probability", "over random"):
         table.add_column(name, justify="left" if name == "traces" else "right")
     for arm, figures in found.items():
         cells = [f"{figures['traces']:,}", f"{figures['right']:.3f}", f"{figures['tokens']:.0f}"]
@@ -224,11 +243,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = {
         "pool": content_of(options.pool),
         "gold": content_of(options.gold),
+        "references": options.references and content_of(options.references),
         **{name: getattr(options, name) for name in _OF_STUDENTS},
     }
     check_made_alike(options.output, settings)
     pool = read_pool(options.pool)
     asked = held_out(options.gold, pool, options.most_steps, options.problems)
+    references: list[tuple[str, list[str]]] = [(s.question, [solution_text(s)]) for s in asked]
+    if options.references is not None:
+        references = read_references(options.references, pool)
     shown = {p: detectable(p, len(asked), len(options.seeds)) for p in (0.1, 0.2, 0.3)}
     told = ", ".join(f"{difference:.3f} at {p:.0%}" for p, difference in shown.items())
     print(f"{len(asked)} problems can show a difference in accuracy of {told}", flush=True)
@@ -236,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def make(arm: str, seed: int) -> dict[str, list[float]]:
         samples = choose(pool, arm, options.seen, seed)
         student = train(samples, options.output / f"{slug(arm)}-{seed}", seed)
-        return measure(student, asked, options.max_tokens)
+        return measure(student, asked, references, options.max_tokens)
 
     of_students = kept_runs(options.output, options.arms, options.seeds, make)
     first = options.seeds[0]
@@ -246,6 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "environment": environment(),
         "settings": settings,
         "problems": len(asked),
+        "references": sum(len(of_one) for _, of_one in references),
         "detectable": {str(p): difference for p, difference in shown.items()},
         "arms": figures,
     }
@@ -259,6 +283,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("pool", type=Path, help="sampled solutions with their outcomes and scores")
     add("--gold", type=Path, required=True, help="problems to test on, as GSM8K's files")
+    add("--references", type=Path, help="right traces to other questions, in place of gold ones")
     add("-o", "--output", type=Path, default=Path("runs/selection"), help="folder of the students")
     add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -57,7 +57,7 @@ def test_every_student_sees_as_many_traces(arm: str) -> None:
 
 def test_arms_are_compared_on_the_same_problems() -> None:
     def student(*right: int, logprob: float = -1.0) -> dict[str, list[float]]:
-        return {"accuracy": [*map(float, right)], "gold_logprob": [logprob] * len(right)}
+        return {"accuracy": [*map(float, right)], "reference_logprob": [logprob] * len(right)}
 
     of_students = {
         "random": {"0": student(1, 0, 0, 0), "1": student(0, 0, 0, 0, logprob=-2.0)},
@@ -68,7 +68,7 @@ def test_arms_are_compared_on_the_same_problems() -> None:
     found = summarise(of_students, dict.fromkeys(of_students, figures))
     assert found["random"]["accuracy"][0] == 0.125
     assert found["PRM"]["accuracy_over_random"][0] == 0.375
-    assert found["PRM"]["gold_logprob_over_random"] == [0.5, 0.5, 0.5]
+    assert found["PRM"]["reference_logprob_over_random"] == [0.5, 0.5, 0.5]
     assert found["PRM"]["of_seeds"] == [0.5, 0.5]
     assert "accuracy_over_random" not in found["random"]
     assert "accuracy_over_random" not in found["longest"]
@@ -114,10 +114,12 @@ def test_finished_students_are_kept_and_others_are_not_mixed_in(
         trained.append(folder.name)
         return folder
 
-    def measure(folder: Path, asked: Any, max_tokens: int) -> dict[str, list[float]]:
+    def measure(folder: Path, asked: Any, known: Any, max_tokens: int) -> dict[str, list[float]]:
+        solved = {n: f"{n} + {n} = {2 * n}\nThe answer is {2 * n}.\n" for n in range(3, 8)}
+        assert sorted(known) == [(f"What is {n} + {n}?", [solved[n]]) for n in range(3, 8)]
         assert sorted(s.question for s in asked) == [f"What is {n} + {n}?" for n in range(3, 8)]
         right = float(folder.name.startswith("PRM"))
-        return {"accuracy": [right] * len(asked), "gold_logprob": [-1.0] * len(asked)}
+        return {"accuracy": [right] * len(asked), "reference_logprob": [-1.0] * len(asked)}
 
     monkeypatch.setattr(selection, "train", train)
     monkeypatch.setattr(selection, "measure", measure)
@@ -137,13 +139,31 @@ def test_finished_students_are_kept_and_others_are_not_mixed_in(
         selection.main([*options[:-1], "7", "-o", str(tmp_path / "other")])
 
 
-def test_gold_solutions_have_the_log_probabilities_that_transformers_gives() -> None:
+def test_references_are_right_traces_to_other_questions(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    rows = [
+        {"question": question, "completion": completion, "outcome": outcome}
+        for question, completion, outcome in (
+            ("a", "in the pool", True),
+            ("c", "right", True),
+            ("c", "wrong", False),
+            ("d", "unknown", None),
+            ("c", "right, too", True),
+        )
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert selection.read_references(path, POOL) == [("c", ["right\n", "right, too\n"])]
+    path.write_text(json.dumps(rows[0]))
+    with pytest.raises(SystemExit, match="no right trace to a question that is not in the pool"):
+        selection.read_references(path, POOL)
+
+
+def test_right_solutions_have_the_log_probabilities_that_transformers_gives() -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from experiments.gold_logprob import gold_logprobs
-    from experiments.small_policy import question_text, solution_text
-    from rfprm_training.gsm8k import GoldSolution
+    from experiments.reference_logprob import reference_logprobs
+    from experiments.small_policy import question_text
     from tiny_models import byte_tokenizer
 
     torch.manual_seed(0)
@@ -152,15 +172,16 @@ def test_gold_solutions_have_the_log_probabilities_that_transformers_gives() -> 
     model: Any = LlamaForCausalLM(config).eval()
     make: Any = PreTrainedTokenizerFast
     processing = make(tokenizer_object=byte_tokenizer(()))
-    asked = [
-        GoldSolution(f"What is {n} + {n}?", tuple(f"{n} + {i}" for i in range(n)), str(2 * n))
-        for n in (1, 3)
+    references = [
+        (f"What is {n} + {n}?", [f"{n} + {i}\n" * n for i in range(n)]) for n in (1, 3, 20)
     ]
-    found = gold_logprobs(model, processing, asked)
-    for one, mean in zip(asked, found, strict=True):
-        prompt = processing(question_text(one.question)).input_ids
-        whole = torch.tensor([prompt + processing(solution_text(one)).input_ids])
-        labels = whole.clone()
-        labels[:, : len(prompt)] = -100
-        loss = model(input_ids=whole, labels=labels).loss.item()
-        assert mean == pytest.approx(-loss, abs=1e-4)
+    found = reference_logprobs(model, processing, references)
+    for (question, solutions), mean in zip(references, found, strict=True):
+        prompt = processing(question_text(question)).input_ids
+        losses = []
+        for solution in solutions:
+            whole = torch.tensor([prompt + processing(solution).input_ids])
+            labels = whole.clone()
+            labels[:, : len(prompt)] = -100
+            losses.append(model(input_ids=whole, labels=labels).loss.item())
+        assert mean == pytest.approx(-sum(losses) / len(losses), abs=1e-4)

@@ -1,30 +1,34 @@
-"""How likely gold solutions are to a model of transformers."""
+"""How likely right solutions are to a model of transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
-from experiments.small_policy import question_text, solution_text
-from rfprm_training.gsm8k import GoldSolution
+from experiments.small_policy import question_text
 
 _BATCH = 16
 
 
-def gold_logprobs(model: Any, processing: Any, asked: Sequence[GoldSolution]) -> list[float]:
-    """For each problem the mean log-probability of a token of its gold solution, in nats;
-    ``processing`` is the model's tokenizer."""
+def reference_logprobs(
+    model: Any, processing: Any, references: Sequence[tuple[str, Sequence[str]]]
+) -> list[float]:
+    """For each question with its right solutions, the mean log-probability of a token of a
+    solution, in nats; ``processing`` is the model's tokenizer."""
     model.eval()
+    pairs = [(question, solution) for question, of_one in references for solution in of_one]
     found: list[float] = []
-    for start in range(0, len(asked), _BATCH):
-        some = asked[start : start + _BATCH]
-        prompts = [processing(question_text(one.question)).input_ids for one in some]
+    for start in range(0, len(pairs), _BATCH):
+        some = pairs[start : start + _BATCH]
+        prompts = [processing(question_text(question)).input_ids for question, _ in some]
         # Apart, as the model met them in training: a token never spans both.
-        solutions = [processing(solution_text(one)).input_ids for one in some]
+        solutions = [processing(solution).input_ids for _, solution in some]
         found += _means(model, prompts, solutions)
-    return found
+    of_questions = np.split(found, np.cumsum([len(of_one) for _, of_one in references])[:-1])
+    return [float(np.mean(of_question)) for of_question in of_questions]
 
 
 def _means(model: Any, prompts: Sequence[list[int]], solutions: Sequence[list[int]]) -> list[float]:
