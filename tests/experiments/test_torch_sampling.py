@@ -16,6 +16,7 @@ pytest.importorskip("datasets")  # beside the policy that needs it
 
 from experiments import sample_solutions
 from experiments.policies import TorchPolicy
+from experiments.torch_decoder import _attend, _attend_by_hand
 from experiments.torch_sampling import SamplingSettings, TokenSampler, _draw, _largest
 from rfprm_export.base_model import BaseModel, backbone_from_config
 from rfprm_export.stored_weights import StoredWeights
@@ -101,13 +102,13 @@ def test_places_are_taken_again_before_the_longest_row_has_ended() -> None:
     _, base = _model("Qwen2")
     sampler = TokenSampler(base, device="cpu", dtype=torch.float32, max_rows=8)
     passes: list[int] = []
-    decode = sampler.decode
+    decode = sampler.decoder.decode
 
     def counting(tokens: Any, *rest: Any) -> Any:
         passes.append(len(tokens))
         return decode(tokens, *rest)
 
-    sampler.decode = counting  # type: ignore[method-assign]
+    sampler.decoder.decode = counting  # type: ignore[method-assign]
     rng = np.random.default_rng(1)
     prompts = [rng.integers(0, 300, size=6).tolist() for _ in range(64)]
     found = sampler.sample(
@@ -162,6 +163,27 @@ def test_every_prompt_has_its_own_temperature() -> None:
     )
     for prompt, heat, one in zip(prompts, temperatures, found, strict=True):
         assert (one.token_ids == _greedy(model, prompt)[0]) == (heat == 0)
+
+
+def test_attention_to_a_prefix_is_attention_to_the_whole() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=generator)
+
+    query, kept, prefix = draw(5, 2, 3, 16), draw(2, 5, 2, 9, 16), draw(2, 2, 7, 16)
+    visible = (torch.arange(9) <= torch.tensor([[0], [8], [3], [5], [1]]))[:, None, None, :]
+    everywhere = torch.cat((prefix[:, None].expand(-1, 5, -1, -1, -1), kept), dim=3)
+    mask = torch.cat((torch.ones(5, 1, 1, 7, dtype=torch.bool), visible), dim=-1)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    expected = attention(query, everywhere[0], everywhere[1], attn_mask=mask)
+    torch.testing.assert_close(_attend(query, kept, visible, prefix), expected)
+    # Without a CPU's kernel.
+    hidden = torch.zeros(visible.shape).masked_fill(~visible, -torch.inf).expand(-1, 2, 3, -1)
+    mixed, mass = _attend_by_hand(query, kept, hidden)
+    torch.testing.assert_close(mixed, attention(query, kept[0], kept[1], attn_mask=visible))
+    scores = (query @ kept[0].mT / 4).masked_fill(~visible, -torch.inf)
+    torch.testing.assert_close(mass, scores.logsumexp(-1))
 
 
 @pytest.mark.parametrize(("size", "count"), [(300, 50), (1024, 5), (12_800, 50), (12_801, 50)])
