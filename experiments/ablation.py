@@ -43,6 +43,7 @@ from rfprm_training.evaluation.evaluated_sets import evaluate_sets
 from rfprm_training.evaluation.metrics import pairs_won, picks
 from rfprm_training.labelling.step_rewards import fuse
 from rfprm_training.learning.config import TrainingConfig, for_another_folder, read_config
+from rfprm_training.learning.dataset import has_a_label
 from rfprm_training.learning.trainer import Trainer
 from rfprm_training.rewarded import (
     RewardedTrajectory,
@@ -163,16 +164,11 @@ def measure_sets(run: Path, specs: Sequence[str]) -> dict[str, dict[str, float |
 
 def usable(rows: Iterable[RewardedTrajectory]) -> list[RewardedTrajectory]:
     """Rows that can be judged and that every variant has a label for: all train on the same."""
-
-    def has_a_label(variant: Variant, row: RewardedTrajectory) -> bool:
-        labels = labelled_as(variant, row)
-        return any(x is not None for x in (*labels.step_rewards, labels.trajectory_reward))
-
     return [
         row
         for row in rows
         if row.trajectory.outcome is not None
-        and all(has_a_label(variant, row) for variant in VARIANTS.values())
+        and all(has_a_label(labelled_as(v, row).as_example()) for v in VARIANTS.values())
     ]
 
 

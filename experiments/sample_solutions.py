@@ -62,7 +62,6 @@ Of 150 pages, 150 - 60 = 90 are left: \\boxed{90}""",
     ),
 )
 _DEFAULT = ("concise:0.6:2", "concise:1.0:3", "gold:0.8:2", "gold:1.1:2", "verbose:0.8:1")
-_PROMPTS = ("concise", "gold", "thinking", "verbose")
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,9 @@ class Style:
     def parse(cls, text: str) -> Style:
         """``PROMPT:TEMPERATURE:COUNT``. Raises :class:`ValueError`."""
         prompt, temperature, count = text.split(":")
-        if prompt not in _PROMPTS:
-            raise ValueError(f"{text!r}: the prompt is one of {', '.join(_PROMPTS)}")
+        known = prompts_of(())
+        if prompt not in known:
+            raise ValueError(f"{text!r}: the prompt is one of {', '.join(known)}")
         return cls(prompt, float(temperature), int(count))
 
 

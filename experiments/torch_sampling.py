@@ -25,9 +25,9 @@ _FULL = 7 / 8
 """New prompts come in when fewer of the places than this are taken."""
 _KEEP = 0.7
 """When no prompt is left, the rows move together as soon as fewer than this still decode."""
-_PREFILL_TOKENS = {"cpu": 2048}
-"""Of prompts at once, by kind of device. A CPU gains nothing by more, and fetches fresh memory."""
-_MANY_PREFILL_TOKENS = 32_768
+_GPU_PREFILL_TOKENS = 32_768
+_CPU_PREFILL_TOKENS = 2048
+"""Of prompts at once. A CPU gains nothing by more, and fetches fresh memory."""
 _SHORTEST_PREFIX = 32
 """A shorter common beginning is computed with every prompt: sharing it would save nothing."""
 _CHUNK = 128
@@ -172,7 +172,7 @@ class _Rows:
         of_row = torch.tensor([numbers[tuple(prompt)] for prompt in begun], device=device)
         longest = max(map(len, unique))
         logits: list[Tensor] = []
-        tokens_at_once = _PREFILL_TOKENS.get(device.type, _MANY_PREFILL_TOKENS)
+        tokens_at_once = _CPU_PREFILL_TOKENS if device.type == "cpu" else _GPU_PREFILL_TOKENS
         at_once = max(1, tokens_at_once // longest)
         for start in range(0, len(unique), at_once):
             part = unique[start : start + at_once]

@@ -32,7 +32,14 @@ from rfprm_training.learning.config import (
 )
 from rfprm_training.rewarded import fold_of, is_held_out, question_key, read_rewarded
 
-__all__ = ["UNKNOWN", "Example", "build_examples", "group_batches", "sampled_example"]
+__all__ = [
+    "UNKNOWN",
+    "Example",
+    "build_examples",
+    "group_batches",
+    "has_a_label",
+    "sampled_example",
+]
 
 
 def build_examples(config: DataConfig | RewardedDataConfig, seed: int) -> list[Example]:
@@ -65,7 +72,7 @@ def rewarded_examples(config: RewardedDataConfig) -> list[Example]:
     else:
         held_out = []
         trained = [replace(e, held_out=_is_held_out(e.group, config)) for e in trained]
-    return [e for e in (*trained, *held_out) if _has_a_label(e)]
+    return [e for e in (*trained, *held_out) if has_a_label(e)]
 
 
 def _is_held_out(group: str, config: RewardedDataConfig) -> bool:
@@ -74,7 +81,8 @@ def _is_held_out(group: str, config: RewardedDataConfig) -> bool:
     return fold_of(group, config.num_folds) == config.held_out_fold
 
 
-def _has_a_label(example: Example) -> bool:
+def has_a_label(example: Example) -> bool:
+    """Whether training can learn anything from it."""
     return not all(math.isnan(x) for x in (*example.step_labels, example.trajectory_label))
 
 
@@ -100,7 +108,7 @@ def _rewarded(others: Sequence[Example], config: DataConfig) -> list[Example]:
     """Examples of ``rewarded`` files whose questions none of the ``others`` holds out."""
     held_out = {question_key(e.trajectory.question) for e in others if e.held_out}
     examples = (row.as_example() for path in config.rewarded for row in read_rewarded(path))
-    return [e for e in examples if _has_a_label(e) and e.group not in held_out]
+    return [e for e in examples if has_a_label(e) and e.group not in held_out]
 
 
 def _next_steps(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,14 @@ def _encoded(encoder: TrajectoryEncoder, example: Example) -> EncodedTrajectory:
         raise error.at(
             f"the example with the question {shown(example.trajectory.question)}"
         ) from None
+
+
+def _logits(batch: Batch, network: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+    """Of each step [num_steps] and of each trajectory [num_trajectories]."""
+    positions = torch.cat([batch.step_positions, batch.trajectory_positions])
+    logits = network(batch.hidden, positions, batch.tree)
+    num_steps = len(batch.step_positions)
+    return logits[:num_steps, 0], logits[num_steps:, 1]
 
 
 class Trainer:
@@ -152,12 +161,11 @@ class Trainer:
         return found
 
     def _scores(self, indices: list[int], batch: Batch) -> dict[int, TrajectoryScore]:
-        positions = torch.cat([batch.step_positions, batch.trajectory_positions])
-        chances = self.prm.logits(batch.hidden, positions, batch.tree).sigmoid().cpu().numpy()
+        steps, trajectories = _logits(batch, self.prm.logits)
         members = [index for tree in indices for index in self.trees[tree].members]
-        steps = [len(self.examples[index].step_labels) for index in members]
-        of_steps = np.split(chances[: sum(steps), 0], np.cumsum(steps))
-        of_trajectories = chances[sum(steps) :, 1].tolist()
+        ends = np.cumsum([len(self.examples[index].step_labels) for index in members])
+        of_steps = np.split(steps.sigmoid().cpu().numpy(), ends[:-1])
+        of_trajectories = trajectories.sigmoid().tolist()
         return {
             index: TrajectoryScore(
                 step_scores=scores,
@@ -165,13 +173,13 @@ class Trainer:
                 reward=trajectory_reward(scores, whole, self.config.alpha),
                 num_tokens=self._lengths[index],
             )
-            for index, scores, whole in zip(members, of_steps[:-1], of_trajectories, strict=True)
+            for index, scores, whole in zip(members, of_steps, of_trajectories, strict=True)
         }
 
     def _run_claimed(self, max_steps: int | None) -> Path:
         settings = self.config.optimizer
-        batches = BatchLoader(self.prm, self.examples, self.trees, self._fill_cache())
-        self._batches = batches
+        cache = self._fill_cache()
+        batches = self._batches = BatchLoader(self.prm, self.examples, self.trees, cache)
         self.prm.add_trained_parts()
         self._check_unchanged()
         optimizer = torch.optim.AdamW(self.prm.parameter_groups())
@@ -262,12 +270,7 @@ class Trainer:
             )
 
     def _losses(self, batch: Batch, model: nn.Module) -> dict[str, Tensor]:
-        positions = torch.cat([batch.step_positions, batch.trajectory_positions])
-        logits = model(batch.hidden, positions, batch.tree)
-        num_markers = len(batch.step_positions)
-        return joint_loss(
-            logits[:num_markers, 0], logits[num_markers:, 1], batch.targets, self.config.loss
-        )
+        return joint_loss(*_logits(batch, model), batch.targets, self.config.loss)
 
     def _mean_over_processes(self, losses: dict[str, Tensor]) -> dict[str, float]:
         values = torch.stack([value.detach() for value in losses.values()])
