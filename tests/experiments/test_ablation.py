@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from experiments import ablation
-from experiments.ablation import VARIANTS, WEIGHTS, auc, gap, labelled_as, rank, summarise, usable
+from experiments.ablation_figures import WEIGHTS, auc, gap, of_labels, rank, summarise
+from experiments.ablation_runs import VARIANTS, labelled_as, usable
 from rfprm_runtime import Trajectory
 from rfprm_training.labelling.config import read_label_config
 from rfprm_training.learning.config import read_config
@@ -61,7 +62,7 @@ def test_labels_are_ranked_by_themselves() -> None:
     ]
     right = np.array([bool(row.trajectory.outcome) for row in rows])
     rows[0] = _row("q0", alignment=(0.9, 0.9), coherence=(0.1, None), quality=(None, None))
-    found = ablation.of_labels(rows, right, [row.trajectory.question for row in rows])
+    found = of_labels(rows, right, np.repeat(np.arange(8), 2))
     assert found["quality"][0] == 1.0
     assert found["alignment"][0] == pytest.approx((1 + 7 * 0.5) / 8)
     assert found["coherence"][0] == 0.5
@@ -70,20 +71,20 @@ def test_labels_are_ranked_by_themselves() -> None:
 
 def test_ranking_is_counted_by_question() -> None:
     right = np.array([True, False, True, False, False, True])
-    groups = ["a", "a", "b", "b", "b", "c"]
+    questions = np.array([0, 0, 1, 1, 1, 2])
     measured = {
         "steps": [[0.9], [0.0, 0.2], [0.5], [0.5], [0.7], [0.3]],
         "trajectory": [0.1, 0.2, 0.9, 0.0, 0.3, 0.5],
     }
-    steps = rank(measured, right, groups, 0.0)
+    steps = rank(measured, right, questions, 0.0)
     assert steps.tolist() == [
         [1, 1, 1, 0.5, 1],
         [0.5, 2, 0, pytest.approx(1 / 3), 1],
         [0, 0, 1, 1, 1],
     ]
-    alone = rank(measured, right, groups, float("inf"))
+    alone = rank(measured, right, questions, float("inf"))
     assert alone[:, 0].tolist() == [0, 2, 0]
-    both = rank(measured, right, groups, 1.0)  # 1.0 and 0.3; 1.4, 0.5 and 1.0
+    both = rank(measured, right, questions, 1.0)  # 1.0 and 0.3; 1.4, 0.5 and 1.0
     assert both[:, 0].tolist() == [1, 2, 0]
     seeds = np.stack([steps, alone], axis=1)
     assert auc(seeds) == pytest.approx((1.5 / 3 + 2 / 3) / 2)
@@ -94,14 +95,14 @@ def test_ranking_is_counted_by_question() -> None:
 
 def test_ties_are_picked_by_share() -> None:
     measured = {"steps": [[0.5], [0.5], [0.1]], "trajectory": [0.0] * 3}
-    rows = rank(measured, np.array([True, False, True]), ["a"] * 3, 0.0)
+    rows = rank(measured, np.array([True, False, True]), np.zeros(3, int), 0.0)
     assert rows[0].tolist() == [0.5, 2, 0.5, pytest.approx(2 / 3), 1]
 
 
 def test_variants_are_compared_with_outcome_alone() -> None:
     rng = np.random.default_rng(0)
     right = rng.random(200) < 0.5
-    groups = [str(index // 4) for index in range(200)]
+    questions = np.arange(200) // 4
     good = (right + rng.normal(0, 0.3, 200)).tolist()
     blind = rng.random(200).tolist()
     quality = [(float(n % 2), float("nan")) for n in range(200)]
@@ -116,7 +117,7 @@ def test_variants_are_compared_with_outcome_alone() -> None:
         "+ quality": {"0": measured(good), "1": measured(good)},
         "+ alignment": {"0": measured(good)},  # a seed is missing
     }
-    found = summarise(runs, right, groups, quality)
+    found = summarise(runs, right, questions, quality)
     odd = [blind[n] > blind[m] for n in range(1, 200, 2) for m in range(0, 200, 2)]
     assert found["outcome"]["step_auc"] == pytest.approx(np.mean(odd))
     assert found["+ quality"]["trajectory alone"]["auc"][0] > 0.9

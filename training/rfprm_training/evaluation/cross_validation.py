@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 
 from rfprm_export.checkpoint import CHECKPOINT_NAME, checkpoint_digest
 from rfprm_export.named_base import base_of_config
@@ -42,6 +41,7 @@ from rfprm_training.learning.config import (
     TrainingConfig,
     for_another_folder,
     read_config,
+    write_config,
 )
 from rfprm_training.learning.model_card import FOLDS_NAME
 from rfprm_training.learning.run_inputs import check_inputs, inputs_of
@@ -143,8 +143,7 @@ def _write_fold_config(config: TrainingConfig, config_path: Path, fold: int, fol
     data = config.data.model_copy(update={"held_out_fold": fold})
     changed = for_another_folder(config, config_path.parent).model_copy(update={"data": data})
     path = folder / f"fold-{fold}.toml"
-    content = changed.model_dump(mode="json", exclude_none=True)
-    write_whole(path, tomli_w.dumps(content))
+    write_config(changed, path)
     return path
 
 

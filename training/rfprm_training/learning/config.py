@@ -11,7 +11,7 @@ from rfprm_export.named_base import FolderBase, GgufBase
 from rfprm_training import ConfigError
 from rfprm_training.construction.config import ConstructionConfig
 from rfprm_training.construction.procedures import PROCEDURES
-from rfprm_training.toml_config import Section, read_toml
+from rfprm_training.toml_config import Section, read_toml, write_toml
 
 
 class NetworkConfig(Section):
@@ -203,3 +203,8 @@ def for_another_folder(config: TrainingConfig, folder: Path) -> TrainingConfig:
 def read_config(path: Path) -> TrainingConfig:
     """Read a TOML file. Raises :class:`rfprm_training.ConfigError` naming every bad field."""
     return read_toml(path, TrainingConfig, "training config")
+
+
+def write_config(config: TrainingConfig, path: Path) -> None:
+    """Write what :func:`read_config` reads."""
+    write_toml(config, path)
