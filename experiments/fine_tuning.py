@@ -39,15 +39,20 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
-def fine_tune(rows: Dataset, output: Path, *, epochs: float, seed: int = 0) -> Path:
+def fine_tune(
+    rows: Dataset, output: Path, *, epochs: float, seed: int = 0, first_layer: int = 0
+) -> Path:
     """Train a LoRA adapter on ``rows`` (``prompt``, ``completion``) with TRL's SFTTrainer and merge
-    it; returns the model's folder. What is there is kept."""
+    it; returns the model's folder. What is there is kept. Layers below ``first_layer`` stay as they
+    are, which saves their backward pass."""
     model_folder, checkpoints = output / "model", output / "checkpoints"
     if (model_folder / "config.json").is_file():
         return model_folder
     processing = tokenizer()
+    model = causal_lm(base_path())
+    trained = list(range(first_layer, model.config.num_hidden_layers))
     trainer = SFTTrainer(
-        model=causal_lm(base_path()),
+        model=model,
         args=SFTConfig(
             output_dir=str(checkpoints),
             num_train_epochs=epochs,
@@ -69,11 +74,16 @@ def fine_tune(rows: Dataset, output: Path, *, epochs: float, seed: int = 0) -> P
         ),
         train_dataset=rows,
         processing_class=processing,
-        peft_config=LoraConfig(r=32, lora_alpha=64, target_modules="all-linear"),
+        peft_config=LoraConfig(
+            r=32,
+            lora_alpha=64,
+            target_modules=[f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")],
+            layers_to_transform=trained,
+        ),
     )
     last: Any = get_last_checkpoint
     trainer.train(resume_from_checkpoint=last(str(checkpoints)) if checkpoints.is_dir() else None)
-    model: Any = trainer.model
+    adapted: Any = trainer.model
     processing.save_pretrained(model_folder)
-    model.merge_and_unload().save_pretrained(model_folder)
+    adapted.merge_and_unload().save_pretrained(model_folder)
     return model_folder

@@ -9,7 +9,9 @@ python -m experiments.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
 
 The policy is one of `experiments.small_policy`, a chat model behind an OpenAI-compatible server, or
 one of the Qwen family that runs here, on a GPU if there is one.
-The problems are those of GSM8K that neither the small policy nor the PRM was trained on. Resumable.
+The problems are those of GSM8K that neither the small policy nor the shipped PRM was trained on.
+With --pool (samples of the policy by `experiments.sample_solutions`, on questions that the PRM was
+not trained on), they are those that it neither always nor never solved. Resumable.
 """
 
 from __future__ import annotations
@@ -17,27 +19,27 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import mean_over_questions, write_json
+from benchmarks.report import write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
 from experiments.policies import SmallPolicy, TorchPolicy, served_policy
 from experiments.problems import held_out_questions
+from experiments.search_figures import INDEPENDENT, PICKS, best_of_n_curve, summarise
 from rfprm_export.base_model import read_base_model
 from rfprm_export.shipped import ensure_artifact
-from rfprm_runtime import Scorer
+from rfprm_runtime import Scorer, Trajectory, TrajectoryScore
 from rfprm_runtime.answers.compare import answers_agree
 from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.ground.content import content_of
-from rfprm_runtime.reranker import count_votes
 from rfprm_runtime.scores.aggregation import aggregate
 from rfprm_runtime.search import (
     BeamSearch,
@@ -49,8 +51,7 @@ from rfprm_runtime.search import (
     SearchResult,
 )
 from rfprm_runtime.search.completion_proposer import CompletionProposer
-from rfprm_training.evaluation.best_of_n import any_right, picked_right
-from rfprm_training.gsm8k import GoldSolution, read_gold_solutions
+from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, read_rows
 from rfprm_training.resumable import ResumableLines
 
 SEARCHES: dict[str, dict[str, Any]] = {
@@ -60,17 +61,13 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "diverse trees, by reward": {"strategy": DiverseTreeSearch(4, 4), "value": "reward"},
     "best-first": {"strategy": BestFirstSearch(4, 4), "value": "mean"},
 }
-PICKS = ("reward", "weighted vote", "majority vote", "random", "oracle")
-CURVE = (1, 4, 16, 64)
-"""Numbers of traces at which Best-of-N is shown."""
 _AT_ONCE = 4
 _AT_ONCE_HERE = 50
-_DRAWS = 50
-"""Random orders in which the traces of Best-of-N are bought until the tokens are spent."""
 
 
-def methods(num_traces: int) -> dict[str, dict[str, Any]]:
-    return {"Best-of-N": {"strategy": BestOfN(num_traces)}, **SEARCHES}
+def methods(num_traces: int, searches: Iterable[str]) -> dict[str, dict[str, Any]]:
+    chosen = {name: SEARCHES[name] for name in searches}
+    return {INDEPENDENT: {"strategy": BestOfN(num_traces)}, **chosen}
 
 
 def problems(gold: Path, count: int, max_steps: int) -> list[GoldSolution]:
@@ -79,6 +76,17 @@ def problems(gold: Path, count: int, max_steps: int) -> list[GoldSolution]:
     held_out = held_out_questions(solutions)
     found = [s for s in solutions if s.question in held_out and len(s.steps) <= max_steps]
     return found[:count]
+
+
+def of_middle_difficulty(pool: Path, count: int) -> list[GoldSolution]:
+    """The first problems of ``pool`` (rows of `experiments.sample_solutions`) of whose samples some
+    are right and some wrong: only there can a choice matter. Their steps are not known."""
+    outcomes: dict[tuple[str, str], set[bool]] = {}
+    for row in read_rows(pool):
+        problem = (row["question"], row["answer"])
+        outcomes.setdefault(problem, set()).add(bool(row["outcome"]))
+    mixed = [problem for problem, found in outcomes.items() if len(found) == 2]
+    return [GoldSolution(question, (), answer) for question, answer in mixed[:count]]
 
 
 def run(
@@ -90,6 +98,7 @@ def run(
     budget: Budget,
     *,
     num_traces: int,
+    searches: Sequence[str] = tuple(SEARCHES),
     at_once: int = _AT_ONCE,
 ) -> list[dict[str, Any]]:
     """One row per question: what each method found and spent. ``num_traces``: N of Best-of-N.
@@ -101,13 +110,13 @@ def run(
         for start in range(first, len(asked), at_once):
             batch = asked[start : start + at_once]
             rows: list[dict[str, Any]] = [{"question": s.question, "methods": {}} for s in batch]
-            for name, options in methods(num_traces).items():
-                # Best-of-N is drawn whole, and bought from afterwards.
-                of_method = replace(budget, max_tokens=None) if name == "Best-of-N" else budget
-                searcher = Searcher(scorer, policy, budget=of_method, **options)
-                results = searcher.search_many([s.question for s in batch])
-                for row, solution, result in zip(rows, batch, results, strict=True):
-                    row["methods"][name] = _outcome(result, solution.answer, len(batch))
+            for name, options in methods(num_traces, searches).items():
+                if name == INDEPENDENT and isinstance(policy, TorchPolicy):
+                    found = _drawn_whole(scorer, policy, batch, num_traces)
+                else:
+                    found = _searched(scorer, policy, batch, budget, options)
+                for row, of_question in zip(rows, found, strict=True):
+                    row["methods"][name] = of_question
             written = lines.num_lines - start
             for row in rows[written:]:
                 lines.write(json.dumps(row) + "\n")
@@ -116,17 +125,30 @@ def run(
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
+def _searched(
+    scorer: Scorer,
+    policy: SmallPolicy | CompletionProposer | TorchPolicy,
+    asked: Sequence[GoldSolution],
+    budget: Budget,
+    options: dict[str, Any],
+) -> list[dict[str, Any]]:
+    if isinstance(options["strategy"], BestOfN):
+        # Drawn whole, and bought from afterwards.
+        budget = replace(budget, max_tokens=None)
+    searcher = Searcher(scorer, policy, budget=budget, **options)
+    results = searcher.search_many([solution.question for solution in asked])
+    return [
+        _outcome(result, solution.answer, len(asked))
+        for solution, result in zip(asked, results, strict=True)
+    ]
+
+
 def _outcome(result: SearchResult, answer: str, num_together: int) -> dict[str, Any]:
     traces = []
     for node in result.finished:
-        given = final_answer("\n".join(result.tree.path(node)))
         assert node.score is not None
-        trace = {
-            "answer": given,
-            "right": answers_agree(given, answer) is True,
-            "reward": aggregate(node.score, "reward"),
-            "num_tokens": sum(step.num_tokens for step in result.tree.ancestors(node)),
-        }
+        num_tokens = sum(step.num_tokens for step in result.tree.ancestors(node))
+        trace = _trace(result.tree.path(node), answer, node.score, num_tokens)
         traces += [trace] * node.num_proposed
     spent = result.spent
     return {
@@ -138,101 +160,50 @@ def _outcome(result: SearchResult, answer: str, num_together: int) -> dict[str, 
     }
 
 
-def pick(traces: Sequence[dict[str, Any]], how: str) -> float:
-    """Whether the picked answer is right; for ``random``, the chance of it."""
-    if not traces:
-        return 0.0
-    right = [trace["right"] for trace in traces]
-    if how == "random":
-        return float(np.mean(right))
-    if how == "oracle":
-        return float(any(right))
-    if how == "reward":
-        return float(max(traces, key=lambda trace: trace["reward"])["right"])
-    weights = [trace["reward"] if how == "weighted vote" else 1.0 for trace in traces]
-    votes = count_votes([trace["answer"] for trace in traces], weights)
-    return float(right[votes[0].members[0]]) if votes else 0.0
+def _trace(
+    steps: Sequence[str], answer: str, score: TrajectoryScore, num_tokens: int
+) -> dict[str, Any]:
+    given = final_answer("\n".join(steps))
+    return {
+        "answer": given,
+        "right": answers_agree(given, answer) is True,
+        "reward": aggregate(score, "reward"),
+        "num_tokens": num_tokens,
+    }
 
 
-def affordable(
-    traces: Sequence[dict[str, Any]], num_tokens: int, rng: np.random.Generator
-) -> Iterator[list[dict[str, Any]]]:
-    """Sets of independent traces that cost ``num_tokens`` on average: the last trace is bought
-    with a chance."""
-    for _ in range(_DRAWS):
-        bought, left = [], float(num_tokens)
-        for index in rng.permutation(len(traces)):
-            trace = traces[int(index)]
-            if rng.random() < left / trace["num_tokens"]:
-                bought.append(trace)
-            left -= trace["num_tokens"]
-            if left <= 0:
-                break
-        yield bought
-
-
-def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The accuracy of each method, and of Best-of-N with as many tokens."""
-    found: dict[str, Any] = {}
-    for name in ("Best-of-N", *SEARCHES):
-        searches = [row["methods"][name] for row in rows]
-        figures = {how: [pick(s["traces"], how) for s in searches] for how in PICKS}
-        found[name] = {
-            "tokens": float(np.mean([s["num_tokens"] for s in searches])),
-            "traces": float(np.mean([len(s["traces"]) for s in searches])),
-            "proposing": sum(s["proposing_seconds"] for s in searches),
-            "scoring": sum(s["scoring_seconds"] for s in searches),
-            "accuracy": {how: mean_over_questions(values) for how, values in figures.items()},
+def _drawn_whole(
+    scorer: Scorer, policy: TorchPolicy, asked: Sequence[GoldSolution], num_traces: int
+) -> list[dict[str, Any]]:
+    """Best-of-N as people run it: solutions are drawn whole, not a step at a time, then scored."""
+    begun = time.perf_counter()
+    drawn = policy.solutions([solution.question for solution in asked], num_traces)
+    proposed = time.perf_counter()
+    scores = iter(
+        scorer.score_batch(
+            [
+                Trajectory(question=problem.question, steps=one.steps)
+                for problem, of_question in zip(asked, drawn, strict=True)
+                for one in of_question
+                if one.steps
+            ]
+        )
+    )
+    scored = time.perf_counter()
+    return [
+        {
+            "traces": [
+                _trace(one.steps, problem.answer, next(scores), one.num_tokens)
+                for one in of_question
+                if one.steps
+            ],
+            "num_tokens": sum(one.num_tokens for one in of_question),
+            "num_steps": sum(len(one.steps) for one in of_question),
+            "proposing_seconds": (proposed - begun) / len(asked),
+            "scoring_seconds": (scored - proposed) / len(asked),
         }
-        if name != "Best-of-N":
-            rng = np.random.default_rng(0)
-            same: dict[str, list[float]] = {how: [] for how in PICKS}
-            for row, search in zip(rows, searches, strict=True):
-                pool = row["methods"]["Best-of-N"]["traces"]
-                sets = list(affordable(pool, search["num_tokens"], rng))
-                for how in PICKS:
-                    same[how].append(float(np.mean([pick(traces, how) for traces in sets])))
-            found[name]["Best-of-N at the same tokens"] = {
-                how: mean_over_questions(values) for how, values in same.items()
-            }
-            found[name]["difference"] = {
-                how: mean_over_questions(np.subtract(figures[how], same[how])) for how in PICKS
-            }
-    return found
-
-
-def best_of_n_curve(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The accuracy of each way to pick from N of the independent traces, and what they cost."""
-    rng, found = np.random.default_rng(0), {}
-    pools = [row["methods"]["Best-of-N"]["traces"] for row in rows]
-    for size in CURVE:
-        if size > max(map(len, pools)):
-            break
-        found[str(size)] = {
-            "tokens": size * float(np.mean([_mean_tokens(pool) for pool in pools])),
-            "accuracy": {
-                how: mean_over_questions([_chance(pool, size, how, rng) for pool in pools])
-                for how in PICKS
-            },
-        }
-    return found
-
-
-def _chance(pool: Sequence[dict[str, Any]], size: int, how: str, rng: np.random.Generator) -> float:
-    """How often the pick from ``size`` traces of the pool is right: exactly, but for votes."""
-    size, right = min(size, len(pool)), np.array([trace["right"] for trace in pool], bool)
-    if not size or how == "random":
-        return pick(pool, how)
-    if how == "oracle":
-        return any_right(right, size)
-    if how == "reward":
-        return picked_right(np.array([trace["reward"] for trace in pool]), right, size)
-    orders = (rng.permutation(len(pool))[:size] for _ in range(_DRAWS))
-    return float(np.mean([pick([pool[i] for i in order], how) for order in orders]))
-
-
-def _mean_tokens(pool: Sequence[dict[str, Any]]) -> float:
-    return float(np.mean([trace["num_tokens"] for trace in pool])) if pool else 0.0
+        for problem, of_question in zip(asked, drawn, strict=True)
+    ]
 
 
 def report(measured: dict[str, Any]) -> None:
@@ -271,7 +242,9 @@ def _policy(options: argparse.Namespace) -> SmallPolicy | CompletionProposer | T
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--gold", type=Path, required=True, help="GSM8K's train.jsonl")
+    asked_of = parser.add_mutually_exclusive_group(required=True)
+    asked_of.add_argument("--gold", type=Path, help="GSM8K's train.jsonl")
+    asked_of.add_argument("--pool", type=Path, help="or samples of experiments.sample_solutions")
     parser.add_argument("--policy", type=Path, help="the folder of a small policy")
     parser.add_argument("--server", help="or the base URL of a server")
     parser.add_argument("--served", help="the name of its model")
@@ -279,6 +252,9 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=32, help="requests at once")
     parser.add_argument("--artifact", type=Path, help="of the PRM (the shipped one in int16)")
     parser.add_argument("--traces", type=int, default=32, help="N of Best-of-N")
+    parser.add_argument(
+        "--searches", nargs="*", choices=list(SEARCHES), default=list(SEARCHES), metavar="SEARCH"
+    )
     parser.add_argument("--tokens", type=int, default=2000, help="that a search may generate")
     parser.add_argument("--depth", type=int, default=8, help="steps of a trace, at most")
     parser.add_argument("--questions", type=int, default=100)
@@ -291,22 +267,26 @@ def main() -> None:
         parser.error("give a --policy, a --server or a --model")
     if options.server is not None and options.served is None:
         parser.error("--server needs the name of a model (--served)")
-    asked = problems(options.gold, options.questions, options.max_steps)
+    if options.pool is not None:
+        asked = of_middle_difficulty(options.pool, options.questions)
+    else:
+        asked = problems(options.gold, options.questions, options.max_steps)
     artifact = options.artifact or Path("artifacts/benchmarks/artifact-int16")
     if options.artifact is None:
         ensure_artifact(artifact, precision="int16")
     options.output.parent.mkdir(parents=True, exist_ok=True)
+    chosen = methods(options.traces, options.searches)
     settings = {
         "questions": len(asked),
         "questions_sha256": hashlib.sha256("".join(s.question for s in asked).encode()).hexdigest(),
-        "max_steps": options.max_steps,
+        "max_steps": None if options.pool is not None else options.max_steps,
         "temperature": options.temperature,
         "policy": options.served or content_of(options.model or options.policy),
         "artifact": content_of(artifact),
         "traces": options.traces,
         "tokens": options.tokens,
         "depth": options.depth,
-        "methods": {name: repr(method) for name, method in methods(options.traces).items()},
+        "methods": {name: repr(method) for name, method in chosen.items()},
     }
     budget = Budget(max_depth=options.depth, max_tokens=options.tokens)
     with Scorer.load(artifact) as scorer:
@@ -319,6 +299,7 @@ def main() -> None:
             settings,
             budget,
             num_traces=options.traces,
+            searches=options.searches,
             at_once=at_once,
         )
     measured = {

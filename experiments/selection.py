@@ -48,7 +48,7 @@ class Sample:
     reward: float
 
 
-_OF_STUDENTS = ("seen", "problems", "most_steps", "max_tokens")
+_OF_STUDENTS = ("seen", "first_layer", "problems", "most_steps", "max_tokens")
 """Settings that students and their answers depend on."""
 
 Pool = Sequence[Sequence[Sample]]
@@ -137,7 +137,7 @@ def detectable(accuracy: float, num_problems: int, num_seeds: int) -> float:
     return 2.8 * math.sqrt(2 * accuracy * (1 - accuracy) / (num_problems * num_seeds))
 
 
-def train(samples: Sequence[Sample], folder: Path, seed: int) -> Path:
+def train(samples: Sequence[Sample], folder: Path, seed: int, first_layer: int) -> Path:
     from datasets import Dataset
 
     from experiments.fine_tuning import fine_tune
@@ -145,7 +145,7 @@ def train(samples: Sequence[Sample], folder: Path, seed: int) -> Path:
     rows = [
         {"prompt": question_text(s.question), "completion": s.completion + "\n"} for s in samples
     ]
-    return fine_tune(Dataset.from_list(rows), folder, epochs=1, seed=seed)
+    return fine_tune(Dataset.from_list(rows), folder, epochs=1, seed=seed, first_layer=first_layer)
 
 
 def read_references(path: Path, pool: Pool) -> list[tuple[str, list[str]]]:
@@ -258,7 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def make(arm: str, seed: int) -> dict[str, list[float]]:
         samples = choose(pool, arm, options.seen, seed)
-        student = train(samples, options.output / f"{slug(arm)}-{seed}", seed)
+        folder = options.output / f"{slug(arm)}-{seed}"
+        student = train(samples, folder, seed, options.first_layer)
         return measure(student, asked, references, options.max_tokens)
 
     of_students = kept_runs(options.output, options.arms, options.seeds, make)
@@ -288,6 +289,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--seen", type=int, default=3000, help="traces that a student sees")
+    add("--first-layer", type=int, default=15, help="of the student that is trained (of 30)")
     add("--problems", type=int, default=1000, help="to test on")
     add("--most-steps", type=int, default=3, help="of the gold solutions to test on")
     add("--max-tokens", type=int, default=200, help="of an answer")

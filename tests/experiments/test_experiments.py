@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments.chains import chains
-from experiments.guided_search import best_of_n_curve
+from experiments.guided_search import of_middle_difficulty
 from experiments.kept import check_made_alike
+from experiments.search_figures import best_of_n_curve
 from rfprm_runtime.answers import answers_agree, final_answer
 from rfprm_training.labelling.verifier import find_equations
 
@@ -32,6 +34,21 @@ def test_the_curve_of_best_of_n_lies_between_its_ends() -> None:
     assert four["random"][0] == pytest.approx(0.625)
     assert four["oracle"][0] == 1
     assert 0.5 <= four["majority vote"][0] <= 1  # two votes each: the first drawn wins
+
+
+def test_problems_of_middle_difficulty_have_right_and_wrong_samples(tmp_path: Path) -> None:
+    outcomes = {"easy": (True, True), "mixed": (False, True), "hard": (False, None), "odd": (1, 0)}
+    rows = [
+        {"question": question, "answer": "4", "outcome": outcome}
+        for sample in range(2)
+        for question, of_one in outcomes.items()
+        for outcome in of_one[sample : sample + 1]
+    ]
+    path = tmp_path / "pool.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [problem.question for problem in of_middle_difficulty(path, 9)] == ["mixed", "odd"]
+    (first,) = of_middle_difficulty(path, 1)
+    assert (first.question, first.answer) == ("mixed", "4")
 
 
 def test_chains_are_right_and_different() -> None:

@@ -14,13 +14,15 @@ import torch
 pytest.importorskip("transformers")
 pytest.importorskip("datasets")  # beside the policy that needs it
 
-from experiments import sample_solutions
+from experiments import guided_search, sample_solutions
 from experiments.policies import TorchPolicy
+from experiments.search_figures import summarise
 from experiments.torch_decoder import _attend, _attend_by_hand
-from experiments.torch_sampling import SamplingSettings, TokenSampler, _draw, _largest
+from experiments.torch_sampling import Sampled, SamplingSettings, TokenSampler, _draw, _largest
 from rfprm_export.base_model import BaseModel, backbone_from_config
 from rfprm_export.stored_weights import StoredWeights
-from rfprm_runtime.search import Request
+from rfprm_runtime import Scorer, Trajectory
+from rfprm_runtime.search import Budget, Request
 from rfprm_training.gsm8k import GoldSolution
 from tiny_models import byte_tokenizer
 
@@ -252,6 +254,67 @@ def test_a_policy_proposes_lines() -> None:
         assert proposal.finished or proposal.text
     again = TorchPolicy(base, device="cpu", dtype=torch.float32, max_step_tokens=40)(requests)
     assert again == found
+
+
+def test_a_policy_draws_whole_solutions() -> None:
+    _, base = _model("Qwen2", vocab_size=300)
+    policy = TorchPolicy(base, device="cpu", dtype=torch.float32, max_tokens=30)
+    found = policy.solutions(["What is 1 + 1?", "What is 2 + 2?"], 3)
+    assert [len(of_question) for of_question in found] == [3, 3]
+    for solution in (one for of_question in found for one in of_question):
+        assert 1 <= solution.num_tokens <= 30
+        assert all(step.strip() == step != "" for step in solution.steps)
+    # What follows the boxed answer was generated, but is no step.
+    text = "1 + 1 = 2\n\n  The answer is \\boxed{2}.\nIt is so.<|im_end|>"
+    ids = base.tokenizer.encode(text, add_special_tokens=False).ids
+    solution = policy._solution(Sampled(ids, -1.0, True))
+    assert solution.steps == ("1 + 1 = 2", "The answer is \\boxed{2}.")
+    assert solution.num_tokens == len(ids)
+
+
+def test_independent_solutions_are_scored_as_traces(tiny_artifact: Path, tmp_path: Path) -> None:
+    _, base = _model("Qwen2", vocab_size=300)
+    asked = [GoldSolution(f"What is {n} + {n}?", (), str(2 * n)) for n in range(5)]
+
+    def policy() -> TorchPolicy:
+        return TorchPolicy(
+            base, device="cpu", dtype=torch.float32, max_step_tokens=8, max_tokens=24
+        )
+
+    with Scorer.load(tiny_artifact) as scorer:
+        budget = Budget(max_depth=2, max_tokens=60)
+        output, searches = tmp_path / "searches.jsonl", ("beam search, by reward",)
+        rows = guided_search.run(
+            scorer,
+            policy(),
+            asked,
+            output,
+            {"of": "a test"},
+            budget,
+            num_traces=4,
+            searches=searches,
+            at_once=2,
+        )
+        assert [row["question"] for row in rows] == [problem.question for problem in asked]
+        drawn = policy().solutions([problem.question for problem in asked[:2]], 4)
+        for row, of_question in zip(rows, drawn, strict=False):
+            assert list(row["methods"]) == ["Best-of-N", *searches]
+            independent = row["methods"]["Best-of-N"]
+            assert independent["num_tokens"] == sum(one.num_tokens for one in of_question)
+            scored = scorer.score_batch(
+                [
+                    Trajectory(question=row["question"], steps=one.steps)
+                    for one in of_question
+                    if one.steps
+                ]
+            )
+            assert [trace["reward"] for trace in independent["traces"]] == [
+                score.reward for score in scored
+            ]
+    found = summarise(rows)
+    assert list(found) == ["Best-of-N", *searches]
+    assert found["Best-of-N"]["proposing"] > 0 < found["Best-of-N"]["scoring"]
+    assert "difference" in found[searches[0]]
 
 
 def test_sampled_solutions_are_those_of_an_unbroken_run(
