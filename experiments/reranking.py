@@ -118,9 +118,14 @@ def _is_right(ranking: Ranking, candidates: Sequence[Trajectory]) -> bool:
     return bool(candidates[ranking.best.index].outcome)
 
 
-def estimates(values: Sequence[float], chance: Sequence[float], oracle: Sequence[float]) -> Any:
-    """Accuracy and the share of the gap from chance to oracle, with 95 % intervals over
-    questions."""
+def estimates(
+    values: Sequence[float],
+    chance: Sequence[float],
+    oracle: Sequence[float],
+    votes: Sequence[float],
+) -> dict[str, list[float]]:
+    """Accuracy, the share of the gap from chance to oracle, and the difference in accuracy from the
+    majority vote on the same questions, with 95 % intervals over questions."""
     rows = np.stack([values, chance, oracle], axis=1).astype(np.float64)
 
     return {
@@ -128,6 +133,7 @@ def estimates(values: Sequence[float], chance: Sequence[float], oracle: Sequence
         "gap_recovered": over_questions(
             lambda some: float(BestOfN(*some.mean(axis=0)).gap_recovered), rows
         ),
+        "over_majority": mean_over_questions(np.subtract(values, votes)),
     }
 
 
@@ -169,12 +175,13 @@ def plot(found: dict[str, Any], path: Path) -> None:
 
 def report(measured: dict[str, Any]) -> None:
     table = Table(title=f"{measured['num_questions']} questions, 4 solutions each")
-    for column in ("picked by", "right", "of the gap from random to oracle"):
+    columns = ("picked by", "right", "of the gap from random to oracle", "over majority vote")
+    for column in columns:
         table.add_column(column, justify="left" if column == "picked by" else "right")
     for name, found in measured["methods"].items():
         cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*found[key]) for key in found]
         table.add_row(name, *cells)
-    console = Console(width=110, highlight=False)
+    console = Console(width=130, highlight=False)
     console.print(table)
     table = Table(title="the reward with other weights")
     for column in ("α", "AUC within a question", "of the gap from random to oracle"):
@@ -225,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "scores_sha256": content,
         "num_questions": len(outcomes),
         "methods": {
-            name: estimates(values, right["random"], right["oracle"])
+            name: estimates(values, right["random"], right["oracle"], right["majority vote"])
             for name, values in right.items()
         },
         "by_alpha": by_alpha(groups, scorer),

@@ -88,6 +88,9 @@ def test_the_result_says_what_it_stands_on(
     assert methods["Best-of-4, reward (Eq. 11)"]["accuracy"] == [1.0, 1.0, 1.0]
     assert methods["random"]["accuracy"][0] == 0.5
     assert methods["oracle"]["gap_recovered"][0] == 1.0
+    over_votes = methods["oracle"]["accuracy"][0] - methods["majority vote"]["accuracy"][0]
+    assert methods["oracle"]["over_majority"][0] == pytest.approx(over_votes)
+    assert methods["majority vote"]["over_majority"] == [0.0, 0.0, 0.0]
     # The steps are all alike: without the trajectory score every pair is a tie.
     assert found["by_alpha"]["0"]["auc"][0] == 0.5
     assert found["by_alpha"]["1"]["auc"][0] == found["by_alpha"]["inf"]["auc"][0] == 1.0

@@ -108,7 +108,7 @@ def test_finished_students_are_kept_and_others_are_not_mixed_in(
     gold.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in problems))
     trained: list[str] = []
 
-    def train(samples: Any, folder: Path, seed: int) -> Path:
+    def train(samples: Any, folder: Path, seed: int, first_layer: int) -> Path:
         assert {sample.num_tokens for sample in samples} <= {len(r["completion"]) for r in rows}
         assert all(sample.completion.startswith(tuple("012")) for sample in samples)
         trained.append(folder.name)
