@@ -8,9 +8,13 @@ from typing import Any, Protocol
 import torch
 
 from experiments.small_policy import question_text
+from experiments.torch_sampling import SamplingSettings, TokenSampler
+from rfprm_export.base_model import BaseModel
 from rfprm_runtime.answers import answers_agree, final_answer
 
 _BATCH = 50
+_ROWS = 256
+_END = "<|im_end|>"
 
 
 class Problem(Protocol):
@@ -45,9 +49,33 @@ def solves(model: Any, processing: Any, asked: Sequence[Problem], max_tokens: in
         texts = processing.batch_decode(
             written[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True
         )
-        found += [
-            answers_agree(final_answer(text), problem.answer) is True
-            for text, problem in zip(texts, some, strict=True)
-        ]
+        found += _are_right(texts, some)
     model.train(was_training)
     return found
+
+
+def solved_by(
+    base: BaseModel,
+    asked: Sequence[Problem],
+    max_tokens: int,
+    *,
+    dtype: torch.dtype | None = None,
+) -> list[bool]:
+    """The same of a model at rest, whose answers are all written together: several times faster on
+    a CPU."""
+    texts = [question_text(problem.question) for problem in asked]
+    ends = torch.zeros(base.backbone.vocab_size, dtype=torch.bool)
+    ends[base.tokenizer.token_to_id(_END)] = True
+    sampled = TokenSampler(base, device="cpu", dtype=dtype, max_rows=_ROWS).sample(
+        [e.ids for e in base.tokenizer.encode_batch(texts, add_special_tokens=False)],
+        SamplingSettings(temperature=0, max_tokens=max_tokens),
+        ends=ends,
+    )
+    return _are_right(base.tokenizer.decode_batch([one.token_ids for one in sampled]), asked)
+
+
+def _are_right(texts: Sequence[str], asked: Sequence[Problem]) -> list[bool]:
+    return [
+        answers_agree(final_answer(text), problem.answer) is True
+        for text, problem in zip(texts, asked, strict=True)
+    ]

@@ -32,6 +32,7 @@ from benchmarks.runner import environment
 from experiments import RESULTS
 from experiments.kept import check_made_alike, kept_runs, slug
 from experiments.small_policy import question_text, solution_text
+from rfprm_export.base_model import read_base_model
 from rfprm_runtime.ground.content import content_of
 from rfprm_training.gsm8k import GoldSolution, read_gold_solutions, read_rows
 from rfprm_training.learning.dataset import by_hash
@@ -172,7 +173,7 @@ def measure(
     from transformers import AutoModelForCausalLM
 
     from experiments.fine_tuning import tokenizer
-    from experiments.greedy import solves
+    from experiments.greedy import solved_by
     from experiments.reference_logprob import reference_logprobs
     from rfprm_training.learning.precision import is_fast_in_bfloat16
 
@@ -180,7 +181,9 @@ def measure(
     dtype = torch.bfloat16 if narrow else torch.float32
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return {
-        "accuracy": [float(right) for right in solves(model, tokenizer(), asked, max_tokens)],
+        "accuracy": [
+            float(right) for right in solved_by(read_base_model(folder), asked, max_tokens)
+        ],
         "reference_logprob": reference_logprobs(model, tokenizer(), references),
     }
 

@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("transformers")
 pytest.importorskip("datasets")  # beside the policy that needs it
 
-from experiments import guided_search, sample_solutions
+from experiments import greedy, guided_search, sample_solutions
 from experiments.policies import TorchPolicy
 from experiments.search_figures import summarise
 from experiments.torch_decoder import _attend, _attend_by_hand
@@ -270,6 +270,34 @@ def test_a_policy_draws_whole_solutions() -> None:
     solution = policy._solution(Sampled(ids, -1.0, True))
     assert solution.steps == ("1 + 1 = 2", "The answer is \\boxed{2}.")
     assert solution.num_tokens == len(ids)
+
+
+def test_answers_written_together_are_those_of_transformers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    model, base = _model("Llama", vocab_size=300)
+    make: Any = PreTrainedTokenizerFast
+    processing = make(
+        tokenizer_object=base.tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
+    )
+    asked = [GoldSolution(f"What is {n} + {n}{'?' * n}", (), str(2 * n)) for n in range(60)]
+    written: list[list[str]] = []
+
+    def note(texts: list[str], some: Any) -> list[bool]:
+        written.append(texts)
+        return [False] * len(some)
+
+    monkeypatch.setattr(greedy, "_are_right", note)
+    greedy.solves(model, processing, asked, 20)
+    greedy.solved_by(base, asked, 20, dtype=torch.float32)
+    *batches, together = written
+    assert [text for batch in batches for text in batch] == together
+    assert len(set(together)) > 1
 
 
 def test_independent_solutions_are_scored_as_traces(tiny_artifact: Path, tmp_path: Path) -> None:
