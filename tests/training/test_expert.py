@@ -16,7 +16,8 @@ from pydantic import BaseModel
 
 from llm_server import Server, completion, dribble, hang_up, raw, serving, status
 from rfprm_runtime.types import Trajectory
-from rfprm_training import TrainingError
+from rfprm_training import ConfigError, TrainingError
+from rfprm_training.labelling.config import LabelConfig
 from rfprm_training.labelling.expert.budget import BudgetSpentError
 from rfprm_training.labelling.expert.cache import Answer, AnswerCache
 from rfprm_training.labelling.expert.client import (
@@ -338,14 +339,50 @@ def test_prompts_are_versioned_files(tmp_path: Path) -> None:
     (system, user) = prompt.messages(question="Q?", steps="[1] s", response="r", first=1, last=1)
     assert system["role"] == "system"
     assert '{"grades": [{"step": 1,' in user["content"]
-    own = tmp_path / "mine.md"
-    own.write_text("---\nversion: 3b\n---\n# system\nBe {how}.\n\n# user\nGo\n")
-    assert load_prompt(str(own)).id == "mine.3b"
-    own.write_text("Be kind.")
-    with pytest.raises(TrainingError, match="does not have the form"):
-        load_prompt(str(own))
-    with pytest.raises(TrainingError, match="there is no prompt file"):
-        load_prompt(str(tmp_path / "absent.md"))
+
+
+def _own(folder: Path, text: str) -> Path:
+    path = folder / "mine.md"
+    path.write_text(f"---\nversion: 3b\n---\n# system\nBe kind.\n\n# user\n{text}\n")
+    return path
+
+
+def test_prompts_of_users_take_the_place_of_ours(tmp_path: Path) -> None:
+    path = _own(tmp_path, "{{}} {question}: {steps}, {step}")
+    prompt = load_prompt("judge_step", {"judge_step": path})
+    assert prompt.id == "mine.3b"
+    assert prompt.messages(question="Q?", steps="s", step=2)[1]["content"] == "{} Q?: s, 2"
+    assert load_prompt("judge_steps", {"judge_step": path}).id == "judge_steps.1"
+    for text, refusal in {
+        "{question} {steps}": r"must show \{question\}, \{step\}, \{steps\}; it may",
+        "{question} {steps} {step} {answer}": r"shows \{answer\}, ",
+        "{question} {steps} {step} {": "a brace that is not doubled",
+        "{question} {steps} {step} {}": r"shows \{\}",
+        "nothing": "shows nothing",
+    }.items():
+        with pytest.raises(TrainingError, match=refusal):
+            load_prompt("judge_step", {"judge_step": _own(tmp_path, text)})
+    path.write_text("Be kind.")
+    with pytest.raises(TrainingError, match="in place of judge_step, does not have the form"):
+        load_prompt("judge_step", {"judge_step": path})
+    path.write_bytes(b"---\xff")
+    with pytest.raises(TrainingError, match="not UTF-8"):
+        load_prompt("judge_step", {"judge_step": path})
+    with pytest.raises(TrainingError, match="cannot be read: No such file"):
+        load_prompt("judge_step", {"judge_step": tmp_path / "absent.md"})
+    with pytest.raises(TrainingError, match="cannot be read: Is a directory"):
+        load_prompt("judge_step", {"judge_step": tmp_path})
+
+
+def test_prompts_that_nothing_reads_are_refused() -> None:
+    prompts = {"judge_steps": Path("mine.md")}
+    with pytest.raises(ConfigError, match=r"name the file prompts\.judge_step, or change"):
+        ExpertConfig(model="m", grading="expected", prompts=prompts)
+    expert = ExpertConfig(model="m", prompts=prompts)
+    with pytest.raises(ConfigError, match=r"set in expert\.prompts"):
+        LabelConfig(expert=expert, policy=expert)
+    with pytest.raises(ConfigError, match="judge_stepz"):
+        ExpertConfig.model_validate({"model": "m", "prompts": {"judge_stepz": "mine.md"}})
 
 
 TRAJECTORY = Trajectory(
@@ -434,6 +471,17 @@ def test_expected_grades_are_means_over_the_probabilities_of_one_token(tmp_path:
         (1, True, 20)
     }
     assert client.usage.answer_tokens == 5
+
+
+def test_the_judge_asks_by_the_prompt_of_the_user(tmp_path: Path) -> None:
+    own = _own(tmp_path, "{question}\n{steps}\nIs {step} right?")
+    with serving(lambda request: token(**{"4": 1.0})) as server:
+        settings = config(server, tmp_path, grading="expected", prompts={"judge_step": own})
+        found, _ = ask(settings, lambda client: StepJudge(client).grade(TRAJECTORY))
+    assert [grade.grade for grade in found] == [4.0] * len(TRAJECTORY.steps)
+    for number, request in enumerate(server.requests, start=1):
+        assert request["messages"][0]["content"] == "Be kind."
+        assert request["messages"][1]["content"].endswith(f"Is {number} right?")
 
 
 @pytest.mark.parametrize("chances", [{"The": 0.96, "5": 0.04}, {"<think>": 1.0}])

@@ -355,6 +355,32 @@ def test_the_expert_judges_and_the_policy_answers_by_the_template(tmp_path: Path
     assert (summary.usage["expert"].answers, summary.usage["policy"].answers) == (12, 24)
 
 
+def test_labels_by_another_prompt_are_never_mixed(tmp_path: Path) -> None:
+    source, out = write_traces(tmp_path), tmp_path / "o.jsonl"
+    shows = "{{question}} {{steps}} {{first}} {{last}}"
+    form = f"---\nversion: 1\n---\n# system\nJudge.\n\n# user\n{shows}{{}}"
+    here, there = tmp_path / "mine.md", tmp_path / "there" / "mine.md"
+    there.parent.mkdir()
+    for path in (here, there):
+        path.write_text(form.format(""))
+    with serving(judge) as server:
+
+        def settings(path: Path, **changes: Any) -> LabelConfig:
+            made = llm_config(server, tmp_path, prompts={"judge_steps": path}, **changes)
+            return made.model_copy(update={"trajectory": TrajectoryRewardConfig(kind="none")})
+
+        poor = settings(here, max_tokens=400, max_answer_tokens=100)
+        assert label_file(source, out, poor).stopped is not None
+        there.write_text(form.format(" Be strict."))
+        with pytest.raises(TrainingError, match=r"judge_steps = mine\.1"):
+            label_file(source, out, settings(there, max_answer_tokens=100))
+        # The same prompt in another place is the same prompt.
+        there.write_text(form.format(""))
+        assert label_file(source, out, settings(there, max_answer_tokens=100)).num_labelled == 6
+    assert len(server.requests) == 6
+    assert {request["messages"][0]["content"] for request in server.requests} == {"Judge."}
+
+
 def test_an_expert_failure_leaves_one_trajectory_unknown(tmp_path: Path) -> None:
     def moody(request: dict[str, Any]) -> Any:
         return status(400) if "What is 3" in request["messages"][1]["content"] else judge(request)

@@ -81,6 +81,11 @@ class LabelConfig(Section):
             needs.append('trajectory.kind = "template"')
         if needs and self.expert is None:
             raise ConfigError(f"{' and '.join(needs)} needs an LLM; add a section [expert]")
+        if self.policy is not None and self.policy.prompts:
+            raise ConfigError(
+                "policy.prompts is not read; all prompts are set in expert.prompts, that of the "
+                "policy as answer_by_template"
+            )
         return self
 
 

@@ -28,7 +28,7 @@ from rfprm_training import TrainingError
 from rfprm_training.labelling.config import LabelConfig
 from rfprm_training.labelling.encoders import SentenceEncoder, SentenceTransformerEncoder
 from rfprm_training.labelling.expert.budget import BudgetSpentError, Usage
-from rfprm_training.labelling.expert.judge import PROMPT_OF
+from rfprm_training.labelling.expert.config import PROMPT_OF
 from rfprm_training.labelling.expert.prompts import TEMPLATE_NAMES, load_prompt
 from rfprm_training.labelling.labeller import Labeller
 from rfprm_training.labelling.negatives import Negative, NegativePool, sample_steps
@@ -126,11 +126,11 @@ def what_labels_depend_on(config: LabelConfig) -> dict[str, Any]:
     how = {
         *("concurrency", "timeout", "max_attempts", "max_wait", "cache", "api_key_env"),
         *("price_per_million_prompt_tokens", "price_per_million_answer_tokens"),
-        *("max_cost", "max_tokens"),
+        *("max_cost", "max_tokens", "prompts"),
     }
     dumped = config.model_dump(
         mode="json",
-        # The encoder's content counts, not its name or path.
+        # The content of the encoder and of the prompts counts, not their names or paths.
         exclude={"batch_size": True, "expert": how, "policy": how, "steps": {"encoder"}},
     )
     return without_later(dumped, _LATER)
@@ -146,7 +146,12 @@ def _prompts(config: LabelConfig) -> dict[str, str]:
     if config.expert is None:
         return {}
     names = (PROMPT_OF[config.expert.grading], *TEMPLATE_NAMES)
-    return {prompt.id: prompt.content for prompt in map(load_prompt, names)}
+    own, found = config.expert.prompts, dict[str, str]()
+    for name in names:
+        prompt = load_prompt(name, own)
+        # Files of users may share a name and a version.
+        found[f"{name} = {prompt.id}" if name in own else prompt.id] = prompt.content
+    return found
 
 
 def _traces(source: Source, reading: Reading) -> Iterator[Record]:

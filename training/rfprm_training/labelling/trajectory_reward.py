@@ -70,8 +70,8 @@ class TemplateReward:
         self._policy = policy
         self._checker = checker
         self._num_answers = num_answers
-        self._extract = load_prompt("extract_template")
-        self._answer = load_prompt("answer_by_template")
+        self._extract = load_prompt("extract_template", expert.config.prompts)
+        self._answer = load_prompt("answer_by_template", expert.config.prompts)
 
     async def reward(self, trajectory: Trajectory) -> TrajectoryReward:
         """The share of right answers; unknown if none can be compared. A single answer that cannot

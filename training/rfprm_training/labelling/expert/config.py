@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from rfprm_training import ConfigError
 from rfprm_training.toml_config import Section
+
+PromptName = Literal["judge_steps", "judge_step", "extract_template", "answer_by_template"]
+PROMPT_OF: dict[str, PromptName] = {"written": "judge_steps", "expected": "judge_step"}
+"""The prompt of the judge for each way of grading."""
 
 
 class ExpertConfig(Section):
@@ -25,6 +30,10 @@ class ExpertConfig(Section):
     request. ``expected``: one request a step, for one token, and the grade is the mean over the
     probabilities of the grades, as in G-Eval (arXiv 2303.16634); it needs a server that gives
     log-probabilities, and a model that answers without thinking first."""
+    prompts: dict[PromptName, Path] = Field(default={})
+    """Files of your own in place of this package's prompts: ``judge_steps`` for written grades,
+    ``judge_step`` for expected ones, ``extract_template`` and ``answer_by_template`` for the
+    template reward. Paths are relative to the working directory."""
     temperature: float = Field(default=0.0, ge=0)
     max_answer_tokens: int = Field(default=2048, gt=0)
     concurrency: int = Field(default=8, gt=0)
@@ -49,3 +58,13 @@ class ExpertConfig(Section):
     """In the currency of the prices. Labelling stops cleanly before a request may exceed it."""
     max_tokens: int | None = Field(default=None, gt=0)
     """The same limit for prompt and answer tokens together."""
+
+    @model_validator(mode="after")
+    def _prompts_fit_the_grading(self) -> ExpertConfig:
+        unread = {"written": "judge_step", "expected": "judge_steps"}[self.grading]
+        if unread in self.prompts:
+            raise ConfigError(
+                f"prompts.{unread} is not read with grading = {self.grading!r}; name the file "
+                f"prompts.{PROMPT_OF[self.grading]}, or change the grading"
+            )
+        return self

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from rfprm_runtime.types import Trajectory
 from rfprm_training.labelling.expert.client import ExpertClient, ExpertError
+from rfprm_training.labelling.expert.config import PROMPT_OF
 from rfprm_training.labelling.expert.forms import UnusableAnswerError
-from rfprm_training.labelling.expert.prompts import Prompt, load_prompt
+from rfprm_training.labelling.expert.prompts import load_prompt
 from rfprm_training.labelling.verifier.grading import StepGrade
 
 
@@ -23,8 +24,6 @@ class _Entry(BaseModel):
     grade: float
 
 
-PROMPT_OF = {"written": "judge_steps", "expected": "judge_step"}
-"""The prompt for each way of grading."""
 _LEAST_SHARE = 0.05
 """Of the probability that must be on grades; a model that thinks first has next to none there."""
 
@@ -38,13 +37,13 @@ class StepJudge:
         client: ExpertClient,
         *,
         scale: tuple[float, float] = (1.0, 5.0),
-        prompt: Prompt | None = None,
     ) -> None:
         """Raises :class:`ExpertError` for expected grades on a scale that one digit cannot give."""
         self._client = client
         self._scale = scale
         self._by_probability = client.config.grading == "expected"
-        self._prompt = prompt or load_prompt(PROMPT_OF[client.config.grading])
+        name = PROMPT_OF[client.config.grading]
+        self._prompt = load_prompt(name, client.config.prompts)
         if self._by_probability:
             grades_between(scale)
 
