@@ -12,7 +12,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_training.evaluation.metrics import Estimate, Flags, Groups, Scores
+from rfprm_training.evaluation.metrics import BestOfN, Estimate, Flags, Groups, Scores
 
 _MAJORITY_DRAWS = 200
 
@@ -131,16 +131,12 @@ def _gap(
     oracle: NDArray[np.float64],
     draws: NDArray[np.int64],
 ) -> Estimate:
-    def recovered(p: float, r: float, o: float) -> float:
-        return (p - r) / (o - r) if o > r else float("nan")
-
-    resampled = [
-        recovered(picked[rows].mean(), random[rows].mean(), oracle[rows].mean()) for rows in draws
-    ]
+    both = np.stack([picked, random, oracle], axis=1)
+    resampled = [BestOfN(*both[rows].mean(axis=0)).gap_recovered for rows in draws]
     low, high = (
         np.nanquantile(resampled, [0.025, 0.975])
         if np.isfinite(resampled).any()
         else (float("nan"),) * 2
     )
-    value = recovered(picked.mean(), random.mean(), oracle.mean())
+    value = BestOfN(*both.mean(axis=0)).gap_recovered
     return Estimate(float(value), float(low), float(high))
