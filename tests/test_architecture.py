@@ -147,6 +147,25 @@ def test_importing_the_runtime_loads_nothing_heavy(statement: str) -> None:
     assert found.stdout.split() == []
 
 
+def test_curating_and_labelling_load_nothing_of_training() -> None:
+    """The extra `data` is enough for them."""
+    folder = PACKAGES["rfprm_training"]
+    paths = [path for part in ("curation", "labelling") for path in (folder / part).rglob("*.py")]
+    paths.append(folder / "data_commands.py")
+    names = [".".join(path.relative_to(folder.parent).with_suffix("").parts) for path in paths]
+    modules = [name.removesuffix(".__init__") for name in names]
+    assert "rfprm_training.labelling.label_file" in modules
+    of_training = ["torch", "transformers", "peft", "accelerate", "tomli_w", "safetensors", "onnx"]
+    code = (
+        f"import sys\nfrom importlib import import_module\nfor name in {modules}:\n"
+        "    import_module(name)\n"
+        f"    found = [other for other in {of_training} if other in sys.modules]\n"
+        "    assert not found, (name, found)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0, found.stderr
+
+
 def test_no_backend_knows_text() -> None:
     """Importing one loads no tokenizer, whatever it imports in its turn."""
     folder = PACKAGES["rfprm_runtime"] / "backends"

@@ -1,4 +1,4 @@
-"""Reads and writes TOML config files: what the configs of all commands share."""
+"""Reads TOML config files: what the configs of all commands share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
-import tomli_w
-
 from rfprm_runtime.ground.validated import Validated
-from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_training import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -35,8 +32,3 @@ def read_toml(path: Path, model: type[Model], what: str) -> Model:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"{path} is not a {what}: {error}") from None
-
-
-def write_toml(config: Section, path: Path) -> None:
-    """Write what :func:`read_toml` reads. TOML has no null: what is None is left out."""
-    write_whole(path, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from rfprm_export.named_base import FolderBase, GgufBase
+from rfprm_runtime.ground.whole_files import write_whole
 from rfprm_training import ConfigError
 from rfprm_training.construction.config import ConstructionConfig
 from rfprm_training.construction.procedures import PROCEDURES
-from rfprm_training.toml_config import Section, read_toml, write_toml
+from rfprm_training.toml_config import Section, read_toml
 
 
 class NetworkConfig(Section):
@@ -206,5 +207,7 @@ def read_config(path: Path) -> TrainingConfig:
 
 
 def write_config(config: TrainingConfig, path: Path) -> None:
-    """Write what :func:`read_config` reads."""
-    write_toml(config, path)
+    """Write what :func:`read_config` reads. TOML has no null: what is None is left out."""
+    import tomli_w  # of the extra `train`; reading a config needs less
+
+    write_whole(path, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
