@@ -65,6 +65,9 @@ _AT_ONCE = 4
 _AT_ONCE_HERE = 50
 
 
+Policy = SmallPolicy | CompletionProposer | TorchPolicy
+
+
 def methods(num_traces: int, searches: Iterable[str]) -> dict[str, dict[str, Any]]:
     chosen = {name: SEARCHES[name] for name in searches}
     return {INDEPENDENT: {"strategy": BestOfN(num_traces)}, **chosen}
@@ -91,7 +94,7 @@ def of_middle_difficulty(pool: Path, count: int) -> list[GoldSolution]:
 
 def run(
     scorer: Scorer,
-    policy: SmallPolicy | CompletionProposer | TorchPolicy,
+    policy: Policy,
     asked: Sequence[GoldSolution],
     output: Path,
     key: dict[str, Any],
@@ -127,7 +130,7 @@ def run(
 
 def _searched(
     scorer: Scorer,
-    policy: SmallPolicy | CompletionProposer | TorchPolicy,
+    policy: Policy,
     asked: Sequence[GoldSolution],
     budget: Budget,
     options: dict[str, Any],
@@ -179,13 +182,13 @@ def _drawn_whole(
     begun = time.perf_counter()
     drawn = policy.solutions([solution.question for solution in asked], num_traces)
     proposed = time.perf_counter()
+    written = [[one for one in of_question if one.steps] for of_question in drawn]
     scores = iter(
         scorer.score_batch(
             [
                 Trajectory(question=problem.question, steps=one.steps)
-                for problem, of_question in zip(asked, drawn, strict=True)
-                for one in of_question
-                if one.steps
+                for problem, solutions in zip(asked, written, strict=True)
+                for one in solutions
             ]
         )
     )
@@ -193,16 +196,14 @@ def _drawn_whole(
     return [
         {
             "traces": [
-                _trace(one.steps, problem.answer, next(scores), one.num_tokens)
-                for one in of_question
-                if one.steps
+                _trace(one.steps, problem.answer, next(scores), one.num_tokens) for one in solutions
             ],
             "num_tokens": sum(one.num_tokens for one in of_question),
             "num_steps": sum(len(one.steps) for one in of_question),
             "proposing_seconds": (proposed - begun) / len(asked),
             "scoring_seconds": (scored - proposed) / len(asked),
         }
-        for problem, of_question in zip(asked, drawn, strict=True)
+        for problem, of_question, solutions in zip(asked, drawn, written, strict=True)
     ]
 
 
@@ -227,7 +228,7 @@ def report(measured: dict[str, Any]) -> None:
     Console(width=190, highlight=False).print(table)
 
 
-def _policy(options: argparse.Namespace) -> SmallPolicy | CompletionProposer | TorchPolicy:
+def _policy(options: argparse.Namespace) -> Policy:
     if options.policy is not None:
         return SmallPolicy(options.policy, temperature=options.temperature, seed=0)
     if options.model is not None:

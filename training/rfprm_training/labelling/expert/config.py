@@ -61,10 +61,11 @@ class ExpertConfig(Section):
 
     @model_validator(mode="after")
     def _prompts_fit_the_grading(self) -> ExpertConfig:
-        unread = {"written": "judge_step", "expected": "judge_steps"}[self.grading]
-        if unread in self.prompts:
-            raise ConfigError(
-                f"prompts.{unread} is not read with grading = {self.grading!r}; name the file "
-                f"prompts.{PROMPT_OF[self.grading]}, or change the grading"
-            )
+        read = PROMPT_OF[self.grading]
+        for name in PROMPT_OF.values():
+            if name != read and name in self.prompts:
+                raise ConfigError(
+                    f"prompts.{name} is not read with grading = {self.grading!r}; name the file "
+                    f"prompts.{read}, or change the grading"
+                )
         return self
