@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from tiny_models import byte_tokenizer
 from tiny_problems import gold_row, solutions_row
@@ -116,3 +118,10 @@ def rewarded_config(config: Path, train: Path, rule: str) -> Path:
     data = f'[data]\nkind = "rewarded"\ntrain = ["{train}"]\n{rule}\n'
     config.write_text(text[:start] + data + text[end:], encoding="utf-8")
     return config
+
+
+def parameters(folder: Path) -> dict[str, np.ndarray]:
+    """The trained weights of a finished run."""
+    heads = load_file(folder / "heads.safetensors")
+    adapter = folder / "adapter_model.safetensors"
+    return {**heads, **(load_file(adapter) if adapter.is_file() else {})}

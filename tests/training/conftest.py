@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from rfprm_training.gsm8k import GoldSolution
+from rfprm_training.learning.trainer import Trainer
 from tiny_runs import tiny_base, tiny_config, tiny_data, write_config
 
 __all__ = ["pencils", "tiny_base", "tiny_config", "tiny_data", "write_config"]
@@ -23,3 +27,8 @@ def pencils() -> GoldSolution:
         ),
         answer="60",
     )
+
+
+@pytest.fixture
+def finished_run(write_config: Callable[..., Path], tmp_path: Path) -> Path:
+    return Trainer(write_config(), tmp_path / "whole", device="cpu").run()

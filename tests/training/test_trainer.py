@@ -27,7 +27,7 @@ from rfprm_training.learning.config import read_config
 from rfprm_training.learning.model_card import write_model_card
 from rfprm_training.learning.run_inputs import inputs_of
 from rfprm_training.learning.trainer import LOG_NAME, Trainer, learning_rate_scale
-from tiny_runs import rewarded_config
+from tiny_runs import parameters, rewarded_config
 
 WriteConfig = Callable[..., Path]
 TENSOR_FILES = ("adapter_model.safetensors", "heads.safetensors")
@@ -46,11 +46,6 @@ def assert_same_result(first: Path, second: Path) -> None:
         for key in one:
             np.testing.assert_array_equal(one[key], other[key], err_msg=key)
     assert read_log(first) == read_log(second)
-
-
-@pytest.fixture
-def finished_run(write_config: WriteConfig, tmp_path: Path) -> Path:
-    return Trainer(write_config(), tmp_path / "whole", device="cpu").run()
 
 
 def test_a_run_stopped_and_continued_gives_the_same_result(
@@ -237,12 +232,6 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
     assert all(later <= earlier for earlier, later in pairwise(scales[1:]))
 
 
-def parameters(folder: Path) -> dict[str, np.ndarray]:
-    heads = load_file(folder / "heads.safetensors")
-    adapter = folder / "adapter_model.safetensors"
-    return {**heads, **(load_file(adapter) if adapter.is_file() else {})}
-
-
 def test_gradient_checkpointing_changes_only_memory(
     write_config: WriteConfig, finished_run: Path, tmp_path: Path
 ) -> None:
@@ -343,46 +332,6 @@ def test_a_run_from_before_precision_was_recorded_goes_on_in_float32(
     trainer = Trainer(config, tmp_path / "run", device="cpu")
     assert trainer.prm.dtype == torch.float32
     trainer.run(max_steps=1)
-
-
-def test_a_run_starts_from_the_weights_of_another(
-    write_config: WriteConfig, finished_run: Path, tmp_path: Path
-) -> None:
-    config = write_config(("seed = 3", f'seed = 3\nstart_from = "{finished_run}"'))
-    trainer = Trainer(config, tmp_path / "second", device="cpu")
-    trainer.prm.add_trained_parts()
-    expected = parameters(finished_run)
-    for name, parameter in trainer.prm.trained_parameters().items():
-        stored = name.replace(".default.", ".")
-        stored = f"base_model.model.{stored}" if ".lora_" in name else stored
-        np.testing.assert_array_equal(parameter.detach().numpy(), expected[stored], err_msg=name)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("lora_rank = 2", "lora_rank = 3"), "same first_trained_layer, method, lora_rank"),
-        (("first_trained_layer = 1", "first_trained_layer = 2"), "trained other weights"),
-        (("num_layers = 3", "num_layers = 4"), "whose num_layers is 3, but this config has 4"),
-        (("lora_alpha = 4", "lora_alpha = 8"), "with lora_alpha 4, but this config has 8"),
-    ],
-)
-def test_a_start_that_does_not_fit_is_refused(
-    write_config: WriteConfig,
-    finished_run: Path,
-    tmp_path: Path,
-    change: tuple[str, str],
-    message: str,
-) -> None:
-    config = write_config(("seed = 3", f'seed = 3\nstart_from = "{finished_run}"'), change)
-    with pytest.raises(TrainingError, match=message):
-        Trainer(config, tmp_path / "second", device="cpu").prm.add_trained_parts()
-
-
-def test_a_missing_start_is_named_at_once(write_config: WriteConfig, tmp_path: Path) -> None:
-    config = write_config(("seed = 3", f'seed = 3\nstart_from = "{tmp_path / "nowhere"}"'))
-    with pytest.raises(TrainingError, match="holds no finished run; train that one first"):
-        Trainer(config, tmp_path / "second", device="cpu")
 
 
 def test_token_trees_change_no_loss(write_config: WriteConfig, tmp_path: Path) -> None:

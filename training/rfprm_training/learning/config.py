@@ -179,6 +179,10 @@ class TrainingConfig(Section):
     start_from: Path | None = None
     """A checkpoint of the same network whose weights to start from, relative to the working
     directory. None starts from the base model, with heads that score 0.5."""
+    start_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of ``start_from``'s weights in the finished ones, which are the mean of both (WiSE-FT,
+    Wortsman et al. 2022; of LoRA, its factors). A run on other data then forgets less of what the
+    start had learnt."""
     base: Annotated[GgufBase | FolderBase, Field(discriminator="kind")]
     family: str = "rfprm"
     alpha: float = Field(default=1.0, ge=0)
@@ -190,6 +194,12 @@ class TrainingConfig(Section):
     ]
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig
+
+    @model_validator(mode="after")
+    def _a_share_needs_a_start(self) -> TrainingConfig:
+        if self.start_share and self.start_from is None:
+            raise ConfigError("start_share is of the weights of a start; set start_from too")
+        return self
 
 
 def for_another_folder(config: TrainingConfig, folder: Path) -> TrainingConfig:

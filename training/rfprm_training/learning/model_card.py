@@ -129,7 +129,9 @@ def _training(log: list[dict[str, Any]], config: TrainingConfig) -> str:
         f"{settings.batch_tokens:,} tokens per step.",
     ]
     if config.start_from is not None:
-        lines.insert(0, f"Training started from the weights of `{config.start_from.name}`.")
+        start = f"Training started from the weights of `{config.start_from.name}`"
+        kept = f", which make up {config.start_share:g} of the finished ones"
+        lines.insert(0, f"{start}{kept if config.start_share else ''}.")
     if steps:
         tenth = max(1, len(steps) // 10)
         first, last = steps[:tenth], steps[-tenth:]

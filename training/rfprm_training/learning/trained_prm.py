@@ -77,11 +77,28 @@ class TrainedPRM:
             if trained:  # bfloat16 is too coarse for small updates
                 parameter.data = parameter.data.float()
         if self.config.start_from is not None:
-            self._start_from(self.config.start_from)
+            self._move_to(self.config.start_from)
         self.network.train()
 
-    def _start_from(self, folder: Path) -> None:
-        """Load the trained weights of a run of the same network. Raises :class:`TrainingError`."""
+    def mix_in_start(self) -> None:
+        """Make the trained weights the mean of themselves and those they started from, as
+        ``start_share`` of the config says. Raises :class:`TrainingError`."""
+        start, share = self.config.start_from, self.config.start_share
+        if start is not None and share:
+            self._move_to(start, share)
+
+    def _move_to(self, folder: Path, share: float = 1.0) -> None:
+        """Move the trained weights to those of a run of the same network, all the way or a share of
+        it. Raises :class:`TrainingError`."""
+        weights = self._weights_of(folder)
+        with torch.no_grad():
+            for name, parameter in self.trained_parameters().items():
+                start = torch.from_numpy(weights[_stored_name(name)]).to(parameter.device)
+                parameter.lerp_(start.to(parameter.dtype), share)
+
+    def _weights_of(self, folder: Path) -> dict[str, Array]:
+        """The trained weights of a run of the same network, by their stored names. Raises
+        :class:`TrainingError`."""
         weights = _read_weights(folder, HEADS_NAME)
         if holds_file(folder, ADAPTER_NAME):
             weights |= _read_weights(folder, ADAPTER_NAME)
@@ -91,8 +108,8 @@ class TrainedPRM:
                     f"start_from is {folder}, with lora_alpha {scale:g}, but this config has "
                     f"{self.config.network.lora_alpha}; use the same value"
                 )
-        trained = {_stored_name(name): p for name, p in self.trained_parameters().items()}
-        shapes = {name: tuple(p.shape) for name, p in trained.items()}
+        trained = self.trained_parameters().items()
+        shapes = {_stored_name(name): tuple(parameter.shape) for name, parameter in trained}
         found = {name: array.shape for name, array in weights.items()}
         if shapes != found:
             name = min({n for n, _ in set(shapes.items()) ^ set(found.items())})
@@ -101,9 +118,7 @@ class TrainedPRM:
                 f"{found.get(name)} there and {shapes.get(name)} here; use the same "
                 "first_trained_layer, method, lora_rank and lora_targets"
             )
-        with torch.no_grad():
-            for name, parameter in trained.items():
-                parameter.copy_(torch.from_numpy(weights[name]))
+        return weights
 
     def logits(self, hidden: Tensor, marker_positions: Tensor, tree: Tree | None = None) -> Tensor:
         """Logits [num_markers, 2] from the hidden states [batch, length, hidden_size] below the

@@ -214,6 +214,7 @@ class Trainer:
     def _finish(self) -> None:
         if self._best is not None:
             self._restore(self._best.parameters)
+        self.prm.mix_in_start()
         if self._run is not None:
             write_model_card(self.folder)
             with replacing_files(self.folder, last=CHECKPOINT_NAME) as partial:

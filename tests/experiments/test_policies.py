@@ -1,0 +1,202 @@
+"""What is built on the sampler: policies, whole solutions, greedy answers, guided search."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+pytest.importorskip("datasets")  # beside the policy that needs it
+
+from experiments import answers_alone, greedy, guided_search, sample_solutions
+from experiments.policies import TorchPolicy
+from experiments.search_figures import summarise
+from experiments.torch_sampling import Sampled
+from rfprm_runtime import Scorer, Trajectory
+from rfprm_runtime.search import Budget, Request
+from rfprm_training.gsm8k import GoldSolution
+from tiny_policies import policy_model
+
+
+def test_a_policy_proposes_lines() -> None:
+    _, base = policy_model("Qwen2", vocab_size=300)
+    policy = TorchPolicy(base, device="cpu", dtype=torch.float32, max_step_tokens=40)
+    requests = [
+        Request(question="What is 1 + 1?", steps=(), count=3),
+        Request(question="What is 1 + 1?", steps=("1 + 1 = 2",), count=2),
+    ]
+    found = policy(requests)
+    assert [len(of_request) for of_request in found] == [3, 2]
+    for proposal in (one for of_request in found for one in of_request):
+        assert "\n" not in proposal.text
+        assert 1 <= proposal.num_tokens <= 40
+        assert proposal.finished or proposal.text
+    again = TorchPolicy(base, device="cpu", dtype=torch.float32, max_step_tokens=40)(requests)
+    assert again == found
+
+
+def test_a_policy_draws_whole_solutions() -> None:
+    _, base = policy_model("Qwen2", vocab_size=300)
+    policy = TorchPolicy(base, device="cpu", dtype=torch.float32, max_tokens=30)
+    found = policy.solutions(["What is 1 + 1?", "What is 2 + 2?"], 3)
+    assert [len(of_question) for of_question in found] == [3, 3]
+    for solution in (one for of_question in found for one in of_question):
+        assert 1 <= solution.num_tokens <= 30
+        assert all(step.strip() == step != "" for step in solution.steps)
+    # What follows the boxed answer was generated, but is no step.
+    text = "1 + 1 = 2\n\n  The answer is \\boxed{2}.\nIt is so.<|im_end|>"
+    ids = base.tokenizer.encode(text, add_special_tokens=False).ids
+    solution = policy._solution(Sampled(ids, -1.0, True))
+    assert solution.steps == ("1 + 1 = 2", "The answer is \\boxed{2}.")
+    assert solution.num_tokens == len(ids)
+
+
+def test_answers_written_together_are_those_of_transformers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    model, base = policy_model("Llama", vocab_size=300)
+    make: Any = PreTrainedTokenizerFast
+    processing = make(
+        tokenizer_object=base.tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
+    )
+    asked = [GoldSolution(f"What is {n} + {n}{'?' * n}", (), str(2 * n)) for n in range(60)]
+    written: list[list[str]] = []
+
+    def note(texts: list[str], some: Any) -> list[bool]:
+        written.append(texts)
+        return [False] * len(some)
+
+    monkeypatch.setattr(greedy, "_are_right", note)
+    greedy.solves(model, processing, asked, 20)
+    greedy.solved_by(base, asked, 20, dtype=torch.float32)
+    *batches, together = written
+    assert [text for batch in batches for text in batch] == together
+    assert len(set(together)) > 1
+
+
+def test_independent_solutions_are_scored_as_traces(tiny_artifact: Path, tmp_path: Path) -> None:
+    _, base = policy_model("Qwen2", vocab_size=300)
+    asked = [GoldSolution(f"What is {n} + {n}?", (), str(2 * n)) for n in range(5)]
+
+    def policy() -> TorchPolicy:
+        return TorchPolicy(
+            base, device="cpu", dtype=torch.float32, max_step_tokens=8, max_tokens=24
+        )
+
+    with Scorer.load(tiny_artifact) as scorer:
+        budget = Budget(max_depth=2, max_tokens=60)
+        output, searches = tmp_path / "searches.jsonl", ("beam search, by reward",)
+        rows = guided_search.run(
+            scorer,
+            policy(),
+            asked,
+            output,
+            {"of": "a test"},
+            budget,
+            num_traces=4,
+            searches=searches,
+            at_once=2,
+        )
+        assert [row["question"] for row in rows] == [problem.question for problem in asked]
+        drawn = policy().solutions([problem.question for problem in asked[:2]], 4)
+        for row, of_question in zip(rows, drawn, strict=False):
+            assert list(row["methods"]) == ["Best-of-N", *searches]
+            independent = row["methods"]["Best-of-N"]
+            assert independent["num_tokens"] == sum(one.num_tokens for one in of_question)
+            scored = scorer.score_batch(
+                [
+                    Trajectory(question=row["question"], steps=one.steps)
+                    for one in of_question
+                    if one.steps
+                ]
+            )
+            assert [trace["reward"] for trace in independent["traces"]] == [
+                score.reward for score in scored
+            ]
+    found = summarise(rows)
+    assert list(found) == ["Best-of-N", *searches]
+    assert found["Best-of-N"]["proposing"] > 0 < found["Best-of-N"]["scoring"]
+    assert "difference" in found[searches[0]]
+
+
+def test_sampled_solutions_are_those_of_an_unbroken_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, base = policy_model("Qwen2", vocab_size=300)
+    gold = tmp_path / "gold.jsonl"
+    answers = [f"{n} + 1 = {n + 1}\nIt is {n + 1}\nSo it is.\n#### {n + 1}" for n in range(9)]
+    rows = [{"question": f"{n} + 1?", "answer": answer} for n, answer in enumerate(answers)]
+    gold.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(sample_solutions, "read_base_model", lambda path: base)
+
+    def run(name: str) -> list[dict[str, Any]]:
+        options = f"{gold} -o {tmp_path / name} --model {gold} --questions 5 --device cpu"
+        styles = "--styles concise:0.8:2 gold:1.0:1 --max-tokens 12 --rows 4 --at-once 2"
+        monkeypatch.setattr(sys, "argv", ["sample_solutions", *f"{options} {styles}".split()])
+        sample_solutions.main()
+        return [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+
+    whole = run("whole.jsonl")
+    assert len(whole) == 15
+    assert [row["sample"] for row in whole] == [0, 1, 2] * 5
+    assert len({row["question"] for row in whole}) == 5
+    for row in whole:
+        assert row["outcome"] in (True, False)
+        assert row["answer"] == str(int(row["question"].split()[0]) + 1)
+    written = 0
+    write = sample_solutions.ResumableLines.write
+
+    def stopping(self: Any, line: str) -> None:
+        nonlocal written
+        if written == 8:
+            raise KeyboardInterrupt
+        written += 1
+        write(self, line)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sample_solutions.ResumableLines, "write", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run("stopped.jsonl")
+    assert run("stopped.jsonl") == whole
+
+
+def test_a_style_that_thinks_opens_its_answers() -> None:
+    thinking = sample_solutions.prompts_of([])["thinking"]
+    assert thinking.text("What is 4 + 4?").endswith("<|im_start|>assistant\n<think>\n")
+    for _, answer in thinking.examples:
+        assert answer.startswith(thinking.opening)
+        assert answer.count("</think>\n") == answer.count("\\boxed{") == 1
+
+
+def test_examples_of_a_style_are_other_questions() -> None:
+    shots = [GoldSolution("What is 2 + 3?", ("2 + 3 = <<2+3=5>>5",), "5")]
+    prompts = sample_solutions.prompts_of(shots)
+    text = prompts["gold"].text("What is 4 + 4?")
+    assert "2 + 3 = 5\n#### 5" in text
+    assert text.endswith("<|im_start|>user\nWhat is 4 + 4?<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_some_samples_lose_their_thinking(tmp_path: Path) -> None:
+    rows = [
+        {"sample": 0, "completion": "<think>\n1 + 1 = 2\n</think>\nIt is 2."},
+        {"sample": 1, "completion": "<think>\n1 + 1 = 2\n</think>\nIt is 2.\nSo 2."},
+        {"sample": 0, "completion": "<think>\n1 + 1 = 3\n</think>\n"},
+        {"sample": 1, "completion": "<think>\n1 + 1 = 3\n</think>\n"},
+        {"sample": 1, "completion": "It is 2.", "answer": "2"},
+    ]
+    given, written = tmp_path / "pool.jsonl", tmp_path / "traces.jsonl"
+    given.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answers_alone.main([str(given), "-o", str(written), "--samples", "1"])
+    found = [json.loads(line) for line in written.read_text().splitlines()]
+    shortened = {"sample": 1, "completion": "It is 2.\nSo 2."}
+    assert found == [rows[0], shortened, rows[2], rows[4]]
