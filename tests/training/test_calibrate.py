@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,14 @@ from rfprm_training.commands import calibrate
 from rfprm_training.evaluation.calibrate import (
     CalibrationResult,
     KnownScores,
+    collect_scores,
     fit_alpha,
     fit_calibration,
     refuse_calibrated,
 )
 from rfprm_training.evaluation.cross_validation import SCORES_NAME, write_out_of_fold
 from rfprm_training.evaluation.held_out import open_scorer
-from rfprm_training.example import Example
+from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.learning.config import read_config
 from rfprm_training.learning.trainer import Trainer
 
@@ -202,3 +205,26 @@ def test_the_command_chooses_alpha_from_folds(write_config: Any, tmp_path: Path)
     alpha = load_prm(folder).manifest.alpha
     assert alpha > read_config(folder / "config.toml").alpha
     assert f"{alpha:g} · trajectory score" in (folder / "README.md").read_text()
+
+
+def test_steps_of_folds_are_fitted_on_where_they_were_graded(
+    write_config: Any, tmp_path: Path
+) -> None:
+    folder = Trainer(write_config(), tmp_path / "run", device="cpu").run()
+    unknown, scores = ranked(60, better="trajectory")
+    graded = [replace(one, step_labels=(UNKNOWN, one.trajectory_label)) for one in unknown]
+    write_out_of_fold(tmp_path / SCORES_NAME, graded, scores)
+    of_steps = collect_scores(folder, [], folds=tmp_path)["step"]
+    assert [one.step_labels[1] for one in of_steps.examples] == [
+        one.trajectory_label for one in unknown
+    ]
+    assert all(math.isnan(one.step_labels[0]) for one in of_steps.examples)
+    write_out_of_fold(tmp_path / SCORES_NAME, unknown, scores)
+    found = collect_scores(folder, [], folds=tmp_path)
+    assert not found["step"].examples
+    assert len(found["trajectory"].examples) == len(unknown)
+    # Files from before labels were kept have none either.
+    rows = [json.loads(line) for line in (tmp_path / SCORES_NAME).read_text().splitlines()]
+    older = [{k: v for k, v in row.items() if k != "step_labels"} for row in rows]
+    (tmp_path / SCORES_NAME).write_text("".join(json.dumps(row) + "\n" for row in older))
+    assert not collect_scores(folder, [], folds=tmp_path)["step"].examples

@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 
 from rfprm_training import ConfigError, TrainingError
 from rfprm_training.commands import cross_validate, evaluate
-from rfprm_training.evaluation.cross_validation import cross_validate as run
 from rfprm_training.evaluation.cross_validation import (
+    _judged,
     read_out_of_fold,
     summarise_folds,
 )
+from rfprm_training.evaluation.cross_validation import cross_validate as run
 from rfprm_training.evaluation.held_out import open_scorer
 from rfprm_training.learning.config import read_config
 from rfprm_training.learning.dataset import build_examples
@@ -58,6 +59,14 @@ def test_every_solution_is_scored_by_a_prm_that_was_not_trained_on_its_question(
     saved = json.loads((tmp_path / "folds" / FOLDS_NAME).read_text())
     assert saved["num_questions"] == 6
     assert set(saved["rankings"]) >= {"reward", "trajectory_score", "mean_step_score"}
+
+
+@pytest.mark.parametrize("steps", ["none", "last", "outcome", "verified"])
+def test_only_graded_steps_of_solutions_are_labels(write_config: WriteConfig, steps: str) -> None:
+    config = write_config(("num_folds = 3", f'num_folds = 3\nsampled_steps = "{steps}"'))
+    labels = np.concatenate([example.step_labels for example in _judged(read_config(config))])
+    assert len(labels)
+    assert np.isnan(labels).all() == (steps != "verified")
 
 
 def test_finished_folds_are_not_trained_again(write_config: WriteConfig, tmp_path: Path) -> None:

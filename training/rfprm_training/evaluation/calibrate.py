@@ -77,14 +77,18 @@ def collect_scores(
     """The scores to fit on.
 
     ``on``: evaluation sets, for step and trajectory scores. ``folds``: out-of-fold scores of a
-    cross-validation, for trajectory scores. ``held_out``: the constructed trajectories that the run
-    held out, for step scores. Raises :class:`TrainingError` if none is given or one cannot be read.
+    cross-validation, for trajectory scores, and for step scores where the steps were graded
+    (``sampled_steps = "verified"``, or the labels of ``rewarded``). ``held_out``: the constructed
+    trajectories that the run held out, for step scores. Raises :class:`TrainingError` if none is
+    given or one cannot be read.
     """
     found: dict[Kind, KnownScores] = {"step": KnownScores(), "trajectory": KnownScores()}
     pairs = [] if folds is None else list(read_out_of_fold(folds))
     if pairs:
         examples, scores = (list(part) for part in zip(*pairs, strict=True))
         found["trajectory"].add(examples, scores, "out-of-fold solutions")
+        if any(not math.isnan(label) for example in examples for label in example.step_labels):
+            found["step"].add(examples, scores, "out-of-fold solutions")
     both: tuple[Kind, ...] = ("step", "trajectory")
     sets = [(spec, read_evaluation_set(spec), both) for spec in on]
     if held_out:

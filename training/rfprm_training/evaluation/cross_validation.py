@@ -7,6 +7,7 @@ solutions together measure the recipe. The shipped PRM may then be trained on al
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -158,9 +159,16 @@ def _score_held_out(
 
 
 def _judged(config: TrainingConfig) -> list[Example]:
-    """Held-out real solutions. Of rewarded trajectories those whose own outcome is known: that is
-    what scores are measured by, whatever rewards they are trained on."""
+    """Held-out real solutions, with labels for their steps if these were graded. Of rewarded
+    trajectories those whose own outcome is known: that is what scores are measured by, whatever
+    rewards they are trained on."""
     sampled, others = held_out_examples(config)
+    if isinstance(config.data, DataConfig) and config.data.sampled_steps != "verified":
+        # The others are the outcome again: enough to learn from, no truth to judge a step by.
+        sampled = [
+            replace(example, step_labels=(UNKNOWN,) * len(example.step_labels))
+            for example in sampled
+        ]
     found = sampled + [
         replace(example, trajectory_label=float(example.trajectory.outcome))
         for example in others
@@ -201,6 +209,7 @@ def write_out_of_fold(
             "group": example.group,
             "trajectory": example.trajectory.model_dump(mode="json"),
             "outcome": example.trajectory_label,
+            "step_labels": [None if math.isnan(label) else label for label in example.step_labels],
             "step_scores": score.step_scores.tolist(),
             "trajectory_score": score.trajectory_score,
             "reward": score.reward,
@@ -212,15 +221,17 @@ def write_out_of_fold(
 
 
 def read_out_of_fold(folder: Path) -> Iterator[tuple[Example, TrajectoryScore]]:
-    """Solutions with their outcome (step labels unknown), and their scores by the PRM that was not
-    trained on their question.
+    """Solutions with their outcome and the labels of their steps, as far as these are known, and
+    their scores by the PRM that was not trained on their question.
 
     ``folder`` is that of the cross-validation, or of one fold. Raises :class:`TrainingError` if it
     holds no scores.
     """
     for row in read_rows(folder / SCORES_NAME):
         trajectory = Trajectory(**row["trajectory"])
-        steps = (UNKNOWN,) * len(trajectory.steps)
+        # Older files have none.
+        labels = row.get("step_labels") or [None] * len(trajectory.steps)
+        steps = tuple(UNKNOWN if label is None else float(label) for label in labels)
         names = ("step_scores", "trajectory_score", "reward", "num_tokens")
         score = TrajectoryScore(**{name: row[name] for name in names})
         yield Example(trajectory, steps, row["outcome"], row["group"], "sampled", True), score
