@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import mean_over_questions
-from rfprm_runtime.reranker import count_votes
+from rfprm_runtime.ranking import count_votes
 from rfprm_training.evaluation.best_of_n import any_right, picked_right
 
 PICKS = ("reward", "weighted vote", "majority vote", "random", "oracle")

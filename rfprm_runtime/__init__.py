@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     )
     from rfprm_runtime.ground.parsing import merge_steps, split_steps
     from rfprm_runtime.ground.thinking import parse_trace
-    from rfprm_runtime.reranker import RankedCandidate, Ranking, Reranker
+    from rfprm_runtime.ranking import RankedCandidate, Ranking
+    from rfprm_runtime.reranker import Reranker
     from rfprm_runtime.scorer import Scorer
     from rfprm_runtime.sessions.session import Session
     from rfprm_runtime.traces.choosing import FieldNames
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Scorer": "scorer",
     "Session": "sessions.session",
-    "RankedCandidate": "reranker",
-    "Ranking": "reranker",
+    "RankedCandidate": "ranking",
+    "Ranking": "ranking",
     "Reranker": "reranker",
     "Trajectory": "types",
     "TrajectoryScore": "types",

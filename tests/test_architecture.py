@@ -29,7 +29,7 @@ LAYERS = [
     "hub engine",
     "prompt scores answers",
     "backends traces",
-    "sessions trace_scoring",
+    "sessions trace_scoring ranking",
     "scorer",
     "reranker rewards search view",
     "selection integrations",

@@ -34,7 +34,7 @@ from rfprm_runtime.cli.terminal import (
     SOURCE_HELP,
     read_backend_options,
 )
-from rfprm_runtime.reranker import Method
+from rfprm_runtime.ranking import Method
 from rfprm_runtime.scores.aggregation import Aggregation
 
 

@@ -17,7 +17,8 @@ from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.arguments import check_whole
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.ground.progress import progress_bar
-from rfprm_runtime.reranker import Method, Ranking, Reranker
+from rfprm_runtime.ranking import Method, Ranking
+from rfprm_runtime.reranker import Reranker
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.aggregation import Aggregation
 from rfprm_runtime.traces.added_fields import (

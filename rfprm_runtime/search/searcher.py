@@ -18,7 +18,7 @@ from rfprm_runtime.answers.extraction import final_answer
 from rfprm_runtime.answers.grouping import need_algebra
 from rfprm_runtime.errors import UNSCORABLE, InvalidArgumentError, InvalidOperationError, RfprmError
 from rfprm_runtime.ground.arguments import check_choice, check_has
-from rfprm_runtime.reranker import Vote, count_votes, text_of
+from rfprm_runtime.ranking import Vote, count_votes, text_of
 from rfprm_runtime.scorer import Scorer, check_has_step_scores
 from rfprm_runtime.scores.aggregation import (
     Aggregation,

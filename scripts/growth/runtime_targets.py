@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rfprm_runtime import Trajectory, TrajectoryScore, notebook, reranker
+from rfprm_runtime import Trajectory, TrajectoryScore, notebook, ranking
 from rfprm_runtime.answers import (
     compare,
     extraction,
@@ -46,8 +46,8 @@ measure("answers_agree(text, text!)", lambda t: compare.answers_agree(t, t + "!"
 measure("need_algebra(pieces)", grouping.need_algebra, pieces)
 measure("group_answers(pieces)", grouping.group_answers, pieces)
 measure("acceptable_answers", references.acceptable_answers)
-measure("count_votes(pieces)", lambda p: reranker.count_votes(p, [1.0] * len(p)), pieces)
-measure("reranker.text_of", reranker.text_of, trajectory)
+measure("count_votes(pieces)", lambda p: ranking.count_votes(p, [1.0] * len(p)), pieces)
+measure("ranking.text_of", ranking.text_of, trajectory)
 measure("is_answer", completions.is_answer)
 
 # Traces as text.

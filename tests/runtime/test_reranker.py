@@ -24,7 +24,7 @@ from rfprm_runtime import (
 )
 from rfprm_runtime.answers.checker import AnswerChecker
 from rfprm_runtime.answers.grouping import group_answers, need_algebra
-from rfprm_runtime.reranker import count_votes
+from rfprm_runtime.ranking import count_votes
 from rfprm_runtime.scores.aggregation import aggregate, aggregate_steps
 from tiny_models import fake_scorer
 
