@@ -1,9 +1,9 @@
-"""Which problems the greedy answers of a model of transformers solve."""
+"""Which problems the greedy answers of a model solve."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -12,7 +12,6 @@ from experiments.torch_sampling import SamplingSettings, TokenSampler
 from rfprm_export.base_model import BaseModel
 from rfprm_runtime.answers import answers_agree, final_answer
 
-_BATCH = 50
 _ROWS = 256
 _END = "<|im_end|>"
 
@@ -24,36 +23,6 @@ class Problem(Protocol):
     def answer(self) -> str: ...
 
 
-def solves(model: Any, processing: Any, asked: Sequence[Problem], max_tokens: int) -> list[bool]:
-    """For each problem whether the greedy answer is right; ``processing`` is the model's
-    tokenizer."""
-    was_training = model.training
-    found: list[bool] = []
-    model.eval()
-    for start in range(0, len(asked), _BATCH):
-        some = asked[start : start + _BATCH]
-        encoded = processing(
-            [question_text(problem.question) for problem in some],
-            return_tensors="pt",
-            padding=True,
-            return_token_type_ids=False,
-        ).to(model.device)
-        with torch.inference_mode():
-            written = model.generate(
-                **encoded,
-                max_new_tokens=max_tokens,
-                do_sample=False,
-                pad_token_id=processing.pad_token_id,
-                eos_token_id=processing.eos_token_id,
-            )
-        texts = processing.batch_decode(
-            written[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        found += _are_right(texts, some)
-    model.train(was_training)
-    return found
-
-
 def solved_by(
     base: BaseModel,
     asked: Sequence[Problem],
@@ -61,8 +30,8 @@ def solved_by(
     *,
     dtype: torch.dtype | None = None,
 ) -> list[bool]:
-    """The same of a model at rest, whose answers are all written together: several times faster on
-    a CPU."""
+    """For each problem whether the greedy answer is right. All answers are written together, which
+    on a CPU is several times faster than in batches."""
     texts = [question_text(problem.question) for problem in asked]
     ends = torch.zeros(base.backbone.vocab_size, dtype=torch.bool)
     ends[base.tokenizer.token_to_id(_END)] = True

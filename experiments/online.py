@@ -10,6 +10,7 @@ Accuracy is that of greedy answers to held-out chains. Finished runs are kept.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,18 @@ from benchmarks.runner import environment
 from experiments import RESULTS
 from experiments.chains import Chain, chains
 from experiments.fine_tuning import fine_tune, tokenizer
-from experiments.greedy import solves
+from experiments.greedy import solved_by
 from experiments.kept import check_made_alike, kept_runs
+from experiments.merged_policy import MergedSampling, merged
 from experiments.small_policy import question_text
+from experiments.torch_sampling import SamplingSettings
+from rfprm_export.base_model import BaseModel
 from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime.ground.content import content_of
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.integrations.trl_dense import DenseAdvantages, DenseCredit
+from rfprm_runtime.rewards.completions import CompletionReward
+from rfprm_training.evaluation.metrics import within_group_auc
 from rfprm_training.learning.precision import is_fast_in_bfloat16
 
 
@@ -53,7 +59,26 @@ ARMS = {
 }
 
 
-class DenseTrainer(DenseAdvantages, GRPOTrainer):  # type: ignore[misc]
+class Watching:
+    """Before TRL's trainer: keeps what process rewards say of its completions."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.seen: list[list[CompletionReward]] = []
+        super().__init__(*arguments, **options)
+
+    def take_process_rewards(self, name: str, rewards: Sequence[CompletionReward]) -> None:
+        """Called by process rewards, once for each batch."""
+        self.seen.append(list(rewards))
+        further: Any = getattr(super(), "take_process_rewards", None)
+        if further is not None:
+            further(name, rewards)
+
+
+class WholeTrainer(Watching, GRPOTrainer):  # type: ignore[misc]
+    pass
+
+
+class DenseTrainer(Watching, DenseAdvantages, GRPOTrainer):  # type: ignore[misc]
     pass
 
 
@@ -61,10 +86,11 @@ class Accuracy(TrainerCallback):  # type: ignore[misc]
     """Greedy accuracy on held-out chains, before the first step and every so many."""
 
     def __init__(
-        self, processing: Any, asked: Sequence[Chain], every: int, max_tokens: int
+        self, base: BaseModel, asked: Sequence[Chain], every: int, max_tokens: int
     ) -> None:
+        """``base``: the policy before it is trained."""
         self.found: dict[int, float] = {}
-        self._processing = processing
+        self._base = base
         self._asked, self._every, self._max_tokens = asked, every, max_tokens
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -75,7 +101,7 @@ class Accuracy(TrainerCallback):  # type: ignore[misc]
             self._measure(state.global_step, given["model"])
 
     def _measure(self, step: int, model: Any) -> None:
-        right = solves(model, self._processing, self._asked, self._max_tokens)
+        right = solved_by(merged(self._base, model), self._asked, self._max_tokens)
         self.found[step] = sum(right) / len(right)
         print(f"step {step}: accuracy {self.found[step]:.3f}", flush=True)
 
@@ -88,15 +114,17 @@ def run(arm: Arm, seed: int, options: argparse.Namespace, policy: Path) -> dict[
     reward = process_reward(
         str(options.artifact), beta=arm.beta, outcome="answer", question="question", split="lines"
     )
-    processing = tokenizer()
-    measured = Accuracy(processing, held_out, options.every, options.max_tokens)
-    make: Any = DenseTrainer if arm.dense is not None else GRPOTrainer
+    whole = SamplingSettings(1.0, top_p=1.0, top_k=None, max_tokens=options.max_tokens)
+    sampling = MergedSampling(policy, whole)
+    measured = Accuracy(sampling.base, held_out, options.every, options.max_tokens)
+    make: Any = DenseTrainer if arm.dense is not None else WholeTrainer
     trainer = make(
         model=AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
         reward_funcs=reward,
         args=_settings(seed, options),
         train_dataset=Dataset.from_list([_row(chain) for chain in trained]),
-        processing_class=processing,
+        processing_class=tokenizer(),
+        rollout_func=sampling.rollout,
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
         callbacks=[measured],
         **({} if arm.dense is None else {"dense": arm.dense}),
@@ -112,8 +140,27 @@ def run(arm: Arm, seed: int, options: argparse.Namespace, policy: Path) -> dict[
     }
     return {
         "accuracy": {str(step): found for step, found in measured.found.items()},
+        "auc": known_by_prm(trainer.seen, options.generations, options.every),
         **{name: [entry.get(key) for entry in log] for name, key in names.items()},
     }
+
+
+def known_by_prm(
+    seen: Sequence[Sequence[CompletionReward]], group_size: int, every: int
+) -> list[float | None]:
+    """AUC of the process reward within a question, over so many batches each; None for batches
+    that leave nothing to tell apart. A policy that learns to please the PRM lowers it."""
+    found: list[float | None] = []
+    for start in range(0, len(seen), every):
+        rewards = [reward for batch in seen[start : start + every] for reward in batch]
+        known = [
+            (reward.process, reward.outcome == 1, place // group_size)
+            for place, reward in enumerate(rewards)
+            if reward.process is not None
+        ]
+        value = within_group_auc(*map(np.array, zip(*known, strict=True))) if known else math.nan
+        found.append(None if math.isnan(value) else value)
+    return found
 
 
 def _row(chain: Chain) -> dict[str, str]:

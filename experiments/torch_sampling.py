@@ -39,8 +39,13 @@ class SamplingSettings:
     temperature: float = 0.8
     """0 is greedy. Of all prompts, unless ``sample`` has one for each."""
     top_p: float = 0.95
-    top_k: int = 50
+    top_k: int | None = 50
+    """None: of the whole vocabulary, for which ``top_p`` must be 1."""
     max_tokens: int = 320
+
+    def __post_init__(self) -> None:
+        if self.top_k is None and self.top_p != 1:
+            raise ValueError(f"top_p is {self.top_p}, expected 1 without a top_k")
 
 
 @dataclass(frozen=True)
@@ -244,8 +249,13 @@ def _draw(
 ) -> tuple[Tensor, Tensor]:
     """Tokens int64 [rows] and their log-probabilities float [rows] at temperature 1."""
     total = logits.logsumexp(-1)
-    top, ids = _largest(logits, min(settings.top_k, logits.shape[-1]))
     greedy = temperatures == 0
+    if settings.top_k is None:
+        shares = (logits / temperatures.masked_fill(greedy, 1)[:, None]).softmax(-1)
+        drawn = torch.multinomial(shares, 1, generator=generator)
+        chosen = torch.where(greedy[:, None], logits.argmax(-1, keepdim=True), drawn)
+        return chosen[:, 0], logits.gather(1, chosen)[:, 0] - total
+    top, ids = _largest(logits, min(settings.top_k, logits.shape[-1]))
     shares = (top / temperatures.masked_fill(greedy, 1)[:, None]).softmax(-1)
     before = shares.cumsum(-1) - shares
     drawn = torch.multinomial(

@@ -13,6 +13,7 @@ from experiments.guided_search import of_middle_difficulty
 from experiments.kept import check_made_alike
 from experiments.search_figures import best_of_n_curve
 from rfprm_runtime.answers import answers_agree, final_answer
+from rfprm_runtime.rewards.completions import CompletionReward
 from rfprm_training.labelling.verifier import find_equations
 
 
@@ -108,6 +109,7 @@ def test_an_arm_trains_a_policy(
         LlamaConfig(**size, num_attention_heads=2, vocab_size=len(processing))
     )
     policy.save_pretrained(tmp_path / "policy")
+    processing.save_pretrained(tmp_path / "policy")
     settings = "--steps 2 --every 2 --prompts 2 --generations 2 --max-tokens 6 --held-out 3"
     paths = ["-o", str(tmp_path), "--artifact", str(tiny_artifact)]
     options = online._options([*paths, *settings.split()])
@@ -121,3 +123,21 @@ def test_an_arm_trains_a_policy(
     found = online.run(online.ARMS[name], 0, options, tmp_path / "policy")
     assert found["accuracy"] == {"0": 0.0, "2": 0.0}
     assert len(found["reward"]) == len(found["seconds"]) == 2
+    assert found["auc"] == [None]  # no answer is right, so there is nothing to tell apart
+
+
+def test_a_process_reward_is_judged_within_questions_and_over_time() -> None:
+    pytest.importorskip("trl")
+    from experiments.online import known_by_prm
+
+    def batch(*rows: tuple[float | None, float]) -> list[CompletionReward]:
+        return [CompletionReward(outcome, process, outcome) for process, outcome in rows]
+
+    # The second question is harder: over all completions the PRM would do worse.
+    easy, hard = [(0.9, 1.0), (0.8, 0.0)], [(0.5, 1.0), (0.4, 0.0)]
+    unknown: list[tuple[float | None, float]] = [(None, 1.0), (0.3, 0.0)]
+    fooled = [(0.1, 1.0), (0.2, 0.0)]
+    assert known_by_prm([batch(*easy, *hard), batch(*easy, *unknown)], 2, every=2) == [1.0]
+    assert known_by_prm([batch(*easy), batch(*easy, *fooled)], 2, every=1) == [1.0, 0.5]
+    assert known_by_prm([batch(*unknown)], 2, every=1) == [None]
+    assert known_by_prm([batch((None, 1.0), (None, 0.0))], 2, every=1) == [None]

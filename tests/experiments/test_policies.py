@@ -14,9 +14,12 @@ pytest.importorskip("transformers")
 pytest.importorskip("datasets")  # beside the policy that needs it
 
 from experiments import answers_alone, greedy, guided_search, sample_solutions
+from experiments.merged_policy import merged
 from experiments.policies import TorchPolicy
 from experiments.search_figures import summarise
+from experiments.small_policy import question_text
 from experiments.torch_sampling import Sampled
+from rfprm_export.base_model import BaseModel
 from rfprm_runtime import Scorer, Trajectory
 from rfprm_runtime.search import Budget, Request
 from rfprm_training.gsm8k import GoldSolution
@@ -56,32 +59,58 @@ def test_a_policy_draws_whole_solutions() -> None:
     assert solution.num_tokens == len(ids)
 
 
+def _written_by_transformers(model: Any, base: BaseModel, questions: list[str]) -> list[str]:
+    """20 tokens at most after each prompt, one at a time."""
+    found = []
+    for question in questions:
+        ids = base.tokenizer.encode(question_text(question), add_special_tokens=False).ids
+        written = model.generate(
+            input_ids=torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=20,
+            do_sample=False,
+            pad_token_id=base.tokenizer.token_to_id("<|endoftext|>"),
+            eos_token_id=base.tokenizer.token_to_id("<|im_end|>"),
+        )
+        found.append(base.tokenizer.decode(written[0, len(ids) :].tolist()))
+    return found
+
+
 def test_answers_written_together_are_those_of_transformers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from transformers import PreTrainedTokenizerFast
-
     model, base = policy_model("Llama", vocab_size=300)
-    make: Any = PreTrainedTokenizerFast
-    processing = make(
-        tokenizer_object=base.tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        padding_side="left",
-    )
-    asked = [GoldSolution(f"What is {n} + {n}{'?' * n}", (), str(2 * n)) for n in range(60)]
-    written: list[list[str]] = []
+    asked = [GoldSolution(f"What is {n} + {n}{'?' * n}", (), str(2 * n)) for n in range(30)]
+    written: list[str] = []
 
     def note(texts: list[str], some: Any) -> list[bool]:
-        written.append(texts)
+        written.extend(texts)
         return [False] * len(some)
 
     monkeypatch.setattr(greedy, "_are_right", note)
-    greedy.solves(model, processing, asked, 20)
     greedy.solved_by(base, asked, 20, dtype=torch.float32)
-    *batches, together = written
-    assert [text for batch in batches for text in batch] == together
-    assert len(set(together)) > 1
+    assert written == _written_by_transformers(model, base, [one.question for one in asked])
+    assert len(set(written)) > 1
+
+
+def test_an_adapter_is_merged_into_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    peft = pytest.importorskip("peft")
+    model, base = policy_model("Llama", vocab_size=300, tied=True)
+    before = {name: base.weights[name].copy() for name in base.weights}
+    settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
+    adapted = peft.get_peft_model(model, settings)
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    asked = [GoldSolution(f"What is {n} + {n}?", (), str(2 * n)) for n in range(8)]
+    written: list[str] = []
+    monkeypatch.setattr(greedy, "_are_right", lambda texts, some: written.extend(texts))
+    greedy.solved_by(merged(base, adapted), asked, 20, dtype=torch.float32)
+    questions = [one.question for one in asked]
+    assert written == _written_by_transformers(adapted.eval(), base, questions)
+    with adapted.disable_adapter():
+        assert written != _written_by_transformers(adapted, base, questions)
+    assert all((base.weights[name] == before[name]).all() for name in before)
 
 
 def test_independent_solutions_are_scored_as_traces(tiny_artifact: Path, tmp_path: Path) -> None:

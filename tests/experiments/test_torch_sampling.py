@@ -188,6 +188,12 @@ def test_draws_follow_temperature_and_nucleus() -> None:
     assert shares(temperature=1.0, top_p=0.81)[2] > 0.1
     assert shares(temperature=1.0, top_p=1.0, top_k=1)[0] == 1
     assert shares(temperature=0.0)[0] == 1
+    whole: dict[str, Any] = {"top_p": 1.0, "top_k": None}
+    assert shares(temperature=1.0, **whole) == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.02)
+    assert shares(temperature=0.5, **whole) == pytest.approx(squares / squares.sum(), abs=0.02)
+    assert shares(temperature=0.0, **whole)[0] == 1
+    with pytest.raises(ValueError, match=r"top_p is 0\.95"):
+        SamplingSettings(top_k=None)
 
 
 def test_other_families_are_refused() -> None:
