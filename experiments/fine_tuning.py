@@ -20,6 +20,9 @@ from rfprm_training.construction.sampling.line_sampler import causal_lm
 from rfprm_training.learning.config import read_config
 from rfprm_training.learning.precision import is_fast_in_bfloat16
 
+LINEARS = tuple(f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down"))
+"""What adapters are put on."""
+
 
 def base_path() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct."""
@@ -77,7 +80,7 @@ def fine_tune(
         peft_config=LoraConfig(
             r=32,
             lora_alpha=64,
-            target_modules=[f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")],
+            target_modules=list(LINEARS),
             layers_to_transform=trained,
         ),
     )

@@ -209,22 +209,24 @@ def _drawn_whole(
 
 def report(measured: dict[str, Any]) -> None:
     table = Table(title=f"{measured['num_questions']} problems", title_justify="left")
-    for column in ("method", "tokens", "traces", *PICKS):
+    for column in ("method", "tokens", "seconds", "traces", *PICKS):
         table.add_column(column, justify="left" if column == "method" else "right")
 
     def cells(figures: dict[str, list[float]]) -> list[str]:
         return ["{:.3f} [{:.3f}, {:.3f}]".format(*figures[how]) for how in PICKS]
 
     for size, found in measured["curve"].items():
-        table.add_row(f"Best-of-{size}", f"{found['tokens']:,.0f}", size, *cells(found["accuracy"]))
+        spent = f"{found['tokens']:,.0f}", f"{found['seconds']:.1f}"
+        table.add_row(f"Best-of-{size}", *spent, size, *cells(found["accuracy"]))
     table.add_section()
     for name, found in measured["methods"].items():
-        tokens, traces = f"{found['tokens']:,.0f}", f"{found['traces']:.1f}"
-        table.add_row(name, tokens, traces, *cells(found["accuracy"]))
+        tokens, seconds = f"{found['tokens']:,.0f}", found["proposing"] + found["scoring"]
+        traces = f"{found['traces']:.1f}"
+        table.add_row(name, tokens, f"{seconds:.1f}", traces, *cells(found["accuracy"]))
         if "difference" in found:
             same = found["Best-of-N at the same tokens"]
-            table.add_row("  Best-of-N, same tokens", tokens, "", *cells(same))
-            table.add_row("  difference", "", "", *cells(found["difference"]), end_section=True)
+            table.add_row("  Best-of-N, same tokens", tokens, "", "", *cells(same))
+            table.add_row("  difference", "", "", "", *cells(found["difference"]), end_section=True)
     Console(width=190, highlight=False).print(table)
 
 
@@ -259,6 +261,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2000, help="that a search may generate")
     parser.add_argument("--depth", type=int, default=8, help="steps of a trace, at most")
     parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument(
+        "--at-once", type=int, help="questions searched together (4 at a server, 50 here)"
+    )
     parser.add_argument("--max-steps", type=int, default=3, help="of the problems' gold solutions")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--output", type=Path, default=Path("runs/guided-search.jsonl"))
@@ -291,7 +296,7 @@ def main() -> None:
     }
     budget = Budget(max_depth=options.depth, max_tokens=options.tokens)
     with Scorer.load(artifact) as scorer:
-        at_once = _AT_ONCE if options.model is None else _AT_ONCE_HERE
+        at_once = options.at_once or (_AT_ONCE if options.model is None else _AT_ONCE_HERE)
         rows = run(
             scorer,
             _policy(options),

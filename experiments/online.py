@@ -27,7 +27,7 @@ from benchmarks.report import write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
 from experiments.chains import Chain, chains
-from experiments.fine_tuning import fine_tune, tokenizer
+from experiments.fine_tuning import LINEARS, fine_tune, tokenizer
 from experiments.greedy import solved_by
 from experiments.kept import check_made_alike, kept_runs
 from experiments.merged_policy import MergedSampling, merged
@@ -119,13 +119,22 @@ def run(arm: Arm, seed: int, options: argparse.Namespace, policy: Path) -> dict[
     measured = Accuracy(sampling.base, held_out, options.every, options.max_tokens)
     make: Any = DenseTrainer if arm.dense is not None else WholeTrainer
     trainer = make(
-        model=AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
+        # The backward pass of torch's fused attention takes longer than that of plain products on
+        # a CPU, for sequences of this length.
+        model=AutoModelForCausalLM.from_pretrained(
+            policy, dtype=torch.float32, attn_implementation="eager"
+        ),
         reward_funcs=reward,
         args=_settings(seed, options),
         train_dataset=Dataset.from_list([_row(chain) for chain in trained]),
         processing_class=tokenizer(),
         rollout_func=sampling.rollout,
-        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
+        peft_config=LoraConfig(
+            r=16,
+            lora_alpha=32,
+            target_modules=list(LINEARS),
+            layers_to_transform=list(range(options.first_layer, sampling.base.backbone.num_layers)),
+        ),
         callbacks=[measured],
         **({} if arm.dense is None else {"dense": arm.dense}),
     )
@@ -278,6 +287,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--generations", type=int, default=8, help="completions of a question")
     add("--max-tokens", type=int, default=80, help="of a completion")
     add("--learning-rate", type=float, default=1e-4)
+    add("--first-layer", type=int, default=15, help="layers below it are not trained")
     add("--every", type=int, default=10, help="steps between two measurements")
     add("--held-out", type=int, default=200, help="chains to measure on")
     add("--solutions", type=int, default=1000, help="right solutions to fine-tune the policy on")

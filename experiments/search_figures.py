@@ -54,7 +54,8 @@ def affordable(
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The accuracy of each method, and of Best-of-N with as many tokens."""
+    """The accuracy of each method, and of Best-of-N with as many tokens; tokens and seconds
+    (``proposing``, ``scoring``) are those of a question."""
     found: dict[str, Any] = {}
     for name in rows[0]["methods"]:
         searches = [row["methods"][name] for row in rows]
@@ -62,8 +63,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         found[name] = {
             "tokens": float(np.mean([s["num_tokens"] for s in searches])),
             "traces": float(np.mean([len(s["traces"]) for s in searches])),
-            "proposing": sum(s["proposing_seconds"] for s in searches),
-            "scoring": sum(s["scoring_seconds"] for s in searches),
+            "proposing": float(np.mean([s["proposing_seconds"] for s in searches])),
+            "scoring": float(np.mean([s["scoring_seconds"] for s in searches])),
             "accuracy": {how: mean_over_questions(values) for how, values in figures.items()},
         }
         if name != INDEPENDENT:
@@ -86,12 +87,15 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def best_of_n_curve(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The accuracy of each way to pick from N of the independent traces, and what they cost."""
     rng, found = np.random.default_rng(0), {}
-    pools = [row["methods"][INDEPENDENT]["traces"] for row in rows]
+    drawn = [row["methods"][INDEPENDENT] for row in rows]
+    pools = [search["traces"] for search in drawn]
+    a_trace = [_seconds(search) / max(1, len(search["traces"])) for search in drawn]
     for size in CURVE:
         if size > max(map(len, pools)):
             break
         found[str(size)] = {
             "tokens": size * float(np.mean([_mean_tokens(pool) for pool in pools])),
+            "seconds": size * float(np.mean(a_trace)),
             "accuracy": {
                 how: mean_over_questions([_chance(pool, size, how, rng) for pool in pools])
                 for how in PICKS
@@ -111,6 +115,10 @@ def _chance(pool: Sequence[dict[str, Any]], size: int, how: str, rng: np.random.
         return picked_right(np.array([trace["reward"] for trace in pool]), right, size)
     orders = (rng.permutation(len(pool))[:size] for _ in range(_DRAWS))
     return float(np.mean([pick([pool[i] for i in order], how) for order in orders]))
+
+
+def _seconds(search: dict[str, Any]) -> float:
+    return float(search["proposing_seconds"] + search["scoring_seconds"])
 
 
 def _mean_tokens(pool: Sequence[dict[str, Any]]) -> float:

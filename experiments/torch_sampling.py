@@ -252,7 +252,7 @@ def _draw(
     greedy = temperatures == 0
     if settings.top_k is None:
         shares = (logits / temperatures.masked_fill(greedy, 1)[:, None]).softmax(-1)
-        drawn = torch.multinomial(shares, 1, generator=generator)
+        drawn = _in_proportion(shares, generator)
         chosen = torch.where(greedy[:, None], logits.argmax(-1, keepdim=True), drawn)
         return chosen[:, 0], logits.gather(1, chosen)[:, 0] - total
     top, ids = _largest(logits, min(settings.top_k, logits.shape[-1]))
@@ -263,6 +263,18 @@ def _draw(
     )
     chosen = drawn.masked_fill(greedy[:, None], 0)
     return ids.gather(1, chosen)[:, 0], top.gather(1, chosen)[:, 0] - total
+
+
+def _in_proportion(shares: Tensor, generator: torch.Generator | None) -> Tensor:
+    """``torch.multinomial`` of one over the vocabulary, which first draws a chunk: for each number
+    that it may draw it draws a random one, and there are fewer of them."""
+    rows, size = shares.shape
+    if size % _CHUNK:
+        return torch.multinomial(shares, 1, generator=generator)
+    chunks = shares.view(rows, -1, _CHUNK)
+    chunk = torch.multinomial(chunks.sum(-1), 1, generator=generator)
+    inside = chunks.gather(1, chunk[:, :, None].expand(-1, -1, _CHUNK))[:, 0]
+    return chunk * _CHUNK + torch.multinomial(inside, 1, generator=generator)
 
 
 def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:

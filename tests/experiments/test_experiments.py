@@ -24,10 +24,18 @@ def test_the_curve_of_best_of_n_lies_between_its_ends() -> None:
     sure = [trace("4", 0.9), trace("4", 0.8), trace("5", 0.2), trace("4", 0.1)]
     fooled = [trace("7", 0.9), trace("7", 0.8), trace("4", 0.3), trace("4", 0.1)]
     curve = best_of_n_curve(
-        [{"methods": {"Best-of-N": {"traces": pool}}} for pool in (sure, fooled)]
+        [
+            {
+                "methods": {
+                    "Best-of-N": {"traces": pool, "proposing_seconds": 7, "scoring_seconds": 1}
+                }
+            }
+            for pool in (sure, fooled)
+        ]
     )
     assert list(curve) == ["1", "4"]
     assert [curve[size]["tokens"] for size in curve] == [10, 40]
+    assert [curve[size]["seconds"] for size in curve] == [2, 8]
     one, four = (curve[size]["accuracy"] for size in curve)
     assert one["reward"][0] == one["random"][0] == one["oracle"][0]
     assert 0.5 < one["random"][0] < 0.75
@@ -111,6 +119,7 @@ def test_an_arm_trains_a_policy(
     policy.save_pretrained(tmp_path / "policy")
     processing.save_pretrained(tmp_path / "policy")
     settings = "--steps 2 --every 2 --prompts 2 --generations 2 --max-tokens 6 --held-out 3"
+    settings += " --first-layer 0"
     paths = ["-o", str(tmp_path), "--artifact", str(tiny_artifact)]
     options = online._options([*paths, *settings.split()])
     check_made_alike(tmp_path, online._made_from(options))

@@ -196,6 +196,18 @@ def test_draws_follow_temperature_and_nucleus() -> None:
         SamplingSettings(top_k=None)
 
 
+@pytest.mark.parametrize("size", [100, 512])
+def test_a_draw_from_the_whole_vocabulary_is_in_proportion(size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.full((1, size), -torch.inf)
+    logits[0, [3, 64, size - 100, size - 1]] = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
+    settings = SamplingSettings(1.0, top_p=1.0, top_k=None)
+    tokens, logprobs = _draw(logits.expand(20_000, -1), torch.ones(20_000), settings, generator)
+    counts = torch.bincount(tokens, minlength=size) / len(tokens)
+    assert counts.numpy() == pytest.approx(logits[0].exp().numpy(), abs=0.02)
+    assert torch.allclose(logprobs, logits[0][tokens], atol=1e-5)
+
+
 def test_other_families_are_refused() -> None:
     _, base = policy_model("Qwen2")
     shape = base.backbone.model_copy(update={"qk_norm": True})
