@@ -9,6 +9,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+HELD_OUT_SEED = 1
+"""Of chains that nothing is trained on."""
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -32,7 +35,7 @@ def chains(count: int, seed: int, *, excluded: frozenset[str] = frozenset()) -> 
 
 
 def _chain(rng: random.Random) -> Chain:
-    value = rng.randint(2, 60)
+    value = rng.randint(2, 30)
     told, steps = [f"Start with {value}."], []
     for _ in range(rng.randint(3, 5)):
         told_here, sign, number = _operation(value, rng)
@@ -44,13 +47,13 @@ def _chain(rng: random.Random) -> Chain:
 
 
 def _operation(value: int, rng: random.Random) -> tuple[str, str, int]:
-    kinds = ["+", "-"] if value > 100 else ["+", "-", "*"]
+    kinds = ["+", "-"] if value > 50 else ["+", "-", "*"]
     kind = rng.choice(kinds)
     if kind == "*":
-        number = rng.randint(2, 6)
+        number = rng.randint(2, 4)
         return f"Multiply by {number}.", "*", number
     if kind == "-" and value > 3:
-        number = rng.randint(2, min(value - 1, 70))
+        number = rng.randint(2, min(value - 1, 20))
         return f"Subtract {number}.", "-", number
-    number = rng.randint(2, 70)
+    number = rng.randint(2, 20)
     return f"Add {number}.", "+", number

@@ -33,17 +33,23 @@ def solved_by(
     """For each problem whether the greedy answer is right. All answers are written together, which
     on a CPU is several times faster than in batches."""
     texts = [question_text(problem.question) for problem in asked]
-    ends = torch.zeros(base.backbone.vocab_size, dtype=torch.bool)
-    ends[base.tokenizer.token_to_id(_END)] = True
     sampled = TokenSampler(base, device="cpu", dtype=dtype, max_rows=_ROWS).sample(
         [e.ids for e in base.tokenizer.encode_batch(texts, add_special_tokens=False)],
         SamplingSettings(temperature=0, max_tokens=max_tokens),
-        ends=ends,
+        ends=end_of_turn(base),
     )
-    return _are_right(base.tokenizer.decode_batch([one.token_ids for one in sampled]), asked)
+    return are_right(base.tokenizer.decode_batch([one.token_ids for one in sampled]), asked)
 
 
-def _are_right(texts: Sequence[str], asked: Sequence[Problem]) -> list[bool]:
+def end_of_turn(base: BaseModel) -> torch.Tensor:
+    """Where the answers of :mod:`.fine_tuning` end, bool [vocab_size]."""
+    ends = torch.zeros(base.backbone.vocab_size, dtype=torch.bool)
+    ends[base.tokenizer.token_to_id(_END)] = True
+    return ends
+
+
+def are_right(texts: Sequence[str], asked: Sequence[Problem]) -> list[bool]:
+    """Whether the final answer of each text is that of its problem."""
     return [
         answers_agree(final_answer(text), problem.answer) is True
         for text, problem in zip(texts, asked, strict=True)

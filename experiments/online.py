@@ -1,10 +1,12 @@
 """GRPO on made-up chains of arithmetic: outcome alone, with the process reward, with dense steps.
 
-python -m experiments.online -o runs/online [--seeds 0 1 2] [--steps 60]
+python -m experiments.online --policy runs/chains/policy/model --artifact runs/chains/prm-int16 \\
+    -o runs/online [--seeds 0 1 2] [--steps 40]
 
-A small policy is first fine-tuned until it solves some of the chains. Then each arm trains it with
-TRL's GRPOTrainer from the same weights, on the same questions in the same order, for every seed.
-Accuracy is that of greedy answers to held-out chains. Finished runs are kept.
+`experiments.chain_policy` makes a policy that solves some of the chains, and what a PRM can learn
+from. Each arm trains the policy with TRL's GRPOTrainer from the same weights, on the same questions
+in the same order, for every seed. Accuracy is that of greedy answers to held-out chains. Finished
+runs are kept.
 """
 
 from __future__ import annotations
@@ -26,15 +28,14 @@ from trl import GRPOConfig, GRPOTrainer
 from benchmarks.report import write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
+from experiments.chain_policy import held_out_chains, whole_distribution
 from experiments.chains import Chain, chains
-from experiments.fine_tuning import LINEARS, fine_tune, tokenizer
+from experiments.fine_tuning import LINEARS, tokenizer
 from experiments.greedy import solved_by
 from experiments.kept import check_made_alike, kept_runs
 from experiments.merged_policy import MergedSampling, merged
 from experiments.small_policy import question_text
-from experiments.torch_sampling import SamplingSettings
 from rfprm_export.base_model import BaseModel
-from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime.ground.content import content_of
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.integrations.trl_dense import DenseAdvantages, DenseCredit
@@ -106,23 +107,22 @@ class Accuracy(TrainerCallback):  # type: ignore[misc]
         print(f"step {step}: accuracy {self.found[step]:.3f}", flush=True)
 
 
-def run(arm: Arm, seed: int, options: argparse.Namespace, policy: Path) -> dict[str, Any]:
+def run(arm: Arm, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one policy; returns its curves."""
-    held_out = chains(options.held_out, seed=1)
+    held_out = held_out_chains(options.held_out)
     excluded = frozenset(chain.question for chain in held_out)
     trained = chains(options.steps * options.prompts, seed=1000 + seed, excluded=excluded)
     reward = process_reward(
         str(options.artifact), beta=arm.beta, outcome="answer", question="question", split="lines"
     )
-    whole = SamplingSettings(1.0, top_p=1.0, top_k=None, max_tokens=options.max_tokens)
-    sampling = MergedSampling(policy, whole)
+    sampling = MergedSampling(options.policy, whole_distribution(options.max_tokens))
     measured = Accuracy(sampling.base, held_out, options.every, options.max_tokens)
     make: Any = DenseTrainer if arm.dense is not None else WholeTrainer
     trainer = make(
         # The backward pass of torch's fused attention takes longer than that of plain products on
         # a CPU, for sequences of this length.
         model=AutoModelForCausalLM.from_pretrained(
-            policy, dtype=torch.float32, attn_implementation="eager"
+            options.policy, dtype=torch.float32, attn_implementation="eager"
         ),
         reward_funcs=reward,
         args=_settings(seed, options),
@@ -242,24 +242,14 @@ def plot(found: dict[str, Any], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    if options.artifact is None:
-        options.artifact = Path("artifacts/benchmarks/artifact-int16")
-        ensure_artifact(options.artifact, precision="int16")
-    right = Dataset.from_list(
-        [
-            {"prompt": question_text(chain.question), "completion": chain.solution}
-            for chain in chains(options.solutions, seed=0)
-        ]
-    )
     check_made_alike(options.output, _made_from(options))
-    policy = fine_tune(right, options.output / "policy", epochs=options.epochs)
 
     def make(name: str, seed: int) -> dict[str, Any]:
-        return run(ARMS[name], seed, options, policy)
+        return run(ARMS[name], seed, options)
 
     runs = kept_runs(options.output, options.arms, options.seeds, make)
     found = summarise(runs)
-    settings = {k: v for k, v in vars(options).items() if k not in ("output", "artifact")}
+    settings = {k: v for k, v in vars(options).items() if k not in ("output", "policy", "artifact")}
     measured = {"environment": environment(), "settings": settings, "arms": found, "runs": runs}
     written = write_json("online", measured, RESULTS if options.keep else options.output)
     plot(found, written.with_suffix(".png"))
@@ -270,19 +260,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _made_from(options: argparse.Namespace) -> dict[str, Any]:
-    free = {"output", "artifact", "arms", "seeds", "keep"}
+    free = {"output", "policy", "artifact", "arms", "seeds", "keep"}
     settings = {name: value for name, value in vars(options).items() if name not in free}
-    return {**settings, "artifact": content_of(options.artifact)}
+    contents = {"policy": content_of(options.policy), "artifact": content_of(options.artifact)}
+    return {**settings, **contents}
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("-o", "--output", type=Path, default=Path("runs/online"), help="folder of the runs")
-    add("--artifact", type=Path, help="of the PRM (the shipped one in int16)")
+    add("--policy", type=Path, required=True, help="folder of the model to train")
+    add("--artifact", type=Path, required=True, help="of the PRM")
     add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--steps", type=int, default=60)
+    add("--steps", type=int, default=40)
     add("--prompts", type=int, default=4, help="questions a step")
     add("--generations", type=int, default=8, help="completions of a question")
     add("--max-tokens", type=int, default=80, help="of a completion")
@@ -290,8 +282,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--first-layer", type=int, default=15, help="layers below it are not trained")
     add("--every", type=int, default=10, help="steps between two measurements")
     add("--held-out", type=int, default=200, help="chains to measure on")
-    add("--solutions", type=int, default=1000, help="right solutions to fine-tune the policy on")
-    add("--epochs", type=float, default=1.0, help="of fine-tuning")
     add("--keep", action="store_true", help="write the result to experiments/results")
     return parser.parse_args(arguments)
 

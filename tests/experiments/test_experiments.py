@@ -121,6 +121,7 @@ def test_an_arm_trains_a_policy(
     settings = "--steps 2 --every 2 --prompts 2 --generations 2 --max-tokens 6 --held-out 3"
     settings += " --first-layer 0"
     paths = ["-o", str(tmp_path), "--artifact", str(tiny_artifact)]
+    paths += ["--policy", str(tmp_path / "policy")]
     options = online._options([*paths, *settings.split()])
     check_made_alike(tmp_path, online._made_from(options))
     for others in ("--seeds 7", "--arms outcome", "--keep"):
@@ -129,7 +130,7 @@ def test_an_arm_trains_a_policy(
     more_steps = online._options([*paths, *settings.split(), "--steps", "3"])
     with pytest.raises(SystemExit, match="steps was 2, is 3"):
         check_made_alike(tmp_path, online._made_from(more_steps))
-    found = online.run(online.ARMS[name], 0, options, tmp_path / "policy")
+    found = online.run(online.ARMS[name], 0, options)
     assert found["accuracy"] == {"0": 0.0, "2": 0.0}
     assert len(found["reward"]) == len(found["seconds"]) == 2
     assert found["auc"] == [None]  # no answer is right, so there is nothing to tell apart

@@ -87,7 +87,7 @@ def test_answers_written_together_are_those_of_transformers(
         written.extend(texts)
         return [False] * len(some)
 
-    monkeypatch.setattr(greedy, "_are_right", note)
+    monkeypatch.setattr(greedy, "are_right", note)
     greedy.solved_by(base, asked, 20, dtype=torch.float32)
     assert written == _written_by_transformers(model, base, [one.question for one in asked])
     assert len(set(written)) > 1
@@ -104,7 +104,7 @@ def test_an_adapter_is_merged_into_a_copy(monkeypatch: pytest.MonkeyPatch) -> No
             torch.nn.init.normal_(parameter, std=0.3)
     asked = [GoldSolution(f"What is {n} + {n}?", (), str(2 * n)) for n in range(8)]
     written: list[str] = []
-    monkeypatch.setattr(greedy, "_are_right", lambda texts, some: written.extend(texts))
+    monkeypatch.setattr(greedy, "are_right", lambda texts, some: written.extend(texts))
     greedy.solved_by(merged(base, adapted), asked, 20, dtype=torch.float32)
     questions = [one.question for one in asked]
     assert written == _written_by_transformers(adapted.eval(), base, questions)
