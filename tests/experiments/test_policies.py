@@ -13,7 +13,8 @@ import torch
 pytest.importorskip("transformers")
 pytest.importorskip("datasets")  # beside the policy that needs it
 
-from experiments import answers_alone, greedy, guided_search, sample_solutions
+from experiments import answers_alone, chain_policy, greedy, guided_search, sample_solutions
+from experiments.chains import chains
 from experiments.merged_policy import merged
 from experiments.policies import TorchPolicy
 from experiments.search_figures import summarise
@@ -91,6 +92,17 @@ def test_answers_written_together_are_those_of_transformers(
     greedy.solved_by(base, asked, 20, dtype=torch.float32)
     assert written == _written_by_transformers(model, base, [one.question for one in asked])
     assert len(set(written)) > 1
+
+
+def test_a_policy_answers_chains() -> None:
+    _, base = policy_model("Llama", vocab_size=300)
+    asked = chains(3, seed=5)
+    rows = chain_policy.answered(base, asked, samples=2, max_tokens=12)
+    assert [row["question"] for row in rows] == [c.question for c in asked for _ in range(2)]
+    assert [row["outcome"] for row in rows] == [False] * 6
+    assert len({row["response"] for row in rows}) > 3
+    assert rows == chain_policy.answered(base, asked, samples=2, max_tokens=12)
+    assert rows != chain_policy.answered(base, asked, samples=2, max_tokens=12, seed=1)
 
 
 def test_an_adapter_is_merged_into_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,19 @@ def test_a_stop_after_training_costs_no_reference(config: Path, tmp_path: Path) 
     assert "holds a finished run" in str(again.exception)
 
 
+def test_a_reference_can_be_left_to_the_calibration(config: Path, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(train)
+    folder = tmp_path / "run"
+    arguments = [str(config), "-o", str(folder), "--device", "cpu", "--no-reference"]
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    assert (folder / "checkpoint.json").is_file()
+    assert not any((folder / name).exists() for name in REFERENCE_NAMES.values())
+    assert "holds a finished run" in str(CliRunner().invoke(app, arguments).exception)
+    assert CliRunner().invoke(app, arguments[:-1], catch_exceptions=False).exit_code == 0
+    assert has_reference(folder)
+
+
 def test_a_cache_that_does_not_fit_is_refused_before_it_is_filled(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"File too large|No space left"):
         _reserve(tmp_path / "cache.bin", 1 << 60)

@@ -30,6 +30,15 @@ def train(
     ] = None,
     cache: CacheOption = None,
     device: DeviceOption = "auto",
+    reference: Annotated[
+        bool,
+        typer.Option(
+            "--reference/--no-reference",
+            help="Record the torch network's scores of the traces that exports are verified on, so "
+            "that an export needs no torch. `rfprm calibrate` records them anew: leave them out if "
+            "it comes next.",
+        ),
+    ] = True,
     progress: ProgressOption = None,
 ) -> None:
     """Train a PRM; run it again to resume."""
@@ -46,7 +55,7 @@ def train(
     try:
         trainer = Trainer(config, folder, cache=cache, device=device)
     except FinishedRunError:
-        if has_reference(folder):
+        if not reference or has_reference(folder):
             raise
         with shown_stages(progress) as told:
             record_reference(folder, base=base, progress=told)  # a kill came between
@@ -57,8 +66,8 @@ def train(
         trainer.run(progress=told)
         if not trainer.is_main_process:
             return
-        # Torch is installed here; it may not be where the checkpoint is exported.
-        record_reference(folder, base=base, progress=told)
+        if reference:
+            record_reference(folder, base=base, progress=told)
     typer.echo(f"checkpoint: {folder}")
 
 
