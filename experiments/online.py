@@ -201,8 +201,8 @@ def _settings(seed: int, options: argparse.Namespace) -> GRPOConfig:
 
 
 def summarise(runs: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Mean and spread over seeds, by arm: accuracy by step, and what each arm gained over
-    ``outcome`` with the same seed."""
+    """Mean and spread over seeds, by arm: accuracy by step, the PRM's AUC over time (the mean of
+    what is known), and what each arm gained over ``outcome`` with the same seed."""
     found: dict[str, Any] = {}
     for name, of_arm in runs.items():
         steps = sorted({int(step) for one in of_arm.values() for step in one["accuracy"]})
@@ -214,6 +214,10 @@ def summarise(runs: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
             "mean": curves.mean(axis=0).tolist(),
             "lowest": curves.min(axis=0).tolist(),
             "highest": curves.max(axis=0).tolist(),
+            "auc": [
+                _mean_of_known(one)
+                for one in zip(*(run["auc"] for run in of_arm.values()), strict=True)
+            ],
         }
         shared = [seed for seed in of_arm if seed in runs.get("outcome", {})]
         if name != "outcome" and shared:
@@ -223,6 +227,11 @@ def summarise(runs: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
                 for seed in shared
             ]
     return found
+
+
+def _mean_of_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
@@ -255,7 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plot(found, written.with_suffix(".png"))
     for name, curve in found.items():
         gain = ", ".join(f"{value:+.3f}" for value in curve.get("gain", []))
-        print(f"{name}: {curve['mean'][0]:.3f} → {curve['mean'][-1]:.3f} {gain}")
+        known = ", ".join("–" if value is None else f"{value:.3f}" for value in curve["auc"])
+        print(f"{name}: {curve['mean'][0]:.3f} → {curve['mean'][-1]:.3f} {gain}; AUC {known}")
     print(f"→ {written}")
 
 

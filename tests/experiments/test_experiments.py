@@ -77,11 +77,14 @@ def test_arms_are_compared_seed_by_seed() -> None:
     pytest.importorskip("trl")
     from experiments.online import summarise
 
-    def curve(*values: float) -> dict[str, Any]:
-        return {"accuracy": {str(10 * i): value for i, value in enumerate(values)}}
+    def curve(*values: float, auc: float | None = 0.5) -> dict[str, Any]:
+        return {
+            "accuracy": {str(10 * i): value for i, value in enumerate(values)},
+            "auc": [auc, None],
+        }
 
     runs = {
-        "outcome": {"0": curve(0.2, 0.3), "1": curve(0.2, 0.5)},
+        "outcome": {"0": curve(0.2, 0.3, auc=None), "1": curve(0.2, 0.5)},
         "outcome + PRM": {"1": curve(0.2, 0.6), "0": curve(0.2, 0.2)},
     }
     found = summarise(runs)
@@ -90,6 +93,7 @@ def test_arms_are_compared_seed_by_seed() -> None:
         "mean": [0.2, 0.4],
         "lowest": [0.2, 0.3],
         "highest": [0.2, 0.5],
+        "auc": [0.5, None],
     }
     assert found["outcome + PRM"]["gain"] == pytest.approx([0.1, -0.1])
 
