@@ -1,12 +1,11 @@
-"""GRPO on made-up chains of arithmetic: outcome alone, with the process reward, with dense steps.
+"""GRPO on made-up puzzles: outcome alone, with the process reward, with dense steps.
 
-python -m experiments.online --policy runs/chains/policy/model --artifact runs/chains/prm-int16 \\
+python -m experiments.online --policy runs/swaps/policy/model [--artifact ARTIFACT] \\
     -o runs/online [--seeds 0 1 2] [--steps 40]
 
-`experiments.chain_policy` makes a policy that solves some of the chains, and what a PRM can learn
-from. Each arm trains the policy with TRL's GRPOTrainer from the same weights, on the same questions
-in the same order, for every seed. Accuracy is that of greedy answers to held-out chains. Finished
-runs are kept.
+`experiments.swap_policy` makes a policy that solves some of the puzzles. Each arm trains it with
+TRL's GRPOTrainer from the same weights, on the same questions in the same order, for every seed.
+Accuracy is that of greedy answers to held-out puzzles. Finished runs are kept.
 """
 
 from __future__ import annotations
@@ -28,14 +27,20 @@ from trl import GRPOConfig, GRPOTrainer
 from benchmarks.report import write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
-from experiments.chain_policy import held_out_chains, whole_distribution
-from experiments.chains import Chain, chains
 from experiments.fine_tuning import LINEARS, tokenizer
 from experiments.greedy import solved_by
 from experiments.kept import check_made_alike, kept_runs
 from experiments.merged_policy import MergedSampling, merged
 from experiments.small_policy import question_text
+from experiments.swap_policy import (
+    MAX_TOKENS,
+    held_out_puzzles,
+    training_puzzles,
+    whole_distribution,
+)
+from experiments.swaps import Puzzle
 from rfprm_export.base_model import BaseModel
+from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime.ground.content import content_of
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.integrations.trl_dense import DenseAdvantages, DenseCredit
@@ -84,10 +89,10 @@ class DenseTrainer(Watching, DenseAdvantages, GRPOTrainer):  # type: ignore[misc
 
 
 class Accuracy(TrainerCallback):  # type: ignore[misc]
-    """Greedy accuracy on held-out chains, before the first step and every so many."""
+    """Greedy accuracy on held-out puzzles, before the first step and every so many."""
 
     def __init__(
-        self, base: BaseModel, asked: Sequence[Chain], every: int, max_tokens: int
+        self, base: BaseModel, asked: Sequence[Puzzle], every: int, max_tokens: int
     ) -> None:
         """``base``: the policy before it is trained."""
         self.found: dict[int, float] = {}
@@ -109,9 +114,8 @@ class Accuracy(TrainerCallback):  # type: ignore[misc]
 
 def run(arm: Arm, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one policy; returns its curves."""
-    held_out = held_out_chains(options.held_out)
-    excluded = frozenset(chain.question for chain in held_out)
-    trained = chains(options.steps * options.prompts, seed=1000 + seed, excluded=excluded)
+    held_out = held_out_puzzles(options.held_out)
+    trained = training_puzzles(options.steps * options.prompts, seed=1000 + seed)
     reward = process_reward(
         str(options.artifact), beta=arm.beta, outcome="answer", question="question", split="lines"
     )
@@ -126,7 +130,7 @@ def run(arm: Arm, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         ),
         reward_funcs=reward,
         args=_settings(seed, options),
-        train_dataset=Dataset.from_list([_row(chain) for chain in trained]),
+        train_dataset=Dataset.from_list([_row(puzzle) for puzzle in trained]),
         processing_class=tokenizer(),
         rollout_func=sampling.rollout,
         peft_config=LoraConfig(
@@ -172,9 +176,9 @@ def known_by_prm(
     return found
 
 
-def _row(chain: Chain) -> dict[str, str]:
-    prompt = question_text(chain.question)
-    return {"prompt": prompt, "question": chain.question, "answer": chain.answer}
+def _row(puzzle: Puzzle) -> dict[str, str]:
+    prompt = question_text(puzzle.question)
+    return {"prompt": prompt, "question": puzzle.question, "answer": puzzle.answer}
 
 
 def _settings(seed: int, options: argparse.Namespace) -> GRPOConfig:
@@ -244,13 +248,16 @@ def plot(found: dict[str, Any], path: Path) -> None:
         axes.fill_between(
             curve["steps"], curve["lowest"], curve["highest"], alpha=0.15, color=line.get_color()
         )
-    axes.set(xlabel="training step", ylabel="greedy accuracy on held-out chains", ylim=(0, 1))
+    axes.set(xlabel="training step", ylabel="greedy accuracy on held-out puzzles", ylim=(0, 1))
     axes.legend()
     figure.savefig(path, dpi=150)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
+    if options.artifact is None:
+        options.artifact = Path("artifacts/benchmarks/artifact-int16")
+        ensure_artifact(options.artifact, precision="int16")
     check_made_alike(options.output, _made_from(options))
 
     def make(name: str, seed: int) -> dict[str, Any]:
@@ -281,17 +288,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("-o", "--output", type=Path, default=Path("runs/online"), help="folder of the runs")
     add("--policy", type=Path, required=True, help="folder of the model to train")
-    add("--artifact", type=Path, required=True, help="of the PRM")
+    add("--artifact", type=Path, help="of the PRM (the shipped one in int16)")
     add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--steps", type=int, default=40)
-    add("--prompts", type=int, default=4, help="questions a step")
+    add("--prompts", type=int, default=3, help="questions a step")
     add("--generations", type=int, default=8, help="completions of a question")
-    add("--max-tokens", type=int, default=80, help="of a completion")
+    add("--max-tokens", type=int, default=MAX_TOKENS, help="of a completion")
     add("--learning-rate", type=float, default=1e-4)
     add("--first-layer", type=int, default=15, help="layers below it are not trained")
     add("--every", type=int, default=10, help="steps between two measurements")
-    add("--held-out", type=int, default=200, help="chains to measure on")
+    add("--held-out", type=int, default=200, help="puzzles to measure on")
     add("--keep", action="store_true", help="write the result to experiments/results")
     return parser.parse_args(arguments)
 

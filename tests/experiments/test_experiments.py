@@ -1,20 +1,20 @@
-"""The experiments' problems and arithmetic, and a short run of a real trainer."""
+"""The experiments' problems, and a short run of a real trainer."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from experiments.chains import chains
 from experiments.guided_search import of_middle_difficulty
 from experiments.kept import check_made_alike
 from experiments.search_figures import best_of_n_curve
+from experiments.swaps import puzzles
 from rfprm_runtime.answers import answers_agree, final_answer
 from rfprm_runtime.rewards.completions import CompletionReward
-from rfprm_training.labelling.verifier import find_equations
 
 
 def test_the_curve_of_best_of_n_lies_between_its_ends() -> None:
@@ -60,17 +60,24 @@ def test_problems_of_middle_difficulty_have_right_and_wrong_samples(tmp_path: Pa
     assert (first.question, first.answer) == ("mixed", "4")
 
 
-def test_chains_are_right_and_different() -> None:
-    trained = chains(300, seed=0)
-    questions = {chain.question for chain in trained}
-    assert len(questions) == 300
-    for chain in trained:
-        assert all(e.holds for step in chain.steps for e in find_equations(step))
-        assert answers_agree(final_answer(chain.solution), chain.answer) is True
-        assert int(chain.answer) > 0
-    assert chains(300, seed=0) == trained
-    others = chains(300, seed=0, excluded=frozenset(questions))
-    assert not questions & {chain.question for chain in others}
+def test_puzzles_are_right_and_different() -> None:
+    trained = puzzles(100, seed=0)
+    questions = {puzzle.question for puzzle in trained}
+    assert len(questions) == 100
+    for puzzle in trained:
+        assert answers_agree(final_answer(puzzle.solution), puzzle.answer) is True
+        held = dict(re.findall(r"([A-J]): (\w+)", puzzle.steps[0]))
+        swaps = re.findall(r"([A-J])\w+ and ([A-J])\w+ swap", puzzle.question)
+        assert len(puzzle.steps) == len(swaps) + 2
+        for (one, other), step in zip(swaps, puzzle.steps[1:-1], strict=True):
+            held[one], held[other] = held[other], held[one]
+            assert dict(re.findall(r"([A-J]): (\w+)", step)) == held
+        (asked,) = re.findall(r"does ([A-J])\w+ have", puzzle.question)
+        assert f"({puzzle.answer}) {held[asked]} " in puzzle.question
+    assert {puzzle.answer for puzzle in trained} == {"A", "B", "C"}
+    assert puzzles(100, seed=0) == trained
+    others = puzzles(100, seed=0, excluded=frozenset(questions))
+    assert not questions & {puzzle.question for puzzle in others}
 
 
 def test_arms_are_compared_seed_by_seed() -> None:

@@ -16,16 +16,18 @@ _HELD = {
 }
 
 
-def tracking(rng: random.Random) -> Problem:
-    """Who holds what after some swaps."""
-    count = rng.randint(3, 6)
-    people = sorted(rng.sample(_NAMES, count))
+def tracking(
+    rng: random.Random, *, people: tuple[int, int] = (3, 6), swaps: tuple[int, int] = (3, 5)
+) -> Problem:
+    """Who holds what after some swaps; ``people``, ``swaps``: the fewest and the most."""
+    count = rng.randint(*people)
+    names = sorted(rng.sample(_NAMES, count))
     thing = rng.choice(sorted(_HELD))
     start = tuple(rng.sample(_HELD[thing], count))
-    swaps = [tuple(rng.sample(range(count), 2)) for _ in range(rng.randint(3, 5))]
+    pairs = [tuple(rng.sample(range(count), 2)) for _ in range(rng.randint(*swaps))]
     asked = rng.randrange(count)
     shorten = rng.random() < 0.4
-    called = [name[0] if shorten else name for name in people]
+    called = [name[0] if shorten else name for name in names]
 
     def listed(state: State) -> str:
         return ", ".join(f"{name}: {item}" for name, item in zip(called, state, strict=True))
@@ -36,11 +38,11 @@ def tracking(rng: random.Random) -> Problem:
         return tuple(after)
 
     def step(pair: tuple[int, ...]) -> Callable[[State], Move]:
-        said = f"{people[pair[0]]} and {people[pair[1]]} swap: "
+        said = f"{names[pair[0]]} and {names[pair[1]]} swap: "
         return lambda state: ((after := swapped(state, *pair)), said + listed(after))
 
     def slip(pair: tuple[int, ...]) -> Callable[[State], Move]:
-        said = f"{people[pair[0]]} and {people[pair[1]]} swap: "
+        said = f"{names[pair[0]]} and {names[pair[1]]} swap: "
         third = rng.choice([i for i in range(count) if i not in pair])
         kind = rng.randrange(3)
 
@@ -58,17 +60,17 @@ def tracking(rng: random.Random) -> Problem:
         return move
 
     opening = "At the start: " + listed(start)
-    holds = ", ".join(f"{n} has the {item} {thing}" for n, item in zip(people, start, strict=True))
-    told = ". Then, ".join(f"{people[a]} and {people[b]} swap" for a, b in swaps)
+    holds = ", ".join(f"{n} has the {item} {thing}" for n, item in zip(names, start, strict=True))
+    told = ". Then, ".join(f"{names[a]} and {names[b]} swap" for a, b in pairs)
     options = ", ".join(f"({chr(65 + i)}) {item} {thing}" for i, item in enumerate(start))
     return Problem(
-        f"{', '.join(people)} each hold a {thing}. At the start, {holds}. First, {told}. At the "
-        f"end, which {thing} does {people[asked]} have?\nOptions: {options}",
+        f"{', '.join(names)} each hold a {thing}. At the start, {holds}. First, {told}. At the "
+        f"end, which {thing} does {names[asked]} have?\nOptions: {options}",
         start,
-        [lambda state: (state, opening), *map(step, swaps)],
-        [lambda state: None, *map(slip, swaps)],
+        [lambda state: (state, opening), *map(step, pairs)],
+        [lambda state: None, *map(slip, pairs)],
         lambda state: (
-            f"At the end {people[asked]} has the {state[asked]} {thing}. "
+            f"At the end {names[asked]} has the {state[asked]} {thing}. "
             f"So the answer is ({chr(65 + start.index(state[asked]))})."
         ),
     )
