@@ -11,7 +11,8 @@ The policy is one of `experiments.small_policy`, a chat model behind an OpenAI-c
 one of the Qwen family that runs here, on a GPU if there is one.
 The problems are those of GSM8K that neither the small policy nor the shipped PRM was trained on.
 With --pool (samples of the policy by `experiments.sample_solutions`, on questions that the PRM was
-not trained on), they are those that it neither always nor never solved. Resumable.
+not trained on), they are those that it neither always nor never solved. Resumable; searches can be
+added to a finished run.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from rich.table import Table
 from benchmarks.report import write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
+from experiments.kept import check_made_alike, slug
 from experiments.policies import SmallPolicy, TorchPolicy, served_policy
 from experiments.problems import held_out_questions
 from experiments.search_figures import INDEPENDENT, PICKS, best_of_n_curve, summarise
@@ -96,8 +98,8 @@ def run(
     scorer: Scorer,
     policy: Policy,
     asked: Sequence[GoldSolution],
-    output: Path,
-    key: dict[str, Any],
+    folder: Path,
+    settings: dict[str, Any],
     budget: Budget,
     *,
     num_traces: int,
@@ -105,27 +107,32 @@ def run(
     at_once: int = _AT_ONCE,
 ) -> list[dict[str, Any]]:
     """One row per question: what each method found and spent. ``num_traces``: N of Best-of-N.
-    ``at_once`` questions are searched together and share their time."""
-    if output.exists():
-        return [json.loads(line) for line in output.read_text().splitlines()]
-    with ResumableLines(output, key) as lines:
-        first = lines.num_lines // at_once * at_once
-        for start in range(first, len(asked), at_once):
-            batch = asked[start : start + at_once]
-            rows: list[dict[str, Any]] = [{"question": s.question, "methods": {}} for s in batch]
-            for name, options in methods(num_traces, searches).items():
-                if name == INDEPENDENT and isinstance(policy, TorchPolicy):
-                    found = _drawn_whole(scorer, policy, batch, num_traces)
-                else:
-                    found = _searched(scorer, policy, batch, budget, options)
-                for row, of_question in zip(rows, found, strict=True):
-                    row["methods"][name] = of_question
-            written = lines.num_lines - start
-            for row in rows[written:]:
-                lines.write(json.dumps(row) + "\n")
-            print(f"{start + len(batch)} of {len(asked)} questions", flush=True)
-        lines.finish()
-    return [json.loads(line) for line in output.read_text().splitlines()]
+    ``at_once`` questions are searched together and share their time.
+
+    Each method has a file in ``folder``, so that others can be added later. ``settings``: what all
+    of them depend on."""
+    check_made_alike(folder, settings)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, options in methods(num_traces, searches).items():
+        path = folder / f"{slug(name)}.jsonl"
+        if not path.exists():
+            with ResumableLines(path, {"method": repr(options)}) as lines:
+                first = lines.num_lines // at_once * at_once
+                for start in range(first, len(asked), at_once):
+                    batch = asked[start : start + at_once]
+                    if name == INDEPENDENT and isinstance(policy, TorchPolicy):
+                        results = _drawn_whole(scorer, policy, batch, num_traces)
+                    else:
+                        results = _searched(scorer, policy, batch, budget, options)
+                    for result in results[lines.num_lines - start :]:
+                        lines.write(json.dumps(result) + "\n")
+                    print(f"{name}: {start + len(batch)} of {len(asked)} questions", flush=True)
+                lines.finish()
+        found[name] = [json.loads(line) for line in path.read_text().splitlines()]
+    return [
+        {"question": one.question, "methods": {name: of_all[i] for name, of_all in found.items()}}
+        for i, one in enumerate(asked)
+    ]
 
 
 def _searched(
@@ -266,7 +273,7 @@ def main() -> None:
     )
     parser.add_argument("--max-steps", type=int, default=3, help="of the problems' gold solutions")
     parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--output", type=Path, default=Path("runs/guided-search.jsonl"))
+    parser.add_argument("--output", type=Path, default=Path("runs/guided-search"))
     parser.add_argument("--name", default="guided_search", help="of the result (%(default)s)")
     options = parser.parse_args()
     if sum(x is not None for x in (options.policy, options.server, options.model)) != 1:
@@ -280,8 +287,6 @@ def main() -> None:
     artifact = options.artifact or Path("artifacts/benchmarks/artifact-int16")
     if options.artifact is None:
         ensure_artifact(artifact, precision="int16")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen = methods(options.traces, options.searches)
     settings = {
         "questions": len(asked),
         "questions_sha256": hashlib.sha256("".join(s.question for s in asked).encode()).hexdigest(),
@@ -292,7 +297,6 @@ def main() -> None:
         "traces": options.traces,
         "tokens": options.tokens,
         "depth": options.depth,
-        "methods": {name: repr(method) for name, method in chosen.items()},
     }
     budget = Budget(max_depth=options.depth, max_tokens=options.tokens)
     with Scorer.load(artifact) as scorer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,18 +139,28 @@ def test_independent_solutions_are_scored_as_traces(tiny_artifact: Path, tmp_pat
 
     with Scorer.load(tiny_artifact) as scorer:
         budget = Budget(max_depth=2, max_tokens=60)
-        output, searches = tmp_path / "searches.jsonl", ("beam search, by reward",)
-        rows = guided_search.run(
-            scorer,
-            policy(),
-            asked,
-            output,
-            {"of": "a test"},
-            budget,
-            num_traces=4,
-            searches=searches,
-            at_once=2,
-        )
+        searches = ("beam search, by reward",)
+
+        def run(name: str, searches: Sequence[str], **settings: Any) -> list[dict[str, Any]]:
+            return guided_search.run(
+                scorer,
+                policy(),
+                asked,
+                tmp_path / name,
+                {"of": "a test", **settings},
+                budget,
+                num_traces=4,
+                searches=searches,
+                at_once=2,
+            )
+
+        rows = run("searches", searches)
+        with_another = run("searches", (*searches, "diverse trees"))
+        for before, after in zip(rows, with_another, strict=True):
+            assert list(after["methods"]) == ["Best-of-N", *searches, "diverse trees"]
+            assert after["methods"].items() >= before["methods"].items()
+        with pytest.raises(SystemExit, match="depth"):
+            run("searches", searches, depth=3)
         assert [row["question"] for row in rows] == [problem.question for problem in asked]
         drawn = policy().solutions([problem.question for problem in asked[:2]], 4)
         for row, of_question in zip(rows, drawn, strict=False):
