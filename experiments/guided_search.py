@@ -35,7 +35,7 @@ from experiments import RESULTS
 from experiments.kept import check_made_alike, slug
 from experiments.policies import SmallPolicy, TorchPolicy, served_policy
 from experiments.problems import held_out_questions
-from experiments.search_figures import INDEPENDENT, PICKS, best_of_n_curve, summarise
+from experiments.search_figures import INDEPENDENT, PICKS, best_of_n_curve, plot, summarise
 from rfprm_export.base_model import read_base_model
 from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime import Scorer, Trajectory, TrajectoryScore
@@ -320,6 +320,7 @@ def main() -> None:
         "methods": summarise(rows),
     }
     path = write_json(options.name, measured, RESULTS)
+    plot(measured, path.with_suffix(".png"))
     report(measured)
     print(f"→ {path}")
 

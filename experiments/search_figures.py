@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def best_of_n_curve(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The accuracy of each way to pick from N of the independent traces, and what they cost."""
+    """The accuracy of each way to pick from N of the independent traces, also compared with the
+    majority vote on the same questions, and what they cost."""
     rng, found = np.random.default_rng(0), {}
     drawn = [row["methods"][INDEPENDENT] for row in rows]
     pools = [search["traces"] for search in drawn]
@@ -93,15 +95,47 @@ def best_of_n_curve(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for size in CURVE:
         if size > max(map(len, pools)):
             break
+        chances = {how: [_chance(pool, size, how, rng) for pool in pools] for how in PICKS}
+        votes = chances["majority vote"]
         found[str(size)] = {
             "tokens": size * float(np.mean([_mean_tokens(pool) for pool in pools])),
             "seconds": size * float(np.mean(a_trace)),
-            "accuracy": {
-                how: mean_over_questions([_chance(pool, size, how, rng) for pool in pools])
-                for how in PICKS
+            "accuracy": {how: mean_over_questions(values) for how, values in chances.items()},
+            "over the majority vote": {
+                how: mean_over_questions(np.subtract(values, votes))
+                for how, values in chances.items()
             },
         }
     return found
+
+
+def plot(measured: dict[str, Any], path: Path) -> None:
+    """Accuracy against tokens and against seconds: Best-of-N by ways to pick, searches as points
+    picked by reward."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    curve = list(measured["curve"].values())
+    searches = {k: v for k, v in measured["methods"].items() if k != INDEPENDENT}
+    for axes, unit in zip(figure.subplots(1, 2, sharey=True), ("tokens", "seconds"), strict=True):
+        for how in ("oracle", "weighted vote", "reward", "majority vote", "random"):
+            values = np.array([point["accuracy"][how] for point in curve])
+            spent = [point[unit] for point in curve]
+            (line,) = axes.plot(spent, values[:, 0], marker=".", label=f"Best-of-N, {how}")
+            if how == "reward":
+                axes.fill_between(spent, *values[:, 1:].T, alpha=0.12, color=line.get_color())
+        for name, found in searches.items():
+            spent_on = found["tokens"]
+            if unit == "seconds":
+                spent_on = found["proposing"] + found["scoring"]
+            value, low, high = found["accuracy"]["reward"]
+            bars = [[value - low], [high - value]]
+            axes.errorbar([spent_on], [value], yerr=bars, fmt="o", capsize=2, label=name)
+        axes.set(xscale="log", xlabel=f"{unit} a question", ylim=(0, 1.02))
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("accuracy")
+    figure.legend(loc="outside right upper", fontsize="small")
+    figure.savefig(path, dpi=150)
 
 
 def _chance(pool: Sequence[dict[str, Any]], size: int, how: str, rng: np.random.Generator) -> float:

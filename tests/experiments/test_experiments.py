@@ -42,6 +42,9 @@ def test_the_curve_of_best_of_n_lies_between_its_ends() -> None:
     assert four["reward"][0] == four["weighted vote"][0] == 0.5
     assert four["random"][0] == pytest.approx(0.625)
     assert four["oracle"][0] == 1
+    gains = curve["4"]["over the majority vote"]
+    assert gains["majority vote"] == [0, 0, 0]
+    assert gains["oracle"][0] == pytest.approx(1 - four["majority vote"][0])
     assert 0.5 <= four["majority vote"][0] <= 1  # two votes each: the first drawn wins
 
 

@@ -17,7 +17,7 @@ pytest.importorskip("datasets")  # beside the policy that needs it
 from experiments import answers_alone, greedy, guided_search, sample_solutions, swap_policy
 from experiments.merged_policy import merged
 from experiments.policies import TorchPolicy
-from experiments.search_figures import summarise
+from experiments.search_figures import best_of_n_curve, plot, summarise
 from experiments.small_policy import question_text
 from experiments.swaps import puzzles
 from experiments.torch_sampling import Sampled
@@ -181,6 +181,8 @@ def test_independent_solutions_are_scored_as_traces(tiny_artifact: Path, tmp_pat
     assert list(found) == ["Best-of-N", *searches]
     assert found["Best-of-N"]["proposing"] > 0 < found["Best-of-N"]["scoring"]
     assert "difference" in found[searches[0]]
+    plot({"curve": best_of_n_curve(rows), "methods": found}, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
 def test_sampled_solutions_are_those_of_an_unbroken_run(
