@@ -133,8 +133,9 @@ def plot(measured: dict[str, Any], path: Path) -> None:
             axes.errorbar([spent_on], [value], yerr=bars, fmt="o", capsize=2, label=name)
         axes.set(xscale="log", xlabel=f"{unit} a question", ylim=(0, 1.02))
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("accuracy")
-    figure.legend(loc="outside right upper", fontsize="small")
+    first = figure.axes[0]
+    first.set_ylabel("accuracy")
+    figure.legend(*first.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=150)
 
 
