@@ -117,7 +117,12 @@ def run(arm: Arm, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     held_out = held_out_puzzles(options.held_out)
     trained = training_puzzles(options.steps * options.prompts, seed=1000 + seed)
     reward = process_reward(
-        str(options.artifact), beta=arm.beta, outcome="answer", question="question", split="lines"
+        str(options.artifact),
+        beta=arm.beta,
+        unit_scale=True,  # so that half of the reward is the PRM's
+        outcome="answer",
+        question="question",
+        split="lines",
     )
     sampling = MergedSampling(options.policy, whole_distribution(options.max_tokens))
     measured = Accuracy(sampling.base, held_out, options.every, options.max_tokens)
