@@ -1,7 +1,7 @@
 """Completions of a policy that is being trained, for TRL's GRPOTrainer on a CPU.
 
-The adapter is merged into a copy of the weights, which decodes without transformers: several times
-faster than the trainer's own sampling, and from the same distribution up to rounding.
+The adapter is merged into a copy of the weights, which decodes without transformers, from the same
+distribution up to rounding.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from experiments.greedy import end_of_turn
 from experiments.torch_sampling import SamplingSettings, TokenSampler
 from rfprm_export.base_model import BaseModel, read_base_model
 from rfprm_export.stored_weights import Stored, StoredWeights
@@ -26,9 +27,9 @@ def merged(base: BaseModel, model: Any) -> BaseModel:
     with torch.no_grad():
         for name, layer in model.get_base_model().named_modules():
             if isinstance(layer, LoraLayer):
-                weight: Any = layer.get_base_layer()
+                own: Any = layer.get_base_layer()
                 deltas = [layer.get_delta_weight(adapter) for adapter in layer.active_adapters]
-                weight = sum(deltas, weight.weight).float()
+                weight = sum(deltas, own.weight).float()
                 changed[f"{name}.weight"] = Stored.of(weight.cpu().numpy())
     return replace(base, weights=StoredWeights({**base.weights.stored, **changed}))
 
@@ -41,12 +42,9 @@ class MergedSampling:
 
     def rollout(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
         """A completion for each of ``prompts`` [N], by the weights of now."""
-        processing = trainer.processing_class
-        prompt_ids = processing(text=list(prompts))["input_ids"]
+        prompt_ids = trainer.processing_class(text=list(prompts))["input_ids"]
         base = merged(self.base, trainer.accelerator.unwrap_model(trainer.model))
-        ends = torch.zeros(base.backbone.vocab_size, dtype=torch.bool)
-        ends[processing.eos_token_id] = True
         sampler = TokenSampler(base, device="cpu")
-        found = sampler.sample(prompt_ids, self._settings, ends=ends)
+        found = sampler.sample(prompt_ids, self._settings, ends=end_of_turn(base))
         ids = [one.token_ids for one in found]
         return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": None}
