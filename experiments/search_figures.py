@@ -56,7 +56,7 @@ def affordable(
 
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The accuracy of each method, and of Best-of-N with as many tokens; tokens and seconds
-    (``proposing``, ``scoring``) are those of a question."""
+    (``proposing``, ``scoring``, both) are those of a question."""
     found: dict[str, Any] = {}
     for name in rows[0]["methods"]:
         searches = [row["methods"][name] for row in rows]
@@ -66,6 +66,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "traces": float(np.mean([len(s["traces"]) for s in searches])),
             "proposing": float(np.mean([s["proposing_seconds"] for s in searches])),
             "scoring": float(np.mean([s["scoring_seconds"] for s in searches])),
+            "seconds": float(np.mean([_seconds(s) for s in searches])),
             "accuracy": {how: mean_over_questions(values) for how, values in figures.items()},
         }
         if name != INDEPENDENT:
@@ -125,12 +126,9 @@ def plot(measured: dict[str, Any], path: Path) -> None:
             if how == "reward":
                 axes.fill_between(spent, *values[:, 1:].T, alpha=0.12, color=line.get_color())
         for name, found in searches.items():
-            spent_on = found["tokens"]
-            if unit == "seconds":
-                spent_on = found["proposing"] + found["scoring"]
             value, low, high = found["accuracy"]["reward"]
             bars = [[value - low], [high - value]]
-            axes.errorbar([spent_on], [value], yerr=bars, fmt="o", capsize=2, label=name)
+            axes.errorbar([found[unit]], [value], yerr=bars, fmt="o", capsize=2, label=name)
         axes.set(xscale="log", xlabel=f"{unit} a question", ylim=(0, 1.02))
         axes.grid(alpha=0.3)
     first = figure.axes[0]
