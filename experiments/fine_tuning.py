@@ -53,6 +53,8 @@ def fine_tune(
         return model_folder
     processing = tokenizer()
     model = causal_lm(base_path())
+    # On a CPU the backward pass of torch's fused attention takes longer than plain products do.
+    model.set_attn_implementation("eager")
     trained = list(range(first_layer, model.config.num_hidden_layers))
     trainer = SFTTrainer(
         model=model,

@@ -5,7 +5,8 @@ python -m experiments.online --policy runs/swaps/policy/model [--artifact ARTIFA
 
 `experiments.swap_policy` makes a policy that solves some of the puzzles. Each arm trains it with
 TRL's GRPOTrainer from the same weights, on the same questions in the same order, for every seed.
-Accuracy is that of greedy answers to held-out puzzles. Finished runs are kept.
+Measured on greedy solutions of held-out puzzles: how many answers are right, and how many solutions
+in every line, since a third of wrong ones guess the answer. Finished runs are kept.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from benchmarks.report import write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
 from experiments.fine_tuning import LINEARS, tokenizer
-from experiments.greedy import solved_by
+from experiments.greedy import are_right, greedy_answers
 from experiments.kept import check_made_alike, kept_runs
 from experiments.merged_policy import MergedSampling, merged
 from experiments.small_policy import question_text
@@ -88,14 +89,20 @@ class DenseTrainer(Watching, DenseAdvantages, GRPOTrainer):  # type: ignore[misc
     pass
 
 
-class Accuracy(TrainerCallback):  # type: ignore[misc]
-    """Greedy accuracy on held-out puzzles, before the first step and every so many."""
+MEASURES = {
+    "accuracy": "answers right",
+    "right_throughout": "solutions right in every line",
+}
+
+
+class Measured(TrainerCallback):  # type: ignore[misc]
+    """Greedy solutions of held-out puzzles, before the first step and every so many."""
 
     def __init__(
         self, base: BaseModel, asked: Sequence[Puzzle], every: int, max_tokens: int
     ) -> None:
         """``base``: the policy before it is trained."""
-        self.found: dict[int, float] = {}
+        self.found: dict[str, dict[int, float]] = {name: {} for name in MEASURES}
         self._base = base
         self._asked, self._every, self._max_tokens = asked, every, max_tokens
 
@@ -107,9 +114,16 @@ class Accuracy(TrainerCallback):  # type: ignore[misc]
             self._measure(state.global_step, given["model"])
 
     def _measure(self, step: int, model: Any) -> None:
-        right = solved_by(merged(self._base, model), self._asked, self._max_tokens)
-        self.found[step] = sum(right) / len(right)
-        print(f"step {step}: accuracy {self.found[step]:.3f}", flush=True)
+        written = greedy_answers(merged(self._base, model), self._asked, self._max_tokens)
+        pairs = zip(self._asked, written, strict=True)
+        found = {
+            "accuracy": are_right(written, self._asked),
+            "right_throughout": [puzzle.is_right_throughout(text) for puzzle, text in pairs],
+        }
+        for name, right in found.items():
+            self.found[name][step] = sum(right) / len(right)
+        shares = ", ".join(f"{MEASURES[name]} {of[step]:.3f}" for name, of in self.found.items())
+        print(f"step {step}: {shares}", flush=True)
 
 
 def run(arm: Arm, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -125,7 +139,7 @@ def run(arm: Arm, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         split="lines",
     )
     sampling = MergedSampling(options.policy, whole_distribution(options.max_tokens))
-    measured = Accuracy(sampling.base, held_out, options.every, options.max_tokens)
+    measured = Measured(sampling.base, held_out, options.every, options.max_tokens)
     make: Any = DenseTrainer if arm.dense is not None else WholeTrainer
     trainer = make(
         # The backward pass of torch's fused attention takes longer than that of plain products on
@@ -157,7 +171,10 @@ def run(arm: Arm, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "scoring_seconds": "process_reward/seconds",
     }
     return {
-        "accuracy": {str(step): found for step, found in measured.found.items()},
+        **{
+            name: {str(step): share for step, share in of.items()}
+            for name, of in measured.found.items()
+        },
         "auc": known_by_prm(trainer.seen, options.generations, options.every),
         **{name: [entry.get(key) for entry in log] for name, key in names.items()},
     }
@@ -210,32 +227,38 @@ def _settings(seed: int, options: argparse.Namespace) -> GRPOConfig:
 
 
 def summarise(runs: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Mean and spread over seeds, by arm: accuracy by step, the PRM's AUC over time (the mean of
-    what is known), and what each arm gained over ``outcome`` with the same seed."""
-    found: dict[str, Any] = {}
-    for name, of_arm in runs.items():
-        steps = sorted({int(step) for one in of_arm.values() for step in one["accuracy"]})
-        curves = np.array(
-            [[one["accuracy"][str(step)] for step in steps] for one in of_arm.values()]
-        )
-        found[name] = {
-            "steps": steps,
-            "mean": curves.mean(axis=0).tolist(),
-            "lowest": curves.min(axis=0).tolist(),
-            "highest": curves.max(axis=0).tolist(),
+    """By arm: each measure by step and the PRM's AUC over time (the mean of what is known)."""
+    return {
+        name: {
+            **{measure: _curve(runs, name, measure) for measure in MEASURES},
             "auc": [
                 _mean_of_known(one)
                 for one in zip(*(run["auc"] for run in of_arm.values()), strict=True)
             ],
         }
-        shared = [seed for seed in of_arm if seed in runs.get("outcome", {})]
-        if name != "outcome" and shared:
-            last = str(steps[-1])
-            found[name]["gain"] = [
-                of_arm[seed]["accuracy"][last] - runs["outcome"][seed]["accuracy"][last]
-                for seed in shared
-            ]
-    return found
+        for name, of_arm in runs.items()
+    }
+
+
+def _curve(runs: dict[str, dict[str, dict[str, Any]]], name: str, measure: str) -> dict[str, Any]:
+    """Mean and spread over seeds, by step, and what the arm gained over ``outcome`` at the end with
+    the same seed."""
+    of_arm = {seed: run[measure] for seed, run in runs[name].items()}
+    steps = sorted({int(step) for one in of_arm.values() for step in one})
+    curves = np.array([[one[str(step)] for step in steps] for one in of_arm.values()])
+    outcome_alone = {} if name == "outcome" else runs.get("outcome", {})
+    last = str(steps[-1])
+    return {
+        "steps": steps,
+        "mean": curves.mean(axis=0).tolist(),
+        "lowest": curves.min(axis=0).tolist(),
+        "highest": curves.max(axis=0).tolist(),
+        "gain": [
+            one[last] - outcome_alone[seed][measure][last]
+            for seed, one in of_arm.items()
+            if seed in outcome_alone
+        ],
+    }
 
 
 def _mean_of_known(values: Sequence[float | None]) -> float | None:
@@ -246,15 +269,21 @@ def _mean_of_known(values: Sequence[float | None]) -> float | None:
 def plot(found: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, curve in found.items():
-        (line,) = axes.plot(curve["steps"], curve["mean"], marker=".", label=name)
-        axes.fill_between(
-            curve["steps"], curve["lowest"], curve["highest"], alpha=0.15, color=line.get_color()
-        )
-    axes.set(xlabel="training step", ylabel="greedy accuracy on held-out puzzles", ylim=(0, 1))
-    axes.legend()
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, (measure, title) in zip(figure.subplots(1, 2), MEASURES.items(), strict=True):
+        for name, of_arm in found.items():
+            curve = of_arm[measure]
+            (line,) = axes.plot(curve["steps"], curve["mean"], marker=".", label=name)
+            axes.fill_between(
+                curve["steps"],
+                curve["lowest"],
+                curve["highest"],
+                alpha=0.15,
+                color=line.get_color(),
+            )
+        axes.set(title=title, xlabel="training step", ylabel="share of held-out puzzles")
+        axes.set_ylim(bottom=0)
+        axes.legend()
     figure.savefig(path, dpi=150)
 
 
@@ -274,10 +303,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured = {"environment": environment(), "settings": settings, "arms": found, "runs": runs}
     written = write_json("online", measured, RESULTS if options.keep else options.output)
     plot(found, written.with_suffix(".png"))
-    for name, curve in found.items():
-        gain = ", ".join(f"{value:+.3f}" for value in curve.get("gain", []))
-        known = ", ".join("–" if value is None else f"{value:.3f}" for value in curve["auc"])
-        print(f"{name}: {curve['mean'][0]:.3f} → {curve['mean'][-1]:.3f} {gain}; AUC {known}")
+    for name, of_arm in found.items():
+        known = ", ".join("–" if value is None else f"{value:.3f}" for value in of_arm["auc"])
+        print(f"{name}: AUC {known}")
+        for measure, title in MEASURES.items():
+            mean, gain = of_arm[measure]["mean"], of_arm[measure]["gain"]
+            over = ", ".join(f"{value:+.3f}" for value in gain)
+            compared = f"; over outcome: {over}" if gain else ""
+            print(f"  {title}: {mean[0]:.3f} → {mean[-1]:.3f}{compared}")
     print(f"→ {written}")
 
 

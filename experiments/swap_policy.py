@@ -33,7 +33,7 @@ from rfprm_runtime.ground.whole_files import write_whole
 _SOLUTIONS_SEED, _POOL_SEED = 0, 2
 _MOST_HELD_OUT = 1000
 _ROWS = 256
-MAX_TOKENS = 140
+MAX_TOKENS = 100
 """Of a solution."""
 
 
@@ -80,6 +80,7 @@ def answered(
             "response": text,
             "answer": puzzle.answer,
             "outcome": right,
+            "right_throughout": puzzle.is_right_throughout(text),
         }
         for puzzle, text, right in zip(repeated, written, are_right(written, repeated), strict=True)
     ]
@@ -103,8 +104,11 @@ def main() -> None:
         base = read_base_model(policy)
         rows = answered(base, asked, options.samples, options.max_tokens)
         write_whole(pool, "".join(json.dumps(row) + "\n" for row in rows))
-        share = sum(row["outcome"] for row in rows) / len(rows)
-        print(f"{len(rows)} solutions, {share:.0%} right → {pool}")
+        right, throughout = (
+            sum(row[key] for row in rows) / len(rows) for key in ("outcome", "right_throughout")
+        )
+        print(f"{len(rows)} solutions: {right:.0%} of the answers are right, {throughout:.1%} of")
+        print(f"the solutions in every line → {pool}")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ def test_puzzles_are_right_and_different() -> None:
         assert f"({puzzle.answer}) {held[asked]} " in puzzle.question
     assert {puzzle.answer for puzzle in trained} == {"A", "B", "C"}
     assert puzzles(100, seed=0) == trained
+    one = trained[0]
+    assert one.is_right_throughout(f"{one.solution}\n")
+    guessed = "\n".join([*one.steps[:-2], one.steps[-1]])
+    assert not one.is_right_throughout(guessed)
+    assert not one.is_right_throughout("")
     others = puzzles(100, seed=0, excluded=frozenset(questions))
     assert not questions & {puzzle.question for puzzle in others}
 
@@ -88,24 +93,25 @@ def test_arms_are_compared_seed_by_seed() -> None:
     from experiments.online import summarise
 
     def curve(*values: float, auc: float | None = 0.5) -> dict[str, Any]:
-        return {
-            "accuracy": {str(10 * i): value for i, value in enumerate(values)},
-            "auc": [auc, None],
-        }
+        by_step = {str(10 * i): value for i, value in enumerate(values)}
+        half = {step: value / 2 for step, value in by_step.items()}
+        return {"accuracy": by_step, "right_throughout": half, "auc": [auc, None]}
 
     runs = {
         "outcome": {"0": curve(0.2, 0.3, auc=None), "1": curve(0.2, 0.5)},
         "outcome + PRM": {"1": curve(0.2, 0.6), "0": curve(0.2, 0.2)},
     }
     found = summarise(runs)
-    assert found["outcome"] == {
+    assert found["outcome"]["auc"] == [0.5, None]
+    assert found["outcome"]["accuracy"] == {
         "steps": [0, 10],
         "mean": [0.2, 0.4],
         "lowest": [0.2, 0.3],
         "highest": [0.2, 0.5],
-        "auc": [0.5, None],
+        "gain": [],
     }
-    assert found["outcome + PRM"]["gain"] == pytest.approx([0.1, -0.1])
+    assert found["outcome + PRM"]["accuracy"]["gain"] == pytest.approx([0.1, -0.1])
+    assert found["outcome + PRM"]["right_throughout"]["gain"] == pytest.approx([0.05, -0.05])
 
 
 @pytest.mark.filterwarnings("ignore")  # TRL's and transformers' own
@@ -145,7 +151,7 @@ def test_an_arm_trains_a_policy(
     with pytest.raises(SystemExit, match="steps was 2, is 3"):
         check_made_alike(tmp_path, online._made_from(more_steps))
     found = online.run(online.ARMS[name], 0, options)
-    assert found["accuracy"] == {"0": 0.0, "2": 0.0}
+    assert found["accuracy"] == found["right_throughout"] == {"0": 0.0, "2": 0.0}
     assert len(found["reward"]) == len(found["seconds"]) == 2
     assert found["auc"] == [None]  # no answer is right, so there is nothing to tell apart
 

@@ -78,19 +78,10 @@ def _written_by_transformers(model: Any, base: BaseModel, questions: list[str]) 
     return found
 
 
-def test_answers_written_together_are_those_of_transformers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_answers_written_together_are_those_of_transformers() -> None:
     model, base = policy_model("Llama", vocab_size=300)
     asked = [GoldSolution(f"What is {n} + {n}{'?' * n}", (), str(2 * n)) for n in range(30)]
-    written: list[str] = []
-
-    def note(texts: list[str], some: Any) -> list[bool]:
-        written.extend(texts)
-        return [False] * len(some)
-
-    monkeypatch.setattr(greedy, "are_right", note)
-    greedy.solved_by(base, asked, 20, dtype=torch.float32)
+    written = greedy.greedy_answers(base, asked, 20, dtype=torch.float32)
     assert written == _written_by_transformers(model, base, [one.question for one in asked])
     assert len(set(written)) > 1
 
@@ -108,7 +99,7 @@ def test_a_policy_answers_puzzles() -> None:
     assert rows != swap_policy.answered(base, asked, samples=2, max_tokens=12, seed=1)
 
 
-def test_an_adapter_is_merged_into_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_is_merged_into_a_copy() -> None:
     peft = pytest.importorskip("peft")
     model, base = policy_model("Llama", vocab_size=300, tied=True)
     before = {name: base.weights[name].copy() for name in base.weights}
@@ -118,9 +109,7 @@ def test_an_adapter_is_merged_into_a_copy(monkeypatch: pytest.MonkeyPatch) -> No
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     asked = [GoldSolution(f"What is {n} + {n}?", (), str(2 * n)) for n in range(8)]
-    written: list[str] = []
-    monkeypatch.setattr(greedy, "are_right", lambda texts, some: written.extend(texts))
-    greedy.solved_by(merged(base, adapted), asked, 20, dtype=torch.float32)
+    written = greedy.greedy_answers(merged(base, adapted), asked, 20, dtype=torch.float32)
     questions = [one.question for one in asked]
     assert written == _written_by_transformers(adapted.eval(), base, questions)
     with adapted.disable_adapter():

@@ -301,19 +301,24 @@ def test_training_in_bfloat16_keeps_trained_weights_in_float32(
                 assert torch.equal(parameter, trained[name].detach().to(torch.bfloat16).float())
 
 
-@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("instructions", ["amx_bf16", "avx512_bf16"])
+@pytest.mark.parametrize("has_them", [True, False])
 def test_automatic_precision_suits_the_processor_and_stays_with_the_run(
-    amx: bool, write_config: WriteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    instructions: str,
+    has_them: bool,
+    write_config: WriteConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def become(amx: bool) -> None:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    def become(able: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: able})
 
     config = write_config(('precision = "float32"', 'precision = "auto"'))
-    become(amx)
+    become(has_them)
     first = Trainer(config, tmp_path / "run", device="cpu")
-    assert first.prm.dtype == (torch.bfloat16 if amx else torch.float32)
+    assert first.prm.dtype == (torch.bfloat16 if has_them else torch.float32)
     first.run(max_steps=1)
-    become(not amx)  # the run goes on elsewhere
+    become(not has_them)  # the run goes on elsewhere
     second = Trainer(config, tmp_path / "run", device="cpu")
     assert second.prm.dtype == first.prm.dtype
     second.run(max_steps=1)

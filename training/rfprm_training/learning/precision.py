@@ -55,4 +55,5 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
     """Whether ``device`` multiplies bfloat16 by itself, and does not only emulate it."""
     if device.type != "cpu":
         return device.type == "cuda"
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("amx_bf16", False) or able.get("avx512_bf16", False))
