@@ -11,8 +11,10 @@ import pytest
 from hub_server import HubServer, serving
 from tiny_models import save_published_prm
 
-# Tests train on base models in temporary folders, which their checkpoints name by absolute paths.
-os.environ.setdefault("RFPRM_BASE_MODELS", tempfile.gettempdir())
+# Whatever the person who runs the tests has set. They train on base models in temporary folders,
+# which their checkpoints name by absolute paths.
+os.environ["RFPRM_BASE_MODELS"] = tempfile.gettempdir()
+os.environ.pop("RFPRM_ARTIFACT", None)
 
 # A shared machine may stall for longer than any deadline.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True)

@@ -28,8 +28,8 @@ class NetworkConfig(Section):
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the frozen weights and the activations; trained weights are float32. ``auto`` is
-    bfloat16 on a GPU and on CPUs with AMX, and float32 on others, which only emulate bfloat16. A
-    run that has begun keeps its type."""
+    bfloat16 on a GPU and on CPUs with AMX or AVX-512 BF16, and float32 on others, which only
+    emulate bfloat16. A run that has begun keeps its type."""
     gradient_checkpointing: bool = False
     """Keep only each layer's input and recompute the rest in the backward pass: less memory, about
     a third more time."""

@@ -1,7 +1,7 @@
 """The type that frozen weights and activations are computed in.
 
-bfloat16 where the processor multiplies it fast: on a GPU, and on CPUs with AMX. A run that has
-begun keeps its type, wherever it goes on: another type would train other weights.
+bfloat16 where the processor multiplies it fast: on a GPU, and on CPUs with AMX or AVX-512 BF16. A
+run that has begun keeps its type, wherever it goes on: another type would train other weights.
 """
 
 from __future__ import annotations
