@@ -1,12 +1,14 @@
 """GRPO on made-up puzzles: outcome alone, with the process reward, with dense steps.
 
-python -m experiments.online --policy runs/swaps/policy/model [--artifact ARTIFACT] \\
-    -o runs/online [--seeds 0 1 2] [--steps 40]
+rfprm train experiments/configs/puzzles.toml -o runs/puzzles-prm
+rfprm export runs/puzzles-prm -o artifacts/puzzles --precision int16
+python -m experiments.puzzle_policy -o runs/puzzles
+python -m experiments.online --policy runs/puzzles/policy/model --artifact artifacts/puzzles
 
-`experiments.swap_policy` makes a policy that solves some of the puzzles. Each arm trains it with
-TRL's GRPOTrainer from the same weights, on the same questions in the same order, for every seed.
-Measured on greedy solutions of held-out puzzles: how many answers are right, and how many solutions
-in every line, since a third of wrong ones guess the answer. Finished runs are kept.
+Each arm trains the policy with TRL's GRPOTrainer from the same weights, on the same questions in
+the same order, for every seed. Measured on greedy solutions of held-out puzzles: how many answers
+are right, and how many solutions in every line, since half of the guesses are right. Finished runs
+are kept.
 """
 
 from __future__ import annotations
@@ -32,16 +34,15 @@ from experiments.fine_tuning import LINEARS, tokenizer
 from experiments.greedy import are_right, greedy_answers
 from experiments.kept import check_made_alike, kept_runs
 from experiments.merged_policy import MergedSampling, merged
-from experiments.small_policy import question_text
-from experiments.swap_policy import (
+from experiments.puzzle_policy import (
     MAX_TOKENS,
     held_out_puzzles,
     training_puzzles,
     whole_distribution,
 )
-from experiments.swaps import Puzzle
+from experiments.puzzles import Puzzle
+from experiments.small_policy import question_text
 from rfprm_export.base_model import BaseModel
-from rfprm_export.shipped import ensure_artifact
 from rfprm_runtime.ground.content import content_of
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.integrations.trl_dense import DenseAdvantages, DenseCredit
@@ -289,9 +290,6 @@ def plot(found: dict[str, Any], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    if options.artifact is None:
-        options.artifact = Path("artifacts/benchmarks/artifact-int16")
-        ensure_artifact(options.artifact, precision="int16")
     check_made_alike(options.output, _made_from(options))
 
     def make(name: str, seed: int) -> dict[str, Any]:
@@ -326,17 +324,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("-o", "--output", type=Path, default=Path("runs/online"), help="folder of the runs")
     add("--policy", type=Path, required=True, help="folder of the model to train")
-    add("--artifact", type=Path, help="of the PRM (the shipped one in int16)")
+    add("--artifact", type=Path, required=True, help="of the PRM")
     add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--steps", type=int, default=40)
+    add("--steps", type=int, default=30)
     add("--prompts", type=int, default=3, help="questions a step")
     add("--generations", type=int, default=8, help="completions of a question")
     add("--max-tokens", type=int, default=MAX_TOKENS, help="of a completion")
-    add("--learning-rate", type=float, default=1e-4)
+    add("--learning-rate", type=float, default=2e-4)
     add("--first-layer", type=int, default=15, help="layers below it are not trained")
-    add("--every", type=int, default=10, help="steps between two measurements")
-    add("--held-out", type=int, default=200, help="puzzles to measure on")
+    add("--every", type=int, default=15, help="steps between two measurements")
+    add("--held-out", type=int, default=150, help="puzzles to measure on")
     add("--keep", action="store_true", help="write the result to experiments/results")
     return parser.parse_args(arguments)
 

@@ -11,8 +11,8 @@ import pytest
 
 from experiments.guided_search import of_middle_difficulty
 from experiments.kept import check_made_alike
+from experiments.puzzles import puzzles
 from experiments.search_figures import best_of_n_curve
-from experiments.swaps import puzzles
 from rfprm_runtime.answers import answers_agree, final_answer
 from rfprm_runtime.rewards.completions import CompletionReward
 
@@ -69,15 +69,17 @@ def test_puzzles_are_right_and_different() -> None:
     assert len(questions) == 100
     for puzzle in trained:
         assert answers_agree(final_answer(puzzle.solution), puzzle.answer) is True
-        held = dict(re.findall(r"([A-J]): (\w+)", puzzle.steps[0]))
-        swaps = re.findall(r"([A-J])\w+ and ([A-J])\w+ swap", puzzle.question)
-        assert len(puzzle.steps) == len(swaps) + 2
-        for (one, other), step in zip(swaps, puzzle.steps[1:-1], strict=True):
-            held[one], held[other] = held[other], held[one]
-            assert dict(re.findall(r"([A-J]): (\w+)", step)) == held
-        (asked,) = re.findall(r"does ([A-J])\w+ have", puzzle.question)
-        assert f"({puzzle.answer}) {held[asked]} " in puzzle.question
-    assert {puzzle.answer for puzzle in trained} == {"A", "B", "C"}
+        first, *claims = puzzle.question.split(". ")
+        is_truthful = {first.split()[0]: first.endswith("tells the truth")}
+        assert len(puzzle.steps) == len(claims) + 1
+        for claim, step in zip(claims[:-1], puzzle.steps[1:-1], strict=True):
+            name, before = re.fullmatch(r"(\w+) says (\w+) .*", claim).groups()  # type: ignore[union-attr]
+            is_truthful[name] = is_truthful[before] == claim.endswith("tells the truth")
+            verdict = "tells the truth" if is_truthful[name] else "lies"
+            assert step.endswith(f", {name} {verdict}.")
+        assert claims[-1] == f"Does {name} tell the truth?"
+        assert puzzle.answer == ("yes" if is_truthful[name] else "no")
+    assert {puzzle.answer for puzzle in trained} == {"yes", "no"}
     assert puzzles(100, seed=0) == trained
     one = trained[0]
     assert one.is_right_throughout(f"{one.solution}\n")

@@ -14,12 +14,12 @@ import torch
 pytest.importorskip("transformers")
 pytest.importorskip("datasets")  # beside the policy that needs it
 
-from experiments import answers_alone, greedy, guided_search, sample_solutions, swap_policy
+from experiments import answers_alone, greedy, guided_search, puzzle_policy, sample_solutions
 from experiments.merged_policy import merged
 from experiments.policies import TorchPolicy
+from experiments.puzzles import puzzles
 from experiments.search_figures import best_of_n_curve, plot, summarise
 from experiments.small_policy import question_text
-from experiments.swaps import puzzles
 from experiments.torch_sampling import Sampled
 from rfprm_export.base_model import BaseModel
 from rfprm_runtime import Scorer, Trajectory
@@ -89,14 +89,14 @@ def test_answers_written_together_are_those_of_transformers() -> None:
 def test_a_policy_answers_puzzles() -> None:
     _, base = policy_model("Llama", vocab_size=300)
     asked = puzzles(3, seed=5)
-    rows = swap_policy.answered(base, asked, samples=2, max_tokens=12)
+    rows = puzzle_policy.answered(base, asked, samples=2, max_tokens=12)
     assert [row["question"] for row in rows] == [
         puzzle.question for puzzle in asked for _ in range(2)
     ]
     assert [row["outcome"] for row in rows] == [False] * 6
     assert len({row["response"] for row in rows}) > 3
-    assert rows == swap_policy.answered(base, asked, samples=2, max_tokens=12)
-    assert rows != swap_policy.answered(base, asked, samples=2, max_tokens=12, seed=1)
+    assert rows == puzzle_policy.answered(base, asked, samples=2, max_tokens=12)
+    assert rows != puzzle_policy.answered(base, asked, samples=2, max_tokens=12, seed=1)
 
 
 def test_an_adapter_is_merged_into_a_copy() -> None:

@@ -16,15 +16,13 @@ _HELD = {
 }
 
 
-def tracking(
-    rng: random.Random, *, people: tuple[int, int] = (3, 6), swaps: tuple[int, int] = (3, 5)
-) -> Problem:
-    """Who holds what after some swaps; ``people``, ``swaps``: the fewest and the most."""
-    count = rng.randint(*people)
+def tracking(rng: random.Random) -> Problem:
+    """Who holds what after some swaps."""
+    count = rng.randint(3, 6)
     names = sorted(rng.sample(_NAMES, count))
     thing = rng.choice(sorted(_HELD))
     start = tuple(rng.sample(_HELD[thing], count))
-    pairs = [tuple(rng.sample(range(count), 2)) for _ in range(rng.randint(*swaps))]
+    pairs = [tuple(rng.sample(range(count), 2)) for _ in range(rng.randint(3, 5))]
     asked = rng.randrange(count)
     shorten = rng.random() < 0.4
     called = [name[0] if shorten else name for name in names]
@@ -76,15 +74,16 @@ def tracking(
     )
 
 
-def liars(rng: random.Random) -> Problem:
-    """Who tells the truth, when each speaks about the person before."""
-    people = rng.sample(_NAMES, rng.randint(4, 7))
+def liars(rng: random.Random, *, people: tuple[int, int] = (4, 7)) -> Problem:
+    """Who tells the truth, when each speaks about the person before; ``people``: the fewest and
+    the most."""
+    names = rng.sample(_NAMES, rng.randint(*people))
     truthful = rng.random() < 0.5
-    claims = [rng.random() < 0.5 for _ in people[1:]]
+    claims = [rng.random() < 0.5 for _ in names[1:]]
     verb = {True: "tells the truth", False: "lies"}
 
     def step(index: int, flipped: bool) -> Callable[[State], Move]:
-        before, name, claim = people[index], people[index + 1], claims[index]
+        before, name, claim = names[index], names[index + 1], claims[index]
 
         def move(state: State) -> Move:
             known, after = state, (state == claim) != flipped
@@ -96,17 +95,17 @@ def liars(rng: random.Random) -> Problem:
 
         return move
 
-    first = f"(1) {people[0]} {verb[truthful]}."
+    first = f"(1) {names[0]} {verb[truthful]}."
     told = " ".join(
         f"{name} says {before} {verb[claim]}."
-        for before, name, claim in zip(people, people[1:], claims, strict=False)
+        for before, name, claim in zip(names, names[1:], claims, strict=False)
     )
-    wrong_first = f"(1) {people[0]} {verb[not truthful]}."
+    wrong_first = f"(1) {names[0]} {verb[not truthful]}."
     places = range(len(claims))
     return Problem(
-        f"{first[4:]} {told} Does {people[-1]} tell the truth?",
+        f"{first[4:]} {told} Does {names[-1]} tell the truth?",
         truthful,
         [lambda state: (state, first), *(step(i, False) for i in places)],
         [lambda state: (not state, wrong_first), *(step(i, True) for i in places)],
-        lambda state: f"{people[-1]} {verb[state]}. So the answer is {'yes' if state else 'no'}.",
+        lambda state: f"{names[-1]} {verb[state]}. So the answer is {'yes' if state else 'no'}.",
     )

@@ -1,12 +1,12 @@
-"""Fine-tunes a small policy on puzzles of swaps, and writes what it then answers to others.
+"""Fine-tunes a small policy on a few puzzles, and writes what it then answers to others.
 
-python -m experiments.swap_policy -o runs/swaps [--questions 100] [--samples 8]
+python -m experiments.puzzle_policy -o runs/puzzles [--questions 100] [--samples 8]
 
 `policy/model` is where `experiments.online` begins. `pool.jsonl` shows beforehand what a PRM knows
 of the policy's own solutions:
 
-rfprm score runs/swaps/pool.jsonl -o runs/swaps/scored.jsonl --split lines -a ARTIFACT
-python -m experiments.reranking runs/swaps/scored.jsonl
+rfprm score runs/puzzles/pool.jsonl -o runs/puzzles/scored.jsonl --split lines -a ARTIFACT
+python -m experiments.reranking runs/puzzles/scored.jsonl
 
 What is there is kept.
 """
@@ -24,8 +24,8 @@ from datasets import Dataset
 
 from experiments.fine_tuning import fine_tune
 from experiments.greedy import are_right, end_of_turn
+from experiments.puzzles import HELD_OUT_SEED, Puzzle, puzzles
 from experiments.small_policy import question_text
-from experiments.swaps import HELD_OUT_SEED, Puzzle, puzzles
 from experiments.torch_sampling import SamplingSettings, TokenSampler
 from rfprm_export.base_model import BaseModel, read_base_model
 from rfprm_runtime.ground.whole_files import write_whole
@@ -33,7 +33,7 @@ from rfprm_runtime.ground.whole_files import write_whole
 _SOLUTIONS_SEED, _POOL_SEED = 0, 2
 _MOST_HELD_OUT = 1000
 _ROWS = 256
-MAX_TOKENS = 100
+MAX_TOKENS = 130
 """Of a solution."""
 
 
@@ -89,8 +89,8 @@ def answered(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("-o", "--output", type=Path, default=Path("runs/swaps"))
-    add("--solutions", type=int, default=1000, help="right ones to fine-tune the policy on")
+    add("-o", "--output", type=Path, default=Path("runs/puzzles"))
+    add("--solutions", type=int, default=320, help="right ones to fine-tune the policy on")
     add("--epochs", type=float, default=1.0, help="of fine-tuning")
     add("--questions", type=int, default=100, help="of the pool")
     add("--samples", type=int, default=8, help="solutions to a question of the pool")

@@ -1,22 +1,20 @@
-"""Made-up puzzles of who holds what after some swaps: a task that a small policy half masters, and
-that the shipped PRMs know.
+"""Made-up puzzles of who tells the truth: a task that a small policy learns from few solutions.
 
-The answer is one of three options, so that a third of all guesses are right: an outcome says less
-about a trace here than its steps do.
+The answer is yes or no, so half of all guesses are right: an outcome says less about a solution
+here than its steps do.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import dataclass
 
 from rfprm_training.construction.procedures.machine import examples_of
-from rfprm_training.construction.procedures.people import tracking
+from rfprm_training.construction.procedures.people import liars
 
 HELD_OUT_SEED = 1
 """Of puzzles that nothing is trained on."""
-_PEOPLE, _SWAPS = (3, 3), (2, 3)
+_PEOPLE = (4, 4)
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,8 @@ class Puzzle:
 
     @property
     def answer(self) -> str:
-        """The letter of an option."""
-        (letter,) = re.findall(r"\(([A-C])\)", self.steps[-1])
-        return str(letter)
+        """``yes`` or ``no``."""
+        return self.steps[-1].rstrip(".").rsplit(maxsplit=1)[1]
 
     @property
     def solution(self) -> str:
@@ -41,13 +38,11 @@ class Puzzle:
 
 
 def puzzles(count: int, seed: int, *, excluded: frozenset[str] = frozenset()) -> list[Puzzle]:
-    """``count`` different puzzles, none with a question that is ``excluded``. All solutions call
-    people by their initials: a policy has one style to learn."""
+    """``count`` different puzzles, none with a question that is ``excluded``."""
     rng, found = random.Random(seed), dict[str, Puzzle]()
     while len(found) < count:
-        problem = tracking(rng, people=_PEOPLE, swaps=_SWAPS)
-        (right,) = examples_of(problem, "tracking", "", rng, errors=0)
-        is_short = re.match("At the start: [A-Z]:", right.trajectory.steps[0])
-        if is_short and problem.question not in excluded:
+        problem = liars(rng, people=_PEOPLE)
+        (right,) = examples_of(problem, "liars", "", rng, errors=0)
+        if problem.question not in excluded:
             found.setdefault(problem.question, Puzzle(problem.question, right.trajectory.steps))
     return list(found.values())
