@@ -17,6 +17,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from experiments.puzzle_policy import (
 )
 from experiments.puzzles import Puzzle
 from experiments.small_policy import question_text
-from rfprm_export.base_model import BaseModel
+from rfprm_export.base_model import BaseModel, read_base_model
 from rfprm_runtime.ground.content import content_of
 from rfprm_runtime.integrations.trl import process_reward
 from rfprm_runtime.integrations.trl_dense import DenseAdvantages, DenseCredit
@@ -99,23 +100,19 @@ MEASURES = {
 class Measured(TrainerCallback):  # type: ignore[misc]
     """Greedy solutions of held-out puzzles, before the first step and every so many."""
 
-    def __init__(
-        self, base: BaseModel, asked: Sequence[Puzzle], every: int, max_tokens: int
-    ) -> None:
+    def __init__(self, base: BaseModel, options: argparse.Namespace) -> None:
         """``base``: the policy before it is trained."""
         self.found: dict[str, dict[int, float]] = {name: {} for name in MEASURES}
-        self._base = base
-        self._asked, self._every, self._max_tokens = asked, every, max_tokens
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        self._measure(0, given["model"])
+        self._base, self._every, self._max_tokens = base, options.every, options.max_tokens
+        self._asked = held_out_puzzles(options.held_out)
+        self._judge(0, _written_before(options.policy, options.held_out, options.max_tokens))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if state.global_step % self._every == 0:
-            self._measure(state.global_step, given["model"])
+            now = merged(self._base, given["model"])
+            self._judge(state.global_step, greedy_answers(now, self._asked, self._max_tokens))
 
-    def _measure(self, step: int, model: Any) -> None:
-        written = greedy_answers(merged(self._base, model), self._asked, self._max_tokens)
+    def _judge(self, step: int, written: Sequence[str]) -> None:
         pairs = zip(self._asked, written, strict=True)
         found = {
             "accuracy": are_right(written, self._asked),
@@ -127,9 +124,14 @@ class Measured(TrainerCallback):  # type: ignore[misc]
         print(f"step {step}: {shares}", flush=True)
 
 
+@cache
+def _written_before(policy: Path, held_out: int, max_tokens: int) -> list[str]:
+    """Greedy solutions of the policy that every run begins with."""
+    return greedy_answers(read_base_model(policy), held_out_puzzles(held_out), max_tokens)
+
+
 def run(arm: Arm, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one policy; returns its curves."""
-    held_out = held_out_puzzles(options.held_out)
     trained = training_puzzles(options.steps * options.prompts, seed=1000 + seed)
     reward = process_reward(
         str(options.artifact),
@@ -140,7 +142,7 @@ def run(arm: Arm, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         split="lines",
     )
     sampling = MergedSampling(options.policy, whole_distribution(options.max_tokens))
-    measured = Measured(sampling.base, held_out, options.every, options.max_tokens)
+    measured = Measured(sampling.base, options)
     make: Any = DenseTrainer if arm.dense is not None else WholeTrainer
     trainer = make(
         # The backward pass of torch's fused attention takes longer than that of plain products on
@@ -327,13 +329,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--artifact", type=Path, required=True, help="of the PRM")
     add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--steps", type=int, default=30)
+    add("--steps", type=int, default=24)
     add("--prompts", type=int, default=3, help="questions a step")
     add("--generations", type=int, default=8, help="completions of a question")
     add("--max-tokens", type=int, default=MAX_TOKENS, help="of a completion")
     add("--learning-rate", type=float, default=2e-4)
     add("--first-layer", type=int, default=15, help="layers below it are not trained")
-    add("--every", type=int, default=15, help="steps between two measurements")
+    add("--every", type=int, default=12, help="steps between two measurements")
     add("--held-out", type=int, default=150, help="puzzles to measure on")
     add("--keep", action="store_true", help="write the result to experiments/results")
     return parser.parse_args(arguments)
