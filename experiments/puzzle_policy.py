@@ -107,8 +107,7 @@ def main() -> None:
         right, throughout = (
             sum(row[key] for row in rows) / len(rows) for key in ("outcome", "right_throughout")
         )
-        print(f"{len(rows)} solutions: {right:.0%} of the answers are right, {throughout:.1%} of")
-        print(f"the solutions in every line → {pool}")
+        print(f"{len(rows)} solutions: {right:.0%} right, {throughout:.0%} in every line → {pool}")
 
 
 if __name__ == "__main__":
