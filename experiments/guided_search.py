@@ -6,13 +6,15 @@ python -m experiments.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
     --server http://localhost:8080/v1 --served qwen2.5-coder-1.5b --traces 64
 python -m experiments.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
     --model qwen2.5-coder-1.5b-instruct-q4_k_m.gguf --traces 64
+python -m experiments.guided_search --puzzles 7 --policy runs/puzzles/policy/model \\
+    --artifact ARTIFACT --traces 64
 
-The policy is one of `experiments.small_policy`, a chat model behind an OpenAI-compatible server, or
-one of the Qwen family that runs here, on a GPU if there is one.
+The policy is one of `experiments.small_policy` or `experiments.puzzle_policy`, a chat model behind
+an OpenAI-compatible server, or one of the Qwen family that runs here, on a GPU if there is one.
 The problems are those of GSM8K that neither the small policy nor the shipped PRM was trained on.
 With --pool (samples of the policy by `experiments.sample_solutions`, on questions that the PRM was
-not trained on), they are those that it neither always nor never solved. Resumable; searches can be
-added to a finished run.
+not trained on), they are those that it neither always nor never solved; with --puzzles, made-up
+ones about so many people. Resumable; searches can be added to a finished run.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ from rich.table import Table
 from benchmarks.report import write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
+from experiments.greedy import Problem
 from experiments.kept import check_made_alike, slug
-from experiments.policies import SmallPolicy, TorchPolicy, served_policy
+from experiments.policies import FINE_TUNED, TorchPolicy, served_policy
 from experiments.problems import held_out_questions
+from experiments.puzzles import HELD_OUT_SEED, puzzles
 from experiments.search_figures import INDEPENDENT, PICKS, best_of_n_curve, plot, summarise
 from rfprm_export.base_model import read_base_model
 from rfprm_export.shipped import ensure_artifact
@@ -62,12 +66,16 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "diverse trees": {"strategy": DiverseTreeSearch(4, 4)},
     "diverse trees, by reward": {"strategy": DiverseTreeSearch(4, 4), "value": "reward"},
     "best-first": {"strategy": BestFirstSearch(4, 4), "value": "mean"},
+    "beam search, by the lowest step": {"strategy": BeamSearch(4, 4), "value": "min"},
+    "beam search, by the last step": {"strategy": BeamSearch(4, 4), "value": "last"},
+    # A control: what a search completes, if nothing steers it.
+    "Best-of-16, a step at a time": {"strategy": BestOfN(16)},
 }
 _AT_ONCE = 4
 _AT_ONCE_HERE = 50
 
 
-Policy = SmallPolicy | CompletionProposer | TorchPolicy
+Policy = CompletionProposer | TorchPolicy
 
 
 def methods(num_traces: int, searches: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -97,7 +105,7 @@ def of_middle_difficulty(pool: Path, count: int) -> list[GoldSolution]:
 def run(
     scorer: Scorer,
     policy: Policy,
-    asked: Sequence[GoldSolution],
+    asked: Sequence[Problem],
     folder: Path,
     settings: dict[str, Any],
     budget: Budget,
@@ -138,7 +146,7 @@ def run(
 def _searched(
     scorer: Scorer,
     policy: Policy,
-    asked: Sequence[GoldSolution],
+    asked: Sequence[Problem],
     budget: Budget,
     options: dict[str, Any],
 ) -> list[dict[str, Any]]:
@@ -183,7 +191,7 @@ def _trace(
 
 
 def _drawn_whole(
-    scorer: Scorer, policy: TorchPolicy, asked: Sequence[GoldSolution], num_traces: int
+    scorer: Scorer, policy: TorchPolicy, asked: Sequence[Problem], num_traces: int
 ) -> list[dict[str, Any]]:
     """Best-of-N as people run it: solutions are drawn whole, not a step at a time, then scored."""
     begun = time.perf_counter()
@@ -237,9 +245,18 @@ def report(measured: dict[str, Any]) -> None:
     Console(width=190, highlight=False).print(table)
 
 
+def _asked(options: argparse.Namespace) -> Sequence[Problem]:
+    if options.pool is not None:
+        return of_middle_difficulty(options.pool, options.questions)
+    if options.puzzles is not None:
+        return puzzles(options.questions, HELD_OUT_SEED, people=(options.puzzles,) * 2)
+    return problems(options.gold, options.questions, options.max_steps)
+
+
 def _policy(options: argparse.Namespace) -> Policy:
     if options.policy is not None:
-        return SmallPolicy(options.policy, temperature=options.temperature, seed=0)
+        base = read_base_model(options.policy)
+        return TorchPolicy(base, FINE_TUNED, temperature=options.temperature)
     if options.model is not None:
         return TorchPolicy(read_base_model(options.model), temperature=options.temperature)
     return served_policy(
@@ -255,7 +272,8 @@ def main() -> None:
     asked_of = parser.add_mutually_exclusive_group(required=True)
     asked_of.add_argument("--gold", type=Path, help="GSM8K's train.jsonl")
     asked_of.add_argument("--pool", type=Path, help="or samples of experiments.sample_solutions")
-    parser.add_argument("--policy", type=Path, help="the folder of a small policy")
+    asked_of.add_argument("--puzzles", type=int, metavar="PEOPLE", help="or made-up ones")
+    parser.add_argument("--policy", type=Path, help="the folder of a fine-tuned policy")
     parser.add_argument("--server", help="or the base URL of a server")
     parser.add_argument("--served", help="the name of its model")
     parser.add_argument("--model", type=Path, help="or a GGUF file or folder")
@@ -280,17 +298,14 @@ def main() -> None:
         parser.error("give a --policy, a --server or a --model")
     if options.server is not None and options.served is None:
         parser.error("--server needs the name of a model (--served)")
-    if options.pool is not None:
-        asked = of_middle_difficulty(options.pool, options.questions)
-    else:
-        asked = problems(options.gold, options.questions, options.max_steps)
+    asked = _asked(options)
     artifact = options.artifact or Path("artifacts/benchmarks/artifact-int16")
     if options.artifact is None:
         ensure_artifact(artifact, precision="int16")
     settings = {
         "questions": len(asked),
         "questions_sha256": hashlib.sha256("".join(s.question for s in asked).encode()).hexdigest(),
-        "max_steps": None if options.pool is not None else options.max_steps,
+        "max_steps": options.max_steps if options.gold is not None else None,
         "temperature": options.temperature,
         "policy": options.served or content_of(options.model or options.policy),
         "artifact": content_of(artifact),
@@ -300,7 +315,7 @@ def main() -> None:
     }
     budget = Budget(max_depth=options.depth, max_tokens=options.tokens)
     with Scorer.load(artifact) as scorer:
-        at_once = options.at_once or (_AT_ONCE if options.model is None else _AT_ONCE_HERE)
+        at_once = options.at_once or (_AT_ONCE_HERE if options.server is None else _AT_ONCE)
         rows = run(
             scorer,
             _policy(options),

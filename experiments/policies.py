@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
-from typing import Any
 
 import torch
 
 from experiments.small_policy import question_text
 from experiments.torch_sampling import Sampled, SamplingSettings, TokenSampler
 from rfprm_export.base_model import BaseModel
-from rfprm_export.named_base import FolderBase
 from rfprm_runtime.search import Proposal, Request
 from rfprm_runtime.search.completion_proposer import CompletionProposer
 from rfprm_runtime.search.step_format import StepFormat
-from rfprm_training.construction.sampling.line_sampler import LineSampler
 from rfprm_training.construction.sampling.solutions import SYSTEM_PROMPT
 
-_ROWS = 32
 _ROWS_OF = {"cuda": 2048, "cpu": 256}
-_OPENING = "Question:"
-"""The beginning of all prompts; the sampler computes it once."""
 VERBOSE = SYSTEM_PROMPT
 CONCISE = (
     "Solve the problem in a few short steps, one line each. End with the final answer in \\boxed{}."
@@ -33,38 +24,23 @@ CONCISE = (
 _ENDS_OF_TURN = ("<|im_end|>", "<|endoftext|>")
 
 
-class SmallPolicy:
-    """A model of `experiments.small_policy` as a proposer; a step is a line."""
+def _is_answered(step: str) -> bool:
+    # After its answer a fine-tuned policy would invent another question.
+    return "answer is" in step.lower() or step.startswith("A:")
 
-    def __init__(self, folder: Path, *, temperature: float, seed: int) -> None:
-        self._sampler = LineSampler(
-            FolderBase(path=str(folder.absolute())),
-            folder,
-            _OPENING,
-            prepare_model=_with_small_weights,
-        )
-        self._temperature = temperature
-        self._generator = torch.Generator().manual_seed(seed)
 
-    def __call__(self, requests: Sequence[Request]) -> list[list[Proposal]]:
-        found: dict[int, list[Proposal]] = {}
-        order = sorted(range(len(requests)), key=lambda index: requests[index].count)
-        for count, group in groupby(order, key=lambda index: requests[index].count):
-            indices = list(group)
-            size = max(1, _ROWS // count)
-            for start in range(0, len(indices), size):
-                batch = indices[start : start + size]
-                texts = [_beginning(requests[index]) for index in batch]
-                lines = self._sampler.sample(
-                    texts,
-                    count=count,
-                    temperature=self._temperature,
-                    max_tokens=64,
-                    generator=self._generator,
-                )
-                for index, drawn in zip(batch, lines, strict=True):
-                    found[index] = [_proposal(*line) for line in drawn]
-        return [found[index] for index in range(len(requests))]
+CHAT = StepFormat(
+    prompt=lambda question, so_far: chat_prompt(question, so_far, CONCISE),
+    separator="\n",
+    is_final=lambda step: "\\boxed" in step,
+)
+"""How a chat model of the Qwen family is asked for steps."""
+FINE_TUNED = StepFormat(
+    prompt=lambda question, so_far: question_text(question) + so_far,
+    separator="\n",
+    is_final=_is_answered,
+)
+"""How a policy of `experiments.small_policy` or `experiments.puzzle_policy` is."""
 
 
 def served_policy(
@@ -86,18 +62,19 @@ class Solution:
     """A whole answer to a question."""
 
     steps: tuple[str, ...]
-    """Its lines, up to the one that boxes the answer."""
+    """Its lines, up to the one that states the answer."""
     num_tokens: int
     """All that were generated."""
 
 
 class TorchPolicy:
-    """A chat model of the Qwen family, without a server: all branches of all searches continue at
-    once; a step is a line."""
+    """A policy without a server: all branches of all searches continue at once; a step is a
+    line."""
 
     def __init__(
         self,
         base: BaseModel,
+        step_format: StepFormat = CHAT,
         *,
         device: str | None = None,
         dtype: torch.dtype | None = None,
@@ -107,7 +84,7 @@ class TorchPolicy:
         seed: int = 0,
     ) -> None:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._tokenizer = base.tokenizer
+        self._tokenizer, self._format = base.tokenizer, step_format
         self._sampler = TokenSampler(base, device=device, dtype=dtype, max_rows=_ROWS_OF[device])
         self._settings = SamplingSettings(temperature=temperature, max_tokens=max_step_tokens)
         self._whole = SamplingSettings(temperature=temperature, max_tokens=max_tokens)
@@ -117,10 +94,7 @@ class TorchPolicy:
 
     def __call__(self, requests: Sequence[Request]) -> list[list[Proposal]]:
         found = self._sample(
-            [
-                chat_prompt(r.question, "".join(f"{s}\n" for s in r.steps), CONCISE)
-                for r in requests
-            ],
+            [self._format.prompt_for(r.question, r.steps) for r in requests],
             [request.count for request in requests],
             self._settings,
             self._ends,
@@ -130,7 +104,7 @@ class TorchPolicy:
     def solutions(self, questions: Sequence[str], count: int) -> list[list[Solution]]:
         """``count`` independent answers to each question, drawn whole: far cheaper than a step at
         a time, which computes what went before again."""
-        prompts = [chat_prompt(question, system=CONCISE) for question in questions]
+        prompts = [self._format.prompt_for(question, ()) for question in questions]
         found = self._sample(prompts, [count] * len(prompts), self._whole, self._end_of_turn)
         return [[self._solution(one) for one in of_question] for of_question in found]
 
@@ -151,18 +125,18 @@ class TorchPolicy:
     def _solution(self, sampled: Sampled) -> Solution:
         text = self._tokenizer.decode(sampled.token_ids, skip_special_tokens=True)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        boxed = (number for number, line in enumerate(lines, start=1) if "\\boxed" in line)
-        return Solution(tuple(lines[: next(boxed, len(lines))]), len(sampled.token_ids))
+        final = (n for n, line in enumerate(lines, start=1) if self._format.is_final(line))
+        return Solution(tuple(lines[: next(final, len(lines))]), len(sampled.token_ids))
 
     def _proposal(self, sampled: Sampled) -> Proposal:
         step = self._tokenizer.decode(sampled.token_ids, skip_special_tokens=True).strip()
         ended = bool(self._end_of_turn[sampled.token_ids[-1]])
-        is_last = ended or not step or not sampled.ended or "\\boxed" in step
+        is_last = ended or not step or not sampled.ended or self._format.is_final(step)
         return Proposal(step, len(sampled.token_ids), finished=is_last)
 
 
 def ends_of_turn(base: BaseModel) -> torch.Tensor:
-    """Which tokens end the answer of a chat model of the Qwen family, bool [vocab_size]."""
+    """Which tokens end the answer of a policy, bool [vocab_size]."""
     ends = torch.zeros(base.backbone.vocab_size, dtype=torch.bool)
     ends[[base.tokenizer.token_to_id(token) for token in _ENDS_OF_TURN]] = True
     return ends
@@ -190,23 +164,3 @@ def chat_prompt(
     turns.append(("user", question))
     before = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
     return f"{before}<|im_start|>assistant\n{so_far}"
-
-
-def _with_small_weights(model: Any) -> Any:
-    """The model with linears in 8 bits, which doubles its speed on a CPU."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        quantize: Any = torch.ao.quantization.quantize_dynamic
-        return quantize(model, {torch.nn.Linear}, dtype=torch.qint8)
-
-
-def _beginning(request: Request) -> str:
-    text = question_text(request.question) + "".join(f"{step}\n" for step in request.steps)
-    return text.removeprefix(_OPENING)
-
-
-def _proposal(text: str, num_tokens: int, is_whole: bool) -> Proposal:
-    step = text.strip()
-    # After its answer the model would invent another question. A blank line also ends a trace.
-    is_last = not step or not is_whole or "answer is" in step.lower() or step.startswith("A:")
-    return Proposal(step, num_tokens, finished=is_last)

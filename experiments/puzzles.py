@@ -37,11 +37,18 @@ class Puzzle:
         return tuple(line.strip() for line in text.strip().splitlines()) == self.steps
 
 
-def puzzles(count: int, seed: int, *, excluded: frozenset[str] = frozenset()) -> list[Puzzle]:
-    """``count`` different puzzles, none with a question that is ``excluded``."""
+def puzzles(
+    count: int,
+    seed: int,
+    *,
+    people: tuple[int, int] = _PEOPLE,
+    excluded: frozenset[str] = frozenset(),
+) -> list[Puzzle]:
+    """``count`` different puzzles about ``people``, the fewest and the most, none with a question
+    that is ``excluded``."""
     rng, found = random.Random(seed), dict[str, Puzzle]()
     while len(found) < count:
-        problem = liars(rng, people=_PEOPLE)
+        problem = liars(rng, people=people)
         (right,) = examples_of(problem, "liars", "", rng, errors=0)
         if problem.question not in excluded:
             found.setdefault(problem.question, Puzzle(problem.question, right.trajectory.steps))

@@ -16,7 +16,7 @@ pytest.importorskip("datasets")  # beside the policy that needs it
 
 from experiments import answers_alone, greedy, guided_search, puzzle_policy, sample_solutions
 from experiments.merged_policy import merged
-from experiments.policies import TorchPolicy
+from experiments.policies import FINE_TUNED, TorchPolicy
 from experiments.puzzles import puzzles
 from experiments.search_figures import best_of_n_curve, plot, summarise
 from experiments.small_policy import question_text
@@ -59,6 +59,29 @@ def test_a_policy_draws_whole_solutions() -> None:
     solution = policy._solution(Sampled(ids, -1.0, True))
     assert solution.steps == ("1 + 1 = 2", "The answer is \\boxed{2}.")
     assert solution.num_tokens == len(ids)
+
+
+def test_a_fine_tuned_policy_is_asked_as_it_was_trained() -> None:
+    _, base = policy_model("Llama", vocab_size=300)
+    policy = TorchPolicy(
+        base, FINE_TUNED, device="cpu", dtype=torch.float32, temperature=0, max_tokens=20
+    )
+    asked = [GoldSolution(f"What is {n} + {n}?", (), str(2 * n)) for n in range(6)]
+    greedy_lines = [
+        [line.strip() for line in text.splitlines() if line.strip()]
+        for text in greedy.greedy_answers(base, asked, 20, dtype=torch.float32)
+    ]
+    drawn = policy.solutions([problem.question for problem in asked], 1)
+    assert [list(one.steps) for (one,) in drawn] == greedy_lines
+    assert FINE_TUNED.prompt_for("What is 1 + 1?", ("1 + 1 = 2",)) == (
+        question_text("What is 1 + 1?") + "1 + 1 = 2\n"
+    )
+    # It invents another question after its answer.
+    text = "1 + 1 = 2\nThe answer is 2.\nQuestion: What is 2 + 2?"
+    ids = base.tokenizer.encode(text, add_special_tokens=False).ids
+    assert policy._solution(Sampled(ids, -1.0, True)).steps == ("1 + 1 = 2", "The answer is 2.")
+    (solution,) = (puzzle.steps for puzzle in puzzles(1, seed=3, people=(6, 6)))
+    assert [FINE_TUNED.is_final(step) for step in solution] == [False] * 6 + [True]
 
 
 def _written_by_transformers(model: Any, base: BaseModel, questions: list[str]) -> list[str]:

@@ -1,0 +1,87 @@
+"""Solutions that a language model wrote to GSM8K's training questions, in a file small enough to
+keep, and as the data that training reads.
+
+python -m experiments.kept_solutions keep pool.jsonl [...] -o experiments/data/NAME.jsonl.gz
+python -m experiments.kept_solutions join experiments/data/NAME.jsonl.gz \\
+    --gold data/gsm8k_train.jsonl -o data/NAME.jsonl
+
+`keep` takes samples of `experiments.sample_solutions` in the style `gold`. The kept file has hashes
+of the questions, not their texts. `join` finds these in GSM8K's file and writes the format of
+GSM8K's own model solutions, which `model_solutions` of a training config reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rfprm_runtime.ground.whole_files import replacing, replacing_path
+from rfprm_runtime.traces.jsonl import json_line
+from rfprm_training.gsm8k import read_rows
+from rfprm_training.rewarded import question_key
+
+
+def packed(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A row for each question: its key, and its solutions with their outcomes, in order."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for sample in samples:
+        of_question = found.setdefault(question_key(sample["question"]), [])
+        of_question.append(
+            {"solution": sample["completion"].strip(), "is_correct": sample["outcome"]}
+        )
+    for key, solutions in found.items():
+        yield {"question_key": key, "solutions": solutions}
+
+
+def joined(
+    kept: Iterable[dict[str, Any]], gold: Iterable[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The rows of :func:`packed` with question and gold solution. Raises :class:`SystemExit` for a
+    question that ``gold`` does not hold."""
+    by_key = {question_key(row["question"]): row for row in gold}
+    for row in kept:
+        if row["question_key"] not in by_key:
+            raise SystemExit(
+                f"the question with the key {row['question_key']} is not in the gold solutions; "
+                "take GSM8K's train.jsonl"
+            )
+        asked = by_key[row["question_key"]]
+        solutions = {f"sample_{n}": one for n, one in enumerate(row["solutions"])}
+        yield {"question": asked["question"], "ground_truth": asked["answer"], **solutions}
+
+
+def read_kept(path: Path) -> Iterator[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    keep = commands.add_parser("keep", help="make a small file of samples")
+    keep.add_argument("samples", type=Path, nargs="+", help="of experiments.sample_solutions")
+    keep.add_argument("-o", "--output", type=Path, required=True, help="NAME.jsonl.gz")
+    join = commands.add_parser("join", help="make training data of it")
+    join.add_argument("kept", type=Path, help="NAME.jsonl.gz")
+    join.add_argument("--gold", type=Path, required=True, help="GSM8K's train.jsonl")
+    join.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    if options.command == "keep":
+        rows = list(packed(row for path in options.samples for row in read_rows(path)))
+        text = "".join(map(json_line, rows))
+        with replacing_path(options.output) as partial:
+            # Without a time in it, equal solutions make equal files.
+            partial.write_bytes(gzip.compress(text.encode(), mtime=0))
+    else:
+        rows = list(joined(read_kept(options.kept), read_rows(options.gold)))
+        with replacing(options.output) as file:
+            file.writelines(map(json_line, rows))
+    print(f"{len(rows)} questions → {options.output}")
+
+
+if __name__ == "__main__":
+    main()
