@@ -285,6 +285,22 @@ def test_perfect_scores_give_perfect_figures() -> None:
     json.dumps(found.as_dict())
 
 
+def test_scores_that_merely_fall_know_no_steps() -> None:
+    """Errors come late here, so scores that fall from step to step look good unless steps are
+    compared at one place."""
+    examples = [
+        Example(trajectory_of(i, 3), labels, math.nan, f"q{i // 4}", "test", held_out=True)
+        for i in range(60)
+        for labels in [(1.0, 1.0, float(i % 2))]
+    ]
+    found = summarise_set(examples, [score_of([0.9, 0.6, 0.3], None)] * 60)
+    assert found.step_auc is not None
+    assert found.step_auc == pytest.approx(0.9)
+    assert found.step_auc_at_place == 0.5
+    knowing = [score_of([0.9, 0.6, 0.2 + 0.2 * e.step_labels[2]], None) for e in examples]
+    assert summarise_set(examples, knowing).step_auc_at_place == 1.0
+
+
 def test_a_missing_score_counts_as_no_error_found() -> None:
     examples = marked()
     found = summarise_set(examples, [None] * len(examples))

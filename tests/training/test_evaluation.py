@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,13 @@ from typer.testing import CliRunner
 
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training import TrainingError
-from rfprm_training.evaluation.held_out import evaluate_scorer, open_scorer, summarise
+from rfprm_training.evaluation.held_out import (
+    evaluate_scorer,
+    open_scorer,
+    rank_by_every_score,
+    source_accuracy,
+    summarise,
+)
 from rfprm_training.evaluation.printing import print_evaluation
 from rfprm_training.learning.config import read_config
 from rfprm_training.learning.dataset import Example, build_examples
@@ -108,6 +115,42 @@ def test_a_prm_that_prefers_wrong_solutions_is_worse_than_random(
     assert evaluation.rankings["reward"].gap_recovered.value == -1.0
     assert evaluation.rankings["mean_step_score"].auc_within_question.value == 0.5
     assert evaluation.first_error.right_accepted == 0.0
+
+
+def test_knowing_the_source_of_a_solution_is_a_baseline() -> None:
+    """Of two models, one is right in three of four cases, the other in one."""
+    outcomes = {"strong": [1, 1, 1, 0], "weak": [0, 0, 0, 1]}
+    examples = [
+        Example(
+            Trajectory(question=f"q{index}", steps=("a",), source=source),
+            (np.nan,),
+            float(is_right),
+            f"q{index}",
+            "sampled",
+        )
+        for source, of_source in outcomes.items()
+        for index, is_right in enumerate(of_source)
+    ]
+    known = source_accuracy(examples)
+    assert known is not None
+    # Of the other three questions, so that no solution's own outcome counts.
+    np.testing.assert_allclose(known, [2 / 3, 2 / 3, 2 / 3, 1, 1 / 3, 1 / 3, 1 / 3, 0])
+    found = rank_by_every_score(examples, list(map(knowing, examples)))
+    baseline = found["better_source_first"]
+    assert baseline.auc_within_question.value == baseline.best_of_n.picked == 0.75
+    assert baseline.auc_against_source is not None
+    assert baseline.auc_against_source.value == 0.0
+    assert found["reward"].auc_against_source is not None
+    assert found["reward"].auc_against_source.value == 1.0
+    # There is nothing to know if all are of one model, or each question of its own.
+    alike = [
+        replace(e, trajectory=e.trajectory.model_copy(update={"source": "x"})) for e in examples
+    ]
+    found = rank_by_every_score(alike, list(map(knowing, alike)))
+    assert "better_source_first" not in found
+    assert found["reward"].auc_against_source is None
+    apart = [replace(e, group=f"{e.group} {e.trajectory.source}") for e in examples]
+    assert source_accuracy(apart) is None
 
 
 def test_a_config_that_holds_nothing_out_cannot_be_evaluated(

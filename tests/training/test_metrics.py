@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_training.evaluation.metrics import (
+    against_prior_auc,
     auc,
     best_of_n,
     bootstrap,
@@ -23,6 +24,18 @@ def test_auc_counts_pairs_and_half_for_ties() -> None:
 
 def test_within_question_auc_ignores_pairs_across_questions() -> None:
     assert within_group_auc(SCORES, RIGHT, GROUPS) == pytest.approx((1 + 0 + 0.5) / 3)
+
+
+def test_auc_against_a_prior_counts_only_the_pairs_that_it_ranks_wrongly() -> None:
+    # The prior ranks the pairs (0, 1) and (4, 5) wrongly, (2, 3) rightly and (6, 7) not at all.
+    right = np.array([True, False] * 4)
+    prior = np.array([0.2, 0.8, 0.8, 0.2, 0.1, 0.9, 0.5, 0.5])
+    scores = np.array([0.9, 0.1, 0.0, 1.0, 0.5, 0.5, 0.0, 1.0])
+    groups = np.repeat(np.arange(4), 2)
+    assert against_prior_auc(np.stack([scores, prior], axis=1), right, groups) == 0.75
+    assert against_prior_auc(np.stack([prior, prior], axis=1), right, groups) == 0.0
+    blind = np.stack([scores, np.full(8, 0.5)], axis=1)
+    assert np.isnan(against_prior_auc(blind, right, groups))
 
 
 def test_auc_without_both_kinds_is_undefined() -> None:

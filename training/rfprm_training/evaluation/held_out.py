@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from rfprm_training.evaluation.metrics import (
     BestOfN,
     Estimate,
     FirstError,
+    against_prior_auc,
     auc,
     best_of_n,
     bootstrap,
@@ -40,7 +42,15 @@ from rfprm_training.learning.dataset import Example, build_examples
 from rfprm_training.learning.precision import Precision, precision_of
 from rfprm_training.learning.run_folder import CONFIG_NAME
 
-SCORE_KINDS = ("reward", "trajectory_score", "mean_step_score", "shorter_is_better")
+SCORE_KINDS = (
+    "reward",
+    "trajectory_score",
+    "mean_step_score",
+    "shorter_is_better",
+    "better_source_first",
+)
+"""The last two are baselines that know nothing of what a solution says: the first of them guesses
+the difficulty from the length, the second knows which model or setting wrote it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,9 @@ class RankingReport:
     auc_within_question: Estimate
     best_of_n: BestOfN
     gap_recovered: Estimate
+    auc_against_source: Estimate | None = None
+    """AUC within a question over the pairs whose right solution is of the source that is right less
+    often on other questions; None without such a pair."""
 
 
 @dataclass(frozen=True)
@@ -199,15 +212,42 @@ def rank_by_every_score(
     missing = set() if have_steps(scores) else {"mean_step_score"}
     if any(score.trajectory_score is None for score in scores):
         missing.add("trajectory_score")
+    sources = source_accuracy(examples)
+    if sources is None:
+        missing.add("better_source_first")
     return {
-        kind: _ranking(_score_by(kind, examples, scores), right, groups)
+        kind: _ranking(_score_by(kind, examples, scores), right, groups, sources)
         for kind in SCORE_KINDS
         if kind not in missing
     }
 
 
-def _ranking(scores: Any, right: Any, groups: Any) -> RankingReport:
+def source_accuracy(examples: Sequence[Example]) -> NDArray[np.float64] | None:
+    """How often the source of each solution is right on the other questions, float64 [N]; None
+    unless solutions to one question come from different sources, or if a source is of one question
+    alone."""
+    sources = [example.trajectory.source for example in examples]
+    questions = {(e.group, source) for e, source in zip(examples, sources, strict=True)}
+    if len(questions) == len({group for group, _ in questions}):
+        return None
+    right = _outcomes(examples)
+    all_of, own_of = defaultdict(list), defaultdict(list)
+    for example, source, is_right in zip(examples, sources, right, strict=True):
+        all_of[source].append(is_right)
+        own_of[source, example.group].append(is_right)
+    found = []
+    for example, source in zip(examples, sources, strict=True):
+        own = own_of[source, example.group]
+        others = len(all_of[source]) - len(own)
+        if not others:
+            return None
+        found.append((sum(all_of[source]) - sum(own)) / others)
+    return np.array(found)
+
+
+def _ranking(scores: Any, right: Any, groups: Any, sources: Any) -> RankingReport:
     return RankingReport(
+        auc_against_source=_against_source(scores, right, groups, sources),
         auc=bootstrap(lambda s, r, g: auc(s, r), scores, right, groups),
         auc_within_question=bootstrap(within_group_auc, scores, right, groups),
         best_of_n=best_of_n(scores, right, groups),
@@ -217,8 +257,19 @@ def _ranking(scores: Any, right: Any, groups: Any) -> RankingReport:
     )
 
 
+def _against_source(scores: Any, right: Any, groups: Any, sources: Any) -> Estimate | None:
+    if sources is None:
+        return None
+    both = np.stack([scores, sources], axis=1)
+    if np.isnan(against_prior_auc(both, right, groups)):
+        return None
+    return bootstrap(against_prior_auc, both, right, groups)
+
+
 def _score_by(kind: str, examples: Sequence[Example], scores: Sequence[TrajectoryScore]) -> Any:
-    if kind == "shorter_is_better":  # a baseline that guesses the difficulty from the length
+    if kind == "better_source_first":
+        return source_accuracy(examples)
+    if kind == "shorter_is_better":
         return np.array([-float(score.num_tokens) for score in scores])
     if kind == "mean_step_score":
         return np.array([float(score.step_scores.mean()) for score in scores])

@@ -42,6 +42,24 @@ def within_group_auc(scores: Scores, right: Flags, groups: Groups) -> float:
     return pairs_won(rankings(scores, right, groups))
 
 
+def against_prior_auc(scores: Scores, right: Flags, groups: Groups) -> float:
+    """AUC within a question over those pairs that a prior ranks the wrong way round. NaN without
+    one.
+
+    ``scores`` is float [n, 2]: the score, and the prior, which knows nothing of the solution
+    itself. A score that only repeats the prior has 0 here.
+    """
+    won, num_pairs = 0.0, 0
+    for members in _members(groups):
+        values, are_right = scores[members], right[members]
+        above, below = values[are_right][:, None], values[~are_right][None]
+        misleading = above[..., 1] < below[..., 1]
+        margins = (above[..., 0] - below[..., 0])[misleading]
+        won += float((margins > 0).sum() + (margins == 0).sum() / 2)
+        num_pairs += len(margins)
+    return won / num_pairs if num_pairs else float("nan")
+
+
 def _won_pairs(above: Scores, below: Scores) -> tuple[float, int]:
     """Won pairs and all pairs; by ranks, because a matrix of a million scores would not fit."""
     ordered = np.sort(below)

@@ -71,17 +71,27 @@ def print_rankings(
         title=f"{num_solutions} real solutions to {num_questions} held-out questions, "
         "95 % intervals over questions"
     )
-    for heading in ("score", "AUC", "AUC within a question", "Best-of-N", "gap recovered"):
+    headings = ["score", "AUC", "AUC within a question", "Best-of-N", "gap recovered"]
+    have_sources = any(ranking.auc_against_source for ranking in rankings.values())
+    if have_sources:
+        headings.append("AUC against the source")
+    for heading in headings:
         table.add_column(heading)
     for name, ranking in rankings.items():
-        table.add_row(
-            name.replace("_", " "),
-            str(ranking.auc),
-            str(ranking.auc_within_question),
+        cells = (
+            ranking.auc,
+            ranking.auc_within_question,
             f"{ranking.best_of_n.picked:.3f}",
-            str(ranking.gap_recovered),
+            ranking.gap_recovered,
+            ranking.auc_against_source,
         )
+        table.add_row(name.replace("_", " "), *map(str, cells[: len(headings) - 1]))
     console.print(table)
+    if have_sources:
+        console.print(
+            "against the source: pairs whose right solution is of the source that is right less "
+            "often"
+        )
     best = next(iter(rankings.values())).best_of_n
     console.print(f"Best-of-N: random {best.random:.3f}, oracle {best.oracle:.3f}")
 
@@ -210,7 +220,8 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
         console.print(
             f"{found.steps.num_steps} steps, {found.steps.num_wrong} wrong: F1 of right ones "
             f"{found.steps.f1_right:.3f}, of wrong ones {found.steps.f1_wrong:.3f}, PRM score "
-            f"{found.steps.prm_score:.3f}, AUC {found.step_auc:.3f}"
+            f"{found.steps.prm_score:.3f}, AUC {found.step_auc:.3f}, among steps at the same place "
+            f"{found.step_auc_at_place:.3f}"
         )
     if found.outcome_auc is not None:
         console.print(f"outcome: AUC of the reward {found.outcome_auc}")

@@ -55,6 +55,9 @@ class SetEvaluation:
     used on the rest."""
     steps: StepClassification | None = None
     step_auc: float | None = None
+    step_auc_at_place: float | None = None
+    """Over pairs of steps with the same number in their traces: scores that merely fall from step
+    to step have a high ``step_auc`` where errors come late, and 0.5 here."""
     step_calibration: Calibration | None = None
     outcome_auc: Estimate | None = None
     outcome_auc_within_question: Estimate | None = None
@@ -109,9 +112,10 @@ def _step_figures(
     ]
     if not labelled:
         return {}
-    by_step = [(e, s[i], x) for e, s in labelled for i, x in enumerate(e.step_labels) if x == x]
-    step_scores = np.array([score for _, score, _ in by_step], dtype=np.float64)
-    right = np.array([label >= 0.5 for _, _, label in by_step])
+    by_step = [(e, i, s[i]) for e, s in labelled for i, x in enumerate(e.step_labels) if x == x]
+    step_scores = np.array([score for _, _, score in by_step], dtype=np.float64)
+    places = np.array([place for _, place, _ in by_step])
+    right = np.array([example.step_labels[place] >= 0.5 for example, place, _ in by_step])
     first_errors = [example.first_error for example, _ in labelled]
     found, thresholds = cross_fitted_first_error(
         [s for _, s in labelled], first_errors, [example.group for example, _ in labelled], search
@@ -127,6 +131,7 @@ def _step_figures(
         "thresholds": (float(thresholds.min()), float(thresholds.max())),
         "steps": classified,
         "step_auc": auc(step_scores, right),
+        "step_auc_at_place": within_group_auc(step_scores, right, places),
         "step_calibration": calibration(claims.probabilities(step_scores), right),
     }
 

@@ -207,18 +207,36 @@ def _calibration_of(
 
 def _ranking_table(rankings: dict[str, Any]) -> str:
     best = next(iter(rankings.values()))["best_of_n"]
+    columns = {
+        "auc": "AUC",
+        "auc_within_question": "AUC within a question",
+        "best_of_n": "Best-of-N",
+        "gap_recovered": "gap recovered",
+    }
+    note = ""
+    # Files of earlier versions do not have it.
+    if any(ranking.get("auc_against_source") for ranking in rankings.values()):
+        columns["auc_against_source"] = "AUC against the source"
+        note = (
+            " Against the source: over the pairs whose right solution is of the source that is "
+            "right less often on the other questions."
+        )
     rows = [
-        f"Best-of-N: random {best['random']:.3f}, oracle {best['oracle']:.3f}.",
+        f"Best-of-N: random {best['random']:.3f}, oracle {best['oracle']:.3f}.{note}",
         "",
-        "| score | AUC | AUC within a question | Best-of-N | gap recovered |",
-        "|---|---|---|---|---|",
+        f"| score | {' | '.join(columns.values())} |",
+        "|---" * (len(columns) + 1) + "|",
     ]
     for name, ranking in rankings.items():
-        cells = [ranking[key] for key in ("auc", "auc_within_question", "gap_recovered")]
-        spelled = [f"{c['value']:.3f} [{c['low']:.3f}, {c['high']:.3f}]" for c in cells]
-        spelled.insert(2, f"{ranking['best_of_n']['picked']:.3f}")
+        spelled = [_cell(ranking[key]) for key in columns]
         rows.append(f"| {name.replace('_', ' ')} | {' | '.join(spelled)} |")
     return "\n".join(rows)
+
+
+def _cell(found: dict[str, float]) -> str:
+    if "picked" in found:
+        return f"{found['picked']:.3f}"
+    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 def _versions() -> str:
