@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     join.add_argument("--gold", type=Path, required=True, help="GSM8K's train.jsonl")
     join.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args(arguments)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     if options.command == "keep":
         rows = list(packed(row for path in options.samples for row in read_rows(path)))
         text = "".join(map(json_line, rows))
