@@ -32,6 +32,7 @@ from rfprm_runtime.view.scored_rows import ScoredTrace, read_scored_rows
 from rfprm_training.evaluation.alpha import ALPHAS, rankings_with
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.cross_validation import SCORES_NAME, read_out_of_fold
+from rfprm_training.evaluation.held_out import source_accuracy
 from rfprm_training.evaluation.metrics import BestOfN, pairs_won, picks
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -112,6 +113,22 @@ def rank(groups: Sequence[Sequence[Trajectory]], scorer: KnownScores) -> dict[st
             rankings = reranker.rank_many(asked, groups, method=method)
         found[name] = [float(_is_right(*pair)) for pair in zip(rankings, groups, strict=True)]
     return found
+
+
+def picked_by_source(groups: Sequence[Sequence[Trajectory]]) -> list[float] | None:
+    """For each question whether the solution of the source is right that is right most often on the
+    others; None if it cannot be told."""
+    every = [trajectory for group in groups for trajectory in group]
+    accuracy = source_accuracy(
+        [trajectory.source for trajectory in every],
+        [str(number) for number, group in enumerate(groups) for _ in group],
+        [bool(trajectory.outcome) for trajectory in every],
+    )
+    if accuracy is None:
+        return None
+    known = iter(accuracy.tolist())
+    best = [max(group, key=lambda _: next(known)) for group in groups]
+    return [float(bool(trajectory.outcome)) for trajectory in best]
 
 
 def _is_right(ranking: Ranking, candidates: Sequence[Trajectory]) -> bool:
@@ -223,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     groups = list(grouped.values())
     scorer = KnownScores((trajectory, score) for _, trajectory, score in scored)
     right = rank(groups, scorer)
+    if (picked := picked_by_source(groups)) is not None:
+        right["better source"] = picked
     outcomes = [[bool(trajectory.outcome) for trajectory in group] for group in groups]
     right["random"] = [float(np.mean(group)) for group in outcomes]
     right["oracle"] = [float(any(group)) for group in outcomes]

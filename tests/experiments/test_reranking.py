@@ -52,6 +52,21 @@ def test_scores_are_read_with_the_calibrations_and_alpha_of_a_checkpoint() -> No
     assert found.reward == pytest.approx(float(found.step_scores.mean()) + 1.8)
 
 
+def test_the_better_source_is_picked_by_the_other_questions() -> None:
+    right = {"weak": [True, False, False, False], "strong": [False, True, True, True]}
+    groups = [
+        [
+            _trace(f"q{number}", 5, of_source[number]).model_copy(update={"source": source})
+            for source, of_source in right.items()
+        ]
+        for number in range(4)
+    ]
+    # Of three others, "strong" is right in two or all, "weak" in one or none.
+    assert reranking.picked_by_source(groups) == [0.0, 1.0, 1.0, 1.0]
+    alike = [[t.model_copy(update={"source": None}) for t in group] for group in groups]
+    assert reranking.picked_by_source(alike) is None
+
+
 def test_methods_pick_by_the_scores_they_are_named_for() -> None:
     group = [_trace("q", 5, True), _trace("q", 7, False), _trace("q", 7, False)]
     scores = [_score(0.2, 0.9), _score(0.9, 0.1), _score(0.3, 0.2)]

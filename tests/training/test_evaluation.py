@@ -131,7 +131,9 @@ def test_knowing_the_source_of_a_solution_is_a_baseline() -> None:
         for source, of_source in outcomes.items()
         for index, is_right in enumerate(of_source)
     ]
-    known = source_accuracy(examples)
+    groups = [example.group for example in examples]
+    right = [bool(example.trajectory_label) for example in examples]
+    known = source_accuracy([e.trajectory.source for e in examples], groups, right)
     assert known is not None
     # Of the other three questions, so that no solution's own outcome counts.
     np.testing.assert_allclose(known, [2 / 3, 2 / 3, 2 / 3, 1, 1 / 3, 1 / 3, 1 / 3, 0])
@@ -149,8 +151,10 @@ def test_knowing_the_source_of_a_solution_is_a_baseline() -> None:
     found = rank_by_every_score(alike, list(map(knowing, alike)))
     assert "better_source_first" not in found
     assert found["reward"].auc_against_source is None
-    apart = [replace(e, group=f"{e.group} {e.trajectory.source}") for e in examples]
-    assert source_accuracy(apart) is None
+    sources = ["strong", "weak", "strong", "weak"]
+    assert source_accuracy(sources, ["a", "b", "c", "d"], [True] * 4) is None
+    # Nor of a source that has answered one question alone.
+    assert source_accuracy([*sources, "other"], ["a", "a", "b", "b", "b"], [True] * 5) is None
 
 
 def test_a_config_that_holds_nothing_out_cannot_be_evaluated(

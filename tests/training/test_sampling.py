@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -136,17 +135,6 @@ def test_the_same_seed_samples_the_same(sampler: LineSampler) -> None:
     assert first == draw(sampler, texts)
     assert first != draw(sampler, texts, seed=1)
     assert all("\n" not in line for lines in first for line in lines)
-
-
-def test_a_model_with_its_cache_off_samples_the_same(sampler: LineSampler, tiny_base: Path) -> None:
-    def without_cache(model: Any) -> Any:
-        model.config.use_cache = False
-        return model
-
-    base = FolderBase(path=str(tiny_base))
-    other = LineSampler(base, tiny_base, "Question: 1 + 1?\n2\n\n", prepare_model=without_cache)
-    texts = ["Question: how many?\n"]
-    assert draw(other, texts) == draw(sampler, texts)
 
 
 def test_lines_without_an_end_are_left_out(sampler: LineSampler) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -212,7 +212,7 @@ def rank_by_every_score(
     missing = set() if have_steps(scores) else {"mean_step_score"}
     if any(score.trajectory_score is None for score in scores):
         missing.add("trajectory_score")
-    sources = source_accuracy(examples)
+    sources = _source_accuracy(examples)
     if sources is None:
         missing.add("better_source_first")
     return {
@@ -222,27 +222,27 @@ def rank_by_every_score(
     }
 
 
-def source_accuracy(examples: Sequence[Example]) -> NDArray[np.float64] | None:
-    """How often the source of each solution is right on the other questions, float64 [N]; None
-    unless solutions to one question come from different sources, or if a source is of one question
-    alone."""
-    sources = [example.trajectory.source for example in examples]
-    questions = {(e.group, source) for e, source in zip(examples, sources, strict=True)}
-    if len(questions) == len({group for group, _ in questions}):
+def source_accuracy(
+    sources: Sequence[str | None], groups: Sequence[str], right: Sequence[bool]
+) -> NDArray[np.float64] | None:
+    """How often the source of each solution is right on the other questions, ``groups``, float64
+    [N]; None unless solutions to one question come from different sources, or if a source is of
+    one question alone."""
+    pairs = list(zip(sources, groups, strict=True))
+    if len(set(pairs)) == len(set(groups)):
         return None
-    right = _outcomes(examples)
-    all_of, own_of = defaultdict(list), defaultdict(list)
-    for example, source, is_right in zip(examples, sources, right, strict=True):
-        all_of[source].append(is_right)
-        own_of[source, example.group].append(is_right)
-    found = []
-    for example, source in zip(examples, sources, strict=True):
-        own = own_of[source, example.group]
-        others = len(all_of[source]) - len(own)
-        if not others:
-            return None
-        found.append((sum(all_of[source]) - sum(own)) / others)
-    return np.array(found)
+    of_all, of_own = Counter(sources), Counter(pairs)
+    right_of_all: Counter[str | None] = Counter()
+    right_of_own: Counter[tuple[str | None, str]] = Counter()
+    for pair, is_right in zip(pairs, right, strict=True):
+        right_of_all[pair[0]] += bool(is_right)
+        right_of_own[pair] += bool(is_right)
+    others = np.array([of_all[pair[0]] - of_own[pair] for pair in pairs])
+    if not others.all():
+        return None
+    won = np.array([right_of_all[pair[0]] - right_of_own[pair] for pair in pairs])
+    found: NDArray[np.float64] = won / others
+    return found
 
 
 def _ranking(scores: Any, right: Any, groups: Any, sources: Any) -> RankingReport:
@@ -268,12 +268,20 @@ def _against_source(scores: Any, right: Any, groups: Any, sources: Any) -> Estim
 
 def _score_by(kind: str, examples: Sequence[Example], scores: Sequence[TrajectoryScore]) -> Any:
     if kind == "better_source_first":
-        return source_accuracy(examples)
+        return _source_accuracy(examples)
     if kind == "shorter_is_better":
         return np.array([-float(score.num_tokens) for score in scores])
     if kind == "mean_step_score":
         return np.array([float(score.step_scores.mean()) for score in scores])
     return np.array([float(getattr(score, kind)) for score in scores])
+
+
+def _source_accuracy(examples: Sequence[Example]) -> NDArray[np.float64] | None:
+    return source_accuracy(
+        [example.trajectory.source for example in examples],
+        [example.group for example in examples],
+        _outcomes(examples),
+    )
 
 
 def _outcomes(examples: Sequence[Example]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,21 +36,18 @@ class LineSampler:
         preamble: str,
         *,
         device: str = "cpu",
-        prepare_model: Callable[[Any], Any] = lambda model: model,
     ) -> None:
-        """A relative path in ``base`` is relative to ``folder``. ``prepare_model`` may change the
-        model before use, for instance its precision. Raises :class:`~rfprm_export.ExportError` if
-        the model is missing."""
+        """A relative path in ``base`` is relative to ``folder``. Raises
+        :class:`~rfprm_export.ExportError` if the model is missing."""
         path = base_of_config(base, folder)
         self.tokenizer: Tokenizer = read_base_model(path).tokenizer
         self._device = torch.device(device)
-        self._model = prepare_model(causal_lm(path).to(self._device).eval())
+        self._model: Any = causal_lm(path).to(self._device).eval()
         # transformers renamed the past in 5.24.
         arguments = inspect.signature(self._model.forward).parameters
         self._past_name = "cache" if "cache" in arguments else "past_key_values"
         ids = self._ids(preamble)
         with torch.inference_mode():
-            # Training may have left the model's cache turned off.
             outputs = self._model(
                 torch.tensor([ids], device=self._device), logits_to_keep=1, use_cache=True
             )
