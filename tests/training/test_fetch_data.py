@@ -12,7 +12,7 @@ import pytest
 
 from rfprm_training import DataError, TrainingError, fetch_data
 from rfprm_training.gsm8k import read_rows
-from rfprm_training.learning.config import read_config
+from rfprm_training.learning.config import DataConfig, read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [{"question": f"{index} é?", "answer": "#### 1"} for index in range(5)]
@@ -77,12 +77,14 @@ def test_a_missing_file_says_how_to_get_it(tmp_path: Path) -> None:
         list(read_rows(tmp_path / "data" / "gsm8k_train.jsonl"))
 
 
-def test_the_shipped_configs_read_the_fetched_files() -> None:
+def test_the_shipped_configs_read_fetched_files_or_tell_how_theirs_are_made() -> None:
     names = {f"data/{file.name}" for file in fetch_data.FILES}
     for path in sorted((ROOT / "training" / "configs").glob("*.toml")):
         data = read_config(path).data
-        paths = [getattr(data, "gold", None), getattr(data, "model_solutions", None)]
-        assert {str(p) for p in paths if p is not None} <= names, path
+        assert isinstance(data, DataConfig)
+        made = [str(p) for p in (data.gold, data.model_solutions, *data.rewarded) if p is not None]
+        for name in {*made} - names:
+            assert f"-o {name}" in path.read_text(), path
 
 
 def test_the_shared_files_are_the_ones_to_fetch(shared_data: Path, tmp_path: Path) -> None:
