@@ -6,7 +6,7 @@ python -m experiments.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
     --server http://localhost:8080/v1 --served qwen2.5-coder-1.5b --traces 64
 python -m experiments.guided_search --gold ../shared/data/gsm8k_train.jsonl \\
     --model qwen2.5-coder-1.5b-instruct-q4_k_m.gguf --traces 64
-python -m experiments.guided_search --puzzles 7 --policy runs/puzzles/policy/model \\
+python -m experiments.guided_search --puzzles 4 --policy runs/puzzles/policy/model \\
     --artifact ARTIFACT --traces 64
 
 The policy is one of `experiments.small_policy` or `experiments.puzzle_policy`, a chat model behind
