@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmarks.engines import ENGINES
 from rfprm_runtime.ground.whole_files import write_whole
-from rfprm_training.evaluation.metrics import bootstrap
+from rfprm_training.evaluation.metrics import bootstrap_rows
 
 RESULTS = Path("benchmarks/results")
 
@@ -41,13 +41,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 def over_questions(figure: Callable[[np.ndarray], float], rows: np.ndarray) -> list[float]:
     """``figure`` of ``rows`` [questions, …] and the ends of its 95 % interval, by bootstrap."""
-    questions = np.arange(len(rows))
-    found = bootstrap(
-        lambda drawn, right, names: figure(rows[drawn.astype(int)]),
-        questions.astype(np.float64),
-        np.zeros(len(rows), bool),
-        questions,
-    )
+    found = bootstrap_rows(figure, rows)
     return [found.value, found.low, found.high]
 
 

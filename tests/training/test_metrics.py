@@ -4,11 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_training.evaluation.metrics import (
-    against_prior_auc,
     auc,
     best_of_n,
     bootstrap,
+    bootstrap_rows,
     first_error_accuracy,
+    misled_pairs,
+    pairs_won,
+    rankings,
+    share_won,
     within_group_auc,
 )
 
@@ -32,10 +36,10 @@ def test_auc_against_a_prior_counts_only_the_pairs_that_it_ranks_wrongly() -> No
     prior = np.array([0.2, 0.8, 0.8, 0.2, 0.1, 0.9, 0.5, 0.5])
     scores = np.array([0.9, 0.1, 0.0, 1.0, 0.5, 0.5, 0.0, 1.0])
     groups = np.repeat(np.arange(4), 2)
-    assert against_prior_auc(np.stack([scores, prior], axis=1), right, groups) == 0.75
-    assert against_prior_auc(np.stack([prior, prior], axis=1), right, groups) == 0.0
+    assert share_won(misled_pairs(np.stack([scores, prior], axis=1), right, groups)) == 0.75
+    assert share_won(misled_pairs(np.stack([prior, prior], axis=1), right, groups)) == 0.0
     blind = np.stack([scores, np.full(8, 0.5)], axis=1)
-    assert np.isnan(against_prior_auc(blind, right, groups))
+    assert np.isnan(share_won(misled_pairs(blind, right, groups)))
 
 
 def test_auc_without_both_kinds_is_undefined() -> None:
@@ -78,6 +82,16 @@ def test_bootstrap_intervals_contain_the_value_and_are_reproducible() -> None:
     assert first.low < first.value < first.high
     assert first.high - first.low > 0.02
     assert first == bootstrap(within_group_auc, scores, right, groups, num_resamples=200)
+
+
+def test_rows_are_resampled_as_questions_are() -> None:
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(30), 4)
+    right = rng.random(120) < 0.5
+    scores = rng.normal(size=120) + right
+    rows = bootstrap_rows(pairs_won, rankings(scores, right, groups))
+    whole = bootstrap(within_group_auc, scores, right, groups)
+    assert (rows.value, rows.low, rows.high) == pytest.approx((whole.value, whole.low, whole.high))
 
 
 def test_first_error_needs_the_exact_step() -> None:

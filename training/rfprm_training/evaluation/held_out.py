@@ -24,12 +24,15 @@ from rfprm_training.evaluation.metrics import (
     BestOfN,
     Estimate,
     FirstError,
-    against_prior_auc,
     auc,
-    best_of_n,
     bootstrap,
+    bootstrap_rows,
     first_error_accuracy,
-    within_group_auc,
+    misled_pairs,
+    pairs_won,
+    picks,
+    rankings,
+    share_won,
 )
 from rfprm_training.evaluation.step_metrics import (
     Calibration,
@@ -172,11 +175,13 @@ def summarise(
         num_questions=len({example.group for example in sampled}),
         rankings=rank_by_every_score(sampled, sampled_scores) if sampled else {},
         num_constructed=len(constructed),
-        constructed_auc_within_question=bootstrap(
-            within_group_auc,
-            _score_by("reward", constructed, constructed_scores),
-            _outcomes(constructed),
-            _group_ids(constructed),
+        constructed_auc_within_question=bootstrap_rows(
+            pairs_won,
+            rankings(
+                _score_by("reward", constructed, constructed_scores),
+                _outcomes(constructed),
+                _group_ids(constructed),
+            ),
         ),
         **steps,
     )
@@ -212,14 +217,17 @@ def rank_by_every_score(
     missing = set() if have_steps(scores) else {"mean_step_score"}
     if any(score.trajectory_score is None for score in scores):
         missing.add("trajectory_score")
-    sources = _source_accuracy(examples)
-    if sources is None:
-        missing.add("better_source_first")
-    return {
-        kind: _ranking(_score_by(kind, examples, scores), right, groups, sources)
-        for kind in SCORE_KINDS
-        if kind not in missing
+    found = {
+        kind: _score_by(kind, examples, scores) for kind in SCORE_KINDS[:-1] if kind not in missing
     }
+    sources = source_accuracy(
+        [example.trajectory.source for example in examples],
+        [example.group for example in examples],
+        right,
+    )
+    if sources is not None:
+        found[SCORE_KINDS[-1]] = sources
+    return {kind: _ranking(values, right, groups, sources) for kind, values in found.items()}
 
 
 def source_accuracy(
@@ -246,42 +254,29 @@ def source_accuracy(
 
 
 def _ranking(scores: Any, right: Any, groups: Any, sources: Any) -> RankingReport:
+    rows = rankings(scores, right, groups)
     return RankingReport(
-        auc_against_source=_against_source(scores, right, groups, sources),
         auc=bootstrap(lambda s, r, g: auc(s, r), scores, right, groups),
-        auc_within_question=bootstrap(within_group_auc, scores, right, groups),
-        best_of_n=best_of_n(scores, right, groups),
-        gap_recovered=bootstrap(
-            lambda s, r, g: best_of_n(s, r, g).gap_recovered, scores, right, groups
-        ),
+        auc_within_question=bootstrap_rows(pairs_won, rows),
+        best_of_n=picks(rows),
+        gap_recovered=bootstrap_rows(lambda some: picks(some).gap_recovered, rows),
+        auc_against_source=_against_source(scores, right, groups, sources),
     )
 
 
 def _against_source(scores: Any, right: Any, groups: Any, sources: Any) -> Estimate | None:
     if sources is None:
         return None
-    both = np.stack([scores, sources], axis=1)
-    if np.isnan(against_prior_auc(both, right, groups)):
-        return None
-    return bootstrap(against_prior_auc, both, right, groups)
+    rows = misled_pairs(np.stack([scores, sources], axis=1), right, groups)
+    return None if np.isnan(share_won(rows)) else bootstrap_rows(share_won, rows)
 
 
 def _score_by(kind: str, examples: Sequence[Example], scores: Sequence[TrajectoryScore]) -> Any:
-    if kind == "better_source_first":
-        return _source_accuracy(examples)
     if kind == "shorter_is_better":
         return np.array([-float(score.num_tokens) for score in scores])
     if kind == "mean_step_score":
         return np.array([float(score.step_scores.mean()) for score in scores])
     return np.array([float(getattr(score, kind)) for score in scores])
-
-
-def _source_accuracy(examples: Sequence[Example]) -> NDArray[np.float64] | None:
-    return source_accuracy(
-        [example.trajectory.source for example in examples],
-        [example.group for example in examples],
-        _outcomes(examples),
-    )
 
 
 def _outcomes(examples: Sequence[Example]) -> Any:

@@ -42,22 +42,27 @@ def within_group_auc(scores: Scores, right: Flags, groups: Groups) -> float:
     return pairs_won(rankings(scores, right, groups))
 
 
-def against_prior_auc(scores: Scores, right: Flags, groups: Groups) -> float:
-    """AUC within a question over those pairs that a prior ranks the wrong way round. NaN without
-    one.
+def misled_pairs(scores: Scores, right: Flags, groups: Groups) -> NDArray[np.float64]:
+    """Of each question the pairs that a prior ranks the wrong way round: how many of them the score
+    wins, and how many there are, float64 [questions, 2].
 
     ``scores`` is float [n, 2]: the score, and the prior, which knows nothing of the solution
-    itself. A score that only repeats the prior has 0 here.
+    itself. A score that only repeats the prior wins none.
     """
-    won, num_pairs = 0.0, 0
+    rows = []
     for members in _members(groups):
         values, are_right = scores[members], right[members]
         above, below = values[are_right][:, None], values[~are_right][None]
         misleading = above[..., 1] < below[..., 1]
         margins = (above[..., 0] - below[..., 0])[misleading]
-        won += float((margins > 0).sum() + (margins == 0).sum() / 2)
-        num_pairs += len(margins)
-    return won / num_pairs if num_pairs else float("nan")
+        rows.append(((margins > 0).sum() + (margins == 0).sum() / 2, len(margins)))
+    return np.array(rows, dtype=np.float64).reshape(-1, 2)
+
+
+def share_won(rows: NDArray[np.float64]) -> float:
+    """Won pairs over all pairs, of :func:`misled_pairs` or :func:`rankings`; NaN without a pair."""
+    pairs = rows[:, _PAIRS].sum()
+    return float(rows[:, _WON].sum() / pairs) if pairs else float("nan")
 
 
 def _won_pairs(above: Scores, below: Scores) -> tuple[float, int]:
@@ -113,8 +118,7 @@ def num_with_pairs(rows: NDArray[np.float64]) -> int:
 
 def pairs_won(rows: NDArray[np.float64]) -> float:
     """AUC within a question, of :func:`rankings`; NaN without a pair."""
-    pairs = rows[:, _PAIRS].sum()
-    return float(rows[:, _WON].sum() / pairs) if pairs else float("nan")
+    return share_won(rows)
 
 
 def picks(rows: NDArray[np.float64]) -> BestOfN:
@@ -147,6 +151,21 @@ def bootstrap(
         values.append(figure(scores[rows], right[rows], renamed))
     low, high = np.nanquantile(values, [0.025, 0.975])
     return Estimate(figure(scores, right, groups), float(low), float(high))
+
+
+def bootstrap_rows(
+    figure: Callable[[NDArray[np.float64]], float],
+    rows: NDArray[np.float64],
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """As :func:`bootstrap`, with the same draws, for a figure of rows [questions, …] that are
+    computed once."""
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(0, len(rows), len(rows)) for _ in range(num_resamples))
+    low, high = np.nanquantile([figure(rows[drawn]) for drawn in draws], [0.025, 0.975])
+    return Estimate(figure(rows), float(low), float(high))
 
 
 def _members(groups: Groups) -> list[NDArray[np.int64]]:

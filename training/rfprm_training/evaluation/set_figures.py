@@ -21,7 +21,10 @@ from rfprm_training.evaluation.metrics import (
     FirstError,
     auc,
     bootstrap,
+    bootstrap_rows,
     first_error_accuracy,
+    pairs_won,
+    rankings,
     within_group_auc,
 )
 from rfprm_training.evaluation.step_metrics import (
@@ -157,7 +160,9 @@ def _outcome_figures(
         "outcome_auc": bootstrap(lambda s, r, g: auc(s, r), rewards, right, groups),
     }
     if len(set(names)) < len(names):
-        figures["outcome_auc_within_question"] = bootstrap(within_group_auc, rewards, right, groups)
+        figures["outcome_auc_within_question"] = bootstrap_rows(
+            pairs_won, rankings(rewards, right, groups)
+        )
         figures["best_of_n"] = tuple(best_of_n_curve(rewards, right, groups, answers=answers))
     finals = [score.trajectory_score for _, score in known]
     if None not in finals:
