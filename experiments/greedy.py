@@ -23,11 +23,6 @@ class Problem(Protocol):
     def answer(self) -> str: ...
 
 
-def solved_by(base: BaseModel, asked: Sequence[Problem], max_tokens: int) -> list[bool]:
-    """For each problem whether the greedy answer is right."""
-    return are_right(greedy_answers(base, asked, max_tokens), asked)
-
-
 def greedy_answers(
     base: BaseModel,
     asked: Sequence[Problem],

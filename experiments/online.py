@@ -35,13 +35,8 @@ from experiments.fine_tuning import LINEARS, tokenizer
 from experiments.greedy import are_right, greedy_answers
 from experiments.kept import check_made_alike, kept_runs
 from experiments.merged_policy import MergedSampling, merged
-from experiments.puzzle_policy import (
-    MAX_TOKENS,
-    held_out_puzzles,
-    training_puzzles,
-    whole_distribution,
-)
-from experiments.puzzles import Puzzle
+from experiments.puzzle_policy import MAX_TOKENS, whole_distribution
+from experiments.puzzles import Puzzle, held_out_puzzles, training_puzzles
 from experiments.small_policy import question_text
 from rfprm_export.base_model import BaseModel, read_base_model
 from rfprm_runtime.ground.content import content_of
@@ -64,6 +59,8 @@ class Arm:
 ARMS = {
     "outcome": Arm(0.0),
     "outcome + PRM": Arm(0.5),
+    # As much weight beside the outcome as dense steps have: rewards are scaled within a group.
+    "outcome + half PRM": Arm(1 / 3),
     "outcome + dense PRM": Arm(0.0, DenseCredit("progress", weight=0.5)),
 }
 

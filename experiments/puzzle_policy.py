@@ -24,14 +24,13 @@ from datasets import Dataset
 
 from experiments.fine_tuning import fine_tune
 from experiments.greedy import are_right, end_of_turn
-from experiments.puzzles import HELD_OUT_SEED, Puzzle, puzzles
+from experiments.puzzles import Puzzle, training_puzzles
 from experiments.small_policy import question_text
 from experiments.torch_sampling import SamplingSettings, TokenSampler
 from rfprm_export.base_model import BaseModel, read_base_model
 from rfprm_runtime.ground.whole_files import write_whole
 
 _SOLUTIONS_SEED, _POOL_SEED = 0, 2
-_MOST_HELD_OUT = 1000
 _ROWS = 256
 MAX_TOKENS = 130
 """Of a solution."""
@@ -40,16 +39,6 @@ MAX_TOKENS = 130
 def whole_distribution(max_tokens: int) -> SamplingSettings:
     """How GRPO samples: temperature 1, nothing cut off."""
     return SamplingSettings(1.0, top_p=1.0, top_k=None, max_tokens=max_tokens)
-
-
-def held_out_puzzles(count: int) -> list[Puzzle]:
-    """The puzzles that accuracy is measured on; up to 1,000, which nothing is trained on."""
-    return puzzles(count, seed=HELD_OUT_SEED)
-
-
-def training_puzzles(count: int, seed: int) -> list[Puzzle]:
-    held_out = frozenset(puzzle.question for puzzle in held_out_puzzles(_MOST_HELD_OUT))
-    return puzzles(count, seed, excluded=held_out)
 
 
 def fine_tuned_policy(output: Path, solutions: int, epochs: float) -> Path:
@@ -77,12 +66,16 @@ def answered(
     return [
         {
             "question": puzzle.question,
-            "response": text,
+            "completion": text,
+            "num_tokens": len(one.token_ids),
+            "finish_reason": "stop" if one.ended else "length",
             "answer": puzzle.answer,
             "outcome": right,
             "right_throughout": puzzle.is_right_throughout(text),
         }
-        for puzzle, text, right in zip(repeated, written, are_right(written, repeated), strict=True)
+        for puzzle, one, text, right in zip(
+            repeated, sampled, written, are_right(written, repeated), strict=True
+        )
     ]
 
 

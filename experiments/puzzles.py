@@ -15,6 +15,7 @@ from rfprm_training.construction.procedures.people import liars
 HELD_OUT_SEED = 1
 """Of puzzles that nothing is trained on."""
 _PEOPLE = (4, 4)
+_MOST_HELD_OUT = 1000
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,13 @@ def puzzles(
         if problem.question not in excluded:
             found.setdefault(problem.question, Puzzle(problem.question, right.trajectory.steps))
     return list(found.values())
+
+
+def held_out_puzzles(count: int) -> list[Puzzle]:
+    """The puzzles that accuracy is measured on; up to 1,000, which nothing is trained on."""
+    return puzzles(count, seed=HELD_OUT_SEED)
+
+
+def training_puzzles(count: int, seed: int) -> list[Puzzle]:
+    held_out = frozenset(puzzle.question for puzzle in held_out_puzzles(_MOST_HELD_OUT))
+    return puzzles(count, seed, excluded=held_out)

@@ -117,7 +117,9 @@ def test_a_policy_answers_puzzles() -> None:
         puzzle.question for puzzle in asked for _ in range(2)
     ]
     assert [row["outcome"] for row in rows] == [False] * 6
-    assert len({row["response"] for row in rows}) > 3
+    assert len({row["completion"] for row in rows}) > 3
+    assert all(row["num_tokens"] <= 12 for row in rows)
+    assert {row["finish_reason"] for row in rows} <= {"stop", "length"}
     assert rows == puzzle_policy.answered(base, asked, samples=2, max_tokens=12)
     assert rows != puzzle_policy.answered(base, asked, samples=2, max_tokens=12, seed=1)
 

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from experiments import selection
-from experiments.selection import Sample, choose, detectable, summarise
+from experiments.choices import ARMS, Sample, arms_of, choose, described, read_pool
+from experiments.puzzles import held_out_puzzles, training_puzzles
+from experiments.selection import detectable, summarise
+from experiments.students import Test as StudentTest
+from experiments.students import of_puzzles, read_references
 
 
 def _sample(question: str, number: int, outcome: bool | None, reward: float) -> Sample:
@@ -33,6 +37,7 @@ def test_arms_take_what_they_are_named_for() -> None:
     assert len(taken("random")) == 2
     assert len(taken("everything")) == 5
     assert taken("PRM of all") == {"a 2", "b 1"}
+    assert taken("verified, PRM") == {"a 1"}
     unequal = [
         [_sample("a", 1, True, 0.9), _sample("a", 2, True, 0.8)],
         [_sample("b", 1, True, 0.1)],
@@ -45,7 +50,25 @@ def taken_random(seed: int) -> set[str]:
     return {sample.completion for sample in choose(POOL, "random", 2, seed)}
 
 
-@pytest.mark.parametrize("arm", selection.ARMS)
+def test_an_arm_that_finds_nothing_is_left_out_or_refused() -> None:
+    assert arms_of(POOL) == [arm for arm in ARMS if arm != "right throughout"]
+    assert arms_of([[_sample("b", 1, False, 0.4)]])[-2:] == ["PRM of all", "everything"]
+    with pytest.raises(SystemExit, match="no trace for the arm 'right throughout'"):
+        choose(POOL, "right throughout", 3, seed=0)
+
+
+def test_a_right_answer_on_wrong_lines_is_told_from_a_right_solution() -> None:
+    lucky = Sample("a", "lucky", 10, True, 0.9, right_throughout=False)
+    right = Sample("a", "right", 10, True, 0.5, right_throughout=True)
+    wrong = Sample("b", "wrong", 10, False, 0.1, right_throughout=False)
+    pool = [[lucky, right], [wrong]]
+    assert set(choose(pool, "right throughout", 2, seed=0)) == {right}
+    assert set(choose(pool, "verified, PRM", 2, seed=0)) == {lucky}
+    assert described([lucky, right, right, wrong])["right_throughout"] == pytest.approx(1 / 3)
+    assert "right_throughout" not in described(POOL[0])
+
+
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "right throughout"])
 def test_every_student_sees_as_many_traces(arm: str) -> None:
     for count in (1, 4, 7):
         seen = choose(POOL, arm, count, seed=3)
@@ -69,7 +92,7 @@ def test_arms_are_compared_on_the_same_problems() -> None:
     assert found["random"]["accuracy"][0] == 0.125
     assert found["PRM"]["accuracy_over_random"][0] == 0.375
     assert found["PRM"]["reference_logprob_over_random"] == [0.5, 0.5, 0.5]
-    assert found["PRM"]["of_seeds"] == [0.5, 0.5]
+    assert found["PRM"]["of_seeds"] == {"accuracy": [0.5, 0.5], "reference_logprob": [-1.0, -1.0]}
     assert "accuracy_over_random" not in found["random"]
     assert "accuracy_over_random" not in found["longest"]
 
@@ -114,7 +137,8 @@ def test_finished_students_are_kept_and_others_are_not_mixed_in(
         trained.append(folder.name)
         return folder
 
-    def measure(folder: Path, asked: Any, known: Any, max_tokens: int) -> dict[str, list[float]]:
+    def measure(folder: Path, test: StudentTest) -> dict[str, list[float]]:
+        asked, known = test.problems, test.references
         solved = {n: f"{n} + {n} = {2 * n}\nThe answer is {2 * n}.\n" for n in range(3, 8)}
         assert sorted(known) == [(f"What is {n} + {n}?", [solved[n]]) for n in range(3, 8)]
         assert sorted(s.question for s in asked) == [f"What is {n} + {n}?" for n in range(3, 8)]
@@ -137,6 +161,43 @@ def test_finished_students_are_kept_and_others_are_not_mixed_in(
     pool.write_text(json.dumps({**rows[0], "reward": 1.0}) + "\n" + json.dumps({"question": "?"}))
     with pytest.raises(SystemExit, match="score it with rfprm score"):
         selection.main([*options[:-1], "7", "-o", str(tmp_path / "other")])
+    of_two = [str(pool), "--puzzles", "--references", str(pool), "-o", str(tmp_path / "new")]
+    with pytest.raises(SystemExit, match="puzzles have right solutions of their own"):
+        selection.main(of_two)
+    assert not (tmp_path / "new").exists()
+
+
+def test_students_of_puzzles_are_asked_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = tmp_path / "pool.jsonl"
+    rows = [
+        {
+            "question": puzzle.question,
+            "completion": puzzle.solution,
+            "num_tokens": 90,
+            "finish_reason": "stop",
+            "outcome": True,
+            "right_throughout": number < 2,
+            "reward": 0.5,
+        }
+        for number, puzzle in enumerate(training_puzzles(4, 2))
+    ]
+    pool.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert arms_of(read_pool(pool)) == list(ARMS)
+
+    def measure(folder: Path, test: StudentTest) -> dict[str, list[float]]:
+        assert test == of_puzzles(held_out_puzzles(6), 130)
+        assert {p.question for p in test.problems}.isdisjoint(row["question"] for row in rows)
+        return {"accuracy": [1.0] * 6, "right_throughout": [0.0] * 6, "reference_logprob": [-1.0]}
+
+    monkeypatch.setattr(selection, "train", lambda samples, folder, seed, first_layer: folder)
+    monkeypatch.setattr(selection, "measure", measure)
+    options = [str(pool), "--puzzles", "--problems", "6", "--seen", "2", "-o", str(tmp_path)]
+    selection.main([*options, "--max-tokens", "130", "--seeds", "0", "--name", "puzzles"])
+    found = json.loads((tmp_path / "puzzles.json").read_text())["arms"]
+    assert found["right throughout"]["right_throughout"] == [0.0, 0.0, 0.0]
+    assert found["PRM"]["accuracy_over_random"] == [0.0, 0.0, 0.0]
 
 
 def test_references_are_right_traces_to_other_questions(tmp_path: Path) -> None:
@@ -152,10 +213,10 @@ def test_references_are_right_traces_to_other_questions(tmp_path: Path) -> None:
         )
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert selection.read_references(path, POOL) == [("c", ["right\n", "right, too\n"])]
+    assert read_references(path, POOL) == [("c", ["right\n", "right, too\n"])]
     path.write_text(json.dumps(rows[0]))
     with pytest.raises(SystemExit, match="no right trace to a question that is not in the pool"):
-        selection.read_references(path, POOL)
+        read_references(path, POOL)
 
 
 def test_right_solutions_have_the_log_probabilities_that_transformers_gives() -> None:

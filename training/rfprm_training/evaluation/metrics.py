@@ -88,11 +88,6 @@ class BestOfN:
         return (self.picked - self.random) / gap if gap > 0 else float("nan")
 
 
-def best_of_n(scores: Scores, right: Flags, groups: Groups) -> BestOfN:
-    """Pick the highest score of each group; ties are split evenly."""
-    return picks(rankings(scores, right, groups))
-
-
 _WON, _PAIRS, _PICKED, _RIGHT, _ANY = range(5)
 
 
@@ -122,7 +117,7 @@ def pairs_won(rows: NDArray[np.float64]) -> float:
 
 
 def picks(rows: NDArray[np.float64]) -> BestOfN:
-    """What picking the highest score brings, of :func:`rankings`."""
+    """What picking the highest score brings, of :func:`rankings`; ties are split evenly."""
     picked, random, oracle = rows[:, [_PICKED, _RIGHT, _ANY]].mean(axis=0)
     return BestOfN(float(picked), float(random), float(oracle))
 
