@@ -272,7 +272,9 @@ def main() -> None:
     asked_of = parser.add_mutually_exclusive_group(required=True)
     asked_of.add_argument("--gold", type=Path, help="GSM8K's train.jsonl")
     asked_of.add_argument("--pool", type=Path, help="or samples of experiments.sample_solutions")
-    asked_of.add_argument("--puzzles", type=int, metavar="PEOPLE", help="or made-up ones")
+    asked_of.add_argument(
+        "--puzzles", type=int, choices=range(2, 11), metavar="PEOPLE", help="or made-up ones"
+    )
     parser.add_argument("--policy", type=Path, help="the folder of a fine-tuned policy")
     parser.add_argument("--server", help="or the base URL of a server")
     parser.add_argument("--served", help="the name of its model")
