@@ -16,6 +16,7 @@ from rfprm_runtime.errors import InvalidArgumentError, RfprmError
 from rfprm_runtime.ground.arguments import check_choice, check_flag, check_whole
 from rfprm_runtime.hub.artifacts import find_artifact
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
+from rfprm_runtime.scores.first_error import first_error, rule_of
 from rfprm_runtime.sessions.host import SessionHost
 from rfprm_runtime.sessions.prefix_host import PrefixSessionHost
 from rfprm_runtime.sessions.session import Session
@@ -205,6 +206,22 @@ class Scorer:
             on_scored=on_scored,
             raise_errors=on_error == "raise",
         )
+
+    def first_error(self, score: TrajectoryScore) -> int | None:
+        """The index, from 0, of the step where a trace goes wrong first, by the ``score`` that this
+        scorer gave it; None for a trace that is taken for right.
+
+        The rule is the one that was fitted for the PRM (``manifest.first_error``): the first step
+        below a threshold, unless the trajectory score accepts the trace. A PRM without one is read
+        as ProcessBench (arXiv 2412.06559) does: the first step that is more likely wrong than
+        right. Raises :class:`InvalidArgumentError` for a score without step scores.
+        """
+        if not len(score.step_scores):
+            raise InvalidArgumentError(
+                "the score has no step scores to find an error by; load a reward model of whole "
+                "sequences with score_prefixes=True"
+            )
+        return first_error(score, rule_of(self.manifest))
 
     def session(self, question: str) -> Session:
         """Open a trace that grows: its steps are scored as they come, its past is computed once.

@@ -33,6 +33,7 @@ from rfprm_export.source import Place, Source, open_source
 from rfprm_export.weights_files import open_safetensors
 from rfprm_runtime.artifact.manifest import (
     Backbone,
+    FirstErrorRule,
     Head,
     Manifest,
     Readout,
@@ -76,6 +77,7 @@ class Checkpoint(Validated):
     step_readout: Readout | None = None
     trajectory_readout: Readout | None = None
     alpha: float = 1.0
+    first_error: FirstErrorRule | None = None
     max_positions: int
     source: dict[str, Any] = Field(default_factory=dict)
     """Licences and provenance, copied into the manifest."""
@@ -144,6 +146,7 @@ def _load_checkpoint(opened: Source, base: Place | None) -> LoadedPRM:
         step_readout=checkpoint.step_readout,
         trajectory_readout=checkpoint.trajectory_readout,
         alpha=checkpoint.alpha,
+        first_error=checkpoint.first_error,
         max_positions=min(checkpoint.max_positions, model.max_positions),
         source={
             **checkpoint.source,

@@ -204,8 +204,25 @@ def record_reference(
             chosen=None if are_all else chosen,
             scores=scores,
         )
-        content = recorded.model_dump_json(exclude={"chosen"} if are_all else None)
-        write_whole(checkpoint / REFERENCE_NAMES[kind], content + "\n")
+        write_whole(checkpoint / REFERENCE_NAMES[kind], _as_json(recorded))
+
+
+def carry_reference(old: Path, new: Path) -> None:
+    """Write what ``old`` has recorded into ``new``, another state of the checkpoint with the same
+    scores; nothing for what was not recorded for that state of ``old``."""
+    for kind, path in _shipped_traces().items():
+        name = REFERENCE_NAMES[kind]
+        try:
+            recorded = _read_recorded(old, path, name)
+        except ExportError:
+            continue
+        carried = recorded.model_copy(update={"checkpoint_sha256": checkpoint_digest(new)})
+        write_whole(new / name, _as_json(carried))
+
+
+def _as_json(recorded: RecordedScores) -> str:
+    are_all = recorded.chosen is None
+    return recorded.model_dump_json(exclude={"chosen"} if are_all else None) + "\n"
 
 
 def has_reference(checkpoint: Path) -> bool:

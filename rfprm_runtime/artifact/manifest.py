@@ -130,6 +130,19 @@ class Readout(Record):
         return min(ends), max(ends)
 
 
+class FirstErrorRule(Record):
+    """Which step of a trace is taken for the first wrong one: the first with a low score, unless
+    the trace as a whole is accepted."""
+
+    wrong_below: float
+    """In the unit of step scores: a step below it is wrong."""
+    accepted_from: float | None = None
+    """In the unit of trajectory scores: a trace from it on has no wrong step; None if the steps
+    alone decide."""
+    fitted_on: str = ""
+    """What it was fitted on, and how well it finds first errors there."""
+
+
 class FileRecord(Record):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     num_bytes: Count
@@ -242,6 +255,8 @@ class Manifest(Record):
     trajectory_readout: Readout | None = None
     alpha: float = Field(default=1.0, ge=0, le=1e6)
     """α of Eq. 11, the weight of the trajectory score in the reward."""
+    first_error: FirstErrorRule | None = None
+    """Where a trace goes wrong first, if that was fitted."""
     max_positions: Size
     precision: Precision = "fp32"
     products: tuple[ProductRecord, ...] = ()
@@ -268,6 +283,8 @@ class Manifest(Record):
                 )
             if readout is not None:
                 _check_labels(f"{name}_readout", readout, self.head.num_labels)
+        if self.first_error is not None:
+            _check_rule(self.first_error, self.step_readout, self.trajectory_readout)
         for marker in self.prompt.markers:
             for index in marker.all_ids:
                 if index >= self.backbone.vocab_size:
@@ -296,6 +313,21 @@ class Manifest(Record):
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
+
+
+def _check_rule(rule: FirstErrorRule, step: Readout | None, whole: Readout | None) -> None:
+    given = {"wrong_below": (rule.wrong_below, step or whole)}
+    if rule.accepted_from is not None:
+        given["accepted_from"] = (rule.accepted_from, whole)
+    for name, (threshold, readout) in given.items():
+        if readout is None:
+            raise ManifestError(f"first_error has {name}, but the PRM has no trajectory scores")
+        bounds = readout.bounds
+        if bounds is not None and not bounds[0] <= threshold <= bounds[1]:
+            raise ManifestError(
+                f"first_error has {name} {threshold:g}, expected a score in "
+                f"[{bounds[0]:g}, {bounds[1]:g}]"
+            )
 
 
 def _check_labels(name: str, readout: Readout, num_labels: int) -> None:

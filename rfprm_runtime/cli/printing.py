@@ -193,6 +193,16 @@ def _reward_rows(manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
+def _first_error_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    rule = manifest.first_error
+    if rule is None:
+        return []
+    unless = (
+        "" if rule.accepted_from is None else f" (trajectory score below {rule.accepted_from:g})"
+    )
+    return [("first error", f"first step below {rule.wrong_below:g}{unless}; {rule.fitted_on}")]
+
+
 def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
     shape, prompt, parity = manifest.backbone, manifest.prompt, manifest.parity
     markers = [("step marker", prompt.step_marker), ("trajectory marker", prompt.trajectory_marker)]
@@ -209,6 +219,7 @@ def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("head", _head(manifest.head)),
         *((name, _marker(marker)) for name, marker in markers if marker),
         *_reward_rows(manifest),
+        *_first_error_rows(manifest),
         *((f"file {name}", f"{file.num_bytes:,} bytes") for name, file in manifest.files.items()),
         *source_rows(manifest.source),
         ("exported with", ", ".join(f"{k} {v}" for k, v in manifest.exporter.items())),

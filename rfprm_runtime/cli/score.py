@@ -46,6 +46,14 @@ def score(
     overflow: OverflowOption = "error",
     window_context: WindowContextOption = None,
     score_prefixes: PrefixesOption = False,
+    first_error: Annotated[
+        bool,
+        typer.Option(
+            "--first-error",
+            help="Also write first_error: the step, from 0, where the trace goes wrong first; "
+            "null for a trace that is taken for right.",
+        ),
+    ] = False,
     prefix: PrefixOption = "",
     question_field: QuestionField = None,
     text_field: TextField = None,
@@ -85,6 +93,7 @@ def score(
             prefix=prefix,
             names=FieldNames(question_field, text_field, steps_field, thinking_field),
             limit=limit,
+            first_error=first_error,
             show_progress_bar=not quiet,
         )
     said = [f"{summary.num_scored} traces scored → {output}"]

@@ -14,8 +14,13 @@ from rfprm_runtime.cli.scored_lines import FileSummary, check_outputs, scored_li
 from rfprm_runtime.ground.arguments import check_whole
 from rfprm_runtime.ground.parsing import SplitRule
 from rfprm_runtime.ground.progress import progress_bar
-from rfprm_runtime.scorer import Scorer
-from rfprm_runtime.traces.added_fields import SCORE_FIELDS, WINDOWED_FROM, values_of
+from rfprm_runtime.scorer import Scorer, check_has_step_scores
+from rfprm_runtime.traces.added_fields import (
+    FIRST_ERROR,
+    SCORE_FIELDS,
+    WINDOWED_FROM,
+    values_of,
+)
 from rfprm_runtime.traces.choosing import FieldNames
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.record import Record
@@ -36,6 +41,7 @@ def score_file(
     prefix: str = "",
     names: FieldNames | None = None,
     limit: int | None = None,
+    first_error: bool = False,
     show_progress_bar: bool = False,
 ) -> FileSummary:
     """Score the traces of a source into the JSONL file ``output``, in order.
@@ -49,7 +55,7 @@ def score_file(
     folder is created.
 
     ``names``: the fields to read; by default they are found by their names. ``limit``: how many
-    rows to read, from the first.
+    rows to read, from the first. ``first_error``: also write what :meth:`Scorer.first_error` says.
 
     Raises :class:`RfprmError` if output and input are the same file, the input is missing or has
     another format or changes during the run, a row holds a value that JSON cannot, or another run
@@ -57,7 +63,13 @@ def score_file(
     """
     source = str(traces)
     check_outputs(source, output, "rfprm score")
-    added = (*SCORE_FIELDS, WINDOWED_FROM) if windows_of(overflow) else SCORE_FIELDS
+    if first_error:
+        check_has_step_scores(scorer)
+    added = (
+        *SCORE_FIELDS,
+        *([WINDOWED_FROM] if windows_of(overflow) else ()),
+        *([FIRST_ERROR] if first_error else ()),
+    )
     reading = Reading(split, with_outcome=False, names=names or FieldNames())
     if limit is not None:
         check_whole("limit", limit)
@@ -80,7 +92,8 @@ def score_file(
             )
             for record, result in zip(records, results, strict=True):
                 if isinstance(result, TrajectoryScore):
-                    lines.write(record, values_of(result))
+                    where = {FIRST_ERROR: scorer.first_error(result)} if first_error else {}
+                    lines.write(record, {**values_of(result), **where})
                     lines.count(record, result)
                 else:
                     bar.advance(1)

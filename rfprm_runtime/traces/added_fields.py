@@ -12,6 +12,8 @@ SCORE_FIELDS = ("step_scores", "trajectory_score", "reward")
 """What ``rfprm score`` and ``rfprm select`` add."""
 WINDOWED_FROM = "windowed_from"
 """What they add where traces may be scored in windows."""
+FIRST_ERROR = "first_error"
+"""What ``rfprm score --first-error`` adds."""
 SELECTION_FIELDS = ("selection_score", "rank")
 """What ``rfprm select`` adds to those."""
 RANKING_FIELDS = ("final_answer", "votes", "selection_score", "rank")

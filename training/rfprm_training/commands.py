@@ -11,6 +11,8 @@ from rfprm_runtime.cli.options import PrefixesOption, ProgressOption
 from rfprm_training import check_extras
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rfprm_training.evaluation.alpha import AlphaChoice
     from rfprm_training.evaluation.held_out import Evaluation
 
@@ -227,6 +229,18 @@ def calibrate(
             "reward ranks the solutions of --folds and --on.",
         ),
     ] = False,
+    first_error: Annotated[
+        bool,
+        typer.Option(
+            "--first-error",
+            help="Instead, after a calibration: fit the thresholds by which scores tell where a "
+            "trace goes wrong first, on traces of --on and --held-out whose steps are labelled.",
+        ),
+    ] = False,
+    artifact: Annotated[
+        Path | None,
+        typer.Option(help="An export of the checkpoint to score with, which is faster than torch."),
+    ] = None,
 ) -> None:
     """Calibrate a checkpoint's scores by temperature, where that helps; export it again after."""
     from rfprm_export.checkpoint import read_checkpoint
@@ -240,8 +254,13 @@ def calibrate(
     )
     from rfprm_training.learning.model_card import write_model_card
 
+    if first_error:
+        if folds is not None or with_alpha:
+            raise typer.BadParameter("--first-error goes with --on and --held-out alone")
+        _fit_first_error(checkpoint, on or [], held_out=held_out, artifact=artifact)
+        return
     refuse_calibrated(checkpoint)
-    data = collect_scores(checkpoint, on or [], folds=folds, held_out=held_out)
+    data = collect_scores(checkpoint, on or [], folds=folds, held_out=held_out, artifact=artifact)
     found = [
         result
         for kind, known in data.items()
@@ -274,6 +293,34 @@ def calibrate(
     if any(result.helps for result in found) or (alpha is not None and alpha.helps):
         with shown_stages() as told:
             write_calibration(checkpoint, found, alpha, told)
+        write_model_card(checkpoint)
+
+
+def _fit_first_error(
+    checkpoint: Path, on: Sequence[str], *, held_out: bool, artifact: Path | None
+) -> None:
+    from rfprm_export.checkpoint import CHECKPOINT_NAME
+    from rfprm_training import TrainingError
+    from rfprm_training.evaluation.calibrate import collect_scores, write_rule
+    from rfprm_training.evaluation.first_errors import fit_rule
+    from rfprm_training.learning.model_card import write_model_card
+
+    if not (checkpoint / CHECKPOINT_NAME).is_file():
+        raise TrainingError(f"{checkpoint} is not a checkpoint")
+    known = collect_scores(checkpoint, on, held_out=held_out, artifact=artifact)["step"]
+    assert known.manifest is not None
+    sources = ", ".join(known.sources)
+    found = fit_rule(known.examples, known.scores, known.manifest, fitted_on=sources)
+    if found is None:
+        typer.echo("nothing fitted: fewer than 50 traces with labelled steps are right, or wrong")
+        return
+    verdict = "kept" if found.helps else "does not help, left as it was"
+    typer.echo(
+        f"first error: F1 {found.found_before.f1:.3f} → {found.found_after.f1:.3f} "
+        f"({found.num_traces} traces, cross-fitted by question); {found.chosen}: {verdict}"
+    )
+    if found.helps:
+        write_rule(checkpoint, found.chosen)
         write_model_card(checkpoint)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_export.checkpoint import CHECKPOINT_NAME, HEADS_NAME, read_checkpoint
+from rfprm_export.checkpoint import (
+    CHECKPOINT_NAME,
+    HEADS_NAME,
+    checkpoint_digest,
+    read_checkpoint,
+)
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
 from rfprm_export.named_base import find_base_model
-from rfprm_export.reference import record_reference
-from rfprm_runtime.artifact.manifest import Calibration, Readout
+from rfprm_export.reference import carry_reference, record_reference
+from rfprm_runtime.artifact.manifest import Calibration, FirstErrorRule, Manifest, Readout
 from rfprm_runtime.ground.claims import claimed_folder
 from rfprm_runtime.ground.progress import Progress, silent
 from rfprm_runtime.ground.whole_files import replacing_files
@@ -62,6 +68,8 @@ class KnownScores:
     sources: list[str] = field(default_factory=list)
     readout: Readout | None = None
     """How they were read; None for probabilities, and for scores that the PRM does not give."""
+    manifest: Manifest | None = None
+    """Of the PRM that scored."""
 
     def add(
         self, examples: Sequence[Example], scores: Sequence[TrajectoryScore], source: str
@@ -72,15 +80,21 @@ class KnownScores:
 
 
 def collect_scores(
-    checkpoint: Path, on: Sequence[str], *, folds: Path | None = None, held_out: bool = False
+    checkpoint: Path,
+    on: Sequence[str],
+    *,
+    folds: Path | None = None,
+    held_out: bool = False,
+    artifact: Path | None = None,
 ) -> dict[Kind, KnownScores]:
     """The scores to fit on.
 
     ``on``: evaluation sets, for step and trajectory scores. ``folds``: out-of-fold scores of a
     cross-validation, for trajectory scores, and for step scores where the steps were graded
     (``sampled_steps = "verified"``, or the labels of ``rewarded``). ``held_out``: the constructed
-    trajectories that the run held out, for step scores. Raises :class:`TrainingError` if none is
-    given or one cannot be read.
+    trajectories that the run held out, for step scores. ``artifact``: an export of the checkpoint
+    to score with in place of torch. Raises :class:`TrainingError` if no data are given, some cannot
+    be read, or the artifact is of another checkpoint.
     """
     found: dict[Kind, KnownScores] = {"step": KnownScores(), "trajectory": KnownScores()}
     pairs = [] if folds is None else list(read_out_of_fold(folds))
@@ -94,7 +108,12 @@ def collect_scores(
     if held_out:
         _, constructed = held_out_examples(read_config(checkpoint / CONFIG_NAME))
         sets.append(("held-out constructed trajectories", constructed, ("step",)))
-    with open_scorer(checkpoint, dtype=trained_in(checkpoint)) as scorer:
+    scored_by = checkpoint if artifact is None else artifact
+    with open_scorer(scored_by, dtype=trained_in(checkpoint)) as scorer:
+        if artifact is not None:
+            _check_export(scorer.manifest, artifact, checkpoint)
+        for known in found.values():
+            known.manifest = scorer.manifest
         found["step"].readout = scorer.manifest.step_readout
         found["trajectory"].readout = scorer.manifest.trajectory_readout
         for name, examples, kinds in sets:
@@ -105,6 +124,14 @@ def collect_scores(
     if not any(known.examples for known in found.values()):
         raise TrainingError("there is nothing to fit on; give --on, --folds or --held-out")
     return found
+
+
+def _check_export(manifest: Manifest, artifact: Path, checkpoint: Path) -> None:
+    if manifest.source.get("checkpoint_sha256") != checkpoint_digest(checkpoint):
+        raise TrainingError(
+            f"{artifact} was not exported from {checkpoint} as it is now; export it again, or "
+            "leave --artifact out to score by torch"
+        )
 
 
 def fit_calibration(
@@ -205,15 +232,30 @@ def write_calibration(
         # A raw score becomes a probability, in [0, 1] whatever it was scaled by before.
         scale = {"scale": 1.0, "offset": 0.0} if readout.transform == "none" else {}
         changes[name] = readout.model_copy(update={"calibration": result.fitted, **scale})
+    with _changed(folder, changes) as partial:
+        # Torch is installed here; it may not be where the checkpoint is exported.
+        base = find_base_model(checkpoint.base, folder)
+        record_reference(partial, base=base, progress=progress)
+
+
+def write_rule(folder: Path, rule: FirstErrorRule) -> None:
+    """Write ``rule`` to ``checkpoint.json``. The reference's scores stay, since no score depends on
+    it. Either all of it is there afterwards, or the checkpoint is as it was."""
+    with _changed(folder, {"first_error": rule}) as partial:
+        carry_reference(folder, partial)
+
+
+@contextmanager
+def _changed(folder: Path, changes: Mapping[str, Any]) -> Iterator[Path]:
+    """The files of a checkpoint with other settings, in a folder that replaces them at the end."""
+    checkpoint = read_checkpoint(folder)
     with claimed_folder(folder), replacing_files(folder, last=CHECKPOINT_NAME) as partial:
         for name in (HEADS_NAME, ADAPTER_NAME, ADAPTER_CONFIG_NAME):
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, partial / name)
         text = checkpoint.model_copy(update=changes).to_json()
         (partial / CHECKPOINT_NAME).write_text(text, encoding="utf-8")
-        # Torch is installed here; it may not be where the checkpoint is exported.
-        base = find_base_model(checkpoint.base, folder)
-        record_reference(partial, base=base, progress=progress)
+        yield partial
 
 
 def refuse_calibrated(folder: Path) -> None:

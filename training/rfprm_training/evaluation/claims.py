@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rfprm_runtime.artifact.manifest import Calibration, Manifest, Readout
 from rfprm_runtime.scores.bounds import unit_scale
+from rfprm_runtime.scores.first_error import undecided_score
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.step_metrics import Search
 from rfprm_training.example import Example
@@ -49,9 +50,7 @@ class Claims:
     @property
     def undecided(self) -> float:
         """The score that claims a chance of one half."""
-        if self.readout is None:
-            return 0.5
-        return self.readout.offset + (0.0 if self.are_raw else 0.5 * self.readout.scale)
+        return undecided_score(self.readout)
 
     def ends(self, scores: Sequence[NDArray[Any]]) -> tuple[float, float]:
         """Between which a threshold is looked for: the bounds, or what ``scores`` span."""

@@ -6,7 +6,7 @@ solution. Knows no models and no files.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -191,10 +191,17 @@ def first_error_accuracy(
 ) -> FirstError:
     """First-error accuracy. ``first_errors`` holds the index of each first wrong step, None for
     right trajectories."""
+    return first_errors_found([first_below(s, threshold) for s in step_scores], first_errors)
+
+
+def first_errors_found(
+    found: Sequence[int | None], first_errors: Sequence[int | None]
+) -> FirstError:
+    """First-error accuracy of any rule; None for a trajectory that is, or is taken for, right."""
     located: list[bool] = []
     accepted: list[bool] = []
-    for scores, truth in zip(step_scores, first_errors, strict=True):
-        (accepted if truth is None else located).append(first_below(scores, threshold) == truth)
+    for given, truth in zip(found, first_errors, strict=True):
+        (accepted if truth is None else located).append(given == truth)
     return FirstError(_share(located), _share(accepted))
 
 

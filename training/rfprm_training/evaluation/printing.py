@@ -216,6 +216,11 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
             f"other nine tenths of the questions: {_range(found.thresholds)}); at even odds: "
             f"F1 {found.first_error_at_half.f1:.3f}"
         )
+    if (by_rule := found.first_error_by_rule) is not None:
+        console.print(
+            f"by the PRM's own rule: F1 {by_rule.f1:.3f} (located {by_rule.wrong_located:.3f}, "
+            f"accepted {by_rule.right_accepted:.3f})"
+        )
     if found.steps is not None:
         console.print(
             f"{found.steps.num_steps} steps, {found.steps.num_wrong} wrong: F1 of right ones "

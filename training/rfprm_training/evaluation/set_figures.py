@@ -16,6 +16,7 @@ from rfprm_runtime.scores.bounds import unit_scale
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.best_of_n import CurvePoint, best_of_n_curve
 from rfprm_training.evaluation.claims import Claims, have_steps, step_scores_of
+from rfprm_training.evaluation.first_errors import found_by_rule
 from rfprm_training.evaluation.metrics import (
     Estimate,
     FirstError,
@@ -53,6 +54,8 @@ class SetEvaluation:
     """With the thresholds below (ProcessBench's F1)."""
     first_error_at_half: FirstError | None = None
     """With a threshold at the score that claims a chance of one half: 0.5 for probabilities."""
+    first_error_by_rule: FirstError | None = None
+    """By the rule that was fitted for the PRM, if one was: what ``Scorer.first_error`` says."""
     thresholds: tuple[float, float] | None = None
     """The lowest and the highest of ten thresholds, each chosen on nine tenths of the questions and
     used on the rest."""
@@ -75,7 +78,7 @@ class SetEvaluation:
 
     def as_dict(self) -> dict[str, Any]:
         found = asdict(self)
-        for name in ("first_error", "first_error_at_half"):
+        for name in ("first_error", "first_error_at_half", "first_error_by_rule"):
             part = getattr(self, name)
             if part is not None:
                 found[name]["f1"] = part.f1
@@ -95,7 +98,7 @@ def summarise_set(
     questions = len({example.group for example in examples})
     has_steps = have_steps(scores)
     figures: dict[str, Any] = {
-        **(_step_figures(examples, scores, Claims.of_steps(manifest)) if has_steps else {}),
+        **(_step_figures(examples, scores, manifest) if has_steps else {}),
         **_outcome_figures(examples, scores, Claims.of_trajectories(manifest)),
         "has_steps": has_steps,
     }
@@ -104,8 +107,11 @@ def summarise_set(
 
 
 def _step_figures(
-    examples: Sequence[Example], scores: Sequence[TrajectoryScore | None], claims: Claims
+    examples: Sequence[Example],
+    scores: Sequence[TrajectoryScore | None],
+    manifest: Manifest | None,
 ) -> dict[str, Any]:
+    claims = Claims.of_steps(manifest)
     known = [score.step_scores for score in scores if score is not None]
     search = claims.search(known) if known else PROBABILITIES
     labelled = [
@@ -131,12 +137,26 @@ def _step_figures(
         "first_error_at_half": first_error_accuracy(
             [s for _, s in labelled], first_errors, search.undecided
         ),
+        "first_error_by_rule": _by_rule(examples, scores, manifest),
         "thresholds": (float(thresholds.min()), float(thresholds.max())),
         "steps": classified,
         "step_auc": auc(step_scores, right),
         "step_auc_at_place": within_group_auc(step_scores, right, places),
         "step_calibration": calibration(claims.probabilities(step_scores), right),
     }
+
+
+def _by_rule(
+    examples: Sequence[Example],
+    scores: Sequence[TrajectoryScore | None],
+    manifest: Manifest | None,
+) -> FirstError | None:
+    if manifest is None or manifest.first_error is None:
+        return None
+    pairs = zip(examples, scores, strict=True)
+    labelled = [(e, score) for e, score in pairs if not math.isnan(e.step_labels[0])]
+    marked, known = [e for e, _ in labelled], [score for _, score in labelled]
+    return found_by_rule(marked, known, manifest.first_error)
 
 
 def _outcome_figures(

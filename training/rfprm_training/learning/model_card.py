@@ -85,7 +85,7 @@ def _what_it_is(config: TrainingConfig, checkpoint: Checkpoint | None) -> str:
         f"A process reward model in the format `{config.family}`: {trained}, the final norm and "
         f"the heads, on the first {network.num_layers} layers of the base. It scores every step "
         "and the whole of a trajectory; reward = mean step score + "
-        f"{alpha:g} · trajectory score." + _calibrations(checkpoint)
+        f"{alpha:g} · trajectory score." + _calibrations(checkpoint) + _rule(checkpoint)
     )
 
 
@@ -99,6 +99,20 @@ def _calibrations(checkpoint: Checkpoint | None) -> str:
         f"{found.bias:+.3f}, fitted on {found.fitted_on}."
         for name, readout in readouts.items()
         if readout is not None and (found := readout.calibration) is not None
+    )
+
+
+def _rule(checkpoint: Checkpoint | None) -> str:
+    """A sentence, or nothing."""
+    rule = None if checkpoint is None else checkpoint.first_error
+    if rule is None:
+        return ""
+    unless = ""
+    if rule.accepted_from is not None:
+        unless = f", in a trace whose trajectory score is below {rule.accepted_from:g}"
+    return (
+        f" The first wrong step of a trace is taken to be the first with a score below "
+        f"{rule.wrong_below:g}{unless}; fitted on {rule.fitted_on}."
     )
 
 
