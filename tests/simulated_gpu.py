@@ -15,7 +15,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from rfprm_runtime.artifact.manifest import EngineProfile, EngineRecord, Manifest, Range
+from rfprm_runtime.artifact.build_records import EngineProfile, EngineRecord, Range
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.backends.tensorrt.cuda import CudaError
 
 VERSION = "10.16.1"

@@ -35,15 +35,9 @@ from rfprm_export.reference import reference_for
 from rfprm_export.source import Place, Source, open_source
 from rfprm_export.stored_weights import stay_in_files
 from rfprm_export.verify import measure_parity
+from rfprm_runtime.artifact.build_records import Parity, ProductRecord
 from rfprm_runtime.artifact.integrity import describe_file
-from rfprm_runtime.artifact.manifest import (
-    GPU_PRECISIONS,
-    MANIFEST_NAME,
-    TOKENIZER_NAME,
-    Manifest,
-    Parity,
-    ProductRecord,
-)
+from rfprm_runtime.artifact.manifest import GPU_PRECISIONS, MANIFEST_NAME, TOKENIZER_NAME, Manifest
 from rfprm_runtime.artifact.network_tensors import network_tensors
 from rfprm_runtime.backends.native.library import load_library
 from rfprm_runtime.backends.native.limits import check_fits

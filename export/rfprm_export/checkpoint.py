@@ -83,7 +83,8 @@ class Checkpoint(Validated):
     """Licences and provenance, copied into the manifest."""
 
     def to_json(self) -> str:
-        return self.model_dump_json(indent=2) + "\n"
+        without = {"first_error"} if self.first_error is None else None
+        return self.model_dump_json(indent=2, exclude=without) + "\n"
 
 
 def load_prm(

@@ -19,8 +19,9 @@ from rfprm_export.native_file import write_native
 from rfprm_export.panels import linear_names
 from rfprm_export.reference import Reference, scorer_over
 from rfprm_export.stored_weights import stay_in_files
+from rfprm_runtime.artifact.build_records import ProductRecord
 from rfprm_runtime.artifact.contents import ModelFile
-from rfprm_runtime.artifact.manifest import Manifest, ProductRecord
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.backends.native.backend import NativeBackend
 from rfprm_runtime.backends.native.layered import LayeredNative
 from rfprm_runtime.backends.native.limits import linear_shapes

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from rfprm_export import ExportError
 from rfprm_export.choices import Precision
 from rfprm_export.gate_traces import num_gate_traces
-from rfprm_runtime.artifact.manifest import Manifest, Parity
+from rfprm_runtime.artifact.build_records import Parity
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.artifact.parity import spearman_interval
 
 MAX_DIFFERENCE = 1e-4

@@ -17,7 +17,8 @@ from rfprm_export.loaded_prm import LoadedPRM
 from rfprm_export.quantization import Quantization
 from rfprm_export.reference import Reference
 from rfprm_export.verify import trial_failures
-from rfprm_runtime.artifact.manifest import Backbone, ProductRecord
+from rfprm_runtime.artifact.build_records import ProductRecord
+from rfprm_runtime.artifact.manifest import Backbone
 from rfprm_runtime.errors import BackendError
 from rfprm_runtime.ground.progress import Progress, silent, stage
 from rfprm_runtime.scorer import Scorer

@@ -15,13 +15,13 @@ import onnx
 
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import check_output
+from rfprm_runtime.artifact.build_records import EngineRecord
 from rfprm_runtime.artifact.integrity import check_files
 from rfprm_runtime.artifact.manifest import (
     MANIFEST_NAME,
     ONNX_NAME,
     PLAN_NAME,
     TOKENIZER_NAME,
-    EngineRecord,
     Manifest,
     read_manifest,
 )

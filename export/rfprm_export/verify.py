@@ -11,7 +11,8 @@ from rfprm_export import ExportError
 from rfprm_export.gate import Gate, gate_failures, lasting_failures
 from rfprm_export.gate_traces import groups_of_4
 from rfprm_export.reference import Reference
-from rfprm_runtime.artifact.manifest import Manifest, Parity
+from rfprm_runtime.artifact.build_records import Parity
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.types import TrajectoryScore
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rfprm_runtime.artifact.manifest import Parity
+from rfprm_runtime.artifact.build_records import Parity
 
 _Z = 1.959964
 """Standard errors on either side of a 95 % interval."""

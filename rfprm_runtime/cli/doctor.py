@@ -150,7 +150,7 @@ def _probe_torch() -> tuple[State, str]:
 
 
 def _probe_tensorrt() -> tuple[State, str]:
-    from rfprm_runtime.artifact.manifest import EngineFlavour
+    from rfprm_runtime.artifact.build_records import EngineFlavour
     from rfprm_runtime.backends.tensorrt.packages import load_flavour
 
     found, missing = [], MissingExtraError("tensorrt", "tensorrt", "the TensorRT backend")

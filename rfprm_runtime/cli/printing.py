@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from rfprm_runtime.artifact.manifest import EngineRecord, Head, Manifest, Parity
+from rfprm_runtime.artifact.build_records import EngineRecord, Parity
+from rfprm_runtime.artifact.manifest import Head, Manifest
 from rfprm_runtime.artifact.parity import best_of_4_interval, spearman_interval
 from rfprm_runtime.artifact.prompt_format import Marker
 from rfprm_runtime.cli.doctor import Finding

@@ -17,8 +17,9 @@ from rfprm_export.gate import Gate, check_parity, gate_failures
 from rfprm_export.panels import linear_names
 from rfprm_export.verify import rank_correlation
 from rfprm_runtime import Scorer
+from rfprm_runtime.artifact.build_records import Parity
 from rfprm_runtime.artifact.contents import ArtifactFiles
-from rfprm_runtime.artifact.manifest import NATIVE_NAME, Parity, read_manifest
+from rfprm_runtime.artifact.manifest import NATIVE_NAME, read_manifest
 from rfprm_runtime.artifact.tensors import read_tensors
 from rfprm_runtime.backends.native import library
 from rfprm_runtime.errors import BackendError

@@ -34,7 +34,8 @@ from rfprm_export.reference import (
     reference_for,
 )
 from rfprm_export.verify import measure_parity, trial_failures
-from rfprm_runtime.artifact.manifest import Backbone, Manifest, Parity
+from rfprm_runtime.artifact.build_records import Parity
+from rfprm_runtime.artifact.manifest import Backbone, Manifest
 from rfprm_runtime.artifact.parity import best_of_4_interval, spearman_interval
 from rfprm_runtime.backends.native.library import available_variants
 from rfprm_runtime.prompt.prepared import prepare

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rfprm_runtime import InvalidArgumentError, ManifestError, TrajectoryScore
-from rfprm_runtime.artifact.manifest import Calibration, FirstErrorRule, Manifest, Readout
+from rfprm_runtime.artifact.manifest import (
+    Calibration,
+    FirstErrorRule,
+    Manifest,
+    Readout,
+    parse_manifest,
+)
+from rfprm_runtime.artifact.migrations import migrate
 from rfprm_runtime.cli.score_file import score_file
 from rfprm_runtime.scores.first_error import first_error, rule_of
 from tiny_models import KINDS, byte_tokenizer, fake_scorer, manifest_of, tiny_manifest
@@ -60,6 +67,15 @@ def test_a_scorer_uses_the_rule_of_its_prm() -> None:
         assert scorer.first_error(score) == 1
         with pytest.raises(InvalidArgumentError, match="no step scores to find an error by"):
             scorer.first_error(_score())
+
+
+def test_readers_that_do_not_know_rules_can_drop_them() -> None:
+    fitted = FirstErrorRule(wrong_below=0.7)
+    for manifest in (tiny_manifest(byte_tokenizer()), manifest_of("raw", first_error=fitted)):
+        content = json.loads(manifest.to_json())
+        assert parse_manifest(content) == manifest
+        older = migrate(content, known=set(Manifest.model_fields) - {"first_error"}, origin="it")
+        assert parse_manifest(older) == manifest.model_copy(update={"first_error": None})
 
 
 def test_a_rule_that_cannot_be_is_refused() -> None:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import onnx
 
 from rfprm_export import ExportError
-from rfprm_runtime.artifact.manifest import EngineFlavour, EngineProfile, Precision
+from rfprm_runtime.artifact.build_records import EngineFlavour, EngineProfile
+from rfprm_runtime.artifact.manifest import Precision
 from rfprm_runtime.backends.tensorrt.packages import load_flavour, make_logger
 from rfprm_runtime.ground.whole_files import replacing_path
 

@@ -51,12 +51,8 @@ from rfprm_export.tensorrt.profiles import (
     parse_profiles,
     read_traces,
 )
-from rfprm_runtime.artifact.manifest import (
-    EngineFlavour,
-    EngineProfile,
-    Manifest,
-    read_manifest,
-)
+from rfprm_runtime.artifact.build_records import EngineFlavour, EngineProfile
+from rfprm_runtime.artifact.manifest import Manifest, read_manifest
 from rfprm_runtime.cli.options import ProgressOption
 from rfprm_runtime.cli.printing import engine_rows, print_rows
 from rfprm_runtime.ground.progress import Progress, shown_stages

@@ -23,13 +23,13 @@ from rfprm_export.tensorrt.builder import (
 )
 from rfprm_export.tensorrt.plan_contents import PlanContents, read_plan
 from rfprm_export.verify import measure_parity
+from rfprm_runtime.artifact.build_records import EngineRecord
 from rfprm_runtime.artifact.integrity import check_files, describe_file
 from rfprm_runtime.artifact.manifest import (
     MANIFEST_NAME,
     ONNX_NAME,
     PLAN_NAME,
     TOKENIZER_NAME,
-    EngineRecord,
     Manifest,
     read_manifest,
 )

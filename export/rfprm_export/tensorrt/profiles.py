@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from rfprm_export import ExportError
-from rfprm_runtime.artifact.manifest import EngineProfile, Manifest, Range
+from rfprm_runtime.artifact.build_records import EngineProfile, Range
+from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.prompt.encoding import TrajectoryEncoder
 from rfprm_runtime.traces.sources import read_trajectories

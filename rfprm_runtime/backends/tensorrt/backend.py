@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.artifact.build_records import EngineProfile, EngineRecord
 from rfprm_runtime.artifact.contents import ArtifactFiles, ModelFile
-from rfprm_runtime.artifact.manifest import ONNX_NAME, EngineProfile, EngineRecord, Manifest
+from rfprm_runtime.artifact.manifest import ONNX_NAME, Manifest
 from rfprm_runtime.artifact.onnx_file import check_external_data, external_files
 from rfprm_runtime.backends.tensorrt.cuda import Cuda, CudaError
 from rfprm_runtime.backends.tensorrt.packages import EXTRAS, load_flavour, make_logger

@@ -11,7 +11,7 @@ from collections import deque
 from importlib import import_module
 from typing import Any
 
-from rfprm_runtime.artifact.manifest import EngineFlavour
+from rfprm_runtime.artifact.build_records import EngineFlavour
 from rfprm_runtime.errors import BackendError, MissingExtraError
 
 EXTRAS: dict[EngineFlavour, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
