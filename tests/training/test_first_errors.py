@@ -121,7 +121,7 @@ def test_an_evaluation_says_what_the_rule_finds() -> None:
 
 
 def test_the_command_writes_the_rule_and_keeps_the_reference(
-    write_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_config: Any, tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Trainer(write_config(), tmp_path / "run", device="cpu").run()
     record_reference(folder)
@@ -162,6 +162,9 @@ def test_the_command_writes_the_rule_and_keeps_the_reference(
     assert "score below 0.7, in a trace whose trajectory score is below 0.6; fitted on" in card
     with_folds = CliRunner().invoke(app, [*arguments, "--folds", str(tmp_path)])
     assert with_folds.exit_code == 2
+    of_another = CliRunner().invoke(app, [*arguments, "--artifact", str(tiny_artifact)])
+    assert isinstance(of_another.exception, TrainingError)
+    assert "was not exported from" in str(of_another.exception)
     nowhere = CliRunner().invoke(app, [str(tmp_path), "--first-error", "--on", f"rewarded:{path}"])
     assert isinstance(nowhere.exception, TrainingError)
 
