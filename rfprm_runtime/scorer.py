@@ -211,10 +211,10 @@ class Scorer:
         """The index, from 0, of the step where a trace goes wrong first, by the ``score`` that this
         scorer gave it; None for a trace that is taken for right.
 
-        The rule is the one that was fitted for the PRM (``manifest.first_error``): the first step
-        below a threshold, unless the trajectory score accepts the trace. A PRM without one is read
-        as ProcessBench (arXiv 2412.06559) does: the first step that is more likely wrong than
-        right. Raises :class:`InvalidArgumentError` for a score without step scores.
+        It is the first step below the threshold that was fitted for the PRM
+        (``manifest.first_error``). A PRM without one is read as ProcessBench (arXiv 2412.06559)
+        does: the first step that is more likely wrong than right.
+        Raises :class:`InvalidArgumentError` for a score without step scores.
         """
         if not len(score.step_scores):
             raise InvalidArgumentError(

@@ -138,14 +138,10 @@ class Readout(Record):
 
 
 class FirstErrorRule(Record):
-    """Which step of a trace is taken for the first wrong one: the first with a low score, unless
-    the trace as a whole is accepted."""
+    """Which step of a trace is taken for the first wrong one."""
 
     wrong_below: float
-    """In the unit of step scores: a step below it is wrong."""
-    accepted_from: float | None = None
-    """In the unit of trajectory scores: a trace from it on has no wrong step; None if the steps
-    alone decide."""
+    """The first step with a score below it, in the unit of step scores."""
     fitted_on: str = ""
     """What it was fitted on, and how well it finds first errors there."""
 
@@ -196,7 +192,7 @@ class Manifest(Record):
             if readout is not None:
                 _check_labels(f"{name}_readout", readout, self.head.num_labels)
         if self.first_error is not None:
-            _check_rule(self.first_error, self.step_readout, self.trajectory_readout)
+            _check_rule(self.first_error, self.step_readout or self.trajectory_readout)
         for marker in self.prompt.markers:
             for index in marker.all_ids:
                 if index >= self.backbone.vocab_size:
@@ -241,19 +237,13 @@ class Manifest(Record):
         return content
 
 
-def _check_rule(rule: FirstErrorRule, step: Readout | None, whole: Readout | None) -> None:
-    given = {"wrong_below": (rule.wrong_below, step or whole)}
-    if rule.accepted_from is not None:
-        given["accepted_from"] = (rule.accepted_from, whole)
-    for name, (threshold, readout) in given.items():
-        if readout is None:
-            raise ManifestError(f"first_error has {name}, but the PRM has no trajectory scores")
-        bounds = readout.bounds
-        if bounds is not None and not bounds[0] <= threshold <= bounds[1]:
-            raise ManifestError(
-                f"first_error has {name} {threshold:g}, expected a score in "
-                f"[{bounds[0]:g}, {bounds[1]:g}]"
-            )
+def _check_rule(rule: FirstErrorRule, readout: Readout | None) -> None:
+    bounds = None if readout is None else readout.bounds
+    if bounds is not None and not bounds[0] <= rule.wrong_below <= bounds[1]:
+        raise ManifestError(
+            f"first_error has wrong_below {rule.wrong_below:g}, expected a score in "
+            f"[{bounds[0]:g}, {bounds[1]:g}]"
+        )
 
 
 def _check_labels(name: str, readout: Readout, num_labels: int) -> None:

@@ -198,10 +198,7 @@ def _first_error_rows(manifest: Manifest) -> list[tuple[str, str]]:
     rule = manifest.first_error
     if rule is None:
         return []
-    unless = (
-        "" if rule.accepted_from is None else f" (trajectory score below {rule.accepted_from:g})"
-    )
-    return [("first error", f"first step below {rule.wrong_below:g}{unless}; {rule.fitted_on}")]
+    return [("first error", f"first step below {rule.wrong_below:.3f}; {rule.fitted_on}")]
 
 
 def _manifest_rows(manifest: Manifest) -> list[tuple[str, str]]:

@@ -25,8 +25,5 @@ def rule_of(manifest: Manifest) -> FirstErrorRule:
 
 def first_error(score: TrajectoryScore, rule: FirstErrorRule) -> int | None:
     """The index, from 0, of the first wrong step by ``rule``; None for a trace without one."""
-    whole = score.trajectory_score
-    if rule.accepted_from is not None and whole is not None and whole >= rule.accepted_from:
-        return None
-    wrong = np.flatnonzero(score.step_scores < np.float32(rule.wrong_below))
+    wrong = np.flatnonzero(score.step_scores < rule.wrong_below)
     return int(wrong[0]) if len(wrong) else None

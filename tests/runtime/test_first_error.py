@@ -25,21 +25,17 @@ from rfprm_runtime.scores.first_error import first_error, rule_of
 from tiny_models import KINDS, byte_tokenizer, fake_scorer, manifest_of, tiny_manifest
 
 
-def _score(*steps: float, whole: float | None = 0.5) -> TrajectoryScore:
+def _score(*steps: float) -> TrajectoryScore:
     return TrajectoryScore(
-        step_scores=np.array(steps, np.float32), trajectory_score=whole, reward=0.0, num_tokens=1
+        step_scores=np.array(steps, np.float32), trajectory_score=0.5, reward=0.0, num_tokens=1
     )
 
 
-def test_the_first_low_step_is_wrong_unless_the_trace_is_accepted() -> None:
-    rule = FirstErrorRule(wrong_below=0.7, accepted_from=0.8)
+def test_the_first_low_step_is_wrong() -> None:
+    rule = FirstErrorRule(wrong_below=0.7)
     assert first_error(_score(0.9, 0.6, 0.1), rule) == 1
     assert first_error(_score(0.9, 0.7, 0.7), rule) is None  # at the threshold is not below it
-    assert first_error(_score(0.9, 0.6, 0.1, whole=0.8), rule) is None
-    assert first_error(_score(0.9, 0.6, 0.1, whole=0.79), rule) == 1
-    assert first_error(_score(0.1, whole=None), rule) == 0
-    alone = FirstErrorRule(wrong_below=0.7)
-    assert first_error(_score(0.9, 0.6, whole=1.0), alone) == 1
+    assert first_error(_score(0.1), rule) == 0
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=9), st.floats(0, 1, width=32))
@@ -60,9 +56,9 @@ def test_without_a_rule_a_step_is_wrong_if_that_is_more_likely() -> None:
 
 
 def test_a_scorer_uses_the_rule_of_its_prm() -> None:
-    fitted = FirstErrorRule(wrong_below=0.9, accepted_from=0.99, fitted_on="some traces")
+    fitted = FirstErrorRule(wrong_below=0.9, fitted_on="some traces")
     with fake_scorer() as plain, fake_scorer(first_error=fitted) as scorer:
-        score = _score(0.95, 0.6, whole=0.2)
+        score = _score(0.95, 0.6)
         assert plain.first_error(score) is None
         assert scorer.first_error(score) == 1
         with pytest.raises(InvalidArgumentError, match="no step scores to find an error by"):
@@ -82,16 +78,12 @@ def test_a_rule_that_cannot_be_is_refused() -> None:
     fields = tiny_manifest(byte_tokenizer()).model_dump()
     for rule, message in (
         ({"wrong_below": 1.5}, r"wrong_below 1.5, expected a score in \[0, 1\]"),
-        ({"wrong_below": 0.5, "accepted_from": -0.1}, "accepted_from -0.1, expected"),
         ({"wrong_below": float("nan")}, "finite"),
     ):
         with pytest.raises(ManifestError, match=message):
             Manifest(**{**fields, "first_error": rule})
-    without = manifest_of("signed").model_dump()
-    assert without["trajectory_readout"] is None
-    rule = {"wrong_below": -0.5, "accepted_from": 0.5}
-    with pytest.raises(ManifestError, match="has accepted_from, but the PRM has no trajectory"):
-        Manifest(**{**without, "first_error": rule})
+    signed = manifest_of("signed", first_error={"wrong_below": -0.5})
+    assert rule_of(signed).wrong_below == -0.5
 
 
 def test_rfprm_score_writes_it_where_it_is_asked_for(tmp_path: Path) -> None:

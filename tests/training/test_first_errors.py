@@ -26,24 +26,23 @@ from tiny_models import byte_tokenizer, tiny_manifest
 Marked = tuple[list[Example], list[TrajectoryScore]]
 
 
-def marked(count: int, *, whole_knows: bool = True, low: float = 0.68) -> Marked:
-    """Half of the traces have an error in their second step, with scores about ``low``; right steps
-    have 0.8. Some right traces have a step as low, which only the trajectory score tells apart."""
+def marked(count: int) -> Marked:
+    """Half of the traces have an error in their second step, with scores about 0.68; right steps
+    have 0.8. A quarter of the right traces have a step as low."""
     rng = np.random.default_rng(0)
     examples, scores = [], []
     for index in range(count):
         is_right = index % 2 == 0
         steps = np.full(3, 0.8) + rng.normal(0, 0.02, 3)
         if not is_right or index % 8 == 0:
-            steps[1] = low + rng.normal(0, 0.02)
-        whole = (0.7 if is_right else 0.3) + rng.normal(0, 0.1)
+            steps[1] = 0.68 + rng.normal(0, 0.02)
         labels = (1.0, 1.0, 1.0) if is_right else (1.0, 0.0, 0.0)
         trajectory = Trajectory(question=f"q{index}", steps=("a", "b", "c"))
         examples.append(Example(trajectory, labels, float(is_right), f"q{index}", "test"))
         scores.append(
             TrajectoryScore(
                 step_scores=steps.astype(np.float32),
-                trajectory_score=float(np.clip(whole, 0, 1)) if whole_knows else None,
+                trajectory_score=0.5,
                 reward=0.0,
                 num_tokens=1,
             )
@@ -55,27 +54,18 @@ def manifest(**changes: Any) -> Manifest:
     return tiny_manifest(byte_tokenizer(), **changes)
 
 
-def test_the_best_thresholds_are_found() -> None:
+def test_the_best_threshold_is_found() -> None:
     examples, scores = marked(400)
     found = fit_rule(examples, scores, manifest(), fitted_on="made-up traces")
     assert found is not None
     assert found.before == FirstErrorRule(wrong_below=0.5)
     assert found.found_before.f1 == 0.0  # nothing is more likely wrong than right
     assert 0.7 < found.chosen.wrong_below < 0.78
-    assert found.chosen.accepted_from is not None
-    assert 0.4 < found.chosen.accepted_from < 0.6
-    assert found.found_after.f1 > 0.95
-    assert found.helps
-    assert "400 traces of made-up traces: first-error F1 0.9" in found.chosen.fitted_on
-    own = found_by_rule(examples, scores, found.chosen)
-    assert own.f1 > 0.95
-
-
-def test_steps_alone_decide_without_trajectory_scores() -> None:
-    found = fit_rule(*marked(400, whole_knows=False), manifest(), fitted_on="traces")
-    assert found is not None
-    assert found.chosen.accepted_from is None
+    assert found.found_after.wrong_located > 0.95
     assert found.found_after.right_accepted == pytest.approx(0.75, abs=0.03)
+    assert found.helps
+    assert "400 traces of made-up traces: F1 0.8" in found.chosen.fitted_on
+    assert found_by_rule(examples, scores, found.chosen).f1 > 0.8
 
 
 def test_a_rule_that_is_good_already_is_left() -> None:
@@ -109,12 +99,12 @@ def test_traces_without_labels_do_not_count() -> None:
 
 def test_an_evaluation_says_what_the_rule_finds() -> None:
     examples, scores = marked(400)
-    rule = FirstErrorRule(wrong_below=0.74, accepted_from=0.5)
+    rule = FirstErrorRule(wrong_below=0.74)
     found = summarise_set(examples, scores, manifest(first_error=rule))
     assert found.first_error_by_rule == found_by_rule(examples, scores, rule)
-    assert found.as_dict()["first_error_by_rule"]["f1"] > 0.95
+    assert found.as_dict()["first_error_by_rule"]["f1"] > 0.8
     assert summarise_set(examples, scores, manifest()).first_error_by_rule is None
-    # A trace without a score counts as accepted.
+    # A trace without a score counts as one without an error.
     unscored = summarise_set(examples, [None] * 10 + scores[10:], manifest(first_error=rule))
     assert unscored.first_error_by_rule is not None
     assert unscored.first_error_by_rule.wrong_located < 0.99
@@ -140,7 +130,7 @@ def test_the_command_writes_the_rule_and_keeps_the_reference(
     app = typer.Typer()
     app.command()(calibrate)
     before = load_prm(folder).manifest
-    chosen = FirstErrorRule(wrong_below=0.7, accepted_from=0.6, fitted_on="made-up traces")
+    chosen = FirstErrorRule(wrong_below=0.7, fitted_on="made-up traces")
 
     def fit(examples: Any, scores: Any, manifest: Manifest, **given: Any) -> Any:
         found = fit_rule(examples, scores, manifest, **given)
@@ -159,7 +149,7 @@ def test_the_command_writes_the_rule_and_keeps_the_reference(
     assert after.step_readout == before.step_readout
     assert has_reference(folder)
     card = (folder / "README.md").read_text()
-    assert "score below 0.7, in a trace whose trajectory score is below 0.6; fitted on" in card
+    assert "score below 0.700, fitted on made-up traces." in card
     with_folds = CliRunner().invoke(app, [*arguments, "--folds", str(tmp_path)])
     assert with_folds.exit_code == 2
     of_another = CliRunner().invoke(app, [*arguments, "--artifact", str(tiny_artifact)])

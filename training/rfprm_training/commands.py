@@ -233,8 +233,8 @@ def calibrate(
         bool,
         typer.Option(
             "--first-error",
-            help="Instead, after a calibration: fit the thresholds by which scores tell where a "
-            "trace goes wrong first, on traces of --on and --held-out whose steps are labelled.",
+            help="Instead, after a calibration: fit the threshold by which step scores tell where "
+            "a trace goes wrong first, on traces of --on and --held-out whose steps are labelled.",
         ),
     ] = False,
     artifact: Annotated[

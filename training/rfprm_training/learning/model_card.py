@@ -107,12 +107,9 @@ def _rule(checkpoint: Checkpoint | None) -> str:
     rule = None if checkpoint is None else checkpoint.first_error
     if rule is None:
         return ""
-    unless = ""
-    if rule.accepted_from is not None:
-        unless = f", in a trace whose trajectory score is below {rule.accepted_from:g}"
     return (
         f" The first wrong step of a trace is taken to be the first with a score below "
-        f"{rule.wrong_below:g}{unless}; fitted on {rule.fitted_on}."
+        f"{rule.wrong_below:.3f}, fitted on {rule.fitted_on}."
     )
 
 
