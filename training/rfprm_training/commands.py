@@ -316,8 +316,9 @@ def _fit_first_error(
         return
     verdict = "kept" if found.helps else "does not help, left as it was"
     typer.echo(
-        f"first error: F1 {found.found_before.f1:.3f} → {found.found_after.f1:.3f} "
-        f"({found.num_traces} traces, cross-fitted by question); {found.chosen}: {verdict}"
+        f"first error below {found.before.wrong_below:.3f} → {found.chosen.wrong_below:.3f}: F1 "
+        f"{found.found_before.f1:.3f} → {found.found_after.f1:.3f} ({found.num_traces} traces, "
+        f"cross-fitted by question): {verdict}"
     )
     if found.helps:
         write_rule(checkpoint, found.chosen)
