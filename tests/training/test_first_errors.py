@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 from rfprm_export.checkpoint import load_prm, read_checkpoint
 from rfprm_export.reference import has_reference, record_reference
-from rfprm_runtime.artifact.manifest import FirstErrorRule, Manifest
+from rfprm_runtime.artifact.manifest import Calibration, FirstErrorRule, Manifest
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.commands import calibrate
+from rfprm_training.evaluation.calibrate import CalibrationResult, write_calibration
 from rfprm_training.evaluation.first_errors import fit_rule, found_by_rule
 from rfprm_training.evaluation.set_figures import summarise_set
 from rfprm_training.example import Example
@@ -157,6 +158,11 @@ def test_the_command_writes_the_rule_and_keeps_the_reference(
     assert "was not exported from" in str(of_another.exception)
     nowhere = CliRunner().invoke(app, [str(tmp_path), "--first-error", "--on", f"rewarded:{path}"])
     assert isinstance(nowhere.exception, TrainingError)
+    # It is for step scores as they are.
+    for kind, stays in (("trajectory", True), ("step", False)):
+        fitted = CalibrationResult(kind, 200, 0.2, 0.1, Calibration(temperature=2.0))  # type: ignore[arg-type]
+        write_calibration(folder, [fitted])
+        assert (read_checkpoint(folder).first_error is not None) == stays
 
 
 class _Perfect:

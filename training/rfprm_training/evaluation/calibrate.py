@@ -216,7 +216,8 @@ def write_calibration(
     progress: Progress = silent,
 ) -> None:
     """Write the calibrations that help, and an ``alpha`` that does, to ``checkpoint.json``, and the
-    reference's new scores.
+    reference's new scores. A threshold for first errors is dropped with the step scores that it
+    was fitted for.
 
     Either all of it is there afterwards, or after a kill the checkpoint is as it was.
     """
@@ -232,6 +233,8 @@ def write_calibration(
         # A raw score becomes a probability, in [0, 1] whatever it was scaled by before.
         scale = {"scale": 1.0, "offset": 0.0} if readout.transform == "none" else {}
         changes[name] = readout.model_copy(update={"calibration": result.fitted, **scale})
+        if result.kind == "step":
+            changes["first_error"] = None  # a threshold for the scores as they were
     with _changed(folder, changes) as partial:
         # Torch is installed here; it may not be where the checkpoint is exported.
         base = find_base_model(checkpoint.base, folder)
