@@ -120,4 +120,4 @@ def described(samples: Sequence[Sample]) -> dict[str, Any]:
         "tokens": float(np.mean([s.num_tokens for s in different])),
     }
     throughout = [s.right_throughout for s in different if s.right_throughout is not None]
-    return found | ({"right_throughout": float(np.mean(throughout))} if throughout else {})
+    return found | ({"chosen_right_throughout": float(np.mean(throughout))} if throughout else {})

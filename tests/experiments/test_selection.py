@@ -64,8 +64,10 @@ def test_a_right_answer_on_wrong_lines_is_told_from_a_right_solution() -> None:
     pool = [[lucky, right], [wrong]]
     assert set(choose(pool, "right throughout", 2, seed=0)) == {right}
     assert set(choose(pool, "verified, PRM", 2, seed=0)) == {lucky}
-    assert described([lucky, right, right, wrong])["right_throughout"] == pytest.approx(1 / 3)
-    assert "right_throughout" not in described(POOL[0])
+    assert described([lucky, right, right, wrong])["chosen_right_throughout"] == pytest.approx(
+        1 / 3
+    )
+    assert "chosen_right_throughout" not in described(POOL[0])
 
 
 @pytest.mark.parametrize("arm", [arm for arm in ARMS if arm != "right throughout"])
