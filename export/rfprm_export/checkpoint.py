@@ -191,6 +191,11 @@ def _said_of_base(given: Source, checkpoint: Checkpoint) -> dict[str, Any]:
     return {"base": given.record, **({"base_doubt": doubt} if doubt else {})}
 
 
+def is_export_of(manifest: Manifest, folder: Path) -> bool:
+    """Whether an artifact was exported from the checkpoint as it is now."""
+    return manifest.source.get("checkpoint_sha256") == checkpoint_digest(folder)
+
+
 def checkpoint_digest(folder: Path) -> str:
     """sha256 over the files of a checkpoint that determine its scores."""
     digest = hashlib.sha256()

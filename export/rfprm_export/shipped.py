@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from rfprm_export import ExportError
 from rfprm_export.artifact_writer import export_artifact
-from rfprm_export.checkpoint import checkpoint_digest
+from rfprm_export.checkpoint import is_export_of
 from rfprm_export.choices import Precision
 from rfprm_runtime.artifact.integrity import check_files
 from rfprm_runtime.artifact.manifest import MANIFEST_NAME, NATIVE_NAME, read_manifest
@@ -69,7 +69,7 @@ def _is_current(artifact: Path, checkpoint: Path, precision: Precision) -> bool:
         return False
     if precision != "fp32" and NATIVE_NAME not in manifest.files:
         return False  # written by an earlier version
-    is_newest = manifest.source.get("checkpoint_sha256") == checkpoint_digest(checkpoint)
+    is_newest = is_export_of(manifest, checkpoint)
     return is_newest and manifest.precision == precision
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rfprm_runtime.artifact.manifest import FirstErrorRule, Manifest, Readout
-from rfprm_runtime.types import TrajectoryScore
+from rfprm_runtime.types import Float32Array, TrajectoryScore
 
 
 def undecided_score(readout: Readout | None) -> float:
@@ -25,5 +25,10 @@ def rule_of(manifest: Manifest) -> FirstErrorRule:
 
 def first_error(score: TrajectoryScore, rule: FirstErrorRule) -> int | None:
     """The index, from 0, of the first wrong step by ``rule``; None for a trace without one."""
-    wrong = np.flatnonzero(score.step_scores < rule.wrong_below)
-    return int(wrong[0]) if len(wrong) else None
+    return first_below(score.step_scores, rule.wrong_below)
+
+
+def first_below(step_scores: Float32Array, threshold: float) -> int | None:
+    """Index of the first step that scores less, or None; ``step_scores`` float32 [T]."""
+    below = np.flatnonzero(step_scores < threshold)
+    return int(below[0]) if len(below) else None

@@ -18,7 +18,8 @@ from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.commands import calibrate
 from rfprm_training.evaluation.calibrate import CalibrationResult, write_calibration
-from rfprm_training.evaluation.first_errors import fit_rule, found_by_rule
+from rfprm_training.evaluation.first_errors import fit_rule
+from rfprm_training.evaluation.metrics import FirstError, first_error_accuracy
 from rfprm_training.evaluation.set_figures import summarise_set
 from rfprm_training.example import Example
 from rfprm_training.learning.trainer import Trainer
@@ -51,13 +52,20 @@ def marked(count: int) -> Marked:
     return examples, scores
 
 
+def found_below(
+    examples: list[Example], scores: list[TrajectoryScore], threshold: float
+) -> FirstError:
+    steps = [score.step_scores for score in scores]
+    return first_error_accuracy(steps, [example.first_error for example in examples], threshold)
+
+
 def manifest(**changes: Any) -> Manifest:
     return tiny_manifest(byte_tokenizer(), **changes)
 
 
 def test_the_best_threshold_is_found() -> None:
     examples, scores = marked(400)
-    found = fit_rule(examples, scores, manifest(), fitted_on="made-up traces")
+    found = fit_rule(examples, scores, fitted_on="made-up traces")
     assert found is not None
     assert found.before == FirstErrorRule(wrong_below=0.5)
     assert found.found_before.f1 == 0.0  # nothing is more likely wrong than right
@@ -66,14 +74,14 @@ def test_the_best_threshold_is_found() -> None:
     assert found.found_after.right_accepted == pytest.approx(0.75, abs=0.03)
     assert found.helps
     assert "400 traces of made-up traces: F1 0.8" in found.chosen.fitted_on
-    assert found_by_rule(examples, scores, found.chosen).f1 > 0.8
+    assert found_below(examples, scores, found.chosen.wrong_below).f1 > 0.8
 
 
 def test_a_rule_that_is_good_already_is_left() -> None:
     examples, scores = marked(400)
-    first = fit_rule(examples, scores, manifest(), fitted_on="traces")
+    first = fit_rule(examples, scores, fitted_on="traces")
     assert first is not None
-    again = fit_rule(examples, scores, manifest(first_error=first.chosen), fitted_on="traces")
+    again = fit_rule(examples, scores, fitted_on="traces", before=first.chosen)
     assert again is not None
     assert again.before == first.chosen
     assert not again.helps
@@ -85,7 +93,7 @@ def test_too_few_traces_fit_nothing(wrong: int) -> None:
     right = [i for i, example in enumerate(examples) if example.first_error is None]
     chosen = right + [i for i in range(400) if i not in right][:wrong]
     some = [examples[i] for i in chosen], [scores[i] for i in chosen]
-    assert fit_rule(*some, manifest(), fitted_on="traces") is None
+    assert fit_rule(*some, fitted_on="traces") is None
 
 
 def test_traces_without_labels_do_not_count() -> None:
@@ -93,16 +101,16 @@ def test_traces_without_labels_do_not_count() -> None:
     trajectory = Trajectory(question="q", steps=("a", "b", "c"))
     unknown = Example(trajectory, (float("nan"),) * 3, 1.0, "q", "test")
     with_others = fit_rule(
-        [*examples, *[unknown] * 100], [*scores, *[scores[0]] * 100], manifest(), fitted_on="traces"
+        [*examples, *[unknown] * 100], [*scores, *[scores[0]] * 100], fitted_on="traces"
     )
-    assert with_others == fit_rule(examples, scores, manifest(), fitted_on="traces")
+    assert with_others == fit_rule(examples, scores, fitted_on="traces")
 
 
 def test_an_evaluation_says_what_the_rule_finds() -> None:
     examples, scores = marked(400)
     rule = FirstErrorRule(wrong_below=0.74)
     found = summarise_set(examples, scores, manifest(first_error=rule))
-    assert found.first_error_by_rule == found_by_rule(examples, scores, rule)
+    assert found.first_error_by_rule == found_below(examples, scores, rule.wrong_below)
     assert found.as_dict()["first_error_by_rule"]["f1"] > 0.8
     assert summarise_set(examples, scores, manifest()).first_error_by_rule is None
     # A trace without a score counts as one without an error.
@@ -133,8 +141,8 @@ def test_the_command_writes_the_rule_and_keeps_the_reference(
     before = load_prm(folder).manifest
     chosen = FirstErrorRule(wrong_below=0.7, fitted_on="made-up traces")
 
-    def fit(examples: Any, scores: Any, manifest: Manifest, **given: Any) -> Any:
-        found = fit_rule(examples, scores, manifest, **given)
+    def fit(examples: Any, scores: Any, **given: Any) -> Any:
+        found = fit_rule(examples, scores, **given)
         assert found is not None
         assert found.num_traces == 400
         return type(found)(found.before, chosen, 400, found.found_before, _Perfect())  # type: ignore[arg-type]

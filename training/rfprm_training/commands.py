@@ -299,18 +299,20 @@ def calibrate(
 def _fit_first_error(
     checkpoint: Path, on: Sequence[str], *, held_out: bool, artifact: Path | None
 ) -> None:
-    from rfprm_export.checkpoint import CHECKPOINT_NAME
-    from rfprm_training import TrainingError
-    from rfprm_training.evaluation.calibrate import collect_scores, write_rule
+    from rfprm_export.checkpoint import read_checkpoint
+    from rfprm_training.evaluation.calibrate import check_checkpoint, collect_scores, write_rule
     from rfprm_training.evaluation.first_errors import fit_rule
     from rfprm_training.learning.model_card import write_model_card
 
-    if not (checkpoint / CHECKPOINT_NAME).is_file():
-        raise TrainingError(f"{checkpoint} is not a checkpoint")
+    check_checkpoint(checkpoint)
     known = collect_scores(checkpoint, on, held_out=held_out, artifact=artifact)["step"]
-    assert known.manifest is not None
-    sources = ", ".join(known.sources)
-    found = fit_rule(known.examples, known.scores, known.manifest, fitted_on=sources)
+    found = fit_rule(
+        known.examples,
+        known.scores,
+        fitted_on=", ".join(known.sources),
+        readout=known.readout,
+        before=read_checkpoint(checkpoint).first_error,
+    )
     if found is None:
         typer.echo("nothing fitted: fewer than 50 traces with labelled steps are right, or wrong")
         return

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rfprm_export.checkpoint import (
     CHECKPOINT_NAME,
     HEADS_NAME,
-    checkpoint_digest,
+    is_export_of,
     read_checkpoint,
 )
 from rfprm_export.lora import ADAPTER_CONFIG_NAME, ADAPTER_NAME
@@ -68,8 +68,6 @@ class KnownScores:
     sources: list[str] = field(default_factory=list)
     readout: Readout | None = None
     """How they were read; None for probabilities, and for scores that the PRM does not give."""
-    manifest: Manifest | None = None
-    """Of the PRM that scored."""
 
     def add(
         self, examples: Sequence[Example], scores: Sequence[TrajectoryScore], source: str
@@ -112,8 +110,6 @@ def collect_scores(
     with open_scorer(scored_by, dtype=trained_in(checkpoint)) as scorer:
         if artifact is not None:
             _check_export(scorer.manifest, artifact, checkpoint)
-        for known in found.values():
-            known.manifest = scorer.manifest
         found["step"].readout = scorer.manifest.step_readout
         found["trajectory"].readout = scorer.manifest.trajectory_readout
         for name, examples, kinds in sets:
@@ -127,7 +123,7 @@ def collect_scores(
 
 
 def _check_export(manifest: Manifest, artifact: Path, checkpoint: Path) -> None:
-    if manifest.source.get("checkpoint_sha256") != checkpoint_digest(checkpoint):
+    if not is_export_of(manifest, checkpoint):
         raise TrainingError(
             f"{artifact} was not exported from {checkpoint} as it is now; export it again, or "
             "leave --artifact out to score by torch"
@@ -261,13 +257,18 @@ def _changed(folder: Path, changes: Mapping[str, Any]) -> Iterator[Path]:
         yield partial
 
 
-def refuse_calibrated(folder: Path) -> None:
-    """Raises :class:`TrainingError` if ``folder`` is not a checkpoint, or is already calibrated: a
-    second calibration would be fitted on scores that the first has moved."""
+def check_checkpoint(folder: Path) -> None:
+    """Raises :class:`TrainingError` if ``folder`` is not a checkpoint."""
     if not (folder / CHECKPOINT_NAME).is_file():
         raise TrainingError(
             f"{folder} is not a checkpoint; calibrate the checkpoint and export it again"
         )
+
+
+def refuse_calibrated(folder: Path) -> None:
+    """Raises :class:`TrainingError` if ``folder`` is not a checkpoint, or is already calibrated: a
+    second calibration would be fitted on scores that the first has moved."""
+    check_checkpoint(folder)
     checkpoint = read_checkpoint(folder)
     for readout in (checkpoint.step_readout, checkpoint.trajectory_readout):
         if readout is not None and readout.calibration is not None:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_export.verify import rank_correlation
+from rfprm_runtime.scores.first_error import first_below
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.claims import Claims
-from rfprm_training.evaluation.metrics import first_below
 from rfprm_training.example import Example
 
 TOP_SHARES = (0.01, 0.1, 0.5)

@@ -10,11 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rfprm_runtime.artifact.manifest import FirstErrorRule, Manifest
-from rfprm_runtime.scores.first_error import first_error, rule_of
+from rfprm_runtime.artifact.manifest import FirstErrorRule, Readout
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.claims import Claims
-from rfprm_training.evaluation.metrics import FirstError, first_errors_found
+from rfprm_training.evaluation.metrics import FirstError, first_error_accuracy
 from rfprm_training.evaluation.step_metrics import (
     NUM_FOLDS,
     best_first_error_threshold,
@@ -42,42 +41,38 @@ class RuleChoice:
         return self.found_after.f1 > self.found_before.f1
 
 
-def found_by_rule(
-    examples: Sequence[Example], scores: Sequence[TrajectoryScore | None], rule: FirstErrorRule
-) -> FirstError:
-    """How well ``rule`` finds the first errors of traces whose steps are labelled. A trace without
-    a score counts as one without an error."""
-    found = [None if score is None else first_error(score, rule) for score in scores]
-    return first_errors_found(found, [example.first_error for example in examples])
-
-
 def fit_rule(
     examples: Sequence[Example],
     scores: Sequence[TrajectoryScore],
-    manifest: Manifest,
     *,
     fitted_on: str,
+    readout: Readout | None = None,
+    before: FirstErrorRule | None = None,
 ) -> RuleChoice | None:
     """The rule with the highest F1 (ProcessBench) on traces whose steps are labelled. None if fewer
-    than 50 of them are right, or wrong."""
+    than 50 of them are right, or wrong.
+
+    ``readout``: how step scores were read; without one they are probabilities. ``before``: the rule
+    in force, by default even odds.
+    """
     pairs = [
         (example, score)
         for example, score in zip(examples, scores, strict=True)
         if len(score.step_scores) and not math.isnan(example.step_labels[0])
     ]
-    marked, known = [example for example, _ in pairs], [score for _, score in pairs]
-    truth = [example.first_error for example in marked]
+    steps = [score.step_scores for _, score in pairs]
+    truth = [example.first_error for example, _ in pairs]
     num_right = truth.count(None)
     if min(num_right, len(truth) - num_right) < _MIN_TRACES:
         return None
-    steps = [score.step_scores for score in known]
-    search = Claims.of_steps(manifest).search(steps)
-    after, _ = cross_fitted_first_error(steps, truth, [e.group for e in marked], search)
+    search = Claims(readout).search(steps)
+    after, _ = cross_fitted_first_error(steps, truth, [e.group for e, _ in pairs], search)
     chosen = FirstErrorRule(
         wrong_below=round(best_first_error_threshold(steps, truth, search), 6),
         fitted_on=f"{len(truth)} traces of {fitted_on}: F1 {after.f1:.3f} (located "
         f"{after.wrong_located:.3f}, accepted {after.right_accepted:.3f}), cross-fitted in "
         f"{NUM_FOLDS} folds",
     )
-    before = rule_of(manifest)
-    return RuleChoice(before, chosen, len(truth), found_by_rule(marked, known, before), after)
+    before = before or FirstErrorRule(wrong_below=search.undecided)
+    found_before = first_error_accuracy(steps, truth, before.wrong_below)
+    return RuleChoice(before, chosen, len(truth), found_before, after)

@@ -6,11 +6,13 @@ solution. Knows no models and no files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rfprm_runtime.scores.first_error import first_below
 
 Scores = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -191,24 +193,11 @@ def first_error_accuracy(
 ) -> FirstError:
     """First-error accuracy. ``first_errors`` holds the index of each first wrong step, None for
     right trajectories."""
-    return first_errors_found([first_below(s, threshold) for s in step_scores], first_errors)
-
-
-def first_errors_found(
-    found: Sequence[int | None], first_errors: Sequence[int | None]
-) -> FirstError:
-    """First-error accuracy of any rule; None for a trajectory that is, or is taken for, right."""
     located: list[bool] = []
     accepted: list[bool] = []
-    for given, truth in zip(found, first_errors, strict=True):
-        (accepted if truth is None else located).append(given == truth)
+    for scores, truth in zip(step_scores, first_errors, strict=True):
+        (accepted if truth is None else located).append(first_below(scores, threshold) == truth)
     return FirstError(_share(located), _share(accepted))
-
-
-def first_below(step_scores: NDArray[np.float32], threshold: float) -> int | None:
-    """Index of the first step that scores less, or None."""
-    below = np.flatnonzero(step_scores < threshold)
-    return int(below[0]) if len(below) else None
 
 
 def _share(flags: list[bool]) -> float:

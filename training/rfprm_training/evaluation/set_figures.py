@@ -16,7 +16,6 @@ from rfprm_runtime.scores.bounds import unit_scale
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.best_of_n import CurvePoint, best_of_n_curve
 from rfprm_training.evaluation.claims import Claims, have_steps, step_scores_of
-from rfprm_training.evaluation.first_errors import found_by_rule
 from rfprm_training.evaluation.metrics import (
     Estimate,
     FirstError,
@@ -111,7 +110,7 @@ def _step_figures(
     scores: Sequence[TrajectoryScore | None],
     manifest: Manifest | None,
 ) -> dict[str, Any]:
-    claims = Claims.of_steps(manifest)
+    claims, rule = Claims.of_steps(manifest), None if manifest is None else manifest.first_error
     known = [score.step_scores for score in scores if score is not None]
     search = claims.search(known) if known else PROBABILITIES
     labelled = [
@@ -137,26 +136,15 @@ def _step_figures(
         "first_error_at_half": first_error_accuracy(
             [s for _, s in labelled], first_errors, search.undecided
         ),
-        "first_error_by_rule": _by_rule(examples, scores, manifest),
+        "first_error_by_rule": None
+        if rule is None
+        else first_error_accuracy([s for _, s in labelled], first_errors, rule.wrong_below),
         "thresholds": (float(thresholds.min()), float(thresholds.max())),
         "steps": classified,
         "step_auc": auc(step_scores, right),
         "step_auc_at_place": within_group_auc(step_scores, right, places),
         "step_calibration": calibration(claims.probabilities(step_scores), right),
     }
-
-
-def _by_rule(
-    examples: Sequence[Example],
-    scores: Sequence[TrajectoryScore | None],
-    manifest: Manifest | None,
-) -> FirstError | None:
-    if manifest is None or manifest.first_error is None:
-        return None
-    pairs = zip(examples, scores, strict=True)
-    labelled = [(e, score) for e, score in pairs if not math.isnan(e.step_labels[0])]
-    marked, known = [e for e, _ in labelled], [score for _, score in labelled]
-    return found_by_rule(marked, known, manifest.first_error)
 
 
 def _outcome_figures(
