@@ -14,6 +14,8 @@ const outcomesKnown = data.traces.some((trace) => trace.outcome !== null);
 const selectedByAnother = data.traces.some(isSelectedByAnother);
 const ranked = data.traces.some((trace) => trace.rank !== null);
 const stepsScored = data.traces.some((trace) => trace.step_scores.length > 0);
+const errorsSought = data.traces.some((trace) => trace.error_sought);
+byId("errors").hidden = !errorsSought;
 const longest = Math.max(...data.scale.map((end) => three(end).length)); // characters of a score
 const forScores = (width) => width + 8 * Math.max(0, longest - 5); // pixels
 const ROW = { key: "row", label: "Row", width: 74 };
@@ -24,6 +26,7 @@ const COLUMNS = [
   ...(selectedByAnother ? [{ key: "selection_score", label: "Selection", width: 82, cell: (trace) => (trace.selection_score === null ? "" : three(trace.selection_score)), highFirst: true }] : []),
   { key: "trajectory_score", label: "Trajectory", width: Math.max(86, forScores(66)), cell: (trace) => scoreCell(trace.trajectory_score), highFirst: true },
   ...(stepsScored ? [{ key: "lowest", label: "Lowest", width: forScores(72), cell: (trace) => scoreCell(trace.lowest) }] : []),
+  ...(errorsSought ? [{ key: "first_error", label: "Error", width: 68, cell: errorCell }] : []),
   { key: "num_steps", label: "Steps", width: 60, cell: (trace) => grouped(trace.num_steps), highFirst: true },
   { key: "length", label: "Length", width: 74, cell: (trace) => grouped(trace.length), highFirst: true },
   ...(ranked ? [ROW] : []),
@@ -32,7 +35,7 @@ const COLUMNS = [
   ...(manyFiles ? [{ key: "fileName", label: "File", width: 118, style: "file" }] : []),
 ];
 // Columns make room for the question in this order; the sort column stays if possible.
-const GIVE_WAY = ["length", "source", ...(ranked ? ["row"] : []), "num_steps", "fileName", "row", "rank", "trajectory_score", "selection_score", "lowest"];
+const GIVE_WAY = ["length", "source", ...(ranked ? ["row"] : []), "num_steps", "first_error", "fileName", "row", "rank", "trajectory_score", "selection_score", "lowest"];
 const QUESTION_WIDTH = 200, NARROW_QUESTION_WIDTH = 150; // pixels, at least
 const LAST_COLUMN_PADDING = 12; // as in page.css: extra padding of the last column
 
@@ -73,6 +76,12 @@ function columnsThatFit(width, sortedBy) {
 function questionCell(trace) {
   const cells = parts(trace.step_scores, MAX_STRIP_CELLS).map(({ score }) => element("i", { style: { background: solidTint(score) } }));
   return element("div", {}, element("span", { dir: "auto" }, trace.question.slice(0, 200)), element("div", { class: "strip", "aria-hidden": "true" }, ...cells));
+}
+
+/** The step of the first error; a dash where none was found, nothing where none was sought. */
+function errorCell(trace) {
+  if (!trace.error_sought) return "";
+  return trace.first_error === null ? "–" : `step ${trace.first_error}`;
 }
 
 function scoreCell(score) {

@@ -191,6 +191,7 @@ const KEYS = {
   j: () => move(1),
   k: () => move(-1),
   l: () => selected !== null && selected.lowestStep !== null && showStep(selected.lowestStep),
+  e: () => selected !== null && selected.first_error !== null && showStep(selected.first_error),
   "/": () => byId("text").focus(),
   Escape: () => narrow.matches ? document.body.dataset.pane === "trace" && close() : byId("grid").focus(),
 };

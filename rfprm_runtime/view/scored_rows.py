@@ -15,6 +15,7 @@ from typing import Any
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.traces.added_fields import (
+    FIRST_ERROR,
     GENERATION,
     SCORE_FIELDS,
     SELECTION_FIELDS,
@@ -41,6 +42,11 @@ class ScoredTrace:
     """There is one if there are no step scores."""
     reward: float
     windowed_from: int | None
+    first_error: int | None
+    """The step, from 0, where the trace goes wrong first; None if no step does, or if nobody
+    asked."""
+    error_sought: bool
+    """Whether ``rfprm score --first-error`` wrote the row."""
     selection_score: float | None
     """What ``rfprm select`` ranked by; like the next two, None in files it did not write."""
     rank: int | None  # from 1
@@ -90,7 +96,9 @@ def scored_trace(
         scores["trajectory_score"], prefix + "trajectory_score", has_steps=bool(step_scores)
     )
     reward = _reward(scores["reward"], prefix + "reward")
-    own = _without(fields, {prefix + name for name in scores})
+    first_error, error_sought = _first_error(fields, prefix, len(step_scores))
+    added = (*scores, FIRST_ERROR) if error_sought else scores
+    own = _without(fields, {prefix + name for name in added})
     several = candidates_of(own, names)
     selected = _selection(fields, prefix, several)
     output = None
@@ -114,6 +122,8 @@ def scored_trace(
         trajectory_score=trajectory_score,
         reward=reward,
         windowed_from=_index(scores["windowed_from"]),
+        first_error=first_error,
+        error_sought=error_sought,
         selection_score=selected.get("selection_score"),
         rank=selected.get("rank"),
         generation=selected.get("generation"),
@@ -139,6 +149,15 @@ def _selection(fields: dict[str, Any], prefix: str, several: Candidates | None) 
     if several is not None and _index(generation) in range(len(several.outputs)):
         found["generation"] = generation
     return found
+
+
+def _first_error(fields: dict[str, Any], prefix: str, num_steps: int) -> tuple[int | None, bool]:
+    """What ``rfprm score --first-error`` wrote, and whether it did; another field of that name is
+    left alone."""
+    value = fields.get(prefix + FIRST_ERROR, ...)
+    if value is None:
+        return None, True
+    return (value, True) if _index(value) in range(num_steps) else (None, False)
 
 
 def _step_scores(fields: dict[str, Any], prefix: str) -> list[float]:

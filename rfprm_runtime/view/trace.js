@@ -52,7 +52,7 @@ function renderTrace(target, trace, moves) {
     element("p", { class: "asked", dir: "auto" }, trace.question),
     ...(trace.step_scores.length > 4 ? [profile(trace)] : []),
     ...windowNotice(trace),
-    element("ol", { class: "steps", "aria-label": "Steps" }, ...trace.steps.map((text, index) => stepRow(text, index, trace.step_scores[index] ?? null))),
+    element("ol", { class: "steps", "aria-label": "Steps" }, ...trace.steps.map((text, index) => stepRow(text, index, trace.step_scores[index] ?? null, index === trace.first_error))),
     ...responseFold(trace),
     ...(trace.other_fields ? [fold("Other fields", "", element("pre", { class: "fields" }, trace.other_fields))] : []),
   );
@@ -73,7 +73,7 @@ function placeLine(trace, moves) {
 
 function figures(trace) {
   const entry = (name, ...value) => element("div", {}, element("dt", {}, name), element("dd", {}, ...value));
-  const lowest = element("button", { type: "button", onclick: () => showStep(trace.lowestStep) }, `step ${trace.lowestStep}`);
+  const lowest = stepButton(trace.lowestStep);
   return element(
     "dl",
     { class: "figures" },
@@ -83,9 +83,17 @@ function figures(trace) {
     trace.trajectory_score === null ? null : entry("trajectory", number(trace.trajectory_score)),
     trace.mean === null ? null : entry("mean step", number(trace.mean)),
     trace.lowest === null ? null : entry("lowest step", number(trace.lowest), " ", lowest),
+    trace.error_sought ? entry("first error", ...errorPlace(trace)) : null,
     entry("steps", grouped(trace.steps.length)),
     entry("characters", grouped(trace.length)),
   );
+}
+
+const stepButton = (index) => element("button", { type: "button", onclick: () => showStep(index) }, `step ${index}`);
+
+/** Where the trace goes wrong first, by the rule it was scored with. */
+function errorPlace(trace) {
+  return trace.first_error === null ? ["none found"] : [stepButton(trace.first_error)];
 }
 
 function number(score) {
@@ -134,14 +142,15 @@ function svgElement(tag, attributes, text = "") {
   return node;
 }
 
-function stepRow(text, index, score) {
+function stepRow(text, index, score, isFirstError) {
   const background = score === null ? {} : { backgroundImage: `linear-gradient(${tint(score)}, ${tint(score)})` };
   return element(
     "li",
-    { class: "step", id: `step-${index}`, style: background },
+    { class: isFirstError ? "step wrong" : "step", id: `step-${index}`, style: background },
     element("span", { class: "index", "aria-label": `step ${index}` }, String(index)),
     element("span", {}, ...(score === null ? [] : scoreAndBar(score))),
     element("p", { dir: "auto" }, text),
+    isFirstError ? element("em", {}, "first error") : null,
   );
 }
 

@@ -24,6 +24,7 @@ from rfprm_training.evaluation.best_of_n import (
     majority_right,
     picked_right,
 )
+from rfprm_training.evaluation.evaluated_sets import evaluate_sets
 from rfprm_training.evaluation.judged import judge_set
 from rfprm_training.evaluation.set_figures import summarise_set
 from rfprm_training.evaluation.set_formats import read_evaluation_set
@@ -331,6 +332,14 @@ def test_an_llm_is_measured_like_a_prm(tmp_path: Path) -> None:
     assert scores[0] is not None
     assert scores[0].step_scores.tolist() == [1.0, 0.75, 0.5]
     assert summarise_set(examples, scores).num_failed == 4
+
+
+def test_a_judge_that_judges_nothing_gets_no_figures(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", {"problem": "q", "steps": ["a"], "label": 0})
+    with serving([status(400)]) as server:
+        settings = ExpertConfig(base_url=server.url, model="m", cache=tmp_path / "c.sqlite")
+        with pytest.raises(TrainingError, match=r"no trajectory of .* was judged; .*400"):
+            evaluate_sets([f"processbench:{path}"], judge=settings)
 
 
 def run(*arguments: object) -> Any:

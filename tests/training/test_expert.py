@@ -74,6 +74,33 @@ def test_an_answer_is_requested_once_and_then_cached(tmp_path: Path) -> None:
     assert len(server.requests) == 1
 
 
+def test_prompt_tokens_that_the_server_kept_have_a_price_of_their_own(tmp_path: Path) -> None:
+    kept = completion("42", 100, 10)
+    kept["usage"]["prompt_tokens_details"] = {"cached_tokens": 80}
+    prices = {"price_per_million_prompt_tokens": 1e4, "price_per_million_cached_tokens": 1e3}
+    with serving([kept]) as server:
+        _, client = ask(config(server, tmp_path, **prices), plain)
+        assert client.usage.cached_tokens == 80
+        assert client.usage.cost == pytest.approx(0.2 + 0.08)
+        assert "100 (80 of them kept by the server) + 10 tokens" in str(client.usage)
+        prices.pop("price_per_million_cached_tokens")
+        _, client = ask(config(server, tmp_path, cache=tmp_path / "other", **prices), plain)
+        assert client.usage.cost == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("details", "kept"), [({"cached_tokens": 500}, 100), ({"cached_tokens": None}, 0), (None, 0)]
+)
+def test_no_more_tokens_are_kept_than_were_sent(
+    details: dict[str, Any] | None, kept: int, tmp_path: Path
+) -> None:
+    answer = completion("42", 100, 10)
+    answer["usage"]["prompt_tokens_details"] = details
+    with serving([answer]) as server:
+        _, client = ask(config(server, tmp_path), plain)
+    assert client.usage.cached_tokens == kept
+
+
 @pytest.mark.parametrize(
     "change", [{"model": "large"}, {"temperature": 0.5}, {"max_answer_tokens": 7}]
 )
@@ -471,6 +498,28 @@ def test_expected_grades_are_means_over_the_probabilities_of_one_token(tmp_path:
         (1, True, 20)
     }
     assert client.usage.answer_tokens == 5
+
+
+def test_no_more_traces_are_judged_at_once_than_requests(tmp_path: Path) -> None:
+    """A server keeps the prefixes of few traces, each of which must still be there for its next
+    step."""
+    traces = [
+        Trajectory(question=f"question {i}", steps=("a", "b", "c"), response=("42",))
+        for i in range(7)
+    ]
+
+    def judge_all(client: ExpertClient) -> Awaitable[Any]:
+        judge = StepJudge(client)
+        return asyncio.gather(*map(judge.grade, traces))
+
+    with serving(lambda request: token(**{"4": 1.0})) as server:
+        ask(config(server, tmp_path, grading="expected", concurrency=2), judge_all)
+    asked = [re.search(r"question \d", r["messages"][1]["content"])[0] for r in server.requests]  # type: ignore[index]
+    assert len(asked) == 21
+    begun_and_not_done = [
+        len({name for name in asked[: i + 1] if name in asked[i:]}) for i in range(len(asked))
+    ]
+    assert max(begun_and_not_done) == 2
 
 
 def test_the_judge_asks_by_the_prompt_of_the_user(tmp_path: Path) -> None:

@@ -70,6 +70,15 @@ def test_outcomes_are_named_whatever_their_type(browser: str, tmp_path: Path) ->
     assert outcomes == ["right", "wrong", "right", "wrong", "0.25", ""]
 
 
+def test_the_first_error_is_marked_and_listed(browser: str, tmp_path: Path) -> None:
+    rows = [row(4, first_error=2), row(4, first_error=None), row(4)]
+    view_files([write_rows(tmp_path / "scored.jsonl", rows)], tmp_path / "view.html")
+    dom = _dom(browser, tmp_path / "view.html", tmp_path / "profile")
+    assert re.findall(r'<td class="first_error">([^<]*)</td>', dom) == ["step 2", "–", ""]
+    assert re.findall(r'<li class="step wrong" id="step-(\d)"', dom) == ["2"]
+    assert dom.count("<em>first error</em>") == 1
+
+
 def test_scores_that_are_no_probabilities_are_shown_and_coloured(
     browser: str, tmp_path: Path
 ) -> None:

@@ -57,6 +57,36 @@ def test_the_page_holds_every_trace_with_its_scores(tmp_path: Path) -> None:
     assert (second["response"], second["windowed_from"]) == (["4"], 1)
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ({"first_error": 1}, (1, True)),
+        ({"first_error": 0}, (0, True)),
+        ({"first_error": None}, (None, True)),
+        ({}, (None, False)),
+    ],
+)
+def test_the_page_tells_where_a_trace_goes_wrong_first(
+    written: dict[str, Any], shown: tuple[int | None, bool], tmp_path: Path
+) -> None:
+    scored = write_rows(tmp_path / "scored.jsonl", [row(2, **written)])
+    view_files([scored], tmp_path / "view.html")
+    (trace,) = _Page(tmp_path / "view.html").data["traces"]
+    assert (trace["first_error"], trace["error_sought"]) == shown
+    assert trace["other_fields"] == ""
+
+
+@pytest.mark.parametrize("value", [2, -1, True, "none", 0.0])
+def test_a_first_error_that_scoring_does_not_write_is_another_field(
+    value: Any, tmp_path: Path
+) -> None:
+    scored = write_rows(tmp_path / "scored.jsonl", [row(2, first_error=value)])
+    view_files([scored], tmp_path / "view.html")
+    (trace,) = _Page(tmp_path / "view.html").data["traces"]
+    assert (trace["first_error"], trace["error_sought"]) == (None, False)
+    assert "first_error" in trace["other_fields"]
+
+
 def test_paths_may_be_strings_and_the_page_folder_is_created(tmp_path: Path) -> None:
     scored = write_rows(tmp_path / "scored.jsonl", [row()])
     page = tmp_path / "new" / "view.html"

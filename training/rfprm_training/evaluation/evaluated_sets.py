@@ -13,6 +13,7 @@ from typing import Any
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.ground.progress import Progress, counting, silent, stage
 from rfprm_runtime.types import TrajectoryScore
+from rfprm_training import TrainingError
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.decisions import Decisions, changed_decisions
 from rfprm_training.evaluation.held_out import open_scorer
@@ -88,7 +89,8 @@ def evaluate_sets(
     a wrong path must not cost an hour; and one PRM is in memory at a time. ``progress`` is told of
     what is judged.
 
-    Raises :class:`TrainingError` for a set that cannot be read.
+    Raises :class:`TrainingError` for a set that cannot be read, and for one of which ``judge``
+    graded nothing.
     """
     sets = {spec: read_evaluation_set(spec) for spec in specs}
     if model is None:
@@ -97,6 +99,9 @@ def evaluate_sets(
         for spec, examples in sets.items():
             told = counting(stage(progress, f"judging {spec}, trajectory"), len(examples))
             judged[spec] = judge_set(examples, judge, on_judged=told)
+            # Figures of nothing would look like those of a judge that finds no errors.
+            if not any(judged[spec].scores):
+                raise TrainingError(f"no trajectory of {spec} was judged; {judged[spec]}")
         found = summarise_sets(sets, {spec: one.scores for spec, one in judged.items()}, None)
         return replace(found, judged=judged)
     scores, manifest = _scored(sets, model, score_prefixes)

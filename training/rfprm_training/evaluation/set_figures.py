@@ -24,6 +24,7 @@ from rfprm_training.evaluation.metrics import (
     bootstrap_rows,
     first_error_accuracy,
     pairs_won,
+    rank_correlation,
     rankings,
     within_group_auc,
 )
@@ -60,6 +61,8 @@ class SetEvaluation:
     used on the rest."""
     steps: StepClassification | None = None
     step_auc: float | None = None
+    step_rank_correlation: float | None = None
+    """Spearman's rho of step scores and labels."""
     step_auc_at_place: float | None = None
     """Over pairs of steps with the same number in their traces: scores that merely fall from step
     to step have a high ``step_auc`` where errors come late, and 0.5 here."""
@@ -142,6 +145,7 @@ def _step_figures(
         "thresholds": (float(thresholds.min()), float(thresholds.max())),
         "steps": classified,
         "step_auc": auc(step_scores, right),
+        "step_rank_correlation": rank_correlation(step_scores, right.astype(np.float64)),
         "step_auc_at_place": within_group_auc(step_scores, right, places),
         "step_calibration": calibration(claims.probabilities(step_scores), right),
     }

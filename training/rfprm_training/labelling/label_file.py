@@ -125,7 +125,7 @@ def what_labels_depend_on(config: LabelConfig) -> dict[str, Any]:
     """The settings without those that only limit a run's speed, cost and patience."""
     how = {
         *("concurrency", "timeout", "max_attempts", "max_wait", "cache", "api_key_env"),
-        *("price_per_million_prompt_tokens", "price_per_million_answer_tokens"),
+        *(f"price_per_million_{kind}_tokens" for kind in ("prompt", "cached", "answer")),
         *("max_cost", "max_tokens", "prompts"),
     }
     dumped = config.model_dump(

@@ -29,13 +29,16 @@ class Usage:
     repairs: int = 0
     retries: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Those of the prompts that the server had kept from an earlier request, if it says so."""
     answer_tokens: int = 0
     cost: float = 0.0
 
     def __str__(self) -> str:
+        kept = f" ({self.cached_tokens:,} of them kept by the server)" if self.cached_tokens else ""
         return (
             f"{self.answers:,} answers ({self.cached:,} more from the cache), "
-            f"{self.prompt_tokens:,} + {self.answer_tokens:,} tokens, cost {self.cost:.4f}, "
+            f"{self.prompt_tokens:,}{kept} + {self.answer_tokens:,} tokens, cost {self.cost:.4f}, "
             f"{self.retries} retries, {self.repairs} repairs"
         )
 
@@ -80,12 +83,18 @@ class Budget:
         if answer is not None:
             self.usage.answers += 1
             self.usage.prompt_tokens += answer.prompt_tokens
+            self.usage.cached_tokens += answer.cached_tokens
             self.usage.answer_tokens += answer.answer_tokens
-            self.usage.cost += self._cost(answer.prompt_tokens, answer.answer_tokens)
+            self.usage.cost += self._cost(
+                answer.prompt_tokens, answer.answer_tokens, answer.cached_tokens
+            )
 
-    def _cost(self, prompt_tokens: int, answer_tokens: int) -> float:
+    def _cost(self, prompt_tokens: int, answer_tokens: int, cached_tokens: int = 0) -> float:
         config = self.config
+        price = config.price_per_million_prompt_tokens
+        cached_price = config.price_per_million_cached_tokens
         return (
-            prompt_tokens * config.price_per_million_prompt_tokens
+            (prompt_tokens - cached_tokens) * price
+            + cached_tokens * (price if cached_price is None else cached_price)
             + answer_tokens * config.price_per_million_answer_tokens
         ) / 1e6

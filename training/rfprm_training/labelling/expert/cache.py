@@ -20,6 +20,9 @@ class Answer:
     text: str
     prompt_tokens: int
     answer_tokens: int
+    cached_tokens: int = 0
+    """Those of the prompt that the server had kept from an earlier request; not known any more for
+    an answer from this cache."""
 
 
 class AnswerCache:

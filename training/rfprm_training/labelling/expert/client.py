@@ -250,11 +250,10 @@ def _read(response: httpx.Response, text_of: Callable[[dict[str, Any]], str]) ->
         content = response.json()
         text = text_of(content["choices"][0])
         usage = content.get("usage") or {}
-        return Answer(
-            text,
-            int(usage.get("prompt_tokens") or 0),
-            int(usage.get("completion_tokens") or 0),
-        )
+        prompt_tokens = int(usage.get("prompt_tokens") or 0)
+        kept = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+        answer_tokens = int(usage.get("completion_tokens") or 0)
+        return Answer(text, prompt_tokens, answer_tokens, min(kept, prompt_tokens))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         # A proxy's page with status 200, or an answer that broke off.
         raise TryAgainError(

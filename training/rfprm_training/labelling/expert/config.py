@@ -53,6 +53,9 @@ class ExpertConfig(Section):
     max_prompt_characters: int = Field(default=60_000, gt=0)
     """A longer request is not sent; its trajectory is marked with the reason."""
     price_per_million_prompt_tokens: float = Field(default=0.0, ge=0)
+    price_per_million_cached_tokens: float | None = Field(default=None, ge=0)
+    """Of the prompt tokens that the server says it had kept from an earlier request; by default the
+    price of any prompt token."""
     price_per_million_answer_tokens: float = Field(default=0.0, ge=0)
     max_cost: float | None = Field(default=None, gt=0)
     """In the currency of the prices. Labelling stops cleanly before a request may exceed it."""

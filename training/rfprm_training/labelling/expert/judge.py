@@ -44,6 +44,8 @@ class StepJudge:
         self._by_probability = client.config.grading == "expected"
         name = PROMPT_OF[client.config.grading]
         self._prompt = load_prompt(name, client.config.prompts)
+        # With more traces at once, each would take the others' prefixes out of the server's cache.
+        self._traces = asyncio.Semaphore(client.config.concurrency)
         if self._by_probability:
             grades_between(scale)
 
@@ -53,7 +55,8 @@ class StepJudge:
         self._client.check_length(sum(map(len, trajectory.steps)))
         if self._by_probability:
             # One after the other: a server that keeps prefixes then computes each step once.
-            return [await self._grade_one(trajectory, i) for i in range(len(trajectory.steps))]
+            async with self._traces:
+                return [await self._grade_one(trajectory, i) for i in range(len(trajectory.steps))]
         size = self._client.config.steps_per_request
         starts = range(0, len(trajectory.steps), size)
         parts = await asyncio.gather(*(self._grade_part(trajectory, start) for start in starts))
