@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,41 @@ def test_scores_that_merely_fall_know_no_steps() -> None:
     assert found.step_auc_at_place == 0.5
     knowing = [score_of([0.9, 0.6, 0.2 + 0.2 * e.step_labels[2]], None) for e in examples]
     assert summarise_set(examples, knowing).step_auc_at_place == 1.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "known"),
+    [
+        ((1.0, 0.0, math.nan), True),
+        ((0.0, math.nan, math.nan), True),
+        ((1.0, 1.0, 1.0), True),
+        ((math.nan, 0.0, 0.0), False),
+        ((1.0, math.nan, 0.0), False),
+        ((1.0, 1.0, math.nan), False),
+        ((math.nan, math.nan, math.nan), False),
+    ],
+)
+def test_a_first_error_is_known_if_every_step_before_it_is(
+    labels: tuple[float, ...], known: bool
+) -> None:
+    assert replace(marked()[0], step_labels=labels).knows_first_error is known
+
+
+def test_first_errors_count_where_they_are_known_and_steps_where_they_are_labelled() -> None:
+    """A verifier leaves steps open that it cannot judge, the first one, too."""
+    examples = marked(16)
+    scores = [score_of([0.9, 0.8, 0.1], None) for _ in examples]
+    whole = summarise_set(examples, scores)
+    hidden = [replace(e, step_labels=(math.nan, *e.step_labels[1:])) for e in examples]
+    partly = summarise_set([*examples, *hidden], [*scores, *scores])
+    assert partly.num_first_errors == whole.num_first_errors == 16
+    assert partly.first_error_at_half == whole.first_error_at_half
+    assert whole.steps is not None
+    assert partly.steps is not None
+    assert partly.steps.num_steps == whole.steps.num_steps + 8 * 2 + 8
+    alone = summarise_set(hidden, scores)
+    assert (alone.num_first_errors, alone.first_error) == (0, None)
+    assert alone.step_auc is not None
 
 
 def test_a_missing_score_counts_as_no_error_found() -> None:

@@ -30,3 +30,10 @@ class Example:
         """Index of the first step labelled wrong, or None."""
         wrong = (index for index, label in enumerate(self.step_labels) if label < 0.5)
         return next(wrong, None)
+
+    @property
+    def knows_first_error(self) -> bool:
+        """Whether the labels tell where the trajectory goes wrong first, or that it does not: steps
+        that nobody judged may be wrong, too."""
+        place = self.first_error
+        return not any(map(math.isnan, self.step_labels[:place]))

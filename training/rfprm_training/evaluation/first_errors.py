@@ -6,7 +6,6 @@ likely wrong than right.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,8 +48,8 @@ def fit_rule(
     readout: Readout | None = None,
     before: FirstErrorRule | None = None,
 ) -> RuleChoice | None:
-    """The rule with the highest F1 (ProcessBench) on traces whose steps are labelled. None if fewer
-    than 50 of them are right, or wrong.
+    """The rule with the highest F1 (ProcessBench) on traces whose labels tell where they go wrong.
+    None if fewer than 50 of them are right, or wrong.
 
     ``readout``: how step scores were read; without one they are probabilities. ``before``: the rule
     in force, by default even odds.
@@ -58,7 +57,7 @@ def fit_rule(
     pairs = [
         (example, score)
         for example, score in zip(examples, scores, strict=True)
-        if len(score.step_scores) and not math.isnan(example.step_labels[0])
+        if len(score.step_scores) and example.knows_first_error
     ]
     steps = [score.step_scores for _, score in pairs]
     truth = [example.first_error for example, _ in pairs]

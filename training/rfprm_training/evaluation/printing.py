@@ -193,6 +193,12 @@ def _prmbench(found: PRMBench) -> Table:
     return table
 
 
+def _known_of(found: SetEvaluation) -> str:
+    if found.num_first_errors == found.num_trajectories:
+        return ""
+    return f", of {found.num_first_errors} trajectories whose labels tell it"
+
+
 def print_set(console: Console, name: str, found: SetEvaluation) -> None:
     """What :func:`rfprm_training.evaluation.set_figures.summarise_set` measured on one set."""
     console.print(
@@ -210,7 +216,7 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
         and found.thresholds is not None
     ):
         console.print(
-            f"first wrong step: F1 {found.first_error.f1:.3f} (located "
+            f"first wrong step{_known_of(found)}: F1 {found.first_error.f1:.3f} (located "
             f"{found.first_error.wrong_located:.3f} of the wrong ones, accepted "
             f"{found.first_error.right_accepted:.3f} of the right ones; thresholds chosen on the "
             f"other nine tenths of the questions: {_range(found.thresholds)}); at even odds: "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rfprm_runtime.answers.extraction import final_answer
-from rfprm_runtime.artifact.manifest import Manifest
+from rfprm_runtime.artifact.manifest import FirstErrorRule, Manifest
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.bounds import unit_scale
 from rfprm_runtime.types import TrajectoryScore
@@ -32,6 +33,7 @@ from rfprm_training.evaluation.step_metrics import (
     PROBABILITIES,
     Calibration,
     CannotCalibrateError,
+    Search,
     StepClassification,
     calibration,
     cross_fitted_classification,
@@ -40,6 +42,8 @@ from rfprm_training.evaluation.step_metrics import (
     folds,
 )
 from rfprm_training.example import Example
+
+_Scored: TypeAlias = tuple[Example, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ class SetEvaluation:
     num_questions: int
     num_failed: int
     """Trajectories without a score; they count as if no error was found in them."""
+    num_first_errors: int = 0
+    """Trajectories whose labels tell where they go wrong first, or that they do not; those of the
+    next three figures."""
     first_error: FirstError | None = None
     """With the thresholds below (ProcessBench's F1)."""
     first_error_at_half: FirstError | None = None
@@ -114,35 +121,52 @@ def _step_figures(
     manifest: Manifest | None,
 ) -> dict[str, Any]:
     claims, rule = Claims.of_steps(manifest), None if manifest is None else manifest.first_error
-    known = [score.step_scores for score in scores if score is not None]
-    search = claims.search(known) if known else PROBABILITIES
-    labelled = [
+    there = [score.step_scores for score in scores if score is not None]
+    search = claims.search(there) if there else PROBABILITIES
+    scored = [
         (example, step_scores_of(example, score, search.high))
         for example, score in zip(examples, scores, strict=True)
-        if not math.isnan(example.step_labels[0])
     ]
-    if not labelled:
+    known = [pair for pair in scored if pair[0].knows_first_error]
+    return {
+        **_first_error_figures(known, search, rule),
+        **_labelled_step_figures(scored, search, claims),
+    }
+
+
+def _first_error_figures(
+    known: Sequence[_Scored], search: Search, rule: FirstErrorRule | None
+) -> dict[str, Any]:
+    """Of trajectories that know their first error."""
+    if not known:
         return {}
-    by_step = [(e, i, s[i]) for e, s in labelled for i, x in enumerate(e.step_labels) if x == x]
+    steps = [scores for _, scores in known]
+    truth = [example.first_error for example, _ in known]
+    groups = [example.group for example, _ in known]
+    found, thresholds = cross_fitted_first_error(steps, truth, groups, search)
+    by_rule = None if rule is None else first_error_accuracy(steps, truth, rule.wrong_below)
+    return {
+        "num_first_errors": len(known),
+        "first_error": found,
+        "first_error_at_half": first_error_accuracy(steps, truth, search.undecided),
+        "first_error_by_rule": by_rule,
+        "thresholds": (float(thresholds.min()), float(thresholds.max())),
+    }
+
+
+def _labelled_step_figures(
+    scored: Sequence[_Scored], search: Search, claims: Claims
+) -> dict[str, Any]:
+    by_step = [(e, i, s[i]) for e, s in scored for i, x in enumerate(e.step_labels) if x == x]
+    if not by_step:
+        return {}
     step_scores = np.array([score for _, _, score in by_step], dtype=np.float64)
     places = np.array([place for _, place, _ in by_step])
     right = np.array([example.step_labels[place] >= 0.5 for example, place, _ in by_step])
-    first_errors = [example.first_error for example, _ in labelled]
-    found, thresholds = cross_fitted_first_error(
-        [s for _, s in labelled], first_errors, [example.group for example, _ in labelled], search
-    )
     classified = cross_fitted_classification(
         step_scores, right, [example.group for example, _, _ in by_step], search
     )
     return {
-        "first_error": found,
-        "first_error_at_half": first_error_accuracy(
-            [s for _, s in labelled], first_errors, search.undecided
-        ),
-        "first_error_by_rule": None
-        if rule is None
-        else first_error_accuracy([s for _, s in labelled], first_errors, rule.wrong_below),
-        "thresholds": (float(thresholds.min()), float(thresholds.max())),
         "steps": classified,
         "step_auc": auc(step_scores, right),
         "step_rank_correlation": rank_correlation(step_scores, right.astype(np.float64)),
