@@ -4,10 +4,13 @@ keep, and as the data that training reads.
 python -m experiments.kept_solutions keep pool.jsonl [...] -o experiments/data/NAME.jsonl.gz
 python -m experiments.kept_solutions join experiments/data/NAME.jsonl.gz \\
     --gold data/gsm8k_train.jsonl -o data/NAME.jsonl
+python -m experiments.kept_solutions unpack experiments/data/NAME.jsonl.gz \\
+    --gold data/gsm8k_train.jsonl -o solutions.jsonl [--skip 500] [--questions 250]
 
 `keep` takes samples of `experiments.sample_solutions` in the style `gold`. The kept file has hashes
 of the questions, not their texts. `join` finds these in GSM8K's file and writes the format of
-GSM8K's own model solutions, which `model_solutions` of a training config reads.
+GSM8K's own model solutions, which `model_solutions` of a training config reads. `unpack` writes a
+row for each solution, for `rfprm label` and `rfprm score`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import argparse
 import gzip
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,30 @@ def joined(
 ) -> Iterator[dict[str, Any]]:
     """The rows of :func:`packed` with question and gold solution. Raises :class:`SystemExit` for a
     question that ``gold`` does not hold."""
+    for row, asked in _with_gold(kept, gold):
+        solutions = {f"sample_{n}": one for n, one in enumerate(row["solutions"])}
+        yield {"question": asked["question"], "ground_truth": asked["answer"], **solutions}
+
+
+def unpacked(
+    kept: Iterable[dict[str, Any]], gold: Iterable[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """A row for each solution, with question, reference answer and outcome. Raises like
+    :func:`joined`."""
+    for row, asked in _with_gold(kept, gold):
+        answer = asked["answer"].rpartition("####")[2].strip()
+        for one in row["solutions"]:
+            yield {
+                "question": asked["question"],
+                "completion": one["solution"],
+                "answer": answer,
+                "outcome": one["is_correct"],
+            }
+
+
+def _with_gold(
+    kept: Iterable[dict[str, Any]], gold: Iterable[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     by_key = {question_key(row["question"]): row for row in gold}
     for row in kept:
         if row["question_key"] not in by_key:
@@ -49,9 +77,7 @@ def joined(
                 f"the question with the key {row['question_key']} is not in the gold solutions; "
                 "take GSM8K's train.jsonl"
             )
-        asked = by_key[row["question_key"]]
-        solutions = {f"sample_{n}": one for n, one in enumerate(row["solutions"])}
-        yield {"question": asked["question"], "ground_truth": asked["answer"], **solutions}
+        yield row, by_key[row["question_key"]]
 
 
 def read_kept(path: Path) -> Iterator[dict[str, Any]]:
@@ -69,6 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     join.add_argument("kept", type=Path, help="NAME.jsonl.gz")
     join.add_argument("--gold", type=Path, required=True, help="GSM8K's train.jsonl")
     join.add_argument("-o", "--output", type=Path, required=True)
+    unpack = commands.add_parser("unpack", help="make a row for each solution of it")
+    unpack.add_argument("kept", type=Path, help="NAME.jsonl.gz")
+    unpack.add_argument("--gold", type=Path, required=True, help="GSM8K's train.jsonl")
+    unpack.add_argument("-o", "--output", type=Path, required=True)
+    unpack.add_argument("--skip", type=int, default=0, help="questions to leave out first")
+    unpack.add_argument("--questions", type=int, help="at most")
     options = parser.parse_args(arguments)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     if options.command == "keep":
@@ -77,11 +109,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with replacing_path(options.output) as partial:
             # Without a time in it, equal solutions make equal files.
             partial.write_bytes(gzip.compress(text.encode(), mtime=0))
+        print(f"{len(rows)} questions → {options.output}")
+        return
+    gold = read_rows(options.gold)
+    if options.command == "join":
+        rows, unit = list(joined(read_kept(options.kept), gold)), "questions"
     else:
-        rows = list(joined(read_kept(options.kept), read_rows(options.gold)))
-        with replacing(options.output) as file:
-            file.writelines(map(json_line, rows))
-    print(f"{len(rows)} questions → {options.output}")
+        last = None if options.questions is None else options.skip + options.questions
+        some = islice(read_kept(options.kept), options.skip, last)
+        rows, unit = list(unpacked(some, gold)), "solutions"
+    with replacing(options.output) as file:
+        file.writelines(map(json_line, rows))
+    print(f"{len(rows)} {unit} → {options.output}")
 
 
 if __name__ == "__main__":

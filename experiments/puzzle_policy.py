@@ -8,7 +8,7 @@ of the policy's own solutions:
 rfprm score runs/puzzles/pool.jsonl -o runs/puzzles/scored.jsonl --split lines -a ARTIFACT
 python -m experiments.reranking runs/puzzles/scored.jsonl
 
-What is there is kept.
+What is there is kept; a folder that was made with other numbers is refused.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from datasets import Dataset
 
 from experiments.fine_tuning import fine_tune
 from experiments.greedy import are_right, end_of_turn
+from experiments.kept import check_made_alike
 from experiments.puzzles import Puzzle, training_puzzles
 from experiments.small_policy import question_text
 from experiments.torch_sampling import SamplingSettings, TokenSampler
@@ -89,6 +90,8 @@ def main() -> None:
     add("--samples", type=int, default=8, help="solutions to a question of the pool")
     add("--max-tokens", type=int, default=MAX_TOKENS, help="of a solution")
     options = parser.parse_args()
+    sizes = ("solutions", "epochs", "questions", "samples", "max_tokens")
+    check_made_alike(options.output, {name: getattr(options, name) for name in sizes})
     policy = fine_tuned_policy(options.output / "policy", options.solutions, options.epochs)
     print(f"→ {policy}")
     pool = options.output / "pool.jsonl"

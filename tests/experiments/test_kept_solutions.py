@@ -47,6 +47,13 @@ def test_kept_solutions_train_as_gsm8k_own_do(tmp_path: Path) -> None:
     assert found[0].steps == ("She has 2 + 2 = 4 pets",)
     assert found[0].response == ("The answer is 4.",)
     assert found[0].metadata["reference"] == ("2 * 2 = 4",)
+    rows = tmp_path / "rows.jsonl"
+    some = ["--skip", "1", "--questions", "1", "-o", str(rows)]
+    kept_solutions.main(["unpack", str(kept), "--gold", str(gold_path), *some])
+    unpacked = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert [row["question"] for row in unpacked] == [asked[1]] * 2
+    assert [(row["outcome"], row["answer"]) for row in unpacked] == [(False, "6"), (True, "6")]
+    assert unpacked[1]["completion"] == "She has 3 + 3 = 6 pets\n#### 6"
     others = str(_write(gold_path, gold[:1]))
     with pytest.raises(SystemExit, match="not in the gold solutions"):
         kept_solutions.main(["join", str(kept), "--gold", others, "-o", str(data)])

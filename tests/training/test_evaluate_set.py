@@ -338,6 +338,22 @@ def test_first_errors_count_where_they_are_known_and_steps_where_they_are_labell
     assert alone.step_auc is not None
 
 
+def test_scores_that_know_the_outcome_alone_know_no_step_of_a_wrong_trace() -> None:
+    """A verifier may grade all steps of a right trace as right, for the outcome's sake."""
+    wrong = [replace(e, step_labels=(1.0, 0.0, 1.0)) for e in marked(8)]
+    other = [replace(e, step_labels=(0.0, 1.0, 0.0)) for e in marked(8)]
+    right = [replace(e, step_labels=(1.0, 1.0, 1.0)) for e in marked(16)]
+    examples = [*wrong, *other, *right]
+    blind = [score_of([0.2] * 3, None)] * 16 + [score_of([0.9] * 3, None)] * 16
+    found = summarise_set(examples, blind)
+    assert found.step_auc is not None
+    assert found.step_auc > 0.75
+    assert found.step_auc_in_wrong == 0.5
+    knowing = [score_of(list(e.step_labels), None) for e in examples]
+    assert summarise_set(examples, knowing).step_auc_in_wrong == 1.0
+    assert math.isnan(summarise_set(right, blind[16:]).step_auc_in_wrong or 0.0)
+
+
 def test_a_missing_score_counts_as_no_error_found() -> None:
     examples = marked()
     found = summarise_set(examples, [None] * len(examples))

@@ -32,6 +32,10 @@ class Example:
         return next(wrong, None)
 
     @property
+    def has_wrong_step(self) -> bool:
+        return self.first_error is not None
+
+    @property
     def knows_first_error(self) -> bool:
         """Whether the labels tell where the trajectory goes wrong first, or that it does not: steps
         that nobody judged may be wrong, too."""

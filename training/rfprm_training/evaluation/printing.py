@@ -232,7 +232,8 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
             f"{found.steps.num_steps} steps, {found.steps.num_wrong} wrong: F1 of right ones "
             f"{found.steps.f1_right:.3f}, of wrong ones {found.steps.f1_wrong:.3f}, PRM score "
             f"{found.steps.prm_score:.3f}, AUC {found.step_auc:.3f}, among steps at the same place "
-            f"{found.step_auc_at_place:.3f}, rank correlation {found.step_rank_correlation:.3f}"
+            f"{found.step_auc_at_place:.3f}, of traces with a wrong step alone "
+            f"{found.step_auc_in_wrong:.3f}; rank correlation {found.step_rank_correlation:.3f}"
         )
     if found.outcome_auc is not None:
         console.print(f"outcome: AUC of the reward {found.outcome_auc}")

@@ -73,6 +73,9 @@ class SetEvaluation:
     step_auc_at_place: float | None = None
     """Over pairs of steps with the same number in their traces: scores that merely fall from step
     to step have a high ``step_auc`` where errors come late, and 0.5 here."""
+    step_auc_in_wrong: float | None = None
+    """The same in traces with a wrong step alone. Where steps are graded right because the outcome
+    is, scores that know the outcome and no step have a high ``step_auc``, and 0.5 here."""
     step_calibration: Calibration | None = None
     outcome_auc: Estimate | None = None
     outcome_auc_within_question: Estimate | None = None
@@ -163,6 +166,7 @@ def _labelled_step_figures(
     step_scores = np.array([score for _, _, score in by_step], dtype=np.float64)
     places = np.array([place for _, place, _ in by_step])
     right = np.array([example.step_labels[place] >= 0.5 for example, place, _ in by_step])
+    in_wrong = np.array([example.has_wrong_step for example, _, _ in by_step])
     classified = cross_fitted_classification(
         step_scores, right, [example.group for example, _, _ in by_step], search
     )
@@ -171,6 +175,11 @@ def _labelled_step_figures(
         "step_auc": auc(step_scores, right),
         "step_rank_correlation": rank_correlation(step_scores, right.astype(np.float64)),
         "step_auc_at_place": within_group_auc(step_scores, right, places),
+        "step_auc_in_wrong": within_group_auc(
+            step_scores[in_wrong], right[in_wrong], places[in_wrong]
+        )
+        if in_wrong.any()
+        else math.nan,
         "step_calibration": calibration(claims.probabilities(step_scores), right),
     }
 
