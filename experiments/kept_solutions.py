@@ -25,7 +25,7 @@ from typing import Any
 
 from rfprm_runtime.ground.whole_files import replacing, replacing_path
 from rfprm_runtime.traces.jsonl import json_line
-from rfprm_training.gsm8k import read_rows
+from rfprm_training.gsm8k import read_rows, split_solution
 from rfprm_training.rewarded import question_key
 
 
@@ -57,7 +57,7 @@ def unpacked(
     """A row for each solution, with question, reference answer and outcome. Raises like
     :func:`joined`."""
     for row, asked in _with_gold(kept, gold):
-        answer = asked["answer"].rpartition("####")[2].strip()
+        _, answer = split_solution(asked["answer"])
         for one in row["solutions"]:
             yield {
                 "question": asked["question"],

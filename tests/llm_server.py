@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import threading
 import time
@@ -98,6 +99,18 @@ def completion(text: str, prompt_tokens: int = 100, answer_tokens: int = 10) -> 
         "choices": [{"message": {"role": "assistant", "content": text}}],
         "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": answer_tokens},
     }
+
+
+def token(**chances: float) -> dict[str, Any]:
+    """The answer of a server that gives log-probabilities; ``_`` stands for a space."""
+    likeliest = max(chances, key=lambda name: chances[name])
+    top = [
+        {"token": name.replace("_", " "), "logprob": math.log(chance), "bytes": None}
+        for name, chance in chances.items()
+    ]
+    answer = completion(likeliest.replace("_", " "), 100, 1)
+    answer["choices"][0]["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+    return answer
 
 
 def status(code: int, **headers: str) -> Reply:

@@ -92,9 +92,9 @@ def _best(scores: Sequence[TrajectoryScore], group: list[int]) -> int:
 
 
 def rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
-    """Spearman's ρ, with the mean rank for ties; None if either side is constant."""
+    """Spearman's ρ, with the mean rank for ties; None if either side is constant, or empty."""
     ranks_a, ranks_b = _ranks(a), _ranks(b)
-    if np.ptp(ranks_a) == 0 or np.ptp(ranks_b) == 0:
+    if len(ranks_a) == 0 or np.ptp(ranks_a) == 0 or np.ptp(ranks_b) == 0:
         return None
     return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import judges
-from llm_server import completion, serving
+from llm_server import serving, token
 from rfprm_runtime import Trajectory, TrajectoryScore
 from rfprm_training.example import Example
 
@@ -58,6 +58,17 @@ def test_a_trace_without_scores_is_left_out_of_steps_and_accepted() -> None:
     assert found["first_error_f1"] == pytest.approx(2 * (5 / 6) / (5 / 6 + 1))
 
 
+def test_figures_that_few_traces_have_still_get_an_interval() -> None:
+    """Most draws of questions miss the only wrong trace, and have no figure of wrong traces."""
+    rare = [_example(0, (1.0, 0.0, 1.0)), _example(1, (0.0, 1.0, 1.0)), *EXAMPLES[::2]]
+    found = judges.measure(rare, [_score(*e.step_labels) for e in rare])
+    assert found["step_auc_in_wrong"] == [1.0, 1.0, 1.0]
+    right = EXAMPLES[::2]
+    found = judges.measure(right, [_score(*e.step_labels) for e in right])
+    assert found["step_auc"] is None
+    assert found["step_auc_in_wrong"] is None
+
+
 def test_prompts_are_compared_behind_one_server(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,10 +85,7 @@ def test_prompts_are_compared_behind_one_server(
         system, user = (message["content"] for message in request["messages"])
         odd = any(f"q{i}" in user for i in (1, 3, 5, 7))
         grade = "1" if system == "OWN" and odd and "[2]" in user else "5"
-        top = {"token": grade, "logprob": 0.0}
-        answer = completion(grade, 100, 1)
-        answer["choices"][0]["logprobs"] = {"content": [{**top, "top_logprobs": [top]}]}
-        return answer
+        return token(**{grade: 1.0})
 
     with serving(reply) as server:
         config = tmp_path / "judge.toml"

@@ -200,7 +200,14 @@ def test_rank_correlation_by_hand() -> None:
     assert rank_correlation(a, -a) == pytest.approx(-1.0)
     # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
     assert rank_correlation(np.array([0.0, 5.0, 5.0, 9.0]), a) == pytest.approx(0.9486833)
-    assert rank_correlation(np.ones(4), a) is None
+    # One exchange of neighbours: 1 - 6 (1 + 1) / (4 (16 - 1)).
+    assert rank_correlation(a, np.array([1.0, 3.0, 2.0, 4.0])) == pytest.approx(0.8)
+    # Ranks 1, 2, 3, 4 and 1.5, 1.5, 3.5, 3.5.
+    assert rank_correlation(a, np.array([0.0, 0.0, 1.0, 1.0])) == pytest.approx(4 / 20**0.5)
+    for constant in (np.ones(4), np.zeros(4)):
+        assert rank_correlation(constant, a) is None
+        assert rank_correlation(a, constant) is None
+    assert rank_correlation(np.zeros(0), np.zeros(0)) is None
 
 
 def test_the_gate_names_each_limit_that_is_exceeded() -> None:

@@ -14,7 +14,16 @@ from typing import Any, TypeVar
 import pytest
 from pydantic import BaseModel
 
-from llm_server import Server, completion, dribble, hang_up, raw, serving, status
+from llm_server import (
+    Server,
+    completion,
+    dribble,
+    hang_up,
+    raw,
+    serving,
+    status,
+    token,
+)
 from rfprm_runtime.types import Trajectory
 from rfprm_training import ConfigError, TrainingError
 from rfprm_training.labelling.config import LabelConfig
@@ -457,18 +466,6 @@ def test_nan_is_not_a_grade(tmp_path: Path) -> None:
         found, _ = ask(config(server, tmp_path), lambda c: StepJudge(c).grade(TRAJECTORY))
     assert not any(math.isnan(grade.grade) for grade in found)
     assert len(server.requests) == 2
-
-
-def token(**chances: float) -> dict[str, Any]:
-    """The answer of a server that gives log-probabilities; ``_`` stands for a space."""
-    likeliest = max(chances, key=lambda name: chances[name])
-    top = [
-        {"token": name.replace("_", " "), "logprob": math.log(chance), "bytes": None}
-        for name, chance in chances.items()
-    ]
-    answer = completion(likeliest.replace("_", " "), 100, 1)
-    answer["choices"][0]["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
-    return answer
 
 
 def test_expected_grades_are_means_over_the_probabilities_of_one_token(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from rfprm_training.evaluation.metrics import (
     misled_pairs,
     pairs_won,
     picks,
-    rank_correlation,
     rankings,
     share_won,
     within_group_auc,
@@ -73,20 +72,6 @@ def test_auc_equals_its_slow_twin(pairs: list[tuple[int, bool]]) -> None:
     won = [(a > b) + 0.5 * (a == b) for a in scores[right] for b in scores[~right]]
     expected = np.mean(won) if won else np.nan
     np.testing.assert_allclose(auc(scores, right), expected)
-
-
-def test_rank_correlation_by_hand() -> None:
-    values = np.array([10.0, 20.0, 30.0, 40.0])
-    assert rank_correlation(values, values**3) == pytest.approx(1.0)
-    assert rank_correlation(values, -values) == pytest.approx(-1.0)
-    # One exchange of neighbours: 1 - 6 (1 + 1) / (4 (16 - 1)).
-    assert rank_correlation(values, np.array([1.0, 3.0, 2.0, 4.0])) == pytest.approx(0.8)
-    # Ranks 1, 2, 3, 4 and 1.5, 1.5, 3.5, 3.5.
-    assert rank_correlation(values, np.array([0.0, 0.0, 1.0, 1.0])) == pytest.approx(4 / 20**0.5)
-    for constant in (np.ones(4), np.zeros(4)):
-        assert np.isnan(rank_correlation(values, constant))
-        assert np.isnan(rank_correlation(constant, values))
-    assert np.isnan(rank_correlation(np.zeros(0), np.zeros(0)))
 
 
 def test_bootstrap_intervals_contain_the_value_and_are_reproducible() -> None:

@@ -38,19 +38,6 @@ def auc(scores: Scores, right: Flags) -> float:
     return won / pairs if pairs else float("nan")
 
 
-def rank_correlation(scores: Scores, labels: NDArray[np.float64]) -> float:
-    """Spearman's rho of two arrays [n], ties at their mean rank; NaN if one of them is constant."""
-    if len(np.unique(scores)) < 2 or len(np.unique(labels)) < 2:
-        return float("nan")
-    return float(np.corrcoef(_mean_ranks(scores), _mean_ranks(labels))[0, 1])
-
-
-def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[place]
-
-
 def within_group_auc(scores: Scores, right: Flags, groups: Groups) -> float:
     """AUC over pairs of solutions to the same question, so that the difficulty of questions, which
     length alone reveals, does not count. NaN if no question has both kinds."""

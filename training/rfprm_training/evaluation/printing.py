@@ -199,6 +199,11 @@ def _known_of(found: SetEvaluation) -> str:
     return f", of {found.num_first_errors} trajectories whose labels tell it"
 
 
+def _correlation_of(found: SetEvaluation) -> str:
+    rho = found.step_rank_correlation
+    return "" if rho is None else f"; rank correlation {rho:.3f}"
+
+
 def print_set(console: Console, name: str, found: SetEvaluation) -> None:
     """What :func:`rfprm_training.evaluation.set_figures.summarise_set` measured on one set."""
     console.print(
@@ -233,7 +238,7 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
             f"{found.steps.f1_right:.3f}, of wrong ones {found.steps.f1_wrong:.3f}, PRM score "
             f"{found.steps.prm_score:.3f}, AUC {found.step_auc:.3f}, among steps at the same place "
             f"{found.step_auc_at_place:.3f}, of traces with a wrong step alone "
-            f"{found.step_auc_in_wrong:.3f}; rank correlation {found.step_rank_correlation:.3f}"
+            f"{found.step_auc_in_wrong:.3f}{_correlation_of(found)}"
         )
     if found.outcome_auc is not None:
         console.print(f"outcome: AUC of the reward {found.outcome_auc}")

@@ -17,6 +17,7 @@ from rfprm_runtime.scores.bounds import unit_scale
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.best_of_n import CurvePoint, best_of_n_curve
 from rfprm_training.evaluation.claims import Claims, have_steps, step_scores_of
+from rfprm_training.evaluation.labelled_steps import LabelledSteps
 from rfprm_training.evaluation.metrics import (
     Estimate,
     FirstError,
@@ -25,9 +26,7 @@ from rfprm_training.evaluation.metrics import (
     bootstrap_rows,
     first_error_accuracy,
     pairs_won,
-    rank_correlation,
     rankings,
-    within_group_auc,
 )
 from rfprm_training.evaluation.step_metrics import (
     PROBABILITIES,
@@ -69,13 +68,10 @@ class SetEvaluation:
     steps: StepClassification | None = None
     step_auc: float | None = None
     step_rank_correlation: float | None = None
-    """Spearman's rho of step scores and labels."""
+    """Spearman's ρ of step scores and labels; None if either are all the same."""
     step_auc_at_place: float | None = None
-    """Over pairs of steps with the same number in their traces: scores that merely fall from step
-    to step have a high ``step_auc`` where errors come late, and 0.5 here."""
     step_auc_in_wrong: float | None = None
-    """The same in traces with a wrong step alone. Where steps are graded right because the outcome
-    is, scores that know the outcome and no step have a high ``step_auc``, and 0.5 here."""
+    """Like the three before, as :class:`~.labelled_steps.LabelledSteps` says."""
     step_calibration: Calibration | None = None
     outcome_auc: Estimate | None = None
     outcome_auc_within_question: Estimate | None = None
@@ -160,27 +156,19 @@ def _first_error_figures(
 def _labelled_step_figures(
     scored: Sequence[_Scored], search: Search, claims: Claims
 ) -> dict[str, Any]:
-    by_step = [(e, i, s[i]) for e, s in scored for i, x in enumerate(e.step_labels) if x == x]
-    if not by_step:
+    steps = LabelledSteps.of(scored)
+    if not len(steps):
         return {}
-    step_scores = np.array([score for _, _, score in by_step], dtype=np.float64)
-    places = np.array([place for _, place, _ in by_step])
-    right = np.array([example.step_labels[place] >= 0.5 for example, place, _ in by_step])
-    in_wrong = np.array([example.has_wrong_step for example, _, _ in by_step])
     classified = cross_fitted_classification(
-        step_scores, right, [example.group for example, _, _ in by_step], search
+        steps.scores, steps.right, steps.groups.tolist(), search
     )
     return {
         "steps": classified,
-        "step_auc": auc(step_scores, right),
-        "step_rank_correlation": rank_correlation(step_scores, right.astype(np.float64)),
-        "step_auc_at_place": within_group_auc(step_scores, right, places),
-        "step_auc_in_wrong": within_group_auc(
-            step_scores[in_wrong], right[in_wrong], places[in_wrong]
-        )
-        if in_wrong.any()
-        else math.nan,
-        "step_calibration": calibration(claims.probabilities(step_scores), right),
+        "step_auc": steps.auc,
+        "step_rank_correlation": steps.rank_correlation,
+        "step_auc_at_place": steps.auc_at_place,
+        "step_auc_in_wrong": steps.auc_in_wrong,
+        "step_calibration": calibration(claims.probabilities(steps.scores), steps.right),
     }
 
 
