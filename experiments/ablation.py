@@ -26,12 +26,12 @@ from rich.table import Table
 from benchmarks.report import write_json
 from benchmarks.runner import environment
 from experiments import RESULTS
-from experiments.ablation_figures import WEIGHTS, of_labels, summarise
+from experiments.ablation_figures import STEP_FIGURES, WEIGHTS, of_labels, summarise
 from experiments.ablation_runs import VARIANTS, labelled_as, measure_sets, train, usable
 from experiments.kept import check_made_alike, kept_runs, slug
 from rfprm_runtime.ground.content import content_of
 from rfprm_training.learning.config import for_another_folder, read_config
-from rfprm_training.rewarded import known_or_nan, question_key, read_rewarded
+from rfprm_training.rewarded import question_key, read_rewarded
 
 
 def report(found: dict[str, Any], labels: dict[str, list[float]]) -> None:
@@ -44,14 +44,20 @@ def report(found: dict[str, Any], labels: dict[str, list[float]]) -> None:
     table.add_column("trained on")
     for kind in WEIGHTS:
         table.add_column(kind, justify="right")
-    table.add_column("AUC of a step", justify="right")
+    table.add_column("AUC of a step at one place; in wrong traces", justify="right")
     for name, figures in found.items():
         cells = [
             "{:.3f} [{:.3f}, {:.3f}]; {:.0%}".format(*figures[kind]["auc"], figures[kind]["gap"][0])
             for kind in WEIGHTS
         ]
-        table.add_row(name, *cells, f"{figures['step_auc']:.3f}")
+        steps = (f"{one[0]:.3f}" if (one := figures[key]) else "–" for key in STEP_FIGURES)
+        table.add_row(name, *cells, "; ".join(steps))
     console.print(table)
+    for name, figures in found.items():
+        by_seed = figures["trajectory alone"]["auc_by_seed"]
+        if len(by_seed) > 1:
+            told = ", ".join(f"{one:.3f}" for one in by_seed)
+            console.print(f"{name}: AUC of the trajectory score by seed {told}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return {**scores, "sets": measure_sets(folder / "fold-0", options.on)}
 
     runs = kept_runs(options.output, options.variants, options.seeds, make)
-    quality = [known_or_nan(row.components["quality"]) for row in rows]
-    found = summarise(runs, right, questions, quality)
+    graded = [labelled_as(VARIANTS["+ quality"], row).as_example() for row in rows]
+    found = summarise(runs, right, questions, graded)
     result = {
         "environment": environment(),
         "made_from": now,

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks.report import over_questions
 from experiments.ablation_runs import ALL_PARTS, VARIANTS, labelled_as
-from rfprm_training.evaluation import metrics
 from rfprm_training.evaluation.alpha import rankings_with
+from rfprm_training.evaluation.labelled_steps import LabelledSteps
 from rfprm_training.evaluation.metrics import pairs_won, picks
+from rfprm_training.example import Example
 from rfprm_training.rewarded import RewardedTrajectory, known_or_nan
 
 WEIGHTS = {"steps alone": 0.0, "α = 1": 1.0, "α = 7": 7.0, "trajectory alone": float("inf")}
 """α of the reward that ranks traces: mean step score + α · trajectory score (Eq. 11)."""
+STEP_FIGURES: dict[str, Callable[[LabelledSteps], float]] = {
+    "step_auc_at_place": lambda steps: steps.auc_at_place,
+    "step_auc_in_wrong": lambda steps: steps.auc_in_wrong,
+}
 
 
 def of_labels(
@@ -61,23 +66,34 @@ def gap(rows: np.ndarray) -> float:
     return float(np.mean([picks(rows[:, seed]).gap_recovered for seed in range(rows.shape[1])]))
 
 
-def step_auc(scores: Sequence[Sequence[float]], quality: Sequence[Sequence[float]]) -> float:
-    """How well step scores tell steps of quality above one half from the others, over all traces;
-    unknown qualities do not count."""
-    labels, values = np.concatenate(quality), np.concatenate(scores)
-    known = ~np.isnan(labels)
-    return float(metrics.auc(values[known], labels[known] > 0.5))
+def labelled_steps(
+    of_seeds: Sequence[Sequence[Sequence[float]]], examples: Sequence[Example]
+) -> LabelledSteps:
+    """The graded steps of all traces with the scores of each seed. A place is a seed's own, so that
+    steps are compared with those of the same seed."""
+    arrays = [[np.asarray(scores, np.float32) for scores in of_traces] for of_traces in of_seeds]
+    seeds = [LabelledSteps.of(zip(examples, scores, strict=True)) for scores in arrays]
+    span = 1 + max((int(one.places.max()) for one in seeds if len(one)), default=0)
+    places = [one.places + seed * span for seed, one in enumerate(seeds)]
+    return LabelledSteps(
+        np.concatenate([one.scores for one in seeds]),
+        np.concatenate([one.right for one in seeds]),
+        np.concatenate(places),
+        np.concatenate([one.in_wrong for one in seeds]),
+        np.concatenate([one.groups for one in seeds]),
+    )
 
 
 def summarise(
     runs: dict[str, dict[str, dict[str, Any]]],
     right: np.ndarray,
     questions: np.ndarray,
-    quality: Sequence[Sequence[float]],
+    graded: Sequence[Example],
 ) -> dict[str, Any]:
     """For each variant and α: AUC within a question and gap recovered, and the AUC's difference
-    from ``outcome``, with 95 % intervals over questions; and the means over seeds of the AUC of a
-    step and of the figures of the sets."""
+    from ``outcome``, with 95 % intervals over questions, and the AUC of each seed. Of the steps of
+    ``graded``, the AUC at one place, in all traces and in those with a wrong step. And the means
+    over seeds of the figures of the sets."""
     tables = {
         name: {
             kind: np.stack([rank(of_seed[s], right, questions, alpha) for s in sorted(of_seed)], 1)
@@ -88,7 +104,11 @@ def summarise(
     found: dict[str, Any] = {}
     for name, by_kind in tables.items():
         found[name] = {
-            kind: {"auc": over_questions(auc, rows), "gap": over_questions(gap, rows)}
+            kind: {
+                "auc": over_questions(auc, rows),
+                "auc_by_seed": [auc(rows[:, [seed]]) for seed in range(rows.shape[1])],
+                "gap": over_questions(gap, rows),
+            }
             for kind, rows in by_kind.items()
         }
         others = tables.get("outcome")
@@ -97,9 +117,12 @@ def summarise(
             for kind, rows in by_kind.items():
                 both = np.concatenate([rows, best], axis=2)
                 found[name][kind]["over_outcome"] = over_questions(_difference, both)
-        aucs = [step_auc(measured["steps"], quality) for measured in runs[name].values()]
-        found[name]["step_auc"] = float(np.mean(aucs))
-        found[name]["sets"] = _mean_over_seeds([runs[name][s]["sets"] for s in sorted(runs[name])])
+        of_seeds = [runs[name][seed] for seed in sorted(runs[name])]
+        steps = labelled_steps([measured["steps"] for measured in of_seeds], graded)
+        for figure, of_steps in STEP_FIGURES.items():
+            estimate = steps.estimate(of_steps)
+            found[name][figure] = estimate and [estimate.value, estimate.low, estimate.high]
+        found[name]["sets"] = _mean_over_seeds([measured["sets"] for measured in of_seeds])
     return found
 
 

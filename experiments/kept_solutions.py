@@ -7,10 +7,10 @@ python -m experiments.kept_solutions join experiments/data/NAME.jsonl.gz \\
 python -m experiments.kept_solutions unpack experiments/data/NAME.jsonl.gz \\
     --gold data/gsm8k_train.jsonl -o solutions.jsonl [--skip 500] [--questions 250]
 
-`keep` takes samples of `experiments.sample_solutions` in the style `gold`. The kept file has hashes
-of the questions, not their texts. `join` finds these in GSM8K's file and writes the format of
-GSM8K's own model solutions, which `model_solutions` of a training config reads. `unpack` writes a
-row for each solution, for `rfprm label` and `rfprm score`.
+`keep` takes samples of `experiments.sample_solutions`. The kept file has hashes of the questions,
+not their texts. `join` finds these in GSM8K's file and writes the format of GSM8K's own model
+solutions, which `model_solutions` of a training config reads; only solutions in the style `gold`
+fit. `unpack` writes a row for each solution, for `rfprm label` and `rfprm score`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,13 @@ def joined(
     kept: Iterable[dict[str, Any]], gold: Iterable[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """The rows of :func:`packed` with question and gold solution. Raises :class:`SystemExit` for a
-    question that ``gold`` does not hold."""
+    question that ``gold`` does not hold, and for solutions with a thinking trajectory."""
     for row, asked in _with_gold(kept, gold):
+        if any("</think>" in one["solution"] for one in row["solutions"]):
+            raise SystemExit(
+                "model_solutions of a config has no room for thinking trajectories; unpack these "
+                "solutions, and label them with rfprm label"
+            )
         solutions = {f"sample_{n}": one for n, one in enumerate(row["solutions"])}
         yield {"question": asked["question"], "ground_truth": asked["answer"], **solutions}
 

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from experiments import ablation
-from experiments.ablation_figures import WEIGHTS, auc, gap, of_labels, rank, summarise
+from experiments.ablation_figures import (
+    WEIGHTS,
+    auc,
+    gap,
+    labelled_steps,
+    of_labels,
+    rank,
+    summarise,
+)
 from experiments.ablation_runs import VARIANTS, labelled_as, usable
 from rfprm_runtime import Trajectory
 from rfprm_training.labelling.config import read_label_config
@@ -105,7 +113,11 @@ def test_variants_are_compared_with_outcome_alone() -> None:
     questions = np.arange(200) // 4
     good = (right + rng.normal(0, 0.3, 200)).tolist()
     blind = rng.random(200).tolist()
-    quality = [(float(n % 2), float("nan")) for n in range(200)]
+    # Two steps, the second with a grade in odd traces alone.
+    graded = [
+        _row(f"q{n // 4}", quality=(float(n % 2), 0.0 if n % 2 else None)) for n in range(200)
+    ]
+    examples = [labelled_as(VARIANTS["+ quality"], row).as_example() for row in graded]
 
     def measured(trajectory: list[float]) -> dict[str, Any]:
         sets = {"f": {"step_auc": trajectory[0], "first_error_f1": None}}
@@ -117,16 +129,34 @@ def test_variants_are_compared_with_outcome_alone() -> None:
         "+ quality": {"0": measured(good), "1": measured(good)},
         "+ alignment": {"0": measured(good)},  # a seed is missing
     }
-    found = summarise(runs, right, questions, quality)
+    found = summarise(runs, right, questions, examples)
     odd = [blind[n] > blind[m] for n in range(1, 200, 2) for m in range(0, 200, 2)]
-    assert found["outcome"]["step_auc"] == pytest.approx(np.mean(odd))
-    assert found["+ quality"]["trajectory alone"]["auc"][0] > 0.9
+    value, low, high = found["outcome"]["step_auc_at_place"]
+    assert value == pytest.approx(np.mean(odd))  # second steps are all wrong, and no pair
+    assert low < value < high
+    assert found["outcome"]["step_auc_in_wrong"][0] == value  # all traces have a wrong step
+    by_seed = found["+ quality"]["trajectory alone"]["auc_by_seed"]
+    assert found["+ quality"]["trajectory alone"]["auc"][0] == pytest.approx(np.mean(by_seed))
+    assert len(by_seed) == 2
+    assert len(found["+ alignment"]["trajectory alone"]["auc_by_seed"]) == 1
+    assert min(by_seed) > 0.9
     difference, low, high = found["+ quality"]["trajectory alone"]["over_outcome"]
     assert 0.3 < low <= difference <= high
     assert found["+ quality"]["steps alone"]["over_outcome"][0] == pytest.approx(0, abs=1e-9)
     assert "over_outcome" not in found["outcome"]["steps alone"]
     assert "over_outcome" not in found["+ alignment"]["steps alone"]
     assert found["outcome"]["sets"] == {"f": {"step_auc": blind[0], "first_error_f1": None}}
+
+
+def test_steps_are_compared_within_a_seed() -> None:
+    rows = [_row(quality=(1.0, 1.0)), _row(quality=(1.0, 0.0)), _row(quality=(None, None))]
+    examples = [labelled_as(VARIANTS["+ quality"], row).as_example() for row in rows]
+    # The second seed's scores are all higher; in each, the wrong step is below the right one.
+    seeds = [[[0.5, 0.2], [0.5, 0.1], [0.0, 0.0]], [[0.9, 0.9], [0.9, 0.8], [0.0, 0.0]]]
+    steps = labelled_steps(seeds, examples)
+    assert (len(steps), steps.auc_at_place) == (8, 1.0)
+    assert np.isnan(steps.auc_in_wrong)  # no two steps of wrong traces at one place differ
+    assert len(labelled_steps([[[0.1, 0.2]], [[0.1, 0.2]]], examples[2:])) == 0
 
 
 def test_the_configs_are_whole() -> None:

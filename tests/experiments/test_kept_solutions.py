@@ -58,3 +58,20 @@ def test_kept_solutions_train_as_gsm8k_own_do(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="not in the gold solutions"):
         kept_solutions.main(["join", str(kept), "--gold", others, "-o", str(data)])
     assert read_model_solutions(data) == found
+
+
+def test_thinking_is_kept_and_is_no_model_solution(tmp_path: Path) -> None:
+    question = "How many pets are 2 cats and 2 dogs?"
+    completion = "<think>\n2 + 2 = 4\n</think>\nThey are \\boxed{4}."
+    pool = [{"question": question, "completion": completion, "outcome": True}]
+    gold = [{"question": question, "answer": "2 + 2 = <<2+2=4>>4\n#### 4"}]
+    paths = [_write(tmp_path / f"{n}.jsonl", rows) for n, rows in enumerate((pool, gold))]
+    kept, rows = tmp_path / "kept.jsonl.gz", tmp_path / "rows.jsonl"
+    kept_solutions.main(["keep", str(paths[0]), "-o", str(kept)])
+    options = [str(kept), "--gold", str(paths[1]), "-o", str(rows)]
+    kept_solutions.main(["unpack", *options])
+    assert json.loads(rows.read_text()) == {**pool[0], "answer": "4"}
+    rows.unlink()
+    with pytest.raises(SystemExit, match="unpack these solutions"):
+        kept_solutions.main(["join", *options])
+    assert not rows.exists()

@@ -32,7 +32,7 @@ def test_a_run_starts_from_the_weights_of_another(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("lora_rank = 2", "lora_rank = 3"), "same first_trained_layer, method, lora_rank"),
+        (("lora_rank = 2", "lora_rank = 3"), "use the same method and lora_rank"),
         (("first_trained_layer = 1", "first_trained_layer = 2"), "trained other weights"),
         (("num_layers = 3", "num_layers = 4"), "whose num_layers is 3, but this config has 4"),
         (("lora_alpha = 4", "lora_alpha = 8"), "with lora_alpha 4, but this config has 8"),
@@ -47,6 +47,36 @@ def test_a_start_that_does_not_fit_is_refused(
 ) -> None:
     config = write_config(("seed = 3", f'seed = 3\nstart_from = "{finished_run}"'), change)
     with pytest.raises(TrainingError, match=message):
+        Trainer(config, tmp_path / "second", device="cpu").prm.add_trained_parts()
+
+
+def test_a_run_may_train_more_layers_than_the_one_it_starts_from(
+    write_config: WriteConfig, finished_run: Path, tmp_path: Path
+) -> None:
+    more = ("first_trained_layer = 1", "first_trained_layer = 0")
+    config = write_config(("seed = 3", f'seed = 3\nstart_from = "{finished_run}"'), more)
+    trainer = Trainer(config, tmp_path / "second", device="cpu")
+    trainer.prm.add_trained_parts()
+    trainer.prm.save_checkpoint(tmp_path / "before")
+    expected, found = parameters(finished_run), parameters(tmp_path / "before")
+    assert expected.keys() < found.keys()
+    for name, array in found.items():
+        if name in expected:
+            np.testing.assert_array_equal(array, expected[name], err_msg=name)
+        else:  # the product of A and B is zero, so that nothing has changed yet
+            assert ".layers.0." in name
+            assert array.any() == (".lora_A." in name), name
+    after = parameters(Trainer(config, tmp_path / "second", device="cpu").run())
+    assert all(np.any(after[name] != found[name]) for name in found if ".layers.0." in name)
+
+
+def test_a_mean_needs_a_start_with_the_same_weights(
+    write_config: WriteConfig, finished_run: Path, tmp_path: Path
+) -> None:
+    start = f'seed = 3\nstart_from = "{finished_run}"\nstart_share = 0.5'
+    more = ("first_trained_layer = 1", "first_trained_layer = 0")
+    config = write_config(("seed = 3", start), more)
+    with pytest.raises(TrainingError, match=r"did not train .*layers\.0\..*; a mean needs both"):
         Trainer(config, tmp_path / "second", device="cpu").prm.add_trained_parts()
 
 

@@ -178,7 +178,8 @@ class TrainingConfig(Section):
     seed: int = 0
     start_from: Path | None = None
     """A checkpoint of the same network whose weights to start from, relative to the working
-    directory. None starts from the base model, with heads that score 0.5."""
+    directory; it may have trained fewer layers or modules. None starts from the base model, with
+    heads that score 0.5."""
     start_share: float = Field(default=0.0, ge=0, lt=1)
     """Share of ``start_from``'s weights in the finished ones, which are the mean of both (WiSE-FT,
     Wortsman et al. 2022; of LoRA, its factors). A run on other data then forgets less of what the

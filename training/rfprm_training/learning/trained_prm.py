@@ -89,16 +89,18 @@ class TrainedPRM:
 
     def _move_to(self, folder: Path, share: float = 1.0) -> None:
         """Move the trained weights to those of a run of the same network, all the way or a share of
-        it. Raises :class:`TrainingError`."""
+        it. Weights that the run did not train stay as they are: they change nothing yet. Raises
+        :class:`TrainingError`."""
         weights = self._weights_of(folder)
+        trained = {_stored_name(n): p for n, p in self.trained_parameters().items()}
         with torch.no_grad():
-            for name, parameter in self.trained_parameters().items():
-                start = torch.from_numpy(weights[_stored_name(name)]).to(parameter.device)
-                parameter.lerp_(start.to(parameter.dtype), share)
+            for name, array in weights.items():
+                start = torch.from_numpy(array).to(trained[name].device)
+                trained[name].lerp_(start.to(trained[name].dtype), share)
 
     def _weights_of(self, folder: Path) -> dict[str, Array]:
-        """The trained weights of a run of the same network, by their stored names. Raises
-        :class:`TrainingError`."""
+        """The weights that a run of the same network trained, by their stored names: those trained
+        here, or some of them. Raises :class:`TrainingError`."""
         weights = _read_weights(folder, HEADS_NAME)
         if holds_file(folder, ADAPTER_NAME):
             weights |= _read_weights(folder, ADAPTER_NAME)
@@ -111,12 +113,20 @@ class TrainedPRM:
         trained = self.trained_parameters().items()
         shapes = {_stored_name(name): tuple(parameter.shape) for name, parameter in trained}
         found = {name: array.shape for name, array in weights.items()}
-        if shapes != found:
-            name = min({n for n, _ in set(shapes.items()) ^ set(found.items())})
+        different = sorted(name for name, shape in found.items() if shapes.get(name) != shape)
+        if different:
+            name = different[0]
             raise TrainingError(
                 f"start_from is {folder}, which trained other weights: {name} has shape "
-                f"{found.get(name)} there and {shapes.get(name)} here; use the same "
-                "first_trained_layer, method, lora_rank and lora_targets"
+                f"{found[name]} there and {shapes.get(name)} here; use the same method and "
+                "lora_rank, and train at least its layers and lora_targets"
+            )
+        missing = sorted(shapes.keys() - found.keys())
+        if missing and self.config.start_share:
+            raise TrainingError(
+                f"start_share is {self.config.start_share:g}, but {folder} did not train "
+                f"{missing[0]}; a mean needs both: train the same first_trained_layer and "
+                "lora_targets, or leave out start_share"
             )
         return weights
 
