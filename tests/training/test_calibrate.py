@@ -22,8 +22,10 @@ from rfprm_training.evaluation.calibrate import (
     collect_scores,
     fit_alpha,
     fit_calibration,
+    one_after,
     refuse_calibrated,
 )
+from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.cross_validation import SCORES_NAME, write_out_of_fold
 from rfprm_training.evaluation.held_out import open_scorer
 from rfprm_training.example import UNKNOWN, Example
@@ -74,7 +76,7 @@ def test_the_command_writes_helpful_calibrations_to_the_checkpoint(
     config = write_config(("num_epochs = 2", "num_epochs = 20"))
     trainer = Trainer(config, tmp_path / "run", device="cpu")
     folder = trainer.run()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for index, example in enumerate(trainer.examples * 8):
         labels = [1.0 if x != x else x for x in example.step_labels]
         # Different questions, so that every fold has some; the order of scores is kept.
@@ -108,8 +110,93 @@ def test_the_command_writes_helpful_calibrations_to_the_checkpoint(
     again = CliRunner().invoke(app, arguments)
     assert isinstance(again.exception, TrainingError)
     assert "already calibrated" in str(again.exception)
+    assert "--refit" in str(again.exception)
     with pytest.raises(TrainingError, match="is not a checkpoint"):
         refuse_calibrated(tmp_path)
+    # On other data, where steps are right less often, they are fitted again; the rest stays.
+    for row in rows:
+        if len(row["question"]) % 2:
+            row["step_rewards"] = [0.0] * len(row["step_rewards"])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = CliRunner().invoke(app, [*arguments, "--refit", "--only", "step"])
+    assert result.exit_code == 0, result.output
+    assert "trajectory scores" not in result.output
+    refitted = load_prm(folder).manifest
+    assert refitted.trajectory_readout == after.trajectory_readout
+    assert refitted.step_readout.calibration is not None
+    assert refitted.step_readout != after.step_readout
+    assert f"temperature {refitted.step_readout.calibration.temperature:.3f}" in result.output
+    with open_scorer(folder) as scorer:
+        (less,) = scorer.score_batch([trajectory])
+    assert less.trajectory_score == pytest.approx(score.trajectory_score)
+    assert less.step_scores.mean() < score.step_scores.mean()
+
+
+def test_a_second_fit_gives_what_the_first_would_on_its_data() -> None:
+    examples, scores = boastful(500)
+    bare = fit_calibration("step", examples, scores, fitted_on="second")
+    first = Calibration(temperature=0.5, bias=-1.5, fitted_on="first")
+    moved = [
+        score.model_copy(update={"step_scores": Claims().calibrated(score.step_scores, first)})
+        for score in scores
+    ]
+    onto = fit_calibration("step", examples, moved, fitted_on="second")
+    assert bare is not None
+    assert onto is not None
+    whole = one_after(first, onto.fitted)
+    # Scores of almost 0 and 1 have lost their last digits.
+    assert whole.temperature == pytest.approx(bare.fitted.temperature, rel=0.02)
+    assert whole.bias == pytest.approx(bare.fitted.bias, abs=0.02)
+    assert whole.fitted_on.startswith("1500 scores of second")
+    assert one_after(None, first) == first
+
+
+def test_scores_of_folds_are_calibrated_as_the_checkpoint_is(
+    write_config: Any, tmp_path: Path
+) -> None:
+    folder = Trainer(write_config(), tmp_path / "run", device="cpu").run()
+    examples, scores = ranked(60, better="trajectory")
+    write_out_of_fold(tmp_path / SCORES_NAME, examples, scores)
+    before = fit_calibration(
+        "trajectory",
+        examples,
+        scores,
+        fitted_on="folds",
+        readout=load_prm(folder).manifest.trajectory_readout,
+    )
+    app = typer.Typer()
+    app.command()(calibrate)
+    for _ in range(2):
+        only = ["--folds", str(tmp_path), "--only", "trajectory", "--refit"]
+        result = CliRunner().invoke(app, [str(folder), *only])
+        assert result.exit_code == 0, result.output
+        kept = load_prm(folder).manifest.trajectory_readout
+        assert before is not None
+        assert kept is not None
+        assert kept.calibration is not None
+        assert kept.calibration.temperature == pytest.approx(before.fitted.temperature, rel=1e-3)
+    known = collect_scores(folder, [], folds=tmp_path, kinds=["trajectory"])
+    assert list(known) == ["trajectory"]
+    found = [one.trajectory_score for one in known["trajectory"].scores]
+    raw = [one.trajectory_score for one in scores]
+    np.testing.assert_allclose(found, Claims().calibrated(raw, kept.calibration), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fit-alpha", "--only", "step"], "leave out --only"),
+        (["--first-error", "--refit"], "goes with --on"),
+        (["--first-error", "--only", "step"], "goes with --on"),
+        (["--only", "steps"], "is not one of"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path: Path, options: list[str], message: str) -> None:
+    app = typer.Typer()
+    app.command()(calibrate)
+    result = CliRunner().invoke(app, [str(tmp_path), *options], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert message in result.output
 
 
 def ranked(num_questions: int, *, better: str) -> tuple[list[Example], list[TrajectoryScore]]:

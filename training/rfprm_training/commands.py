@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -221,6 +221,18 @@ def calibrate(
             help="Fit the step score on the constructed trajectories that the config held out.",
         ),
     ] = False,
+    only: Annotated[
+        Literal["step", "trajectory"] | None,
+        typer.Option(help="Calibrate scores of one kind, and leave the other as it is."),
+    ] = None,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit",
+            help="Fit scores again that are calibrated already; kept where that is better on the "
+            "data given now.",
+        ),
+    ] = False,
     with_alpha: Annotated[
         bool,
         typer.Option(
@@ -246,21 +258,32 @@ def calibrate(
     from rfprm_export.checkpoint import read_checkpoint
     from rfprm_runtime.ground.progress import shown_stages
     from rfprm_training.evaluation.calibrate import (
+        KINDS,
+        check_checkpoint,
         collect_scores,
         fit_alpha,
         fit_calibration,
+        one_after,
         refuse_calibrated,
         write_calibration,
     )
     from rfprm_training.learning.model_card import write_model_card
 
     if first_error:
-        if folds is not None or with_alpha:
+        if folds is not None or with_alpha or only is not None or refit:
             raise typer.BadParameter("--first-error goes with --on and --held-out alone")
         _fit_first_error(checkpoint, on or [], held_out=held_out, artifact=artifact)
         return
-    refuse_calibrated(checkpoint)
-    data = collect_scores(checkpoint, on or [], folds=folds, held_out=held_out, artifact=artifact)
+    kinds = KINDS if only is None else (only,)
+    if with_alpha and only is not None:
+        raise typer.BadParameter("--fit-alpha weighs scores of both kinds; leave out --only")
+    if refit:
+        check_checkpoint(checkpoint)
+    else:
+        refuse_calibrated(checkpoint, kinds)
+    data = collect_scores(
+        checkpoint, on or [], kinds=kinds, folds=folds, held_out=held_out, artifact=artifact
+    )
     found = [
         result
         for kind, known in data.items()
@@ -277,9 +300,11 @@ def calibrate(
     ]
     for result in found:
         verdict = "kept" if result.helps else "does not help, discarded"
+        readout = data[result.kind].readout
+        whole = one_after(None if readout is None else readout.calibration, result.fitted)
         typer.echo(
-            f"{result.kind} scores: temperature {result.fitted.temperature:.3f}, bias "
-            f"{result.fitted.bias:+.3f}; ECE {result.ece_before:.3f} → {result.ece_after:.3f} "
+            f"{result.kind} scores: temperature {whole.temperature:.3f}, bias "
+            f"{whole.bias:+.3f}; ECE {result.ece_before:.3f} → {result.ece_after:.3f} "
             f"({result.num_scores} scores, cross-fitted by question): {verdict}"
         )
     if not found:

@@ -41,6 +41,7 @@ from rfprm_training.learning.run_folder import CONFIG_NAME
 
 _MIN_SCORES = 100
 Kind = Literal["step", "trajectory"]
+KINDS: tuple[Kind, ...] = ("step", "trajectory")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class CalibrationResult:
     ece_after: float
     """Each fold of the questions is calibrated with the fit on the other folds."""
     fitted: Calibration
+    """Of the scores as they were, calibrated or not."""
 
     @property
     def helps(self) -> bool:
@@ -81,11 +83,12 @@ def collect_scores(
     checkpoint: Path,
     on: Sequence[str],
     *,
+    kinds: Sequence[Kind] = KINDS,
     folds: Path | None = None,
     held_out: bool = False,
     artifact: Path | None = None,
 ) -> dict[Kind, KnownScores]:
-    """The scores to fit on.
+    """The scores to fit on, of each of ``kinds``, calibrated as the checkpoint is.
 
     ``on``: evaluation sets, for step and trajectory scores. ``folds``: out-of-fold scores of a
     cross-validation, for trajectory scores, and for step scores where the steps were graded
@@ -94,32 +97,49 @@ def collect_scores(
     to score with in place of torch. Raises :class:`TrainingError` if no data are given, some cannot
     be read, or the artifact is of another checkpoint.
     """
-    found: dict[Kind, KnownScores] = {"step": KnownScores(), "trajectory": KnownScores()}
-    pairs = [] if folds is None else list(read_out_of_fold(folds))
-    if pairs:
-        examples, scores = (list(part) for part in zip(*pairs, strict=True))
-        found["trajectory"].add(examples, scores, "out-of-fold solutions")
-        if any(not math.isnan(label) for example in examples for label in example.step_labels):
-            found["step"].add(examples, scores, "out-of-fold solutions")
-    both: tuple[Kind, ...] = ("step", "trajectory")
-    sets = [(spec, read_evaluation_set(spec), both) for spec in on]
+    found: dict[Kind, KnownScores] = {kind: KnownScores() for kind in kinds}
+    sets = [(spec, read_evaluation_set(spec), KINDS) for spec in on]
     if held_out:
         _, constructed = held_out_examples(read_config(checkpoint / CONFIG_NAME))
         sets.append(("held-out constructed trajectories", constructed, ("step",)))
+    pairs = [] if folds is None else list(read_out_of_fold(folds))
     scored_by = checkpoint if artifact is None else artifact
     with open_scorer(scored_by, dtype=trained_in(checkpoint)) as scorer:
         if artifact is not None:
             _check_export(scorer.manifest, artifact, checkpoint)
-        found["step"].readout = scorer.manifest.step_readout
-        found["trajectory"].readout = scorer.manifest.trajectory_readout
-        for name, examples, kinds in sets:
+        for kind, known in found.items():
+            known.readout = getattr(scorer.manifest, f"{kind}_readout")
+        if pairs:
+            examples, scores = (list(part) for part in zip(*pairs, strict=True))
+            scores = [_calibrated_as(scorer.manifest, score) for score in scores]
+            graded = any(not math.isnan(x) for example in examples for x in example.step_labels)
+            for kind, known in found.items():
+                if kind == "trajectory" or graded:
+                    known.add(examples, scores, "out-of-fold solutions")
+        for name, examples, of_set in sets:
             trajectories = [example.trajectory for example in examples]
             scores = scorer.score_batch(trajectories, overflow="window", show_progress_bar=True)
-            for kind in kinds:
-                found[kind].add(examples, scores, name)
+            for kind, known in found.items():
+                if kind in of_set:
+                    known.add(examples, scores, name)
     if not any(known.examples for known in found.values()):
         raise TrainingError("there is nothing to fit on; give --on, --folds or --held-out")
     return found
+
+
+def _calibrated_as(manifest: Manifest, score: TrajectoryScore) -> TrajectoryScore:
+    """``score`` of a fold, which has no calibration, with that of the checkpoint."""
+    changes: dict[str, Any] = {}
+    for readout, name in (
+        (manifest.step_readout, "step_scores"),
+        (manifest.trajectory_readout, "trajectory_score"),
+    ):
+        value = getattr(score, name)
+        if readout is not None and readout.calibration is not None and value is not None:
+            bare = readout.model_copy(update={"calibration": None})
+            found = Claims(bare).calibrated(value, readout.calibration)
+            changes[name] = found.astype(np.float32) if found.ndim else float(found)
+    return score.model_copy(update=changes)
 
 
 def _check_export(manifest: Manifest, artifact: Path, checkpoint: Path) -> None:
@@ -227,8 +247,9 @@ def write_calibration(
         if readout is None or not result.helps:
             continue
         # A raw score becomes a probability, in [0, 1] whatever it was scaled by before.
-        scale = {"scale": 1.0, "offset": 0.0} if readout.transform == "none" else {}
-        changes[name] = readout.model_copy(update={"calibration": result.fitted, **scale})
+        scale = {"scale": 1.0, "offset": 0.0} if readout.bounds is None else {}
+        fitted = one_after(readout.calibration, result.fitted)
+        changes[name] = readout.model_copy(update={"calibration": fitted, **scale})
         if result.kind == "step":
             changes["first_error"] = None  # a threshold for the scores as they were
     with _changed(folder, changes) as partial:
@@ -265,14 +286,29 @@ def check_checkpoint(folder: Path) -> None:
         )
 
 
-def refuse_calibrated(folder: Path) -> None:
-    """Raises :class:`TrainingError` if ``folder`` is not a checkpoint, or is already calibrated: a
-    second calibration would be fitted on scores that the first has moved."""
+def one_after(first: Calibration | None, second: Calibration) -> Calibration:
+    """The calibration that does what both do, one after the other."""
+    if first is None:
+        return second
+    return second.model_copy(
+        update={
+            "temperature": first.temperature * second.temperature,
+            "bias": first.bias / second.temperature + second.bias,
+        }
+    )
+
+
+def refuse_calibrated(folder: Path, kinds: Sequence[Kind] = KINDS) -> None:
+    """Raises :class:`TrainingError` if ``folder`` is not a checkpoint, or if one of ``kinds`` is
+    already calibrated."""
     check_checkpoint(folder)
     checkpoint = read_checkpoint(folder)
-    for readout in (checkpoint.step_readout, checkpoint.trajectory_readout):
+    for kind in kinds:
+        readout: Readout | None = getattr(checkpoint, f"{kind}_readout")
         if readout is not None and readout.calibration is not None:
+            fitted_on = readout.calibration.fitted_on
             raise TrainingError(
-                f"{folder} is already calibrated ({readout.calibration.fitted_on}); remove "
-                f"'calibration' from its {CHECKPOINT_NAME} to fit it again"
+                f"the {kind} scores of {folder} are already calibrated"
+                + (f" ({fitted_on})" if fitted_on else "")
+                + "; use --refit to fit them again, or --only for the other kind"
             )
