@@ -540,6 +540,34 @@ def test_an_answer_that_rarely_begins_with_a_grade_is_refused(
             ask(settings, lambda client: StepJudge(client).grade(TRAJECTORY))
 
 
+@pytest.mark.parametrize("grading", ["expected", "written"])
+def test_a_step_whose_answer_cannot_be_read_leaves_the_others_their_grades(
+    tmp_path: Path, grading: str
+) -> None:
+    def reply(request: dict[str, Any]) -> Any:
+        content = request["messages"][1]["content"]
+        step = int(re.search(r"(?:Grade step|numbered) (\d)", content)[1])  # type: ignore[index]
+        if grading == "expected":
+            return token(**({"Well": 1.0} if step in (1, 4) else {"4": 1.0}))
+        return "I cannot tell." if step in (1, 4) else grades(step, step)
+
+    with serving(reply) as server:
+        settings = config(server, tmp_path, grading=grading, steps_per_request=1)
+        found, _ = ask(settings, lambda client: StepJudge(client).grade(TRAJECTORY))
+    unread = [math.isnan(grade.grade) for grade in found]
+    assert unread == [True, False, False, True, False]
+    assert all(("set expert.grading" in g.reason or "no usable" in g.reason) for g in found[::3])
+
+
+def test_a_server_that_fails_ends_the_trace(tmp_path: Path) -> None:
+    """Each further step would wait for it as long again."""
+    with serving([token(**{"4": 1.0}), status(500)]) as server:
+        settings = config(server, tmp_path, grading="expected", max_attempts=1)
+        with pytest.raises(ExpertError, match="500"):
+            ask(settings, lambda client: StepJudge(client).grade(TRAJECTORY))
+    assert len(server.requests) == 2
+
+
 def test_expected_grades_need_log_probabilities_and_digits(tmp_path: Path) -> None:
     with serving(["5"]) as server:
         settings = config(server, tmp_path, grading="expected")

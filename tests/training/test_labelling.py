@@ -343,6 +343,30 @@ def llm_config(server: Server, folder: Path, **changes: Any) -> LabelConfig:
     )
 
 
+def test_steps_that_the_expert_did_not_grade_are_told(tmp_path: Path) -> None:
+    def some(request: dict[str, Any]) -> str:
+        content = request["messages"][1]["content"]
+        if "numbered 2 to 2" in content or "numbered 3 to 3" in content:
+            return "Hard to say."
+        return json.dumps({"grades": [{"step": 1, "reason": "fine", "grade": 4}]})
+
+    source, out = write_traces(tmp_path), tmp_path / "o.jsonl"
+    config = {
+        "steps": {"components": ["quality"], "quality": "llm"},
+        "trajectory": {"kind": "none"},
+    }
+    with serving(some) as server:
+        expert = llm_config(server, tmp_path, steps_per_request=1, max_repairs=0).expert
+        summary = label_file(source, out, LabelConfig.model_validate({**config, "expert": expert}))
+    rows = list(read_rewarded(out))
+    assert {row.components["quality"] for row in rows} == {(0.75, None, None)}
+    assert {row.step_rewards for row in rows} == {(0.75, None, None)}
+    assert rows[0].quality_reasons == ("fine", "", "")
+    (error,) = rows[0].errors
+    assert error.startswith("quality of steps 2, 3: m gave no usable answer in 1 tries")
+    assert summary.num_incomplete == len(rows)
+
+
 def test_the_expert_judges_and_the_policy_answers_by_the_template(tmp_path: Path) -> None:
     source, out = write_traces(tmp_path), tmp_path / "o.jsonl"
     with serving(judge) as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ class Judged:
     """An LLM's grades as scores, and what they took."""
 
     scores: list[TrajectoryScore | None]
-    """None where the LLM gave no usable answer."""
+    """None where the LLM gave no usable answer for a step."""
     usage: Usage
     seconds: float
     problems: dict[str, int]
@@ -75,6 +76,10 @@ def judge_set(
                     return None
                 finally:
                     on_judged(1)
+                unread = next((grade for grade in grades if math.isnan(grade.grade)), None)
+                if unread is not None:
+                    problems[unread.reason] += 1
+                    return None
                 return _as_score([grade.grade for grade in grades], scale)
 
             return await asyncio.gather(*map(one, examples)), client.usage

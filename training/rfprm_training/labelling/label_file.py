@@ -36,7 +36,7 @@ from rfprm_training.labelling.right_solutions import RightSolutions
 from rfprm_training.resumable import ResumableLines, check_free
 from rfprm_training.rewarded import question_key
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 """Rises when the code begins to give other labels."""
 _LATER = {"steps.right_solutions": 0, "expert.grading": "written", "policy.grading": "written"}
 """Settings that came later, with what they were before."""

@@ -199,9 +199,10 @@ class Labeller:
             errors.append(f"quality: {error}")
             nothing = np.full(len(trajectory.steps), math.nan)
             return nothing, [""] * len(trajectory.steps)
+        errors += _unread(judged)
         low, high = settings.quality_scale
         grades = quality_rewards([g.grade for g in judged], lowest=low, highest=high)
-        reasons = [g.reason for g in judged]
+        reasons = ["" if math.isnan(g.grade) else g.reason for g in judged]
         if settings.quality == "both":
             for index, found in enumerate(verified):
                 if found.grade == 0:
@@ -234,6 +235,18 @@ class Labeller:
         return grade_steps(
             trajectory.question, trajectory.steps, references=references, outcome=outcome
         )
+
+
+def _unread(grades: Sequence[StepGrade]) -> list[str]:
+    """Why which steps have no grade, once for each reason."""
+    steps: dict[str, list[str]] = {}
+    for number, grade in enumerate(grades, start=1):
+        if math.isnan(grade.grade):
+            steps.setdefault(grade.reason, []).append(str(number))
+    return [
+        f"quality of step{'s' if len(of) > 1 else ''} {', '.join(of)}: {reason}"
+        for reason, of in steps.items()
+    ]
 
 
 def _reference(trajectory: Trajectory) -> Sequence[str] | None:

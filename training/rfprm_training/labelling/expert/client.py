@@ -37,6 +37,10 @@ class ExpertError(TrainingError):
     """A request failed; the trajectory is marked with the reason, and labelling continues."""
 
 
+class UnreadableAnswerError(ExpertError):
+    """The model answered, but with nothing that can be used; it may do better on the next step."""
+
+
 class ServerRefusedError(TrainingError):
     """The server refuses every request (wrong key, no such model), so labelling stops."""
 
@@ -101,7 +105,7 @@ class ExpertClient:
                     "JSON object alone.",
                 },
             ]
-        raise ExpertError(
+        raise UnreadableAnswerError(
             f"{self.config.model} gave no usable answer in {self.config.max_repairs + 1} tries: "
             f"{problem}"
         )

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from rfprm_runtime.types import Trajectory
-from rfprm_training.labelling.expert.client import ExpertClient, ExpertError
+from rfprm_training.labelling.expert.client import (
+    ExpertClient,
+    ExpertError,
+    UnreadableAnswerError,
+)
 from rfprm_training.labelling.expert.config import PROMPT_OF
 from rfprm_training.labelling.expert.forms import UnusableAnswerError
 from rfprm_training.labelling.expert.prompts import load_prompt
@@ -50,19 +54,24 @@ class StepJudge:
             grades_between(scale)
 
     async def grade(self, trajectory: Trajectory) -> list[StepGrade]:
-        """One grade per step, on the scale. Raises like :meth:`ExpertClient.ask`."""
+        """One grade per step, on the scale; NaN, with the reason, for a step whose answer cannot be
+        read. Raises like :meth:`ExpertClient.ask`, and if no step has a grade."""
         # Every request shows all steps before its own, so the last is the longest.
         self._client.check_length(sum(map(len, trajectory.steps)))
         if self._by_probability:
             # One after the other: a server that keeps prefixes then computes each step once.
             async with self._traces:
-                return [await self._grade_one(trajectory, i) for i in range(len(trajectory.steps))]
-        size = self._client.config.steps_per_request
-        starts = range(0, len(trajectory.steps), size)
-        parts = await asyncio.gather(*(self._grade_part(trajectory, start) for start in starts))
-        return [grade for part in parts for grade in part]
+                parts = [await self._grade_one(trajectory, i) for i in range(len(trajectory.steps))]
+        else:
+            size = self._client.config.steps_per_request
+            starts = range(0, len(trajectory.steps), size)
+            parts = await asyncio.gather(*(self._grade_part(trajectory, start) for start in starts))
+        found = [grade for part in parts for grade in part]
+        if all(math.isnan(grade.grade) for grade in found):
+            raise UnreadableAnswerError(found[0].reason)
+        return found
 
-    async def _grade_one(self, trajectory: Trajectory, index: int) -> StepGrade:
+    async def _grade_one(self, trajectory: Trajectory, index: int) -> list[StepGrade]:
         messages = self._prompt.messages(
             question=trajectory.question,
             steps=numbered(trajectory.steps[: index + 1]),
@@ -70,7 +79,10 @@ class StepJudge:
             step=index + 1,
         )
         logprobs = await self._client.ask_for_token(messages, self._prompt.id)
-        return StepGrade(expected_grade(logprobs, self._scale), "")
+        try:
+            return [StepGrade(expected_grade(logprobs, self._scale), "")]
+        except UnreadableAnswerError as error:
+            return [StepGrade(math.nan, str(error))]
 
     async def _grade_part(self, trajectory: Trajectory, start: int) -> list[StepGrade]:
         stop = min(start + self._client.config.steps_per_request, len(trajectory.steps))
@@ -82,7 +94,10 @@ class StepJudge:
             last=stop,
         )
         form = grades_form(start + 1, stop, self._scale)
-        answer = await self._client.ask_for(form, messages, self._prompt.id)
+        try:
+            answer = await self._client.ask_for(form, messages, self._prompt.id)
+        except UnreadableAnswerError as error:
+            return [StepGrade(math.nan, str(error))] * (stop - start)
         entries: list[_Entry] = answer.grades  # type: ignore[attr-defined]
         return [StepGrade(entry.grade, entry.reason) for entry in entries]
 
@@ -104,7 +119,7 @@ def grades_between(scale: tuple[float, float]) -> range:
 
 def expected_grade(logprobs: Mapping[str, float], scale: tuple[float, float]) -> float:
     """The mean grade under the probabilities of an answer's first token. Raises
-    :class:`ExpertError` if less than a twentieth of the probability is on grades."""
+    :class:`UnreadableAnswerError` if less than a twentieth of the probability is on grades."""
     chances = dict.fromkeys(grades_between(scale), 0.0)
     for token, logprob in logprobs.items():
         text = token.strip()
@@ -113,7 +128,7 @@ def expected_grade(logprobs: Mapping[str, float], scale: tuple[float, float]) ->
     total = sum(chances.values())
     if not total >= _LEAST_SHARE:
         likeliest = max(logprobs, key=lambda token: logprobs[token], default="")
-        raise ExpertError(
+        raise UnreadableAnswerError(
             f"the model's answer begins with a grade in {total:.0%} of the cases, and most often "
             f"with {likeliest!r}; set expert.grading = 'written', or use a model that answers "
             "without thinking first"
