@@ -1,7 +1,7 @@
 """Whether the method pays: what picking, searching, selecting and rewarding by our scores brings.
 
-Each module answers one question, says how to run it, resumes, and writes JSON to
-``experiments/results``.
+Each module answers one question, says how to run it, resumes, and writes JSON beside what it made;
+``--keep`` writes it to ``experiments/results``.
 """
 
 from pathlib import Path

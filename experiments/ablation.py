@@ -23,12 +23,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import write_json
 from benchmarks.runner import environment
-from experiments import RESULTS
 from experiments.ablation_figures import STEP_FIGURES, WEIGHTS, of_labels, summarise
 from experiments.ablation_runs import VARIANTS, labelled_as, measure_sets, train, usable
-from experiments.kept import check_made_alike, kept_runs, slug
+from experiments.kept import (
+    add_result_options,
+    check_made_alike,
+    kept_runs,
+    slug,
+    write_result,
+)
 from rfprm_runtime.ground.content import content_of
 from rfprm_training.learning.config import for_another_folder, read_config
 from rfprm_training.rewarded import question_key, read_rewarded
@@ -96,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "labels": of_labels(rows, right, questions),
         "variants": found,
     }
-    written = write_json("ablation", result, RESULTS if options.keep else options.output)
+    written = write_result(options, result)
     report(found, result["labels"])
     print(f"→ {written}")
 
@@ -106,12 +110,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("labels", type=Path, help="of rfprm label, with all components")
     add("--config", type=Path, required=True, help="a training config")
-    add("-o", "--output", type=Path, default=Path("runs/ablation"), help="folder of the runs")
     add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--folds", type=int, default=3, help="of the questions")
     add("--on", nargs="*", default=[], help="labelled sets, FORMAT:PATH")
-    add("--keep", action="store_true", help="write the result to experiments/results")
+    add_result_options(parser, "ablation")
     return parser.parse_args(arguments)
 
 

@@ -31,11 +31,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import write_json
 from benchmarks.runner import environment
-from experiments import RESULTS
 from experiments.greedy import Problem
-from experiments.kept import check_made_alike, slug
+from experiments.kept import add_result_options, check_made_alike, slug, write_result
 from experiments.policies import FINE_TUNED, TorchPolicy, served_policy
 from experiments.problems import held_out_questions
 from experiments.puzzles import HELD_OUT_SEED, puzzles
@@ -293,8 +291,7 @@ def main() -> None:
     )
     parser.add_argument("--max-steps", type=int, default=3, help="of the problems' gold solutions")
     parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--output", type=Path, default=Path("runs/guided-search"))
-    parser.add_argument("--name", default="guided_search", help="of the result (%(default)s)")
+    add_result_options(parser, "guided_search", "guided-search")
     options = parser.parse_args()
     if sum(x is not None for x in (options.policy, options.server, options.model)) != 1:
         parser.error("give a --policy, a --server or a --model")
@@ -336,7 +333,7 @@ def main() -> None:
         "curve": best_of_n_curve(rows),
         "methods": summarise(rows),
     }
-    path = write_json(options.name, measured, RESULTS)
+    path = write_result(options, measured)
     plot(measured, path.with_suffix(".png"))
     report(measured)
     print(f"→ {path}")

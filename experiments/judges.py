@@ -18,9 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import write_json
 from benchmarks.runner import environment
-from experiments import RESULTS
+from experiments.kept import add_result_options, write_result
 from rfprm_runtime import Scorer, TrajectoryScore
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_training.evaluation.judged import judge_set
@@ -125,8 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--on", nargs="+", required=True, metavar="FORMAT:PATH")
     parser.add_argument("--prompts", nargs="*", type=Path, default=[], help="besides its own")
     parser.add_argument("--artifact", type=Path, help="of a PRM to compare with")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the result")
-    parser.add_argument("--name", default="judges", help="of the result (%(default)s)")
+    add_result_options(parser, "judges")
     options = parser.parse_args(arguments)
     config = read_toml(options.judge, ExpertConfig, "description of an expert LLM")
     sets = {spec: read_evaluation_set(spec) for spec in options.on}
@@ -143,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for spec, examples in sets.items()
         },
     }
-    path = write_json(options.name, measured, options.output)
+    path = write_result(options, measured)
     report(measured)
     print(f"→ {path}")
 

@@ -1,14 +1,32 @@
-"""Results that an experiment keeps in a folder, and the rule that they are all made alike."""
+"""What an experiment keeps in its folder, the rule that all of it is made alike, and where the
+result goes."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import write_json
+from experiments import RESULTS
 from rfprm_runtime.ground.made_from import MadeFrom
 from rfprm_runtime.ground.whole_files import write_whole
+
+
+def add_result_options(parser: argparse.ArgumentParser, name: str, folder: str = "") -> None:
+    """``folder``: below ``runs``, by default with the same ``name``."""
+    default = Path("runs") / (folder or name)
+    add = parser.add_argument
+    add("-o", "--output", type=Path, default=default, help="folder of the work (%(default)s)")
+    add("--name", default=name, help="of the JSON that is written (%(default)s)")
+    add("--keep", action="store_true", help=f"write it to {RESULTS}, not to the folder of the work")
+
+
+def write_result(options: argparse.Namespace, measured: dict[str, Any]) -> Path:
+    """Write where the options of :func:`add_result_options` say."""
+    return write_json(options.name, measured, RESULTS if options.keep else options.output)
 
 
 def check_made_alike(folder: Path, now: Mapping[str, Any]) -> None:

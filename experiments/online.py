@@ -28,12 +28,10 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from benchmarks.report import write_json
 from benchmarks.runner import environment
-from experiments import RESULTS
 from experiments.fine_tuning import LINEARS, tokenizer
 from experiments.greedy import are_right, greedy_answers
-from experiments.kept import check_made_alike, kept_runs
+from experiments.kept import add_result_options, check_made_alike, kept_runs, write_result
 from experiments.merged_policy import MergedSampling, merged
 from experiments.puzzle_policy import MAX_TOKENS, whole_distribution
 from experiments.puzzles import Puzzle, held_out_puzzles, training_puzzles
@@ -298,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = summarise(runs)
     settings = {k: v for k, v in vars(options).items() if k not in ("output", "policy", "artifact")}
     measured = {"environment": environment(), "settings": settings, "arms": found, "runs": runs}
-    written = write_json("online", measured, RESULTS if options.keep else options.output)
+    written = write_result(options, measured)
     plot(found, written.with_suffix(".png"))
     for name, of_arm in found.items():
         known = ", ".join("–" if value is None else f"{value:.3f}" for value in of_arm["auc"])
@@ -312,7 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _made_from(options: argparse.Namespace) -> dict[str, Any]:
-    free = {"output", "policy", "artifact", "arms", "seeds", "keep"}
+    free = {"output", "policy", "artifact", "arms", "seeds", "keep", "name"}
     settings = {name: value for name, value in vars(options).items() if name not in free}
     contents = {"policy": content_of(options.policy), "artifact": content_of(options.artifact)}
     return {**settings, **contents}
@@ -321,7 +319,6 @@ def _made_from(options: argparse.Namespace) -> dict[str, Any]:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("-o", "--output", type=Path, default=Path("runs/online"), help="folder of the runs")
     add("--policy", type=Path, required=True, help="folder of the model to train")
     add("--artifact", type=Path, required=True, help="of the PRM")
     add("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
@@ -334,7 +331,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--first-layer", type=int, default=15, help="layers below it are not trained")
     add("--every", type=int, default=12, help="steps between two measurements")
     add("--held-out", type=int, default=150, help="puzzles to measure on")
-    add("--keep", action="store_true", help="write the result to experiments/results")
+    add_result_options(parser, "online")
     return parser.parse_args(arguments)
 
 

@@ -21,9 +21,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import mean_over_questions, over_questions, write_json
+from benchmarks.report import mean_over_questions, over_questions
 from benchmarks.runner import environment
-from experiments import RESULTS
+from experiments.kept import add_result_options, write_result
 from rfprm_export.checkpoint import Checkpoint, read_checkpoint
 from rfprm_runtime import Ranking, Reranker, Trajectory, TrajectoryScore
 from rfprm_runtime.artifact.manifest import Readout
@@ -214,8 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "scores", type=Path, help="the output folder of rfprm cross-validate, or a scored file"
     )
     parser.add_argument("--checkpoint", type=Path, help="a PRM of the folds' recipe")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the result")
-    parser.add_argument("--name", default="reranking", help="of the result (%(default)s)")
+    add_result_options(parser, "reranking")
     options = parser.parse_args(arguments)
     if options.scores.is_dir() == (options.checkpoint is None):
         parser.error("folds need --checkpoint, and a scored file takes none")
@@ -256,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
         "by_alpha": by_alpha(groups, scorer),
     }
-    path = write_json(options.name, measured, options.output)
+    path = write_result(options, measured)
     plot(measured["by_alpha"], path.with_suffix(".png"))
     report(measured)
     print(f"→ {path}")

@@ -30,11 +30,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import mean_over_questions, write_json
+from benchmarks.report import mean_over_questions
 from benchmarks.runner import environment
-from experiments import RESULTS
 from experiments.choices import ARMS, Pool, arms_of, choose, described, read_pool
-from experiments.kept import check_made_alike, kept_runs, slug
+from experiments.kept import (
+    add_result_options,
+    check_made_alike,
+    kept_runs,
+    slug,
+    write_result,
+)
 from experiments.puzzles import held_out_puzzles
 from experiments.students import MEASURES, Test, measure, of_gold, of_puzzles, train
 from rfprm_runtime.ground.content import content_of
@@ -154,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "detectable": {str(p): difference for p, difference in shown.items()},
         "arms": figures,
     }
-    written = write_json(options.name, measured, RESULTS if options.keep else options.output)
+    written = write_result(options, measured)
     report(figures)
     print(f"→ {written}")
 
@@ -167,7 +172,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     tested_on.add_argument("--gold", type=Path, help="problems to test on, as GSM8K's files")
     tested_on.add_argument("--puzzles", action="store_true", help="or held-out puzzles")
     add("--references", type=Path, help="right traces to other questions, in place of gold ones")
-    add("-o", "--output", type=Path, default=Path("runs/selection"), help="folder of the students")
     add("--arms", nargs="+", choices=list(ARMS), help="all that the pool has, by default")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--seen", type=int, default=3000, help="traces that a student sees")
@@ -175,8 +179,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--problems", type=int, default=1000, help="to test on")
     add("--most-steps", type=int, default=3, help="of the gold solutions to test on")
     add("--max-tokens", type=int, default=200, help="of an answer")
-    add("--name", default="selection", help="of the JSON that is written")
-    add("--keep", action="store_true", help="write the result to experiments/results")
+    add_result_options(parser, "selection")
     return parser.parse_args(arguments)
 
 
