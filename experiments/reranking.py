@@ -24,13 +24,12 @@ from rich.table import Table
 from benchmarks.report import mean_over_questions, over_questions
 from benchmarks.runner import environment
 from experiments.kept import add_result_options, write_result
-from rfprm_export.checkpoint import Checkpoint, read_checkpoint
+from rfprm_export.checkpoint import read_checkpoint
 from rfprm_runtime import Ranking, Reranker, Trajectory, TrajectoryScore
-from rfprm_runtime.artifact.manifest import Readout
 from rfprm_runtime.ground.content import content_of
 from rfprm_runtime.view.scored_rows import ScoredTrace, read_scored_rows
 from rfprm_training.evaluation.alpha import ALPHAS, rankings_with
-from rfprm_training.evaluation.claims import Claims
+from rfprm_training.evaluation.claims import as_calibrated
 from rfprm_training.evaluation.cross_validation import SCORES_NAME, read_out_of_fold
 from rfprm_training.evaluation.held_out import source_accuracy
 from rfprm_training.evaluation.metrics import BestOfN, pairs_won, picks
@@ -83,23 +82,6 @@ def scored_pairs(path: Path) -> Iterator[tuple[Trajectory, TrajectoryScore]]:
             num_tokens=0,  # not in the file, and not read here
         )
         yield trajectory, score
-
-
-def as_calibrated(score: TrajectoryScore, checkpoint: Checkpoint) -> TrajectoryScore:
-    """A score of a fold's PRM, which is not calibrated, read as ``checkpoint`` reads its own."""
-    steps = _calibrated(score.step_scores, checkpoint.step_readout).astype(np.float32)
-    assert score.trajectory_score is not None
-    whole = float(_calibrated(score.trajectory_score, checkpoint.trajectory_readout))
-    reward = float(steps.mean()) + checkpoint.alpha * whole
-    changes = {"step_scores": steps, "trajectory_score": whole, "reward": reward}
-    return score.model_copy(update=changes)
-
-
-def _calibrated(scores: Any, readout: Readout | None) -> np.ndarray:
-    if readout is None:
-        return np.asarray(scores, dtype=np.float64)
-    before = readout.model_copy(update={"calibration": None})
-    return Claims(before).calibrated(scores, readout.calibration)
 
 
 def rank(groups: Sequence[Sequence[Trajectory]], scorer: KnownScores) -> dict[str, list[float]]:

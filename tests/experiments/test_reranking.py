@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from experiments import reranking
-from experiments.reranking import KnownScores, as_calibrated, rank
+from experiments.reranking import KnownScores, rank
 from rfprm_export.checkpoint import read_checkpoint
 from rfprm_runtime import Trajectory, TrajectoryScore
 from rfprm_runtime.artifact.manifest import Calibration
+from rfprm_training.evaluation.claims import as_calibrated
 from rfprm_training.evaluation.cross_validation import SCORES_NAME, write_out_of_fold
 from rfprm_training.example import UNKNOWN, Example
 

@@ -29,7 +29,7 @@ from rfprm_runtime.ground.whole_files import replacing_files
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.evaluation.alpha import AlphaChoice, choose_alpha
-from rfprm_training.evaluation.claims import Claims
+from rfprm_training.evaluation.claims import Claims, as_calibrated
 from rfprm_training.evaluation.cross_validation import read_out_of_fold
 from rfprm_training.evaluation.held_out import held_out_examples, open_scorer, trained_in
 from rfprm_training.evaluation.set_figures import cross_fitted_calibration
@@ -111,7 +111,7 @@ def collect_scores(
             known.readout = getattr(scorer.manifest, f"{kind}_readout")
         if pairs:
             examples, scores = (list(part) for part in zip(*pairs, strict=True))
-            scores = [_calibrated_as(scorer.manifest, score) for score in scores]
+            scores = [as_calibrated(score, scorer.manifest) for score in scores]
             graded = any(not math.isnan(x) for example in examples for x in example.step_labels)
             for kind, known in found.items():
                 if kind == "trajectory" or graded:
@@ -125,21 +125,6 @@ def collect_scores(
     if not any(known.examples for known in found.values()):
         raise TrainingError("there is nothing to fit on; give --on, --folds or --held-out")
     return found
-
-
-def _calibrated_as(manifest: Manifest, score: TrajectoryScore) -> TrajectoryScore:
-    """``score`` of a fold, which has no calibration, with that of the checkpoint."""
-    changes: dict[str, Any] = {}
-    for readout, name in (
-        (manifest.step_readout, "step_scores"),
-        (manifest.trajectory_readout, "trajectory_score"),
-    ):
-        value = getattr(score, name)
-        if readout is not None and readout.calibration is not None and value is not None:
-            bare = readout.model_copy(update={"calibration": None})
-            found = Claims(bare).calibrated(value, readout.calibration)
-            changes[name] = found.astype(np.float32) if found.ndim else float(found)
-    return score.model_copy(update=changes)
 
 
 def _check_export(manifest: Manifest, artifact: Path, checkpoint: Path) -> None:

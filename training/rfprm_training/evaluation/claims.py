@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,38 @@ class Claims:
         if self.readout is None or (self.readout.scale, self.readout.offset) == (1.0, 0.0):
             return values
         return np.asarray((values - self.readout.offset) / self.readout.scale, dtype=np.float64)
+
+
+class Readings(Protocol):
+    """How a PRM reads its scores: a checkpoint, or the manifest of an artifact."""
+
+    @property
+    def step_readout(self) -> Readout | None: ...
+
+    @property
+    def trajectory_readout(self) -> Readout | None: ...
+
+    @property
+    def alpha(self) -> float: ...
+
+
+def as_calibrated(score: TrajectoryScore, prm: Readings) -> TrajectoryScore:
+    """A score of a fold's PRM, which is not calibrated, read as ``prm`` reads its own."""
+    steps = _read_as(prm.step_readout, score.step_scores).astype(np.float32)
+    changes: dict[str, Any] = {"step_scores": steps}
+    if score.trajectory_score is not None:
+        whole = float(_read_as(prm.trajectory_readout, score.trajectory_score))
+        changes["trajectory_score"] = whole
+        if len(steps):
+            changes["reward"] = float(steps.mean()) + prm.alpha * whole
+    return score.model_copy(update=changes)
+
+
+def _read_as(readout: Readout | None, scores: Any) -> FloatArray:
+    if readout is None:
+        return np.asarray(scores, dtype=np.float64)
+    before = readout.model_copy(update={"calibration": None})
+    return Claims(before).calibrated(scores, readout.calibration)
 
 
 def have_steps(scores: Sequence[TrajectoryScore | None]) -> bool:
