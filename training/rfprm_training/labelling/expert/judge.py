@@ -67,7 +67,7 @@ class StepJudge:
             starts = range(0, len(trajectory.steps), size)
             parts = await asyncio.gather(*(self._grade_part(trajectory, start) for start in starts))
         found = [grade for part in parts for grade in part]
-        if found and all(math.isnan(grade.grade) for grade in found):
+        if all(math.isnan(grade.grade) for grade in found):
             raise UnreadableAnswerError(found[0].reason)
         return found
 
