@@ -41,8 +41,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 def over_questions(figure: Callable[[np.ndarray], float], rows: np.ndarray) -> list[float]:
     """``figure`` of ``rows`` [questions, …] and the ends of its 95 % interval, by bootstrap."""
-    found = bootstrap_rows(figure, rows)
-    return [found.value, found.low, found.high]
+    return bootstrap_rows(figure, rows).with_ends
 
 
 def mean_over_questions(values: Sequence[float] | np.ndarray) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,14 @@ import numpy as np
 from benchmarks.report import over_questions
 from experiments.ablation_runs import ALL_PARTS, VARIANTS, labelled_as
 from rfprm_training.evaluation.alpha import rankings_with
-from rfprm_training.evaluation.labelled_steps import LabelledSteps
+from rfprm_training.evaluation.labelled_steps import FIGURES, LabelledSteps
 from rfprm_training.evaluation.metrics import pairs_won, picks
 from rfprm_training.example import Example
 from rfprm_training.rewarded import RewardedTrajectory, known_or_nan
 
 WEIGHTS = {"steps alone": 0.0, "α = 1": 1.0, "α = 7": 7.0, "trajectory alone": float("inf")}
 """α of the reward that ranks traces: mean step score + α · trajectory score (Eq. 11)."""
-STEP_FIGURES: dict[str, Callable[[LabelledSteps], float]] = {
-    "step_auc_at_place": lambda steps: steps.auc_at_place,
-    "step_auc_in_wrong": lambda steps: steps.auc_in_wrong,
-}
+STEP_FIGURES = ("step_auc_at_place", "step_auc_in_wrong")
 
 
 def of_labels(
@@ -119,9 +116,9 @@ def summarise(
                 found[name][kind]["over_outcome"] = over_questions(_difference, both)
         of_seeds = [runs[name][seed] for seed in sorted(runs[name])]
         steps = labelled_steps([measured["steps"] for measured in of_seeds], graded)
-        for figure, of_steps in STEP_FIGURES.items():
-            estimate = steps.estimate(of_steps)
-            found[name][figure] = estimate and [estimate.value, estimate.low, estimate.high]
+        for figure in STEP_FIGURES:
+            estimate = steps.estimate(FIGURES[figure])
+            found[name][figure] = estimate and estimate.with_ends
         found[name]["sets"] = _mean_over_seeds([measured["sets"] for measured in of_seeds])
     return found
 

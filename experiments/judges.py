@@ -10,7 +10,7 @@ kept (`cache` of the config), so the same command goes on after a stop.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,20 +23,13 @@ from experiments.kept import add_result_options, write_result
 from rfprm_runtime import Scorer, TrajectoryScore
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_training.evaluation.judged import judge_set
-from rfprm_training.evaluation.labelled_steps import LabelledSteps
-from rfprm_training.evaluation.metrics import Estimate, FirstError
+from rfprm_training.evaluation.labelled_steps import FIGURES, LabelledSteps
+from rfprm_training.evaluation.metrics import FirstError
 from rfprm_training.evaluation.set_figures import score_set, summarise_set
 from rfprm_training.evaluation.set_formats import read_evaluation_set
 from rfprm_training.example import Example
 from rfprm_training.labelling.expert.config import PROMPT_OF, ExpertConfig
 from rfprm_training.toml_config import read_toml
-
-FIGURES: dict[str, Callable[[LabelledSteps], float | None]] = {
-    "step_auc": lambda steps: steps.auc,
-    "step_auc_at_place": lambda steps: steps.auc_at_place,
-    "step_auc_in_wrong": lambda steps: steps.auc_in_wrong,
-    "rank_correlation": lambda steps: steps.rank_correlation,
-}
 
 
 def measure(
@@ -58,15 +51,14 @@ def measure(
         "num_without_scores": found.num_failed,
         "num_steps": len(steps),
         "num_wrong": int((~steps.right).sum()),
-        **{name: _ends(steps.estimate(figure)) for name, figure in FIGURES.items()},
+        **{
+            name: (one := steps.estimate(figure)) and one.with_ends
+            for name, figure in FIGURES.items()
+        },
         "first_error_f1": _f1(found.first_error),
         "first_error_f1_at_half": _f1(found.first_error_at_half),
         "first_error_f1_by_rule": _f1(found.first_error_by_rule),
     }
-
-
-def _ends(found: Estimate | None) -> list[float] | None:
-    return None if found is None else [found.value, found.low, found.high]
 
 
 def _f1(found: FirstError | None) -> float | None:

@@ -91,3 +91,12 @@ class LabelledSteps:
             self.in_wrong[rows],
             self.groups[rows],
         )
+
+
+FIGURES: dict[str, Callable[[LabelledSteps], float | None]] = {
+    "step_auc": lambda steps: steps.auc,
+    "step_auc_at_place": lambda steps: steps.auc_at_place,
+    "step_auc_in_wrong": lambda steps: steps.auc_in_wrong,
+    "rank_correlation": lambda steps: steps.rank_correlation,
+}
+"""By the names that results have for them."""

@@ -27,6 +27,11 @@ class Estimate:
     low: float
     high: float
 
+    @property
+    def with_ends(self) -> list[float]:
+        """The value and the ends of its interval, as results keep them."""
+        return [self.value, self.low, self.high]
+
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
