@@ -117,7 +117,7 @@ def summarise(
         of_seeds = [runs[name][seed] for seed in sorted(runs[name])]
         steps = labelled_steps([measured["steps"] for measured in of_seeds], graded)
         for figure in STEP_FIGURES:
-            estimate = steps.estimate(FIGURES[figure])
+            estimate = FIGURES[figure](steps)
             found[name][figure] = estimate and estimate.with_ends
         found[name]["sets"] = _mean_over_seeds([measured["sets"] for measured in of_seeds])
     return found

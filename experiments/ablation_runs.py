@@ -119,7 +119,7 @@ def measure_sets(run: Path, specs: Sequence[str]) -> dict[str, dict[str, float |
         export_artifact(run, artifact, precision="fp32")
     return {
         spec.partition(":")[2]: {
-            "step_auc": one.step_auc,
+            "step_auc": None if one.step_auc is None else one.step_auc.value,
             "first_error_f1": None if one.first_error is None else one.first_error.f1,
         }
         for spec, one in evaluate_sets(specs, model=artifact).sets.items()

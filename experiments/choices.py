@@ -78,14 +78,19 @@ ARMS: dict[str, Choice] = {
 
 def read_pool(path: Path) -> list[list[Sample]]:
     """The samples of each question; those that were cut off are left out, as a selection in
-    practice would. Raises :class:`SystemExit` for rows without scores."""
+    practice would. Raises :class:`SystemExit` for rows without scores, outcome or number of
+    tokens."""
     found: dict[str, list[Sample]] = {}
     for row in read_rows(path):
-        if "reward" not in row:
-            raise SystemExit(f"{path} has rows without a reward; score it with rfprm score")
-        if row["finish_reason"] == "length":
-            continue
         names = ("question", "completion", "num_tokens", "outcome", "reward")
+        if missing := [name for name in names if name not in row]:
+            raise SystemExit(
+                f"{path} has rows without {', '.join(missing)}; give solutions as rfprm solve, "
+                "experiments.sample_solutions or experiments.kept_solutions unpack write them, "
+                "scored by rfprm score"
+            )
+        if row.get("finish_reason") == "length":
+            continue
         given = {name: row[name] for name in names}
         sample = Sample(**given, right_throughout=row.get("right_throughout"))
         found.setdefault(sample.question, []).append(sample)

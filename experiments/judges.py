@@ -51,10 +51,7 @@ def measure(
         "num_without_scores": found.num_failed,
         "num_steps": len(steps),
         "num_wrong": int((~steps.right).sum()),
-        **{
-            name: (one := steps.estimate(figure)) and one.with_ends
-            for name, figure in FIGURES.items()
-        },
+        **{name: (one := figure(steps)) and one.with_ends for name, figure in FIGURES.items()},
         "first_error_f1": _f1(found.first_error),
         "first_error_f1_at_half": _f1(found.first_error_at_half),
         "first_error_f1_by_rule": _f1(found.first_error_by_rule),

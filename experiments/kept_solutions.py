@@ -8,9 +8,10 @@ python -m experiments.kept_solutions unpack experiments/data/NAME.jsonl.gz \\
     --gold data/gsm8k_train.jsonl -o solutions.jsonl [--skip 500] [--questions 250]
 
 `keep` takes samples of `experiments.sample_solutions`. The kept file has hashes of the questions,
-not their texts. `join` finds these in GSM8K's file and writes the format of GSM8K's own model
-solutions, which `model_solutions` of a training config reads; only solutions in the style `gold`
-fit. `unpack` writes a row for each solution, for `rfprm label` and `rfprm score`.
+not their texts, and beside each solution how it was sampled. `join` finds the questions in GSM8K's
+file and writes the format of GSM8K's own model solutions, which `model_solutions` of a training
+config reads; only solutions in the style `gold` fit. `unpack` writes the samples again, a row each,
+for `rfprm label`, `rfprm score` and the other experiments.
 """
 
 from __future__ import annotations
@@ -28,14 +29,22 @@ from rfprm_runtime.traces.jsonl import json_line
 from rfprm_training.gsm8k import read_rows, split_solution
 from rfprm_training.rewarded import question_key
 
+SAMPLED = ("style", "temperature", "sample", "num_tokens", "finish_reason")
+"""What is kept of how a solution was sampled."""
+
 
 def packed(samples: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A row for each question: its key, and its solutions with their outcomes, in order."""
+    """A row for each question: its key, and in order its solutions, their outcomes and
+    :data:`SAMPLED`."""
     found: dict[str, list[dict[str, Any]]] = {}
     for sample in samples:
         of_question = found.setdefault(question_key(sample["question"]), [])
         of_question.append(
-            {"solution": sample["completion"].strip(), "is_correct": sample["outcome"]}
+            {
+                "solution": sample["completion"].strip(),
+                "is_correct": sample["outcome"],
+                **_sampled(sample),
+            }
         )
     for key, solutions in found.items():
         yield {"question_key": key, "solutions": solutions}
@@ -52,15 +61,18 @@ def joined(
                 "model_solutions of a config has no room for thinking trajectories; unpack these "
                 "solutions, and label them with rfprm label"
             )
-        solutions = {f"sample_{n}": one for n, one in enumerate(row["solutions"])}
+        solutions = {
+            f"sample_{n}": {"solution": one["solution"], "is_correct": one["is_correct"]}
+            for n, one in enumerate(row["solutions"])
+        }
         yield {"question": asked["question"], "ground_truth": asked["answer"], **solutions}
 
 
 def unpacked(
     kept: Iterable[dict[str, Any]], gold: Iterable[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """A row for each solution, with question, reference answer and outcome. Raises like
-    :func:`joined`."""
+    """A row for each solution, with question, reference answer, outcome and :data:`SAMPLED`. Raises
+    :class:`SystemExit` for a question that ``gold`` does not hold."""
     for row, asked in _with_gold(kept, gold):
         _, answer = split_solution(asked["answer"])
         for one in row["solutions"]:
@@ -69,7 +81,12 @@ def unpacked(
                 "completion": one["solution"],
                 "answer": answer,
                 "outcome": one["is_correct"],
+                **_sampled(one),
             }
+
+
+def _sampled(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in SAMPLED if name in row}
 
 
 def _with_gold(

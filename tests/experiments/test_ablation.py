@@ -154,8 +154,10 @@ def test_steps_are_compared_within_a_seed() -> None:
     # The second seed's scores are all higher; in each, the wrong step is below the right one.
     seeds = [[[0.5, 0.2], [0.5, 0.1], [0.0, 0.0]], [[0.9, 0.9], [0.9, 0.8], [0.0, 0.0]]]
     steps = labelled_steps(seeds, examples)
-    assert (len(steps), steps.auc_at_place) == (8, 1.0)
-    assert np.isnan(steps.auc_in_wrong)  # no two steps of wrong traces at one place differ
+    assert len(steps) == 8
+    assert steps.auc_at_place is not None
+    assert steps.auc_at_place.value == 1.0
+    assert steps.auc_in_wrong is None  # no two steps of wrong traces at one place differ
     assert len(labelled_steps([[[0.1, 0.2]], [[0.1, 0.2]]], examples[2:])) == 0
 
 

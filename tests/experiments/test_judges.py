@@ -39,7 +39,7 @@ def test_scores_that_know_every_step_have_an_auc_of_one() -> None:
     found = judges.measure(EXAMPLES, [_score(*e.step_labels) for e in EXAMPLES])
     assert found["step_auc"] == [1.0, 1.0, 1.0]
     assert found["step_auc_at_place"][0] == 1.0
-    assert found["rank_correlation"][0] == pytest.approx(1.0)
+    assert found["step_rank_correlation"][0] == pytest.approx(1.0)
     assert found["first_error_f1"] == 1.0
     assert (found["num_steps"], found["num_wrong"]) == (24, 6)
 
@@ -99,7 +99,7 @@ def test_prompts_are_compared_behind_one_server(
         )
     found = json.loads((tmp_path / "out" / "judges.json").read_text())["sets"][spec]
     assert found["judge"]["step_auc"][0] == 0.5
-    assert found["judge"]["rank_correlation"] is None
+    assert found["judge"]["step_rank_correlation"] is None
     assert found["judge, own"]["step_auc"][0] == 1.0
     assert found["judge, own"]["first_error_f1"] == 1.0
     assert found["judge"]["usage"]["answers"] == 16

@@ -63,7 +63,9 @@ def test_kept_solutions_train_as_gsm8k_own_do(tmp_path: Path) -> None:
 def test_thinking_is_kept_and_is_no_model_solution(tmp_path: Path) -> None:
     question = "How many pets are 2 cats and 2 dogs?"
     completion = "<think>\n2 + 2 = 4\n</think>\nThey are \\boxed{4}."
-    pool = [{"question": question, "completion": completion, "outcome": True}]
+    drawn = {"style": "thinking", "temperature": 0.7, "sample": 3}
+    ended = {"num_tokens": 21, "finish_reason": "stop"}
+    pool = [{"question": question, "completion": completion, "outcome": True, **drawn, **ended}]
     gold = [{"question": question, "answer": "2 + 2 = <<2+2=4>>4\n#### 4"}]
     paths = [_write(tmp_path / f"{n}.jsonl", rows) for n, rows in enumerate((pool, gold))]
     kept, rows = tmp_path / "kept.jsonl.gz", tmp_path / "rows.jsonl"

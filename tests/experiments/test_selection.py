@@ -161,7 +161,7 @@ def test_finished_students_are_kept_and_others_are_not_mixed_in(
     with pytest.raises(SystemExit, match="seen was 4, is 5"):
         selection.main([*options, "--seen", "5"])
     pool.write_text(json.dumps({**rows[0], "reward": 1.0}) + "\n" + json.dumps({"question": "?"}))
-    with pytest.raises(SystemExit, match="score it with rfprm score"):
+    with pytest.raises(SystemExit, match="tokens, outcome, reward; give solutions as rfprm solve"):
         selection.main([*options[:-1], "7", "-o", str(tmp_path / "other")])
     of_two = [str(pool), "--puzzles", "--references", str(pool), "-o", str(tmp_path / "new")]
     with pytest.raises(SystemExit, match="puzzles have right solutions of their own"):

@@ -27,6 +27,7 @@ from rfprm_training.evaluation.best_of_n import (
 )
 from rfprm_training.evaluation.evaluated_sets import evaluate_sets
 from rfprm_training.evaluation.judged import judge_set
+from rfprm_training.evaluation.metrics import Estimate
 from rfprm_training.evaluation.set_figures import summarise_set
 from rfprm_training.evaluation.set_formats import read_evaluation_set
 from rfprm_training.evaluation.step_metrics import (
@@ -45,6 +46,12 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 def write(path: Path, *rows: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def of(estimate: Estimate | None) -> float:
+    assert estimate is not None
+    assert estimate.low <= estimate.value <= estimate.high
+    return estimate.value
 
 
 def test_processbench_is_read(tmp_path: Path) -> None:
@@ -277,14 +284,16 @@ def test_perfect_scores_give_perfect_figures() -> None:
     assert found.first_error_at_half is not None
     assert found.first_error.f1 == found.first_error_at_half.f1 == 1.0
     assert found.steps is not None
-    assert found.steps.prm_score == found.step_auc == 1.0
+    assert found.steps.prm_score == of(found.step_auc) == 1.0
     assert found.outcome_auc is not None
     assert found.outcome_auc.value == 1.0
     assert found.best_of_n[0].majority is not None
     assert found.best_of_n[0].gap_recovered.value == pytest.approx(1.0)
     assert found.outcome_calibration is not None
     assert found.outcome_calibration.ece == 0.0
-    json.dumps(found.as_dict())
+    kept = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert kept["first_error_f1_at_half"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert kept["step_auc"] == {"value": 1.0, "low": 1.0, "high": 1.0}
 
 
 def test_scores_that_merely_fall_know_no_steps() -> None:
@@ -296,11 +305,10 @@ def test_scores_that_merely_fall_know_no_steps() -> None:
         for labels in [(1.0, 1.0, float(i % 2))]
     ]
     found = summarise_set(examples, [score_of([0.9, 0.6, 0.3], None)] * 60)
-    assert found.step_auc is not None
-    assert found.step_auc == pytest.approx(0.9)
-    assert found.step_auc_at_place == 0.5
+    assert of(found.step_auc) == pytest.approx(0.9)
+    assert of(found.step_auc_at_place) == 0.5
     knowing = [score_of([0.9, 0.6, 0.2 + 0.2 * e.step_labels[2]], None) for e in examples]
-    assert summarise_set(examples, knowing).step_auc_at_place == 1.0
+    assert of(summarise_set(examples, knowing).step_auc_at_place) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -346,12 +354,11 @@ def test_scores_that_know_the_outcome_alone_know_no_step_of_a_wrong_trace() -> N
     examples = [*wrong, *other, *right]
     blind = [score_of([0.2] * 3, None)] * 16 + [score_of([0.9] * 3, None)] * 16
     found = summarise_set(examples, blind)
-    assert found.step_auc is not None
-    assert found.step_auc > 0.75
-    assert found.step_auc_in_wrong == 0.5
+    assert of(found.step_auc) > 0.75
+    assert of(found.step_auc_in_wrong) == 0.5
     knowing = [score_of(list(e.step_labels), None) for e in examples]
-    assert summarise_set(examples, knowing).step_auc_in_wrong == 1.0
-    assert math.isnan(summarise_set(right, blind[16:]).step_auc_in_wrong or 0.0)
+    assert of(summarise_set(examples, knowing).step_auc_in_wrong) == 1.0
+    assert summarise_set(right, blind[16:]).step_auc_in_wrong is None
 
 
 def test_a_missing_score_counts_as_no_error_found() -> None:

@@ -1,13 +1,19 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rfprm_export.verify import rank_correlation
 from rfprm_training.evaluation.metrics import (
+    Estimate,
     auc,
     bootstrap,
     bootstrap_rows,
+    bootstrap_weighted,
     first_error_accuracy,
+    first_error_f1,
     misled_pairs,
     pairs_won,
     picks,
@@ -15,6 +21,7 @@ from rfprm_training.evaluation.metrics import (
     share_won,
     within_group_auc,
 )
+from rfprm_training.evaluation.ordered import Ordered
 
 SCORES = np.array([0.9, 0.1, 0.4, 0.6, 0.2, 0.2])
 RIGHT = np.array([True, False, True, False, True, False])
@@ -101,3 +108,70 @@ def test_first_error_needs_the_exact_step() -> None:
     assert found.wrong_located == 0.5
     assert found.right_accepted == 1.0
     assert found.f1 == pytest.approx(2 / 3)
+
+
+def test_items_that_are_sorted_once_give_the_figures_of_each_sample() -> None:
+    """Weights say how often a question was drawn; the slow twin repeats its items."""
+    rng = np.random.default_rng(2)
+    right = rng.random(90) < 0.6
+    scores = np.round(rng.normal(size=90) + right, 1)  # with ties
+    questions, places = np.arange(90) // 3, np.arange(90) % 3
+
+    def twin(figure: Callable[[np.ndarray], float]) -> Estimate:
+        rows = np.arange(90, dtype=np.float64)
+        return bootstrap(lambda drawn, *_: figure(drawn.astype(int)), rows, right, questions)
+
+    def spearman(rows: np.ndarray) -> float:
+        return rank_correlation(scores[rows], right[rows].astype(float)) or np.nan
+
+    slow = [
+        twin(lambda rows: auc(scores[rows], right[rows])),
+        twin(lambda rows: within_group_auc(scores[rows], right[rows], places[rows])),
+        twin(spearman),
+    ]
+    every = Ordered(scores, right)
+    figures = (every.auc, Ordered(scores, right, places).auc, every.rank_correlation)
+    names = questions.astype(str)  # as strings, they are drawn in another order
+    for expected, figure in zip(slow, figures, strict=True):
+        found = bootstrap_weighted(figure, questions)
+        assert found is not None
+        assert found.with_ends == pytest.approx(expected.with_ends)
+        assert bootstrap_weighted(figure, names) is not None
+
+
+@pytest.mark.parametrize("right", [[], [True] * 4, [False] * 4])
+def test_without_right_and_wrong_items_there_is_no_figure(right: list[bool]) -> None:
+    flags = np.array(right, dtype=np.bool_)
+    ordered = Ordered(np.arange(len(flags), dtype=np.float64), flags)
+    assert bootstrap_weighted(ordered.auc, flags) is None
+    assert bootstrap_weighted(ordered.rank_correlation, flags) is None
+
+
+def test_items_of_the_other_kind_in_other_groups_are_no_pairs() -> None:
+    right = np.array([True, False, True, False])
+    found = Ordered(np.array([1.0, 2.0, 3.0, 4.0]), right, np.array([0, 1, 2, 3]))
+    assert np.isnan(found.auc(np.ones(4)))
+    other = Ordered(np.array([1.0, 2.0, 2.0, 2.0]), right, np.array([7, 7, 3, 3]))
+    assert other.auc(np.ones(4)) == 0.25
+    assert other.auc(np.array([1.0, 1.0, 0.0, 5.0])) == 0.0
+
+
+def test_f1_of_first_errors_has_an_interval_over_questions() -> None:
+    rng = np.random.default_rng(3)
+    steps = [rng.random(4).astype(np.float32) for _ in range(60)]
+    truth = [None if n % 2 else n % 4 for n in range(60)]
+    names = [str(n // 2) for n in range(60)]
+    thresholds = np.where(np.arange(60) < 30, 0.2, 0.1)
+    found = first_error_f1(steps, truth, names, thresholds)
+    assert found is not None
+    assert found.value == first_error_accuracy(steps, truth, thresholds).f1
+    rows, questions = np.arange(60, dtype=np.float64), np.unique(names, return_inverse=True)[1]
+
+    def twin(drawn: np.ndarray, *_: object) -> float:
+        some = drawn.astype(int)
+        of_drawn = [steps[n] for n in some], [truth[n] for n in some], thresholds[some]
+        return first_error_accuracy(*of_drawn).f1
+
+    expected = bootstrap(twin, rows, rows > 0, questions)
+    assert found.with_ends == pytest.approx(expected.with_ends)
+    assert first_error_f1(steps[::2], [0] * 30, names[::2]) is None

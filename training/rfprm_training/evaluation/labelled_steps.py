@@ -1,16 +1,18 @@
-"""Steps with their labels and scores, and how well the scores tell right steps from wrong ones."""
+"""Steps with their labels and scores, and how well the scores tell right steps from wrong ones,
+with 95 % intervals over questions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rfprm_export.verify import rank_correlation
-from rfprm_training.evaluation.metrics import Estimate, auc, bootstrap, within_group_auc
+from rfprm_training.evaluation.metrics import Estimate, Weights, bootstrap_weighted
+from rfprm_training.evaluation.ordered import Ordered
 from rfprm_training.example import Example
 
 
@@ -48,55 +50,39 @@ class LabelledSteps:
     def __len__(self) -> int:
         return len(self.right)
 
-    @property
-    def auc(self) -> float:
-        return auc(self.scores, self.right)
+    @cached_property
+    def auc(self) -> Estimate | None:
+        """None, as the others, where it does not exist."""
+        return self._estimate(Ordered(self.scores, self.right).auc)
 
-    @property
-    def auc_at_place(self) -> float:
+    @cached_property
+    def auc_at_place(self) -> Estimate | None:
         """Over pairs of steps with the same number in their traces: scores that merely fall from
         step to step have a high :attr:`auc` where errors come late, and 0.5 here."""
-        return within_group_auc(self.scores, self.right, self.places) if len(self) else math.nan
+        return self._estimate(Ordered(self.scores, self.right, self.places).auc)
 
-    @property
-    def auc_in_wrong(self) -> float:
+    @cached_property
+    def auc_in_wrong(self) -> Estimate | None:
         """The same in traces with a wrong step alone. Where steps are graded right because the
         outcome is, scores that know the outcome and no step have a high :attr:`auc`, and 0.5
         here."""
-        return self._taken(np.flatnonzero(self.in_wrong)).auc_at_place
+        rows = np.flatnonzero(self.in_wrong)
+        ordered = Ordered(self.scores[rows], self.right[rows], self.places[rows])
+        return self._estimate(lambda weights: ordered.auc(weights[rows]))
 
-    @property
-    def rank_correlation(self) -> float | None:
+    @cached_property
+    def rank_correlation(self) -> Estimate | None:
         """Spearman's ρ of scores and labels; None if either are all the same."""
-        return rank_correlation(self.scores, self.right.astype(np.float64))
+        return self._estimate(Ordered(self.scores, self.right).rank_correlation)
 
-    def estimate(self, figure: Callable[[LabelledSteps], float | None]) -> Estimate | None:
-        """``figure`` with its 95 % interval over questions; None where there is no such figure."""
-
-        def of(rows: NDArray[np.float64], *_: object) -> float:
-            value = figure(self._taken(rows.astype(np.int64)))
-            return math.nan if value is None else value
-
-        every = np.arange(len(self), dtype=np.float64)
-        if math.isnan(of(every)):
-            return None
-        _, questions = np.unique(self.groups, return_inverse=True)
-        return bootstrap(of, every, self.right, questions)
-
-    def _taken(self, rows: NDArray[np.int64]) -> LabelledSteps:
-        return LabelledSteps(
-            self.scores[rows],
-            self.right[rows],
-            self.places[rows],
-            self.in_wrong[rows],
-            self.groups[rows],
-        )
+    def _estimate(self, figure: Callable[[Weights], float]) -> Estimate | None:
+        return bootstrap_weighted(figure, self.groups)
 
 
-FIGURES: dict[str, Callable[[LabelledSteps], float | None]] = {
+FIGURES: dict[str, Callable[[LabelledSteps], Estimate | None]] = {
     "step_auc": lambda steps: steps.auc,
     "step_auc_at_place": lambda steps: steps.auc_at_place,
     "step_auc_in_wrong": lambda steps: steps.auc_in_wrong,
-    "rank_correlation": lambda steps: steps.rank_correlation,
+    "step_rank_correlation": lambda steps: steps.rank_correlation,
 }
 """By the names that results have for them."""

@@ -6,7 +6,8 @@ solution. Knows no models and no files.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from rfprm_runtime.scores.first_error import first_below
 Scores = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Groups = NDArray[np.int64]
+Weights = NDArray[np.float64]
+StepScores = Sequence[NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,30 @@ def bootstrap_rows(
     return Estimate(figure(rows), float(low), float(high))
 
 
+def bootstrap_weighted(
+    figure: Callable[[Weights], float],
+    groups: NDArray[np.generic],
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate | None:
+    """As :func:`bootstrap`, with the same draws, for a figure of weights [n]: how often the
+    question of each item was drawn, and 1 for the figure itself. ``groups`` [n] holds the
+    questions. None where there is no such figure."""
+    value = figure(np.ones(len(groups)))
+    if math.isnan(value):
+        return None
+    names, question_of = np.unique(groups, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    values = []
+    for _ in range(num_resamples):
+        drawn = rng.integers(0, len(names), len(names))
+        counts = np.bincount(drawn, minlength=len(names)).astype(np.float64)
+        values.append(figure(counts[question_of]))
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return Estimate(value, float(low), float(high))
+
+
 def _members(groups: Groups) -> list[NDArray[np.int64]]:
     """Indices of each group."""
     order = np.argsort(groups, kind="stable")
@@ -194,16 +221,49 @@ class FirstError:
 
 
 def first_error_accuracy(
-    step_scores: list[NDArray[np.float32]], first_errors: list[int | None], threshold: float = 0.5
+    step_scores: StepScores,
+    first_errors: Sequence[int | None],
+    threshold: float | NDArray[np.float64] = 0.5,
 ) -> FirstError:
     """First-error accuracy. ``first_errors`` holds the index of each first wrong step, None for
-    right trajectories."""
-    located: list[bool] = []
-    accepted: list[bool] = []
-    for scores, truth in zip(step_scores, first_errors, strict=True):
-        (accepted if truth is None else located).append(first_below(scores, threshold) == truth)
-    return FirstError(_share(located), _share(accepted))
+    right trajectories; ``threshold`` may be one for each trajectory."""
+    hits, wrong = _hits(step_scores, first_errors, threshold)
+    return _first_error(hits, wrong, np.ones(len(hits)))
 
 
-def _share(flags: list[bool]) -> float:
-    return float(np.mean(flags)) if flags else float("nan")
+def first_error_f1(
+    step_scores: StepScores,
+    first_errors: Sequence[int | None],
+    groups: Sequence[str],
+    threshold: float | NDArray[np.float64] = 0.5,
+) -> Estimate | None:
+    """F1 of :func:`first_error_accuracy`, with its interval over the questions ``groups``; None if
+    all trajectories are right or all are wrong. Thresholds are taken as given: how much they
+    depend on the data that they were chosen on is not in the interval."""
+    hits, wrong = _hits(step_scores, first_errors, threshold)
+    questions = np.array(groups)
+    return bootstrap_weighted(lambda weights: _first_error(hits, wrong, weights).f1, questions)
+
+
+def _hits(
+    step_scores: StepScores,
+    first_errors: Sequence[int | None],
+    threshold: float | NDArray[np.float64],
+) -> tuple[Flags, Flags]:
+    """Of each trajectory, whether its first step below the threshold is the first wrong one, or
+    none is and it is right; and whether it is wrong."""
+    thresholds = np.broadcast_to(threshold, len(first_errors)).tolist()
+    rows = zip(step_scores, thresholds, first_errors, strict=True)
+    hits = [first_below(scores, threshold) == truth for scores, threshold, truth in rows]
+    wrong = [truth is not None for truth in first_errors]
+    return np.array(hits, dtype=np.bool_), np.array(wrong, dtype=np.bool_)
+
+
+def _first_error(hits: Flags, wrong: Flags, weights: Weights) -> FirstError:
+    shares = [_share(hits[those], weights[those]) for those in (wrong, ~wrong)]
+    return FirstError(*shares)
+
+
+def _share(flags: Flags, weights: Weights) -> float:
+    total = weights.sum()
+    return float(weights @ flags / total) if total else math.nan

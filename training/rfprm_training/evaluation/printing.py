@@ -12,7 +12,7 @@ from rich.table import Table
 from rfprm_runtime.errors import MissingExtraError
 from rfprm_runtime.ground.whole_files import replacing_path
 from rfprm_training.evaluation.held_out import Evaluation, RankingReport
-from rfprm_training.evaluation.metrics import FirstError
+from rfprm_training.evaluation.metrics import Estimate, FirstError
 from rfprm_training.evaluation.set_figures import SetEvaluation
 
 if TYPE_CHECKING:
@@ -199,9 +199,19 @@ def _known_of(found: SetEvaluation) -> str:
     return f", of {found.num_first_errors} trajectories whose labels tell it"
 
 
-def _correlation_of(found: SetEvaluation) -> str:
-    rho = found.step_rank_correlation
-    return "" if rho is None else f"; rank correlation {rho:.3f}"
+def _rankings_of_steps(found: SetEvaluation) -> str:
+    """AUC and correlation, as far as there are right and wrong steps."""
+    parts = (
+        ("AUC of a step", found.step_auc),
+        ("among steps at the same place", found.step_auc_at_place),
+        ("of traces with a wrong step alone", found.step_auc_in_wrong),
+        ("rank correlation", found.step_rank_correlation),
+    )
+    return ", ".join(f"{name} {figure}" for name, figure in parts if figure is not None)
+
+
+def _f1(found: FirstError, estimate: Estimate | None) -> str:
+    return f"{found.f1:.3f}" if estimate is None else str(estimate)
 
 
 def print_set(console: Console, name: str, found: SetEvaluation) -> None:
@@ -221,25 +231,26 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
         and found.thresholds is not None
     ):
         console.print(
-            f"first wrong step{_known_of(found)}: F1 {found.first_error.f1:.3f} (located "
+            f"first wrong step{_known_of(found)}: F1 "
+            f"{_f1(found.first_error, found.first_error_f1)} (located "
             f"{found.first_error.wrong_located:.3f} of the wrong ones, accepted "
             f"{found.first_error.right_accepted:.3f} of the right ones; thresholds chosen on the "
             f"other nine tenths of the questions: {_range(found.thresholds)}); at even odds: "
-            f"F1 {found.first_error_at_half.f1:.3f}"
+            f"F1 {_f1(found.first_error_at_half, found.first_error_f1_at_half)}"
         )
     if (by_rule := found.first_error_by_rule) is not None:
         console.print(
-            f"by the PRM's own rule: F1 {by_rule.f1:.3f} (located {by_rule.wrong_located:.3f}, "
-            f"accepted {by_rule.right_accepted:.3f})"
+            f"by the PRM's own rule: F1 {_f1(by_rule, found.first_error_f1_by_rule)} (located "
+            f"{by_rule.wrong_located:.3f}, accepted {by_rule.right_accepted:.3f})"
         )
     if found.steps is not None:
         console.print(
             f"{found.steps.num_steps} steps, {found.steps.num_wrong} wrong: F1 of right ones "
             f"{found.steps.f1_right:.3f}, of wrong ones {found.steps.f1_wrong:.3f}, PRM score "
-            f"{found.steps.prm_score:.3f}, AUC {found.step_auc:.3f}, among steps at the same place "
-            f"{found.step_auc_at_place:.3f}, of traces with a wrong step alone "
-            f"{found.step_auc_in_wrong:.3f}{_correlation_of(found)}"
+            f"{found.steps.prm_score:.3f}"
         )
+        if ranked := _rankings_of_steps(found):
+            console.print(ranked)
     if found.outcome_auc is not None:
         console.print(f"outcome: AUC of the reward {found.outcome_auc}")
     if found.outcome_auc_within_question is not None:

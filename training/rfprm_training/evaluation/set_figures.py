@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ from rfprm_runtime.scores.bounds import unit_scale
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.best_of_n import CurvePoint, best_of_n_curve
 from rfprm_training.evaluation.claims import Claims, have_steps, step_scores_of
-from rfprm_training.evaluation.labelled_steps import LabelledSteps
+from rfprm_training.evaluation.labelled_steps import FIGURES, LabelledSteps
 from rfprm_training.evaluation.metrics import (
     Estimate,
     FirstError,
@@ -25,6 +26,7 @@ from rfprm_training.evaluation.metrics import (
     bootstrap,
     bootstrap_rows,
     first_error_accuracy,
+    first_error_f1,
     pairs_won,
     rankings,
 )
@@ -62,16 +64,19 @@ class SetEvaluation:
     """With a threshold at the score that claims a chance of one half: 0.5 for probabilities."""
     first_error_by_rule: FirstError | None = None
     """By the rule that was fitted for the PRM, if one was: what ``Scorer.first_error`` says."""
+    first_error_f1: Estimate | None = None
+    first_error_f1_at_half: Estimate | None = None
+    first_error_f1_by_rule: Estimate | None = None
+    """F1 of the three with intervals, in which thresholds are taken as given."""
     thresholds: tuple[float, float] | None = None
     """The lowest and the highest of ten thresholds, each chosen on nine tenths of the questions and
     used on the rest."""
     steps: StepClassification | None = None
-    step_auc: float | None = None
-    step_rank_correlation: float | None = None
-    """Spearman's ρ of step scores and labels; None if either are all the same."""
-    step_auc_at_place: float | None = None
-    step_auc_in_wrong: float | None = None
-    """Like the three before, as :class:`~.labelled_steps.LabelledSteps` says."""
+    step_auc: Estimate | None = None
+    step_auc_at_place: Estimate | None = None
+    step_auc_in_wrong: Estimate | None = None
+    step_rank_correlation: Estimate | None = None
+    """This and the three before as :class:`~.labelled_steps.LabelledSteps` says."""
     step_calibration: Calibration | None = None
     outcome_auc: Estimate | None = None
     outcome_auc_within_question: Estimate | None = None
@@ -144,11 +149,15 @@ def _first_error_figures(
     groups = [example.group for example, _ in known]
     found, thresholds = cross_fitted_first_error(steps, truth, groups, search)
     by_rule = None if rule is None else first_error_accuracy(steps, truth, rule.wrong_below)
+    f1 = partial(first_error_f1, steps, truth, groups)
     return {
         "num_first_errors": len(known),
         "first_error": found,
         "first_error_at_half": first_error_accuracy(steps, truth, search.undecided),
         "first_error_by_rule": by_rule,
+        "first_error_f1": f1(thresholds),
+        "first_error_f1_at_half": f1(search.undecided),
+        "first_error_f1_by_rule": None if rule is None else f1(rule.wrong_below),
         "thresholds": (float(thresholds.min()), float(thresholds.max())),
     }
 
@@ -164,10 +173,7 @@ def _labelled_step_figures(
     )
     return {
         "steps": classified,
-        "step_auc": steps.auc,
-        "step_rank_correlation": steps.rank_correlation,
-        "step_auc_at_place": steps.auc_at_place,
-        "step_auc_in_wrong": steps.auc_in_wrong,
+        **{name: figure(steps) for name, figure in FIGURES.items()},
         "step_calibration": calibration(claims.probabilities(steps.scores), steps.right),
     }
 

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_training import TrainingError
-from rfprm_training.evaluation.metrics import FirstError, first_error_accuracy
+from rfprm_training.evaluation.metrics import FirstError, StepScores, first_error_accuracy
 
 FloatArray = NDArray[np.float64]
-StepScores = Sequence[NDArray[np.float32]]
 
 NUM_FOLDS = 10
 _NUM_THRESHOLDS = 199
@@ -79,20 +78,16 @@ def cross_fitted_first_error(
         return best_first_error_threshold(scores, truth, search)
 
     thresholds = _cross_fitted(best, folds(groups))
-    # Scores are shifted so that one threshold serves all folds.
-    moved = [
-        (scores - threshold + 0.5).astype(np.float32)
-        for scores, threshold in zip(step_scores, thresholds, strict=True)
-    ]
-    return first_error_accuracy(moved, list(first_errors)), thresholds
+    return first_error_accuracy(step_scores, first_errors, thresholds), thresholds
 
 
 def best_first_error_threshold(
     step_scores: StepScores, first_errors: Sequence[int | None], search: Search = PROBABILITIES
 ) -> float:
     """The threshold with the highest F1 of 199 between the ends of ``search``."""
-    scores, truth = list(step_scores), list(first_errors)
-    return _best_threshold(lambda t: _worth(first_error_accuracy(scores, truth, t)), search)
+    return _best_threshold(
+        lambda t: _worth(first_error_accuracy(step_scores, first_errors, t)), search
+    )
 
 
 def _cross_fitted(
