@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from rich.console import Console
 from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -35,6 +36,7 @@ from experiments.kept import add_result_options, check_made_alike, kept_runs, wr
 from experiments.merged_policy import MergedSampling, merged
 from experiments.puzzle_policy import MAX_TOKENS, whole_distribution
 from experiments.puzzles import Puzzle, held_out_puzzles, training_puzzles
+from experiments.seeds import Differences, differences, table_of
 from experiments.small_policy import question_text
 from rfprm_export.base_model import BaseModel, read_base_model
 from rfprm_runtime.ground.content import content_of
@@ -225,7 +227,8 @@ def _settings(seed: int, options: argparse.Namespace) -> GRPOConfig:
 
 
 def summarise(runs: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """By arm: each measure by step and the PRM's AUC over time (the mean of what is known)."""
+    """By arm: each measure by step, with the differences from the arms before it, and the PRM's AUC
+    over time (the mean of what is known)."""
     return {
         name: {
             **{measure: _curve(runs, name, measure) for measure in MEASURES},
@@ -239,24 +242,33 @@ def summarise(runs: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
 
 
 def _curve(runs: dict[str, dict[str, dict[str, Any]]], name: str, measure: str) -> dict[str, Any]:
-    """Mean and spread over seeds, by step, and what the arm gained over ``outcome`` at the end with
-    the same seed."""
+    """Mean and spread over seeds, by step, and the differences from the arms before with the same
+    seeds."""
     of_arm = {seed: run[measure] for seed, run in runs[name].items()}
     steps = sorted({int(step) for one in of_arm.values() for step in one})
     curves = np.array([[one[str(step)] for step in steps] for one in of_arm.values()])
-    outcome_alone = {} if name == "outcome" else runs.get("outcome", {})
-    last = str(steps[-1])
     return {
         "steps": steps,
         "mean": curves.mean(axis=0).tolist(),
         "lowest": curves.min(axis=0).tolist(),
         "highest": curves.max(axis=0).tolist(),
-        "gain": [
-            one[last] - outcome_alone[seed][measure][last]
-            for seed, one in of_arm.items()
-            if seed in outcome_alone
-        ],
+        "over_seeds": {
+            str(step): of_others
+            for step in steps
+            if (of_others := over_other_arms(runs, measure, step).get(name))
+        },
     }
+
+
+def over_other_arms(
+    runs: dict[str, dict[str, dict[str, Any]]], measure: str, step: int
+) -> Differences:
+    return differences(
+        {
+            arm: {seed: run[measure][str(step)] for seed, run in of_arm.items()}
+            for arm, of_arm in runs.items()
+        }
+    )
 
 
 def _mean_of_known(values: Sequence[float | None]) -> float | None:
@@ -302,10 +314,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         known = ", ".join("–" if value is None else f"{value:.3f}" for value in of_arm["auc"])
         print(f"{name}: AUC {known}")
         for measure, title in MEASURES.items():
-            mean, gain = of_arm[measure]["mean"], of_arm[measure]["gain"]
-            over = ", ".join(f"{value:+.3f}" for value in gain)
-            compared = f"; over outcome: {over}" if gain else ""
-            print(f"  {title}: {mean[0]:.3f} → {mean[-1]:.3f}{compared}")
+            mean = of_arm[measure]["mean"]
+            print(f"  {title}: {mean[0]:.3f} → {mean[-1]:.3f}")
+    console = Console(width=150, highlight=False)
+    for step in next(iter(found.values()))["accuracy"]["steps"][1:]:
+        of_measures = {title: over_other_arms(runs, m, step) for m, title in MEASURES.items()}
+        console.print(table_of(f"differences at step {step}", of_measures))
     print(f"→ {written}")
 
 

@@ -41,6 +41,7 @@ from experiments.kept import (
     write_result,
 )
 from experiments.puzzles import held_out_puzzles
+from experiments.seeds import Differences, differences, table_of
 from experiments.students import MEASURES, Test, measure, of_gold, of_puzzles, train
 from rfprm_runtime.ground.content import content_of
 
@@ -58,7 +59,7 @@ def summarise(
     of_students: dict[str, dict[str, dict[str, list[float]]]], chosen: dict[str, Any]
 ) -> dict[str, Any]:
     """For each arm its measures, and their difference from ``random`` on the same problems, with
-    95 % intervals over problems."""
+    95 % intervals over problems; and the differences from the arms before it over seeds."""
 
     def mean_over_seeds(arm: str, name: str) -> np.ndarray:
         rows = np.array([of_students[arm][seed][name] for seed in sorted(of_students[arm])])
@@ -79,25 +80,47 @@ def summarise(
             found[arm]["of_seeds"][name] = [
                 float(np.mean(by_seed[seed][name])) for seed in sorted(by_seed)
             ]
+    for name, of_pairs in over_other_arms(of_students).items():
+        for arm, of_others in of_pairs.items():
+            found[arm].setdefault("over_seeds", {})[name] = of_others
     return found
+
+
+def over_other_arms(
+    of_students: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
+) -> dict[str, Differences]:
+    """By measure that all students have."""
+    every = [measured for by_seed in of_students.values() for measured in by_seed.values()]
+    return {
+        name: differences(
+            {
+                arm: {seed: float(np.mean(measured[name])) for seed, measured in by_seed.items()}
+                for arm, by_seed in of_students.items()
+            }
+        )
+        for name in MEASURES
+        if every and all(name in measured for measured in every)
+    }
 
 
 def _measured(by_seed: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
     return [name for name in MEASURES if all(name in of_one for of_one in by_seed.values())]
 
 
-def report(found: dict[str, Any]) -> None:
+_NAMES = {
+    "accuracy": "accuracy",
+    "right_throughout": "right throughout",
+    "reference_logprob": "log-probability",
+}
+
+
+def report(found: dict[str, Any], over: Mapping[str, Differences]) -> None:
     table = Table(title="one student for each choice and seed", title_justify="left")
-    names = {
-        "accuracy": "accuracy",
-        "right_throughout": "right throughout",
-        "reference_logprob": "log-probability",
-    }
-    shown = [name for name in names if any(name in figures for figures in found.values())]
+    shown = [name for name in _NAMES if any(name in figures for figures in found.values())]
     for name in ("traces", "different", "right", "tokens"):
         table.add_column(name, justify="left" if name == "traces" else "right")
     for name in shown:
-        table.add_column(names[name], justify="right")
+        table.add_column(_NAMES[name], justify="right")
         table.add_column("over random", justify="right")
     for arm, figures in found.items():
         cells = [f"{figures['traces']:,}", f"{figures['right']:.3f}", f"{figures['tokens']:.0f}"]
@@ -106,7 +129,11 @@ def report(found: dict[str, Any]) -> None:
             cells.append("{:.3f} [{:.3f}, {:.3f}]".format(*figures[name]))
             cells.append("" if gain is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gain))
         table.add_row(arm, *cells)
-    Console(width=180, highlight=False).print(table)
+    console = Console(width=180, highlight=False)
+    console.print(table)
+    console.print(
+        table_of("differences", {_NAMES[name]: of_pairs for name, of_pairs in over.items()})
+    )
 
 
 def _test(options: argparse.Namespace, pool: Pool) -> Test:
@@ -160,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "arms": figures,
     }
     written = write_result(options, measured)
-    report(figures)
+    report(figures, over_other_arms(of_students))
     print(f"→ {written}")
 
 

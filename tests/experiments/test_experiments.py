@@ -110,10 +110,12 @@ def test_arms_are_compared_seed_by_seed() -> None:
         "mean": [0.2, 0.4],
         "lowest": [0.2, 0.3],
         "highest": [0.2, 0.5],
-        "gain": [],
+        "over_seeds": {},
     }
-    assert found["outcome + PRM"]["accuracy"]["gain"] == pytest.approx([0.1, -0.1])
-    assert found["outcome + PRM"]["right_throughout"]["gain"] == pytest.approx([0.05, -0.05])
+    over = found["outcome + PRM"]["accuracy"]["over_seeds"]
+    assert over["0"]["outcome"] == [0.0, 0.0, 0.0]
+    # Differences of 0.1 and −0.1; with two seeds t is 12.7 and the standard error 0.1.
+    assert over["10"]["outcome"] == pytest.approx([0.0, -1.27062, 1.27062], abs=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")  # TRL's and transformers' own

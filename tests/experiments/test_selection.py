@@ -97,6 +97,11 @@ def test_arms_are_compared_on_the_same_problems() -> None:
     assert found["PRM"]["of_seeds"] == {"accuracy": [0.5, 0.5], "reference_logprob": [-1.0, -1.0]}
     assert "accuracy_over_random" not in found["random"]
     assert "accuracy_over_random" not in found["longest"]
+    over = found["PRM"]["over_seeds"]
+    assert over["accuracy"]["random"] == pytest.approx([0.375, -1.2133, 1.9633], abs=1e-4)
+    assert over["reference_logprob"]["random"][0] == 0.5
+    assert found["longest"]["over_seeds"]["accuracy"] == {"random": [-0.25], "PRM": [-0.5]}
+    assert "over_seeds" not in found["random"]
 
 
 def test_more_problems_show_smaller_differences() -> None:
