@@ -60,7 +60,7 @@ def json_line(fields: dict[str, Any]) -> str:
     try:
         text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
     except ValueError:
-        fields = _without_infinities(fields)
+        fields = without_infinities(fields)
         text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
@@ -69,13 +69,13 @@ def json_line(fields: dict[str, Any]) -> str:
     return text + "\n"
 
 
-def _without_infinities(value: Any) -> Any:
+def without_infinities(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: _without_infinities(item) for name, item in value.items()}
+        return {name: without_infinities(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_infinities(item) for item in value]
+        return [without_infinities(item) for item in value]
     return value
 
 

@@ -135,13 +135,19 @@ def check_source(source: str) -> None:
         raise SourceError(f"there is no file {source!r}; name data sets of the Hub as hf://NAME")
     if not os.access(path, os.R_OK):  # now, not after the model was loaded
         raise SourceError(f"{source!r} cannot be read: permission denied")
-    suffix = suffix_of(path)
-    if suffix not in _FILES or (path.suffix.lower() in PACKED_SUFFIXES and suffix not in _PACKED):
+    if not is_data_file(path):
         known = ", ".join(dict.fromkeys((".jsonl", *_FILES)))
         raise SourceError(
             f"{source!r} ends in {path.suffix!r}, expected {known}, or a packed .jsonl or .csv "
             f"({', '.join(PACKED_SUFFIXES)})"
         )
+
+
+def is_data_file(path: Path) -> bool:
+    """Whether it is a file in one of the formats that :func:`open_source` reads."""
+    suffix = suffix_of(path)
+    is_packed = path.suffix.lower() in PACKED_SUFFIXES
+    return path.is_file() and suffix in (_PACKED if is_packed else _FILES)
 
 
 def read_records(source: str, reading: Reading | None = None) -> Iterator[Record]:

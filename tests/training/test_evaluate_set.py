@@ -29,7 +29,6 @@ from rfprm_training.evaluation.evaluated_sets import evaluate_sets
 from rfprm_training.evaluation.judged import judge_set
 from rfprm_training.evaluation.metrics import Estimate
 from rfprm_training.evaluation.set_figures import summarise_set
-from rfprm_training.evaluation.set_formats import read_evaluation_set
 from rfprm_training.evaluation.step_metrics import (
     calibration,
     classify_steps,
@@ -52,70 +51,6 @@ def of(estimate: Estimate | None) -> float:
     assert estimate is not None
     assert estimate.low <= estimate.value <= estimate.high
     return estimate.value
-
-
-def test_processbench_is_read(tmp_path: Path) -> None:
-    rows = [
-        {"problem": "q", "steps": ["a", "b", "c"], "label": 1, "final_answer_correct": False},
-        {"problem": "p", "steps": ["a"], "label": -1, "final_answer_correct": True},
-    ]
-    wrong, right = read_evaluation_set(f"processbench:{write(tmp_path / 'p.jsonl', *rows)}")
-    assert wrong.step_labels[:2] == (1.0, 0.0)
-    assert math.isnan(wrong.step_labels[2])
-    assert (wrong.first_error, right.first_error) == (1, None)
-    assert (wrong.trajectory_label, right.trajectory_label) == (0.0, 1.0)
-
-
-def test_prmbench_gives_the_right_process_and_the_wrong_one(tmp_path: Path) -> None:
-    row = {
-        "original_question": "q",
-        "modified_question": "q",
-        "original_process": ["a", "b"],
-        "modified_process": ["a", "x", "b"],
-        "error_steps": [2],
-        "classification": "circular",
-    }
-    right, wrong = read_evaluation_set(f"prmbench:{write(tmp_path / 'p.jsonl', row)}")
-    assert (right.step_labels, wrong.step_labels) == ((1.0, 1.0), (1.0, 0.0, 1.0))
-    assert wrong.kind == "circular"
-
-
-@pytest.mark.parametrize(
-    ("spec", "row", "complaint"),
-    [
-        ("words:x.jsonl", {}, "expected FORMAT:PATH"),
-        ("x.jsonl", {}, "expected FORMAT:PATH"),
-        ("processbench:", {"problem": "q", "steps": ["a"], "label": 4}, "first wrong step is 4"),
-        (
-            "processbench:",
-            {"problem": "q", "steps": []},
-            "line 1 is not in the format processbench",
-        ),
-        ("outcomes:", {"question": "q", "completion": "a"}, "has no outcome"),
-        ("outcomes:", {"query": "q"}, "no steps and no text"),
-    ],
-)
-def test_an_unreadable_set_is_named(
-    tmp_path: Path, spec: str, row: dict[str, Any], complaint: str
-) -> None:
-    path = write(tmp_path / "x.jsonl", row)
-    with pytest.raises(TrainingError, match=complaint):
-        read_evaluation_set(spec + str(path) if spec.endswith(":") else spec)
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is absent")
-@pytest.mark.parametrize(
-    ("spec", "count"),
-    [
-        ("big_bench_mistake:bbm_word_sorting", 300),
-        ("big_bench_mistake:bbm_tracking_shuffled_objects", 300),
-        ("prmbench:prmbench_sample", 150),
-        ("outcomes:long_cot_aime24", 30),
-    ],
-)
-def test_real_sets_are_read_whole(spec: str, count: int) -> None:
-    name, _, file = spec.partition(":")
-    assert len(read_evaluation_set(f"{name}:{SHARED / file}.jsonl")) == count
 
 
 def brute_force(scores: list[float], right: list[bool], n: int) -> float:

@@ -25,7 +25,7 @@ from rfprm_training.evaluation.decisions import changed_decisions
 from rfprm_training.evaluation.evaluated_sets import evaluate_sets, summarise_sets
 from rfprm_training.evaluation.prmbench import GROUPS, prmbench_table
 from rfprm_training.evaluation.processbench import processbench_table
-from rfprm_training.evaluation.set_formats import ORIGINAL, PUBLISHED, read_evaluation_set
+from rfprm_training.evaluation.published_formats import ORIGINAL
 from rfprm_training.example import UNKNOWN, Example
 
 PROBABILITIES = Claims()
@@ -117,78 +117,6 @@ def test_the_threshold_follows_the_scale_of_the_scores() -> None:
     assert found is not None
     assert found.threshold_at_half == 0.0
     assert found.subsets["math"].at_half.f1 == 1.0
-
-
-def test_subsets_are_named_by_the_ids(tmp_path: Path) -> None:
-    rows = [
-        {"id": "olympiadbench-12", "problem": "q", "steps": ["a"], "label": -1},
-        {"problem": "p", "steps": ["a"], "label": 0},
-        {"id": "omnimath-3-b-7", "problem": "r", "steps": ["a"], "label": 0},
-    ]
-    path = tmp_path / "set.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    kinds = [one.kind for one in read_evaluation_set(f"processbench:{path}")]
-    assert kinds == ["olympiadbench", "processbench", "omnimath-3-b"]
-
-
-def test_repeated_rows_of_prmbench_count_once(tmp_path: Path) -> None:
-    row = {
-        "original_question": "q",
-        "original_process": ["a"],
-        "modified_question": "q",
-        "modified_process": ["b"],
-        "error_steps": [1],
-    }
-    rows = [
-        {**row, "classification": kind, "idx": index}
-        for kind, index in (("circular", 1), ("circular", 1), ("deception", 1), ("circular", 2))
-    ]
-    path = tmp_path / "set.jsonl"
-    path.write_text("".join(json.dumps(each) + "\n" for each in (*rows, row, row)))
-    wrong = [e.kind for e in read_evaluation_set(f"prmbench:{path}") if e.kind != ORIGINAL]
-    assert wrong == ["circular", "deception", "circular", "prmbench", "prmbench"]
-
-
-def test_blank_steps_are_left_out_with_their_labels(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """PRMBench has three processes with some, and error steps beyond the end of a process."""
-    row = {
-        "original_question": "q",
-        "original_process": ["a", " "],
-        "modified_question": "q",
-        "modified_process": ["", "a", "b", "\n", "c"],
-        "error_steps": [3, 4, 9],
-        "classification": "deception",
-    }
-    path = tmp_path / "set.jsonl"
-    path.write_text(json.dumps(row) + "\n")
-    right, wrong = read_evaluation_set(f"prmbench:{path}")
-    assert (right.trajectory.steps, right.step_labels) == (("a",), (1.0,))
-    assert (wrong.trajectory.steps, wrong.step_labels) == (("a", "b", "c"), (1.0, 0.0, 1.0))
-    assert "2 of 5 steps hold nothing" in caplog.text
-    path.write_text(json.dumps({"problem": "q", "steps": ["", "a", "b"], "label": 1}) + "\n")
-    (found,) = read_evaluation_set(f"processbench:{path}")
-    assert (found.first_error, len(found.step_labels)) == (0, 2)
-    path.write_text(json.dumps({"problem": "q", "steps": ["a", ""], "label": 1}) + "\n")
-    with pytest.raises(TrainingError, match=r"the first wrong step, 1 \(from 0\), holds nothing"):
-        read_evaluation_set(f"processbench:{path}")
-
-
-def test_only_published_sets_need_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def records(place: str) -> list[Any]:
-        asked.append(place)
-        return []
-
-    monkeypatch.setattr("rfprm_training.evaluation.set_formats.read_records", records)
-    for name, places in PUBLISHED.items():
-        asked.clear()
-        assert read_evaluation_set(name) == []
-        assert tuple(asked) == places
-    with pytest.raises(TrainingError, match="only processbench and prmbench are on the Hub"):
-        read_evaluation_set("big_bench_mistake")
 
 
 KINDS = [kind for kinds in GROUPS.values() for kind in kinds]

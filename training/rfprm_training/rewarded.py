@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pydantic import Field, model_validator
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.validated import Validated
+from rfprm_runtime.traces.bytes import Bytes
 from rfprm_runtime.traces.jsonl import json_line, parse_object
 from rfprm_runtime.types import Trajectory
 from rfprm_training import DataError, TrainingError
@@ -103,16 +105,16 @@ _TRAJECTORY_FIELDS = set(Trajectory.model_fields)
 
 
 def read_rewarded(path: Path) -> Iterator[RewardedTrajectory]:
-    """Every line of a file, lazily.
+    """Every line of a file, which may be packed (``.gz`` and the like), lazily.
 
     Raises :class:`DataError` naming a bad line, :class:`TrainingError` for a missing file.
     """
     try:
-        file = path.open("rb")
+        opened = Bytes(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise TrainingError(f"cannot read {path}: {error}") from None
-    with file:
-        for number, line in enumerate(file, start=1):
+    with closing(opened) as file:
+        for number, line in enumerate(iter(file.readline, b""), start=1):
             if line.strip():
                 yield _parse(path, number, line)
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rfprm_runtime.cli.options import PrefixesOption
+from rfprm_runtime.cli.options import (
+    AnswerField,
+    PrefixesOption,
+    QuestionField,
+    SplitOption,
+    StepsField,
+    TextField,
+    ThinkingField,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rfprm_training.evaluation.held_out import Evaluation
 
 
@@ -53,16 +64,26 @@ def evaluate(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw reliability plots of the sets to this PNG or SVG file."),
+        typer.Option(help="Draw reliability plots of the sets to this PNG, SVG or PDF file."),
     ] = None,
+    split: SplitOption = "blank_lines",
+    question_field: QuestionField = None,
+    text_field: TextField = None,
+    steps_field: StepsField = None,
+    thinking_field: ThinkingField = None,
+    answer_field: AnswerField = None,
 ) -> None:
-    """Measure a PRM on held-out training data or on evaluation sets."""
-    import json
+    """Measure a PRM on held-out training data or on evaluation sets.
 
+    --split and the options for fields are for the sets of outcomes: rows of any layout.
+    """
     from rich.console import Console
 
     from rfprm_runtime.ground.progress import shown_stages
     from rfprm_runtime.ground.whole_files import write_whole
+    from rfprm_runtime.traces.choosing import FieldNames
+    from rfprm_runtime.traces.formats import Reading
+    from rfprm_runtime.traces.jsonl import without_infinities
     from rfprm_training import TrainingError
     from rfprm_training.evaluation.evaluated_sets import evaluate_sets
     from rfprm_training.evaluation.printing import (
@@ -84,6 +105,17 @@ def evaluate(
         raise TrainingError("--config says what was held out, and --on names other sets; give one")
     if plot is not None and not on:
         raise TrainingError("--plot draws evaluation sets; name some with --on")
+    fields = FieldNames(question_field, text_field, steps_field, thinking_field, answer_field)
+    reading = Reading(split, names=fields)
+    if reading != Reading() and not any(spec.startswith("outcomes:") for spec in on or []):
+        raise TrainingError("--split and options for fields are for sets of outcomes; name one")
+    inputs = [Path(spec.partition(":")[2]) for spec in on or []]
+    _check_outputs(output, plot, [*inputs, *(path for path in (config, judge) if path)])
+    if on and output is not None and output.name == EVALUATION_NAME and _is_run(output.parent):
+        raise TrainingError(
+            f"{output} is for what the training config held out, and the model card reads it; "
+            "write the figures of --on to a file with another name"
+        )
     console = Console(highlight=False)
     if on:
         expert = read_toml(judge, ExpertConfig, "description of an expert LLM") if judge else None
@@ -94,6 +126,7 @@ def evaluate(
                 judge=expert,
                 against=against,
                 score_prefixes=score_prefixes,
+                reading=reading,
                 progress=told,
             )
         print_evaluated_sets(console, found)
@@ -107,9 +140,37 @@ def evaluate(
         print_evaluation(console, evaluation)
         content = evaluation.as_dict()
     if output is not None:
-        write_whole(output, json.dumps(content, indent=2) + "\n")
+        figures = without_infinities(content)  # NaN is no JSON
+        write_whole(output, json.dumps(figures, indent=2, allow_nan=False) + "\n")
         if output.name == EVALUATION_NAME:
             write_model_card(output.parent)
+
+
+_PLOTS = (".png", ".svg", ".pdf")
+
+
+def _check_outputs(output: Path | None, plot: Path | None, inputs: Sequence[Path]) -> None:
+    """Before hours of scoring. Raises :class:`OutputError` for a file that cannot be written, or
+    that is read."""
+    from rfprm_runtime.errors import OutputError
+
+    for path in (output, plot):
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder")
+        if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
+            raise OutputError(f"{path} is what is read; give the figures another name")
+    if plot is not None and plot.suffix.lower() not in _PLOTS:
+        raise OutputError(f"cannot draw {plot}: its name must end in one of {', '.join(_PLOTS)}")
+
+
+def _is_run(folder: Path) -> bool:
+    from rfprm_training.learning.run_folder import CONFIG_NAME
+
+    return (folder / CONFIG_NAME).is_file()
 
 
 def _evaluate_held_out(model: Path, config: Path | None, score_prefixes: bool) -> Evaluation:

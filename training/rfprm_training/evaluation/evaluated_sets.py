@@ -12,6 +12,7 @@ from typing import Any
 
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.ground.progress import Progress, counting, silent, stage
+from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.evaluation.claims import Claims
@@ -80,19 +81,23 @@ def evaluate_sets(
     judge: ExpertConfig | None = None,
     against: Path | None = None,
     score_prefixes: bool = False,
+    reading: Reading | None = None,
     progress: Progress = silent,
 ) -> EvaluatedSets:
     """Score the sets by the PRM at ``model``, a checkpoint or an artifact, or else by ``judge``.
 
     ``against`` is another PRM that scores the same. ``score_prefixes``: reward models of whole
-    sequences score a trace after each step, too. All sets are read before any is scored, because
-    a wrong path must not cost an hour; and one PRM is in memory at a time. ``progress`` is told of
-    what is judged.
+    sequences score a trace after each step, too. ``reading``: of the sets of outcomes. All sets
+    are read before any is scored, because a wrong path must not cost an hour; and one PRM is in
+    memory at a time. ``progress`` is told of what is judged.
 
     Raises :class:`TrainingError` for a set that cannot be read, and for one of which ``judge``
     graded nothing.
     """
-    sets = {spec: read_evaluation_set(spec) for spec in specs}
+    sets = {spec: read_evaluation_set(spec, reading) for spec in specs}
+    for path in (model, against):
+        if path is not None and not path.exists():
+            raise TrainingError(f"there is no checkpoint or artifact {path}")
     if model is None:
         assert judge is not None, "either a model or a judge"
         judged = {}

@@ -210,8 +210,14 @@ def _rankings_of_steps(found: SetEvaluation) -> str:
     return ", ".join(f"{name} {figure}" for name, figure in parts if figure is not None)
 
 
-def _f1(found: FirstError, estimate: Estimate | None) -> str:
-    return f"{found.f1:.3f}" if estimate is None else str(estimate)
+def _located(found: FirstError, f1: Estimate | None) -> str:
+    """Without an F1, one of the shares is of nothing."""
+    shares = {
+        "located": (found.wrong_located, "of the wrong ones"),
+        "accepted": (found.right_accepted, "of the right ones"),
+    }
+    known = ", ".join(f"{name} {x:.3f} {of}" for name, (x, of) in shares.items() if x == x)
+    return known if f1 is None else f"F1 {f1} ({known})"
 
 
 def print_set(console: Console, name: str, found: SetEvaluation) -> None:
@@ -223,6 +229,10 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
     )
     if found.num_failed:
         console.print(f"{found.num_failed} got no score and count as without errors", style="red")
+    if found.num_windowed:
+        console.print(
+            f"{found.num_windowed} are longer than the model's positions and were scored in windows"
+        )
     if not found.has_steps:
         console.print(NO_STEPS)
     if (
@@ -231,26 +241,27 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
         and found.thresholds is not None
     ):
         console.print(
-            f"first wrong step{_known_of(found)}: F1 "
-            f"{_f1(found.first_error, found.first_error_f1)} (located "
-            f"{found.first_error.wrong_located:.3f} of the wrong ones, accepted "
-            f"{found.first_error.right_accepted:.3f} of the right ones; thresholds chosen on the "
-            f"other nine tenths of the questions: {_range(found.thresholds)}); at even odds: "
-            f"F1 {_f1(found.first_error_at_half, found.first_error_f1_at_half)}"
+            f"first wrong step{_known_of(found)}: "
+            f"{_located(found.first_error, found.first_error_f1)}; thresholds chosen on the other "
+            f"nine tenths of the questions: {_range(found.thresholds)}; at even odds: "
+            f"{_located(found.first_error_at_half, found.first_error_f1_at_half)}"
         )
-    if (by_rule := found.first_error_by_rule) is not None:
-        console.print(
-            f"by the PRM's own rule: F1 {_f1(by_rule, found.first_error_f1_by_rule)} (located "
-            f"{by_rule.wrong_located:.3f}, accepted {by_rule.right_accepted:.3f})"
-        )
+        if found.first_error_f1 is None:
+            console.print("no F1: all of these trajectories are right, or all are wrong")
+    if found.first_error_by_rule is not None:
+        located = _located(found.first_error_by_rule, found.first_error_f1_by_rule)
+        console.print(f"by the PRM's own rule: {located}")
     if found.steps is not None:
         console.print(
-            f"{found.steps.num_steps} steps, {found.steps.num_wrong} wrong: F1 of right ones "
-            f"{found.steps.f1_right:.3f}, of wrong ones {found.steps.f1_wrong:.3f}, PRM score "
-            f"{found.steps.prm_score:.3f}"
+            f"{found.steps.num_steps} steps, {found.steps.num_wrong} wrong; with such thresholds: "
+            f"F1 of right ones {found.steps.f1_right:.3f}, of wrong ones "
+            f"{found.steps.f1_wrong:.3f}, PRM score {found.steps.prm_score:.3f}"
         )
         if ranked := _rankings_of_steps(found):
             console.print(ranked)
+    if found.num_outcomes and found.num_right in (0, found.num_outcomes):
+        kind = "right" if found.num_right else "wrong"
+        console.print(f"outcome: all {found.num_outcomes} are {kind}, so there is nothing to rank")
     if found.outcome_auc is not None:
         console.print(f"outcome: AUC of the reward {found.outcome_auc}")
     if found.outcome_auc_within_question is not None:

@@ -17,7 +17,7 @@ import numpy as np
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.claims import Claims, have_steps
 from rfprm_training.evaluation.metrics import first_error_accuracy
-from rfprm_training.evaluation.set_formats import ORIGINAL
+from rfprm_training.evaluation.published_formats import ORIGINAL
 from rfprm_training.evaluation.step_metrics import StepClassification, classify_steps
 from rfprm_training.example import Example
 

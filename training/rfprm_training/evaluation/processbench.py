@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training.evaluation.claims import Claims, have_steps, step_scores_of
 from rfprm_training.evaluation.metrics import FirstError, StepScores, first_error_accuracy
+from rfprm_training.evaluation.published_formats import SUBSETS
 from rfprm_training.evaluation.step_metrics import best_first_error_threshold
 from rfprm_training.example import Example
 
-SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
 _CHOSEN_ON = SUBSETS[0]
 
 

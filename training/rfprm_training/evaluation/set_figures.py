@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.answers.extraction import final_answer
+from rfprm_runtime.answers.grouping import group_answers
 from rfprm_runtime.artifact.manifest import FirstErrorRule, Manifest
+from rfprm_runtime.errors import RfprmError
+from rfprm_runtime.ground.arguments import shown
 from rfprm_runtime.scorer import Scorer
 from rfprm_runtime.scores.bounds import unit_scale
 from rfprm_runtime.types import TrajectoryScore
@@ -44,6 +48,7 @@ from rfprm_training.evaluation.step_metrics import (
 )
 from rfprm_training.example import Example
 
+_logger = logging.getLogger(__name__)
 _Scored: TypeAlias = tuple[Example, NDArray[np.float32]]
 
 
@@ -55,6 +60,8 @@ class SetEvaluation:
     num_questions: int
     num_failed: int
     """Trajectories without a score; they count as if no error was found in them."""
+    num_windowed: int = 0
+    """Trajectories longer than the model, whose later steps were scored without some before."""
     num_first_errors: int = 0
     """Trajectories whose labels tell where they go wrong first, or that they do not; those of the
     next three figures."""
@@ -78,6 +85,9 @@ class SetEvaluation:
     step_rank_correlation: Estimate | None = None
     """This and the three before as :class:`~.labelled_steps.LabelledSteps` says."""
     step_calibration: Calibration | None = None
+    num_outcomes: int = 0
+    num_right: int = 0
+    """Trajectories with a score and a known outcome, and how many of them are right."""
     outcome_auc: Estimate | None = None
     outcome_auc_within_question: Estimate | None = None
     best_of_n: tuple[CurvePoint, ...] = ()
@@ -114,6 +124,7 @@ def summarise_set(
         **(_step_figures(examples, scores, manifest) if has_steps else {}),
         **_outcome_figures(examples, scores, Claims.of_trajectories(manifest)),
         "has_steps": has_steps,
+        "num_windowed": sum(s is not None and s.windowed_from is not None for s in scores),
     }
     failed = sum(score is None for score in scores)
     return SetEvaluation(len(examples), questions, failed, **figures)
@@ -187,17 +198,20 @@ def _outcome_figures(
         if score is not None and not math.isnan(example.trajectory_label)
     ]
     right = np.array([example.trajectory_label >= 0.5 for example, _ in known], dtype=np.bool_)
-    if not known or right.all() or not right.any():
-        return {}
+    figures: dict[str, Any] = {"num_outcomes": len(known), "num_right": int(right.sum())}
+    if right.all() or not right.any():
+        return figures
     rewards = np.array([score.reward for _, score in known], dtype=np.float64)
     names = [example.group for example, _ in known]
     groups = np.unique(names, return_inverse=True)[1]
-    answers = [
-        final_answer("\n".join(e.trajectory.response or e.trajectory.steps[-1:])) for e, _ in known
-    ]
-    figures: dict[str, Any] = {
-        "outcome_auc": bootstrap(lambda s, r, g: auc(s, r), rewards, right, groups),
-    }
+    answers = _grouped(
+        [
+            final_answer("\n".join(e.trajectory.response or e.trajectory.steps[-1:]))
+            for e, _ in known
+        ],
+        names,
+    )
+    figures["outcome_auc"] = bootstrap(lambda s, r, g: auc(s, r), rewards, right, groups)
     if len(set(names)) < len(names):
         figures["outcome_auc_within_question"] = bootstrap_rows(
             pairs_won, rankings(rewards, right, groups)
@@ -211,6 +225,19 @@ def _outcome_figures(
         if fitted is not None:
             figures["outcome_calibration_fitted"] = calibration(fitted, right)
     return figures
+
+
+def _grouped(answers: Sequence[str | None], questions: Sequence[str]) -> list[str | None]:
+    """Answers to one question that mean the same, in one spelling."""
+    of_question: dict[str, list[int]] = {}
+    for index, question in enumerate(questions):
+        of_question.setdefault(question, []).append(index)
+    found = list(answers)
+    for members in of_question.values():
+        for group in group_answers([answers[index] for index in members]):
+            for place in group:
+                found[members[place]] = answers[members[group[0]]]
+    return found
 
 
 def cross_fitted_calibration(logits: Any, right: Any, groups: Sequence[str]) -> Any:
@@ -229,7 +256,18 @@ def cross_fitted_calibration(logits: Any, right: Any, groups: Sequence[str]) -> 
 
 
 def score_set(scorer: Scorer, examples: Sequence[Example]) -> list[TrajectoryScore | None]:
-    """A PRM's scores; trajectories longer than the model are scored in windows."""
+    """A PRM's scores; trajectories longer than the model are scored in windows. None for one that
+    cannot be scored, which is logged. Raises the first error if none can."""
     trajectories = [example.trajectory for example in examples]
-    scores = scorer.score_batch(trajectories, overflow="window", show_progress_bar=True)
-    return list(scores)
+    found = scorer.score_batch(
+        trajectories, overflow="window", show_progress_bar=True, on_error="return"
+    )
+    scores = [score if isinstance(score, TrajectoryScore) else None for score in found]
+    errors = [error for error in found if isinstance(error, RfprmError)]
+    if errors:
+        if all(score is None for score in scores):
+            raise errors[0]
+        bad = examples[scores.index(None)].trajectory.question
+        more = f" and {len(errors) - 1} others" if len(errors) > 1 else ""
+        _logger.warning("the trace with the question %s%s: %s", shown(bad), more, errors[0])
+    return scores
