@@ -82,7 +82,8 @@ LEFT_OUT = {
     "rfprm_training.construction.sampling.line_sampler": "a model",
     "rfprm_training.construction.sampling.next_steps": "a model, and graded_examples",
     "rfprm_training.curation.pipeline": "rows, by reason_to_drop and NearDuplicates",
-    "rfprm_training.evaluation.set_formats": "as processbench and prmbench",
+    "rfprm_training.evaluation.published_formats": "as processbench and prmbench",
+    "rfprm_training.evaluation.set_formats": "rows: published_formats and read_traces",
     "rfprm_training.gsm8k": "as split_solution",
     # Comparing answers has a budget; models have costs of their own.
     "rfprm_runtime.answers.checker": "comparing answers, within its budget",

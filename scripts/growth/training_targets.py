@@ -18,7 +18,7 @@ from rfprm_training.curation.config import FilterConfig
 from rfprm_training.curation.contamination import EvaluationQuestions
 from rfprm_training.curation.duplicates import NearDuplicates
 from rfprm_training.curation.filters import reason_to_drop, repeated_share
-from rfprm_training.evaluation import set_formats
+from rfprm_training.evaluation import published_formats
 from rfprm_training.gsm8k import GoldSolution
 from rfprm_training.labelling import pairing
 from rfprm_training.labelling.expert import client, judge
@@ -166,7 +166,7 @@ measure("graded_examples", lambda given: list(next_steps.graded_examples(*given,
 # Evaluation sets.
 measure(
     "processbench",
-    lambda p: list(set_formats.processbench({"problem": "q", "steps": p, "label": len(p) - 1})),
+    lambda p: published_formats.processbench({"problem": "q", "steps": p, "label": len(p) - 1}),
     pieces,
 )
 
@@ -177,4 +177,4 @@ def _pair_of_processes(parts: list[str]) -> dict[str, Any]:
     return {**both, **questions, "error_steps": list(range(1, len(parts) + 1))}
 
 
-measure("prmbench", lambda p: list(set_formats.prmbench(_pair_of_processes(p))), pieces)
+measure("prmbench", lambda p: published_formats.prmbench(_pair_of_processes(p)), pieces)

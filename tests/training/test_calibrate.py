@@ -11,8 +11,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from rfprm_export.checkpoint import load_prm
-from rfprm_runtime.artifact.manifest import Calibration
+from rfprm_export.checkpoint import load_prm, read_checkpoint
+from rfprm_runtime.artifact.manifest import Calibration, FirstErrorRule
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.commands import calibrate
@@ -24,6 +24,7 @@ from rfprm_training.evaluation.calibrate import (
     fit_calibration,
     one_after,
     refuse_calibrated,
+    write_rule,
 )
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.cross_validation import SCORES_NAME, write_out_of_fold
@@ -118,9 +119,14 @@ def test_the_command_writes_helpful_calibrations_to_the_checkpoint(
         if len(row["question"]) % 2:
             row["step_rewards"] = [0.0] * len(row["step_rewards"])
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rule(folder, FirstErrorRule(wrong_below=0.7))
     result = CliRunner().invoke(app, [*arguments, "--refit", "--only", "step"])
     assert result.exit_code == 0, result.output
     assert "trajectory scores" not in result.output
+    assert (
+        "first errors was fitted for the step scores as they were, and is dropped" in result.output
+    )
+    assert read_checkpoint(folder).first_error is None
     refitted = load_prm(folder).manifest
     assert refitted.trajectory_readout == after.trajectory_readout
     assert refitted.step_readout.calibration is not None

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from llm_server import serving, status
 from rfprm_runtime import SourceError
+from rfprm_runtime.errors import OutputError, TraceTooLongError
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.commands import evaluate
@@ -379,6 +380,92 @@ def test_options_that_mean_nothing_together_are_refused(arguments: str, complain
     result = run(*arguments.split())
     assert isinstance(result.exception, TrainingError)
     assert complaint in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("-o nowhere/x.json", "there is no folder"),
+        ("-o .", "it is a folder"),
+        ("-o set.jsonl", "is what is read"),
+        ("-o ../here/set.jsonl", "is what is read"),
+        ("--plot set.jsonl", "is what is read"),
+        ("--plot x.bmp", "must end in one of .png"),
+        ("-o run/evaluation.json", "the model card reads it"),
+        ("--split lines", "for sets of outcomes"),
+        ("--text-field a", "for sets of outcomes"),
+        ("--against elsewhere", "there is no checkpoint or artifact"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_hours_of_scoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, complaint: str
+) -> None:
+    folder = tmp_path / "here"
+    (folder / "run").mkdir(parents=True)
+    (folder / "run" / "config.toml").write_text("")
+    row = {"problem": "q", "steps": ["a"], "label": 0}
+    kept = write(folder / "set.jsonl", row).read_text()
+    monkeypatch.chdir(folder)
+    result = run("run", "--on", "processbench:set.jsonl", *arguments.split())
+    assert isinstance(result.exception, (TrainingError, OutputError))
+    assert complaint in str(result.exception)
+    assert (folder / "set.jsonl").read_text() == kept
+
+
+def test_figures_are_json_where_some_are_of_nothing(tmp_path: Path, tiny_artifact: Path) -> None:
+    rows = [{"problem": f"q{i}", "steps": ["a", "b"], "label": -1} for i in range(3)]
+    path, out = write(tmp_path / "p.jsonl", *rows), tmp_path / "out.json"
+    result = run(tiny_artifact, "--on", f"processbench:{path}", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert "no F1: all of these trajectories are right, or all are wrong" in result.output
+    assert "nan" not in result.output
+    assert "the best on gsm8k" not in result.output
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    figures = json.loads(out.read_text(), parse_constant=refuse)
+    assert figures[f"processbench:{path}"]["first_error"]["wrong_located"] is None
+
+
+def test_a_trace_that_cannot_be_scored_costs_only_itself(
+    tmp_path: Path, tiny_artifact: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = ["a", "word " * 5000, "c"]  # one step has more tokens than the model has positions
+    rows = [{"problem": f"q{n}", "steps": [text], "label": 0} for n, text in enumerate(texts)]
+    path = write(tmp_path / "p.jsonl", *rows)
+    found = evaluate_sets([f"processbench:{path}"], model=tiny_artifact)
+    assert found.sets[f"processbench:{path}"].num_failed == 1
+    assert "the trace with the question 'q1'" in caplog.text
+    write(path, rows[1])
+    with pytest.raises(TraceTooLongError):
+        evaluate_sets([f"processbench:{path}"], model=tiny_artifact)
+
+
+def test_long_traces_are_counted(tmp_path: Path, tiny_artifact: Path) -> None:
+    steps = ["word " * 20] * 40
+    path = write(tmp_path / "p.jsonl", {"problem": "q", "steps": steps, "label": 3})
+    result = run(tiny_artifact, "--on", f"processbench:{path}")
+    assert "1 are longer than the model's positions" in result.output, result.output
+
+
+def test_a_vote_joins_answers_that_mean_the_same(tmp_path: Path, tiny_artifact: Path) -> None:
+    rows = [
+        {"question": "q", "completion": f"The answer is {answer}.", "is_correct": right}
+        for answer, right in (
+            ("1/2", True),
+            ("0.5", True),
+            ("7", False),
+            ("7", False),
+            ("8", False),
+        )
+    ]
+    rows[1]["completion"] = r"The answer is \(\frac{1}{2}\)."
+    path = write(tmp_path / "o.jsonl", *rows)
+    found = evaluate_sets([f"outcomes:{path}"], model=tiny_artifact)
+    [_, four] = found.sets[f"outcomes:{path}"].best_of_n
+    assert four.majority is not None
+    assert four.majority.value == 1.0
 
 
 def test_a_set_is_read_before_anything_is_scored(tmp_path: Path) -> None:

@@ -164,6 +164,12 @@ def test_the_command_writes_the_rule_and_keeps_the_reference(
     of_another = CliRunner().invoke(app, [*arguments, "--artifact", str(tiny_artifact)])
     assert isinstance(of_another.exception, TrainingError)
     assert "was not exported from" in str(of_another.exception)
+    some = path.read_text().splitlines(keepends=True)[:40]
+    path.write_text("".join(some))
+    monkeypatch.undo()
+    few = CliRunner().invoke(app, arguments)
+    assert "needs 50 right and 50 wrong traces" in few.output
+    assert read_checkpoint(folder).first_error == chosen
     nowhere = CliRunner().invoke(app, [str(tmp_path), "--first-error", "--on", f"rewarded:{path}"])
     assert isinstance(nowhere.exception, TrainingError)
     # It is for step scores as they are.

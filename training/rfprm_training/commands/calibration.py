@@ -130,6 +130,12 @@ def calibrate(
     if with_alpha:
         alpha = fit_alpha(data, found, before=read_checkpoint(checkpoint).alpha)
         typer.echo(_said_of_alpha(alpha))
+    had_rule = read_checkpoint(checkpoint).first_error is not None
+    if had_rule and any(result.kind == "step" and result.helps for result in found):
+        typer.echo(
+            "the threshold for first errors was fitted for the step scores as they were, and is "
+            "dropped; fit it again with --first-error"
+        )
     if any(result.helps for result in found) or (alpha is not None and alpha.helps):
         with shown_stages() as told:
             write_calibration(checkpoint, found, alpha, told)
@@ -141,7 +147,7 @@ def _fit_first_error(
 ) -> None:
     from rfprm_export.checkpoint import read_checkpoint
     from rfprm_training.evaluation.calibrate import check_checkpoint, collect_scores, write_rule
-    from rfprm_training.evaluation.first_errors import fit_rule
+    from rfprm_training.evaluation.first_errors import MIN_TRACES, fit_rule, right_and_wrong
     from rfprm_training.learning.model_card import write_model_card
 
     check_checkpoint(checkpoint)
@@ -154,7 +160,11 @@ def _fit_first_error(
         before=read_checkpoint(checkpoint).first_error,
     )
     if found is None:
-        typer.echo("nothing fitted: fewer than 50 traces with labelled steps are right, or wrong")
+        right, wrong = right_and_wrong(known.examples, known.scores)
+        typer.echo(
+            f"nothing fitted: needs {MIN_TRACES} right and {MIN_TRACES} wrong traces whose labels "
+            f"tell where they go wrong first, got {right} and {wrong}"
+        )
         return
     verdict = "kept" if found.helps else "does not help, left as it was"
     typer.echo(

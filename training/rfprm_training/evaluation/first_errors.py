@@ -20,7 +20,7 @@ from rfprm_training.evaluation.step_metrics import (
 )
 from rfprm_training.example import Example
 
-_MIN_TRACES = 50
+MIN_TRACES = 50
 """Wrong ones and right ones, each."""
 
 
@@ -54,15 +54,10 @@ def fit_rule(
     ``readout``: how step scores were read; without one they are probabilities. ``before``: the rule
     in force, by default even odds.
     """
-    pairs = [
-        (example, score)
-        for example, score in zip(examples, scores, strict=True)
-        if len(score.step_scores) and example.knows_first_error
-    ]
+    pairs = _known(examples, scores)
     steps = [score.step_scores for _, score in pairs]
     truth = [example.first_error for example, _ in pairs]
-    num_right = truth.count(None)
-    if min(num_right, len(truth) - num_right) < _MIN_TRACES:
+    if min(right_and_wrong(examples, scores)) < MIN_TRACES:
         return None
     search = Claims(readout).search(steps)
     after, _ = cross_fitted_first_error(steps, truth, [e.group for e, _ in pairs], search)
@@ -75,3 +70,22 @@ def fit_rule(
     before = before or FirstErrorRule(wrong_below=search.undecided)
     found_before = first_error_accuracy(steps, truth, before.wrong_below)
     return RuleChoice(before, chosen, len(truth), found_before, after)
+
+
+def right_and_wrong(
+    examples: Sequence[Example], scores: Sequence[TrajectoryScore]
+) -> tuple[int, int]:
+    """How many traces with step scores and labels that tell where they go wrong are right, and
+    how many are wrong."""
+    truth = [example.first_error for example, _ in _known(examples, scores)]
+    return truth.count(None), len(truth) - truth.count(None)
+
+
+def _known(
+    examples: Sequence[Example], scores: Sequence[TrajectoryScore]
+) -> list[tuple[Example, TrajectoryScore]]:
+    return [
+        (example, score)
+        for example, score in zip(examples, scores, strict=True)
+        if len(score.step_scores) and example.knows_first_error
+    ]

@@ -31,7 +31,7 @@ class Subset:
     num_right: int
     at_half: FirstError
     at_chosen: FirstError | None
-    """With the threshold that is best on gsm8k; None without that subset."""
+    """With the threshold that is best on gsm8k; None without right and wrong ones of it."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,17 @@ def processbench_table(
         steps.append(step_scores_of(example, score, search.high))
         truth.append(example.first_error)
     chosen = None
-    if _CHOSEN_ON in rows:
+    if _CHOSEN_ON in rows and _has_both(rows[_CHOSEN_ON][1]):
         chosen = best_first_error_threshold(*rows[_CHOSEN_ON], search)
     subsets = {
         name: _subset(*rows[name], search.undecided, chosen) for name in sorted(rows, key=_place)
     }
     return ProcessBench(subsets, search.undecided, chosen)
+
+
+def _has_both(truth: Sequence[int | None]) -> bool:
+    """Whether there are right and wrong trajectories, without which no threshold is best."""
+    return 0 < list(truth).count(None) < len(truth)
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -20,6 +20,7 @@ FloatArray = NDArray[np.float64]
 
 NUM_FOLDS = 10
 _NUM_THRESHOLDS = 199
+_GAIN_OF_EXACT = 0.01
 _NUM_BINS = 10
 _MIN_FOR_CALIBRATION = 4 * _NUM_BINS
 
@@ -84,10 +85,39 @@ def cross_fitted_first_error(
 def best_first_error_threshold(
     step_scores: StepScores, first_errors: Sequence[int | None], search: Search = PROBABILITIES
 ) -> float:
-    """The threshold with the highest F1 of 199 between the ends of ``search``."""
-    return _best_threshold(
-        lambda t: _worth(first_error_accuracy(step_scores, first_errors, t)), search
-    )
+    """The threshold with the highest F1, or with the highest known share if all trajectories are
+    right or all are wrong: see :func:`_best_threshold`."""
+    # A trajectory is a hit for thresholds in (low, high]: the first step below is the wrong one.
+    low, high, wrong = [], [], []
+    for scores, error in zip(step_scores, first_errors, strict=True):
+        values = scores.astype(np.float64)
+        before = values if error is None else values[:error]
+        low.append(-np.inf if error is None else values[error])
+        high.append(before.min(initial=np.inf))
+        wrong.append(error is not None)
+    ends = np.array([low, high]).T
+    is_wrong = np.array(wrong, dtype=np.bool_)
+
+    def worth(thresholds: FloatArray) -> FloatArray:
+        thresholds = thresholds.astype(np.float32)  # as scores are compared with them
+        located = _share_of_hits(ends[is_wrong], thresholds)
+        accepted = _share_of_hits(ends[~is_wrong], thresholds)
+        if not is_wrong.any() or is_wrong.all():
+            return accepted if not is_wrong.any() else located
+        total = located + accepted
+        found: FloatArray = 2 * located * accepted / np.where(total > 0, total, 1)
+        return found
+
+    return _best_threshold(worth, np.concatenate([*step_scores, []]), search)
+
+
+def _share_of_hits(ends: FloatArray, thresholds: FloatArray) -> FloatArray:
+    """For each threshold, the share of the intervals (low, high] that it lies in."""
+    total, ends = len(ends), ends[ends[:, 0] < ends[:, 1]]
+    begun = np.searchsorted(np.sort(ends[:, 0]), thresholds, side="left")
+    ended = np.searchsorted(np.sort(ends[:, 1]), thresholds, side="left")
+    found: FloatArray = (begun - ended) / max(total, 1)
+    return found
 
 
 def _cross_fitted(
@@ -100,13 +130,6 @@ def _cross_fitted(
     return thresholds
 
 
-def _worth(found: FirstError) -> float:
-    """F1, or the one known share if all trajectories are right or all are wrong."""
-    shares = [found.wrong_located, found.right_accepted]
-    known = [share for share in shares if share == share]
-    return found.f1 if len(known) == 2 else sum(known)
-
-
 def cross_fitted_classification(
     scores: FloatArray,
     right: NDArray[np.bool_],
@@ -116,9 +139,20 @@ def cross_fitted_classification(
     """Step classification over all steps; ``groups`` holds the question of each step."""
 
     def best(chosen: NDArray[np.int64]) -> float:
-        return _best_threshold(
-            lambda t: classify_steps(scores[chosen] >= t, right[chosen]).prm_score, search
+        of_right, of_wrong = (
+            np.sort(scores[chosen][right[chosen] == kind]) for kind in (True, False)
         )
+
+        def prm_score(thresholds: FloatArray) -> FloatArray:
+            missed = np.searchsorted(of_right, thresholds, side="left")
+            caught = np.searchsorted(of_wrong, thresholds, side="left")
+            kept, passed = len(of_right) - missed, len(of_wrong) - caught
+            f1_right = 2 * kept / np.maximum(kept + passed + len(of_right), 1)
+            f1_wrong = 2 * caught / np.maximum(caught + missed + len(of_wrong), 1)
+            found: FloatArray = (f1_right + f1_wrong) / 2
+            return found
+
+        return _best_threshold(prm_score, scores[chosen], search)
 
     return classify_steps(scores >= _cross_fitted(best, folds(groups)), right)
 
@@ -140,14 +174,29 @@ def _f1(predicted: NDArray[np.bool_], actual: NDArray[np.bool_]) -> float:
     return 2 * both / total if total else 0.0
 
 
-def _best_threshold(figure: Callable[[float], float], search: Search) -> float:
-    """The middle one of the best thresholds; one at the edge would be best by chance."""
-    thresholds = np.linspace(search.low, search.high, _NUM_THRESHOLDS + 2)[1:-1]
-    figures = np.array([figure(float(threshold)) for threshold in thresholds])
-    if not np.isfinite(figures).any() or figures.max() <= 0:
+def _best_threshold(
+    figure: Callable[[FloatArray], FloatArray], scores: FloatArray, search: Search
+) -> float:
+    """Of 199 round thresholds between the ends of ``search`` the best one by ``figure``, which
+    gives the value of each. Between neighbouring ``scores`` there may be a better one: it is taken
+    where it gains more than 0.01, as it does where scores crowd together, and otherwise would
+    mostly fit chance. The score that is undecided if none has a value."""
+    grid = np.linspace(search.low, search.high, _NUM_THRESHOLDS + 2)[1:-1]
+    observed = np.unique(scores)
+    between = (observed[1:] + observed[:-1]) / 2
+    round_one, its_value = _middle_of_best(grid, figure(grid))
+    exact_one, exact_value = _middle_of_best(between, figure(between))
+    if max(its_value, exact_value) <= 0:
         return search.undecided
-    best = np.flatnonzero(figures >= figures.max() - 1e-12)
-    return float(thresholds[best[len(best) // 2]])
+    return exact_one if exact_value > its_value + _GAIN_OF_EXACT else round_one
+
+
+def _middle_of_best(thresholds: FloatArray, values: FloatArray) -> tuple[float, float]:
+    """With its value; one at the edge would be best by chance."""
+    if not len(thresholds):
+        return 0.0, 0.0
+    best = np.flatnonzero(values >= values.max() - 1e-12)
+    return float(thresholds[best[len(best) // 2]]), float(values.max())
 
 
 @dataclass(frozen=True)
