@@ -452,13 +452,7 @@ def test_long_traces_are_counted(tmp_path: Path, tiny_artifact: Path) -> None:
 def test_a_vote_joins_answers_that_mean_the_same(tmp_path: Path, tiny_artifact: Path) -> None:
     rows = [
         {"question": "q", "completion": f"The answer is {answer}.", "is_correct": right}
-        for answer, right in (
-            ("1/2", True),
-            ("0.5", True),
-            ("7", False),
-            ("7", False),
-            ("8", False),
-        )
+        for answer, right in (("1/2", True), ("0.5", True), ("7", False), ("8", False))
     ]
     rows[1]["completion"] = r"The answer is \(\frac{1}{2}\)."
     path = write(tmp_path / "o.jsonl", *rows)
