@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from llm_server import serving, status
-from rfprm_runtime import SourceError
-from rfprm_runtime.errors import OutputError, TraceTooLongError
+from rfprm_runtime import RfprmError, SourceError
+from rfprm_runtime.errors import TraceTooLongError
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.commands import evaluate
@@ -385,11 +385,11 @@ def test_options_that_mean_nothing_together_are_refused(arguments: str, complain
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("-o nowhere/x.json", "there is no folder"),
-        ("-o .", "it is a folder"),
-        ("-o set.jsonl", "is what is read"),
-        ("-o ../here/set.jsonl", "is what is read"),
-        ("--plot set.jsonl", "is what is read"),
+        ("-o set.jsonl/x.json", "is a file, so"),
+        ("-o .", "is a folder"),
+        ("-o set.jsonl", "is the input itself"),
+        ("-o ../here/set.jsonl", "is the input itself"),
+        ("--plot set.jsonl", "is the input itself"),
         ("--plot x.bmp", "must end in one of .png"),
         ("-o run/evaluation.json", "the model card reads it"),
         ("--split lines", "for sets of outcomes"),
@@ -407,7 +407,7 @@ def test_what_cannot_be_written_is_refused_before_hours_of_scoring(
     kept = write(folder / "set.jsonl", row).read_text()
     monkeypatch.chdir(folder)
     result = run("run", "--on", "processbench:set.jsonl", *arguments.split())
-    assert isinstance(result.exception, (TrainingError, OutputError))
+    assert isinstance(result.exception, RfprmError)
     assert complaint in str(result.exception)
     assert (folder / "set.jsonl").read_text() == kept
 

@@ -59,7 +59,10 @@ def label(
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file to write.")],
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML file; by default the verifier and the outcome give the rewards."),
+        typer.Option(
+            help="TOML file. By default a step's reward is fused of alignment and coherence, by an "
+            "encoder, and quality, by the verifier; the whole trajectory's is its outcome."
+        ),
     ] = None,
     split: SplitOption = "blank_lines",
     overwrite: OverwriteOption = False,

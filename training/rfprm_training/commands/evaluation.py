@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: Annotated[
-        Path | None, typer.Argument(help="A checkpoint or an artifact; leave it out with --judge.")
+        str | None,
+        typer.Argument(
+            help="A checkpoint, or an artifact: a folder, or org/name[@revision] of the Hub. Leave "
+            "it out with --judge."
+        ),
     ] = None,
     on: Annotated[
         list[str] | None,
@@ -38,7 +42,7 @@ def evaluate(
         ),
     ] = None,
     against: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Another checkpoint or artifact, such as the same PRM in another precision: also "
             "count the first errors, picks and selections that change."
@@ -81,6 +85,7 @@ def evaluate(
 
     from rfprm_runtime.ground.progress import shown_stages
     from rfprm_runtime.ground.whole_files import write_whole
+    from rfprm_runtime.hub.artifacts import find_artifact
     from rfprm_runtime.traces.choosing import FieldNames
     from rfprm_runtime.traces.formats import Reading
     from rfprm_runtime.traces.jsonl import without_infinities
@@ -91,6 +96,7 @@ def evaluate(
         print_evaluated_sets,
         print_evaluation,
     )
+    from rfprm_training.evaluation.set_formats import files_of
     from rfprm_training.labelling.expert.config import ExpertConfig
     from rfprm_training.learning.model_card import EVALUATION_NAME, write_model_card
     from rfprm_training.toml_config import read_toml
@@ -109,22 +115,27 @@ def evaluate(
     reading = Reading(split, names=fields)
     if reading != Reading() and not any(spec.startswith("outcomes:") for spec in on or []):
         raise TrainingError("--split and options for fields are for sets of outcomes; name one")
-    inputs = [Path(spec.partition(":")[2]) for spec in on or []]
-    _check_outputs(output, plot, [*inputs, *(path for path in (config, judge) if path)])
+    reads = [Path(place) for spec in on or [] for place in files_of(spec.partition(":")[2])]
+    reads += [path for path in (config, judge) if path is not None]
+    outputs = [path for path in (output, plot) if path is not None]
+    _check_outputs(outputs, plot, reads)
     if on and output is not None and output.name == EVALUATION_NAME and _is_run(output.parent):
         raise TrainingError(
             f"{output} is for what the training config held out, and the model card reads it; "
             "write the figures of --on to a file with another name"
         )
+    for path in outputs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    prm, other = (None if name is None else find_artifact(name) for name in (model, against))
     console = Console(highlight=False)
     if on:
         expert = read_toml(judge, ExpertConfig, "description of an expert LLM") if judge else None
         with shown_stages() as told:
             found = evaluate_sets(
                 on,
-                model=model,
+                model=prm,
                 judge=expert,
-                against=against,
+                against=other,
                 score_prefixes=score_prefixes,
                 reading=reading,
                 progress=told,
@@ -133,10 +144,10 @@ def evaluate(
         if plot is not None:
             plot_reliability(found.sets, plot)
         content = found.as_dict()
-    elif model is None:
+    elif prm is None:
         raise TrainingError("--judge needs evaluation sets; name some with --on")
     else:
-        evaluation = _evaluate_held_out(model, config, score_prefixes)
+        evaluation = _evaluate_held_out(prm, config, score_prefixes)
         print_evaluation(console, evaluation)
         content = evaluation.as_dict()
     if output is not None:
@@ -149,20 +160,14 @@ def evaluate(
 _PLOTS = (".png", ".svg", ".pdf")
 
 
-def _check_outputs(output: Path | None, plot: Path | None, inputs: Sequence[Path]) -> None:
-    """Before hours of scoring. Raises :class:`OutputError` for a file that cannot be written, or
+def _check_outputs(outputs: Sequence[Path], plot: Path | None, reads: Sequence[Path]) -> None:
+    """Before hours of scoring. Raises :class:`RfprmError` for a file that cannot be written, or
     that is read."""
     from rfprm_runtime.errors import OutputError
+    from rfprm_runtime.ground.whole_files import check_target
 
-    for path in (output, plot):
-        if path is None:
-            continue
-        if not path.parent.is_dir():
-            raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
-        if path.is_dir():
-            raise OutputError(f"cannot write {path}: it is a folder")
-        if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
-            raise OutputError(f"{path} is what is read; give the figures another name")
+    for path in outputs:
+        check_target(path, reads=reads)
     if plot is not None and plot.suffix.lower() not in _PLOTS:
         raise OutputError(f"cannot draw {plot}: its name must end in one of {', '.join(_PLOTS)}")
 
@@ -174,10 +179,16 @@ def _is_run(folder: Path) -> bool:
 
 
 def _evaluate_held_out(model: Path, config: Path | None, score_prefixes: bool) -> Evaluation:
+    from rfprm_training import TrainingError
     from rfprm_training.evaluation.held_out import evaluate_scorer, open_scorer
     from rfprm_training.learning.config import read_config
     from rfprm_training.learning.run_folder import CONFIG_NAME
 
+    if config is None and not _is_run(model):
+        raise TrainingError(
+            f"{model} has no {CONFIG_NAME} that says what was held out from its training; name one "
+            "with --config, or evaluation sets with --on"
+        )
     settings = read_config(config or model / CONFIG_NAME)
     with open_scorer(model, score_prefixes=score_prefixes) as scorer:
         return evaluate_scorer(scorer, settings, show_progress_bar=True)

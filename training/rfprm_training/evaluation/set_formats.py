@@ -53,7 +53,7 @@ def read_evaluation_set(spec: str, reading: Reading | None = None) -> list[Examp
             f"got the evaluation set {spec!r}, expected FORMAT:PATH with a format of "
             f"{list(FILE_FORMATS)}; only {' and '.join(PUBLISHED)} are on the Hub, and need no path"
         )
-    places = _files(place) if colon else PUBLISHED[name]
+    places = files_of(place) if colon else PUBLISHED[name]
     if name == "rewarded":
         rows = (row for place in places for row in read_rewarded(Path(place)))
         examples = [row.as_example(held_out=True) for row in rows]
@@ -66,7 +66,7 @@ def read_evaluation_set(spec: str, reading: Reading | None = None) -> list[Examp
     return examples
 
 
-def _files(place: str) -> Sequence[str]:
+def files_of(place: str) -> Sequence[str]:
     """The files of a folder of data files, such as the subsets of ProcessBench; else ``place``."""
     folder = Path(place)
     try:
