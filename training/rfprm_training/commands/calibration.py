@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rfprm_runtime.cli.options import SplitOption
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -68,10 +70,12 @@ def calibrate(
         Path | None,
         typer.Option(help="An export of the checkpoint to score with, which is faster than torch."),
     ] = None,
+    split: SplitOption = "blank_lines",
 ) -> None:
     """Calibrate a checkpoint's scores by temperature, where that helps; export it again after."""
     from rfprm_export.checkpoint import read_checkpoint
     from rfprm_runtime.ground.progress import shown_stages
+    from rfprm_runtime.traces.formats import Reading
     from rfprm_training.evaluation.calibrate import (
         KINDS,
         check_checkpoint,
@@ -97,7 +101,13 @@ def calibrate(
     else:
         refuse_calibrated(checkpoint, kinds)
     data = collect_scores(
-        checkpoint, on or [], kinds=kinds, folds=folds, held_out=held_out, artifact=artifact
+        checkpoint,
+        on or [],
+        kinds=kinds,
+        folds=folds,
+        held_out=held_out,
+        artifact=artifact,
+        reading=Reading(split),
     )
     found = [
         result

@@ -26,13 +26,14 @@ from rfprm_runtime.artifact.manifest import Calibration, FirstErrorRule, Manifes
 from rfprm_runtime.ground.claims import claimed_folder
 from rfprm_runtime.ground.progress import Progress, silent
 from rfprm_runtime.ground.whole_files import replacing_files
+from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
 from rfprm_training.evaluation.alpha import AlphaChoice, choose_alpha
 from rfprm_training.evaluation.claims import Claims, as_calibrated
 from rfprm_training.evaluation.cross_validation import read_out_of_fold
 from rfprm_training.evaluation.held_out import held_out_examples, open_scorer, trained_in
-from rfprm_training.evaluation.set_figures import cross_fitted_calibration
+from rfprm_training.evaluation.set_figures import cross_fitted_calibration, score_set
 from rfprm_training.evaluation.set_formats import read_evaluation_set
 from rfprm_training.evaluation.step_metrics import calibration, fit_temperature
 from rfprm_training.example import Example
@@ -87,6 +88,7 @@ def collect_scores(
     folds: Path | None = None,
     held_out: bool = False,
     artifact: Path | None = None,
+    reading: Reading | None = None,
 ) -> dict[Kind, KnownScores]:
     """The scores to fit on, of each of ``kinds``, calibrated as the checkpoint is.
 
@@ -94,11 +96,12 @@ def collect_scores(
     cross-validation, for trajectory scores, and for step scores where the steps were graded
     (``sampled_steps = "verified"``, or the labels of ``rewarded``). ``held_out``: the constructed
     trajectories that the run held out, for step scores. ``artifact``: an export of the checkpoint
-    to score with in place of torch. Raises :class:`TrainingError` if no data are given, some cannot
+    to score with in place of torch. ``reading``: of sets of outcomes. A trace that cannot be scored
+    is left out, and logged. Raises :class:`TrainingError` if no data are given, some cannot
     be read, or the artifact is of another checkpoint.
     """
     found: dict[Kind, KnownScores] = {kind: KnownScores() for kind in kinds}
-    sets = [(spec, read_evaluation_set(spec), KINDS) for spec in on]
+    sets = [(spec, read_evaluation_set(spec, reading), KINDS) for spec in on]
     if held_out:
         _, constructed = held_out_examples(read_config(checkpoint / CONFIG_NAME))
         sets.append(("held-out constructed trajectories", constructed, ("step",)))
@@ -117,11 +120,11 @@ def collect_scores(
                 if kind == "trajectory" or graded:
                     known.add(examples, scores, "out-of-fold solutions")
         for name, examples, of_set in sets:
-            trajectories = [example.trajectory for example in examples]
-            scores = scorer.score_batch(trajectories, overflow="window", show_progress_bar=True)
+            scored = zip(examples, score_set(scorer, examples), strict=True)
+            usable = [(example, score) for example, score in scored if score is not None]
             for kind, known in found.items():
                 if kind in of_set:
-                    known.add(examples, scores, name)
+                    known.add([e for e, _ in usable], [score for _, score in usable], name)
     if not any(known.examples for known in found.values()):
         raise TrainingError("there is nothing to fit on; give --on, --folds or --held-out")
     return found
