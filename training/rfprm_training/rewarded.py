@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.validated import Validated
-from rfprm_runtime.traces.bytes import Bytes
+from rfprm_runtime.traces.bytes import Bytes, suffix_of
 from rfprm_runtime.traces.jsonl import json_line, parse_object
 from rfprm_runtime.types import Trajectory
 from rfprm_training import DataError, TrainingError
@@ -107,8 +107,14 @@ _TRAJECTORY_FIELDS = set(Trajectory.model_fields)
 def read_rewarded(path: Path) -> Iterator[RewardedTrajectory]:
     """Every line of a file, which may be packed (``.gz`` and the like), lazily.
 
-    Raises :class:`DataError` naming a bad line, :class:`TrainingError` for a missing file.
+    Raises :class:`DataError` naming a bad line, :class:`TrainingError` for a missing file or
+    another format.
     """
+    if suffix_of(path) in (".parquet", ".arrow", ".feather", ".csv", ".tsv"):
+        raise TrainingError(
+            f"{path} is no JSONL file; rewarded trajectories are read as rfprm label writes them, "
+            "an object on each line"
+        )
     try:
         opened = Bytes(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -128,4 +134,7 @@ def _parse(path: Path, number: int, line: bytes) -> RewardedTrajectory:
     try:
         return RewardedTrajectory(trajectory=Trajectory.build(**trajectory), **fields)
     except (InvalidTrajectoryError, DataError) as error:
-        raise DataError(f"{path}, line {number} is not a rewarded trajectory: {error}") from None
+        more = "; put other fields into metadata" if "is not a field" in str(error) else ""
+        raise DataError(
+            f"{path}, line {number} is not a rewarded trajectory: {error}{more}"
+        ) from None
