@@ -289,7 +289,7 @@ def test_packed_rewards_are_read(tmp_path: Path) -> None:
     assert found.step_labels == (0.2,)
     with pytest.raises(TrainingError, match="id: is not a field; put other fields into metadata"):
         read_evaluation_set(f"rewarded:{write(tmp_path / 'x.jsonl', row | {'id': 1})}")
-    with pytest.raises(TrainingError, match="x.parquet is no JSONL file"):
+    with pytest.raises(TrainingError, match=r"x\.parquet is no JSONL file"):
         read_evaluation_set(f"rewarded:{tmp_path / 'x.parquet'}")
 
 
