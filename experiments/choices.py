@@ -77,9 +77,9 @@ ARMS: dict[str, Choice] = {
 
 
 def read_pool(path: Path) -> list[list[Sample]]:
-    """The samples of each question; those that were cut off are left out, as a selection in
-    practice would. Raises :class:`SystemExit` for rows without scores, outcome or number of
-    tokens."""
+    """The samples of each question; those that were cut off or not scored are left out, as a
+    selection in practice would. Raises :class:`SystemExit` for rows without scores, outcome or
+    number of tokens."""
     found: dict[str, list[Sample]] = {}
     for row in read_rows(path):
         names = ("question", "completion", "num_tokens", "outcome", "reward")
@@ -89,7 +89,7 @@ def read_pool(path: Path) -> list[list[Sample]]:
                 "experiments.sample_solutions or experiments.kept_solutions unpack write them, "
                 "scored by rfprm score"
             )
-        if row.get("finish_reason") == "length":
+        if row.get("finish_reason") == "length" or row["reward"] is None:
             continue
         given = {name: row[name] for name in names}
         sample = Sample(**given, right_throughout=row.get("right_throughout"))

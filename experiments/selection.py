@@ -131,9 +131,9 @@ def report(found: dict[str, Any], over: Mapping[str, Differences]) -> None:
         table.add_row(arm, *cells)
     console = Console(width=180, highlight=False)
     console.print(table)
-    console.print(
-        table_of("differences", {_NAMES[name]: of_pairs for name, of_pairs in over.items()})
-    )
+    if any(over.values()):
+        of_measures = {_NAMES[name]: of_pairs for name, of_pairs in over.items()}
+        console.print(table_of("differences", of_measures))
 
 
 def _test(options: argparse.Namespace, pool: Pool) -> Test:

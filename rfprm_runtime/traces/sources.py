@@ -144,7 +144,7 @@ def check_source(source: str) -> None:
 
 
 def is_data_file(path: Path) -> bool:
-    """Whether it is a file in one of the formats that :func:`open_source` reads."""
+    """Whether it is a file whose name ends as those that :func:`open_source` reads."""
     suffix = suffix_of(path)
     is_packed = path.suffix.lower() in PACKED_SUFFIXES
     return path.is_file() and suffix in (_PACKED if is_packed else _FILES)

@@ -229,7 +229,8 @@ def test_perfect_scores_give_perfect_figures() -> None:
     assert found.outcome_calibration.ece == 0.0
     kept = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert kept["first_error_f1_at_half"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert kept["step_auc"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert kept["step_auc"] == 1.0
+    assert kept["step_auc_interval"] == [1.0, 1.0]
 
 
 def test_scores_that_merely_fall_know_no_steps() -> None:
@@ -390,7 +391,9 @@ def test_options_that_mean_nothing_together_are_refused(arguments: str, complain
         ("-o set.jsonl", "is the input itself"),
         ("-o ../here/set.jsonl", "is the input itself"),
         ("--plot set.jsonl", "is the input itself"),
-        ("--plot x.bmp", "must end in one of .png"),
+        ("--plot x.foo", "its name must end in one of"),
+        ("--plot same.png -o same.png", "name two files"),
+        ("-o run/config.toml", "is the input itself"),
         ("-o run/evaluation.json", "the model card reads it"),
         ("--split lines", "for sets of outcomes"),
         ("--text-field a", "for sets of outcomes"),

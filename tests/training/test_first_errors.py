@@ -158,7 +158,7 @@ def test_the_command_writes_the_rule_and_keeps_the_reference(
     assert after.step_readout == before.step_readout
     assert has_reference(folder)
     card = (folder / "README.md").read_text()
-    assert "score below 0.700, fitted on made-up traces." in card
+    assert "score below 0.7, fitted on made-up traces." in card
     with_folds = CliRunner().invoke(app, [*arguments, "--folds", str(tmp_path)])
     assert with_folds.exit_code == 2
     of_another = CliRunner().invoke(app, [*arguments, "--artifact", str(tiny_artifact)])

@@ -136,7 +136,9 @@ def test_items_that_are_sorted_once_give_the_figures_of_each_sample() -> None:
         found = bootstrap_weighted(figure, questions)
         assert found is not None
         assert found.with_ends == pytest.approx(expected.with_ends)
-        assert bootstrap_weighted(figure, names) is not None
+        other = bootstrap_weighted(figure, names)
+        assert other is not None
+        assert other.value == found.value
 
 
 @pytest.mark.parametrize("right", [[], [True] * 4, [False] * 4])

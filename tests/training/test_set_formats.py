@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +148,10 @@ def test_blank_steps_are_left_out_with_their_labels(
     right, wrong = read_evaluation_set(f"prmbench:{path}")
     assert (right.trajectory.steps, right.step_labels) == (("a",), (1.0,))
     assert (wrong.trajectory.steps, wrong.step_labels) == (("a", "b", "c"), (1.0, 0.0, 1.0))
-    assert "set.jsonl, line 1: has steps that hold nothing" in caplog.text
-    assert "set.jsonl, line 1: names wrong steps that it does not have" in caplog.text
+    assert "left out empty steps, with their labels (1 rows, the first at set.jsonl, line 1)" in (
+        caplog.text
+    )
+    assert "ignored error_steps that the process does not have (1 rows" in caplog.text
     path.write_text(json.dumps({"problem": "q", "steps": ["", "a", "b"], "label": 1}) + "\n")
     (found,) = read_evaluation_set(f"processbench:{path}")
     assert (found.first_error, len(found.step_labels)) == (0, 2)
@@ -183,6 +187,9 @@ def test_only_published_sets_need_no_path(monkeypatch: pytest.MonkeyPatch) -> No
         ("processbench", BENCH, {"steps": '["a", "b"]'}),
         ("processbench", BENCH, {"final_answer_correct": None}),
         ("processbench", BENCH, {"generator": "a model", "id": 7}),
+        ("processbench", BENCH, {"label": "1.0", "final_answer_correct": "1"}),
+        ("processbench", BENCH, {"final_answer_correct": "", "id": ""}),
+        ("prmbench", MODIFIED, {"original_process": "", "idx": None}),
         ("big_bench_mistake", MISTAKE, {"mistake_index": 1.0}),
         ("prmbench", MODIFIED, {"error_steps": ["2"]}),
         ("prmbench", MODIFIED, {"error_steps": "[2]"}),
@@ -205,12 +212,20 @@ def test_values_are_read_in_every_spelling_that_means_one_thing(
         ("processbench", BENCH | {"label": None}, "label: is empty, expected the first wrong step"),
         ("processbench", BENCH | {"label": True}, "label: is True, expected a whole number"),
         ("processbench", BENCH | {"label": "one"}, "label: is 'one', expected a whole number"),
+        ("processbench", BENCH | {"label": "--1"}, "label: is '--1', expected a whole number"),
+        ("processbench", BENCH | {"label": 0.5}, "label: is 0.5, expected a whole number"),
+        ("processbench", BENCH | {"label": ""}, "label: is empty"),
+        ("processbench", BENCH | {"final_answer_correct": 3}, "is 3, expected true, false"),
         ("processbench", BENCH | {"label": -2}, "first wrong step is -2 .from 0., but there are 2"),
         ("processbench", BENCH | {"steps": "a b"}, "steps: is 'a b', expected a list"),
         ("processbench", BENCH | {"steps": None}, "steps: is None, expected a list"),
         ("processbench", BENCH | {"steps": ["a", 3]}, r"step 1 \(from 0\) is 3, expected a text"),
         ("processbench", BENCH | {"steps": []}, "there are 0 steps"),
-        ("processbench", BENCH | {"final_answer_correct": "maybe"}, "expected true or false"),
+        (
+            "processbench",
+            BENCH | {"final_answer_correct": "maybe"},
+            "expected true, false or a share",
+        ),
         ("processbench", MISTAKE, "problem: is missing.*the row has 'input', 'steps'"),
         ("big_bench_mistake", MISTAKE | {"mistake_index": -1}, "or null if none is"),
         ("prmbench", MODIFIED | {"error_steps": "2"}, "error_steps: is '2', expected a list"),
@@ -234,7 +249,9 @@ def test_a_missing_mistake_is_none_in_every_spelling(tmp_path: Path) -> None:
     floats = [{**row, "mistake_index": row["mistake_index"] or math.nan} for row in rows]
     path = tmp_path / "set.parquet"
     parquet.write_table(pyarrow.Table.from_pylist(floats), path)
-    for spec in (path, write(tmp_path / "set.jsonl", *rows)):
+    table = tmp_path / "set.csv"
+    table.write_text('input,steps,mistake_index\nq,"[""a"", ""b""]",1.0\nq,"[""a"", ""b""]",\n')
+    for spec in (path, table, write(tmp_path / "set.jsonl", *rows)):
         found = [e.first_error for e in read_evaluation_set(f"big_bench_mistake:{spec}")]
         assert found == [1, None]
 
@@ -243,10 +260,12 @@ def test_an_answer_is_right_whatever_space_is_around_it(tmp_path: Path) -> None:
     rows = [
         MISTAKE | {"answer": answer, "target": "(C)"} for answer in (" (C)", "(C)\n", "(A)", "C")
     ]
-    path = write(tmp_path / "set.jsonl", *rows, MISTAKE)
+    gaps = [MISTAKE, MISTAKE | {"target": "4"}, MISTAKE | {"answer": None, "target": "4"}]
+    gaps.append(MISTAKE | {"answer": "", "target": ""})
+    path = write(tmp_path / "set.jsonl", *rows, *gaps)
     found = [e.trajectory_label for e in read_evaluation_set(f"big_bench_mistake:{path}")]
     assert found[:4] == [1.0, 1.0, 0.0, 0.0]
-    assert math.isnan(found[4])
+    assert all(map(math.isnan, found[4:]))
 
 
 def test_what_was_made_of_rows_is_said_once_with_a_count(
@@ -257,16 +276,33 @@ def test_what_was_made_of_rows_is_said_once_with_a_count(
     found = read_evaluation_set(f"prmbench:{write(tmp_path / 'set.jsonl', *rows, *stray)}")
     assert [e.has_wrong_step for e in found] == [True, True, False, False, False]
     assert len(caplog.records) == 2
-    assert "set.jsonl, line 2: repeats the classification and idx" in caplog.text
-    assert "set.jsonl, line 4 and 2 other rows: names wrong steps" in caplog.text
+    assert "left out, as upstream does, what has the classification and idx" in caplog.text
+    assert "(1 rows, the first at set.jsonl, line 2)" in caplog.text
+    assert "ignored error_steps that the process does not have (3 rows" in caplog.text
+
+
+def test_rows_without_an_identity_repeat_none(tmp_path: Path) -> None:
+    rows = [MODIFIED | {"idx": index} for index in (None, None, "", "")]
+    assert len(read_evaluation_set(f"prmbench:{write(tmp_path / 'set.jsonl', *rows)}")) == 4
 
 
 def test_a_folder_of_subsets_is_read_whole(tmp_path: Path) -> None:
     for subset in ("gsm8k", "math"):
         write(tmp_path / f"{subset}.jsonl", BENCH | {"id": f"{subset}-1"})
     (tmp_path / "README.md").write_text("not data")
+    (tmp_path / "._math.jsonl").write_text("not data")
+    (tmp_path / "math.jsonl.errors.jsonl").write_text("not data")
     found = read_evaluation_set(f"processbench:{tmp_path}")
     assert [example.kind for example in found] == ["gsm8k", "math"]
+
+
+def test_a_folder_without_data_files_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "x.jsonl", BENCH)
+    with pytest.raises(TrainingError, match="holds no data files, and those of its subfolders"):
+        read_evaluation_set(f"processbench:{tmp_path}")
+    with pytest.raises(TrainingError, match="expected FORMAT:PATH"):
+        read_evaluation_set("processbench:")
 
 
 def test_a_data_set_that_was_saved_is_one_source(tmp_path: Path) -> None:
@@ -289,8 +325,8 @@ def test_packed_rewards_are_read(tmp_path: Path) -> None:
     assert found.step_labels == (0.2,)
     with pytest.raises(TrainingError, match="id: is not a field; put other fields into metadata"):
         read_evaluation_set(f"rewarded:{write(tmp_path / 'x.jsonl', row | {'id': 1})}")
-    with pytest.raises(TrainingError, match=r"x\.parquet is no JSONL file"):
-        read_evaluation_set(f"rewarded:{tmp_path / 'x.parquet'}")
+    with pytest.raises(TrainingError, match=r"x\.parquet is not a JSONL file"):
+        read_evaluation_set(f"rewarded:{write(tmp_path / 'x.parquet')}")
 
 
 def test_outcomes_may_come_from_reference_answers(
@@ -304,7 +340,47 @@ def test_outcomes_may_come_from_reference_answers(
     found = read_evaluation_set(f"outcomes:{path}", Reading("lines"))
     assert [e.trajectory_label for e in found] == [1.0, 0.0, 1.0]
     assert [len(e.trajectory.steps) for e in found] == [2, 2, 2]
-    assert "x.jsonl: 2 outcomes by the reference answer" in caplog.text
+    assert "x.jsonl: 2 outcomes were decided by the row's reference answer" in caplog.text
     assert "read question from 'question', text from 'completion'" in caplog.text
     read_evaluation_set(f"outcomes:{path}")
     assert "3 of 3 traces are a single step of several lines; --split lines" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("stated", "outcome"),
+    [("1", 1.0), ("0", 0.0), ("True", 1.0), ("no", 0.0), (0.25, 0.25), (None, 1.0), ("", 1.0)],
+)
+def test_a_stated_outcome_comes_before_the_reference_answer(
+    tmp_path: Path, stated: object, outcome: float
+) -> None:
+    row = {"question": "q", "completion": "It is \\boxed{4}.", "answer": "4", "correct": stated}
+    [found] = read_evaluation_set(f"outcomes:{write(tmp_path / 'x.jsonl', row)}")
+    assert found.trajectory_label == outcome
+
+
+@pytest.mark.parametrize("stated", ["partly", "3"])
+def test_a_stated_outcome_that_cannot_be_read_is_refused(tmp_path: Path, stated: object) -> None:
+    row = {"question": "q", "completion": "4", "answer": "4", "correct": stated}
+    with pytest.raises(TrainingError, match=r"x.jsonl, line 1: correct is .*, expected true"):
+        read_evaluation_set(f"outcomes:{write(tmp_path / 'x.jsonl', row)}")
+
+
+def test_an_answer_that_cannot_be_compared_costs_its_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [
+        {"question": "q", "completion": f"\\boxed{{{stated}}}", "answer": "4"}
+        for stated in (4, 5, 6)
+    ]
+
+    def agree(stated: str, reference: str) -> bool | None:
+        return None if stated == "6" else stated == reference
+
+    @contextmanager
+    def comparing() -> Iterator[Any]:
+        yield agree
+
+    monkeypatch.setattr("rfprm_training.evaluation.set_formats.comparing", comparing)
+    found = read_evaluation_set(f"outcomes:{write(tmp_path / 'x.jsonl', *rows)}")
+    assert [e.trajectory_label for e in found] == [1.0, 0.0]
+    assert "left out answers that could not be compared with the reference (1 rows" in caplog.text

@@ -60,8 +60,8 @@ def label(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="TOML file. By default a step's reward is fused of alignment and coherence, by an "
-            "encoder, and quality, by the verifier; the whole trajectory's is its outcome."
+            help="TOML file. By default a step's reward combines alignment and coherence (an "
+            "encoder) with quality (the verifier); the trajectory's reward is its outcome."
         ),
     ] = None,
     split: SplitOption = "blank_lines",

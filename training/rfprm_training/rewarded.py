@@ -20,6 +20,7 @@ from rfprm_runtime.errors import InvalidTrajectoryError
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.traces.bytes import Bytes, suffix_of
 from rfprm_runtime.traces.jsonl import json_line, parse_object
+from rfprm_runtime.traces.sources import JSONL_SUFFIXES, is_data_file
 from rfprm_runtime.types import Trajectory
 from rfprm_training import DataError, TrainingError
 from rfprm_training.example import UNKNOWN, Example
@@ -108,12 +109,12 @@ def read_rewarded(path: Path) -> Iterator[RewardedTrajectory]:
     """Every line of a file, which may be packed (``.gz`` and the like), lazily.
 
     Raises :class:`DataError` naming a bad line, :class:`TrainingError` for a missing file or
-    another format.
+    another format, and :class:`SourceError` for one that cannot be unpacked.
     """
-    if suffix_of(path) in (".parquet", ".arrow", ".feather", ".csv", ".tsv"):
+    if is_data_file(path) and suffix_of(path) not in JSONL_SUFFIXES:
         raise TrainingError(
-            f"{path} is no JSONL file; rewarded trajectories are read as rfprm label writes them, "
-            "an object on each line"
+            f"{path} is not a JSONL file; rewarded trajectories are read as rfprm label writes "
+            "them, an object on each line"
         )
     try:
         opened = Bytes(path)

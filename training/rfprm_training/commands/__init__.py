@@ -1,4 +1,4 @@
-"""The training commands of ``rfprm``: thin wrappers over the package, one room each."""
+"""The training commands of ``rfprm``: thin wrappers over the package, one module each."""
 
 from rfprm_training import check_extras
 

@@ -86,13 +86,17 @@ def calibrate(
         refuse_calibrated,
         write_calibration,
     )
+    from rfprm_training.evaluation.set_formats import check_reading
     from rfprm_training.learning.model_card import write_model_card
 
     if first_error:
         if folds is not None or with_alpha or only is not None or refit:
             raise typer.BadParameter("--first-error goes with --on and --held-out alone")
+        if split != "blank_lines":
+            raise typer.BadParameter("--split is for outcomes, and --first-error needs step labels")
         _fit_first_error(checkpoint, on or [], held_out=held_out, artifact=artifact)
         return
+    check_reading(on or [], Reading(split))
     kinds = KINDS if only is None else (only,)
     if with_alpha and only is not None:
         raise typer.BadParameter("--fit-alpha weighs scores of both kinds; leave out --only")
@@ -178,7 +182,7 @@ def _fit_first_error(
         return
     verdict = "kept" if found.helps else "does not help, left as it was"
     typer.echo(
-        f"first error below {found.before.wrong_below:.3f} → {found.chosen.wrong_below:.3f}: F1 "
+        f"first error below {found.before.wrong_below:.6g} → {found.chosen.wrong_below:.6g}: F1 "
         f"{found.found_before.f1:.3f} → {found.found_after.f1:.3f} ({found.num_traces} traces, "
         f"cross-fitted by question): {verdict}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -96,7 +96,7 @@ def evaluate(
         print_evaluated_sets,
         print_evaluation,
     )
-    from rfprm_training.evaluation.set_formats import files_of
+    from rfprm_training.evaluation.set_formats import check_reading
     from rfprm_training.labelling.expert.config import ExpertConfig
     from rfprm_training.learning.model_card import EVALUATION_NAME, write_model_card
     from rfprm_training.toml_config import read_toml
@@ -113,63 +113,74 @@ def evaluate(
         raise TrainingError("--plot draws evaluation sets; name some with --on")
     fields = FieldNames(question_field, text_field, steps_field, thinking_field, answer_field)
     reading = Reading(split, names=fields)
-    if reading != Reading() and not any(spec.startswith("outcomes:") for spec in on or []):
-        raise TrainingError("--split and options for fields are for sets of outcomes; name one")
-    reads = [Path(place) for spec in on or [] for place in files_of(spec.partition(":")[2])]
-    reads += [path for path in (config, judge) if path is not None]
-    outputs = [path for path in (output, plot) if path is not None]
-    _check_outputs(outputs, plot, reads)
+    check_reading(on or [], reading)
+    files = [path for path in (config, judge) if path is not None]
+    prms = [Path(name) for name in (model, against) if name is not None]
+    _check_outputs(output, plot, [*files, *_read_by(on or [], prms)])
     if on and output is not None and output.name == EVALUATION_NAME and _is_run(output.parent):
         raise TrainingError(
             f"{output} is for what the training config held out, and the model card reads it; "
             "write the figures of --on to a file with another name"
         )
-    for path in outputs:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    prm, other = (None if name is None else find_artifact(name) for name in (model, against))
-    console = Console(highlight=False)
+    # Neither names of sets nor texts of rows are markup.
+    console = Console(highlight=False, markup=False, emoji=False)
+
+    def write(figures: dict[str, Any]) -> None:
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(without_infinities(figures), indent=2, allow_nan=False)
+            write_whole(output, text + "\n")
+
     if on:
         expert = read_toml(judge, ExpertConfig, "description of an expert LLM") if judge else None
         with shown_stages() as told:
             found = evaluate_sets(
                 on,
-                model=prm,
+                model=model,
                 judge=expert,
-                against=other,
+                against=against,
                 score_prefixes=score_prefixes,
                 reading=reading,
                 progress=told,
             )
+        write(found.as_dict())
         print_evaluated_sets(console, found)
         if plot is not None:
+            plot.parent.mkdir(parents=True, exist_ok=True)
             plot_reliability(found.sets, plot)
-        content = found.as_dict()
-    elif prm is None:
+        return
+    if model is None:
         raise TrainingError("--judge needs evaluation sets; name some with --on")
-    else:
-        evaluation = _evaluate_held_out(prm, config, score_prefixes)
-        print_evaluation(console, evaluation)
-        content = evaluation.as_dict()
-    if output is not None:
-        figures = without_infinities(content)  # NaN is no JSON
-        write_whole(output, json.dumps(figures, indent=2, allow_nan=False) + "\n")
-        if output.name == EVALUATION_NAME:
-            write_model_card(output.parent)
+    evaluation = _evaluate_held_out(find_artifact(model), config, score_prefixes)
+    write(evaluation.as_dict())
+    print_evaluation(console, evaluation)
+    if output is not None and output.name == EVALUATION_NAME:
+        write_model_card(output.parent)
 
 
-_PLOTS = (".png", ".svg", ".pdf")
-
-
-def _check_outputs(outputs: Sequence[Path], plot: Path | None, reads: Sequence[Path]) -> None:
+def _check_outputs(output: Path | None, plot: Path | None, reads: Sequence[Path]) -> None:
     """Before hours of scoring. Raises :class:`RfprmError` for a file that cannot be written, or
     that is read."""
     from rfprm_runtime.errors import OutputError
     from rfprm_runtime.ground.whole_files import check_target
+    from rfprm_training.evaluation.printing import check_plot
 
-    for path in outputs:
-        check_target(path, reads=reads)
-    if plot is not None and plot.suffix.lower() not in _PLOTS:
-        raise OutputError(f"cannot draw {plot}: its name must end in one of {', '.join(_PLOTS)}")
+    for path in (output, plot):
+        if path is not None:
+            check_target(path, reads=reads)
+    if plot is not None:
+        check_plot(plot)
+        if output is not None and output.absolute() == plot.absolute():
+            raise OutputError(f"{plot} is named for the figures and for the plot; name two files")
+
+
+def _read_by(specs: Sequence[str], prms: Sequence[Path]) -> list[Path]:
+    """The files of the sets, and those of PRMs that are here."""
+    from rfprm_training.evaluation.set_formats import places_of
+
+    of_sets = [Path(place) for spec in specs for place in places_of(spec)[1]]
+    of_prms = [path for folder in prms if folder.is_dir() for path in folder.iterdir()]
+    return [*of_sets, *of_prms]
 
 
 def _is_run(folder: Path) -> bool:

@@ -26,7 +26,7 @@ class CurvePoint:
     random: Estimate
     majority: Estimate | None
     oracle: Estimate
-    gap_recovered: Estimate
+    gap_recovered: Estimate | None
     num_questions: int
 
 
@@ -130,13 +130,12 @@ def _gap(
     random: NDArray[np.float64],
     oracle: NDArray[np.float64],
     draws: NDArray[np.int64],
-) -> Estimate:
+) -> Estimate | None:
+    """None where the best pick is never better than a random one."""
     both = np.stack([picked, random, oracle], axis=1)
     resampled = [BestOfN(*both[rows].mean(axis=0)).gap_recovered for rows in draws]
-    low, high = (
-        np.nanquantile(resampled, [0.025, 0.975])
-        if np.isfinite(resampled).any()
-        else (float("nan"),) * 2
-    )
+    if not np.isfinite(resampled).any():
+        return None
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
     value = BestOfN(*both.mean(axis=0)).gap_recovered
     return Estimate(float(value), float(low), float(high))

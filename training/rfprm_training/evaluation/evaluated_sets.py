@@ -12,6 +12,8 @@ from typing import Any
 
 from rfprm_runtime.artifact.manifest import Manifest
 from rfprm_runtime.ground.progress import Progress, counting, silent, stage
+from rfprm_runtime.hub.artifacts import find_artifact
+from rfprm_runtime.hub.ids import hint_for_missing
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.types import TrajectoryScore
 from rfprm_training import TrainingError
@@ -77,14 +79,17 @@ class EvaluatedSets:
 def evaluate_sets(
     specs: Sequence[str],
     *,
-    model: Path | None = None,
+    model: str | Path | None = None,
     judge: ExpertConfig | None = None,
-    against: Path | None = None,
+    against: str | Path | None = None,
     score_prefixes: bool = False,
     reading: Reading | None = None,
     progress: Progress = silent,
 ) -> EvaluatedSets:
-    """Score the sets by the PRM at ``model``, a checkpoint or an artifact, or else by ``judge``.
+    """Score the sets by the PRM at ``model``, or else by ``judge``.
+
+    A PRM is a checkpoint or an artifact, which may be on the Hub; see
+    :func:`~rfprm_runtime.hub.artifacts.find_artifact`.
 
     ``against`` is another PRM that scores the same. ``score_prefixes``: reward models of whole
     sequences score a trace after each step, too. ``reading``: of the sets of outcomes. All sets
@@ -95,9 +100,7 @@ def evaluate_sets(
     graded nothing.
     """
     sets = {spec: read_evaluation_set(spec, reading) for spec in specs}
-    for path in (model, against):
-        if path is not None and not path.exists():
-            raise TrainingError(f"there is no checkpoint or artifact {path}")
+    against = None if against is None else _found(against)
     if model is None:
         assert judge is not None, "either a model or a judge"
         judged = {}
@@ -109,7 +112,7 @@ def evaluate_sets(
                 raise TrainingError(f"no trajectory of {spec} was judged; {judged[spec]}")
         found = summarise_sets(sets, {spec: one.scores for spec, one in judged.items()}, None)
         return replace(found, judged=judged)
-    scores, manifest = _scored(sets, model, score_prefixes)
+    scores, manifest = _scored(sets, _found(model), score_prefixes)
     found = summarise_sets(sets, scores, manifest)
     if against is None:
         return found
@@ -122,6 +125,16 @@ def evaluate_sets(
         for spec, examples in sets.items()
     }
     return replace(found, decisions=decisions)
+
+
+def _found(prm: str | Path) -> Path:
+    """The folder of a PRM, fetched if need be: before anything is scored."""
+    folder = find_artifact(prm)
+    if not folder.is_dir():
+        raise TrainingError(
+            f"there is no checkpoint or artifact {folder}{hint_for_missing(folder)}"
+        )
+    return folder
 
 
 def _scored(

@@ -57,12 +57,17 @@ def fit_rule(
     pairs = _known(examples, scores)
     steps = [score.step_scores for _, score in pairs]
     truth = [example.first_error for example, _ in pairs]
-    if min(right_and_wrong(examples, scores)) < MIN_TRACES:
+    if min(truth.count(None), len(truth) - truth.count(None)) < MIN_TRACES:
         return None
     search = Claims(readout).search(steps)
     after, _ = cross_fitted_first_error(steps, truth, [e.group for e, _ in pairs], search)
+    best = best_first_error_threshold(steps, truth, search)
+    plain = round(best, 6)
+    is_as_good = first_error_accuracy(steps, truth, plain) == first_error_accuracy(
+        steps, truth, best
+    )
     chosen = FirstErrorRule(
-        wrong_below=round(best_first_error_threshold(steps, truth, search), 6),
+        wrong_below=plain if is_as_good else best,
         fitted_on=f"{len(truth)} traces of {fitted_on}: F1 {after.f1:.3f} (located "
         f"{after.wrong_located:.3f}, accepted {after.right_accepted:.3f}), cross-fitted in "
         f"{NUM_FOLDS} folds",

@@ -22,10 +22,10 @@ class Ordered:
         self._right = right[self._order].astype(np.float64)
         other_group = np.diff(groups) != 0
         cuts = np.flatnonzero(other_group | (np.diff(scores) != 0)) + 1
-        self._ties = np.concatenate([[0], cuts, [len(scores)]])  # bounds of equal scores
+        self._tie_bounds = np.concatenate([[0], cuts, [len(scores)]])  # bounds of equal scores
         bounds = np.concatenate([[0], np.flatnonzero(other_group) + 1, [len(scores)]])
-        of_tie = np.searchsorted(bounds, self._ties[:-1], side="right")
-        self._groups = bounds[of_tie - 1], bounds[np.minimum(of_tie, len(bounds) - 1)]
+        of_tie = np.searchsorted(bounds, self._tie_bounds[:-1], side="right")
+        self._group_bounds = bounds[of_tie - 1], bounds[np.minimum(of_tie, len(bounds) - 1)]
 
     def auc(self, weights: Weights) -> float:
         """AUC over pairs within a group, where an item counts ``weights`` [n] times; NaN without a
@@ -35,21 +35,21 @@ class Ordered:
         weights = weights[self._order]
         right = _summed(weights * self._right)
         wrong = _summed(weights * (1 - self._right))
-        starts, ends = self._ties[:-1], self._ties[1:]
-        first, last = self._groups
+        starts, ends = self._tie_bounds[:-1], self._tie_bounds[1:]
+        group_starts, group_ends = self._group_bounds
         above = right[ends] - right[starts]
-        below = wrong[starts] - wrong[first] + (wrong[ends] - wrong[starts]) / 2
-        pairs = above @ (wrong[last] - wrong[first])
+        below = wrong[starts] - wrong[group_starts] + (wrong[ends] - wrong[starts]) / 2
+        pairs = above @ (wrong[group_ends] - wrong[group_starts])
         return float(above @ below / pairs) if pairs else math.nan
 
     def rank_correlation(self, weights: Weights) -> float:
         """Spearman's ρ of ``scores`` and ``right`` where an item counts ``weights`` [n] times; NaN
-        if either are all the same. Of items without groups."""
+        if either are all the same. Only for items without groups."""
         if not len(self._order):
             return math.nan
         weights = weights[self._order]
         counted = _summed(weights)
-        starts, ends = self._ties[:-1], self._ties[1:]
+        starts, ends = self._tie_bounds[:-1], self._tie_bounds[1:]
         ranks = np.repeat((counted[starts] + counted[ends]) / 2, ends - starts)
         ranks = ranks - np.average(ranks, weights=weights)
         flags = self._right - np.average(self._right, weights=weights)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from rfprm_runtime.errors import MissingExtraError
+from rfprm_runtime.errors import MissingExtraError, OutputError
 from rfprm_runtime.ground.whole_files import replacing_path
 from rfprm_training.evaluation.held_out import Evaluation, RankingReport
 from rfprm_training.evaluation.metrics import Estimate, FirstError
@@ -57,7 +57,7 @@ def _of_steps(evaluation: Evaluation) -> str:
 
 
 def _range(thresholds: tuple[float, float]) -> str:
-    return f"{thresholds[0]:.3f} to {thresholds[1]:.3f}"
+    return f"{thresholds[0]:.6g} to {thresholds[1]:.6g}"
 
 
 def print_rankings(
@@ -142,12 +142,12 @@ def _print_processbench(console: Console, found: ProcessBench) -> None:
     """A table for each rule, in percent, as published."""
     half = {name: subset.at_half for name, subset in found.subsets.items()}
     title = "\nProcessBench, in percent; threshold"  # a title inside the table would be broken
-    console.print(f"{title} {found.threshold_at_half:.3f}", style="bold")
+    console.print(f"{title} {found.threshold_at_half:.6g}", style="bold")
     console.print(_first_errors(found, half, found.mean_f1_at_half))
     chosen = {name: s.at_chosen for name, s in found.subsets.items() if s.at_chosen is not None}
     if found.threshold_chosen is not None and found.mean_f1_at_chosen is not None:
         threshold = found.threshold_chosen
-        console.print(f"{title} {threshold:.3f}, the best on gsm8k", style="bold")
+        console.print(f"{title} {threshold:.6g}, the best on gsm8k", style="bold")
         console.print(_first_errors(found, chosen, found.mean_f1_at_chosen))
 
 
@@ -204,7 +204,7 @@ def _rankings_of_steps(found: SetEvaluation) -> str:
     parts = (
         ("AUC of a step", found.step_auc),
         ("among steps at the same place", found.step_auc_at_place),
-        ("of traces with a wrong step alone", found.step_auc_in_wrong),
+        ("the same, in traces with a wrong step", found.step_auc_in_wrong),
         ("rank correlation", found.step_rank_correlation),
     )
     return ", ".join(f"{name} {figure}" for name, figure in parts if figure is not None)
@@ -225,7 +225,6 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
     console.print(
         f"\n{name}: {found.num_trajectories} trajectories, {found.num_questions} questions",
         style="bold",
-        markup=False,
     )
     if found.num_failed:
         console.print(f"{found.num_failed} got no score and count as without errors", style="red")
@@ -253,7 +252,8 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
         console.print(f"by the PRM's own rule: {located}")
     if found.steps is not None:
         console.print(
-            f"{found.steps.num_steps} steps, {found.steps.num_wrong} wrong; with such thresholds: "
+            f"{found.steps.num_steps} steps, {found.steps.num_wrong} wrong; with thresholds chosen "
+            "in the same way: "
             f"F1 of right ones {found.steps.f1_right:.3f}, of wrong ones "
             f"{found.steps.f1_wrong:.3f}, PRM score {found.steps.prm_score:.3f}"
         )
@@ -277,17 +277,29 @@ def print_set(console: Console, name: str, found: SetEvaluation) -> None:
         table = Table("N", "picked", "random", "majority", "oracle", "gap recovered")
         for point in found.best_of_n:
             figures = (point.picked, point.random, point.majority, point.oracle)
-            table.add_row(str(point.n), *map(str, figures), str(point.gap_recovered))
+            gap = "–" if point.gap_recovered is None else str(point.gap_recovered)
+            table.add_row(str(point.n), *map(str, figures), gap)
         console.print(table)
 
 
-def plot_reliability(sets: Mapping[str, SetEvaluation], path: Path) -> None:
-    """Plot claimed against observed frequency, one panel per set. Raises
-    :class:`MissingExtraError` without matplotlib."""
+def check_plot(path: Path) -> None:
+    """Raises :class:`MissingExtraError` without matplotlib, and :class:`OutputError` for a name
+    that tells no format it can write."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.backend_bases import FigureCanvasBase
     except ImportError:
         raise MissingExtraError("matplotlib", "plots", "plots") from None
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lstrip(".").lower() not in known:
+        endings = ", ".join(f".{name}" for name in known)
+        raise OutputError(f"cannot draw {path}: its name must end in one of {endings}")
+
+
+def plot_reliability(sets: Mapping[str, SetEvaluation], path: Path) -> None:
+    """Plot claimed against observed frequency, one panel per set. Raises as :func:`check_plot`."""
+    check_plot(path)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(4 * len(sets), 4), layout="constrained")
     axes: Any = figure.subplots(1, len(sets), squeeze=False)[0]
     for axis, (name, found) in zip(axes, sets.items(), strict=True):
@@ -300,7 +312,8 @@ def plot_reliability(sets: Mapping[str, SetEvaluation], path: Path) -> None:
             if part is not None:
                 text = f"{label}: ECE {part.ece:.3f}"
                 axis.plot(part.claimed, part.found, marker="o", markersize=4, label=text)
-        axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="score", ylabel="share of right ones", title=name)
+        axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="score", ylabel="share of right ones")
+        axis.set_title(name, parse_math=False)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize="small")
     with replacing_path(path) as partial:

@@ -11,6 +11,8 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field
@@ -29,8 +31,8 @@ ORIGINAL = "right"
 """The kind of a process of PRMBench before it was modified."""
 SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
 """Of ProcessBench, in the paper's order."""
-EMPTY_STEPS = "has steps that hold nothing, which are left out with their labels"
-STRAY_ERRORS = "names wrong steps that it does not have, which do not count"
+EMPTY_STEPS = "left out empty steps, with their labels"
+STRAY_ERRORS = "ignored error_steps that the process does not have"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class ReadRow:
 
     examples: tuple[Example, ...]
     notes: frozenset[str] = frozenset()
-    """What was made of it that its author may not have meant: :data:`EMPTY_STEPS`,
+    """What was done that its author may not have meant: :data:`EMPTY_STEPS` and
     :data:`STRAY_ERRORS`."""
 
 
@@ -64,55 +66,70 @@ def _list(value: Any) -> list[Any]:
     return list(value)
 
 
-def _whole(value: Any) -> Any:
-    """A whole number."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"is {shown(value)}, expected a whole number")
-    return value
+def _is_gap(value: Any) -> bool:
+    """Whether it is a missing value, also as a CSV spells it."""
+    return is_nothing(value) or value == ""
 
 
-def _first_error(value: Any) -> Any:
-    if is_nothing(value):
+def _whole(value: Any) -> int:
+    """A whole number, which a table may have made a float or a text of."""
+    if not isinstance(value, bool) and isinstance(value, (Real, Decimal, str)):
+        with suppress(ValueError, OverflowError, ArithmeticError):
+            if float(value).is_integer():
+                return int(float(value))
+    raise ValueError(f"is {shown(value)}, expected a whole number")
+
+
+def _first_error(value: Any) -> int:
+    if _is_gap(value):
         raise ValueError("is empty, expected the first wrong step from 0, or -1 if none is wrong")
     return _whole(value)
 
 
-def _mistake(value: Any) -> Any:
-    if is_nothing(value):
+def _mistake(value: Any) -> int | None:
+    if _is_gap(value):
         return None
     if (found := _whole(value)) < 0:
         raise ValueError(f"is {found}, expected the first wrong step from 0, or null if none is")
     return found
 
 
-def _verdict(value: Any) -> Any:
-    if is_nothing(value):
+_VERDICTS = {"1": True, "0": False, "yes": True, "no": False}
+
+
+def verdict(value: Any) -> float | None:
+    """How far a trace is right, in [0, 1], as a row states it: also as the text that a CSV has.
+    None for a gap. Raises ``ValueError`` for anything else."""
+    if _is_gap(value):
         return None
+    if isinstance(value, str):
+        value = _VERDICTS.get(value.strip().lower(), value)
     found = outcome_of({"outcome": value})
-    if found is None:
-        raise ValueError(f"is {shown(value)}, expected true or false")
-    return found >= 0.5
+    if found is None or not 0 <= found <= 1:
+        raise ValueError(f"is {shown(value)}, expected true, false or a share")
+    return float(found)
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if _is_gap(value) else str(value).strip()
 
 
 Steps = Annotated[tuple[str, ...], BeforeValidator(_steps)]
 Places = Annotated[
     tuple[int, ...], BeforeValidator(lambda value: [_whole(one) for one in _list(value)])
 ]
-Verdict = Annotated[bool | None, BeforeValidator(_verdict)]
+Text = Annotated[str | None, BeforeValidator(_text_or_none)]
+Verdict = Annotated[float | None, BeforeValidator(verdict)]
 
 
-class _Row(Validated):
+class _Fields(Validated):
     """Fields that no figure needs are allowed, and not read."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     refusal = DataError
 
 
-class _ProcessBench(_Row):
+class _ProcessBench(_Fields):
     problem: str
     steps: Steps
     label: Annotated[int, BeforeValidator(_first_error)]
@@ -120,25 +137,27 @@ class _ProcessBench(_Row):
     id: Annotated[str, BeforeValidator(str)] = ""
 
 
-class _BigBenchMistake(_Row):
+class _BigBenchMistake(_Fields):
     input: str
     steps: Steps
     mistake_index: Annotated[int | None, BeforeValidator(_mistake)]
-    answer: Annotated[str, BeforeValidator(str)] = ""
-    target: Annotated[str | None, BeforeValidator(lambda v: None if is_nothing(v) else str(v))] = (
-        None
-    )
+    answer: Text = None
+    target: Text = None
 
 
-class _PRMBench(_Row):
+class _PRMBench(_Fields):
     original_question: str | None = Field(
         None, validation_alias=AliasChoices("original_question", "question")
     )
-    original_process: Steps | None = None
+    original_process: Annotated[
+        tuple[str, ...] | None, BeforeValidator(lambda v: None if _is_gap(v) else _steps(v))
+    ] = None
     modified_question: str = Field(validation_alias=AliasChoices("modified_question", "question"))
     modified_process: Steps
     error_steps: Places
-    classification: str = "prmbench"
+    classification: Annotated[
+        str, BeforeValidator(lambda v: "prmbench" if _is_gap(v) else str(v))
+    ] = "prmbench"
 
 
 def processbench(fields: Mapping[str, Any]) -> ReadRow:
@@ -166,7 +185,7 @@ def big_bench_mistake(fields: Mapping[str, Any]) -> ReadRow:
     """BIG-Bench-Mistake (arXiv 2311.08516): ``input``, ``steps``, ``mistake_index`` (from 0, or
     null), ``answer`` and ``target``."""
     row = _BigBenchMistake.model_validate(fields)
-    outcome = None if row.target is None else row.answer.strip() == row.target.strip()
+    outcome = None if None in (row.answer, row.target) else row.answer == row.target
     return _first_error_row(row.input, row.steps, row.mistake_index, "big_bench_mistake", outcome)
 
 
@@ -177,11 +196,11 @@ def prmbench(fields: Mapping[str, Any]) -> ReadRow:
     steps = row.modified_process
     wrong = set(row.error_steps)
     labels = tuple(float(index not in wrong) for index in range(1, len(steps) + 1))
-    found = [_row(row.modified_question, steps, labels, UNKNOWN, row.classification)]
+    found = [_example_of(row.modified_question, steps, labels, UNKNOWN, row.classification)]
     if row.original_process is not None:
         right = (1.0,) * len(row.original_process)
         question = row.original_question or row.modified_question
-        found.insert(0, _row(question, row.original_process, right, UNKNOWN, ORIGINAL))
+        found.insert(0, _example_of(question, row.original_process, right, UNKNOWN, ORIGINAL))
     notes = frozenset[str]().union(*(one.notes for one in found))
     if any(not 1 <= place <= len(steps) for place in wrong):
         notes |= {STRAY_ERRORS}
@@ -200,7 +219,7 @@ def _first_error_row(
     steps: tuple[str, ...],
     first_error: int | None,
     kind: str,
-    outcome: bool | None,
+    outcome: float | None,
 ) -> ReadRow:
     if first_error is None:
         labels: tuple[float, ...] = (1.0,) * len(steps)
@@ -213,10 +232,12 @@ def _first_error_row(
         raise DataError(
             f"the first wrong step is {first_error} (from 0), but there are {len(steps)} steps"
         )
-    return _row(question, steps, labels, UNKNOWN if outcome is None else float(outcome), kind)
+    return _example_of(
+        question, steps, labels, UNKNOWN if outcome is None else float(outcome >= 0.5), kind
+    )
 
 
-def _row(
+def _example_of(
     question: str, steps: tuple[str, ...], labels: tuple[float, ...], outcome: float, kind: str
 ) -> ReadRow:
     """Steps that hold nothing are left out, with their labels: PRMBench has some."""

@@ -26,14 +26,15 @@ from rfprm_training.evaluation.labelled_steps import FIGURES, LabelledSteps
 from rfprm_training.evaluation.metrics import (
     Estimate,
     FirstError,
-    auc,
-    bootstrap,
     bootstrap_rows,
+    bootstrap_weighted,
     first_error_accuracy,
     first_error_f1,
+    num_with_pairs,
     pairs_won,
     rankings,
 )
+from rfprm_training.evaluation.ordered import Ordered
 from rfprm_training.evaluation.step_metrics import (
     PROBABILITIES,
     Calibration,
@@ -105,6 +106,10 @@ class SetEvaluation:
             part = getattr(self, name)
             if part is not None:
                 found[name]["f1"] = part.f1
+        for name in FIGURES:
+            estimate: Estimate | None = getattr(self, name)
+            found[name] = None if estimate is None else estimate.value
+            found[f"{name}_interval"] = None if estimate is None else estimate.with_ends[1:]
         if self.steps is not None:
             found["steps"]["prm_score"] = self.steps.prm_score
         return found
@@ -211,11 +216,11 @@ def _outcome_figures(
         ],
         names,
     )
-    figures["outcome_auc"] = bootstrap(lambda s, r, g: auc(s, r), rewards, right, groups)
+    figures["outcome_auc"] = bootstrap_weighted(Ordered(rewards, right).auc, groups)
     if len(set(names)) < len(names):
-        figures["outcome_auc_within_question"] = bootstrap_rows(
-            pairs_won, rankings(rewards, right, groups)
-        )
+        within = rankings(rewards, right, groups)
+        if num_with_pairs(within):
+            figures["outcome_auc_within_question"] = bootstrap_rows(pairs_won, within)
         figures["best_of_n"] = tuple(best_of_n_curve(rewards, right, groups, answers=answers))
     finals = [score.trajectory_score for _, score in known]
     if None not in finals:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from rfprm_runtime.answers.compare import answers_agree
 from rfprm_runtime.errors import InvalidTrajectoryError
+from rfprm_runtime.ground.arguments import is_nothing
+from rfprm_runtime.ground.whole_files import errors_path_of
 from rfprm_runtime.traces.formats import Reading
+from rfprm_runtime.traces.known import references_of
+from rfprm_runtime.traces.layouts import unwrapped
 from rfprm_runtime.traces.names import ANSWER_FIELDS, OUTCOME_FIELDS
 from rfprm_runtime.traces.record import Place, Record
 from rfprm_runtime.traces.right import Agree, comparing, is_right
 from rfprm_runtime.traces.sources import is_data_file, read_records, read_traces
 from rfprm_runtime.traces.tally import Tally
+from rfprm_runtime.types import Trajectory
 from rfprm_training import DataError, TrainingError
-from rfprm_training.evaluation.published_formats import FORMATS, SUBSETS, ReadRow
+from rfprm_training.evaluation.published_formats import FORMATS, SUBSETS, ReadRow, verdict
 from rfprm_training.example import UNKNOWN, Example
 from rfprm_training.rewarded import question_key, read_rewarded
 
@@ -29,12 +34,12 @@ PUBLISHED: dict[str, tuple[str, ...]] = {
 }
 """Where the authors publish a set, by its format."""
 
-_OF_SAVED = ("dataset_info.json", "dataset_dict.json")
+_SAVED_MARKERS = ("dataset_info.json", "dataset_dict.json")
 """What the folder of a data set that ``save_to_disk`` wrote holds: it is read as one source."""
 _IDENTITY = {"prmbench": ("classification", "idx")}
 """Fields that tell rows apart, where a set repeats some: PRMBench has five twice, and its authors
 count the first."""
-_REPEATED = "repeats the classification and idx of an earlier one, and is left out as upstream does"
+_REPEATED = "left out, as upstream does, what has the classification and idx of an earlier row"
 
 
 def read_evaluation_set(spec: str, reading: Reading | None = None) -> list[Example]:
@@ -47,18 +52,12 @@ def read_evaluation_set(spec: str, reading: Reading | None = None) -> list[Examp
     meant otherwise is logged. Raises :class:`TrainingError` for an unknown format, for a set
     without rows, or naming a bad record.
     """
-    name, colon, place = spec.partition(":")
-    if name not in FILE_FORMATS or not (colon or name in PUBLISHED):
-        raise TrainingError(
-            f"got the evaluation set {spec!r}, expected FORMAT:PATH with a format of "
-            f"{list(FILE_FORMATS)}; only {' and '.join(PUBLISHED)} are on the Hub, and need no path"
-        )
-    places = files_of(place) if colon else PUBLISHED[name]
+    name, places = places_of(spec)
     if name == "rewarded":
         rows = (row for place in places for row in read_rewarded(Path(place)))
         examples = [row.as_example(held_out=True) for row in rows]
     elif name == "outcomes":
-        examples = [e for place in places for e in _outcomes(place, reading or Reading())]
+        examples = _outcomes(places, reading or Reading())
     else:
         examples = list(_published(name, places))
     if not examples:
@@ -66,15 +65,46 @@ def read_evaluation_set(spec: str, reading: Reading | None = None) -> list[Examp
     return examples
 
 
-def files_of(place: str) -> Sequence[str]:
-    """The files of a folder of data files, such as the subsets of ProcessBench; else ``place``."""
+def places_of(spec: str) -> tuple[str, Sequence[str]]:
+    """The format of ``FORMAT:PATH``, and the files or data sets that it names. Raises
+    :class:`TrainingError` for an unknown format."""
+    name, colon, place = spec.partition(":")
+    if name not in FILE_FORMATS or not (place if colon else name in PUBLISHED):
+        raise TrainingError(
+            f"got the evaluation set {spec!r}, expected FORMAT:PATH with a format of "
+            f"{list(FILE_FORMATS)}; only {' and '.join(PUBLISHED)} are on the Hub, and need no path"
+        )
+    return name, _files(place) if colon else PUBLISHED[name]
+
+
+def _files(place: str) -> Sequence[str]:
+    """The data files of a folder, such as the subsets of ProcessBench; else ``place``."""
     folder = Path(place)
     try:
-        files = sorted(path for path in folder.iterdir() if is_data_file(path))
-    except OSError:
+        inside = sorted(folder.iterdir())
+        if any((folder / marker).is_file() for marker in _SAVED_MARKERS):
+            return (place,)
+    except (OSError, ValueError):  # no folder; a NUL in the name
         return (place,)
-    is_saved = any((folder / name).is_file() for name in _OF_SAVED)
-    return (place,) if is_saved or not files else list(map(str, files))
+    of_others = {errors_path_of(path) for path in inside}
+    files = [
+        str(path)
+        for path in inside
+        if is_data_file(path) and path not in of_others and not path.name.startswith(".")
+    ]
+    if not files:
+        raise TrainingError(
+            f"the folder {place} holds no data files, and those of its subfolders are not read; "
+            "name the files, or the folder that holds them"
+        )
+    return files
+
+
+def check_reading(specs: Sequence[str], reading: Reading) -> None:
+    """Raises :class:`TrainingError` if ``reading`` asks for something that no set of ``specs``
+    heeds."""
+    if reading != Reading() and not any(spec.startswith("outcomes:") for spec in specs):
+        raise TrainingError("--split and options for fields are for sets of outcomes; name one")
 
 
 def _published(name: str, places: Iterable[str]) -> Iterator[Example]:
@@ -82,19 +112,20 @@ def _published(name: str, places: Iterable[str]) -> Iterator[Example]:
     notes = _Notes()
     for place in places:
         for record in read_records(place):
-            row = _row(name, record)
-            identity = tuple(str(record.fields.get(field, "")) for field in _IDENTITY.get(name, ()))
-            if all(identity) and identity in seen:
-                notes.add(record.place, {_REPEATED})
-                continue
-            if identity:
-                seen.add(identity)
+            row = _read_row(name, record)
+            identity = tuple(record.fields.get(field) for field in _IDENTITY.get(name, ()))
+            if identity and not any(is_nothing(value) or value == "" for value in identity):
+                texts = tuple(map(str, identity))
+                if texts in seen:
+                    notes.add(record.place, {_REPEATED})
+                    continue
+                seen.add(texts)
             notes.add(record.place, row.notes)
             yield from row.examples
     notes.tell()
 
 
-def _row(name: str, record: Record) -> ReadRow:
+def _read_row(name: str, record: Record) -> ReadRow:
     if record.error is not None:
         raise TrainingError(f"{record.place}: {record.error}")
     try:
@@ -118,39 +149,67 @@ class _Notes:
 
     def tell(self) -> None:
         for note, places in self.places.items():
-            more = f" and {len(places) - 1} other rows" if len(places) > 1 else ""
-            _logger.warning("%s%s: %s", places[0], more, note)
+            _logger.warning("%s (%d rows, the first at %s)", note, len(places), places[0])
 
 
-def _outcomes(place: str, reading: Reading) -> Iterator[Example]:
-    tally, by_answer = Tally(), 0
+def _outcomes(places: Sequence[str], reading: Reading) -> list[Example]:
+    """Traces whose answer cannot be compared with the reference are left out, and counted."""
+    examples, undecided = [], _Notes()
     with comparing() as agree:
-        for record in read_traces(place, reading):
-            example, knows_outcome = _outcome(record, agree)
-            tally.count(record, example.trajectory)
-            by_answer += not knows_outcome
-            yield example
-    for sentence in tally.sentences():
-        _logger.warning("%s: %s", place, sentence)
-    if by_answer:
-        _logger.warning("%s: %d outcomes by the reference answer in the row", place, by_answer)
+        for place in places:
+            tally, by_answer = Tally(), 0
+            for record in read_traces(place, reading):
+                trajectory = record.trajectory
+                if isinstance(trajectory, InvalidTrajectoryError):
+                    raise TrainingError(f"{record.place}: {trajectory}")
+                tally.count(record, trajectory)
+                outcome = _stated_outcome(record)
+                if outcome is None:
+                    by_answer += 1
+                    outcome = is_right(record, trajectory, agree)
+                if outcome is None:
+                    undecided.add(record.place, {_undecided(agree)})
+                    continue
+                examples.append(_with_outcome(trajectory, float(outcome)))
+            for sentence in tally.sentences():
+                _logger.warning("%s: %s", place, sentence)
+            if by_answer:
+                _logger.warning(
+                    "%s: %d outcomes were decided by the row's reference answer", place, by_answer
+                )
+    undecided.tell()
+    return examples
 
 
-def _outcome(record: Record, agree: Agree) -> tuple[Example, bool]:
-    """The example of a trace, and whether its row gave the outcome itself."""
-    trajectory = record.trajectory
-    if isinstance(trajectory, InvalidTrajectoryError):
-        raise TrainingError(f"{record.place}: {trajectory}")
-    outcome: Any = trajectory.outcome
-    if outcome is None:
-        outcome = is_right(record, trajectory, agree)
-    if outcome is None:
+def _stated_outcome(record: Record) -> float | None:
+    """The outcome that a row states; None if it gives a reference answer instead."""
+    fields = unwrapped(record.own)
+    for name in OUTCOME_FIELDS:
+        value = fields.get(name)
+        if isinstance(value, (list, Mapping)):
+            continue
+        try:
+            found = verdict(value)
+        except ValueError as error:
+            raise TrainingError(
+                f"{record.place}: {name} {error}; rename the field if it is no outcome"
+            ) from None
+        if found is not None:
+            return found
+    if not references_of(fields, record.reading.names.given("answer", fields)):
         raise TrainingError(
             f"{record.place} has no outcome, expected true, false or a share in one of "
-            f"{', '.join(OUTCOME_FIELDS)}, or the right answer in one of "
-            f"{', '.join(ANSWER_FIELDS)}"
+            f"{', '.join(OUTCOME_FIELDS)}, or the right answer in one of {', '.join(ANSWER_FIELDS)}"
         )
+    return None
+
+
+def _undecided(agree: Agree) -> str:
+    way_out = "; the extra math decides more" if agree is answers_agree else ""
+    return f"left out answers that could not be compared with the reference{way_out}"
+
+
+def _with_outcome(trajectory: Trajectory, outcome: float) -> Example:
     labels = (UNKNOWN,) * len(trajectory.steps)
     group = question_key(trajectory.question)
-    example = Example(trajectory, labels, float(outcome), group, "outcomes", held_out=True)
-    return example, trajectory.outcome is not None
+    return Example(trajectory, labels, outcome, group, "outcomes", held_out=True)

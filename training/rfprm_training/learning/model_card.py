@@ -109,7 +109,7 @@ def _rule(checkpoint: Checkpoint | None) -> str:
         return ""
     return (
         f" The first wrong step of a trace is taken to be the first with a score below "
-        f"{rule.wrong_below:.3f}, fitted on {rule.fitted_on}."
+        f"{rule.wrong_below:.6g}, fitted on {rule.fitted_on}."
     )
 
 
