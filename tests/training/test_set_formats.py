@@ -148,10 +148,10 @@ def test_blank_steps_are_left_out_with_their_labels(
     right, wrong = read_evaluation_set(f"prmbench:{path}")
     assert (right.trajectory.steps, right.step_labels) == (("a",), (1.0,))
     assert (wrong.trajectory.steps, wrong.step_labels) == (("a", "b", "c"), (1.0, 0.0, 1.0))
-    assert "left out empty steps, with their labels (1 rows, the first at set.jsonl, line 1)" in (
+    assert "left out empty steps, with their labels (one row, at set.jsonl, line 1)" in (
         caplog.text
     )
-    assert "ignored error_steps that the process does not have (1 rows" in caplog.text
+    assert "ignored error_steps that the process does not have (one row" in caplog.text
     path.write_text(json.dumps({"problem": "q", "steps": ["", "a", "b"], "label": 1}) + "\n")
     (found,) = read_evaluation_set(f"processbench:{path}")
     assert (found.first_error, len(found.step_labels)) == (0, 2)
@@ -277,7 +277,7 @@ def test_what_was_made_of_rows_is_said_once_with_a_count(
     assert [e.has_wrong_step for e in found] == [True, True, False, False, False]
     assert len(caplog.records) == 2
     assert "left out, as upstream does, what has the classification and idx" in caplog.text
-    assert "(1 rows, the first at set.jsonl, line 2)" in caplog.text
+    assert "(one row, at set.jsonl, line 2)" in caplog.text
     assert "ignored error_steps that the process does not have (3 rows" in caplog.text
 
 
@@ -383,4 +383,13 @@ def test_an_answer_that_cannot_be_compared_costs_its_trace(
     monkeypatch.setattr("rfprm_training.evaluation.set_formats.comparing", comparing)
     found = read_evaluation_set(f"outcomes:{write(tmp_path / 'x.jsonl', *rows)}")
     assert [e.trajectory_label for e in found] == [1.0, 0.0]
-    assert "left out answers that could not be compared with the reference (1 rows" in caplog.text
+    assert "left out answers that could not be compared with the reference (one row" in caplog.text
+
+
+def test_outcomes_that_disagree_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    row = {"question": "q", "completion": "4", "correct": False, "is_correct": True}
+    agreeing = {**row, "correct": 0.7}
+    path = write(tmp_path / "x.jsonl", row, agreeing)
+    found = read_evaluation_set(f"outcomes:{path}")
+    assert [e.trajectory_label for e in found] == [1.0, 1.0]
+    assert "took is_correct where outcomes disagree (one row, at x.jsonl, line 1)" in caplog.text

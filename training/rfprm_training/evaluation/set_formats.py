@@ -16,7 +16,7 @@ from rfprm_runtime.traces.known import references_of
 from rfprm_runtime.traces.layouts import unwrapped
 from rfprm_runtime.traces.names import ANSWER_FIELDS, OUTCOME_FIELDS
 from rfprm_runtime.traces.record import Place, Record
-from rfprm_runtime.traces.right import Agree, comparing, is_right
+from rfprm_runtime.traces.right import RIGHT_FROM, Agree, comparing, is_right
 from rfprm_runtime.traces.sources import is_data_file, read_records, read_traces
 from rfprm_runtime.traces.tally import Tally
 from rfprm_runtime.types import Trajectory
@@ -149,12 +149,13 @@ class _Notes:
 
     def tell(self) -> None:
         for note, places in self.places.items():
-            _logger.warning("%s (%d rows, the first at %s)", note, len(places), places[0])
+            count = f"{len(places)} rows, the first" if len(places) > 1 else "one row,"
+            _logger.warning("%s (%s at %s)", note, count, places[0])
 
 
 def _outcomes(places: Sequence[str], reading: Reading) -> list[Example]:
     """Traces whose answer cannot be compared with the reference are left out, and counted."""
-    examples, undecided = [], _Notes()
+    examples, notes = [], _Notes()
     with comparing() as agree:
         for place in places:
             tally, by_answer = Tally(), 0
@@ -163,12 +164,15 @@ def _outcomes(places: Sequence[str], reading: Reading) -> list[Example]:
                 if isinstance(trajectory, InvalidTrajectoryError):
                     raise TrainingError(f"{record.place}: {trajectory}")
                 tally.count(record, trajectory)
-                outcome = _stated_outcome(record)
+                stated = _stated_outcomes(record)
+                if len({outcome >= RIGHT_FROM for outcome in stated.values()}) > 1:
+                    notes.add(record.place, {f"took {next(iter(stated))} where outcomes disagree"})
+                outcome = next(iter(stated.values()), None)
                 if outcome is None:
                     by_answer += 1
                     outcome = is_right(record, trajectory, agree)
                 if outcome is None:
-                    undecided.add(record.place, {_undecided(agree)})
+                    notes.add(record.place, {_undecided(agree)})
                     continue
                 examples.append(_with_outcome(trajectory, float(outcome)))
             for sentence in tally.sentences():
@@ -177,13 +181,14 @@ def _outcomes(places: Sequence[str], reading: Reading) -> list[Example]:
                 _logger.warning(
                     "%s: %d outcomes were decided by the row's reference answer", place, by_answer
                 )
-    undecided.tell()
+    notes.tell()
     return examples
 
 
-def _stated_outcome(record: Record) -> float | None:
-    """The outcome that a row states; None if it gives a reference answer instead."""
-    fields = unwrapped(record.own)
+def _stated_outcomes(record: Record) -> dict[str, float]:
+    """What a row states in each field of an outcome; nothing if it gives a reference answer
+    instead."""
+    fields, stated = unwrapped(record.own), dict[str, float]()
     for name in OUTCOME_FIELDS:
         value = fields.get(name)
         if isinstance(value, (list, Mapping)):
@@ -195,13 +200,13 @@ def _stated_outcome(record: Record) -> float | None:
                 f"{record.place}: {name} {error}; rename the field if it is no outcome"
             ) from None
         if found is not None:
-            return found
-    if not references_of(fields, record.reading.names.given("answer", fields)):
+            stated[name] = found
+    if not stated and not references_of(fields, record.reading.names.given("answer", fields)):
         raise TrainingError(
             f"{record.place} has no outcome, expected true, false or a share in one of "
             f"{', '.join(OUTCOME_FIELDS)}, or the right answer in one of {', '.join(ANSWER_FIELDS)}"
         )
-    return None
+    return stated
 
 
 def _undecided(agree: Agree) -> str:
