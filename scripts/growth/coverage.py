@@ -61,6 +61,8 @@ LEFT_OUT = {
     "rfprm_training.evaluation.calibrate": "numbers and names of sources",
     "rfprm_training.evaluation.cross_validation": "training runs",
     "rfprm_training.evaluation.held_out": "numbers and names of kinds",
+    "rfprm_training.evaluation.plots": "numbers and names of sets",
+    "rfprm_training.evaluation.printed_sets": "numbers and names of sets",
     "rfprm_training.evaluation.printing": "numbers and names of sets",
     "rfprm_training.evaluation.set_figures": "numbers and keys of questions",
     "rfprm_training.evaluation.step_metrics": "numbers and keys of questions",

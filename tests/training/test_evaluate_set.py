@@ -473,7 +473,7 @@ def test_a_set_is_read_before_anything_is_scored(tmp_path: Path) -> None:
 
 def test_reliability_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is in the extra 'bench'")
-    from rfprm_training.evaluation.printing import plot_reliability
+    from rfprm_training.evaluation.plots import plot_reliability
 
     examples = marked()
     scores = [score_of([0.9, 0.5, 0.4], 0.3 + 0.4 * e.trajectory_label) for e in examples]

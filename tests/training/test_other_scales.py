@@ -23,7 +23,8 @@ from rfprm_training.evaluation import calibrate, evaluated_sets, held_out, metri
 from rfprm_training.evaluation.calibrate import fit_calibration
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.held_out import rank_by_every_score, summarise
-from rfprm_training.evaluation.printing import NO_STEPS, print_evaluation, print_set
+from rfprm_training.evaluation.printed_sets import print_set
+from rfprm_training.evaluation.printing import NO_STEPS, print_evaluation
 from rfprm_training.evaluation.set_figures import summarise_set
 from rfprm_training.example import Example
 from rfprm_training.learning.model_card import _results

@@ -91,11 +91,9 @@ def evaluate(
     from rfprm_runtime.traces.jsonl import without_infinities
     from rfprm_training import TrainingError
     from rfprm_training.evaluation.evaluated_sets import evaluate_sets
-    from rfprm_training.evaluation.printing import (
-        plot_reliability,
-        print_evaluated_sets,
-        print_evaluation,
-    )
+    from rfprm_training.evaluation.plots import plot_reliability
+    from rfprm_training.evaluation.printed_sets import print_evaluated_sets
+    from rfprm_training.evaluation.printing import print_evaluation
     from rfprm_training.evaluation.set_formats import check_reading
     from rfprm_training.labelling.expert.config import ExpertConfig
     from rfprm_training.learning.model_card import EVALUATION_NAME, write_model_card
@@ -103,14 +101,9 @@ def evaluate(
 
     if (model is None) == (judge is None):
         raise TrainingError("give either a checkpoint or artifact, or an LLM with --judge")
-    if against is not None and (model is None or not on):
-        raise TrainingError("--against compares two PRMs on sets; give a PRM, and sets with --on")
     if judge is not None and score_prefixes:
         raise TrainingError("--score-prefixes is for reward models; an LLM judges each step anyway")
-    if on and config is not None:
-        raise TrainingError("--config says what was held out, and --on names other sets; give one")
-    if plot is not None and not on:
-        raise TrainingError("--plot draws evaluation sets; name some with --on")
+    _check_sets(on, of_llm=judge is not None, against=against, config=config, plot=plot)
     fields = FieldNames(question_field, text_field, steps_field, thinking_field, answer_field)
     reading = Reading(split, names=fields)
     check_reading(on or [], reading)
@@ -149,8 +142,7 @@ def evaluate(
             plot.parent.mkdir(parents=True, exist_ok=True)
             plot_reliability(found.sets, plot)
         return
-    if model is None:
-        raise TrainingError("--judge needs evaluation sets; name some with --on")
+    assert model is not None, "a judge has sets"
     evaluation = _evaluate_held_out(find_artifact(model), config, score_prefixes)
     write(evaluation.as_dict())
     print_evaluation(console, evaluation)
@@ -158,12 +150,33 @@ def evaluate(
         write_model_card(output.parent)
 
 
+def _check_sets(
+    on: Sequence[str] | None,
+    *,
+    of_llm: bool,
+    against: str | None,
+    config: Path | None,
+    plot: Path | None,
+) -> None:
+    """Raises :class:`TrainingError` for options that need sets, or that need none."""
+    from rfprm_training import TrainingError
+
+    if against is not None and (of_llm or not on):
+        raise TrainingError("--against compares two PRMs on sets; give a PRM, and sets with --on")
+    if on and config is not None:
+        raise TrainingError("--config says what was held out, and --on names other sets; give one")
+    if plot is not None and not on:
+        raise TrainingError("--plot draws evaluation sets; name some with --on")
+    if of_llm and not on:
+        raise TrainingError("--judge needs evaluation sets; name some with --on")
+
+
 def _check_outputs(output: Path | None, plot: Path | None, reads: Sequence[Path]) -> None:
     """Before hours of scoring. Raises :class:`RfprmError` for a file that cannot be written, or
     that is read."""
     from rfprm_runtime.errors import OutputError
     from rfprm_runtime.ground.whole_files import check_target
-    from rfprm_training.evaluation.printing import check_plot
+    from rfprm_training.evaluation.plots import check_plot
 
     for path in (output, plot):
         if path is not None:
