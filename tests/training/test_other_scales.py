@@ -19,7 +19,7 @@ from rfprm_export import checkpoint as checkpoints
 from rfprm_runtime.artifact.manifest import Manifest, Readout
 from rfprm_runtime.types import Trajectory, TrajectoryScore
 from rfprm_training.commands import evaluate
-from rfprm_training.evaluation import calibrate, evaluated_sets, held_out, metrics, set_figures
+from rfprm_training.evaluation import calibrate, evaluated_sets, held_out, metrics
 from rfprm_training.evaluation.calibrate import fit_calibration
 from rfprm_training.evaluation.claims import Claims
 from rfprm_training.evaluation.held_out import rank_by_every_score, summarise
@@ -37,9 +37,7 @@ DIFFERENCE = Readout(transform="softmax", positive=1, scale=2, offset=-1)
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals are not looked at here."""
-    few = partial(metrics.bootstrap, num_resamples=5)
-    for module in (held_out, set_figures):
-        monkeypatch.setattr(module, "bootstrap", few)
+    monkeypatch.setattr(held_out, "bootstrap", partial(metrics.bootstrap, num_resamples=5))
 
 
 def _scale(kind: Kind, log_odds: float) -> float:

@@ -164,8 +164,8 @@ def _print_first_errors(console: Console, found: SetEvaluation) -> None:
         return
     console.print(
         f"first wrong step{_known_of(found)}: {_located(fitted, found.first_error_f1)}; thresholds "
-        f"chosen on the other nine tenths of the questions: {shown_range(found.thresholds)}; at even "
-        f"odds: {_located(at_half, found.first_error_f1_at_half)}"
+        f"chosen on the other nine tenths of the questions: {shown_range(found.thresholds)}; at "
+        f"even odds: {_located(at_half, found.first_error_f1_at_half)}"
     )
     if found.first_error_f1 is None:
         console.print("no F1: all of these trajectories are right, or all are wrong")

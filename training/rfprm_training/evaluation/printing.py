@@ -42,8 +42,8 @@ def _of_steps(evaluation: Evaluation) -> str:
     return (
         f"first wrong step located in {found.wrong_located:.3f} of the wrong ones ({kinds}), right "
         f"ones accepted {found.right_accepted:.3f}, F1 {found.f1:.3f} (thresholds chosen on the "
-        f"other nine tenths of the questions: {shown_range(evaluation.thresholds)}); at even odds: F1 "
-        f"{at_half.f1:.3f}" + ("" if steps is None else f"; ECE of steps {steps.ece:.3f}")
+        f"other nine tenths of the questions: {shown_range(evaluation.thresholds)}); at even odds: "
+        f"F1 {at_half.f1:.3f}" + ("" if steps is None else f"; ECE of steps {steps.ece:.3f}")
     )
 
 
