@@ -135,7 +135,8 @@ def _parse(path: Path, number: int, line: bytes) -> RewardedTrajectory:
     try:
         return RewardedTrajectory(trajectory=Trajectory.build(**trajectory), **fields)
     except (InvalidTrajectoryError, DataError) as error:
-        more = "; put other fields into metadata" if "is not a field" in str(error) else ""
+        has_others = fields.keys() - RewardedTrajectory.model_fields.keys()
+        more = "; put other fields into metadata" if has_others else ""
         raise DataError(
             f"{path}, line {number} is not a rewarded trajectory: {error}{more}"
         ) from None

@@ -53,7 +53,7 @@ def _steps(value: Any) -> Any:
         steps = [] if found is None else found.texts
     for index, step in enumerate(steps):
         if not isinstance(step, str):
-            raise ValueError(f"step {index} (from 0) is {shown(step)}, expected a text")
+            raise DataError(f"step {index} (from 0) is {shown(step)}, expected a text")
     return steps
 
 
@@ -62,7 +62,7 @@ def _list(value: Any) -> list[Any]:
         with suppress(json.JSONDecodeError):
             value = json.loads(value)
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"is {shown(value)}, expected a list")
+        raise DataError(f"is {shown(value)}, expected a list")
     return list(value)
 
 
@@ -77,12 +77,12 @@ def _whole(value: Any) -> int:
         with suppress(ValueError, OverflowError, ArithmeticError):
             if float(value).is_integer():
                 return int(float(value))
-    raise ValueError(f"is {shown(value)}, expected a whole number")
+    raise DataError(f"is {shown(value)}, expected a whole number")
 
 
 def _first_error(value: Any) -> int:
     if _is_gap(value):
-        raise ValueError("is empty, expected the first wrong step from 0, or -1 if none is wrong")
+        raise DataError("is empty, expected the first wrong step from 0, or -1 if none is wrong")
     return _whole(value)
 
 
@@ -90,7 +90,7 @@ def _mistake(value: Any) -> int | None:
     if _is_gap(value):
         return None
     if (found := _whole(value)) < 0:
-        raise ValueError(f"is {found}, expected the first wrong step from 0, or null if none is")
+        raise DataError(f"is {found}, expected the first wrong step from 0, or null if none is")
     return found
 
 
@@ -99,14 +99,14 @@ _VERDICTS = {"1": True, "0": False, "yes": True, "no": False}
 
 def verdict(value: Any) -> float | None:
     """How far a trace is right, in [0, 1], as a row states it: also as the text that a CSV has.
-    None for a gap. Raises ``ValueError`` for anything else."""
+    None for a gap. Raises :class:`DataError` for anything else."""
     if _is_gap(value):
         return None
     if isinstance(value, str):
         value = _VERDICTS.get(value.strip().lower(), value)
     found = outcome_of({"outcome": value})
     if found is None or not 0 <= found <= 1:
-        raise ValueError(f"is {shown(value)}, expected true, false or a share")
+        raise DataError(f"is {shown(value)}, expected true, false or a share")
     return float(found)
 
 

@@ -195,7 +195,7 @@ def _stated_outcomes(record: Record) -> dict[str, float]:
             continue
         try:
             found = verdict(value)
-        except ValueError as error:
+        except DataError as error:
             raise TrainingError(
                 f"{record.place}: {name} {error}; rename the field if it is no outcome"
             ) from None
