@@ -18,10 +18,11 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field
 
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.ground.arguments import is_nothing, shown
+from rfprm_runtime.ground.arguments import shown
 from rfprm_runtime.ground.validated import Validated
 from rfprm_runtime.traces.known import outcome_of
 from rfprm_runtime.traces.layouts import steps_in
+from rfprm_runtime.traces.present import is_empty
 from rfprm_runtime.types import Trajectory
 from rfprm_training import DataError
 from rfprm_training.example import UNKNOWN, Example
@@ -66,11 +67,6 @@ def _list(value: Any) -> list[Any]:
     return list(value)
 
 
-def _is_gap(value: Any) -> bool:
-    """Whether it is a missing value, also as a CSV spells it."""
-    return is_nothing(value) or value == ""
-
-
 def _whole(value: Any) -> int:
     """A whole number, which a table may have made a float or a text of."""
     if not isinstance(value, bool) and isinstance(value, (Real, Decimal, str)):
@@ -81,13 +77,13 @@ def _whole(value: Any) -> int:
 
 
 def _first_error(value: Any) -> int:
-    if _is_gap(value):
+    if is_empty(value):
         raise DataError("is empty, expected the first wrong step from 0, or -1 if none is wrong")
     return _whole(value)
 
 
 def _mistake(value: Any) -> int | None:
-    if _is_gap(value):
+    if is_empty(value):
         return None
     if (found := _whole(value)) < 0:
         raise DataError(f"is {found}, expected the first wrong step from 0, or null if none is")
@@ -100,7 +96,7 @@ _VERDICTS = {"1": True, "0": False, "yes": True, "no": False}
 def verdict(value: Any) -> float | None:
     """How far a trace is right, in [0, 1], as a row states it: also as the text that a CSV has.
     None for a gap. Raises :class:`DataError` for anything else."""
-    if _is_gap(value):
+    if is_empty(value):
         return None
     if isinstance(value, str):
         value = _VERDICTS.get(value.strip().lower(), value)
@@ -111,7 +107,7 @@ def verdict(value: Any) -> float | None:
 
 
 def _text_or_none(value: Any) -> str | None:
-    return None if _is_gap(value) else str(value).strip()
+    return None if is_empty(value) else str(value).strip()
 
 
 Steps = Annotated[tuple[str, ...], BeforeValidator(_steps)]
@@ -150,13 +146,13 @@ class _PRMBench(_Fields):
         None, validation_alias=AliasChoices("original_question", "question")
     )
     original_process: Annotated[
-        tuple[str, ...] | None, BeforeValidator(lambda v: None if _is_gap(v) else _steps(v))
+        tuple[str, ...] | None, BeforeValidator(lambda v: None if is_empty(v) else _steps(v))
     ] = None
     modified_question: str = Field(validation_alias=AliasChoices("modified_question", "question"))
     modified_process: Steps
     error_steps: Places
     classification: Annotated[
-        str, BeforeValidator(lambda v: "prmbench" if _is_gap(v) else str(v))
+        str, BeforeValidator(lambda v: "prmbench" if is_empty(v) else str(v))
     ] = "prmbench"
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rfprm_runtime.answers.compare import answers_agree
 from rfprm_runtime.errors import InvalidTrajectoryError
-from rfprm_runtime.ground.arguments import is_nothing
 from rfprm_runtime.ground.whole_files import errors_path_of
 from rfprm_runtime.traces.formats import Reading
 from rfprm_runtime.traces.known import references_of
 from rfprm_runtime.traces.layouts import unwrapped
 from rfprm_runtime.traces.names import ANSWER_FIELDS, OUTCOME_FIELDS
+from rfprm_runtime.traces.present import is_empty
 from rfprm_runtime.traces.record import Place, Record
 from rfprm_runtime.traces.right import RIGHT_FROM, Agree, comparing, is_right
 from rfprm_runtime.traces.sources import is_data_file, read_records, read_traces
@@ -114,7 +114,7 @@ def _published(name: str, places: Iterable[str]) -> Iterator[Example]:
         for record in read_records(place):
             row = _read_row(name, record)
             identity = tuple(record.fields.get(field) for field in _IDENTITY.get(name, ()))
-            if identity and not any(is_nothing(value) or value == "" for value in identity):
+            if identity and not any(map(is_empty, identity)):
                 texts = tuple(map(str, identity))
                 if texts in seen:
                     notes.add(record.place, {_REPEATED})
