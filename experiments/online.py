@@ -229,9 +229,9 @@ def _settings(seed: int, options: argparse.Namespace) -> GRPOConfig:
 def summarise(runs: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
     """By arm: each measure by step, with the differences from the arms before it, and the PRM's AUC
     over time (the mean of what is known)."""
-    return {
+    found: dict[str, Any] = {
         name: {
-            **{measure: _curve(runs, name, measure) for measure in MEASURES},
+            **{measure: _curve(of_arm, measure) for measure in MEASURES},
             "auc": [
                 _mean_of_known(one)
                 for one in zip(*(run["auc"] for run in of_arm.values()), strict=True)
@@ -239,24 +239,24 @@ def summarise(runs: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
         }
         for name, of_arm in runs.items()
     }
+    for measure in MEASURES:
+        for step in next(iter(found.values()))[measure]["steps"]:
+            for arm, of_others in over_other_arms(runs, measure, step).items():
+                found[arm][measure]["over_seeds"][str(step)] = of_others
+    return found
 
 
-def _curve(runs: dict[str, dict[str, dict[str, Any]]], name: str, measure: str) -> dict[str, Any]:
-    """Mean and spread over seeds, by step, and the differences from the arms before with the same
-    seeds."""
-    of_arm = {seed: run[measure] for seed, run in runs[name].items()}
-    steps = sorted({int(step) for one in of_arm.values() for step in one})
-    curves = np.array([[one[str(step)] for step in steps] for one in of_arm.values()])
+def _curve(of_arm: dict[str, dict[str, Any]], measure: str) -> dict[str, Any]:
+    """Mean and spread over seeds, by step."""
+    of_seeds = [run[measure] for run in of_arm.values()]
+    steps = sorted({int(step) for one in of_seeds for step in one})
+    curves = np.array([[one[str(step)] for step in steps] for one in of_seeds])
     return {
         "steps": steps,
         "mean": curves.mean(axis=0).tolist(),
         "lowest": curves.min(axis=0).tolist(),
         "highest": curves.max(axis=0).tolist(),
-        "over_seeds": {
-            str(step): of_others
-            for step in steps
-            if (of_others := over_other_arms(runs, measure, step).get(name))
-        },
+        "over_seeds": {},
     }
 
 
@@ -318,7 +318,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"  {title}: {mean[0]:.3f} → {mean[-1]:.3f}")
     console = Console(width=150, highlight=False)
     for step in next(iter(found.values()))["accuracy"]["steps"][1:]:
-        of_measures = {title: over_other_arms(runs, m, step) for m, title in MEASURES.items()}
+        of_measures = {
+            title: {arm: of[m]["over_seeds"].get(str(step), {}) for arm, of in found.items()}
+            for m, title in MEASURES.items()
+        }
         console.print(table_of(f"differences at step {step}", of_measures))
     print(f"→ {written}")
 

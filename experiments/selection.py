@@ -114,7 +114,7 @@ _NAMES = {
 }
 
 
-def report(found: dict[str, Any], over: Mapping[str, Differences]) -> None:
+def report(found: dict[str, Any]) -> None:
     table = Table(title="one student for each choice and seed", title_justify="left")
     shown = [name for name in _NAMES if any(name in figures for figures in found.values())]
     for name in ("traces", "different", "right", "tokens"):
@@ -131,8 +131,12 @@ def report(found: dict[str, Any], over: Mapping[str, Differences]) -> None:
         table.add_row(arm, *cells)
     console = Console(width=180, highlight=False)
     console.print(table)
-    if any(over.values()):
-        of_measures = {_NAMES[name]: of_pairs for name, of_pairs in over.items()}
+    over = {arm: figures["over_seeds"] for arm, figures in found.items() if "over_seeds" in figures}
+    if over:
+        of_measures = {
+            _NAMES[name]: {arm: of_arm[name] for arm, of_arm in over.items()}
+            for name in next(iter(over.values()))
+        }
         console.print(table_of("differences", of_measures))
 
 
@@ -187,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "arms": figures,
     }
     written = write_result(options, measured)
-    report(figures, over_other_arms(of_students))
+    report(figures)
     print(f"→ {written}")
 
 

@@ -12,6 +12,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
+from rfprm_runtime.answers.grouping import group_answers
 from rfprm_training.evaluation.metrics import BestOfN, Estimate, Flags, Groups, Scores
 
 _MAJORITY_DRAWS = 200
@@ -43,9 +44,11 @@ def best_of_n_curve(
     """A point for each size for which some question has enough solutions.
 
     Picked, random and oracle are expectations over all subsets of N. Majority vote, which needs
-    ``answers``, is the mean over 200 seeded subsets, with ties split evenly.
+    ``answers``, is the mean over 200 seeded subsets, with ties split evenly; answers to a question
+    that mean the same count as one.
     """
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    voted = None if answers is None else _in_one_spelling(answers, members)
     points = []
     for n in sizes:
         enough = [rows for rows in members if len(rows) >= n]
@@ -56,10 +59,10 @@ def best_of_n_curve(
         random = np.array([right[rows].mean() for rows in enough])
         oracle = np.array([any_right(right[rows], n) for rows in enough])
         votes = None
-        if answers is not None:
+        if voted is not None:
             votes = np.array(
                 [
-                    majority_right([answers[int(i)] for i in rows], right[rows], n, rng)
+                    majority_right([voted[int(i)] for i in rows], right[rows], n, rng)
                     for rows in enough
                 ]
             )
@@ -76,6 +79,19 @@ def best_of_n_curve(
             )
         )
     return points
+
+
+def _in_one_spelling(
+    answers: Sequence[str | None], members: Sequence[NDArray[np.int64]]
+) -> list[str | None]:
+    """Answers to one question that mean the same become one text. ``members`` [questions] holds the
+    indices of its answers."""
+    found = list(answers)
+    for rows in members:
+        for group in group_answers([answers[int(i)] for i in rows]):
+            for place in group:
+                found[int(rows[place])] = answers[int(rows[group[0]])]
+    return found
 
 
 def picked_right(scores: Scores, right: Flags, n: int) -> float:

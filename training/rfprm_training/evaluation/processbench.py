@@ -89,11 +89,10 @@ def _place(name: str) -> tuple[int, str]:
 def _subset(
     steps: StepScores, truth: Sequence[int | None], at_half: float, chosen: float | None
 ) -> Subset:
-    scores, errors = list(steps), list(truth)
-    num_right = sum(error is None for error in errors)
+    num_right = sum(error is None for error in truth)
     return Subset(
-        num_wrong=len(errors) - num_right,
+        num_wrong=len(truth) - num_right,
         num_right=num_right,
-        at_half=first_error_accuracy(scores, errors, at_half),
-        at_chosen=None if chosen is None else first_error_accuracy(scores, errors, chosen),
+        at_half=first_error_accuracy(steps, truth, at_half),
+        at_chosen=None if chosen is None else first_error_accuracy(steps, truth, chosen),
     )

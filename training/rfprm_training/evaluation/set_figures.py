@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfprm_runtime.answers.extraction import final_answer
-from rfprm_runtime.answers.grouping import group_answers
 from rfprm_runtime.artifact.manifest import FirstErrorRule, Manifest
 from rfprm_runtime.errors import RfprmError
 from rfprm_runtime.ground.arguments import shown
@@ -209,13 +208,9 @@ def _outcome_figures(
     rewards = np.array([score.reward for _, score in known], dtype=np.float64)
     names = [example.group for example, _ in known]
     groups = np.unique(names, return_inverse=True)[1]
-    answers = _grouped(
-        [
-            final_answer("\n".join(e.trajectory.response or e.trajectory.steps[-1:]))
-            for e, _ in known
-        ],
-        names,
-    )
+    answers = [
+        final_answer("\n".join(e.trajectory.response or e.trajectory.steps[-1:])) for e, _ in known
+    ]
     figures["outcome_auc"] = bootstrap_weighted(Ordered(rewards, right).auc, groups)
     if len(set(names)) < len(names):
         within = rankings(rewards, right, groups)
@@ -230,19 +225,6 @@ def _outcome_figures(
         if fitted is not None:
             figures["outcome_calibration_fitted"] = calibration(fitted, right)
     return figures
-
-
-def _grouped(answers: Sequence[str | None], questions: Sequence[str]) -> list[str | None]:
-    """Answers to one question that mean the same, in one spelling."""
-    of_question: dict[str, list[int]] = {}
-    for index, question in enumerate(questions):
-        of_question.setdefault(question, []).append(index)
-    found = list(answers)
-    for members in of_question.values():
-        for group in group_answers([answers[index] for index in members]):
-            for place in group:
-                found[members[place]] = answers[members[group[0]]]
-    return found
 
 
 def cross_fitted_calibration(logits: Any, right: Any, groups: Sequence[str]) -> Any:
